@@ -13,7 +13,7 @@ DEP_CFLAGS := $(shell $(PKG) --cflags $(PACKAGES) 2>/dev/null)
 DEP_LIBS   := $(shell $(PKG) --libs $(PACKAGES) 2>/dev/null) -ldnnl -ljpeg
 
 ALL_CFLAGS = -std=gnu11 -Iinclude $(DEP_CFLAGS) $(CFLAGS) -march=$(ARCH) \
-             -fopenmp -ffp-contract=off -Wall -Wextra -Wpedantic \
+             -fopenmp -ffp-contract=off -fno-math-errno -Wall -Wextra -Wpedantic \
              -Wno-unknown-pragmas -MMD -MP
 ifdef DEBUG
 ALL_CFLAGS += -O0 -g -DDG_DEBUG=1

@@ -24,8 +24,8 @@ enum {
 
 typedef struct Error {
     int code;
-    int rank;         /* rank that detected it; -1 before parallel start */
-    char text[1024];  /* one line, no newline at its end */
+    int rank;        /* rank that detected it; -1 before parallel start */
+    char text[1024]; /* one line, no newline at its end */
 } Error;
 
 /**

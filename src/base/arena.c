@@ -38,9 +38,8 @@ void *dg_arena_take(Arena *a, size_t bytes)
     const size_t at = (a->used + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 
     if (bytes > a->cap - at || at > a->cap) {
-        dg_fail(DG_ENOMEM,
-                "arena %s: %zu bytes wanted with %zu of %zu in use", a->name,
-                bytes, a->used, a->cap);
+        dg_fail(DG_ENOMEM, "arena %s: %zu bytes wanted with %zu of %zu in use",
+                a->name, bytes, a->used, a->cap);
         a->peak = SIZE_MAX;
         return NULL;
     }

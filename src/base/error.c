@@ -40,9 +40,9 @@ void dg_clear_error(void)
 const char *dg_error_name(int code)
 {
     static const char *const names[] = {
-        "ok",          "invalid value",  "out of memory", "file error",
-        "bad format",  "not finite",     "broken promise", "device error",
-        "stopped",     "usage",
+        "ok",         "invalid value", "out of memory",  "file error",
+        "bad format", "not finite",    "broken promise", "device error",
+        "stopped",    "usage",
     };
 
     if (code < 0 || code >= (int)(sizeof names / sizeof *names))
