@@ -1,0 +1,108 @@
+#ifndef DG_PARALLEL_COMM_H
+#define DG_PARALLEL_COMM_H
+/*
+ * Ranks and collectives. This is the only face of MPI in the program.
+ *
+ * Every function with a Comm is collective unless it says otherwise: all
+ * ranks call it in the same order with the same sizes. A failure inside MPI
+ * itself ends the job (MPI's own handler); no code is returned for it. Sizes
+ * are 64-bit: buffers beyond INT_MAX elements travel in pieces.
+ * Called from the main thread only (MPI_THREAD_FUNNELED).
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+struct CommImpl;
+
+typedef struct Comm {
+    int rank;      /* 0 .. size-1 */
+    int size;      /* >= 1 */
+    int node_rank; /* rank among those that share this node's memory */
+    int node_size;
+    struct CommImpl *impl; /* MPI's handles */
+} Comm;
+
+/**
+ * Starts MPI, with or without mpirun, and installs the hook that lets
+ * dg_panic() take all ranks down. Once per process.
+ * Errors: DG_EDEVICE when MPI offers no MPI_THREAD_FUNNELED; DG_ENOMEM.
+ */
+int dg_comm_init(Comm *c, int *argc, char ***argv);
+
+/** Ends MPI. Collective; allowed after a failed dg_comm_init(). */
+void dg_comm_fini(Comm *c);
+
+/**
+ * Lets all ranks go on, or fail, together.
+ * err  this rank's code; its text is in dg_last_error()
+ * Returns DG_OK if all were DG_OK. Otherwise every rank gets the code, text
+ * and rank of the lowest failing rank, as dg_last_error(). To be called
+ * before the next collective wherever one rank may fail alone.
+ */
+int dg_agree(const Comm *c, int err);
+
+void dg_comm_barrier(const Comm *c);
+
+/** root's bytes to all; buf [bytes] in on root, out elsewhere. */
+void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root);
+
+/**
+ * root's block of any size to all, in memory of each rank's own.
+ * buf, bytes   in on root; elsewhere out, *buf from malloc (one more zero
+ *              byte behind it, so that text is a string), for the caller to
+ *              free
+ * Errors: DG_ENOMEM, agreed; outputs then untouched.
+ */
+int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root);
+
+/** all [size][bytes] gets every rank's mine [bytes], in rank order. */
+void dg_comm_allgather(const Comm *c, void *all, const void *mine,
+                       size_t bytes);
+
+/**
+ * Blocks of unequal length, in rank order without gaps.
+ * all     [sum of counts] elements out
+ * mine    [counts[rank]] elements in; may be its own place inside all
+ * counts  [size] elements of each rank, equal on all ranks
+ */
+void dg_comm_allgatherv(const Comm *c, void *all, const void *mine,
+                        const int64_t *counts, size_t element_bytes);
+
+/**
+ * As dg_comm_allgatherv() for items shared out by dg_share_range(): fills in
+ * the other ranks' items of buf [num_items][item_bytes], own items in place.
+ */
+void dg_comm_share_items(const Comm *c, void *buf, int64_t num_items,
+                         size_t item_bytes);
+
+/** Reductions in place, v [num], element by element, result on all ranks.
+ *  Integer sums wrap never: the caller bounds them (see exact_sum.h). */
+void dg_comm_sum_i64(const Comm *c, int64_t *v, int64_t num);
+void dg_comm_min_i64(const Comm *c, int64_t *v, int64_t num);
+void dg_comm_max_i64(const Comm *c, int64_t *v, int64_t num);
+void dg_comm_max_f64(const Comm *c, double *v, int64_t num);
+
+/** Floating-point sums: their last bits depend on the number of ranks. For
+ *  times and counters, and for gradients where exact_sum is off. */
+void dg_comm_sum_f64(const Comm *c, double *v, int64_t num);
+void dg_comm_sum_f32(const Comm *c, float *v, int64_t num);
+
+/** Name of the host each rank runs on, "a,b" without repeats, in rank order,
+ *  cut at bytes - 1; the same on all ranks. */
+void dg_comm_hosts(const Comm *c, char *text, size_t bytes);
+
+/** Version line of the MPI library. Not collective. */
+void dg_comm_library(char *text, size_t bytes);
+
+/**
+ * Contiguous blocks: the items first .. first+num-1 of total belong to rank.
+ * Any total >= 0 and size >= 1; block lengths differ by at most 1; ranks
+ * beyond the items get num = 0. Pure arithmetic, not collective.
+ */
+void dg_share_range(int64_t total, int rank, int size, int64_t *first,
+                    int64_t *num);
+
+/** The rank that owns an item under dg_share_range(). Not collective. */
+int dg_share_owner(int64_t total, int size, int64_t item);
+
+#endif

@@ -1,0 +1,285 @@
+#include "parallel/comm.h"
+
+#include "parallel/comm_mpi.h"
+#include "base/error.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* MPI counts are int: larger buffers go in pieces of this many elements. */
+enum { PIECE = 1 << 24 };
+
+struct CommImpl {
+    MPI_Comm mpi;
+};
+
+static void abort_job(void)
+{
+    MPI_Abort(MPI_COMM_WORLD, 1);
+}
+
+static void find_node(Comm *c)
+{
+    MPI_Comm node;
+
+    MPI_Comm_split_type(c->impl->mpi, MPI_COMM_TYPE_SHARED, c->rank,
+                        MPI_INFO_NULL, &node);
+    MPI_Comm_rank(node, &c->node_rank);
+    MPI_Comm_size(node, &c->node_size);
+    MPI_Comm_free(&node);
+}
+
+int dg_comm_init(Comm *c, int *argc, char ***argv)
+{
+    int provided = 0;
+
+    *c = (Comm) { .size = 1, .node_size = 1 };
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    if (provided < MPI_THREAD_FUNNELED)
+        return dg_fail(DG_EDEVICE,
+                       "MPI offers thread level %d only: at "
+                       "least MPI_THREAD_FUNNELED is needed",
+                       provided);
+    c->impl = malloc(sizeof *c->impl);
+    if (c->impl == NULL)
+        return dg_fail(DG_ENOMEM, "communicator");
+    MPI_Comm_dup(MPI_COMM_WORLD, &c->impl->mpi);
+    MPI_Comm_rank(c->impl->mpi, &c->rank);
+    MPI_Comm_size(c->impl->mpi, &c->size);
+    find_node(c);
+    dg_set_panic_hook(abort_job);
+    return DG_OK;
+}
+
+void dg_comm_fini(Comm *c)
+{
+    int started = 0, ended = 0;
+
+    dg_set_panic_hook(NULL);
+    MPI_Initialized(&started);
+    MPI_Finalized(&ended);
+    if (c->impl != NULL && started && !ended)
+        MPI_Comm_free(&c->impl->mpi);
+    free(c->impl);
+    c->impl = NULL;
+    if (started && !ended)
+        MPI_Finalize();
+}
+
+int dg_agree(const Comm *c, int err)
+{
+    struct {
+        int ok, rank;
+    } mine = { err == DG_OK, c->rank }, first;
+    Error e = *dg_last_error();
+
+    MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, c->impl->mpi);
+    if (first.ok)
+        return DG_OK;
+    if (e.code != err) { /* a code without a record */
+        e.rank = -1;
+        snprintf(e.text, sizeof e.text, "%s", dg_error_name(err));
+    }
+    e.code = err;
+    if (e.rank < 0) /* else agreed on before: the detector stays named */
+        e.rank = first.rank;
+    MPI_Bcast(&e, sizeof e, MPI_BYTE, first.rank, c->impl->mpi);
+    dg_set_error(&e);
+    return e.code;
+}
+
+void dg_comm_barrier(const Comm *c)
+{
+    MPI_Barrier(c->impl->mpi);
+}
+
+void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)
+{
+    char *at = buf;
+
+    if (c->size == 1)
+        return;
+    while (bytes > 0) {
+        const size_t n = bytes < (size_t)PIECE ? bytes : (size_t)PIECE;
+
+        MPI_Bcast(at, (int)n, MPI_BYTE, root, c->impl->mpi);
+        at += n;
+        bytes -= n;
+    }
+}
+
+int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root)
+{
+    uint64_t n = c->rank == root ? *bytes : 0;
+    char *p = c->rank == root ? *buf : NULL;
+    int err = DG_OK;
+
+    dg_comm_bcast(c, &n, sizeof n, root);
+    if (c->rank != root) {
+        p = malloc(n + 1);
+        if (p == NULL)
+            err = dg_fail(DG_ENOMEM, "%llu bytes to receive",
+                          (unsigned long long)n);
+    }
+    err = dg_agree(c, err);
+    if (err) {
+        if (c->rank != root)
+            free(p);
+        return err;
+    }
+    dg_comm_bcast(c, p, n, root);
+    if (c->rank != root) {
+        p[n] = '\0';
+        *buf = p;
+        *bytes = n;
+    }
+    return DG_OK;
+}
+
+void dg_comm_allgather(const Comm *c, void *all, const void *mine, size_t bytes)
+{
+    if (bytes <= (size_t)INT_MAX / (size_t)c->size) {
+        MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
+                      c->impl->mpi);
+        return;
+    }
+    memmove((char *)all + bytes * (size_t)c->rank, mine, bytes);
+    for (int r = 0; r < c->size; r++)
+        dg_comm_bcast(c, (char *)all + bytes * (size_t)r, bytes, r);
+}
+
+/* One broadcast per rank: no limits of int on lengths or places. The blocks
+   are few and long where this is used, so the latency does not matter. */
+void dg_comm_allgatherv(const Comm *c, void *all, const void *mine,
+                        const int64_t *counts, size_t element_bytes)
+{
+    char *at = all;
+
+    for (int r = 0; r < c->size; r++) {
+        const size_t bytes = (size_t)counts[r] * element_bytes;
+
+        if (r == c->rank && at != mine && bytes > 0)
+            memmove(at, mine, bytes);
+        dg_comm_bcast(c, at, bytes, r);
+        at += bytes;
+    }
+}
+
+void dg_comm_share_items(const Comm *c, void *buf, int64_t num_items,
+                         size_t item_bytes)
+{
+    for (int r = 0; r < c->size; r++) {
+        int64_t first, num;
+
+        dg_share_range(num_items, r, c->size, &first, &num);
+        dg_comm_bcast(c, (char *)buf + (size_t)first * item_bytes,
+                      (size_t)num * item_bytes, r);
+    }
+}
+
+static void reduce(const Comm *c, void *v, int64_t num, MPI_Datatype type,
+                   size_t element_bytes, MPI_Op op)
+{
+    char *at = v;
+
+    if (c->size == 1)
+        return;
+    while (num > 0) {
+        const int n = num < PIECE ? (int)num : PIECE;
+
+        MPI_Allreduce(MPI_IN_PLACE, at, n, type, op, c->impl->mpi);
+        at += (size_t)n * element_bytes;
+        num -= n;
+    }
+}
+
+void dg_comm_sum_i64(const Comm *c, int64_t *v, int64_t num)
+{
+    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_SUM);
+}
+
+void dg_comm_min_i64(const Comm *c, int64_t *v, int64_t num)
+{
+    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_MIN);
+}
+
+void dg_comm_max_i64(const Comm *c, int64_t *v, int64_t num)
+{
+    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_MAX);
+}
+
+void dg_comm_max_f64(const Comm *c, double *v, int64_t num)
+{
+    reduce(c, v, num, MPI_DOUBLE, sizeof *v, MPI_MAX);
+}
+
+void dg_comm_sum_f64(const Comm *c, double *v, int64_t num)
+{
+    reduce(c, v, num, MPI_DOUBLE, sizeof *v, MPI_SUM);
+}
+
+void dg_comm_sum_f32(const Comm *c, float *v, int64_t num)
+{
+    reduce(c, v, num, MPI_FLOAT, sizeof *v, MPI_SUM);
+}
+
+void dg_comm_hosts(const Comm *c, char *text, size_t bytes)
+{
+    char mine[MPI_MAX_PROCESSOR_NAME] = "", next[MPI_MAX_PROCESSOR_NAME];
+    char last[MPI_MAX_PROCESSOR_NAME] = "";
+    size_t used = 0;
+    int length;
+
+    MPI_Get_processor_name(mine, &length);
+    text[0] = '\0';
+    for (int r = 0; r < c->size; r++) {
+        memcpy(next, mine, sizeof next);
+        dg_comm_bcast(c, next, sizeof next, r);
+        if (strcmp(next, last) == 0 || used + 1 >= bytes)
+            continue;
+        used += (size_t)snprintf(text + used, bytes - used, "%s%s",
+                                 used ? "," : "", next);
+        memcpy(last, next, sizeof last);
+    }
+}
+
+void dg_comm_library(char *text, size_t bytes)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length;
+
+    MPI_Get_library_version(version, &length);
+    snprintf(text, bytes, "%.*s", (int)strcspn(version, ",\n"), version);
+}
+
+void dg_share_range(int64_t total, int rank, int size, int64_t *first,
+                    int64_t *num)
+{
+    const int64_t each = total / size, more = total % size;
+
+    *first = each * rank + (rank < more ? rank : more);
+    *num = each + (rank < more);
+}
+
+int dg_share_owner(int64_t total, int size, int64_t item)
+{
+    const int64_t each = total / size, more = total % size;
+    const int64_t split = more * (each + 1);
+
+    if (item < split)
+        return (int)(item / (each + 1));
+    return (int)(more + (item - split) / each);
+}
+
+MPI_Comm dg_comm_mpi(const Comm *c)
+{
+    return c->impl->mpi;
+}
+
+MPI_Info dg_comm_info(const Comm *c)
+{
+    (void)c;
+    return MPI_INFO_NULL;
+}

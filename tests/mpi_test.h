@@ -1,0 +1,50 @@
+#ifndef DG_TESTS_MPI_TEST_H
+#define DG_TESTS_MPI_TEST_H
+/*
+ * Tests that run on several ranks. An assertion that leaves one rank early
+ * would hang the others in the next collective, so a rank notes what failed
+ * with EXPECT() and all ranks fail together at the end with VERDICT().
+ */
+#include "parallel/comm.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <cmocka.h>
+
+static Comm comm;
+static int64_t all_good;
+
+#define EXPECT(condition)                                               \
+    do {                                                                \
+        if (!(condition)) {                                             \
+            fprintf(stderr, "%s:%d: rank %d: %s\n", __FILE__, __LINE__, \
+                    comm.rank, #condition);                             \
+            all_good = 0;                                               \
+        }                                                               \
+    } while (0)
+
+#define VERDICT()                             \
+    do {                                      \
+        dg_comm_min_i64(&comm, &all_good, 1); \
+        const int64_t verdict = all_good;     \
+        all_good = 1;                         \
+        assert_int_equal(verdict, 1);         \
+    } while (0)
+
+/** Starts MPI; only rank 0 reports. */
+static inline int mpi_test_start(int *argc, char ***argv)
+{
+    all_good = 1;
+    if (dg_comm_init(&comm, argc, argv) != 0)
+        return 1;
+    if (comm.rank != 0)
+        cmocka_set_message_output(CM_OUTPUT_TAP);
+    if (comm.rank != 0 && freopen("/dev/null", "w", stdout) == NULL)
+        return 1;
+    return 0;
+}
+
+#endif

@@ -1,0 +1,188 @@
+#include "mpi_test.h"
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void test_share_range_covers_once(void **state)
+{
+    (void)state;
+    for (int size = 1; size <= 9; size++)
+        for (int64_t total = 0; total <= 40; total++) {
+            int64_t next = 0, least = total, most = 0;
+
+            for (int r = 0; r < size; r++) {
+                int64_t first, num;
+
+                dg_share_range(total, r, size, &first, &num);
+                EXPECT(first == next);
+                for (int64_t i = first; i < first + num; i++)
+                    EXPECT(dg_share_owner(total, size, i) == r);
+                next = first + num;
+                least = num < least ? num : least;
+                most = num > most ? num : most;
+            }
+            EXPECT(next == total && most - least <= 1);
+        }
+    VERDICT();
+}
+
+static void test_agree_passes_lowest_failure(void **state)
+{
+    (void)state;
+    dg_clear_error();
+    EXPECT(dg_agree(&comm, DG_OK) == DG_OK);
+    for (int bad = 0; bad < comm.size; bad++) {
+        int err = DG_OK;
+
+        dg_clear_error();
+        if (comm.rank >= bad)
+            err = dg_fail(DG_EIO, "file %d", comm.rank);
+        err = dg_agree(&comm, err);
+        EXPECT(err == DG_EIO);
+        EXPECT(dg_last_error()->rank == bad);
+        EXPECT(atoi(dg_last_error()->text + 5) == bad);
+        err = dg_agree(&comm, err); /* again: the detector stays named */
+        EXPECT(err == DG_EIO && dg_last_error()->rank == bad);
+    }
+    dg_clear_error();
+    EXPECT(dg_agree(&comm, DG_ENOMEM) == DG_ENOMEM);
+    EXPECT(strcmp(dg_last_error()->text, "out of memory") == 0);
+    VERDICT();
+}
+
+static void test_bcast_any_root(void **state)
+{
+    (void)state;
+    for (int root = 0; root < comm.size; root++) {
+        char text[16] = "", *block = NULL;
+        size_t bytes = 0;
+
+        if (comm.rank == root) {
+            snprintf(text, sizeof text, "root%d", root);
+            block = strdup(text);
+            bytes = strlen(text);
+        }
+        EXPECT(dg_comm_bcast_alloc(&comm, &block, &bytes, root) == DG_OK);
+        dg_comm_bcast(&comm, text, sizeof text, root);
+        EXPECT(atoi(text + 4) == root);
+        EXPECT(bytes == strlen(text) && strcmp(block, text) == 0);
+        free(block);
+    }
+    VERDICT();
+}
+
+static void test_gathers_in_rank_order(void **state)
+{
+    int64_t mine = 7 * comm.rank, *all = calloc(comm.size, sizeof *all);
+    int64_t total = 0, at = 0;
+    int64_t *counts = calloc(comm.size, sizeof *counts);
+
+    (void)state;
+    dg_comm_allgather(&comm, all, &mine, sizeof mine);
+    for (int r = 0; r < comm.size; r++) {
+        EXPECT(all[r] == 7 * r);
+        counts[r] = (r + 1) % 3; /* some ranks bring nothing */
+        total += counts[r];
+    }
+    float block[2] = { 10.0F * (float)comm.rank, 10.0F * (float)comm.rank + 1 };
+    float *joined = calloc((size_t)total + 1, sizeof *joined);
+    dg_comm_allgatherv(&comm, joined, block, counts, sizeof(float));
+    for (int r = 0; r < comm.size; r++)
+        for (int64_t i = 0; i < counts[r]; i++)
+            EXPECT(joined[at++] == 10.0F * (float)r + (float)i);
+    free(joined);
+    free(counts);
+    free(all);
+    VERDICT();
+}
+
+static void test_share_items_fills_the_others(void **state)
+{
+    (void)state;
+    for (int64_t total = 0; total < 7; total++) {
+        int32_t v[7][2] = { { 0 } };
+        int64_t first, num;
+
+        dg_share_range(total, comm.rank, comm.size, &first, &num);
+        for (int64_t i = first; i < first + num; i++)
+            v[i][0] = v[i][1] = (int32_t)i + 1;
+        dg_comm_share_items(&comm, v, total, sizeof *v);
+        for (int64_t i = 0; i < 7; i++)
+            EXPECT(v[i][0] == (i < total ? i + 1 : 0) && v[i][0] == v[i][1]);
+    }
+    VERDICT();
+}
+
+static void test_reductions_match_closed_forms(void **state)
+{
+    const int64_t R = comm.size, r = comm.rank;
+    int64_t sum[2] = { r, (int64_t)1 << 60 >> (r + 2) }, low = -r, high = r;
+    double most = (double)r, total = 0.5;
+    float totalf = 2.0F;
+    int64_t expect = 0;
+
+    (void)state;
+    dg_comm_sum_i64(&comm, sum, 2);
+    for (int64_t i = 0; i < R; i++)
+        expect += (int64_t)1 << 60 >> (i + 2);
+    EXPECT(sum[0] == R * (R - 1) / 2 && sum[1] == expect);
+    dg_comm_min_i64(&comm, &low, 1);
+    dg_comm_max_i64(&comm, &high, 1);
+    dg_comm_max_f64(&comm, &most, 1);
+    dg_comm_sum_f64(&comm, &total, 1);
+    dg_comm_sum_f32(&comm, &totalf, 1);
+    EXPECT(low == 1 - R && high == R - 1 && most == (double)(R - 1));
+    EXPECT(total == 0.5 * (double)R && totalf == 2.0F * (float)R);
+    VERDICT();
+}
+
+/* More than one piece: 2^24 elements is where the pieces are cut. */
+static void test_sum_crosses_pieces(void **state)
+{
+    const int64_t num = ((int64_t)1 << 24) + 5;
+    int64_t *v = malloc((size_t)num * sizeof *v), wrong = 0;
+
+    (void)state;
+    for (int64_t i = 0; i < num; i++)
+        v[i] = i + comm.rank;
+    dg_comm_sum_i64(&comm, v, num);
+    for (int64_t i = 0; i < num; i++)
+        wrong += v[i] != i * comm.size + comm.size * (comm.size - 1) / 2;
+    EXPECT(wrong == 0);
+    free(v);
+    VERDICT();
+}
+
+static void test_node_and_hosts_are_filled(void **state)
+{
+    char hosts[256], library[128];
+
+    (void)state;
+    dg_comm_hosts(&comm, hosts, sizeof hosts);
+    dg_comm_library(library, sizeof library);
+    EXPECT(hosts[0] != '\0' && library[0] != '\0');
+    EXPECT(comm.node_size >= 1 && comm.node_rank < comm.node_size);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_share_range_covers_once),
+        cmocka_unit_test(test_agree_passes_lowest_failure),
+        cmocka_unit_test(test_bcast_any_root),
+        cmocka_unit_test(test_gathers_in_rank_order),
+        cmocka_unit_test(test_share_items_fills_the_others),
+        cmocka_unit_test(test_reductions_match_closed_forms),
+        cmocka_unit_test(test_sum_crosses_pieces),
+        cmocka_unit_test(test_node_and_hosts_are_filled),
+    };
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    const int failed =
+        cmocka_run_group_tests_name("mpi_comm", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed != 0;
+}
