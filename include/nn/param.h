@@ -1,0 +1,64 @@
+#ifndef DG_NN_PARAM_H
+#define DG_NN_PARAM_H
+/*
+ * A parameter set: all values of a network in one flat float32 buffer with a
+ * name and shape index, so that reduction, AdamW, EMA and checkpoints work on
+ * ranges and never on layers. Names are the safetensors keys.
+ */
+#include "base/arena.h"
+#include "tensor/tensor.h"
+
+#include <stdint.h>
+
+enum { DG_PARAM_NAME = 128, DG_PARAM_ALIGN = 16 };
+
+/* How a fresh network draws a parameter (pretraining from scratch). */
+typedef enum ParamInit {
+    DG_INIT_ZERO,
+    DG_INIT_ONE,
+    DG_INIT_XAVIER,  /* uniform +-sqrt(6/(fan_in+fan_out)) */
+    DG_INIT_NORMAL02, /* normal, std 0.02 */
+    DG_INIT_NORMAL_FAN /* normal, std 1/sqrt(fan_in) */
+} ParamInit;
+
+typedef struct Param {
+    char name[DG_PARAM_NAME];
+    Tensor value;   /* data set by dg_params_allocate() */
+    ParamInit init;
+} Param;
+
+typedef struct ParamSet {
+    int id;         /* 1..DG_MAX_PARAM_SETS, chosen by the owner */
+    Param **params; /* stable addresses */
+    int num_params, cap_params;
+    int64_t count;  /* elements of the flat buffer, padding included */
+    float *values;  /* [count] once allocated; padding is 0 */
+    int owns_values;
+} ParamSet;
+
+int dg_params_init(ParamSet *s, int id);
+void dg_params_fini(ParamSet *s);
+
+/**
+ * Adds a parameter; its offset is rounded up to DG_PARAM_ALIGN elements.
+ * Returns its value tensor (stable), or NULL with an error recorded: name
+ * too long or already there, dims < 1, memory.
+ */
+Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
+                      int num_dims, const int64_t *dims);
+
+/** Reserves the flat buffer, zeroed (values = NULL) or adopts memory of
+ *  s->count floats that outlives the set. */
+int dg_params_allocate(ParamSet *s, float *values);
+
+/** Draws all values by their init rule from (seed, parameter index). */
+void dg_params_draw(ParamSet *s, uint64_t seed);
+
+/** Fills all values by the golden fill rule of the specification, from the
+ *  hash of each name without the given prefix. */
+void dg_params_fill_golden(ParamSet *s, const char *skip_prefix);
+
+/** The parameter of that name, or NULL. */
+Param *dg_params_find(const ParamSet *s, const char *name);
+
+#endif
