@@ -1,0 +1,257 @@
+#ifndef DG_CONFIG_CONFIG_H
+#define DG_CONFIG_CONFIG_H
+/*
+ * The configuration of a run: one struct, filled from one table of options
+ * (config/option.h), which also gives defaults, ranges, --help, --print-config
+ * and doc/config.md. Meaning, unit and range of every field: doc/config.md.
+ *
+ * Order of work: dg_config_defaults, dg_config_load (a file, rank 0),
+ * dg_config_set (each --set, rank 0), dg_config_check; then dg_config_print
+ * gives the text that is broadcast, stored in outputs, and parsed back by
+ * dg_config_parse to the same bits. Nothing here is collective.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    DG_CONFIG_STRING = 512, /* bytes of a string field, with its '\0' */
+    DG_CONFIG_REWARDS = 16, /* most rewards in one run */
+    DG_CONFIG_AXES = 3      /* rotary axes of FLUX */
+};
+
+typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
+typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
+typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
+typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
+
+typedef enum SdeKind {
+    DG_SDE_ODE,
+    DG_SDE_DANCE,
+    DG_SDE_FLOW_SDE,
+    DG_SDE_CPS,
+    DG_SDE_DDIM
+} SdeKind;
+
+typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
+typedef enum DecodeFrom { DG_DECODE_X0, DG_DECODE_ZT } DecodeFrom;
+
+typedef enum TimestepMode {
+    DG_TIMESTEP_RANDOM,
+    DG_TIMESTEP_FIRST,
+    DG_TIMESTEP_LAST,
+    DG_TIMESTEP_ALL,
+    DG_TIMESTEP_WINDOW
+} TimestepMode;
+typedef enum TimestepCount { DG_COUNT_FLOOR_K, DG_COUNT_CEIL_T } TimestepCount;
+typedef enum TimestepScope { DG_SCOPE_SAMPLE, DG_SCOPE_GROUP } TimestepScope;
+
+typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
+typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
+
+typedef enum LrSchedule {
+    DG_LR_CONSTANT,
+    DG_LR_LINEAR,
+    DG_LR_COSINE
+} LrSchedule;
+
+typedef enum LogChoice { DG_LOG_SHOW_INFO, DG_LOG_SHOW_WARN } LogChoice;
+
+typedef struct RunConfig {
+    char dir[DG_CONFIG_STRING]; /* run folder */
+    int64_t seed;
+    int64_t iterations;
+    int64_t threads;    /* per rank; 0: cores of the node / its ranks */
+    double max_seconds; /* stop with a checkpoint after; 0: never */
+    DeviceKind device;
+    NanPolicy on_nan;
+} RunConfig;
+
+typedef struct PolicyConfig {
+    PolicyKind kind;
+    char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
+    int64_t text_length;            /* T5 tokens per prompt */
+    double guidance;                /* embedded guidance scale */
+} PolicyConfig;
+
+typedef struct FluxConfig {
+    int64_t num_layers;        /* double-stream blocks */
+    int64_t num_single_layers; /* single-stream blocks */
+    int64_t num_heads;
+    int64_t head_dim;
+    int64_t axes_dims[DG_CONFIG_AXES]; /* sum = head_dim, each even */
+    int64_t joint_attention_dim;       /* = t5.d_model */
+    int64_t pooled_dim;                /* = clip.hidden */
+    int64_t in_channels;               /* of one packed token */
+    int guidance_embeds;
+} FluxConfig;
+
+typedef struct T5Config {
+    int64_t d_model;
+    int64_t d_ff;
+    int64_t num_layers;
+    int64_t num_heads;
+    int64_t d_kv;
+} T5Config;
+
+typedef struct ClipConfig {
+    int64_t hidden;
+    int64_t intermediate;
+    int64_t layers;
+    int64_t heads;
+} ClipConfig;
+
+typedef struct PromptsConfig {
+    char file[DG_CONFIG_STRING];      /* JSONL or text; "": from world */
+    char eval_file[DG_CONFIG_STRING]; /* held-out prompts; "": none */
+    WorldKind world; /* procedural source and meaning of metadata */
+    int shuffle;
+} PromptsConfig;
+
+typedef struct SamplerConfig {
+    SdeKind sde;
+    double eta;
+    int64_t steps; /* T */
+    double shift;
+    InitNoise init_noise;
+    int64_t window_start; /* first SDE step of a mixed ODE-SDE window */
+    int64_t window_size;  /* 0: no window, every step is an SDE step */
+    int64_t window_every; /* iterations between moves by 1; 0: fixed */
+    DecodeFrom decode;
+    int cps_gaussian; /* 1: true Gaussian log-density, 0: -(z'-mu)^2 */
+} SamplerConfig;
+
+typedef struct GrpoConfig {
+    int64_t num_generations; /* G: samples per prompt */
+    int64_t prompts_per_iteration;
+    int64_t updates_per_iteration;
+    double clip_range;
+    double advantage_clip;
+    double timestep_fraction; /* tau */
+    TimestepMode timestep_mode;
+    TimestepCount timestep_count;
+    TimestepScope timestep_scope;
+    AdvantageAgg adv_agg;
+    AdvantageStd adv_std;
+    double kl_beta; /* 0: no reference model */
+    int best_of_n;  /* train keep_top + keep_bottom of each group */
+    int64_t keep_top;
+    int64_t keep_bottom;
+    int64_t micro_batch; /* samples of one forward pass */
+} GrpoConfig;
+
+typedef struct RewardConfig {
+    char name[64];
+    double weight;
+    double threshold; /* NAN: as is; else 1 above it, 0 below */
+} RewardConfig;
+
+typedef struct OptimConfig {
+    double lr;
+    double weight_decay;
+    double beta1;
+    double beta2;
+    double eps;
+    double max_grad_norm; /* 0: no clipping */
+    int64_t warmup;       /* updates */
+    LrSchedule schedule;
+    double ema_decay; /* 0: no EMA */
+    int64_t ema_every;
+} OptimConfig;
+
+typedef struct PretrainConfig {
+    int64_t steps;
+    int64_t batch;
+    int64_t item_size; /* pictures of one work item */
+    int64_t world_seed;
+    int64_t image_size; /* pixels, height = width */
+    double logit_mean;  /* of the logit-normal times */
+    double logit_std;
+    int64_t eval_every; /* steps; 0: only at the end */
+    double prompt_drop; /* probability of an empty prompt */
+} PretrainConfig;
+
+typedef struct EvaluateConfig {
+    char file[DG_CONFIG_STRING]; /* prompts; "": prompts.eval_file */
+    int64_t seeds;               /* pictures per prompt */
+    int64_t steps;
+    double shift;
+    int64_t num_prompts; /* 0: all of the file */
+    int64_t bootstrap;   /* resamplings of the intervals */
+} EvaluateConfig;
+
+typedef struct Config {
+    RunConfig run;
+    PolicyConfig policy;
+    FluxConfig flux;
+    T5Config t5;
+    ClipConfig clip;
+    PromptsConfig prompts;
+    SamplerConfig sampler;
+    GrpoConfig grpo;
+    int64_t num_rewards;
+    RewardConfig rewards[DG_CONFIG_REWARDS];
+    OptimConfig optim;
+    PretrainConfig pretrain;
+    EvaluateConfig evaluate;
+    struct {
+        int64_t every; /* iterations; 0: only at the end */
+        int64_t keep;  /* newest kept; 0: all */
+    } checkpoint;
+    struct {
+        int64_t every; /* iterations; 0: never */
+    } trajectory;
+    struct {
+        int64_t every;   /* iterations between picture strips; 0: ends */
+        int64_t prompts; /* pictures in a strip */
+    } report;
+    struct {
+        int exact_sum; /* 64-bit fixed-point gradient sums */
+        int recompute; /* blocks again at backward, less memory */
+    } parallel;
+    struct {
+        LogChoice level;
+        int progress; /* bar inside an iteration, on a terminal */
+    } log;
+} Config;
+
+/** Fills every field with its default. */
+void dg_config_defaults(Config *c);
+
+/**
+ * Reads a libconfig file over c; @include is relative to the file's folder.
+ * Keys that are not in the file keep their value.
+ * Errors: DG_EIO unreadable; DG_EFORMAT, DG_EINVAL with file, line, key and
+ * what is allowed, "did you mean" for an unknown key. c is then untouched.
+ */
+int dg_config_load(Config *c, const char *path);
+
+/** The same from text in memory; name stands for the file in messages. */
+int dg_config_parse(Config *c, const char *text, const char *name);
+
+/**
+ * One override "key.sub=value"; the value is written as in a file, strings
+ * with or without quotes, lists as libconfig text.
+ * Errors: DG_EUSAGE without '='; DG_EINVAL as above. c is then untouched.
+ */
+int dg_config_set(Config *c, const char *assignment);
+
+/**
+ * What no single key can tell: sums, orders and bounds between keys.
+ * Errors: DG_EINVAL naming the keys.
+ */
+int dg_config_check(const Config *c);
+
+/**
+ * The effective configuration, defaults too, as libconfig text that parses
+ * back to the same bits. *text is taken by the caller (free). DG_ENOMEM.
+ */
+int dg_config_print(char **text, const Config *c);
+
+/**
+ * Keys whose values differ, one line "key: a -> b" each; "" when none do.
+ * Keys that may change between the parts of one run are passed over.
+ * *text is taken by the caller (free). DG_ENOMEM.
+ */
+int dg_config_compare(char **text, const Config *a, const Config *b);
+
+#endif
