@@ -5,7 +5,6 @@
  * name and shape index, so that reduction, AdamW, EMA and checkpoints work on
  * ranges and never on layers. Names are the safetensors keys.
  */
-#include "base/arena.h"
 #include "tensor/tensor.h"
 
 #include <stdint.h>
@@ -16,14 +15,14 @@ enum { DG_PARAM_NAME = 128, DG_PARAM_ALIGN = 16 };
 typedef enum ParamInit {
     DG_INIT_ZERO,
     DG_INIT_ONE,
-    DG_INIT_XAVIER,  /* uniform +-sqrt(6/(fan_in+fan_out)) */
-    DG_INIT_NORMAL02, /* normal, std 0.02 */
+    DG_INIT_XAVIER,    /* uniform +-sqrt(6/(fan_in+fan_out)) */
+    DG_INIT_NORMAL02,  /* normal, std 0.02 */
     DG_INIT_NORMAL_FAN /* normal, std 1/sqrt(fan_in) */
 } ParamInit;
 
 typedef struct Param {
     char name[DG_PARAM_NAME];
-    Tensor value;   /* data set by dg_params_allocate() */
+    Tensor value; /* data set by dg_params_allocate() */
     ParamInit init;
 } Param;
 
@@ -31,8 +30,8 @@ typedef struct ParamSet {
     int id;         /* 1..DG_MAX_PARAM_SETS, chosen by the owner */
     Param **params; /* stable addresses */
     int num_params, cap_params;
-    int64_t count;  /* elements of the flat buffer, padding included */
-    float *values;  /* [count] once allocated; padding is 0 */
+    int64_t count; /* elements of the flat buffer, padding included */
+    float *values; /* [count] once allocated; padding is 0 */
     int owns_values;
 } ParamSet;
 
@@ -54,11 +53,14 @@ int dg_params_allocate(ParamSet *s, float *values);
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);
 
-/** Fills all values by the golden fill rule of the specification, from the
- *  hash of each name without the given prefix. */
+/** Fills all values by the golden fill rule of the network specification:
+ *  FNV-1a-64 of the name (without skip_prefix if it starts with it). */
 void dg_params_fill_golden(ParamSet *s, const char *skip_prefix);
 
 /** The parameter of that name, or NULL. */
 Param *dg_params_find(const ParamSet *s, const char *name);
+
+/** Number of values, padding not counted. */
+int64_t dg_params_num_values(const ParamSet *s);
 
 #endif

@@ -1,0 +1,217 @@
+#ifndef DG_TENSOR_BACKEND_H
+#define DG_TENSOR_BACKEND_H
+/*
+ * The table of kernels. Ops (ops.h) call through it and never ask which
+ * backend it is. Three tables exist: cpu (src/cpu), plan (src/tensor/plan.c:
+ * computes nothing) and cuda.
+ *
+ * Rules for every kernel of every backend
+ *  - f32 data, row-major. 'ld' = elements between rows. 64-bit indices.
+ *  - A sample (batch entry) never influences another one's bits: outputs of
+ *    sample b depend on sample b alone and on the shapes of ONE sample, not
+ *    on batch. Sums into parameter gradients run over the batch entries in
+ *    order, one after the other (so a batch of 4 gives the same bits as four
+ *    batches of 1 into the same buffer).
+ *  - 'accumulate': 0 overwrite, 1 add to what is there.
+ *  - Fixed-order reductions; no allocation inside; scratch is given.
+ *  - Nothing fails: arguments were checked by the op.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum Act {
+    DG_ACT_NONE,
+    DG_ACT_SILU,      /* x sigma(x) */
+    DG_ACT_GELU_ERF,  /* x/2 (1 + erf(x/sqrt2)) */
+    DG_ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))) */
+    DG_ACT_QUICK_GELU /* x sigma(1.702 x) */
+} Act;
+
+/* c[m,n] = op(a) op(b) + beta c; op(a) is [m,k], op(b) is [k,n]. The rows of
+ * c belong to samples of rows_per_sample rows each. */
+typedef struct GemmArgs {
+    int trans_a, trans_b; /* 1: stored transposed */
+    int64_t m, n, k, lda, ldb, ldc;
+    int64_t rows_per_sample;
+    float beta; /* 0 or 1 */
+    const float *a, *b;
+    float *c;
+} GemmArgs;
+
+/* y = act(x w^T + x2 w2^T + bias); x2 optional (a second K range whose
+ * weights lie in the same rows of w: w2 = w + in, both with row pitch ldw) */
+typedef struct LinearArgs {
+    int64_t rows, in, in2, out, ldw; /* rows of all samples */
+    int64_t rows_per_sample;
+    const float *x;    /* [rows, in] */
+    const float *x2;   /* [rows, in2] or NULL */
+    const float *w;    /* [out, ldw]: columns 0..in-1, in..in+in2-1 */
+    const float *bias; /* [out] or NULL */
+    float *y;          /* [rows, out] */
+    float *pre; /* [rows, out] value before act, or NULL: not kept */
+    Act act;
+} LinearArgs;
+
+/* dw[out, 0..in-1] (pitch ldw) += sum over the rows of each sample, samples
+ * in order, of dy^T x ; dbias[out] += column sums, likewise. */
+typedef struct LinearGradArgs {
+    int64_t batch, rows; /* rows per sample */
+    int64_t in, out, ldw;
+    const float *x;  /* [batch*rows, in] */
+    const float *dy; /* [batch*rows, out] */
+    float *dw;       /* accumulated */
+    float *dbias;    /* accumulated, or NULL */
+} LinearGradArgs;
+
+typedef struct ActArgs { /* elementwise over count */
+    Act act;
+    int64_t count;
+    const float *x;  /* pre-activation */
+    const float *dy; /* backward only */
+    float *out;      /* forward: y; backward: dx */
+    int accumulate;  /* backward */
+} ActArgs;
+
+/* y = a * act(g) (T5, GEGLU); backward da = dy act(g), dg = dy a act'(g) */
+typedef struct GatedArgs {
+    Act act;
+    int64_t count;
+    const float *a, *g, *dy;
+    float *y;       /* forward */
+    float *da, *dg; /* backward: overwritten */
+} GatedArgs;
+
+typedef enum NormKind { DG_NORM_LAYER, DG_NORM_RMS } NormKind;
+
+/*
+ * xhat = (x - mean) rstd  (RMS: x rstd), rstd = 1/sqrt(mean square + eps)
+ * y = xhat * w + b,  w, b [width] or NULL
+ * y = xhat * (1 + scale) + shift,  per sample, pitch ld_mod; w = b = NULL
+ * Statistics are taken in one fixed order per row.
+ */
+typedef struct NormArgs {
+    NormKind kind;
+    int64_t batch, rows, width; /* rows per sample */
+    float eps;
+    const float *x;
+    const float *w, *b;
+    const float *shift, *scale; /* [batch] rows of pitch ld_mod, or NULL */
+    int64_t ld_mod;
+    float *y;
+    float *mean, *rstd; /* [batch*rows] out in forward, in in backward;
+                           mean unused for RMS (may be NULL) */
+    /* backward */
+    const float *dy;
+    float *dx;
+    int accumulate;         /* of dx; dx NULL: not wanted */
+    float *dw, *db;         /* accumulated, or NULL */
+    float *dshift, *dscale; /* accumulated, pitch ld_mod, or NULL */
+} NormArgs;
+
+/*
+ * QK norm and RoPE in one pass, from up to two token segments into one joint
+ * buffer: segment 0 (text) first.
+ *   n = x rstd w  (per head, w [d]; w NULL: no norm, n = x)
+ *   (y[2k], y[2k+1]) = (n[2k] c - n[2k+1] s, n[2k] s + n[2k+1] c)
+ * cosines, sines [tokens0 + tokens1, d/2], or NULL: no rotation
+ */
+typedef struct QkArgs {
+    int64_t batch, heads, d;
+    float eps;
+    int64_t tokens[2];  /* tokens[1] may be 0 */
+    const float *x[2];  /* [batch, tokens[i], heads*d] */
+    const float *w[2];
+    const float *cosines, *sines;
+    float *y;    /* [batch, tokens0+tokens1, heads*d] */
+    float *rstd; /* [batch, tokens0+tokens1, heads] */
+    /* backward */
+    const float *dy;
+    float *dx[2]; /* overwritten; NULL: not wanted */
+    float *dw[2]; /* accumulated, or NULL */
+} QkArgs;
+
+/*
+ * o = softmax(scale q k^T + bias, causal) v per sample and head, tiled:
+ * memory linear in tokens. lse [batch, heads, sq] = log sum exp of the
+ * scores. Backward recomputes P from q, k, lse.
+ */
+typedef struct AttentionArgs {
+    int64_t batch, heads, d, sq, sk;
+    float scale;
+    int causal;        /* 1: key j > query i is not seen */
+    const float *bias; /* [heads, sq, sk] added to scaled scores, or NULL */
+    const float *q, *k, *v; /* [batch, s, heads*d] */
+    float *o;               /* [batch, sq, heads*d] */
+    float *lse; /* out in forward (NULL: not wanted), in in backward */
+    /* backward */
+    const float *d_o;
+    float *dq, *dk, *dv; /* overwritten */
+    float *dbias;        /* [heads, sq, sk] accumulated, or NULL */
+    void *scratch;       /* attention_scratch() bytes */
+} AttentionArgs;
+
+/* y = r + gate f; gate [batch] rows of pitch ld_gate, width values each */
+typedef struct GateArgs {
+    int64_t batch, rows, width, ld_gate;
+    const float *r, *f, *gate;
+    float *y;
+    /* backward */
+    const float *dy;
+    float *df;    /* overwritten: gate dy; or NULL */
+    float *dgate; /* accumulated, pitch ld_gate, or NULL: sum_rows dy f */
+} GateArgs;
+
+/* blocks of rows x width between pitches: dst (+)= src */
+typedef struct CopyArgs {
+    int64_t blocks, rows, width;
+    int64_t src_block, src_ld, dst_block, dst_ld; /* pitches, elements */
+    const float *src;
+    float *dst;
+    int accumulate;
+} CopyArgs;
+
+typedef struct EmbedArgs {
+    int64_t count, width, vocab;
+    const int32_t *ids; /* [count], each in 0..vocab-1 (checked by the op) */
+    const float *table; /* [vocab, width] */
+    float *y;           /* [count, width] */
+    const float *dy;
+    float *dtable; /* accumulated in order of count */
+} EmbedArgs;
+
+typedef struct Backend {
+    const char *name;
+    int computes; /* 0: a plan, data pointers may be NULL */
+    size_t (*attention_scratch)(int64_t sq, int64_t sk, int64_t d,
+                                int backward);
+    void (*gemm)(const GemmArgs *);
+    void (*linear)(const LinearArgs *);
+    void (*linear_grad)(const LinearGradArgs *);
+    void (*act)(const ActArgs *);
+    void (*act_grad)(const ActArgs *);
+    void (*gated)(const GatedArgs *);
+    void (*gated_grad)(const GatedArgs *);
+    void (*norm)(const NormArgs *);
+    void (*norm_grad)(const NormArgs *);
+    void (*qk)(const QkArgs *);
+    void (*qk_grad)(const QkArgs *);
+    void (*attention)(const AttentionArgs *);
+    void (*attention_grad)(const AttentionArgs *);
+    void (*gate)(const GateArgs *);
+    void (*gate_grad)(const GateArgs *);
+    void (*copy)(const CopyArgs *);
+    void (*embed)(const EmbedArgs *);
+    void (*embed_grad)(const EmbedArgs *);
+    /* y = a + b (y may alias either); y = alpha x; y = value */
+    void (*add)(float *y, const float *a, const float *b, int64_t count);
+    void (*scale)(float *y, const float *x, float alpha, int64_t count);
+    void (*fill)(float *y, float value, int64_t count);
+    /* index of the first NaN or Inf, or -1 */
+    int64_t (*first_nonfinite)(const float *x, int64_t count);
+} Backend;
+
+/** The plan backend: every kernel does nothing; scratch sizes are the given
+ *  backend's, so that a plan's bytes equal the run's. */
+void dg_backend_plan(Backend *out, const Backend *model);
+
+#endif

@@ -1,0 +1,110 @@
+#ifndef DG_TENSOR_OPS_H
+#define DG_TENSOR_OPS_H
+/*
+ * Differentiable operations. Each runs at once through the context's backend
+ * and records itself. Activations are [B, S, D] or [B, D]; B is the batch, an
+ * entry of which is a sample whose bits never depend on its neighbours.
+ * Parameters (w, bias, table) are tensors of a parameter set and may be NULL
+ * where "or NULL" is said. Every op returns NULL once the context has failed,
+ * and accepts NULL activations then. Shapes that do not fit are a broken
+ * invariant of the model's code: dg_panic().
+ */
+#include "tensor/context.h"
+
+/** y = act(x w^T + bias). x [B,..,in], w [out,in], bias [out] or NULL. */
+Tensor *dg_op_linear(Context *ctx, Tensor *x, const Tensor *w,
+                     const Tensor *bias, Act act);
+
+/** y = [x, x2] w^T + bias without forming the concatenation.
+ *  x [B,S,a], x2 [B,S,b], w [out, a+b]. */
+Tensor *dg_op_linear2(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
+                      const Tensor *bias);
+
+Tensor *dg_op_act(Context *ctx, Tensor *x, Act act);
+
+/** y = a act(g), elementwise. */
+Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act);
+
+/** LayerNorm over the last axis; w, b [D] or both NULL. */
+Tensor *dg_op_layer_norm(Context *ctx, Tensor *x, const Tensor *w,
+                         const Tensor *b, float eps);
+
+/** RMSNorm over the last axis; w [D]. */
+Tensor *dg_op_rms_norm(Context *ctx, Tensor *x, const Tensor *w, float eps);
+
+typedef struct Modulation {
+    Tensor *mod; /* [B, n D] */
+    int shift, scale; /* chunks of D in mod, by index */
+} Modulation;
+
+/** LN(x)(1 + scale) + shift, no affine. x [B,S,D]. */
+Tensor *dg_op_modulate(Context *ctx, Tensor *x, const Modulation *m,
+                       float eps);
+
+/** r + gate f; gate = chunk of mod [B, n D]. r, f [B,S,D]. */
+Tensor *dg_op_gate(Context *ctx, Tensor *r, Tensor *f, Tensor *mod,
+                   int gate_chunk);
+
+typedef struct Rope {
+    const float *cosines, *sines; /* [tokens, d/2], NULL in a plan */
+    int64_t tokens, d;
+} Rope;
+
+typedef struct QkSegment {
+    Tensor *x;       /* [B, S_i, H d]; NULL: no such segment */
+    const Tensor *w; /* [d] */
+} QkSegment;
+
+/** Per-head RMS norm and RoPE of text (segment 0) and image tokens into one
+ *  joint [B, S0+S1, H d] tensor. rope NULL: no rotation; else it has
+ *  S0 + S1 tokens. */
+Tensor *dg_op_qk(Context *ctx, const QkSegment seg[2], int heads, float eps,
+                 const Rope *rope);
+
+typedef struct AttentionOpts {
+    int heads;
+    float scale; /* 0: 1/sqrt(d) */
+    int causal;
+    Tensor *bias; /* [heads, Sq, Sk] or NULL; takes a gradient if it must */
+} AttentionOpts;
+
+/** q [B,Sq,H d], k, v [B,Sk,H d] -> [B,Sq,H d]. */
+Tensor *dg_op_attention(Context *ctx, Tensor *q, Tensor *k, Tensor *v,
+                        const AttentionOpts *o);
+
+Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b);
+
+/** [B,Sa,D], [B,Sb,D] -> [B,Sa+Sb,D]. */
+Tensor *dg_op_concat_tokens(Context *ctx, Tensor *a, Tensor *b);
+/** [B,S,D] -> [B,count,D], tokens first..first+count-1. */
+Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
+                           int64_t count);
+/** [B,S,D] -> [B,D]: row index[b] of each sample (index in host memory). */
+Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index);
+
+/** Same data, other shape (element count equal). */
+Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
+                      const int64_t *dims);
+
+/** ids [B,S] i32 in host memory, alive until backward -> [B,S,D] rows of
+ *  table [vocab,D]. Errors: DG_EINVAL naming the first id out of range. */
+Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
+                    const Tensor *table);
+
+/** x [B,S,D] + table[0..S-1] (positions), table [>=S, D]. */
+Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table);
+
+/** T5's bias: out[h,i,j] = table[buckets[i,j], h]; table [n, H];
+ *  buckets [S, S] i32 in host memory, alive until backward -> [H,S,S]. */
+Tensor *dg_op_bias_table(Context *ctx, const int32_t *buckets, int64_t S,
+                         const Tensor *table);
+
+/** sinus(t, dim) = [cos(t f_i), sin(t f_i)], f_i = exp(-ln(10000) i/half);
+ *  t [B] in host memory -> [B, dim]. No gradient. */
+Tensor *dg_op_sinusoid(Context *ctx, const float *t, int64_t B, int64_t dim);
+
+/** Copies host values into a new tensor of the given shape. */
+Tensor *dg_op_input(Context *ctx, const float *host, int num_dims,
+                    const int64_t *dims);
+
+#endif
