@@ -1,0 +1,204 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/sha256.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void test_error_keeps_last_record(void **state)
+{
+    (void)state;
+    dg_clear_error();
+    assert_int_equal(dg_last_error()->code, DG_OK);
+    assert_int_equal(dg_fail(DG_EIO, "%s: %d", "file", 3), DG_EIO);
+    assert_string_equal(dg_last_error()->text, "file: 3");
+    assert_int_equal(dg_last_error()->rank, -1);
+    Error e = *dg_last_error();
+    e.rank = 2;
+    dg_clear_error();
+    dg_set_error(&e);
+    assert_int_equal(dg_last_error()->rank, 2);
+    assert_string_equal(dg_error_name(DG_EUSAGE), "usage");
+    assert_string_equal(dg_error_name(99), "unknown error");
+}
+
+static size_t lay_out(Arena *a)
+{
+    dg_arena_take(a, 1);
+    dg_arena_take(a, 1000);
+    const size_t mark = dg_arena_mark(a);
+    dg_arena_take(a, 5000);
+    dg_arena_release(a, mark);
+    dg_arena_take(a, 3);
+    return a->peak;
+}
+
+static void test_arena_count_equals_placement(void **state)
+{
+    Arena a;
+    (void)state;
+
+    dg_arena_init_count(&a, "count");
+    const size_t need = lay_out(&a);
+    assert_int_equal(need, 256 + 1024 + 5000);
+    assert_int_equal(dg_arena_init(&a, "place", need), DG_OK);
+    assert_int_equal(lay_out(&a), need);
+    assert_false(dg_arena_full(&a));
+    assert_int_equal((uintptr_t)dg_arena_take(&a, 8) % 256, 0);
+    dg_arena_fini(&a);
+}
+
+static void test_arena_names_what_does_not_fit(void **state)
+{
+    Arena a;
+    (void)state;
+
+    assert_int_equal(dg_arena_init(&a, "small", 512), DG_OK);
+    assert_non_null(dg_arena_take(&a, 300));
+    assert_null(dg_arena_take(&a, 1));
+    assert_true(dg_arena_full(&a));
+    assert_non_null(strstr(dg_last_error()->text, "arena small: 1 bytes"));
+    dg_arena_fini(&a);
+}
+
+static void test_sha256_known_answers(void **state)
+{
+    char hex[DG_SHA256_HEX];
+    Sha256 s;
+    (void)state;
+
+    assert_int_equal(dg_sha256_bytes(hex, "", 0), DG_OK);
+    assert_string_equal(hex, "e3b0c44298fc1c149afbf4c8996fb924"
+                             "27ae41e4649b934ca495991b7852b855");
+    assert_int_equal(dg_sha256_init(&s), DG_OK);
+    dg_sha256_update(&s, "a", 1);
+    dg_sha256_update(&s, "bc", 2);
+    dg_sha256_final(&s, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223"
+                             "b00361a396177a9cb410ff61f20015ad");
+    dg_sha256_fini(&s);
+}
+
+static void test_clock_goes_forward(void **state)
+{
+    char date[DG_DATE_BYTES];
+    const double a = dg_clock_now();
+    (void)state;
+
+    assert_true(dg_clock_now() >= a);
+    dg_clock_date(date);
+    assert_int_equal(strlen(date), 20);
+    assert_int_equal(date[10], 'T');
+    assert_int_equal(date[19], 'Z');
+}
+
+static void test_duration_reads_well(void **state)
+{
+    static const struct {
+        double s;
+        const char *text;
+    } rows[] = { { 0, "0.0 s" },
+                 { 59.94, "59.9 s" },
+                 { 59.96, "1 min 00 s" },
+                 { 245, "4 min 05 s" },
+                 { 7620, "2 h 07 min" },
+                 { 273600, "3 d 04 h" },
+                 { -1, "?" },
+                 { NAN, "?" } };
+    char text[DG_DURATION_BYTES];
+    (void)state;
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        dg_clock_duration(text, rows[i].s);
+        assert_string_equal(text, rows[i].text);
+    }
+}
+
+static void test_progress_text(void **state)
+{
+    char text[160];
+    (void)state;
+
+    dg_progress_text(text, sizeof text, "rollout", 30, 120, 10);
+    assert_string_equal(text, "rollout  [=======>                    ]  25%"
+                              "  30/120  ETA 30.0 s");
+    dg_progress_text(text, sizeof text, "update", 0, 0, 0);
+    assert_non_null(strstr(text, "ETA ?"));
+    dg_progress_enable(1); /* stderr of a test may be anything */
+    dg_progress_start("test", 10);
+    dg_progress_add(10);
+    dg_progress_end();
+}
+
+static void read_back(char *text, size_t size, const char *path)
+{
+    FILE *f = fopen(path, "r");
+
+    assert_non_null(f);
+    text[fread(text, 1, size - 1, f)] = '\0';
+    fclose(f);
+}
+
+static void test_log_writes_level_and_date(void **state)
+{
+    char path[] = "/tmp/dg_log_XXXXXX", text[4096];
+    (void)state;
+
+    close(mkstemp(path));
+    const long before = dg_log_count(DG_LOG_WARN);
+    dg_log_setup(0, DG_LOG_ERROR);
+    assert_int_equal(dg_log_open(path), DG_OK);
+    dg_info("it %d/%d", 1, 3);
+    dg_warn("slow");
+    dg_log_setup(1, DG_LOG_INFO);
+    dg_info("not of this rank");
+    dg_log_setup(0, DG_LOG_INFO);
+    assert_int_equal(dg_log_close(), DG_OK);
+    assert_int_equal(dg_log_count(DG_LOG_WARN), before + 1);
+    read_back(text, sizeof text, path);
+    assert_non_null(strstr(text, "Z INFO  it 1/3\n"));
+    assert_non_null(strstr(text, "Z WARN  slow\n"));
+    assert_null(strstr(text, "rank"));
+    unlink(path);
+}
+
+static void test_log_reports_bad_places(void **state)
+{
+    (void)state;
+    assert_int_equal(dg_log_open("/nonexistent/log.txt"), DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text, "/nonexistent/log.txt"));
+    if (access("/dev/full", W_OK) != 0)
+        return;
+    assert_int_equal(dg_log_open("/dev/full"), DG_OK);
+    dg_info("this line has no room");
+    assert_int_equal(dg_log_close(), DG_EIO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_error_keeps_last_record),
+        cmocka_unit_test(test_arena_count_equals_placement),
+        cmocka_unit_test(test_arena_names_what_does_not_fit),
+        cmocka_unit_test(test_sha256_known_answers),
+        cmocka_unit_test(test_clock_goes_forward),
+        cmocka_unit_test(test_duration_reads_well),
+        cmocka_unit_test(test_progress_text),
+        cmocka_unit_test(test_log_writes_level_and_date),
+        cmocka_unit_test(test_log_reports_bad_places),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
