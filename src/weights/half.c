@@ -1,0 +1,77 @@
+#include "weights/half.h"
+
+#include <string.h>
+
+static uint32_t bits_of(float x)
+{
+    uint32_t u;
+
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static float float_of(uint32_t u)
+{
+    float x;
+
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+float dg_half_to_float(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    const uint32_t rest = half & 0x7fffU;
+
+    if (rest >= 0x7c00) /* Inf, NaN: payload kept at its high end */
+        return float_of(sign | 0x7f800000U | (rest & 0x3ffU) << 13);
+    if (rest >= 0x0400) /* normal: exponent bias 15 becomes 127 */
+        return float_of(sign | ((rest << 13) + (112U << 23)));
+    /* subnormal: rest * 2^-24, exact in float32 */
+    return float_of(sign | bits_of((float)rest * 0x1p-24F));
+}
+
+uint16_t dg_half_from_float(float x)
+{
+    const uint32_t u = bits_of(x), rest = u & 0x7fffffffU;
+    const uint16_t sign = (uint16_t)(u >> 16 & 0x8000U);
+
+    if (rest > 0x7f800000U) /* NaN: made quiet, so that it stays one */
+        return (uint16_t)(sign | 0x7e00U | (rest >> 13 & 0x3ffU));
+    if (rest >= 0x47800000U) /* 2^16 and more, Inf */
+        return (uint16_t)(sign | 0x7c00U);
+    if (rest >= 0x38800000U) { /* 2^-14: normal; a carry rounds up to Inf */
+        const uint32_t even = rest >> 13 & 1U;
+
+        return (uint16_t)(sign | ((rest - (112U << 23) + 0xfffU + even) >> 13));
+    }
+    /* Subnormal: adding 1/2 leaves the multiple of 2^-24 nearest to x, ties
+       to even, in the low bits: the processor does the rounding. */
+    return (uint16_t)(sign | (bits_of(float_of(rest) + 0.5F) - 0x3f000000U));
+}
+
+float dg_bfloat_to_float(uint16_t bfloat)
+{
+    return float_of((uint32_t)bfloat << 16);
+}
+
+uint16_t dg_bfloat_from_float(float x)
+{
+    const uint32_t u = bits_of(x);
+
+    if ((u & 0x7fffffffU) > 0x7f800000U)
+        return (uint16_t)(u >> 16 | 0x40U);
+    return (uint16_t)((u + 0x7fffU + (u >> 16 & 1U)) >> 16);
+}
+
+void dg_half_widen(float *out, const uint16_t *in, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++)
+        out[i] = dg_half_to_float(in[i]);
+}
+
+void dg_half_narrow(uint16_t *out, const float *in, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++)
+        out[i] = dg_half_from_float(in[i]);
+}
