@@ -1,0 +1,86 @@
+#ifndef DG_STORE_CHECKPOINT_H
+#define DG_STORE_CHECKPOINT_H
+/*
+ * Checkpoints: all that a run needs to go on, bit for bit, on any number of
+ * ranks. DIR/iter_000100.h5; layout in doc/formats.md.
+ *
+ *   arrays/NAME           float32 [num], attribute sha256
+ *   parameters/{name,offset,num_dims,shape}   index into the flat arrays
+ *   counters/NAME         int64 scalars
+ *   texts/NAME            texts
+ */
+#include <stdint.h>
+
+#include "parallel/comm.h"
+#include "store/h5.h"
+
+enum { DG_CHECKPOINT_VERSION = 1 };
+#define DG_CHECKPOINT_FORMAT "dancegrpo checkpoint"
+
+/** A flat array, the same on all ranks. */
+typedef struct CheckpointArray {
+    const char *name;      /* "weights", "adam_m", "adam_v", "ema" */
+    const char *long_name; /* "master weights" */
+    float *data;           /* [num]; written from, read into */
+    int64_t num;
+} CheckpointArray;
+
+/** A parameter's place in the flat arrays. */
+typedef struct CheckpointParam {
+    const char *name;
+    int64_t offset; /* elements */
+    int num_dims;
+    int64_t dims[DG_H5_MAX_DIMS];
+} CheckpointParam;
+
+typedef struct CheckpointCounter {
+    const char *name; /* "optimizer_step" */
+    int64_t value;    /* written from, read into */
+} CheckpointCounter;
+
+typedef struct Checkpoint {
+    int64_t iteration; /* iterations done */
+    CheckpointArray *arrays;
+    int num_arrays;
+    const CheckpointParam *params;
+    int num_params;
+    CheckpointCounter *counters;
+    int num_counters;
+} Checkpoint;
+
+/**
+ * Writes dir/iter_NNNNNN.h5 and, when that is done, removes the oldest so
+ * that keep remain (0: all). Collective; content is equal on all ranks.
+ * Errors: DG_EIO (disk full and the like), older checkpoints untouched;
+ * DG_ENUMERIC when an array holds NaN or Inf.
+ */
+int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
+                        const FileInfo *info, int64_t keep);
+
+/**
+ * Reads one file into the buffers and counters of k, whose names, sizes and
+ * shapes must be those of the file; checks every checksum. Collective: rank
+ * 0 reads. k->iteration, counters set on success only; arrays may be partly
+ * overwritten on failure.
+ * Errors: DG_EIO, DG_EFORMAT naming file and dataset.
+ */
+int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
+
+/**
+ * Continues from the newest valid checkpoint in dir. Invalid ones are passed
+ * over with a WARN that names the reason. Collective.
+ * found  out: 1 and k filled; 0 when there is no checkpoint at all
+ * Errors: DG_EFORMAT when there are checkpoints but none is valid.
+ */
+int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
+                         int *found);
+
+/** Iterations of the checkpoints in dir, ascending; *list to free. By this
+ *  rank alone. A missing dir has none. Errors: DG_EIO, DG_ENOMEM. */
+int dg_checkpoint_list(const char *dir, int64_t **list, int *num);
+
+/** File name of an iteration's checkpoint. */
+void dg_checkpoint_path(char *path, size_t bytes, const char *dir,
+                        int64_t iteration);
+
+#endif

@@ -1,0 +1,53 @@
+#ifndef DG_STORE_RUNDIR_H
+#define DG_STORE_RUNDIR_H
+/*
+ * The run folder: config.cfg, metrics.jsonl, log.txt, checkpoints/,
+ * trajectories/, report.html.
+ */
+#include <stddef.h>
+
+#include "parallel/comm.h"
+
+enum { DG_RUNDIR_PATH = 1024 };
+
+typedef struct RunDir {
+    char root[DG_RUNDIR_PATH];
+    char config[DG_RUNDIR_PATH];
+    char metrics[DG_RUNDIR_PATH];
+    char log[DG_RUNDIR_PATH];
+    char report[DG_RUNDIR_PATH];
+    char checkpoints[DG_RUNDIR_PATH];
+    char trajectories[DG_RUNDIR_PATH];
+} RunDir;
+
+/** Fills in the names. Errors: DG_EINVAL: empty or too long. */
+int dg_rundir_names(RunDir *d, const char *root);
+
+/**
+ * Makes the folder and those inside it, with parents, checks that files can
+ * be written there, and removes unfinished *.tmp files of a killed run.
+ * stored  out: text of its config.cfg, for the caller to free and to compare
+ *         (dg_config_compare); NULL when there is none yet
+ * Collective: rank 0 works. Errors: DG_EIO naming folder and reason.
+ */
+int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored);
+
+/** Writes config.cfg, whole or not at all. Collective. Errors: DG_EIO. */
+int dg_rundir_write_config(const Comm *c, const RunDir *d, const char *text);
+
+/**
+ * A whole small file into memory, with a zero byte behind it; to free. By
+ * this rank alone. Errors: DG_EIO naming the file, DG_ENOMEM.
+ */
+int dg_file_read(const char *path, char **text, size_t *bytes);
+
+/**
+ * Replaces a file, whole or not at all: written as path.tmp, synced, renamed.
+ * By this rank alone. Errors: DG_EIO; the old file is then untouched.
+ */
+int dg_file_write(const char *path, const void *data, size_t bytes);
+
+/** Makes a name in a folder durable (after a rename). DG_EIO. */
+int dg_file_sync_folder(const char *path_in_folder);
+
+#endif
