@@ -1,0 +1,46 @@
+#ifndef DG_DIFFUSION_WINDOW_H
+#define DG_DIFFUSION_WINDOW_H
+/*
+ * Mixed ODE-SDE sampling: only the steps of a window are stochastic (and
+ * trained), all others follow the ODE. The window moves over the trainable
+ * steps 0..T-2 as training goes on and starts again at 0 after the last.
+ * Source: MixGRPO; its window may end up empty at the end, ours is clipped to
+ * at least one step.
+ */
+#include "diffusion/sde.h"
+
+typedef struct WindowOpts {
+    int size;   /* w: steps in the window; 0: off, every step is stochastic */
+    int stride; /* steps by which the window advances, >= 1 */
+    int every;  /* iterations between two advances, >= 1 */
+} WindowOpts;
+
+typedef struct SdeWindow {
+    int start; /* first stochastic step */
+    int size;  /* stochastic steps from there */
+} SdeWindow;
+
+/**
+ * The window of an iteration. Off: all num_steps steps. Else the start is
+ * (iteration / every * stride) mod K with K = num_steps - 1, and the size
+ * min(w, K - start) >= 1.
+ * num_steps  T >= 2
+ * iteration  >= 0
+ * Not collective. Errors: DG_EINVAL naming the sampler.window key; *out is
+ * then untouched.
+ */
+int dg_window_at(SdeWindow *out, const WindowOpts *o, int num_steps,
+                 int64_t iteration);
+
+/** 1 if step i is in the window. */
+int dg_window_has(const SdeWindow *w, int i);
+
+/**
+ * All steps of a trajectory: kind o->kind inside the window, ode outside.
+ * steps  [s->num_steps] out
+ * Not collective. Errors: those of dg_sde_step_init().
+ */
+int dg_window_steps(SdeStep *steps, const SdeOpts *o, const Schedule *s,
+                    const SdeWindow *w);
+
+#endif

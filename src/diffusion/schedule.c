@@ -1,0 +1,146 @@
+#include "diffusion/schedule.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+enum { TRAIN_TIMES = 1000 };
+
+/* The table must come out as torch.linspace gives it: counted up from the
+ * start in the first half and down from the end in the second, in float. One
+ * unit of the integer time depends on it in two published recipes. */
+static float linspace_down(int i, int num_steps)
+{
+    const float step = -1.0f / (float)num_steps;
+
+    if (i < (num_steps + 1) / 2)
+        return 1.0f + step * (float)i;
+    return 0.0f - step * (float)(num_steps - i);
+}
+
+int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
+{
+    if (num_steps < 1)
+        return dg_fail(DG_EINVAL, "sampler.steps = %d: must be >= 1",
+                       num_steps);
+    if (!(shift > 0) || !isfinite(shift))
+        return dg_fail(DG_EINVAL, "sampler.shift = %g: must be > 0", shift);
+
+    Schedule s = { .kind = DG_SCHEDULE_FLOW, .num_steps = num_steps };
+    s.sigma = calloc((size_t)num_steps + 1, sizeof *s.sigma);
+    s.timestep = calloc((size_t)num_steps, sizeof *s.timestep);
+    if (s.sigma == NULL || s.timestep == NULL) {
+        dg_schedule_fini(&s);
+        return dg_fail(DG_ENOMEM, "schedule of %d steps", num_steps);
+    }
+    const float k = (float)shift, k1 = (float)(shift - 1.0);
+
+    for (int i = 0; i <= num_steps; i++) {
+        const float l = linspace_down(i, num_steps);
+
+        s.sigma[i] = k * l / (1.0f + k1 * l);
+    }
+    s.sigma[0] = 1.0f;
+    s.sigma[num_steps] = 0.0f;
+    for (int i = 0; i < num_steps; i++)
+        s.timestep[i] = (int32_t)(s.sigma[i] * 1000.0f);
+    *out = s;
+    return DG_OK;
+}
+
+/* linspace in float as for the flow table, then squared in float; the
+ * running product is kept in double and rounded at every entry. */
+void dg_schedule_alpha_bar_table(float *alpha_bar)
+{
+    const float lo = (float)sqrt(0.00085), hi = (float)sqrt(0.012);
+    const float step = (hi - lo) / (float)(TRAIN_TIMES - 1);
+    double product = 1.0;
+
+    for (int i = 0; i < TRAIN_TIMES; i++) {
+        const float root = i < TRAIN_TIMES / 2
+                               ? lo + step * (float)i
+                               : hi - step * (float)(TRAIN_TIMES - 1 - i);
+        const float alpha = 1.0f - root * root;
+
+        product *= alpha;
+        alpha_bar[i] = (float)product;
+    }
+}
+
+int dg_schedule_init_ddim(Schedule *out, int num_steps)
+{
+    if (num_steps < 1 || num_steps >= TRAIN_TIMES)
+        return dg_fail(DG_EINVAL, "sampler.steps = %d: must be 1..%d for ddim",
+                       num_steps, TRAIN_TIMES - 1);
+
+    Schedule s = { .kind = DG_SCHEDULE_DDIM, .num_steps = num_steps };
+    const size_t n = (size_t)num_steps;
+    s.timestep = calloc(n, sizeof *s.timestep);
+    s.alpha_bar = calloc(n, sizeof *s.alpha_bar);
+    s.alpha_bar_next = calloc(n, sizeof *s.alpha_bar_next);
+    if (!s.timestep || !s.alpha_bar || !s.alpha_bar_next) {
+        dg_schedule_fini(&s);
+        return dg_fail(DG_ENOMEM, "schedule of %d steps", num_steps);
+    }
+    const int stride = TRAIN_TIMES / num_steps;
+    float table[TRAIN_TIMES];
+
+    dg_schedule_alpha_bar_table(table);
+    for (int j = 0; j < num_steps; j++) {
+        const int t = (num_steps - 1 - j) * stride + 1;
+        const int next = t > stride ? t - stride : 0;
+
+        s.timestep[j] = t;
+        s.alpha_bar[j] = table[t];
+        s.alpha_bar_next[j] = table[next];
+    }
+    *out = s;
+    return DG_OK;
+}
+
+void dg_schedule_fini(Schedule *s)
+{
+    free(s->sigma);
+    free(s->timestep);
+    free(s->alpha_bar);
+    free(s->alpha_bar_next);
+    memset(s, 0, sizeof *s);
+}
+
+float dg_schedule_round_bf16(float x)
+{
+    uint32_t bits;
+
+    if (isnan(x))
+        return x;
+    memcpy(&bits, &x, sizeof bits);
+    bits += 0x7fffu + (bits >> 16 & 1u);
+    bits &= 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+float dg_schedule_time(const Schedule *s, int i, ModelTime mode)
+{
+    if (i < 0 || i >= s->num_steps)
+        dg_panic("schedule: step %d outside 0..%d", i, s->num_steps - 1);
+
+    const float t = (float)s->timestep[i];
+
+    switch (mode) {
+    case DG_TIME_SIGMA:
+        if (s->kind != DG_SCHEDULE_FLOW)
+            dg_panic("schedule: sigma asked of a ddim schedule");
+        return s->sigma[i];
+    case DG_TIME_INTEGER:
+        return t;
+    case DG_TIME_UNIT:
+        return t / 1000.0f;
+    case DG_TIME_BF16:
+        return dg_schedule_round_bf16(dg_schedule_round_bf16(t / 1000.0f) *
+                                      1000.0f);
+    }
+    dg_panic("schedule: unknown time mode %d", (int)mode);
+}

@@ -1,0 +1,105 @@
+/* The mixed ODE-SDE window: MixGRPO's script has T = 25, w = 4, one step
+ * every 25 iterations. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "diffusion/window.h"
+
+enum { T = 25 };
+
+static void test_window_advances_and_wraps(void **state)
+{
+    const WindowOpts o = { .size = 4, .stride = 1, .every = 25 };
+    SdeWindow w;
+
+    (void)state;
+    for (int it = 0; it < 25 * (T - 1) * 2; it++) {
+        const int start = it / 25 % (T - 1);
+
+        assert_int_equal(dg_window_at(&w, &o, T, it), DG_OK);
+        assert_int_equal(w.start, start);
+        assert_true(w.size >= 1 && w.size <= 4);
+        assert_true(w.size == 4 || w.start + w.size == T - 1);
+        assert_false(dg_window_has(&w, T - 1)); /* never the last step */
+    }
+}
+
+static void test_window_stride_and_long_runs(void **state)
+{
+    const WindowOpts o = { .size = 2, .stride = 3, .every = 1 };
+    SdeWindow w;
+
+    (void)state;
+    assert_int_equal(dg_window_at(&w, &o, T, 9), DG_OK);
+    assert_int_equal(w.start, 27 % 24);
+    assert_int_equal(dg_window_at(&w, &o, T, INT64_C(1) << 62), DG_OK);
+    assert_true(w.start >= 0 && w.start < T - 1);
+}
+
+static void test_window_off_is_every_step(void **state)
+{
+    const WindowOpts o = { .size = 0 };
+    SdeWindow w;
+
+    (void)state;
+    assert_int_equal(dg_window_at(&w, &o, T, 7), DG_OK);
+    for (int i = 0; i < T; i++)
+        assert_true(dg_window_has(&w, i));
+    assert_false(dg_window_has(&w, T));
+    assert_false(dg_window_has(&w, -1));
+}
+
+static void test_window_steps_are_ode_outside(void **state)
+{
+    const SdeOpts o = { .kind = DG_SDE_FLOW, .eta = 0.7 };
+    const SdeWindow w = { 3, 4 };
+    Schedule s;
+    SdeStep steps[T], one;
+
+    (void)state;
+    assert_int_equal(dg_schedule_init_flow(&s, T, 3), DG_OK);
+    assert_int_equal(dg_window_steps(steps, &o, &s, &w), DG_OK);
+    for (int i = 0; i < T; i++) {
+        assert_int_equal(steps[i].index, i);
+        assert_int_equal(steps[i].stochastic, i >= 3 && i < 7);
+        assert_int_equal(steps[i].kind,
+                         i >= 3 && i < 7 ? DG_SDE_FLOW : DG_SDE_ODE);
+        if (steps[i].stochastic) {
+            dg_sde_step_init(&one, &o, &s, i);
+            assert_true(steps[i].std == one.std);
+        }
+    }
+    dg_schedule_fini(&s);
+}
+
+static void test_window_refuses_bad_values(void **state)
+{
+    const WindowOpts bad[] = {
+        { -1, 1, 1 }, { T, 1, 1 }, { 4, 0, 1 }, { 4, 1, 0 }
+    };
+    SdeWindow w = { 77, 77 };
+
+    (void)state;
+    for (int k = 0; k < 4; k++)
+        assert_int_equal(dg_window_at(&w, &bad[k], T, 0), DG_EINVAL);
+    assert_int_equal(dg_window_at(&w, &bad[0], 1, 0), DG_EINVAL);
+    assert_int_equal(w.start, 77);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_window_advances_and_wraps),
+        cmocka_unit_test(test_window_stride_and_long_runs),
+        cmocka_unit_test(test_window_off_is_every_step),
+        cmocka_unit_test(test_window_steps_are_ode_outside),
+        cmocka_unit_test(test_window_refuses_bad_values),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
