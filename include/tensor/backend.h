@@ -48,7 +48,7 @@ typedef struct LinearArgs {
     const float *w;    /* [out, ldw]: columns 0..in-1, in..in+in2-1 */
     const float *bias; /* [out] or NULL */
     float *y;          /* [rows, out] */
-    float *pre; /* [rows, out] value before act, or NULL: not kept */
+    float *pre;        /* [rows, out] value before act, or NULL: not kept */
     Act act;
 } LinearArgs;
 
@@ -118,8 +118,8 @@ typedef struct NormArgs {
 typedef struct QkArgs {
     int64_t batch, heads, d;
     float eps;
-    int64_t tokens[2];  /* tokens[1] may be 0 */
-    const float *x[2];  /* [batch, tokens[i], heads*d] */
+    int64_t tokens[2]; /* tokens[1] may be 0 */
+    const float *x[2]; /* [batch, tokens[i], heads*d] */
     const float *w[2];
     const float *cosines, *sines;
     float *y;    /* [batch, tokens0+tokens1, heads*d] */

@@ -33,13 +33,12 @@ Tensor *dg_op_layer_norm(Context *ctx, Tensor *x, const Tensor *w,
 Tensor *dg_op_rms_norm(Context *ctx, Tensor *x, const Tensor *w, float eps);
 
 typedef struct Modulation {
-    Tensor *mod; /* [B, n D] */
+    Tensor *mod;      /* [B, n D] */
     int shift, scale; /* chunks of D in mod, by index */
 } Modulation;
 
 /** LN(x)(1 + scale) + shift, no affine. x [B,S,D]. */
-Tensor *dg_op_modulate(Context *ctx, Tensor *x, const Modulation *m,
-                       float eps);
+Tensor *dg_op_modulate(Context *ctx, Tensor *x, const Modulation *m, float eps);
 
 /** r + gate f; gate = chunk of mod [B, n D]. r, f [B,S,D]. */
 Tensor *dg_op_gate(Context *ctx, Tensor *r, Tensor *f, Tensor *mod,

@@ -16,11 +16,11 @@ struct Tensor {
     DType dtype;
     int num_dims;
     int64_t dims[DG_MAX_DIMS];
-    Tensor *grad;  /* same shape; NULL until backward reaches it */
-    int needs_grad; /* the tape wants d loss / d this */
-    int grad_set;   /* grad holds a value: the next writer accumulates */
-    int depth;      /* tape block the tensor was made in; 0 outermost */
-    int param_set;  /* parameters: id of their set, 1..; 0 otherwise */
+    Tensor *grad;         /* same shape; NULL until backward reaches it */
+    int needs_grad;       /* the tape wants d loss / d this */
+    int grad_set;         /* grad holds a value: the next writer accumulates */
+    int depth;            /* tape block the tensor was made in; 0 outermost */
+    int param_set;        /* parameters: id of their set, 1..; 0 otherwise */
     int64_t param_offset; /* parameters: first element in the flat buffer */
 };
 

@@ -1,0 +1,29 @@
+#ifndef DG_SRC_TENSOR_OP_H
+#define DG_SRC_TENSOR_OP_H
+/* Shared by the ops_*.c files; not public. */
+#include "tensor/ops.h"
+#include "tensor/tape.h"
+
+/** 1 if the op of these inputs must be recorded. */
+static inline int dg_op_records(const Context *ctx, const Tensor *x,
+                                const Tensor *w)
+{
+    return ctx->recording &&
+           ((x != NULL && x->needs_grad) || dg_tape_trains(ctx, w));
+}
+
+/** Last step of every op: checks the output if asked to, hands it out. */
+Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op);
+
+static inline float *dg_data(const Tensor *t)
+{
+    return t != NULL ? dg_tensor_f32(t) : NULL;
+}
+
+/** Rows of one sample: 1 for [B,D], S for [B,S,D]. */
+static inline int64_t dg_rows_per_sample(const Tensor *t)
+{
+    return dg_tensor_rows(t) / t->dims[0];
+}
+
+#endif

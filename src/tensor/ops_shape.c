@@ -1,0 +1,368 @@
+#include "tensor/ops.h"
+
+#include "base/error.h"
+#include "op.h"
+
+#include <math.h>
+#include <string.h>
+
+/* --- add --------------------------------------------------------------- */
+
+static void add_back(Context *ctx, TapeNode *node)
+{
+    Tensor *a = node->t[0], *b = node->t[1], *dy = node->out->grad;
+
+    /* only one operand may take dy by reference: b copies first */
+    if (b->needs_grad && a->needs_grad) {
+        int accumulate;
+        Tensor *db = dg_tape_grad(ctx, b, &accumulate);
+
+        if (db == NULL)
+            return;
+        if (accumulate)
+            ctx->backend->add(db->data, db->data, dy->data,
+                              dg_tensor_count(dy));
+        else
+            ctx->backend->scale(db->data, dy->data, 1.0f, dg_tensor_count(dy));
+        dg_tape_give(ctx, a, dy);
+        return;
+    }
+    dg_tape_give(ctx, a->needs_grad ? a : b, dy);
+}
+
+Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b)
+{
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || a == NULL || b == NULL)
+        return NULL;
+    if (dg_tensor_count(a) != dg_tensor_count(b))
+        dg_panic("add: operands of different sizes");
+    y = dg_tensor_like(ctx, a);
+    if (y == NULL)
+        return NULL;
+    ctx->backend->add(y->data, a->data, b->data, dg_tensor_count(a));
+    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
+        node = dg_tape_push(ctx, add_back, y);
+    if (node != NULL) {
+        node->t[0] = a;
+        node->t[1] = b;
+    }
+    return dg_op_finish(ctx, y, "add");
+}
+
+/* --- token ranges ------------------------------------------------------ */
+
+static const float *at(const float *p, int64_t offset)
+{
+    return p != NULL ? p + offset : NULL;
+}
+
+/* Copies tokens [from, from+count) of x to [to, ..) of y, per sample. */
+static void copy_tokens(Context *ctx, const Tensor *x, int64_t from, Tensor *y,
+                        int64_t to, const int64_t count_accumulate[2])
+{
+    const int64_t width = dg_tensor_width(x);
+
+    ctx->backend->copy(&(CopyArgs) {
+        .blocks = x->dims[0],
+        .rows = count_accumulate[0],
+        .width = width,
+        .src_block = x->dims[1] * width,
+        .src_ld = width,
+        .dst_block = y->dims[1] * width,
+        .dst_ld = width,
+        .src = at(dg_data(x), from * width),
+        .dst = (float *)at(dg_data(y), to * width),
+        .accumulate = (int)count_accumulate[1],
+    });
+}
+
+static void concat_back(Context *ctx, TapeNode *node)
+{
+    int64_t from = 0;
+
+    for (int i = 0; i < 2; i++) {
+        Tensor *x = node->t[i];
+        int accumulate = 0;
+        Tensor *dx = dg_tape_grad(ctx, x, &accumulate);
+
+        if (dx != NULL)
+            copy_tokens(ctx, node->out->grad, from, dx, 0,
+                        (int64_t[]) { x->dims[1], accumulate });
+        from += x->dims[1];
+    }
+}
+
+Tensor *dg_op_concat_tokens(Context *ctx, Tensor *a, Tensor *b)
+{
+    int64_t dims[3];
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || a == NULL || b == NULL)
+        return NULL;
+    dims[0] = a->dims[0];
+    dims[1] = a->dims[1] + b->dims[1];
+    dims[2] = a->dims[2];
+    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    if (y == NULL)
+        return NULL;
+    copy_tokens(ctx, a, 0, y, 0, (int64_t[]) { a->dims[1], 0 });
+    copy_tokens(ctx, b, 0, y, a->dims[1], (int64_t[]) { b->dims[1], 0 });
+    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
+        node = dg_tape_push(ctx, concat_back, y);
+    if (node != NULL) {
+        node->t[0] = a;
+        node->t[1] = b;
+    }
+    return dg_op_finish(ctx, y, "concatenation");
+}
+
+/* node: t[0] x; n[0] first */
+static void slice_back(Context *ctx, TapeNode *node)
+{
+    Tensor *dx = dg_tape_grad_zeroed(ctx, node->t[0]);
+
+    if (dx != NULL)
+        copy_tokens(ctx, node->out->grad, 0, dx, node->n[0],
+                    (int64_t[]) { node->out->dims[1], 1 });
+}
+
+Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
+                           int64_t count)
+{
+    int64_t dims[3];
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    if (first < 0 || count < 1 || first + count > x->dims[1])
+        dg_panic("slice: tokens %lld+%lld of %lld", (long long)first,
+                 (long long)count, (long long)x->dims[1]);
+    dims[0] = x->dims[0];
+    dims[1] = count;
+    dims[2] = x->dims[2];
+    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    if (y == NULL)
+        return NULL;
+    copy_tokens(ctx, x, first, y, 0, (int64_t[]) { count, 0 });
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, slice_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->n[0] = first;
+    }
+    return dg_op_finish(ctx, y, "slice");
+}
+
+/* node: t[0] x; extra copy of index */
+static void pick_back(Context *ctx, TapeNode *node)
+{
+    const int32_t *index = node->extra;
+    Tensor *x = node->t[0], *dx = dg_tape_grad_zeroed(ctx, x);
+    const int64_t width = dg_tensor_width(x);
+
+    if (dx == NULL || dx->data == NULL)
+        return;
+    for (int64_t b = 0; b < x->dims[0]; b++) {
+        float *row = dg_data(dx) + (b * x->dims[1] + index[b]) * width;
+
+        ctx->backend->add(row, row, dg_data(node->out->grad) + b * width,
+                          width);
+    }
+}
+
+Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
+{
+    int64_t dims[2], width;
+    TapeNode *node = NULL;
+    int32_t *kept;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    dims[0] = x->dims[0];
+    dims[1] = width = dg_tensor_width(x);
+    y = dg_tensor_new(ctx, DG_F32, 2, dims);
+    kept = dg_arena_take(&ctx->meta, sizeof *kept * (size_t)dims[0]);
+    if (y == NULL || kept == NULL) {
+        ctx->err = DG_ENOMEM;
+        return NULL;
+    }
+    memcpy(kept, index, sizeof *kept * (size_t)dims[0]);
+    for (int64_t b = 0; b < dims[0] && ctx->backend->computes; b++) {
+        if (index[b] < 0 || index[b] >= x->dims[1])
+            dg_panic("pick: token %d of %lld", index[b], (long long)x->dims[1]);
+        ctx->backend->scale(dg_data(y) + b * width,
+                            dg_data(x) + (b * x->dims[1] + index[b]) * width,
+                            1.0f, width);
+    }
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, pick_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->extra = kept;
+    }
+    return dg_op_finish(ctx, y, "pick");
+}
+
+/* The gradient of a view is a view of the gradient. */
+static void reshape_back(Context *ctx, TapeNode *node)
+{
+    Tensor *x = node->t[0], *dy = node->out->grad;
+    Tensor *g = dg_tensor_wrap(ctx, dy->data, dy->dtype, x->num_dims, x->dims);
+
+    if (g != NULL)
+        dg_tape_give(ctx, x, g);
+}
+
+Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
+                      const int64_t *dims)
+{
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    y = dg_tensor_wrap(ctx, x->data, x->dtype, num_dims, dims);
+    if (y == NULL)
+        return NULL;
+    if (dg_tensor_count(y) != dg_tensor_count(x))
+        dg_panic("reshape: %lld elements to %lld",
+                 (long long)dg_tensor_count(x), (long long)dg_tensor_count(y));
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, reshape_back, y);
+    if (node != NULL)
+        node->t[0] = x;
+    return y;
+}
+
+/* --- embeddings -------------------------------------------------------- */
+
+/* node: w[0] table; extra ids */
+static void embed_back(Context *ctx, TapeNode *node)
+{
+    const Tensor *table = node->w[0];
+
+    ctx->backend->embed_grad(&(EmbedArgs) {
+        .count = dg_tensor_rows(node->out),
+        .width = table->dims[1],
+        .vocab = table->dims[0],
+        .ids = node->extra,
+        .dy = dg_data(node->out->grad),
+        .dtable = dg_tape_param_grad(ctx, table),
+    });
+}
+
+Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
+                    const Tensor *table)
+{
+    const int64_t dims[3] = { B, S, table->dims[1] };
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err)
+        return NULL;
+    for (int64_t i = 0; i < B * S; i++) {
+        if (ids[i] >= 0 && ids[i] < table->dims[0])
+            continue;
+        ctx->err =
+            dg_fail(DG_EINVAL, "token id %d at position %lld: must be 0..%lld",
+                    ids[i], (long long)i, (long long)table->dims[0] - 1);
+        return NULL;
+    }
+    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    if (y == NULL)
+        return NULL;
+    ctx->backend->embed(&(EmbedArgs) {
+        .count = B * S,
+        .width = table->dims[1],
+        .vocab = table->dims[0],
+        .ids = ids,
+        .table = dg_data(table),
+        .y = dg_data(y),
+    });
+    if (dg_op_records(ctx, NULL, table))
+        node = dg_tape_push(ctx, embed_back, y);
+    if (node != NULL) {
+        node->w[0] = table;
+        node->extra = ids;
+    }
+    return dg_op_finish(ctx, y, "embedding");
+}
+
+/* node: t[0] x; w[0] table */
+static void positions_back(Context *ctx, TapeNode *node)
+{
+    Tensor *x = node->t[0], *dy = node->out->grad;
+    float *dtable = dg_tape_param_grad(ctx, node->w[0]);
+    const int64_t count = dg_tensor_count(dy) / dy->dims[0];
+
+    for (int64_t b = 0; b < dy->dims[0] && dtable != NULL; b++)
+        ctx->backend->add(dtable, dtable, dg_data(dy) + b * count, count);
+    dg_tape_give(ctx, x, dy);
+}
+
+Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table)
+{
+    TapeNode *node = NULL;
+    int64_t count;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    if (table->dims[0] < x->dims[1])
+        dg_panic("positions: %lld tokens, table of %lld", (long long)x->dims[1],
+                 (long long)table->dims[0]);
+    y = dg_tensor_like(ctx, x);
+    if (y == NULL)
+        return NULL;
+    count = dg_tensor_count(x) / x->dims[0];
+    for (int64_t b = 0; b < x->dims[0] && ctx->backend->computes; b++)
+        ctx->backend->add(dg_data(y) + b * count, dg_data(x) + b * count,
+                          dg_data(table), count);
+    if (dg_op_records(ctx, x, table))
+        node = dg_tape_push(ctx, positions_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->w[0] = table;
+    }
+    return dg_op_finish(ctx, y, "position embedding");
+}
+
+/* --- inputs ------------------------------------------------------------ */
+
+Tensor *dg_op_input(Context *ctx, const float *host, int num_dims,
+                    const int64_t *dims)
+{
+    Tensor *y = dg_tensor_new(ctx, DG_F32, num_dims, dims);
+
+    if (y != NULL && ctx->backend->computes)
+        memcpy(y->data, host, sizeof *host * (size_t)dg_tensor_count(y));
+    return y;
+}
+
+Tensor *dg_op_sinusoid(Context *ctx, const float *t, int64_t B, int64_t dim)
+{
+    const int64_t dims[2] = { B, dim }, half = dim / 2;
+    Tensor *y = dg_tensor_new(ctx, DG_F32, 2, dims);
+
+    if (y == NULL || !ctx->backend->computes)
+        return y;
+    for (int64_t b = 0; b < B; b++) {
+        float *row = dg_data(y) + b * dim;
+
+        for (int64_t i = 0; i < half; i++) {
+            const float f =
+                (float)exp(-log(10000.0) * (double)i / (double)half);
+            const float angle = t[b] * f;
+
+            row[i] = (float)cos((double)angle);
+            row[half + i] = (float)sin((double)angle);
+        }
+    }
+    return dg_op_finish(ctx, y, "sinusoid");
+}

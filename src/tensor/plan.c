@@ -1,0 +1,72 @@
+#include "tensor/backend.h"
+
+/* Kernels of a plan: the ops count bytes and FLOPs, nothing is computed. */
+#define PLAN_KERNEL(name, Args)            \
+    static void plan_##name(const Args *a) \
+    {                                      \
+        (void)a;                           \
+    }
+
+PLAN_KERNEL(gemm, GemmArgs)
+PLAN_KERNEL(linear, LinearArgs)
+PLAN_KERNEL(linear_grad, LinearGradArgs)
+PLAN_KERNEL(act, ActArgs)
+PLAN_KERNEL(gated, GatedArgs)
+PLAN_KERNEL(norm, NormArgs)
+PLAN_KERNEL(qk, QkArgs)
+PLAN_KERNEL(attention, AttentionArgs)
+PLAN_KERNEL(gate, GateArgs)
+PLAN_KERNEL(copy, CopyArgs)
+PLAN_KERNEL(embed, EmbedArgs)
+
+static void plan_add(float *y, const float *a, const float *b, int64_t count)
+{
+    (void)y, (void)a, (void)b, (void)count;
+}
+
+static void plan_scale(float *y, const float *x, float alpha, int64_t count)
+{
+    (void)y, (void)x, (void)alpha, (void)count;
+}
+
+static void plan_fill(float *y, float value, int64_t count)
+{
+    (void)y, (void)value, (void)count;
+}
+
+static int64_t plan_first_nonfinite(const float *x, int64_t count)
+{
+    (void)x, (void)count;
+    return -1;
+}
+
+void dg_backend_plan(Backend *out, const Backend *model)
+{
+    *out = (Backend) {
+        .name = "plan",
+        .computes = 0,
+        .attention_scratch = model->attention_scratch,
+        .gemm = plan_gemm,
+        .linear = plan_linear,
+        .linear_grad = plan_linear_grad,
+        .act = plan_act,
+        .act_grad = plan_act,
+        .gated = plan_gated,
+        .gated_grad = plan_gated,
+        .norm = plan_norm,
+        .norm_grad = plan_norm,
+        .qk = plan_qk,
+        .qk_grad = plan_qk,
+        .attention = plan_attention,
+        .attention_grad = plan_attention,
+        .gate = plan_gate,
+        .gate_grad = plan_gate,
+        .copy = plan_copy,
+        .embed = plan_embed,
+        .embed_grad = plan_embed,
+        .add = plan_add,
+        .scale = plan_scale,
+        .fill = plan_fill,
+        .first_nonfinite = plan_first_nonfinite,
+    };
+}

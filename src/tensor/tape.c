@@ -1,0 +1,294 @@
+#include "tensor/tape.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+/* What a block node keeps: the call, and either the recorded inner tape
+ * (tape != NULL or nothing inside takes a gradient) or, with recompute, just
+ * the call. */
+typedef struct BlockRecord {
+    TapeBlock call;
+    int recompute;
+    TapeNode *tape;
+    Tensor *inner[DG_BLOCK_MAX];
+    Tensor *out[DG_BLOCK_MAX];
+} BlockRecord;
+
+static void *take_meta(Context *ctx, size_t bytes)
+{
+    void *p = dg_arena_take(&ctx->meta, bytes);
+
+    if (p == NULL)
+        ctx->err = DG_ENOMEM;
+    else
+        memset(p, 0, bytes);
+    return p;
+}
+
+TapeNode *dg_tape_push(Context *ctx, TapeBackFn back, Tensor *out)
+{
+    TapeNode *node;
+
+    if (!ctx->recording || ctx->err)
+        return NULL;
+    node = take_meta(ctx, sizeof *node);
+    if (node == NULL)
+        return NULL;
+    node->back = back;
+    node->out = out;
+    node->prev = ctx->tape;
+    ctx->tape = node;
+    if (out != NULL)
+        out->needs_grad = 1;
+    return node;
+}
+
+void dg_tape_begin(Context *ctx)
+{
+    ctx->tape = NULL;
+    ctx->recording = 1;
+}
+
+void dg_tape_watch(Tensor *t)
+{
+    if (t != NULL)
+        t->needs_grad = 1;
+}
+
+Tensor *dg_tape_grad(Context *ctx, Tensor *t, int *accumulate)
+{
+    if (t == NULL || !t->needs_grad || ctx->err)
+        return NULL;
+    if (t->grad == NULL) {
+        if (t->depth < ctx->depth)
+            dg_panic("a tensor used inside a tape block takes a gradient "
+                     "but is not among the block's inputs");
+        t->grad = dg_tensor_like(ctx, t);
+        t->grad_set = 0;
+    }
+    *accumulate = t->grad_set;
+    t->grad_set = 1;
+    return t->grad;
+}
+
+Tensor *dg_tape_grad_zeroed(Context *ctx, Tensor *t)
+{
+    int accumulate;
+    Tensor *g = dg_tape_grad(ctx, t, &accumulate);
+
+    if (g != NULL && !accumulate)
+        ctx->backend->fill(g->data, 0, dg_tensor_count(g));
+    return g;
+}
+
+void dg_tape_give(Context *ctx, Tensor *t, Tensor *g)
+{
+    int accumulate;
+    Tensor *to;
+
+    if (t == NULL || !t->needs_grad || ctx->err)
+        return;
+    if (t->grad == NULL && t->depth == ctx->depth) {
+        t->grad = g;
+        t->grad_set = 1;
+        return;
+    }
+    to = dg_tape_grad(ctx, t, &accumulate);
+    if (to == NULL || to == g)
+        return;
+    if (accumulate)
+        ctx->backend->add(to->data, to->data, g->data, dg_tensor_count(g));
+    else
+        ctx->backend->scale(to->data, g->data, 1.0f, dg_tensor_count(g));
+}
+
+int dg_tape_trains(const Context *ctx, const Tensor *w)
+{
+    return w != NULL && w->param_set > 0 && ctx->trains[w->param_set];
+}
+
+float *dg_tape_param_grad(const Context *ctx, const Tensor *w)
+{
+    if (!dg_tape_trains(ctx, w) || ctx->param_grads[w->param_set] == NULL)
+        return NULL;
+    return ctx->param_grads[w->param_set] + w->param_offset;
+}
+
+static void walk(Context *ctx, TapeNode *node)
+{
+    for (; node != NULL && !ctx->err; node = node->prev)
+        if (node->out == NULL || node->out->grad_set)
+            node->back(ctx, node);
+}
+
+static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
+{
+    for (int i = 0; i < b->num_out; i++) {
+        const Tensor *in = b->in[i];
+
+        if (in->num_dims != inner[i]->num_dims ||
+            memcmp(in->dims, inner[i]->dims,
+                   sizeof(int64_t) * (size_t)in->num_dims) != 0)
+            dg_panic("tape block: output %d has not the shape of input %d", i,
+                     i);
+    }
+}
+
+/* Inner activations are given back; only copies of the outputs stay. */
+static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
+{
+    const int recording = ctx->recording;
+    Tensor *inner[DG_BLOCK_MAX] = { 0 };
+    size_t mark, meta;
+
+    for (int i = 0; i < b->num_out; i++)
+        out[i] = dg_tensor_like(ctx, b->in[i]);
+    if (ctx->err)
+        return;
+    mark = dg_arena_mark(&ctx->arena);
+    meta = dg_arena_mark(&ctx->meta);
+    ctx->recording = 0;
+    ctx->depth++;
+    b->fn(ctx, b->args, b->in, inner);
+    ctx->depth--;
+    ctx->recording = recording;
+    if (!ctx->err) {
+        check_block_shape(b, inner);
+        for (int i = 0; i < b->num_out; i++)
+            ctx->backend->scale(out[i]->data, inner[i]->data, 1.0f,
+                                dg_tensor_count(out[i]));
+    }
+    dg_arena_release(&ctx->arena, mark);
+    dg_arena_release(&ctx->meta, meta);
+}
+
+/* Runs the block's function onto a tape of its own; returns that tape. */
+static TapeNode *run_recorded(Context *ctx, const TapeBlock *b, Tensor **inner)
+{
+    TapeNode *outer = ctx->tape, *tape;
+    const int recording = ctx->recording;
+
+    ctx->tape = NULL;
+    ctx->recording = 1;
+    ctx->depth++;
+    b->fn(ctx, b->args, b->in, inner);
+    ctx->depth--;
+    ctx->recording = recording;
+    tape = ctx->tape;
+    ctx->tape = outer;
+    if (!ctx->err)
+        check_block_shape(b, inner);
+    return tape;
+}
+
+/* Room for the inputs' gradients must be taken before the block's own. */
+static void reserve_input_grads(Context *ctx, const TapeBlock *b)
+{
+    for (int i = 0; i < b->num_in; i++) {
+        Tensor *t = b->in[i];
+
+        if (t != NULL && t->needs_grad && t->grad == NULL) {
+            t->grad = dg_tensor_like(ctx, t);
+            t->grad_set = 0;
+        }
+    }
+}
+
+static void block_back(Context *ctx, TapeNode *node)
+{
+    BlockRecord *r = (BlockRecord *)node->extra;
+    Tensor *inner[DG_BLOCK_MAX];
+    TapeNode *tape = r->tape;
+    int wanted = 0;
+    size_t mark, meta;
+
+    for (int i = 0; i < r->call.num_out; i++)
+        wanted |= r->out[i]->grad_set;
+    if (!wanted)
+        return;
+    reserve_input_grads(ctx, &r->call);
+    mark = dg_arena_mark(&ctx->arena);
+    meta = dg_arena_mark(&ctx->meta);
+    memcpy(inner, r->inner, sizeof inner);
+    if (r->recompute)
+        tape = run_recorded(ctx, &r->call, inner);
+    for (int i = 0; i < r->call.num_out && !ctx->err; i++) {
+        if (!r->out[i]->grad_set)
+            continue;
+        inner[i]->grad = r->out[i]->grad;
+        inner[i]->grad_set = 1;
+    }
+    ctx->depth++;
+    walk(ctx, tape);
+    ctx->depth--;
+    dg_arena_release(&ctx->arena, mark);
+    dg_arena_release(&ctx->meta, meta);
+}
+
+static BlockRecord *new_record(Context *ctx, const TapeBlock *b)
+{
+    BlockRecord *r = take_meta(ctx, sizeof *r);
+    void *args;
+
+    if (r == NULL)
+        return NULL;
+    r->call = *b;
+    args = take_meta(ctx, b->args_bytes);
+    if (args == NULL)
+        return NULL;
+    if (b->args_bytes > 0)
+        memcpy(args, b->args, b->args_bytes);
+    r->call.args = args;
+    return r;
+}
+
+void dg_tape_block(Context *ctx, const TapeBlock *b, Tensor **out)
+{
+    BlockRecord *r;
+    TapeNode *node;
+
+    for (int i = 0; i < b->num_out; i++)
+        out[i] = NULL;
+    if (ctx->err)
+        return;
+    if (!ctx->recording) {
+        run_released(ctx, b, out);
+        return;
+    }
+    r = new_record(ctx, b);
+    if (r == NULL)
+        return;
+    r->recompute = ctx->recompute;
+    if (r->recompute) {
+        run_released(ctx, &r->call, r->out);
+    } else {
+        r->tape = run_recorded(ctx, &r->call, r->inner);
+        for (int i = 0; i < b->num_out && !ctx->err; i++)
+            r->out[i] =
+                dg_tensor_wrap(ctx, r->inner[i]->data, r->inner[i]->dtype,
+                               r->inner[i]->num_dims, r->inner[i]->dims);
+    }
+    node = dg_tape_push(ctx, block_back, NULL);
+    if (node == NULL)
+        return;
+    node->extra = r;
+    for (int i = 0; i < b->num_out; i++) {
+        r->out[i]->needs_grad = 1;
+        out[i] = r->out[i];
+    }
+}
+
+int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y)
+{
+    TapeNode *tape = ctx->tape;
+
+    ctx->recording = 0;
+    ctx->tape = NULL;
+    if (ctx->err)
+        return ctx->err;
+    y->grad = grad_y;
+    y->grad_set = 1;
+    walk(ctx, tape);
+    return ctx->err;
+}
