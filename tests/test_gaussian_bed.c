@@ -147,7 +147,7 @@ static void test_bed_inv06_point_mass_decodes_free_of_noise(void **state)
         SdeKind kind;
         double eta;
     } kinds[] = { { DG_SDE_DANCE, 0.3 },
-                  { DG_SDE_FLOW, 0.7 },
+                  { DG_SDE_FLOW_SDE, 0.7 },
                   { DG_SDE_CPS, 0.8 } };
     float z[N], u[N], e[N], x0[N];
     Schedule s;

@@ -65,7 +65,7 @@ static const struct {
     SdeKind kind;
     double eta;
 } kinds[] = { { DG_SDE_DANCE, 0.3 },
-              { DG_SDE_FLOW, 0.7 },
+              { DG_SDE_FLOW_SDE, 0.7 },
               { DG_SDE_CPS, 0.6 },
               { DG_SDE_DDIM, 1.0 } };
 
@@ -115,7 +115,7 @@ static void test_sde_inv02_flow_sde_is_dance_with_its_eps(void **state)
 {
     (void)state;
     for (int i = 0; i < T; i++) {
-        const SdeStep f = make(DG_SDE_FLOW, 0.7, i);
+        const SdeStep f = make(DG_SDE_FLOW_SDE, 0.7, i);
         /* at sigma = 1 only the denominator takes sigma_1 */
         const double below = i == 0 ? fx.flow.sigma[1] : fx.flow.sigma[i];
         const double eps = 0.7 * sqrt(fx.flow.sigma[i] / (1 - below));
@@ -129,7 +129,7 @@ static void test_sde_inv02_flow_sde_is_dance_with_its_eps(void **state)
 
 static void test_sde_inv03_eta_zero_is_the_ode_exactly(void **state)
 {
-    static const SdeKind flow_kinds[] = { DG_SDE_ODE, DG_SDE_DANCE, DG_SDE_FLOW,
+    static const SdeKind flow_kinds[] = { DG_SDE_ODE, DG_SDE_DANCE, DG_SDE_FLOW_SDE,
                                           DG_SDE_CPS };
 
     (void)state;

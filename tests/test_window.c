@@ -56,7 +56,7 @@ static void test_window_off_is_every_step(void **state)
 
 static void test_window_steps_are_ode_outside(void **state)
 {
-    const SdeOpts o = { .kind = DG_SDE_FLOW, .eta = 0.7 };
+    const SdeOpts o = { .kind = DG_SDE_FLOW_SDE, .eta = 0.7 };
     const SdeWindow w = { 3, 4 };
     Schedule s;
     SdeStep steps[T], one;
@@ -68,7 +68,7 @@ static void test_window_steps_are_ode_outside(void **state)
         assert_int_equal(steps[i].index, i);
         assert_int_equal(steps[i].stochastic, i >= 3 && i < 7);
         assert_int_equal(steps[i].kind,
-                         i >= 3 && i < 7 ? DG_SDE_FLOW : DG_SDE_ODE);
+                         i >= 3 && i < 7 ? DG_SDE_FLOW_SDE : DG_SDE_ODE);
         if (steps[i].stochastic) {
             dg_sde_step_init(&one, &o, &s, i);
             assert_true(steps[i].std == one.std);

@@ -32,15 +32,8 @@
  */
 #include <stdint.h>
 
+#include "config/choices.h"
 #include "diffusion/schedule.h"
-
-typedef enum SdeKind {
-    DG_SDE_ODE,
-    DG_SDE_DANCE,
-    DG_SDE_FLOW,
-    DG_SDE_CPS,
-    DG_SDE_DDIM
-} SdeKind;
 
 typedef enum LogProbForm {
     DG_LOG_PROB_GAUSSIAN, /* -(z' - mu)^2/(2 std^2) - ln std - ln(2 pi)/2 */

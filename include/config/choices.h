@@ -1,0 +1,45 @@
+#ifndef DG_CONFIG_CHOICES_H
+#define DG_CONFIG_CHOICES_H
+/*
+ * What a key of the configuration may choose between. The modules that carry
+ * a choice out use these enums themselves.
+ */
+
+typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
+typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
+typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
+typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
+
+typedef enum SdeKind {
+    DG_SDE_ODE,
+    DG_SDE_DANCE,
+    DG_SDE_FLOW_SDE,
+    DG_SDE_CPS,
+    DG_SDE_DDIM
+} SdeKind;
+
+typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
+typedef enum DecodeFrom { DG_DECODE_X0, DG_DECODE_ZT } DecodeFrom;
+
+typedef enum TimestepMode {
+    DG_TIMESTEP_RANDOM,
+    DG_TIMESTEP_FIRST,
+    DG_TIMESTEP_LAST,
+    DG_TIMESTEP_ALL,
+    DG_TIMESTEP_WINDOW
+} TimestepMode;
+typedef enum TimestepCount { DG_COUNT_FLOOR_K, DG_COUNT_CEIL_T } TimestepCount;
+typedef enum TimestepScope { DG_SCOPE_SAMPLE, DG_SCOPE_GROUP } TimestepScope;
+
+typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
+typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
+
+typedef enum LrSchedule {
+    DG_LR_CONSTANT,
+    DG_LR_LINEAR,
+    DG_LR_COSINE
+} LrSchedule;
+
+typedef enum LogChoice { DG_LOG_SHOW_INFO, DG_LOG_SHOW_WARN } LogChoice;
+
+#endif
