@@ -38,7 +38,7 @@ typedef struct PolicyConfig {
     double guidance;                /* embedded guidance scale */
 } PolicyConfig;
 
-typedef struct FluxConfig {
+typedef struct FluxSizes {
     int64_t num_layers;        /* double-stream blocks */
     int64_t num_single_layers; /* single-stream blocks */
     int64_t num_heads;
@@ -48,22 +48,22 @@ typedef struct FluxConfig {
     int64_t pooled_dim;                /* = clip.hidden */
     int64_t in_channels;               /* of one packed token */
     int guidance_embeds;
-} FluxConfig;
+} FluxSizes;
 
-typedef struct T5Config {
+typedef struct T5Sizes {
     int64_t d_model;
     int64_t d_ff;
     int64_t num_layers;
     int64_t num_heads;
     int64_t d_kv;
-} T5Config;
+} T5Sizes;
 
-typedef struct ClipConfig {
+typedef struct ClipSizes {
     int64_t hidden;
     int64_t intermediate;
     int64_t layers;
     int64_t heads;
-} ClipConfig;
+} ClipSizes;
 
 typedef struct PromptsConfig {
     char file[DG_CONFIG_STRING];      /* JSONL or text; "": from world */
@@ -147,9 +147,9 @@ typedef struct EvaluateConfig {
 typedef struct Config {
     RunConfig run;
     PolicyConfig policy;
-    FluxConfig flux;
-    T5Config t5;
-    ClipConfig clip;
+    FluxSizes flux;
+    T5Sizes t5;
+    ClipSizes clip;
     PromptsConfig prompts;
     SamplerConfig sampler;
     GrpoConfig grpo;
