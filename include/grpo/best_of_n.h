@@ -1,0 +1,24 @@
+#ifndef DG_GRPO_BEST_OF_N_H
+#define DG_GRPO_BEST_OF_N_H
+/*
+ * Best-of-N: train on the best and the worst of a large group only.
+ * Advantages stay those of the full group. Source: DanceGRPO section 3.2
+ * (best 8 and worst 8 of N); done within each prompt's group, where the
+ * reference sorts across all groups of a rank.
+ */
+#include <stdint.h>
+
+/**
+ * Keeps the k highest and the k lowest of a group's G totals; among equal
+ * totals the lower sample index counts as the higher.
+ * kept   [2k] i32 out: sample indices within the group, rising
+ * total  [G]  f32, finite
+ * k      1 <= k, 2k <= G; 2k == G keeps all
+ * Not collective; allocates nothing. Errors: DG_EINVAL naming
+ * grpo.best_of_n, DG_ENUMERIC for a total that is not finite; kept is then
+ * untouched.
+ */
+int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G,
+                        int32_t k);
+
+#endif

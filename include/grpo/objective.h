@@ -1,0 +1,76 @@
+#ifndef DG_GRPO_OBJECTIVE_H
+#define DG_GRPO_OBJECTIVE_H
+/*
+ * The clipped objective of one (sample, step), and its gradient seed.
+ *
+ *   ratio = exp(log_prob - log_prob_old), A clamped to +-advantage_clip,
+ *   l(A)  = max(-A ratio, -A clamp(ratio, 1 - c, 1 + c))
+ * sum mode:        loss = l(sum_k w_k A^k)
+ * per_reward mode: loss = sum_k w_k l(A^k), each A^k clamped by itself
+ * plus kl_beta KL(new || reference) per element. All divided by the number
+ * of terms of the update, which the caller knows.
+ *   d loss / d mu = -A ratio m (z_next - mu) precision / D,  d/du = kappa ..
+ * with m = 0 where the clip is active (A > 0 and ratio > 1 + c, A < 0 and
+ * ratio < 1 - c), else 1. z_next counts as a constant.
+ * Sources: DanceGRPO eq. (9); per_reward: its HunyuanVideo trainer.
+ */
+#include <stdint.h>
+
+#include "diffusion/sde.h"
+
+typedef enum AdvantageAgg {
+    DG_ADVANTAGE_SUM,
+    DG_ADVANTAGE_PER_REWARD
+} AdvantageAgg;
+
+typedef struct ObjectiveOpts {
+    double clip_range;     /* c > 0 */
+    double advantage_clip; /* > 0; 0: no clamp */
+    AdvantageAgg agg;
+    double kl_beta;        /* 0: off */
+    int num_rewards;       /* K */
+    const double *weights; /* [K]; used in per_reward mode */
+} ObjectiveOpts;
+
+typedef struct ObjectiveInput {
+    float log_prob, log_prob_old; /* of dg_sde_log_prob() */
+    float total;                  /* weighted sum of advantages, unclamped */
+    const float *advantage;       /* [K], used in per_reward mode */
+    double kl;                    /* of dg_sde_kl(); used when kl_beta > 0 */
+    int64_t D;                    /* elements of one latent */
+    double divisor;               /* terms of one update, > 0 */
+} ObjectiveInput;
+
+typedef struct ObjectiveTerm {
+    double loss;  /* this term's share of the update's loss */
+    double ratio; /* exactly 1 when both log-probs are equal */
+    int clipped;  /* 1: the clip took (part of) the gradient away */
+    double coef;  /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref) */
+    double kl_coef;
+} ObjectiveTerm;
+
+/**
+ * Loss and seed coefficients of one term.
+ * s  the step's coefficients; must be stochastic
+ * When coef and kl_coef are both 0 the backward pass can be left out.
+ * Not collective. Errors: DG_EINVAL for a deterministic step, DG_ENUMERIC
+ * naming the step where a log-prob, the advantage, the KL or the ratio is
+ * not finite; *out is then untouched.
+ */
+int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
+                      const SdeStep *s, const ObjectiveInput *in);
+
+/** The tensors a seed is made of, [D] f32 each. */
+typedef struct ObjectiveTensors {
+    const float *z, *u, *z_next;
+    const float *u_ref; /* may be NULL when kl_coef is 0 */
+} ObjectiveTensors;
+
+/**
+ * d loss / d u of the term.
+ * grad_u  [D] f32 out; must not alias u or u_ref
+ */
+void dg_objective_seed(float *grad_u, const ObjectiveTerm *term,
+                       const SdeStep *s, const ObjectiveTensors *x, int64_t D);
+
+#endif

@@ -1,0 +1,38 @@
+#include "grpo/best_of_n.h"
+
+#include <math.h>
+
+#include "base/error.h"
+
+/* How many members stand before i, highest total first. Quadratic in G, a
+ * few hundred at most, and needs no memory. */
+static int32_t rank_of(const float *total, int32_t G, int32_t i)
+{
+    int32_t before = 0;
+
+    for (int32_t j = 0; j < G; j++)
+        before += total[j] > total[i] || (total[j] == total[i] && j < i);
+    return before;
+}
+
+int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G, int32_t k)
+{
+    int32_t num = 0;
+
+    if (k < 1 || k > G / 2)
+        return dg_fail(DG_EINVAL,
+                       "grpo.best_of_n = %d: must be 1 to %d "
+                       "(half of num_generations)",
+                       (int)k, (int)(G / 2));
+    for (int32_t i = 0; i < G; i++)
+        if (!isfinite(total[i]))
+            return dg_fail(DG_ENUMERIC, "advantage of sample %d is not finite",
+                           (int)i);
+    for (int32_t i = 0; i < G; i++) {
+        const int32_t rank = rank_of(total, G, i);
+
+        if (rank < k || rank >= G - k)
+            kept[num++] = i;
+    }
+    return DG_OK;
+}

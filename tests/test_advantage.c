@@ -1,0 +1,306 @@
+/* Closed forms and invariances of group advantages; invNN is the number in
+ * doc/invariants.md. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "base/philox.h"
+#include "grpo/advantage.h"
+
+enum { MAX = 24 * 8 * 2 };
+
+static float reward[MAX], adv[MAX], total[MAX];
+
+static const AdvantageReward plain[2] = { { .weight = 1 }, { .weight = 1 } };
+
+static AdvantageOpts opts(int G, int K)
+{
+    return (AdvantageOpts) { .num_generations = G,
+                             .num_rewards = K,
+                             .rewards = plain };
+}
+
+static void random_rewards(int n, uint32_t sample)
+{
+    const RngKey k = { .seed = 8, .purpose = DG_RNG_TEST, .sample = sample };
+
+    dg_rng_normal(reward, 0, n, &k);
+}
+
+static void test_advantage_inv12_sums_and_bound(void **state)
+{
+    static const int sizes[] = { 2, 8, 12, 16, 24 };
+
+    (void)state;
+    for (int s = 0; s < 5; s++) {
+        const int G = sizes[s];
+        const AdvantageOpts o = opts(G, 1);
+
+        random_rewards(8 * G, (uint32_t)s);
+        reward[0] = 1000; /* one outlier comes near the bound */
+        assert_int_equal(
+            dg_advantage_compute(adv, total, NULL, reward, NULL, 8, &o), DG_OK);
+        for (int g = 0; g < 8; g++) {
+            double sum = 0, squares = 0, worst = 0;
+
+            for (int i = g * G; i < (g + 1) * G; i++) {
+                sum += adv[i];
+                squares += (double)adv[i] * adv[i];
+                worst = fmax(worst, fabs(adv[i]));
+            }
+            /* G float roundings of values below 5 */
+            assert_true(fabs(sum) < G * 3e-7);
+            assert_true(fabs(squares - (G - 1)) < G * 2e-6);
+            assert_true(worst <= (G - 1) / sqrt(G) + 1e-6);
+            if (g == 0 && G > 2)
+                assert_true(worst > 0.99 * (G - 1) / sqrt(G));
+        }
+    }
+}
+
+static void test_advantage_inv12_affine_invariance(void **state)
+{
+    const AdvantageOpts o = opts(12, 1);
+    float want[24];
+
+    (void)state;
+    random_rewards(24, 1);
+    dg_advantage_compute(want, total, NULL, reward, NULL, 2, &o);
+    for (int i = 0; i < 24; i++)
+        reward[i] = 0.25f * reward[i] - 7;
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 2, &o);
+    /* the shifted float rewards carry 2.4e-7 each, divided by std ~ 0.25 */
+    for (int i = 0; i < 24; i++)
+        assert_true(fabs(adv[i] - want[i]) < 5e-6);
+}
+
+static void test_advantage_inv12_binary_formula(void **state)
+{
+    enum { G = 12 };
+    const AdvantageReward binary = { .weight = 1,
+                                     .binary = 1,
+                                     .threshold = 0.28 };
+    AdvantageOpts o = opts(G, 1);
+    RewardStats stats;
+
+    (void)state;
+    o.rewards = &binary;
+    for (int m = 0; m <= G; m++) {
+        const double one = sqrt((G - 1.0) * (G - m) / (G * (double)m));
+        const double zero = -sqrt((G - 1.0) * m / (G * (double)(G - m)));
+
+        for (int i = 0; i < G; i++)
+            reward[i] = i < m ? 0.3f + 0.01f * (float)i : 0.2f;
+        dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
+        for (int i = 0; i < G; i++)
+            if (m == 0 || m == G)
+                assert_true(adv[i] == 0);
+            else
+                assert_true(fabs(adv[i] - (i < m ? one : zero)) < 1e-6);
+        assert_int_equal(stats.zero_std_groups, m == 0 || m == G);
+        /* statistics are of the raw scores */
+        assert_true(m == 0 || stats.mean > 0.2);
+    }
+}
+
+static void test_advantage_inv13_equal_rewards_are_zero(void **state)
+{
+    static const float levels[] = { 0.3f, -1, 0, 1, 1e-20f, 12345.678f };
+    const AdvantageOpts o = opts(12, 1);
+    RewardStats stats;
+
+    (void)state;
+    for (int l = 0; l < 6; l++) {
+        for (int i = 0; i < 12; i++)
+            reward[i] = levels[l];
+        dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
+        for (int i = 0; i < 12; i++)
+            assert_true(adv[i] == 0 && total[i] == 0);
+        assert_int_equal(stats.zero_std_groups, 1);
+        assert_int_equal(stats.skipped_groups, 0);
+    }
+    /* rounding noise on a level is no spread; a real difference is */
+    for (int i = 0; i < 12; i++)
+        reward[i] = 0.3f;
+    reward[3] = nextafterf(0.3f, 1);
+    dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
+    assert_true(adv[3] == 0 && stats.zero_std_groups == 1);
+    reward[3] = 0.3001f;
+    dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
+    assert_true(adv[3] > 3 && stats.zero_std_groups == 0);
+}
+
+static void test_advantage_inv13_nan_stays_with_its_sample(void **state)
+{
+    enum { G = 8, N = 3 * G };
+    static const float poison[] = { NAN, INFINITY, -INFINITY };
+    const AdvantageOpts o = opts(G, 1);
+    float clean[N];
+    RewardStats stats;
+
+    (void)state;
+    random_rewards(N, 2);
+    dg_advantage_compute(clean, total, NULL, reward, NULL, 3, &o);
+    for (int p = 0; p < 3; p++) {
+        double sum = 0;
+
+        reward[G + 2] = poison[p];
+        dg_advantage_compute(adv, total, &stats, reward, NULL, 3, &o);
+        assert_memory_equal(adv, clean, G * sizeof *adv);
+        assert_memory_equal(adv + 2 * G, clean + 2 * G, G * sizeof *adv);
+        assert_true(adv[G + 2] == 0 && total[G + 2] == 0);
+        for (int i = G; i < 2 * G; i++) {
+            assert_true(isfinite(adv[i]) && isfinite(total[i]));
+            sum += adv[i];
+        }
+        assert_true(fabs(sum) < 1e-5); /* the others are a group of G - 1 */
+        assert_true(isfinite(stats.mean) && isfinite(stats.std));
+        assert_int_equal(stats.missing, 1);
+    }
+}
+
+static void test_advantage_missing_is_left_out(void **state)
+{
+    enum { G = 4 };
+    const AdvantageOpts o = opts(G, 2);
+    const AdvantageOpts three = opts(3, 1);
+    uint8_t missing[2 * G] = { 0 };
+    float want[3], rest[3];
+    RewardStats stats[2];
+
+    (void)state;
+    random_rewards(2 * G, 3);
+    missing[2 * 1 + 0] = 1;     /* sample 1 lacks reward 0 only */
+    reward[2 * 1 + 0] = -1e30f; /* whatever stands there is not read */
+    for (int i = 0, n = 0; i < G; i++)
+        if (i != 1)
+            rest[n++] = reward[2 * i];
+    dg_advantage_compute(want, total, NULL, rest, NULL, 1, &three);
+    dg_advantage_compute(adv, total, stats, reward, missing, 1, &o);
+    for (int i = 0, n = 0; i < G; i++)
+        if (i != 1)
+            assert_true(adv[2 * i] == want[n++]);
+    assert_true(adv[2] == 0 && adv[3] != 0);
+    assert_true(total[1] == adv[3]);
+    assert_int_equal(stats[0].missing, 1);
+    assert_int_equal(stats[1].missing, 0);
+}
+
+static void test_advantage_fewer_than_two_skip_the_group(void **state)
+{
+    enum { G = 4 };
+    const AdvantageOpts o = opts(G, 1);
+    RewardStats stats;
+
+    (void)state;
+    for (int valid = 0; valid < 3; valid++) {
+        for (int i = 0; i < G; i++)
+            reward[i] = i < valid ? (float)i : NAN;
+        dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
+        assert_int_equal(stats.skipped_groups, valid < 2);
+        assert_int_equal(stats.zero_std_groups, 0);
+        for (int i = 0; i < G; i++)
+            assert_true((adv[i] != 0) == (valid == 2 && i < 2));
+        assert_true(isfinite(stats.mean) && isfinite(stats.std));
+    }
+}
+
+static void test_advantage_inv15_sum_of_rewards(void **state)
+{
+    enum { G = 12 };
+    const AdvantageReward w[2] = { { .weight = 0.7 }, { .weight = 1.4 } };
+    AdvantageOpts o = opts(G, 2), single = opts(G, 1);
+    float column[G], one[G], alone[G];
+
+    (void)state;
+    o.rewards = w;
+    random_rewards(2 * G, 4);
+    for (int i = 0; i < G; i++)
+        reward[2 * i + 1] *= 100; /* scales must not matter */
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < G; i++)
+            column[i] = reward[2 * i + k];
+        dg_advantage_compute(one, alone, NULL, column, NULL, 1, &single);
+        for (int i = 0; i < G; i++) {
+            assert_true(adv[2 * i + k] == one[i]);
+            assert_true(alone[i] == one[i]); /* K = 1, weight 1 */
+        }
+    }
+    for (int i = 0; i < G; i++)
+        assert_true(total[i] ==
+                    (float)(0.7 * adv[2 * i] + 1.4 * adv[2 * i + 1]));
+}
+
+static void test_advantage_global_std(void **state)
+{
+    enum { G = 4, N = 3 * G };
+    AdvantageOpts o = opts(G, 1);
+    double mean = 0, var = 0;
+
+    (void)state;
+    o.std = DG_ADVANTAGE_STD_GLOBAL;
+    random_rewards(N, 5);
+    for (int i = 0; i < N; i++)
+        mean += (double)reward[i] / N;
+    for (int i = 0; i < N; i++)
+        var += (reward[i] - mean) * (reward[i] - mean) / N;
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 3, &o);
+    for (int g = 0; g < 3; g++) {
+        double group = 0;
+
+        for (int i = 0; i < G; i++)
+            group += (double)reward[g * G + i] / G;
+        for (int i = g * G; i < (g + 1) * G; i++)
+            assert_true(
+                fabs(adv[i] - (reward[i] - group) / (sqrt(var) + 1e-4)) < 1e-6);
+    }
+}
+
+static void test_advantage_refuses_bad_options(void **state)
+{
+    const AdvantageReward bad_weight = { .weight = NAN };
+    const AdvantageReward bad_threshold = { 1, 1, NAN };
+    AdvantageOpts o = opts(1, 1);
+
+    (void)state;
+    adv[0] = 77;
+    assert_int_equal(
+        dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
+    o = opts(4, 0);
+    assert_int_equal(
+        dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
+    o = opts(4, 1);
+    o.rewards = &bad_weight;
+    assert_int_equal(
+        dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
+    o.rewards = &bad_threshold;
+    assert_int_equal(
+        dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
+    assert_true(adv[0] == 77);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_advantage_inv12_sums_and_bound),
+        cmocka_unit_test(test_advantage_inv12_affine_invariance),
+        cmocka_unit_test(test_advantage_inv12_binary_formula),
+        cmocka_unit_test(test_advantage_inv13_equal_rewards_are_zero),
+        cmocka_unit_test(test_advantage_inv13_nan_stays_with_its_sample),
+        cmocka_unit_test(test_advantage_missing_is_left_out),
+        cmocka_unit_test(test_advantage_fewer_than_two_skip_the_group),
+        cmocka_unit_test(test_advantage_inv15_sum_of_rewards),
+        cmocka_unit_test(test_advantage_global_std),
+        cmocka_unit_test(test_advantage_refuses_bad_options),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
