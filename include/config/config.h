@@ -206,6 +206,9 @@ int dg_config_set(Config *c, const char *assignment);
  */
 int dg_config_check(const Config *c);
 
+/** The same and what training needs: rewards, a sampler with noise. */
+int dg_config_check_train(const Config *c);
+
 /**
  * The effective configuration, defaults too, as libconfig text that parses
  * back to the same bits. *text is taken by the caller (free). DG_ENOMEM.

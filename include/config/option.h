@@ -39,8 +39,14 @@ typedef struct Option {
 /** The table; *num rows, grouped by their first name. */
 const Option *dg_option_table(int *num);
 
+/** Row of a key; NULL when there is none. */
+const Option *dg_option_lookup(const char *key);
+
 /** Row of a key; NULL with DG_EINVAL and "did you mean" when unknown. */
 const Option *dg_option_find(const char *key);
+
+/** 1 if keys begin with this name and a dot. */
+int dg_option_is_group(const char *key);
 
 /** Row whose key or group is nearest to what was written; NULL: none near. */
 const char *dg_option_nearest(const char *key);

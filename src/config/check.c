@@ -1,0 +1,134 @@
+#include "config/config.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+typedef long long Long;
+
+static int check_flux(const FluxConfig *f, const T5Config *t5,
+                      const ClipConfig *clip)
+{
+    int64_t sum = 0;
+
+    for (int i = 0; i < DG_CONFIG_AXES; i++) {
+        sum += f->axes_dims[i];
+        if (f->axes_dims[i] % 2)
+            return dg_fail(DG_EINVAL, "flux.axes_dims: %lld: must be even",
+                           (Long)f->axes_dims[i]);
+    }
+    if (sum != f->head_dim)
+        return dg_fail(DG_EINVAL,
+                       "flux.axes_dims: their sum is %lld: must be "
+                       "flux.head_dim = %lld",
+                       (Long)sum, (Long)f->head_dim);
+    if (f->joint_attention_dim != t5->d_model)
+        return dg_fail(DG_EINVAL,
+                       "flux.joint_attention_dim = %lld: must be "
+                       "t5.d_model = %lld",
+                       (Long)f->joint_attention_dim, (Long)t5->d_model);
+    if (f->pooled_dim != clip->hidden)
+        return dg_fail(DG_EINVAL,
+                       "flux.pooled_dim = %lld: must be clip.hidden = %lld",
+                       (Long)f->pooled_dim, (Long)clip->hidden);
+    if (clip->hidden % clip->heads)
+        return dg_fail(DG_EINVAL,
+                       "clip.hidden = %lld: must be a multiple of "
+                       "clip.heads = %lld",
+                       (Long)clip->hidden, (Long)clip->heads);
+    return DG_OK;
+}
+
+static int check_sampler(const SamplerConfig *s)
+{
+    if (s->sde == DG_SDE_CPS && s->eta > 1)
+        return dg_fail(DG_EINVAL,
+                       "sampler.eta = %g: must be in [0, 1] with "
+                       "sampler.sde = cps",
+                       s->eta);
+    /* the last step is never trained: its transition ends at sigma 0 */
+    if (s->window_size > 0 && s->window_start > s->steps - 2)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_start = %lld: must be at most "
+                       "sampler.steps - 2 = %lld",
+                       (Long)s->window_start, (Long)s->steps - 2);
+    if (s->window_size > s->steps - 1)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_size = %lld: must be at most "
+                       "sampler.steps - 1 = %lld",
+                       (Long)s->window_size, (Long)s->steps - 1);
+    return DG_OK;
+}
+
+static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
+{
+    const int64_t kept = g->keep_top + g->keep_bottom;
+    const int64_t trained = g->best_of_n ? kept : g->num_generations;
+
+    if (g->best_of_n && (kept < 1 || kept > g->num_generations))
+        return dg_fail(DG_EINVAL,
+                       "grpo.keep_top + grpo.keep_bottom = %lld: must be in "
+                       "[1, grpo.num_generations = %lld]",
+                       (Long)kept, (Long)g->num_generations);
+    if (g->updates_per_iteration > trained * g->prompts_per_iteration)
+        return dg_fail(DG_EINVAL,
+                       "grpo.updates_per_iteration = %lld: must be at most "
+                       "the %lld trained samples of an iteration",
+                       (Long)g->updates_per_iteration,
+                       (Long)(trained * g->prompts_per_iteration));
+    if (g->timestep_mode == DG_TIMESTEP_WINDOW && s->window_size == 0)
+        return dg_fail(DG_EINVAL, "grpo.timestep_mode = window: needs "
+                                  "sampler.window_size > 0");
+    return DG_OK;
+}
+
+static int check_rewards(const Config *c)
+{
+    for (int64_t i = 0; i < c->num_rewards; i++) {
+        if (c->rewards[i].name[0] == '\0')
+            return dg_fail(DG_EINVAL, "rewards: element %lld has no name",
+                           (Long)i + 1);
+        for (int64_t j = 0; j < i; j++)
+            if (strcmp(c->rewards[i].name, c->rewards[j].name) == 0)
+                return dg_fail(DG_EINVAL, "rewards: '%s' stands there twice",
+                               c->rewards[i].name);
+    }
+    return DG_OK;
+}
+
+int dg_config_check(const Config *c)
+{
+    int err = check_flux(&c->flux, &c->t5, &c->clip);
+
+    if (!err)
+        err = check_sampler(&c->sampler);
+    if (!err)
+        err = check_grpo(&c->grpo, &c->sampler);
+    if (!err)
+        err = check_rewards(c);
+    if (!err && c->run.dir[0] == '\0')
+        err = dg_fail(DG_EINVAL, "run.dir is empty: must name a folder");
+    if (!err && c->prompts.file[0] == '\0' && c->prompts.world == DG_WORLD_NONE)
+        err = dg_fail(DG_EINVAL, "prompts.file is empty: must name a file, or "
+                                 "prompts.world a world");
+    return err;
+}
+
+int dg_config_check_train(const Config *c)
+{
+    int err = dg_config_check(c);
+
+    if (err)
+        return err;
+    if (c->num_rewards == 0)
+        return dg_fail(DG_EINVAL, "rewards is empty: must name at least one, "
+                                  "({ name = \"shapes\"; weight = 1.0; })");
+    if (c->sampler.sde == DG_SDE_ODE)
+        return dg_fail(DG_EINVAL,
+                       "sampler.sde = ode: training needs a transition with "
+                       "noise: one of dance | flow_sde | cps | ddim");
+    if (c->sampler.eta == 0)
+        return dg_fail(DG_EINVAL, "sampler.eta = 0: training needs noise, "
+                                  "must be > 0");
+    return DG_OK;
+}

@@ -1,0 +1,218 @@
+#include "config/config.h"
+
+#include "assign.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { INCLUDE_DEPTH = 8, PATH_BYTES = 1024, KEY_BYTES = 256 };
+
+void dg_config_defaults(Config *c)
+{
+    int num;
+    const Option *rows = dg_option_table(&num);
+
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < num; i++)
+        if (dg_assign_text(&rows[i], c, rows[i].standard, "--default"))
+            dg_panic("option table: %s", dg_last_error()->text);
+}
+
+static int assign_at(Config *c, const char *key, const config_setting_t *s,
+                     const char *name)
+{
+    char place[PATH_BYTES], text[PATH_BYTES];
+    const Option *o = dg_option_find(key);
+
+    if (o != NULL)
+        return dg_assign_setting(o, c, s, name);
+    dg_assign_place(place, sizeof place, s, name);
+    snprintf(text, sizeof text, "%s", dg_last_error()->text);
+    return dg_fail(DG_EINVAL, "%s: %s", place, text);
+}
+
+/* Groups are walked down; what is not a group must be a key. */
+static int walk(Config *c, const config_setting_t *group, const char *prefix,
+                const char *name)
+{
+    for (int i = 0; i < config_setting_length(group); i++) {
+        const config_setting_t *s = config_setting_get_elem(group, (unsigned)i);
+        const int is_group = config_setting_is_group(s);
+        char key[KEY_BYTES];
+        int err = DG_OK;
+
+        snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "",
+                 config_setting_name(s));
+        if (is_group && config_setting_length(s) > 0 &&
+            dg_option_lookup(key) == NULL)
+            err = walk(c, s, key, name);
+        else if (!is_group || !dg_option_is_group(key))
+            err = assign_at(c, key, s, name);
+        if (err)
+            return err;
+    }
+    return DG_OK;
+}
+
+int dg_config_parse(Config *c, const char *text, const char *name)
+{
+    Config made = *c;
+    config_t tree;
+    int err;
+
+    config_init(&tree);
+    if (dg_assign_read_tree(&tree, text) == CONFIG_TRUE)
+        err = walk(&made, config_root_setting(&tree), "", name);
+    else if (config_error_text(&tree) == NULL)
+        err = dg_fail(DG_ENOMEM, "%s: no memory for its text", name);
+    else
+        err = dg_fail(DG_EFORMAT, "%s:%d: %s", name, config_error_line(&tree),
+                      config_error_text(&tree));
+    config_destroy(&tree);
+    if (!err)
+        *c = made;
+    return err;
+}
+
+static int read_text(char **text, const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    char *bytes = NULL, part[4096];
+    size_t size = 0, got;
+
+    if (f == NULL)
+        return dg_fail(DG_EIO, "%s: cannot be read: %s", path, strerror(errno));
+    FILE *out = open_memstream(&bytes, &size);
+    while (out != NULL && (got = fread(part, 1, sizeof part, f)) > 0)
+        fwrite(part, 1, got, out);
+    const int failed = ferror(f) ? errno : 0;
+    const int full = out == NULL || fclose(out) != 0;
+    fclose(f);
+    if (!failed && !full && memchr(bytes, '\0', size) == NULL) {
+        *text = bytes;
+        return DG_OK;
+    }
+    free(bytes);
+    if (failed)
+        return dg_fail(DG_EIO, "%s: cannot be read: %s", path,
+                       strerror(failed));
+    if (full)
+        return dg_fail(DG_ENOMEM, "%s: no memory for its text", path);
+    return dg_fail(DG_EFORMAT, "%s: holds zero bytes, must be text", path);
+}
+
+/*
+ * The next @include. It is followed here and not by libconfig, which would
+ * refuse a key that both files set; so the including file wins. *depth is
+ * that of the groups around it.
+ */
+static char *find_include(char *text, int *depth)
+{
+    const char *s = text;
+    int line_start = 1;
+
+    for (*depth = 0; *s;) {
+        const char *behind = dg_assign_skip(s);
+
+        if (behind != s) {
+            s = behind;
+            line_start = 0;
+            continue;
+        }
+        if (line_start && strncmp(s, "@include", 8) == 0)
+            return text + (s - text);
+        *depth += strchr("{([", *s) != NULL;
+        *depth -= strchr("})]", *s) != NULL;
+        line_start = *s == '\n' || (line_start && strchr(" \t", *s));
+        s++;
+    }
+    return NULL;
+}
+
+static int line_of(const char *text, const char *at)
+{
+    int line = 1;
+
+    for (; text < at; text++)
+        line += *text == '\n';
+    return line;
+}
+
+static int load(Config *c, const char *path, int depth);
+
+/* Loads the file an @include names and wipes the words from the text. */
+static int follow_include(Config *c, char *text, char *at, const char *path,
+                          int depth)
+{
+    char *open = at + 8 + strspn(at + 8, " \t"), target[PATH_BYTES];
+    const size_t length = *open == '"' ? strcspn(open + 1, "\"\n") : 0;
+    const char *slash = strrchr(path, '/');
+    const int line = line_of(text, at);
+
+    if (length == 0 || open[1 + length] != '"')
+        return dg_fail(DG_EFORMAT, "%s:%d: @include needs a \"file\"", path,
+                       line);
+    if (depth >= INCLUDE_DEPTH)
+        return dg_fail(DG_EFORMAT, "%s:%d: @include nested deeper than %d",
+                       path, line, INCLUDE_DEPTH);
+    snprintf(target, sizeof target, "%.*s%.*s",
+             open[1] == '/' || slash == NULL ? 0 : (int)(slash + 1 - path),
+             path, (int)length, open + 1);
+    memset(at, ' ', (size_t)(open + length + 2 - at));
+    return load(c, target, depth + 1);
+}
+
+static int load(Config *c, const char *path, int depth)
+{
+    char *text = NULL, *at;
+    int in_groups, err = read_text(&text, path);
+
+    if (err)
+        return err;
+    while (!err && (at = find_include(text, &in_groups)) != NULL)
+        err = in_groups ? dg_fail(DG_EFORMAT,
+                                  "%s:%d: @include must stand outside of "
+                                  "all groups",
+                                  path, line_of(text, at))
+                        : follow_include(c, text, at, path, depth);
+    if (!err)
+        err = dg_config_parse(c, text, path);
+    free(text);
+    return err;
+}
+
+int dg_config_load(Config *c, const char *path)
+{
+    Config made = *c;
+    int err = load(&made, path, 0);
+
+    if (!err)
+        *c = made;
+    return err;
+}
+
+int dg_config_set(Config *c, const char *assignment)
+{
+    const char *equals = strchr(assignment, '=');
+    char key[KEY_BYTES], text[PATH_BYTES];
+    Config made = *c;
+
+    if (equals == NULL || equals == assignment)
+        return dg_fail(DG_EUSAGE, "--set %s: must be key=value", assignment);
+    size_t length = (size_t)(equals - assignment);
+    while (length > 0 && assignment[length - 1] == ' ')
+        length--;
+    snprintf(key, sizeof key, "%.*s", (int)length, assignment);
+    const Option *o = dg_option_find(key);
+    if (o == NULL) {
+        snprintf(text, sizeof text, "%s", dg_last_error()->text);
+        return dg_fail(DG_EINVAL, "--set: %s", text);
+    }
+    equals++;
+    int err = dg_assign_text(o, &made, equals + strspn(equals, " "), "--set");
+    if (!err)
+        *c = made;
+    return err;
+}

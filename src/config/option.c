@@ -1,0 +1,165 @@
+#include "config/option.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_BYTES = 64 };
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Edits (insert, delete, replace, swap of neighbours) from a to b. */
+static int edit_distance(const char *a, const char *b)
+{
+    const int n = (int)strlen(a), m = (int)strlen(b);
+    int d[KEY_BYTES + 1][KEY_BYTES + 1];
+
+    if (n > KEY_BYTES || m > KEY_BYTES)
+        return KEY_BYTES;
+    for (int i = 0; i <= n; i++) {
+        for (int j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = i + j;
+                continue;
+            }
+            const int same = a[i - 1] == b[j - 1];
+
+            d[i][j] = least(least(d[i - 1][j], d[i][j - 1]) + 1,
+                            d[i - 1][j - 1] + !same);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1);
+        }
+    }
+    return d[n][m];
+}
+
+static const char *last_name(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+
+    return dot != NULL ? dot + 1 : key;
+}
+
+const char *dg_option_nearest(const char *key)
+{
+    const char *best = NULL;
+    int num, best_distance = least((int)strlen(key) / 3 + 1, 5) * 2;
+    const Option *rows = dg_option_table(&num);
+
+    for (int i = 0; i < num; i++) {
+        /* the right name in the wrong group costs a typing error and a half */
+        const int whole = 2 * edit_distance(key, rows[i].key);
+        const int name =
+            2 * edit_distance(last_name(key), last_name(rows[i].key)) + 3;
+        const int distance = least(whole, name);
+
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = rows[i].key;
+        }
+    }
+    return best;
+}
+
+int dg_option_is_group(const char *key)
+{
+    const size_t length = strlen(key);
+    int num;
+    const Option *rows = dg_option_table(&num);
+
+    for (int i = 0; i < num; i++)
+        if (strncmp(rows[i].key, key, length) == 0 &&
+            rows[i].key[length] == '.')
+            return 1;
+    return 0;
+}
+
+const Option *dg_option_lookup(const char *key)
+{
+    int num;
+    const Option *rows = dg_option_table(&num);
+
+    for (int i = 0; i < num; i++)
+        if (strcmp(rows[i].key, key) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+const Option *dg_option_find(const char *key)
+{
+    const Option *found = dg_option_lookup(key);
+
+    if (found != NULL)
+        return found;
+    if (dg_option_is_group(key)) {
+        dg_fail(DG_EINVAL, "'%s' is a group of keys, not a key", key);
+        return NULL;
+    }
+    const char *near = dg_option_nearest(key);
+
+    if (near != NULL)
+        dg_fail(DG_EINVAL, "unknown key '%s', did you mean '%s'?", key, near);
+    else
+        dg_fail(DG_EINVAL, "unknown key '%s'", key);
+    return NULL;
+}
+
+void *dg_option_field(const Option *o, void *base)
+{
+    return (char *)base + o->at;
+}
+
+const void *dg_option_value(const Option *o, const void *base)
+{
+    return (const char *)base + o->at;
+}
+
+static void write_choices(char *text, size_t size, const char *choices)
+{
+    size_t at = 0;
+
+    for (; *choices && at + 4 < size; choices++) {
+        if (*choices == '|') {
+            memcpy(text + at, " | ", 3);
+            at += 3;
+        } else {
+            text[at++] = *choices;
+        }
+    }
+    text[at] = '\0';
+}
+
+void dg_option_allowed(char *text, size_t size, const Option *o)
+{
+    char choices[128];
+
+    switch (o->type) {
+    case OPT_INT:
+        snprintf(text, size, "integer in [%.16g, %.16g]", o->min, o->max);
+        break;
+    case OPT_REAL:
+        snprintf(text, size, "number in [%.16g, %.16g]", o->min, o->max);
+        break;
+    case OPT_BOOL:
+        snprintf(text, size, "true or false");
+        break;
+    case OPT_STRING:
+        snprintf(text, size, "text of at most %zu bytes", o->size - 1);
+        break;
+    case OPT_ENUM:
+        write_choices(choices, sizeof choices, o->choices);
+        snprintf(text, size, "one of %s", choices);
+        break;
+    case OPT_INTS:
+        snprintf(text, size, "%zu integers in [%.16g, %.16g]", o->size, o->min,
+                 o->max);
+        break;
+    case OPT_LIST:
+        snprintf(text, size, "list of at most %zu groups", o->size);
+        break;
+    }
+}

@@ -1,0 +1,258 @@
+#include "config/option.h"
+
+/*
+ * The rows. Values of the paper and its code (DanceGRPO, arXiv:2505.07818)
+ * are the defaults of sampler, grpo and optim.
+ */
+
+#define AT(f)     offsetof(Config, f)
+#define TEXT(f)   AT(f), sizeof((Config *)0)->f
+#define REWARD(f) offsetof(RewardConfig, f)
+#define NO_LIST   NULL, 0, 0, 0
+#define BIG       9e15 /* every integer up to here is exact in a double */
+
+#define INT(key, std, lo, hi, f, flags, help)                           \
+    {                                                                   \
+        key, OPT_INT, std, lo, hi, AT(f), 0, NULL, help, flags, NO_LIST \
+    }
+#define REAL(key, std, lo, hi, f, flags, help)                           \
+    {                                                                    \
+        key, OPT_REAL, std, lo, hi, AT(f), 0, NULL, help, flags, NO_LIST \
+    }
+#define BOOL(key, std, f, flags, help)                                 \
+    {                                                                  \
+        key, OPT_BOOL, std, 0, 1, AT(f), 0, NULL, help, flags, NO_LIST \
+    }
+#define STRING(key, std, f, flags, help)                                \
+    {                                                                   \
+        key, OPT_STRING, std, 0, 0, TEXT(f), NULL, help, flags, NO_LIST \
+    }
+#define ENUM(key, std, choices, f, flags, help)                           \
+    {                                                                     \
+        key, OPT_ENUM, std, 0, 0, AT(f), 0, choices, help, flags, NO_LIST \
+    }
+
+enum { FREE = OPT_MAY_CHANGE };
+
+static const Option reward_rows[] = {
+    { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
+      sizeof((RewardConfig *)0)->name, NULL, "which reward", 0, NO_LIST },
+    { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
+      "factor of its advantage", 0, NO_LIST },
+    { "threshold", OPT_REAL, "nan", -1e30, 1e30, REWARD(threshold), 0, NULL,
+      "reward becomes 1 above it, else 0; left out: as scored", 0, NO_LIST },
+};
+
+/* clang-format off: a table reads by its columns */
+static const Option rows[] = {
+    STRING("run.dir", "\"runs/run\"", run.dir, FREE, "run folder"),
+    INT("run.seed", "42", 0, BIG, run.seed, 0, "seed of every random number"),
+    INT("run.iterations", "100", 0, 1e9, run.iterations, FREE,
+        "iterations of training (fixed for a continued run when optim.schedule "
+        "is not constant)"),
+    INT("run.threads", "0", 0, 4096, run.threads, FREE,
+        "threads per rank; 0: cores of the node shared among its ranks"),
+    REAL(
+        "run.max_seconds", "0", 0, 1e9, run.max_seconds, FREE,
+        "stop with a checkpoint after this time in s (exit code 75); 0: never"),
+    ENUM("run.device", "\"cpu\"", "cpu|cuda", run.device, FREE,
+         "where the networks run"),
+    ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
+         "after a NaN or Inf: set the sample aside, or stop"),
+
+    ENUM("policy.kind", "\"flux\"", "flux", policy.kind, 0,
+         "family of the generator"),
+    STRING("policy.weights", "\"\"", policy.weights, 0,
+           "start weights, file or folder; empty: random"),
+    INT("policy.text_length", "32", 1, 4096, policy.text_length, 0,
+        "T5 tokens per prompt"),
+    REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
+         "embedded guidance scale, where the network has one"),
+
+    INT("flux.num_layers", "2", 0, 200, flux.num_layers, 0,
+        "double-stream blocks"),
+    INT("flux.num_single_layers", "4", 0, 200, flux.num_single_layers, 0,
+        "single-stream blocks"),
+    INT("flux.num_heads", "4", 1, 256, flux.num_heads, 0, "attention heads"),
+    INT("flux.head_dim", "32", 2, 1024, flux.head_dim, 0, "width of a head"),
+    { "flux.axes_dims", OPT_INTS, "[8, 12, 12]", 0, 1024, AT(flux.axes_dims),
+      DG_CONFIG_AXES, NULL,
+      "rotary width per axis (text, row, column); even, sum = flux.head_dim", 0,
+      NO_LIST },
+    INT("flux.joint_attention_dim", "128", 1, 65536, flux.joint_attention_dim,
+        0, "width of the T5 states = t5.d_model"),
+    INT("flux.pooled_dim", "128", 1, 65536, flux.pooled_dim, 0,
+        "width of the pooled CLIP state = clip.hidden"),
+    INT("flux.in_channels", "48", 1, 65536, flux.in_channels, 0,
+        "values of one packed latent token"),
+    BOOL("flux.guidance_embeds", "false", flux.guidance_embeds, 0,
+         "network takes a guidance scale"),
+
+    INT("t5.d_model", "128", 1, 65536, t5.d_model, 0, "T5 encoder: width"),
+    INT("t5.d_ff", "256", 1, 262144, t5.d_ff, 0,
+        "T5 encoder: width of the feed-forward layer"),
+    INT("t5.num_layers", "2", 0, 200, t5.num_layers, 0, "T5 encoder: blocks"),
+    INT("t5.num_heads", "4", 1, 256, t5.num_heads, 0, "T5 encoder: heads"),
+    INT("t5.d_kv", "32", 1, 1024, t5.d_kv, 0, "T5 encoder: width of a head"),
+
+    INT("clip.hidden", "128", 1, 65536, clip.hidden, 0,
+        "CLIP text encoder: width"),
+    INT("clip.intermediate", "256", 1, 262144, clip.intermediate, 0,
+        "CLIP text encoder: width of the feed-forward layer"),
+    INT("clip.layers", "2", 0, 200, clip.layers, 0,
+        "CLIP text encoder: blocks"),
+    INT("clip.heads", "4", 1, 256, clip.heads, 0, "CLIP text encoder: heads"),
+
+    STRING("prompts.file", "\"\"", prompts.file, 0,
+           "training prompts: JSON lines or plain text; empty: drawn from "
+           "prompts.world"),
+    STRING("prompts.eval_file", "\"\"", prompts.eval_file, FREE,
+           "held-out prompts"),
+    ENUM("prompts.world", "\"shapes\"", "none|shapes", prompts.world, 0,
+         "procedural world: source of prompts without a file, meaning of their "
+         "metadata"),
+    BOOL("prompts.shuffle", "true", prompts.shuffle, 0,
+         "new order in every pass over the file"),
+
+    ENUM("sampler.sde", "\"dance\"", "ode|dance|flow_sde|cps|ddim", sampler.sde,
+         0, "transition of the rollout"),
+    REAL("sampler.eta", "0.3", 0, 2, sampler.eta, 0,
+         "noise level of the SDE: eps of dance, a of flow_sde and cps (<= 1), "
+         "eta of ddim; 0: ODE"),
+    INT("sampler.steps", "16", 2, 1000, sampler.steps, 0, "sampling steps T"),
+    REAL("sampler.shift", "3.0", 0.01, 100, sampler.shift, 0,
+         "shift of the noise schedule, sigma = k l / (1 + (k - 1) l)"),
+    ENUM("sampler.init_noise", "\"per_prompt\"", "per_prompt|per_sample",
+         sampler.init_noise, 0, "who shares the first noise"),
+    INT("sampler.window_start", "0", 0, 999, sampler.window_start, 0,
+        "first SDE step of a mixed ODE-SDE window"),
+    INT("sampler.window_size", "0", 0, 1000, sampler.window_size, 0,
+        "SDE steps of the window; 0: no window, all steps are SDE steps"),
+    INT("sampler.window_every", "0", 0, 1e9, sampler.window_every, 0,
+        "iterations after which the window moves on by one step; 0: never"),
+    ENUM("sampler.decode", "\"x0\"", "x0|zT", sampler.decode, 0,
+         "what becomes the picture: predicted x0 of the last step, or its "
+         "noisy latent"),
+    BOOL("sampler.cps_gaussian", "true", sampler.cps_gaussian, 0,
+         "cps: Gaussian log-density; false: -(z' - mu)^2 as in its first code"),
+
+    INT("grpo.num_generations", "12", 2, 4096, grpo.num_generations, 0,
+        "group size G: samples per prompt"),
+    INT("grpo.prompts_per_iteration", "8", 1, 1048575,
+        grpo.prompts_per_iteration, 0, "groups per iteration"),
+    INT("grpo.updates_per_iteration", "1", 1, 1024, grpo.updates_per_iteration,
+        0, "optimizer updates per iteration"),
+    REAL("grpo.clip_range", "1e-4", 1e-9, 1, grpo.clip_range, 0,
+         "ratio is clipped to 1 +- this"),
+    REAL("grpo.advantage_clip", "5.0", 1e-3, 1e9, grpo.advantage_clip, 0,
+         "advantages are clipped to +- this"),
+    REAL("grpo.timestep_fraction", "0.6", 1e-6, 1, grpo.timestep_fraction, 0,
+         "trained part tau of the steps"),
+    ENUM("grpo.timestep_mode", "\"random\"", "random|first|last|all|window",
+         grpo.timestep_mode, 0, "which steps are trained"),
+    ENUM("grpo.timestep_count", "\"floor_k\"", "floor_k|ceil_t",
+         grpo.timestep_count, 0,
+         "their number: floor(tau (T - 1)) or ceil(tau T), at most T - 1"),
+    ENUM("grpo.timestep_scope", "\"sample\"", "sample|group",
+         grpo.timestep_scope, 0, "who shares a choice of steps"),
+    ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward", grpo.adv_agg, 0,
+         "several rewards: one loss of summed advantages, or one loss each"),
+    ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,
+         "spread that advantages are divided by"),
+    REAL("grpo.kl_beta", "0", 0, 1e3, grpo.kl_beta, 0,
+         "weight of the KL to the start weights; 0: none"),
+    BOOL("grpo.best_of_n", "false", grpo.best_of_n, 0,
+         "train only the best and worst of each group"),
+    INT("grpo.keep_top", "4", 0, 4096, grpo.keep_top, 0,
+        "best-of-n: best samples kept"),
+    INT("grpo.keep_bottom", "4", 0, 4096, grpo.keep_bottom, 0,
+        "best-of-n: worst samples kept"),
+    INT("grpo.micro_batch", "1", 1, 4096, grpo.micro_batch, FREE,
+        "samples in one forward pass; the result does not depend on it"),
+
+    { "rewards", OPT_LIST, "()", 0, 0, AT(rewards), DG_CONFIG_REWARDS, NULL,
+      "rewards and their weights", 0, reward_rows,
+      sizeof reward_rows / sizeof *reward_rows, sizeof(RewardConfig),
+      AT(num_rewards) },
+
+    REAL("optim.lr", "1e-5", 0, 1, optim.lr, 0, "learning rate of AdamW"),
+    REAL("optim.weight_decay", "1e-4", 0, 10, optim.weight_decay, 0,
+         "decoupled weight decay"),
+    REAL("optim.beta1", "0.9", 0, 0.999999, optim.beta1, 0,
+         "decay of the first moment"),
+    REAL("optim.beta2", "0.999", 0, 0.9999999, optim.beta2, 0,
+         "decay of the second moment"),
+    REAL("optim.eps", "1e-8", 1e-20, 1, optim.eps, 0,
+         "added to the root of the second moment"),
+    REAL("optim.max_grad_norm", "1.0", 0, 1e9, optim.max_grad_norm, 0,
+         "global gradient norm is clipped to this; 0: not"),
+    INT("optim.warmup", "0", 0, 1e9, optim.warmup, 0,
+        "updates of linear warm-up"),
+    ENUM("optim.schedule", "\"constant\"", "constant|linear|cosine",
+         optim.schedule, 0,
+         "learning rate after the warm-up; linear and cosine end at 0"),
+    REAL("optim.ema_decay", "0", 0, 0.9999999, optim.ema_decay, 0,
+         "decay of the averaged weights; 0: none"),
+    INT("optim.ema_every", "1", 1, 1e6, optim.ema_every, 0,
+        "updates between steps of the average"),
+
+    INT("pretrain.steps", "2000", 0, 1e9, pretrain.steps, FREE,
+        "updates of pretraining (fixed as run.iterations is)"),
+    INT("pretrain.batch", "64", 1, 1048576, pretrain.batch, 0,
+        "pictures per update"),
+    INT("pretrain.item_size", "8", 1, 4096, pretrain.item_size, 0,
+        "pictures of one work item"),
+    INT("pretrain.world_seed", "1", 0, BIG, pretrain.world_seed, 0,
+        "seed of the pictures"),
+    INT("pretrain.image_size", "32", 8, 4096, pretrain.image_size, 0,
+        "height = width in pixels"),
+    REAL("pretrain.logit_mean", "0", -10, 10, pretrain.logit_mean, 0,
+         "mean of the logit-normal times"),
+    REAL("pretrain.logit_std", "1", 0.01, 10, pretrain.logit_std, 0,
+         "spread of the logit-normal times"),
+    INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
+        "updates between evaluations; 0: at the end only"),
+    REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
+         "part of the pictures shown without their prompt"),
+
+    STRING("evaluate.file", "\"\"", evaluate.file, FREE,
+           "prompts of evaluate; empty: prompts.eval_file"),
+    INT("evaluate.seeds", "4", 1, 4096, evaluate.seeds, FREE,
+        "pictures per prompt"),
+    INT("evaluate.steps", "25", 1, 1000, evaluate.steps, FREE, "ODE steps"),
+    REAL("evaluate.shift", "3.0", 0.01, 100, evaluate.shift, FREE,
+         "shift of the noise schedule"),
+    INT("evaluate.num_prompts", "0", 0, 1e9, evaluate.num_prompts, FREE,
+        "first prompts of the file; 0: all"),
+    INT("evaluate.bootstrap", "1000", 1, 1e6, evaluate.bootstrap, FREE,
+        "resamplings for the 95 % intervals"),
+
+    INT("checkpoint.every", "10", 0, 1e9, checkpoint.every, FREE,
+        "iterations between checkpoints; 0: at the end only"),
+    INT("checkpoint.keep", "3", 0, 1e6, checkpoint.keep, FREE,
+        "newest checkpoints kept; 0: all"),
+    INT("trajectory.every", "0", 0, 1e9, trajectory.every, FREE,
+        "iterations between trajectory files; 0: none"),
+
+    INT("report.every", "0", 0, 1e9, report.every, FREE,
+        "iterations between picture strips; 0: first and last only"),
+    INT("report.prompts", "8", 1, 64, report.prompts, FREE,
+        "fixed prompts in a strip"),
+
+    BOOL("parallel.exact_sum", "true", parallel.exact_sum, 0,
+         "gradients as 64-bit integers: the same bits for any number of ranks"),
+    BOOL("parallel.recompute", "false", parallel.recompute, FREE,
+         "blocks run again at backward: less memory, same bits"),
+
+    ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
+         "least line shown on the screen"),
+    BOOL("log.progress", "true", log.progress, FREE,
+         "progress bar, on a terminal"),
+};
+/* clang-format on */
+
+const Option *dg_option_table(int *num)
+{
+    *num = sizeof rows / sizeof *rows;
+    return rows;
+}

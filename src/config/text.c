@@ -1,0 +1,228 @@
+#include "config/config.h"
+
+#include "assign.h"
+#include "base/error.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Everything that is written from the table: the effective configuration, a
+ * comparison, the help and the documentation.
+ */
+
+static const struct {
+    const char *group, *about;
+} groups[] = {
+    { "run", "The run: its folder, length, seed and place" },
+    { "policy", "The generator that is trained" },
+    { "flux", "Sizes of a FLUX transformer that starts from random weights" },
+    { "t5", "Sizes of its T5 text encoder" },
+    { "clip", "Sizes of its CLIP text encoder" },
+    { "prompts", "Where prompts come from" },
+    { "sampler", "How pictures are rolled out" },
+    { "grpo", "Groups, advantages and the clipped objective" },
+    { "rewards", "What is rewarded" },
+    { "optim", "AdamW, gradient clipping, averaged weights" },
+    { "pretrain", "Flow matching on the procedural world" },
+    { "evaluate", "Fixed prompts and seeds, ODE sampler" },
+    { "checkpoint", "Checkpoints" },
+    { "trajectory", "Trajectory files" },
+    { "report", "Pictures of the report" },
+    { "parallel", "Ranks and memory" },
+    { "log", "The screen" },
+};
+
+static int group_length(const char *key)
+{
+    return (int)strcspn(key, ".");
+}
+
+static int same_group(const char *a, const char *b)
+{
+    const int n = group_length(a);
+
+    return n == group_length(b) && strncmp(a, b, (size_t)n) == 0;
+}
+
+static const char *about_group(const char *key)
+{
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (same_group(groups[i].group, key))
+            return groups[i].about;
+    return "";
+}
+
+/* A memory stream's address is known once it is closed. */
+static int finish(char **text, char **made, FILE *f, const char *what)
+{
+    if (f != NULL && fclose(f) == 0) {
+        *text = *made;
+        return DG_OK;
+    }
+    free(*made);
+    return dg_fail(DG_ENOMEM, "%s: no memory for its text", what);
+}
+
+int dg_config_print(char **text, const Config *c)
+{
+    char *made = NULL;
+    size_t size;
+    int num;
+    const Option *rows = dg_option_table(&num);
+    FILE *f = open_memstream(&made, &size);
+
+    for (int i = 0; f != NULL && i < num; i++) {
+        const char *key = rows[i].key;
+        const int n = group_length(key), in_group = key[n] == '.';
+
+        if (in_group && (i == 0 || !same_group(key, rows[i - 1].key)))
+            fprintf(f, "%.*s: {\n", n, key);
+        fprintf(f, "%s%s = ", in_group ? "    " : "",
+                in_group ? key + n + 1 : key);
+        dg_assign_write(f, &rows[i], c);
+        fputs(";\n", f);
+        if (in_group && (i + 1 == num || !same_group(key, rows[i + 1].key)))
+            fputs("};\n", f);
+    }
+    return finish(text, &made, f, "configuration");
+}
+
+/* A key may stay the same in bits of text only: that is what is stored. */
+static char *value_text(const Option *o, const Config *c)
+{
+    char *made = NULL;
+    size_t size;
+    FILE *f = open_memstream(&made, &size);
+
+    if (f == NULL)
+        return NULL;
+    dg_assign_write(f, o, c);
+    fclose(f);
+    return made;
+}
+
+/* The end of a decaying learning rate is part of what is computed. */
+static int may_change(const Option *o, const Config *a, const Config *b)
+{
+    const int decays = a->optim.schedule != DG_LR_CONSTANT ||
+                       b->optim.schedule != DG_LR_CONSTANT;
+
+    if (decays && (strcmp(o->key, "run.iterations") == 0 ||
+                   strcmp(o->key, "pretrain.steps") == 0))
+        return 0;
+    return (o->flags & OPT_MAY_CHANGE) != 0;
+}
+
+int dg_config_compare(char **text, const Config *a, const Config *b)
+{
+    char *made = NULL;
+    size_t size;
+    int num, complete = 1;
+    const Option *rows = dg_option_table(&num);
+    FILE *f = open_memstream(&made, &size);
+
+    for (int i = 0; f != NULL && complete && i < num; i++) {
+        char *old = value_text(&rows[i], a), *new = value_text(&rows[i], b);
+
+        complete = old != NULL && new != NULL;
+        if (complete && !may_change(&rows[i], a, b) && strcmp(old, new) != 0)
+            fprintf(f, "%s: %s -> %s\n", rows[i].key, old, new);
+        free(old);
+        free(new);
+    }
+    if (!complete) {
+        fclose(f);
+        f = NULL;
+    }
+    return finish(text, &made, f, "comparison of configurations");
+}
+
+void dg_option_help(FILE *out)
+{
+    int num;
+    const Option *rows = dg_option_table(&num);
+
+    for (int i = 0; i < num; i++) {
+        char allowed[192];
+        const Option *o = &rows[i];
+
+        if (i == 0 || !same_group(o->key, rows[i - 1].key))
+            fprintf(out, "\n%.*s: %s\n", group_length(o->key), o->key,
+                    about_group(o->key));
+        dg_option_allowed(allowed, sizeof allowed, o);
+        fprintf(out, "  %-28s %s\n  %-28s   %s; default %s\n", o->key, o->help,
+                "", allowed, o->standard);
+        for (int j = 0; j < o->num_sub; j++)
+            fprintf(out, "  %-28s %s: %s\n", "", o->sub[j].key, o->sub[j].help);
+    }
+}
+
+static void write_cell(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        fprintf(out, *text == '|' ? "\\%c" : "%c", *text);
+}
+
+static void write_row(FILE *out, const char *key, const Option *o)
+{
+    char allowed[192];
+
+    dg_option_allowed(allowed, sizeof allowed, o);
+    fprintf(out, "| `%s` | `%s` | ", key,
+            strcmp(o->standard, "nan") == 0 ? "unset" : o->standard);
+    write_cell(out, allowed);
+    fprintf(out, " | ");
+    write_cell(out, o->help);
+    fprintf(out, " | %s |\n", o->flags & OPT_MAY_CHANGE ? "yes" : "");
+}
+
+static void write_intro(FILE *out)
+{
+    fputs("# Configuration\n\n"
+          "This page is written by `make doc` from the table of options in\n"
+          "`src/config/table.c`; do not edit it.\n\n"
+          "A configuration is a [libconfig](https://hyperrealm.github.io/"
+          "libconfig/) file. Keys not in it keep\ntheir default. `@include "
+          "\"other.cfg\"` outside of all groups reads the other\nfile first "
+          "(its path is relative to the including file), and the including "
+          "file\nwins key by key. `--set key=value` on the command line comes "
+          "last and may be\nrepeated:\n\n"
+          "```\n"
+          "dancegrpo train demo.cfg --set sampler.eta=0.5 "
+          "--set 'rewards=({name=\"shapes\"; weight=1.0;})'\n"
+          "dancegrpo train demo.cfg --print-config   # the effective "
+          "configuration\n"
+          "dancegrpo train demo.cfg --dry-run        # check all, compute "
+          "nothing\n"
+          "```\n\n"
+          "A run folder is continued only with the configuration it was "
+          "started with;\nkeys marked *may change* are free.\n",
+          out);
+}
+
+void dg_option_markdown(FILE *out)
+{
+    int num;
+    const Option *rows = dg_option_table(&num);
+
+    write_intro(out);
+    for (int i = 0; i < num; i++) {
+        const Option *o = &rows[i];
+
+        if (i == 0 || !same_group(o->key, rows[i - 1].key))
+            fprintf(out,
+                    "\n## %.*s\n%s.\n\n"
+                    "| key | default | allowed | meaning | may change |\n"
+                    "| --- | --- | --- | --- | --- |\n",
+                    group_length(o->key), o->key, about_group(o->key));
+        write_row(out, o->key, o);
+        for (int j = 0; j < o->num_sub; j++) {
+            char key[64];
+
+            snprintf(key, sizeof key, "%s[].%s", o->key, o->sub[j].key);
+            write_row(out, key, &o->sub[j]);
+        }
+    }
+}
