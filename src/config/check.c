@@ -6,8 +6,8 @@
 
 typedef long long Long;
 
-static int check_flux(const FluxConfig *f, const T5Config *t5,
-                      const ClipConfig *clip)
+static int check_flux(const FluxSizes *f, const T5Sizes *t5,
+                      const ClipSizes *clip)
 {
     int64_t sum = 0;
 
