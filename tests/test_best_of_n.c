@@ -32,7 +32,7 @@ static void test_best_of_n_inv19_keeps_both_ends(void **state)
 
             random_totals(x, s);
             memcpy(before, x, sizeof x);
-            assert_int_equal(dg_best_of_n_select(kept, x, G, k), DG_OK);
+            assert_int_equal(dg_best_of_n_select(kept, x, G, k, k), DG_OK);
             /* advantages are unchanged by the selection */
             assert_memory_equal(x, before, sizeof x);
             for (int i = 0; i < 2 * k; i++) {
@@ -61,7 +61,7 @@ static void test_best_of_n_inv19_half_is_a_permutation(void **state)
 
     (void)state;
     random_totals(x, 1);
-    assert_int_equal(dg_best_of_n_select(kept, x, G, G / 2), DG_OK);
+    assert_int_equal(dg_best_of_n_select(kept, x, G, G / 2, G / 2), DG_OK);
     for (int i = 0; i < G; i++)
         assert_int_equal(kept[i], i);
 }
@@ -72,14 +72,28 @@ static void test_best_of_n_ties_go_by_index(void **state)
     int32_t kept[6];
 
     (void)state;
-    assert_int_equal(dg_best_of_n_select(kept, x, 6, 1), DG_OK);
+    assert_int_equal(dg_best_of_n_select(kept, x, 6, 1, 1), DG_OK);
     assert_int_equal(kept[0], 0);
     assert_int_equal(kept[1], 5);
-    assert_int_equal(dg_best_of_n_select(kept, y, 6, 2), DG_OK);
+    assert_int_equal(dg_best_of_n_select(kept, y, 6, 2, 2), DG_OK);
     assert_int_equal(kept[0], 1);
     assert_int_equal(kept[1], 2);
     assert_int_equal(kept[2], 3);
     assert_int_equal(kept[3], 4);
+}
+
+static void test_best_of_n_uneven_ends(void **state)
+{
+    const float x[5] = { 3, 1, 5, 2, 4 };
+    int32_t kept[3];
+
+    (void)state;
+    assert_int_equal(dg_best_of_n_select(kept, x, 5, 2, 1), DG_OK);
+    assert_int_equal(kept[0], 1);
+    assert_int_equal(kept[1], 2);
+    assert_int_equal(kept[2], 4);
+    assert_int_equal(dg_best_of_n_select(kept, x, 5, 0, 1), DG_OK);
+    assert_int_equal(kept[0], 1);
 }
 
 static void test_best_of_n_refuses_bad_values(void **state)
@@ -88,10 +102,11 @@ static void test_best_of_n_refuses_bad_values(void **state)
     int32_t kept[4] = { 7 };
 
     (void)state;
-    assert_int_equal(dg_best_of_n_select(kept, x, 4, 0), DG_EINVAL);
-    assert_int_equal(dg_best_of_n_select(kept, x, 4, 3), DG_EINVAL);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, 0, 0), DG_EINVAL);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, 2, 3), DG_EINVAL);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, -1, 3), DG_EINVAL);
     x[2] = NAN;
-    assert_int_equal(dg_best_of_n_select(kept, x, 4, 1), DG_ENUMERIC);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, 1, 1), DG_ENUMERIC);
     assert_int_equal(kept[0], 7);
 }
 
@@ -101,6 +116,7 @@ int main(void)
         cmocka_unit_test(test_best_of_n_inv19_keeps_both_ends),
         cmocka_unit_test(test_best_of_n_inv19_half_is_a_permutation),
         cmocka_unit_test(test_best_of_n_ties_go_by_index),
+        cmocka_unit_test(test_best_of_n_uneven_ends),
         cmocka_unit_test(test_best_of_n_refuses_bad_values),
     };
 

@@ -129,8 +129,8 @@ static void test_sde_inv02_flow_sde_is_dance_with_its_eps(void **state)
 
 static void test_sde_inv03_eta_zero_is_the_ode_exactly(void **state)
 {
-    static const SdeKind flow_kinds[] = { DG_SDE_ODE, DG_SDE_DANCE, DG_SDE_FLOW_SDE,
-                                          DG_SDE_CPS };
+    static const SdeKind flow_kinds[] = { DG_SDE_ODE, DG_SDE_DANCE,
+                                          DG_SDE_FLOW_SDE, DG_SDE_CPS };
 
     (void)state;
     for (int i = 0; i < T; i++)

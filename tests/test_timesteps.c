@@ -25,17 +25,17 @@ static void test_timesteps_count_of_the_recipes(void **state)
     static const int want[][3] = {
         { 12, 6, 8 }, { 16, 9, 10 }, { 20, 11, 12 }, { 25, 14, 15 }
     };
-    TimestepOpts o = opts(DG_TIMESTEPS_RANDOM, 0.6);
+    TimestepOpts o = opts(DG_TIMESTEP_RANDOM, 0.6);
     SdeWindow w = { 0, 0 };
     int n;
 
     (void)state;
     for (int k = 0; k < 4; k++) {
         w.size = want[k][0];
-        o.count = DG_TIMESTEPS_FLOOR_K;
+        o.count = DG_COUNT_FLOOR_K;
         assert_int_equal(dg_timesteps_count(&n, &o, want[k][0], &w), DG_OK);
         assert_int_equal(n, want[k][1]);
-        o.count = DG_TIMESTEPS_CEIL_T;
+        o.count = DG_COUNT_CEIL_T;
         assert_int_equal(dg_timesteps_count(&n, &o, want[k][0], &w), DG_OK);
         assert_int_equal(n, want[k][2]);
     }
@@ -47,7 +47,7 @@ static void test_timesteps_count_of_the_recipes(void **state)
 
 static void test_timesteps_inv17_random_subset(void **state)
 {
-    const TimestepOpts o = opts(DG_TIMESTEPS_RANDOM, 0.6);
+    const TimestepOpts o = opts(DG_TIMESTEP_RANDOM, 0.6);
     int32_t steps[T];
     int hits[T] = { 0 }, n;
 
@@ -76,7 +76,7 @@ static void test_timesteps_inv17_random_subset(void **state)
 
 static void test_timesteps_scope(void **state)
 {
-    TimestepOpts o = opts(DG_TIMESTEPS_RANDOM, 0.6);
+    TimestepOpts o = opts(DG_TIMESTEP_RANDOM, 0.6);
     const TimestepPlace a = { 5, 6, 0 }, b = { 5, 6, 1 }, c = { 5, 7, 0 },
                         d = { 6, 6, 0 };
     int32_t x[T], y[T];
@@ -88,7 +88,7 @@ static void test_timesteps_scope(void **state)
     assert_memory_equal(x, y, size);
     dg_timesteps_select(y, &o, T, &everything, b);
     assert_memory_not_equal(x, y, size);
-    o.scope = DG_TIMESTEPS_PER_GROUP;
+    o.scope = DG_SCOPE_GROUP;
     dg_timesteps_select(x, &o, T, &everything, a);
     dg_timesteps_select(y, &o, T, &everything, b);
     assert_memory_equal(x, y, size);
@@ -118,25 +118,25 @@ static void check_range(const TimestepOpts *o, const SdeWindow *w, int first,
 static void test_timesteps_fixed_modes(void **state)
 {
     const SdeWindow w = { 5, 4 }, end = { 13, 2 };
-    TimestepOpts o = opts(DG_TIMESTEPS_FIRST, 0.3);
+    TimestepOpts o = opts(DG_TIMESTEP_FIRST, 0.3);
 
     (void)state;
     check_range(&o, &everything, 0, 4);
-    o = opts(DG_TIMESTEPS_LAST, 0.4);
+    o = opts(DG_TIMESTEP_LAST, 0.4);
     check_range(&o, &everything, 9, 6); /* ends with T - 2 */
-    o = opts(DG_TIMESTEPS_ALL, 0);
+    o = opts(DG_TIMESTEP_ALL, 0);
     check_range(&o, &everything, 0, T - 1);
     check_range(&o, &w, 5, 4);
-    o = opts(DG_TIMESTEPS_WINDOW, 0);
+    o = opts(DG_TIMESTEP_WINDOW, 0);
     check_range(&o, &w, 5, 4);
     check_range(&o, &end, 13, 2);
-    o = opts(DG_TIMESTEPS_LAST, 0.5);
+    o = opts(DG_TIMESTEP_LAST, 0.5);
     check_range(&o, &w, 7, 2);
 }
 
 static void test_timesteps_random_stays_in_the_window(void **state)
 {
-    const TimestepOpts o = opts(DG_TIMESTEPS_RANDOM, 0.5);
+    const TimestepOpts o = opts(DG_TIMESTEP_RANDOM, 0.5);
     const SdeWindow w = { 5, 4 };
     int32_t steps[T];
     int hits[T] = { 0 };
@@ -156,7 +156,7 @@ static void test_timesteps_random_stays_in_the_window(void **state)
 static void test_timesteps_refuses_bad_values(void **state)
 {
     const SdeWindow last = { T - 1, 1 };
-    TimestepOpts o = opts(DG_TIMESTEPS_RANDOM, 0);
+    TimestepOpts o = opts(DG_TIMESTEP_RANDOM, 0);
     int n = 77;
 
     (void)state;
@@ -165,9 +165,9 @@ static void test_timesteps_refuses_bad_values(void **state)
     assert_int_equal(dg_timesteps_count(&n, &o, T, &everything), DG_EINVAL);
     o.fraction = 0.05; /* floor(0.75) = 0 */
     assert_int_equal(dg_timesteps_count(&n, &o, T, &everything), DG_EINVAL);
-    o = opts(DG_TIMESTEPS_WINDOW, 1);
+    o = opts(DG_TIMESTEP_WINDOW, 1);
     assert_int_equal(dg_timesteps_count(&n, &o, T, &everything), DG_EINVAL);
-    o = opts(DG_TIMESTEPS_ALL, 1);
+    o = opts(DG_TIMESTEP_ALL, 1);
     assert_int_equal(dg_timesteps_count(&n, &o, T, &last), DG_EINVAL);
     assert_int_equal(n, 77);
 }

@@ -14,7 +14,7 @@ enum { T = 25 };
 
 static void test_window_advances_and_wraps(void **state)
 {
-    const WindowOpts o = { .size = 4, .stride = 1, .every = 25 };
+    const WindowOpts o = { .size = 4, .every = 25 };
     SdeWindow w;
 
     (void)state;
@@ -29,16 +29,27 @@ static void test_window_advances_and_wraps(void **state)
     }
 }
 
-static void test_window_stride_and_long_runs(void **state)
+static void test_window_start_and_long_runs(void **state)
 {
-    const WindowOpts o = { .size = 2, .stride = 3, .every = 1 };
+    const WindowOpts o = { .start = 20, .size = 2, .every = 1 };
     SdeWindow w;
 
     (void)state;
     assert_int_equal(dg_window_at(&w, &o, T, 9), DG_OK);
-    assert_int_equal(w.start, 27 % 24);
+    assert_int_equal(w.start, 29 % 24);
     assert_int_equal(dg_window_at(&w, &o, T, INT64_C(1) << 62), DG_OK);
     assert_true(w.start >= 0 && w.start < T - 1);
+}
+
+static void test_window_can_stay_fixed(void **state)
+{
+    const WindowOpts o = { .start = 3, .size = 4 };
+    SdeWindow w;
+
+    (void)state;
+    assert_int_equal(dg_window_at(&w, &o, T, 1000), DG_OK);
+    assert_int_equal(w.start, 3);
+    assert_int_equal(w.size, 4);
 }
 
 static void test_window_off_is_every_step(void **state)
@@ -80,12 +91,12 @@ static void test_window_steps_are_ode_outside(void **state)
 static void test_window_refuses_bad_values(void **state)
 {
     const WindowOpts bad[] = {
-        { -1, 1, 1 }, { T, 1, 1 }, { 4, 0, 1 }, { 4, 1, 0 }
+        { 0, -1, 1 }, { 0, T, 1 }, { T - 1, 4, 1 }, { -1, 4, 1 }, { 0, 4, -1 }
     };
     SdeWindow w = { 77, 77 };
 
     (void)state;
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 5; k++)
         assert_int_equal(dg_window_at(&w, &bad[k], T, 0), DG_EINVAL);
     assert_int_equal(dg_window_at(&w, &bad[0], 1, 0), DG_EINVAL);
     assert_int_equal(w.start, 77);
@@ -95,7 +106,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_advances_and_wraps),
-        cmocka_unit_test(test_window_stride_and_long_runs),
+        cmocka_unit_test(test_window_start_and_long_runs),
+        cmocka_unit_test(test_window_can_stay_fixed),
         cmocka_unit_test(test_window_off_is_every_step),
         cmocka_unit_test(test_window_steps_are_ode_outside),
         cmocka_unit_test(test_window_refuses_bad_values),

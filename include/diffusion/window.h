@@ -10,9 +10,9 @@
 #include "diffusion/sde.h"
 
 typedef struct WindowOpts {
-    int size;   /* w: steps in the window; 0: off, every step is stochastic */
-    int stride; /* steps by which the window advances, >= 1 */
-    int every;  /* iterations between two advances, >= 1 */
+    int start; /* first position, 0..T-2 */
+    int size;  /* w: steps in the window; 0: off, every step is stochastic */
+    int every; /* iterations between two moves by one step; 0: fixed */
 } WindowOpts;
 
 typedef struct SdeWindow {
@@ -21,9 +21,9 @@ typedef struct SdeWindow {
 } SdeWindow;
 
 /**
- * The window of an iteration. Off: all num_steps steps. Else the start is
- * (iteration / every * stride) mod K with K = num_steps - 1, and the size
- * min(w, K - start) >= 1.
+ * The window of an iteration. Off: all num_steps steps. Else it begins at
+ * (start + iteration / every) mod K with K = num_steps - 1, and holds
+ * min(size, K - begin) >= 1 steps.
  * num_steps  T >= 2
  * iteration  >= 0
  * Not collective. Errors: DG_EINVAL naming the sampler.window key; *out is

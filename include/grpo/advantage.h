@@ -5,7 +5,7 @@
  *
  *   A_i^k = (r_i^k - mean_k) / (std_k + 1e-8),   A_i = sum_k w_k A_i^k
  * over the valid members of one prompt's group, std unbiased (n - 1).
- * Variant DG_ADVANTAGE_STD_GLOBAL: the group's mean, but the population
+ * Variant DG_STD_GLOBAL: the group's mean, but the population
  * standard deviation of the whole batch + 1e-4.
  * Sources: DanceGRPO eq. (10) and Algorithm 1; Flow-GRPO (global).
  *
@@ -16,15 +16,11 @@
  */
 #include <stdint.h>
 
-typedef enum AdvantageStd {
-    DG_ADVANTAGE_STD_GROUP,
-    DG_ADVANTAGE_STD_GLOBAL
-} AdvantageStd;
+#include "config/choices.h"
 
 typedef struct AdvantageReward {
     double weight;    /* w_k of the sum */
-    int binary;       /* 1: the reward becomes 1 above threshold, else 0 */
-    double threshold; /* used when binary */
+    double threshold; /* NAN: the score as it is; else 1 above, 0 below */
 } AdvantageReward;
 
 typedef struct AdvantageOpts {

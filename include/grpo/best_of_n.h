@@ -9,16 +9,16 @@
 #include <stdint.h>
 
 /**
- * Keeps the k highest and the k lowest of a group's G totals; among equal
+ * Keeps the top highest and the bottom lowest of a group's G totals; among equal
  * totals the lower sample index counts as the higher.
- * kept   [2k] i32 out: sample indices within the group, rising
+ * kept   [top + bottom] i32 out: sample indices within the group, rising
  * total  [G]  f32, finite
- * k      1 <= k, 2k <= G; 2k == G keeps all
+ * top, bottom  >= 0, 1 <= top + bottom <= G; G keeps all
  * Not collective; allocates nothing. Errors: DG_EINVAL naming
- * grpo.best_of_n, DG_ENUMERIC for a total that is not finite; kept is then
+ * grpo.keep_top, DG_ENUMERIC for a total that is not finite; kept is then
  * untouched.
  */
 int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G,
-                        int32_t k);
+                        int32_t top, int32_t bottom);
 
 #endif

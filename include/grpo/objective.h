@@ -16,12 +16,8 @@
  */
 #include <stdint.h>
 
+#include "config/choices.h"
 #include "diffusion/sde.h"
-
-typedef enum AdvantageAgg {
-    DG_ADVANTAGE_SUM,
-    DG_ADVANTAGE_PER_REWARD
-} AdvantageAgg;
 
 typedef struct ObjectiveOpts {
     double clip_range;     /* c > 0 */

@@ -7,28 +7,17 @@
  * step T - 1: 0..T-2 when the window is off. K is their number. Source:
  * DanceGRPO Algorithm 1 (ceil(tau T), one subset per prompt) and its code
  * (floor(tau (T - 1)), one per sample).
+ *
+ * Modes: random, a random subset in random order; first, the noisiest; last,
+ * the least noisy; all and window, every candidate, where window insists on
+ * a mixed ODE-SDE window. Counts: floor_k, floor(fraction K); ceil_t,
+ * min(K, ceil(fraction T)). Scopes: sample; group, one subset for all
+ * samples of a prompt.
  */
 #include <stdint.h>
 
+#include "config/choices.h"
 #include "diffusion/window.h"
-
-typedef enum TimestepMode {
-    DG_TIMESTEPS_RANDOM, /* a random subset, in random order */
-    DG_TIMESTEPS_FIRST,  /* the noisiest */
-    DG_TIMESTEPS_LAST,   /* the least noisy */
-    DG_TIMESTEPS_ALL,    /* all candidates; fraction is unused */
-    DG_TIMESTEPS_WINDOW  /* all candidates of a mixed ODE-SDE window */
-} TimestepMode;
-
-typedef enum TimestepCount {
-    DG_TIMESTEPS_FLOOR_K, /* floor(fraction K) */
-    DG_TIMESTEPS_CEIL_T   /* min(K, ceil(fraction T)) */
-} TimestepCount;
-
-typedef enum TimestepScope {
-    DG_TIMESTEPS_PER_SAMPLE,
-    DG_TIMESTEPS_PER_GROUP /* one subset for all samples of a prompt */
-} TimestepScope;
 
 typedef struct TimestepOpts {
     TimestepMode mode;

@@ -11,22 +11,23 @@ int dg_window_at(SdeWindow *out, const WindowOpts *o, int num_steps,
         return dg_fail(DG_EINVAL, "sampler.steps = %d: must be >= 2",
                        num_steps);
     if (o->size < 0 || o->size > trainable)
-        return dg_fail(DG_EINVAL,
-                       "sampler.window = %d: must be 0 (off) to %d (steps - 1)",
-                       o->size, trainable);
+        return dg_fail(
+            DG_EINVAL,
+            "sampler.window_size = %d: must be 0 (off) to %d (steps - 1)",
+            o->size, trainable);
     if (o->size == 0) {
         *out = (SdeWindow) { 0, num_steps };
         return DG_OK;
     }
-    if (o->stride < 1)
-        return dg_fail(DG_EINVAL, "sampler.window_stride = %d: must be >= 1",
-                       o->stride);
-    if (o->every < 1)
-        return dg_fail(DG_EINVAL, "sampler.window_every = %d: must be >= 1",
+    if (o->start < 0 || o->start >= trainable)
+        return dg_fail(DG_EINVAL, "sampler.window_start = %d: must be 0 to %d",
+                       o->start, trainable - 1);
+    if (o->every < 0)
+        return dg_fail(DG_EINVAL, "sampler.window_every = %d: must be >= 0",
                        o->every);
 
-    const int64_t moved = iteration / o->every % trainable;
-    const int start = (int)(moved * o->stride % trainable);
+    const int64_t moved = o->every > 0 ? iteration / o->every : 0;
+    const int start = (int)((o->start + moved % trainable) % trainable);
     const int left = trainable - start;
 
     *out = (SdeWindow) { start, o->size < left ? o->size : left };

@@ -33,7 +33,7 @@ static double value(const Column *c, int64_t i, const AdvantageReward *binary)
 {
     const double r = c->reward[at(c, i)];
 
-    if (binary == NULL || !binary->binary)
+    if (binary == NULL || isnan(binary->threshold))
         return r;
     return r > binary->threshold ? 1.0 : 0.0;
 }
@@ -102,7 +102,7 @@ static RewardStats one_reward(float *advantage, const Column *c,
                           .missing = N - raw.num };
     double scale = -1;
 
-    if (o->std == DG_ADVANTAGE_STD_GLOBAL) {
+    if (o->std == DG_STD_GLOBAL) {
         const Moments m = moments(c, 0, N, &o->rewards[c->k]);
 
         scale = 1e-4;
@@ -121,17 +121,10 @@ static int check(const AdvantageOpts *o)
                        o->num_generations);
     if (o->num_rewards < 1)
         return dg_fail(DG_EINVAL, "rewards: at least one is needed");
-    for (int k = 0; k < o->num_rewards; k++) {
-        const AdvantageReward *r = &o->rewards[k];
-
-        if (!isfinite(r->weight))
+    for (int k = 0; k < o->num_rewards; k++)
+        if (!isfinite(o->rewards[k].weight))
             return dg_fail(DG_EINVAL, "rewards[%d].weight = %g: must be finite",
-                           k, r->weight);
-        if (r->binary && !isfinite(r->threshold))
-            return dg_fail(DG_EINVAL,
-                           "rewards[%d].threshold = %g: must be finite", k,
-                           r->threshold);
-    }
+                           k, o->rewards[k].weight);
     return DG_OK;
 }
 

@@ -15,15 +15,17 @@ static int32_t rank_of(const float *total, int32_t G, int32_t i)
     return before;
 }
 
-int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G, int32_t k)
+int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G,
+                        int32_t top, int32_t bottom)
 {
     int32_t num = 0;
 
-    if (k < 1 || k > G / 2)
+    if (top < 0 || bottom < 0 || top > G || bottom > G - top ||
+        top + bottom < 1)
         return dg_fail(DG_EINVAL,
-                       "grpo.best_of_n = %d: must be 1 to %d "
-                       "(half of num_generations)",
-                       (int)k, (int)(G / 2));
+                       "grpo.keep_top = %d, grpo.keep_bottom = %d: together "
+                       "must be 1 to %d (num_generations)",
+                       (int)top, (int)bottom, (int)G);
     for (int32_t i = 0; i < G; i++)
         if (!isfinite(total[i]))
             return dg_fail(DG_ENUMERIC, "advantage of sample %d is not finite",
@@ -31,7 +33,7 @@ int dg_best_of_n_select(int32_t *kept, const float *total, int32_t G, int32_t k)
     for (int32_t i = 0; i < G; i++) {
         const int32_t rank = rank_of(total, G, i);
 
-        if (rank < k || rank >= G - k)
+        if (rank < top || rank >= G - bottom)
             kept[num++] = i;
     }
     return DG_OK;

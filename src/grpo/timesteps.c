@@ -23,16 +23,16 @@ int dg_timesteps_count(int *out, const TimestepOpts *o, int num_steps,
         return dg_fail(DG_EINVAL,
                        "sampler.steps = %d: no step is left to train",
                        num_steps);
-    if (o->mode == DG_TIMESTEPS_WINDOW && w->size >= num_steps)
+    if (o->mode == DG_TIMESTEP_WINDOW && w->size >= num_steps)
         return dg_fail(DG_EINVAL, "grpo.timestep_mode = window: needs "
-                                  "sampler.window > 0");
-    if (o->mode != DG_TIMESTEPS_ALL && o->mode != DG_TIMESTEPS_WINDOW) {
+                                  "sampler.window_size > 0");
+    if (o->mode != DG_TIMESTEP_ALL && o->mode != DG_TIMESTEP_WINDOW) {
         if (!(o->fraction > 0 && o->fraction <= 1))
             return dg_fail(DG_EINVAL,
                            "grpo.timestep_fraction = %g: must be in (0, 1]",
                            o->fraction);
         /* 1e-9: a fraction such as 0.6 is not exact in binary */
-        if (o->count == DG_TIMESTEPS_CEIL_T)
+        if (o->count == DG_COUNT_CEIL_T)
             count = (int)ceil(o->fraction * num_steps - 1e-9);
         else
             count = (int)floor(o->fraction * K + 1e-9);
@@ -57,8 +57,8 @@ int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
 
     if (err)
         return err;
-    if (o->mode == DG_TIMESTEPS_RANDOM) {
-        const int shared = o->scope == DG_TIMESTEPS_PER_GROUP;
+    if (o->mode == DG_TIMESTEP_RANDOM) {
+        const int shared = o->scope == DG_SCOPE_GROUP;
         const RngKey key = { .seed = o->seed,
                              .purpose = DG_RNG_TIMESTEPS,
                              .iteration = place.iteration,
@@ -70,7 +70,7 @@ int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
             steps[i] += w->start;
         return DG_OK;
     }
-    if (o->mode == DG_TIMESTEPS_LAST)
+    if (o->mode == DG_TIMESTEP_LAST)
         first += K - count;
     for (int i = 0; i < count; i++)
         steps[i] = first + i;
