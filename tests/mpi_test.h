@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 
 static Comm comm;
@@ -45,6 +47,29 @@ static inline int mpi_test_start(int *argc, char ***argv)
     if (comm.rank != 0 && freopen("/dev/null", "w", stdout) == NULL)
         return 1;
     return 0;
+}
+
+/** A fresh folder, the same for all ranks; remove with drop_folder(). */
+static inline void make_folder(char folder[256])
+{
+    if (comm.rank == 0) {
+        const char *base = getenv("TMPDIR");
+
+        snprintf(folder, 256, "%s/dg_test_XXXXXX", base ? base : "/tmp");
+        if (mkdtemp(folder) == NULL)
+            perror(folder);
+    }
+    dg_comm_bcast(&comm, folder, 256, 0);
+}
+
+static inline void drop_folder(const char *folder)
+{
+    char command[300];
+
+    dg_comm_barrier(&comm);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (comm.rank == 0 && system(command) != 0)
+        perror(folder);
 }
 
 #endif

@@ -50,8 +50,8 @@ typedef struct H5Item {
     int64_t dims[DG_H5_MAX_DIMS]; /* of the whole dataset */
     /* shared = 0: all ranks hold the whole data, the same.
        shared = 1: dims[0] is shared out over the ranks, in contiguous blocks
-       without overlap that cover it; this rank holds rows first ..
-       first + num - 1 alone. */
+       in rank order (any lengths); this rank holds rows first .. first + num
+       - 1 alone. */
     int shared;
     int64_t first, num;
     const void *data;      /* text: array of const char * */
@@ -98,7 +98,7 @@ int dg_h5_put_i64(H5File *f, const char *object, const char *key,
 int dg_h5_put_f64(H5File *f, const char *object, const char *key, double value);
 
 /** Marks the file complete, closes, syncs and renames it, and ends f in any
- *  case; on an error nothing is left under either name. Collective. */
+ *  case; on an error no unfinished file is left. Collective. */
 int dg_h5_commit(H5File *f);
 
 /** Closes and removes the unfinished file, and ends f. NULL is allowed.
@@ -126,7 +126,7 @@ int dg_h5_shape(H5File *f, const char *name, H5Shape *shape);
 
 /**
  * Reads a whole dataset, or rows first .. first+num-1 of dims[0].
- * type      as stored; no conversion but between float sizes
+ * type      as stored: nothing is converted
  * dims      expected; -1 stands for any length
  * Errors: DG_EFORMAT naming file, dataset, what is there and what is wanted.
  */

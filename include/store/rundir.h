@@ -35,19 +35,4 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored);
 /** Writes config.cfg, whole or not at all. Collective. Errors: DG_EIO. */
 int dg_rundir_write_config(const Comm *c, const RunDir *d, const char *text);
 
-/**
- * A whole small file into memory, with a zero byte behind it; to free. By
- * this rank alone. Errors: DG_EIO naming the file, DG_ENOMEM.
- */
-int dg_file_read(const char *path, char **text, size_t *bytes);
-
-/**
- * Replaces a file, whole or not at all: written as path.tmp, synced, renamed.
- * By this rank alone. Errors: DG_EIO; the old file is then untouched.
- */
-int dg_file_write(const char *path, const void *data, size_t bytes);
-
-/** Makes a name in a folder durable (after a rename). DG_EIO. */
-int dg_file_sync_folder(const char *path_in_folder);
-
 #endif

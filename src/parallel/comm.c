@@ -1,7 +1,7 @@
 #include "parallel/comm.h"
 
-#include "parallel/comm_mpi.h"
 #include "base/error.h"
+#include "comm_internal.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -10,10 +10,6 @@
 
 /* MPI counts are int: larger buffers go in pieces of this many elements. */
 enum { PIECE = 1 << 24 };
-
-struct CommImpl {
-    MPI_Comm mpi;
-};
 
 static void abort_job(void)
 {
@@ -271,15 +267,4 @@ int dg_share_owner(int64_t total, int size, int64_t item)
     if (item < split)
         return (int)(item / (each + 1));
     return (int)(more + (item - split) / each);
-}
-
-MPI_Comm dg_comm_mpi(const Comm *c)
-{
-    return c->impl->mpi;
-}
-
-MPI_Info dg_comm_info(const Comm *c)
-{
-    (void)c;
-    return MPI_INFO_NULL;
 }
