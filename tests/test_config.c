@@ -166,6 +166,7 @@ static void test_unknown_key_is_met_with_a_proposal(void **state)
     refuse("zzzz: { };", DG_EINVAL, "unknown key 'zzzz'");
     refuse("run: { deep: { seed = 1; }; };", DG_EINVAL, "run.deep");
     refuse("run = 3;", DG_EINVAL, "'run' is a group");
+    refuse_set("grpo.clip=1", DG_EINVAL, "did you mean 'grpo.clip_range'?");
     refuse_set("optim.l=1", DG_EINVAL, "did you mean 'optim.lr'?");
 }
 

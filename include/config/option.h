@@ -51,6 +51,10 @@ int dg_option_is_group(const char *key);
 /** Row whose key or group is nearest to what was written; NULL: none near. */
 const char *dg_option_nearest(const char *key);
 
+/** The name nearest to what was written; NULL when none is near. */
+const char *dg_nearest_name(const char *name, const char *const *names,
+                            int num);
+
 /** Field of a row in a Config (or in a list's element). */
 void *dg_option_field(const Option *o, void *base);
 

@@ -37,6 +37,22 @@ static int edit_distance(const char *a, const char *b)
     return d[n][m];
 }
 
+const char *dg_nearest_name(const char *name, const char *const *names, int num)
+{
+    const char *best = NULL;
+    int best_distance = least((int)strlen(name) / 3 + 2, 4);
+
+    for (int i = 0; i < num; i++) {
+        const int distance = edit_distance(name, names[i]);
+
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = names[i];
+        }
+    }
+    return best;
+}
+
 static const char *last_name(const char *key)
 {
     const char *dot = strrchr(key, '.');
@@ -51,11 +67,16 @@ const char *dg_option_nearest(const char *key)
     const Option *rows = dg_option_table(&num);
 
     for (int i = 0; i < num; i++) {
+        const char *row_name = last_name(rows[i].key);
+        /* part of the right name: clip for clip_range */
+        const int part =
+            strncmp(row_name, last_name(key), strlen(last_name(key))) == 0
+                ? 6
+                : 2 * KEY_BYTES;
         /* the right name in the wrong group costs a typing error and a half */
         const int whole = 2 * edit_distance(key, rows[i].key);
-        const int name =
-            2 * edit_distance(last_name(key), last_name(rows[i].key)) + 3;
-        const int distance = least(whole, name);
+        const int name = 2 * edit_distance(last_name(key), row_name) + 3;
+        const int distance = least(part, least(whole, name));
 
         if (distance < best_distance) {
             best_distance = distance;

@@ -1,0 +1,90 @@
+#ifndef DG_CLI_COMMAND_H
+#define DG_CLI_COMMAND_H
+/*
+ * Commands of the program. Each stands in src/cli/<name>.c as
+ * dg_cli_<name>(argc, argv), argv[0] being the command's name, and returns
+ * one of the exit codes; its row stands in src/cli/main.c.
+ *
+ * A command begins with dg_cli_begin() and ends with dg_cli_end():
+ *
+ *   static const CliSpec spec = { .name = "train", .config = DG_CLI_REQUIRED,
+ *                                 .summary = "tune a policy by its rewards" };
+ *   Cli cli;
+ *   int code = dg_cli_begin(&cli, &spec, argc, argv);
+ *   if (code != DG_CLI_GO)
+ *       return code;
+ *   int err = work(&cli);
+ *   return dg_cli_end(&cli, err);
+ */
+#include "config/config.h"
+#include "parallel/comm.h"
+
+enum {
+    DG_EXIT_DONE = 0,
+    DG_EXIT_ERROR = 1,
+    DG_EXIT_USAGE = 2,
+    DG_EXIT_STOPPED = 75 /* stopped early with a checkpoint: run again */
+};
+
+enum { DG_CLI_GO = -1, DG_CLI_ARGS = 16 };
+
+typedef enum CliConfig {
+    DG_CLI_NONE,     /* the command takes no CONFIG and no --set */
+    DG_CLI_OPTIONAL, /* first positional, if there is one */
+    DG_CLI_REQUIRED
+} CliConfig;
+
+/* A flag of one command. With 'value' it takes one (--seed 3 or --seed=3),
+ * else it only sets *on to 1. Both are left alone when it is not given. */
+typedef struct CliFlag {
+    const char *name; /* with its dashes */
+    const char *help;
+    int *on;
+    const char **value;
+} CliFlag;
+
+typedef struct CliSpec {
+    const char *name;
+    const char *summary;   /* one line */
+    const char *arguments; /* positionals behind CONFIG, "FILE.h5"; "" */
+    int min_args, max_args;
+    CliConfig config;
+    const CliFlag *flags;
+    int num_flags;
+} CliSpec;
+
+typedef struct Cli {
+    Comm comm;
+    Config config;           /* equal on all ranks */
+    char *config_text;       /* its text, dg_config_print */
+    const char *config_path; /* NULL: none given */
+    const char *args[DG_CLI_ARGS];
+    int num_args;
+    char command_line[1024]; /* for the attributes of outputs */
+    int dry_run;             /* check everything, then end without computing */
+} Cli;
+
+/**
+ * Starts MPI, understands the command line, reads the configuration on rank
+ * 0 and gives it to all ranks, checks it (dg_config_check), sets up log and
+ * progress bar. Collective over all ranks.
+ * Every command has --help; those with a configuration also --set key=value,
+ * --print-config, --dry-run.
+ * Returns DG_CLI_GO, or the exit code when there is nothing more to do: all
+ * is ended and reported then, and dg_cli_end() must not be called.
+ */
+int dg_cli_begin(Cli *cli, const CliSpec *spec, int argc, char **argv);
+
+/**
+ * Reports the error, if any, on rank 0, ends MPI and gives the exit code.
+ * err must be agreed (dg_agree), the same on all ranks. Collective.
+ */
+int dg_cli_end(Cli *cli, int err);
+
+/** Threads of this rank: run.threads, or the cores it may use divided by the
+ *  ranks that may use the same ones. Collective. */
+int dg_cli_threads(const Cli *cli);
+
+int dg_cli_config(int argc, char **argv);
+
+#endif

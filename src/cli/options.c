@@ -1,0 +1,296 @@
+#define _GNU_SOURCE /* sched_getaffinity */
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "config/option.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_SETS = 256 };
+
+/* The command line as understood, before any file is read. */
+typedef struct Line {
+    const char *sets[MAX_SETS];
+    int num_sets, help, print_config;
+} Line;
+
+static void print_usage(FILE *out, const CliSpec *s)
+{
+    static const char *const config[] = { "", " [CONFIG]", " CONFIG" };
+    const char *args = s->arguments != NULL ? s->arguments : "";
+
+    fprintf(out, "usage: dancegrpo %s%s%s%s%s\n", s->name, config[s->config],
+            *args ? " " : "", args,
+            s->config != DG_CLI_NONE ? " [--set key=value]..." : "");
+}
+
+static void print_flag(const char *name, const char *value, const char *help)
+{
+    printf("  %s%-*s %s\n", name, 22 - (int)strlen(name), value, help);
+}
+
+static void print_help(const CliSpec *s)
+{
+    print_usage(stdout, s);
+    printf("\n%s\n\n", s->summary);
+    for (int i = 0; i < s->num_flags; i++)
+        print_flag(s->flags[i].name, s->flags[i].value ? " VALUE" : "",
+                   s->flags[i].help);
+    print_flag("--help", "", "this text");
+    if (s->config == DG_CLI_NONE)
+        return;
+    print_flag("--set", " key=value", "override one key; may be repeated");
+    print_flag("--print-config", "", "print the effective configuration");
+    print_flag("--dry-run", "", "check everything, compute nothing");
+    printf("\nKeys of the configuration:\n");
+    dg_option_help(stdout);
+}
+
+/* The value of an option at argv[*i], as "--name value" or "--name=value";
+ * NULL when argv[*i] is another option. */
+static const char *value_of(const char *name, int argc, char **argv, int *i)
+{
+    const size_t n = strlen(name);
+
+    if (strncmp(argv[*i], name, n) != 0)
+        return NULL;
+    if (argv[*i][n] == '=')
+        return argv[*i] + n + 1;
+    if (argv[*i][n] != '\0')
+        return NULL;
+    if (*i + 1 >= argc)
+        return "";
+    return argv[++*i];
+}
+
+static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
+{
+    for (int j = 0; j < s->num_flags; j++) {
+        const CliFlag *f = &s->flags[j];
+
+        if (f->value == NULL) {
+            if (strcmp(argv[*i], f->name) == 0) {
+                *f->on = 1;
+                return DG_OK;
+            }
+            continue;
+        }
+        const char *value = value_of(f->name, argc, argv, i);
+        if (value == NULL)
+            continue;
+        if (*value == '\0')
+            return dg_fail(DG_EUSAGE, "%s needs a value", f->name);
+        *f->value = value;
+        return DG_OK;
+    }
+    return dg_fail(DG_EUSAGE, "unknown option %s", argv[*i]);
+}
+
+static int take_option(Cli *cli, Line *line, const CliSpec *s, int argc,
+                       char **argv, int *i)
+{
+    const int has_config = s->config != DG_CLI_NONE;
+
+    if (strcmp(argv[*i], "--help") == 0 || strcmp(argv[*i], "-h") == 0) {
+        line->help = 1;
+        return DG_OK;
+    }
+    if (has_config && strcmp(argv[*i], "--print-config") == 0) {
+        line->print_config = 1;
+        return DG_OK;
+    }
+    if (has_config && strcmp(argv[*i], "--dry-run") == 0) {
+        cli->dry_run = 1;
+        return DG_OK;
+    }
+    const char *set = has_config ? value_of("--set", argc, argv, i) : NULL;
+    if (set == NULL)
+        return take_flag(s, argc, argv, i);
+    if (line->num_sets == MAX_SETS)
+        return dg_fail(DG_EUSAGE, "more than %d --set", MAX_SETS);
+    line->sets[line->num_sets++] = set;
+    return DG_OK;
+}
+
+static int check_arguments(const Cli *cli, const Line *line, const CliSpec *s)
+{
+    if (line->help)
+        return DG_OK;
+    if (s->config == DG_CLI_REQUIRED && cli->config_path == NULL)
+        return dg_fail(DG_EUSAGE, "%s needs a CONFIG file", s->name);
+    if (cli->num_args < s->min_args)
+        return dg_fail(DG_EUSAGE, "%s needs %s", s->name, s->arguments);
+    if (cli->num_args > s->max_args)
+        return dg_fail(DG_EUSAGE, "%s: one argument too many: %s", s->name,
+                       cli->args[s->max_args]);
+    return DG_OK;
+}
+
+static int understand(Cli *cli, Line *line, const CliSpec *s, int argc,
+                      char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        int err = DG_OK;
+
+        if (argv[i][0] == '-' && argv[i][1] != '\0')
+            err = take_option(cli, line, s, argc, argv, &i);
+        else if (s->config != DG_CLI_NONE && cli->config_path == NULL)
+            cli->config_path = argv[i];
+        else if (cli->num_args < DG_CLI_ARGS)
+            cli->args[cli->num_args++] = argv[i];
+        else
+            err = dg_fail(DG_EUSAGE, "more than %d arguments", DG_CLI_ARGS);
+        if (err)
+            return err;
+    }
+    return check_arguments(cli, line, s);
+}
+
+static void keep_command_line(Cli *cli, int argc, char **argv)
+{
+    size_t at = (size_t)snprintf(cli->command_line, sizeof cli->command_line,
+                                 "dancegrpo");
+
+    for (int i = 0; i < argc && at < sizeof cli->command_line; i++)
+        at += (size_t)snprintf(cli->command_line + at,
+                               sizeof cli->command_line - at, " %s", argv[i]);
+}
+
+static int read_config(Config *c, const char *path, const Line *line)
+{
+    int err = DG_OK;
+
+    if (path != NULL)
+        err = dg_config_load(c, path);
+    for (int i = 0; !err && i < line->num_sets; i++)
+        err = dg_config_set(c, line->sets[i]);
+    return err ? err : dg_config_check(c);
+}
+
+/* Rank 0 reads; then all ranks, it too, parse the same bytes. */
+static int share_config(Cli *cli, const Line *line)
+{
+    const Comm *comm = &cli->comm;
+    size_t bytes = 0;
+    int err = DG_OK;
+
+    dg_config_defaults(&cli->config);
+    if (comm->rank == 0) {
+        err = read_config(&cli->config, cli->config_path, line);
+        if (!err)
+            err = dg_config_print(&cli->config_text, &cli->config);
+        if (!err)
+            bytes = strlen(cli->config_text);
+    }
+    err = dg_agree(comm, err);
+    if (err)
+        return err;
+    err = dg_comm_bcast_alloc(comm, &cli->config_text, &bytes, 0);
+    if (err)
+        return err;
+    dg_config_defaults(&cli->config);
+    return dg_agree(comm, dg_config_parse(&cli->config, cli->config_text,
+                                          "broadcast configuration"));
+}
+
+static int stop_with_usage(Cli *cli, const CliSpec *s)
+{
+    if (cli->comm.rank == 0) {
+        fprintf(stderr, "dancegrpo: %s\n", dg_last_error()->text);
+        print_usage(stderr, s);
+        fprintf(stderr, "Try: dancegrpo %s --help\n", s->name);
+    }
+    dg_clear_error();
+    dg_cli_end(cli, DG_OK);
+    return DG_EXIT_USAGE;
+}
+
+int dg_cli_begin(Cli *cli, const CliSpec *s, int argc, char **argv)
+{
+    Line line = { .num_sets = 0 };
+
+    memset(cli, 0, sizeof *cli);
+    keep_command_line(cli, argc, argv);
+    int err = dg_comm_init(&cli->comm, &argc, &argv);
+    if (err)
+        return dg_cli_end(cli, err);
+    dg_log_setup(cli->comm.rank, DG_LOG_INFO);
+    err = understand(cli, &line, s, argc, argv);
+    if (err == DG_EUSAGE)
+        return stop_with_usage(cli, s);
+    if (line.help) {
+        if (cli->comm.rank == 0)
+            print_help(s);
+        return dg_cli_end(cli, DG_OK);
+    }
+    if (s->config == DG_CLI_NONE)
+        return DG_CLI_GO;
+    err = share_config(cli, &line);
+    if (err)
+        return dg_cli_end(cli, err);
+    if (line.print_config) {
+        if (cli->comm.rank == 0)
+            fputs(cli->config_text, stdout);
+        return dg_cli_end(cli, DG_OK);
+    }
+    dg_log_setup(cli->comm.rank, cli->config.log.level == DG_LOG_SHOW_WARN
+                                     ? DG_LOG_WARN
+                                     : DG_LOG_INFO);
+    dg_progress_enable(cli->comm.rank == 0 && cli->config.log.progress);
+    return DG_CLI_GO;
+}
+
+int dg_cli_end(Cli *cli, int err)
+{
+    int code = DG_EXIT_DONE;
+
+    if (err == DG_ESTOP)
+        code = DG_EXIT_STOPPED;
+    else if (err)
+        code = err == DG_EUSAGE ? DG_EXIT_USAGE : DG_EXIT_ERROR;
+    if (code == DG_EXIT_ERROR || code == DG_EXIT_USAGE)
+        dg_log_last_error();
+    dg_progress_end();
+    if (dg_log_close() != DG_OK && code == DG_EXIT_DONE) {
+        dg_log_last_error();
+        code = DG_EXIT_ERROR;
+    }
+    if (cli->comm.rank == 0 && fflush(stdout) != 0 && code == DG_EXIT_DONE) {
+        dg_log(DG_LOG_ERROR, "standard output could not be written");
+        code = DG_EXIT_ERROR;
+    }
+    free(cli->config_text);
+    cli->config_text = NULL;
+    dg_comm_fini(&cli->comm);
+    return code;
+}
+
+int dg_cli_threads(const Cli *cli)
+{
+    struct Place {
+        char host[64];
+        cpu_set_t cores;
+    } mine, *all;
+    int same = 0;
+
+    if (cli->config.run.threads > 0)
+        return (int)cli->config.run.threads;
+    memset(&mine, 0, sizeof mine);
+    gethostname(mine.host, sizeof mine.host - 1);
+    if (sched_getaffinity(0, sizeof mine.cores, &mine.cores) != 0)
+        CPU_SET(0, &mine.cores);
+    all = calloc((size_t)cli->comm.size, sizeof *all);
+    if (all == NULL)
+        dg_panic("no memory to count the cores of %d ranks", cli->comm.size);
+    dg_comm_allgather(&cli->comm, all, &mine, sizeof mine);
+    for (int i = 0; i < cli->comm.size; i++)
+        same += memcmp(&all[i], &mine, sizeof mine) == 0;
+    free(all);
+    const int threads = CPU_COUNT(&mine.cores) / same;
+    return threads > 0 ? threads : 1;
+}
