@@ -15,15 +15,17 @@ enum { DG_PARAM_NAME = 128, DG_PARAM_ALIGN = 16 };
 typedef enum ParamInit {
     DG_INIT_ZERO,
     DG_INIT_ONE,
-    DG_INIT_XAVIER,    /* uniform +-sqrt(6/(fan_in+fan_out)) */
-    DG_INIT_NORMAL02,  /* normal, std 0.02 */
-    DG_INIT_NORMAL_FAN /* normal, std 1/sqrt(fan_in) */
+    DG_INIT_XAVIER,     /* uniform +-sqrt(6/(fan_in+fan_out)) */
+    DG_INIT_NORMAL02,   /* normal, std 0.02 */
+    DG_INIT_NORMAL_FAN, /* normal, std 1/sqrt(fan_in) */
+    DG_INIT_NORMAL      /* normal, std = Param.std */
 } ParamInit;
 
 typedef struct Param {
     char name[DG_PARAM_NAME];
     Tensor value; /* data set by dg_params_allocate() */
     ParamInit init;
+    float std; /* of DG_INIT_NORMAL */
 } Param;
 
 typedef struct ParamSet {
@@ -46,16 +48,30 @@ void dg_params_fini(ParamSet *s);
 Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
                       int num_dims, const int64_t *dims);
 
+/** The same with init DG_INIT_NORMAL and its std >= 0. */
+Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
+                             int num_dims, const int64_t *dims);
+
 /** Reserves the flat buffer, zeroed (values = NULL) or adopts memory of
- *  s->count floats that outlives the set. */
+ *  s->count floats, as it is, that outlives the set. No parameter can be
+ *  added afterwards. Errors: DG_ENOMEM; DG_EINVAL when called twice. */
 int dg_params_allocate(ParamSet *s, float *values);
 
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);
 
-/** Fills all values by the golden fill rule of the network specification:
- *  FNV-1a-64 of the name (without skip_prefix if it starts with it). */
+/**
+ * Fills all values by a fixed rule that any language repeats in ten lines, for
+ * comparison with other implementations. With h = FNV-1a-64 of the name
+ * (without skip_prefix if it starts with it) and splitmix64 of h + i + 1 steps
+ * for element i, u = top 24 bits / 2^24 - 1/2 in double; a value is
+ * u sqrt(12/fan_in) with >= 2 dims (fan_in = product of dims 1..), 0.2 u for
+ * 1-D names ending in ".bias", else 1 + 0.2 u; rounded to float32.
+ */
 void dg_params_fill_golden(ParamSet *s, const char *skip_prefix);
+
+/** The rule's inputs: u sqrt(12), unit variance. */
+void dg_golden_input(float *out, int64_t count, const char *key);
 
 /** The parameter of that name, or NULL. */
 Param *dg_params_find(const ParamSet *s, const char *name);

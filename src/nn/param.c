@@ -1,0 +1,254 @@
+#include "nn/param.h"
+
+#include "base/error.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+int dg_params_init(ParamSet *s, int id)
+{
+    *s = (ParamSet) { .id = id };
+    return DG_OK;
+}
+
+void dg_params_fini(ParamSet *s)
+{
+    for (int i = 0; i < s->num_params; i++)
+        free(s->params[i]);
+    free(s->params);
+    if (s->owns_values)
+        free(s->values);
+    *s = (ParamSet) { 0 };
+}
+
+static int grow(ParamSet *s)
+{
+    const int cap = s->cap_params ? 2 * s->cap_params : 64;
+    Param **p;
+
+    if (s->num_params < s->cap_params)
+        return DG_OK;
+    p = realloc(s->params, (size_t)cap * sizeof *p);
+    if (p == NULL)
+        return dg_fail(DG_ENOMEM, "parameter index of %d entries", cap);
+    s->params = p;
+    s->cap_params = cap;
+    return DG_OK;
+}
+
+static int check_new(const ParamSet *s, const char *name, int num_dims,
+                     const int64_t *dims)
+{
+    if (strlen(name) >= DG_PARAM_NAME)
+        return dg_fail(DG_EINVAL, "parameter %s: name of more than %d bytes",
+                       name, DG_PARAM_NAME - 1);
+    if (dg_params_find(s, name) != NULL)
+        return dg_fail(DG_EINVAL, "parameter %s: already there", name);
+    if (s->values != NULL)
+        return dg_fail(DG_EINVAL, "parameter %s: the set is allocated", name);
+    if (num_dims < 1 || num_dims > DG_MAX_DIMS)
+        return dg_fail(DG_EINVAL, "parameter %s: %d dims, allowed 1 to %d",
+                       name, num_dims, DG_MAX_DIMS);
+    for (int i = 0; i < num_dims; i++)
+        if (dims[i] < 1)
+            return dg_fail(DG_EINVAL, "parameter %s: dim %d is %lld", name, i,
+                           (long long)dims[i]);
+    return DG_OK;
+}
+
+Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
+                      int num_dims, const int64_t *dims)
+{
+    const int64_t at =
+        (s->count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN * DG_PARAM_ALIGN;
+    Param *p;
+
+    if (check_new(s, name, num_dims, dims) || grow(s))
+        return NULL;
+    p = calloc(1, sizeof *p);
+    if (p == NULL) {
+        dg_fail(DG_ENOMEM, "parameter %s", name);
+        return NULL;
+    }
+    memcpy(p->name, name, strlen(name) + 1);
+    p->init = init;
+    p->value.dtype = DG_F32;
+    p->value.num_dims = num_dims;
+    memcpy(p->value.dims, dims, (size_t)num_dims * sizeof *dims);
+    p->value.param_set = s->id;
+    p->value.param_offset = at;
+    s->params[s->num_params++] = p;
+    s->count = at + dg_tensor_count(&p->value);
+    return &p->value;
+}
+
+Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
+                             int num_dims, const int64_t *dims)
+{
+    Tensor *t = dg_params_add(s, name, DG_INIT_NORMAL, num_dims, dims);
+
+    if (t != NULL)
+        s->params[s->num_params - 1]->std = std;
+    return t;
+}
+
+int dg_params_allocate(ParamSet *s, float *values)
+{
+    const size_t bytes = (size_t)(s->count ? s->count : 1) * sizeof(float);
+
+    if (s->values != NULL)
+        return dg_fail(DG_EINVAL, "parameter set %d: allocated twice", s->id);
+    s->owns_values = values == NULL;
+    if (values == NULL) {
+        /* aligned_alloc wants a multiple of the alignment */
+        values = aligned_alloc(256, (bytes + 255) / 256 * 256);
+        if (values == NULL)
+            return dg_fail(DG_ENOMEM, "parameter set %d: %zu bytes", s->id,
+                           bytes);
+        memset(values, 0, bytes);
+    }
+    s->values = values;
+    for (int i = 0; i < s->num_params; i++)
+        s->params[i]->value.data = values + s->params[i]->value.param_offset;
+    return DG_OK;
+}
+
+static int64_t fan_in(const Tensor *t)
+{
+    return t->num_dims > 1 ? dg_tensor_count(t) / t->dims[0] : t->dims[0];
+}
+
+static void draw_normal(float *out, int64_t n, const RngKey *k, double std)
+{
+    dg_rng_normal(out, 0, n, k);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)(std * out[i]);
+}
+
+static void draw_xavier(Tensor *t, const RngKey *k)
+{
+    const int64_t n = dg_tensor_count(t), in = fan_in(t);
+    const int64_t out = t->num_dims > 1 ? n / t->dims[1] : t->dims[0];
+    const double bound = sqrt(6.0 / (double)(in + out));
+    float *v = t->data;
+
+    dg_rng_uniform(v, 0, n, k);
+    for (int64_t i = 0; i < n; i++)
+        v[i] = (float)(bound * (2.0 * v[i] - 1.0));
+}
+
+static void draw_param(Param *p, const RngKey *k)
+{
+    const int64_t n = dg_tensor_count(&p->value);
+    float *v = p->value.data;
+
+    switch (p->init) {
+    case DG_INIT_ZERO:
+        memset(v, 0, (size_t)n * sizeof *v);
+        break;
+    case DG_INIT_ONE:
+        for (int64_t i = 0; i < n; i++)
+            v[i] = 1.0f;
+        break;
+    case DG_INIT_XAVIER:
+        draw_xavier(&p->value, k);
+        break;
+    case DG_INIT_NORMAL02:
+        draw_normal(v, n, k, 0.02);
+        break;
+    case DG_INIT_NORMAL_FAN:
+        draw_normal(v, n, k, 1.0 / sqrt((double)fan_in(&p->value)));
+        break;
+    case DG_INIT_NORMAL:
+        draw_normal(v, n, k, p->std);
+        break;
+    }
+}
+
+void dg_params_draw(ParamSet *s, uint64_t seed)
+{
+    for (int i = 0; i < s->num_params; i++) {
+        const RngKey k = { .seed = seed,
+                           .purpose = DG_RNG_WEIGHT_INIT,
+                           .iteration = (uint32_t)s->id,
+                           .prompt = (uint32_t)i };
+
+        draw_param(s->params[i], &k);
+    }
+}
+
+static uint64_t fnv1a(const char *key)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (; *key != '\0'; key++)
+        h = (h ^ (unsigned char)*key) * 0x100000001b3u;
+    return h;
+}
+
+/* out = offset + factor u */
+static void golden_fill(float *out, int64_t count, const char *key,
+                        double factor, double offset)
+{
+    const uint64_t h = fnv1a(key);
+
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t z = h + ((uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
+
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+        z ^= z >> 31;
+        out[i] = (float)(offset + factor * ((double)(z >> 40) / 0x1p24 - 0.5));
+    }
+}
+
+static int ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+void dg_params_fill_golden(ParamSet *s, const char *skip_prefix)
+{
+    const size_t skip = skip_prefix != NULL ? strlen(skip_prefix) : 0;
+
+    for (int i = 0; i < s->num_params; i++) {
+        Param *p = s->params[i];
+        const int64_t n = dg_tensor_count(&p->value);
+        const char *key = p->name;
+
+        if (skip && strncmp(key, skip_prefix, skip) == 0)
+            key += skip;
+        if (p->value.num_dims > 1)
+            golden_fill(p->value.data, n, key,
+                        sqrt(12.0 / (double)fan_in(&p->value)), 0);
+        else
+            golden_fill(p->value.data, n, key, 0.2,
+                        ends_with(key, ".bias") ? 0 : 1);
+    }
+}
+
+void dg_golden_input(float *out, int64_t count, const char *key)
+{
+    golden_fill(out, count, key, sqrt(12.0), 0);
+}
+
+Param *dg_params_find(const ParamSet *s, const char *name)
+{
+    for (int i = 0; i < s->num_params; i++)
+        if (strcmp(s->params[i]->name, name) == 0)
+            return s->params[i];
+    return NULL;
+}
+
+int64_t dg_params_num_values(const ParamSet *s)
+{
+    int64_t n = 0;
+
+    for (int i = 0; i < s->num_params; i++)
+        n += dg_tensor_count(&s->params[i]->value);
+    return n;
+}
