@@ -22,6 +22,7 @@ typedef struct FluxConfig {
     int64_t pooled_projection_dim; /* width of the pooled text (CLIP) */
     int guidance_embeds;           /* 1: dev, 0: schnell */
     int64_t axes_dims_rope[3];     /* frame, row, column; all even */
+    double rope_theta;             /* 0: 10000, that of FLUX.1 */
 } FluxConfig;
 
 typedef struct FluxTransformer FluxTransformer;
@@ -69,9 +70,10 @@ Tensor *dg_flux_forward(const FluxTransformer *m, Context *ctx,
 /**
  * RoPE of 3 axes: cosines, sines [tokens, d/2] f32 (computed in double) for
  * text_tokens text rows at position 0, then the grid's tokens at
- * (0, row, column). Axis a of width A turns pair k by pos / 10000^(2k/A).
+ * (0, row, column). Axis a of width A turns pair k by pos / theta^(2k/A).
+ * Reads axes_dims_rope and rope_theta of c.
  */
-void dg_flux_rope(float *cosines, float *sines, const int64_t axes[3],
+void dg_flux_rope(float *cosines, float *sines, const FluxConfig *c,
                   int64_t grid_h, int64_t grid_w, int64_t text_tokens);
 
 /** Rounds to bfloat16 (nearest even), back in float. */

@@ -10,8 +10,7 @@
 #include <string.h>
 
 enum { TIME_WIDTH = 256, MLP_RATIO = 4 };
-#define EPS        1e-6f
-#define ROPE_THETA 10000.0
+#define EPS 1e-6f
 
 /* Chunks of a block's modulation; norm_out alone has scale first. */
 enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2 };
@@ -80,6 +79,9 @@ static int check_config(const FluxConfig *c)
         return dg_fail(DG_EINVAL, "flux config: in_channels, "
                                   "num_attention_heads, joint_attention_dim "
                                   "and pooled_projection_dim must be >= 1");
+    if (c->rope_theta < 0)
+        return dg_fail(DG_EINVAL, "flux rope_theta = %g: must be positive",
+                       c->rope_theta);
     if (c->num_layers < 0 || c->num_single_layers < 0)
         return dg_fail(DG_EINVAL,
                        "flux config: num_layers = %d, "
@@ -235,9 +237,11 @@ const FluxConfig *dg_flux_config(const FluxTransformer *m)
     return &m->c;
 }
 
-void dg_flux_rope(float *cosines, float *sines, const int64_t axes[3],
+void dg_flux_rope(float *cosines, float *sines, const FluxConfig *c,
                   int64_t grid_h, int64_t grid_w, int64_t text_tokens)
 {
+    const double theta = c->rope_theta != 0 ? c->rope_theta : 10000.0;
+    const int64_t *axes = c->axes_dims_rope;
     const int64_t tokens = text_tokens + grid_h * grid_w;
     int64_t at = 0;
 
@@ -250,7 +254,7 @@ void dg_flux_rope(float *cosines, float *sines, const int64_t axes[3],
             for (int64_t k = 0; k < axes[a] / 2; k++, at++) {
                 const double angle =
                     (double)pos[a] /
-                    pow(ROPE_THETA, 2.0 * (double)k / (double)axes[a]);
+                    pow(theta, 2.0 * (double)k / (double)axes[a]);
 
                 cosines[at] = (float)cos(angle);
                 sines[at] = (float)sin(angle);
@@ -294,8 +298,8 @@ int dg_flux_prepare(FluxTransformer *m, int64_t grid_h, int64_t grid_w,
     g->h = grid_h;
     g->w = grid_w;
     g->text = text_tokens;
-    dg_flux_rope(g->memory, g->memory + tokens * half, m->c.axes_dims_rope,
-                 grid_h, grid_w, text_tokens);
+    dg_flux_rope(g->memory, g->memory + tokens * half, &m->c, grid_h, grid_w,
+                 text_tokens);
     g->rope = (Rope) { g->memory, g->memory + tokens * half, tokens, 2 * half };
     g->next = m->grids;
     m->grids = g;

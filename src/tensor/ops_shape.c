@@ -356,9 +356,11 @@ Tensor *dg_op_sinusoid(Context *ctx, const float *t, int64_t B, int64_t dim)
         float *row = dg_data(y) + b * dim;
 
         for (int64_t i = 0; i < half; i++) {
-            const float f =
-                (float)exp(-log(10000.0) * (double)i / (double)half);
-            const float angle = t[b] * f;
+            /* the exponent in float, as the networks were trained with: at
+             * t = 1000 its rounding turns the angle by up to 1e-4 */
+            const float exponent =
+                (float)-log(10000.0) * (float)i / (float)half;
+            const float angle = t[b] * (float)exp((double)exponent);
 
             row[i] = (float)cos((double)angle);
             row[half + i] = (float)sin((double)angle);
