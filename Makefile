@@ -98,7 +98,7 @@ check-deps:
 
 demo: deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY)
-	@DG_BIN=$(BINARY) ./demo.sh
+	@DG_BIN=$(BINARY) jobs/demo.sh
 
 lint: $(BINARY)
 	@DG_BIN=$(BINARY) tests/lint.sh

@@ -1,0 +1,166 @@
+#!/bin/bash
+# Form and order of the sources, one line "ok - what" or "not ok - what" each.
+# A tool that is not there leaves its check out with a word about it.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+bin=${DG_BIN:-bin/dancegrpo}
+bad=0
+headers=$(find include -name '*.h')
+sources=$(find src -name '*.[ch]')
+tests=$(find tests -name '*.[ch]')
+
+# name, complaints ("" is good)
+verdict()
+{
+    if [ -z "$2" ]; then
+        echo "ok - $1"
+    else
+        echo "not ok - $1"
+        echo "$2" | head -n 30 | sed 's/^/    /'
+        bad=1
+    fi
+}
+
+check_format()
+{
+    local out
+    # shellcheck disable=SC2086
+    out=$(clang-format --dry-run -Werror $headers $sources $tests 2>&1 |
+        grep 'error:' | cut -d: -f1 | sort | uniq -c)
+    verdict "lint: clang-format" "$out"
+}
+
+check_cppcheck()
+{
+    local out
+    out=$(cppcheck --quiet --std=c11 --language=c -Iinclude -j2 \
+        --enable=warning,portability --inline-suppr \
+        --suppress=missingInclude --suppress=missingIncludeSystem \
+        --suppress=nullPointerRedundantCheck --suppress=normalCheckLevelMaxBranches \
+        --suppress=checkersReport --suppress=unmatchedSuppression \
+        --template='{file}:{line}: {severity}: {message} [{id}]' \
+        --max-configs=2 src 2>&1)
+    verdict "lint: cppcheck" "$out"
+}
+
+# what, pattern of its names, the only files that may use it (extended regex)
+check_local()
+{
+    local out
+    # shellcheck disable=SC2086
+    out=$(grep -nE "$2" $headers $sources | grep -vE "^($3)" |
+        grep -vE ':[0-9]+: *(/?\*|//)' | head -n 20)
+    verdict "lint: $1 only where it belongs" "$out"
+}
+
+check_apis()
+{
+    check_local MPI '\bMPI_[A-Z][A-Za-z_]*\b|[<"]mpi\.h' \
+        'src/parallel/|include/parallel/comm_mpi\.h'
+    check_local oneDNN '\bdnnl_|dnnl\.h' 'src/cpu/'
+    check_local HDF5 '\bH5[ADEFGILOPSTZ][a-z_0-9]+\(|\bhid_t\b|[<"]hdf5\.h' \
+        'src/store/'
+    check_local libconfig '\bconfig_(setting|lookup|init|destroy|read)|libconfig\.h' \
+        'src/config/'
+    check_local OpenSSL '\bEVP_|openssl/' 'src/base/sha256\.c'
+}
+
+# floors of doc/architecture.md: a file includes its own floor or lower ones
+floor_of()
+{
+    case $1 in
+    base) echo 1 ;;
+    tensor | text | config | world) echo 2 ;;
+    nn | diffusion | cpu) echo 3 ;;
+    weights | parallel) echo 4 ;;
+    models | grpo | optim | store) echo 5 ;;
+    policy | reward | report) echo 6 ;;
+    train) echo 7 ;;
+    cli) echo 8 ;;
+    *) echo 0 ;;
+    esac
+}
+
+check_floors()
+{
+    local out= file mine folder line
+    while IFS=: read -r file line folder; do
+        mine=$(floor_of "$(echo "$file" | cut -d/ -f2)")
+        folder=$(echo "$folder" | sed -E 's/.*"([a-z]+)\/.*/\1/')
+        if [ "$(floor_of "$folder")" -gt "$mine" ]; then
+            out="$out$file:$line includes $folder
+"
+        fi
+    done < <(grep -nE '^ *#include "[a-z]+/' -r src include)
+    verdict "lint: floors" "$out"
+}
+
+check_lengths()
+{
+    local out
+    # shellcheck disable=SC2086
+    out=$(wc -l $headers $sources $tests |
+        awk '$2 != "total" && $1 > 600 { print $2 ": " $1 " lines" }')
+    verdict "lint: files of at most 600 lines" "$out"
+    command -v ctags >/dev/null || return
+    # shellcheck disable=SC2086
+    out=$(ctags -x --c-kinds=f --_xformat='%n %e %F %N' $sources $tests |
+        awk '$2 - $1 + 1 > 60 { print $3 ":" $1 ": " $4 ": " $2 - $1 + 1 \
+             " lines" }')
+    verdict "lint: functions of at most 60 lines" "$out"
+}
+
+check_index()
+{
+    local out= folder file
+    for folder in src/*/; do
+        for file in "$folder"*.c; do
+            [ -e "$file" ] || continue
+            grep -qs "^$(basename "$file")[ 	]" "${folder}INDEX" ||
+                out="$out${folder}INDEX lacks $(basename "$file")
+"
+        done
+        [ -e "${folder}INDEX" ] || continue
+        while read -r file _; do
+            [ -e "$folder$file" ] || out="$out${folder}INDEX names $file
+"
+        done <"${folder}INDEX"
+    done
+    verdict "lint: INDEX of every folder" "$out"
+}
+
+check_words()
+{
+    local out
+    # shellcheck disable=SC2086
+    out=$(grep -nE '\b(TODO|FIXME|XXX)\b|//[^"]*\bstub\b' $headers $sources)
+    verdict "lint: nothing left to do" "$out"
+}
+
+check_doc()
+{
+    local out
+    [ -x "$bin" ] || return
+    out=$("$bin" config --markdown 2>&1 | diff - doc/config.md 2>&1)
+    [ -z "$out" ] || out="$out
+run: make doc"
+    verdict "lint: doc/config.md is up to date" "$out"
+}
+
+if command -v clang-format >/dev/null; then
+    check_format
+else
+    echo "no clang-format: its check is left out"
+fi
+if command -v cppcheck >/dev/null; then
+    check_cppcheck
+else
+    echo "no cppcheck: its check is left out"
+fi
+check_apis
+check_floors
+check_lengths
+check_index
+check_words
+check_doc
+exit $bad

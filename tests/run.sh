@@ -1,0 +1,81 @@
+#!/bin/bash
+# Runs lint, every test program and every check script, and ends with one
+# line "N passed, N failed". Usage: tests/run.sh BUILD
+# NP    rank counts of tests/test_mpi_*.c ("1 2 3")
+# LONG  1: the check scripts may take long
+# ONLY  pattern: only tests whose name matches
+set -u
+cd "$(dirname "$0")/.." || exit 1
+build=${1:-build}
+export DG_BIN=${DG_BIN:-bin/dancegrpo}
+export NP=${NP:-1 2 3} LONG=${LONG:-0}
+logs=$build/logs
+total_passed=0
+total_failed=0
+
+# ranks: more of them than cores, also for root, without binding or ssh
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_btl_base_warn_component_unused=0
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# MPI and libraries below keep memory until the end of the process
+export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0"
+export ASAN_OPTIONS="detect_stack_use_after_return=0"
+export UBSAN_OPTIONS="print_stacktrace=1"
+
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# name, seconds it may take, command...: one test, its output kept in a log
+run()
+{
+    local name=$1 limit=$2 log passed failed rc began=$SECONDS
+    shift 2
+    [[ $name == ${ONLY:-*} ]] || return 0
+    log=$logs/${name//[ \/]/_}.log
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    rc=$?
+    passed=$(grep -cE '^(\[       OK \] |ok - )' "$log")
+    failed=$(grep -cE '^(\[  FAILED  \] test_.*|not ok - .*)$' "$log")
+    # cmocka names a failed test once where it fails and once at the end
+    if grep -q '^\[==========\]' "$log"; then
+        failed=$(grep -E '^\[  FAILED  \] test_' "$log" | sort -u | wc -l)
+    fi
+    if [ $rc -ne 0 ] && [ "$failed" -eq 0 ]; then
+        failed=1
+        echo "$name: ended with exit code $rc" >>"$log"
+    fi
+    if [ $rc -eq 0 ] && [ "$passed" -eq 0 ] && [ "$failed" -eq 0 ]; then
+        failed=1
+        echo "$name: no test reported anything" >>"$log"
+    fi
+    total_passed=$((total_passed + passed))
+    total_failed=$((total_failed + failed))
+    printf '%-36s %4d passed %3d failed %5d s\n' "$name" "$passed" "$failed" \
+        $((SECONDS - began))
+    [ "$failed" -eq 0 ] || tail -n 40 "$log" | sed 's/^/    /'
+}
+
+[ "${SAN:-0}" = 1 ] || run lint 300 tests/lint.sh
+for source in tests/test_*.c; do
+    name=$(basename "$source" .c)
+    case $name in
+    test_mpi_*)
+        for n in $NP; do
+            run "$name ranks $n" 600 mpirun -n "$n" "$build/tests/$name"
+        done
+        ;;
+    *) run "$name" 600 "$build/tests/$name" ;;
+    esac
+done
+for script in tests/check_*.sh; do
+    [ -e "$script" ] || continue
+    limit=1200
+    [ "$LONG" = 1 ] && limit=14400
+    run "$(basename "$script" .sh)" $limit bash "$script"
+done
+
+echo "$total_passed passed, $total_failed failed"
+[ "$total_failed" -eq 0 ]
