@@ -7,7 +7,6 @@
  *   arrays/NAME           float32 [num], attribute sha256
  *   parameters/{name,offset,num_dims,shape}   index into the flat arrays
  *   counters/NAME         int64 scalars
- *   texts/NAME            texts
  */
 #include <stdint.h>
 
@@ -50,7 +49,8 @@ typedef struct Checkpoint {
 
 /**
  * Writes dir/iter_NNNNNN.h5 and, when that is done, removes the oldest so
- * that keep remain (0: all). Collective; content is equal on all ranks.
+ * that keep remain (0: all) up to this iteration; later ones, which a resume
+ * has passed over, do not count. Collective; content is equal on all ranks.
  * Errors: DG_EIO (disk full and the like), older checkpoints untouched;
  * DG_ENUMERIC when an array holds NaN or Inf.
  */
@@ -59,8 +59,9 @@ int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
 
 /**
  * Reads one file into the buffers and counters of k, whose names, sizes and
- * shapes must be those of the file; checks every checksum. Collective: rank
- * 0 reads. k->iteration, counters set on success only; arrays may be partly
+ * shapes must be those of the file; checks every checksum. What k does not
+ * ask for is passed over (num_params 0: the index too). Collective: rank 0
+ * reads. k->iteration, counters set on success only; arrays may be partly
  * overwritten on failure.
  * Errors: DG_EIO, DG_EFORMAT naming file and dataset.
  */

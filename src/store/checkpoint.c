@@ -1,0 +1,442 @@
+#include "store/checkpoint.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sha256.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 1200 };
+
+void dg_checkpoint_path(char *path, size_t bytes, const char *dir,
+                        int64_t iteration)
+{
+    snprintf(path, bytes, "%s/iter_%06lld.h5", dir, (long long)iteration);
+}
+
+/* Folder ---------------------------------------------------------------- */
+
+/* The iteration of a name made by dg_checkpoint_path(), or -1. */
+static int64_t iteration_of(const char *name)
+{
+    long long iteration;
+    char again[64];
+
+    if (sscanf(name, "iter_%lld.h5", &iteration) != 1 || iteration < 0)
+        return -1;
+    snprintf(again, sizeof again, "iter_%06lld.h5", iteration);
+    return strcmp(name, again) == 0 ? (int64_t)iteration : -1;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int keep_one(int64_t **list, int *num, int64_t iteration)
+{
+    int64_t *more;
+
+    if (iteration < 0)
+        return DG_OK;
+    more = realloc(*list, ((size_t)*num + 1) * sizeof *more);
+    if (more == NULL)
+        return dg_fail(DG_ENOMEM, "list of checkpoints");
+    more[(*num)++] = iteration;
+    *list = more;
+    return DG_OK;
+}
+
+int dg_checkpoint_list(const char *dir, int64_t **list, int *num)
+{
+    DIR *d = opendir(dir);
+    const struct dirent *entry;
+    int64_t *found = NULL;
+    int count = 0, err = DG_OK;
+
+    if (d == NULL && errno != ENOENT)
+        return dg_fail(DG_EIO, "%s: cannot list: %s", dir, strerror(errno));
+    while (d != NULL && !err && (entry = readdir(d)) != NULL)
+        err = keep_one(&found, &count, iteration_of(entry->d_name));
+    if (d != NULL)
+        closedir(d);
+    if (err) {
+        free(found);
+        return err;
+    }
+    if (count > 1)
+        qsort(found, (size_t)count, sizeof *found, ascending);
+    *list = found;
+    *num = count;
+    return DG_OK;
+}
+
+/* What cannot be removed is a nuisance, not a failed checkpoint. */
+static void prune(const char *dir, int64_t current, int64_t keep)
+{
+    char path[PATH_BYTES];
+    int64_t *list = NULL;
+    int num = 0;
+
+    if (keep <= 0 || dg_checkpoint_list(dir, &list, &num) != DG_OK)
+        return;
+    while (num > 0 && list[num - 1] > current)
+        num--;
+    for (int i = 0; i < num - keep; i++) {
+        dg_checkpoint_path(path, sizeof path, dir, list[i]);
+        if (unlink(path) != 0)
+            dg_warn("%s: cannot remove: %s", path, strerror(errno));
+    }
+    free(list);
+}
+
+/* Writing --------------------------------------------------------------- */
+
+static int check_finite(const Checkpoint *k)
+{
+    for (int a = 0; a < k->num_arrays; a++)
+        for (int64_t i = 0; i < k->arrays[a].num; i++)
+            if (!isfinite(k->arrays[a].data[i]))
+                return dg_fail(DG_ENUMERIC,
+                               "checkpoint of iteration %lld: %s[%lld] is %g",
+                               (long long)k->iteration, k->arrays[a].name,
+                               (long long)i, (double)k->arrays[a].data[i]);
+    return DG_OK;
+}
+
+static int write_array(H5File *f, const Comm *c, const CheckpointArray *a)
+{
+    char name[DG_H5_NAME], digest[DG_SHA256_HEX] = "";
+    const H5Item item = { .name = name,
+                          .type = DG_H5_F32,
+                          .num_dims = 1,
+                          .dims = { a->num },
+                          .data = a->data,
+                          .units = "1",
+                          .long_name = a->long_name,
+                          .axes = "element" };
+    int err = DG_OK;
+
+    snprintf(name, sizeof name, "arrays/%s", a->name);
+    if (c->rank == 0)
+        err =
+            dg_sha256_bytes(digest, a->data, (size_t)a->num * sizeof *a->data);
+    err = dg_agree(c, err);
+    if (!err)
+        err = dg_h5_write(f, &item);
+    return err ? err : dg_h5_put_text(f, name, "sha256", digest);
+}
+
+/* The index of parameters as columns of a table. */
+typedef struct Index {
+    const char **name;
+    int64_t *offset, *num_dims, *shape; /* shape [num][DG_H5_MAX_DIMS] */
+} Index;
+
+static void free_index(Index *x)
+{
+    free(x->name);
+    free(x->offset);
+    free(x->num_dims);
+    free(x->shape);
+}
+
+static int make_index(Index *x, const CheckpointParam *params, int num)
+{
+    const size_t n = (size_t)(num > 0 ? num : 1);
+
+    x->name = calloc(n, sizeof *x->name);
+    x->offset = calloc(n, sizeof *x->offset);
+    x->num_dims = calloc(n, sizeof *x->num_dims);
+    x->shape = calloc(n * DG_H5_MAX_DIMS, sizeof *x->shape);
+    if (!x->name || !x->offset || !x->num_dims || !x->shape)
+        return dg_fail(DG_ENOMEM, "index of %d parameters", num);
+    for (int i = 0; i < num; i++) {
+        x->name[i] = params[i].name;
+        x->offset[i] = params[i].offset;
+        x->num_dims[i] = params[i].num_dims;
+        memcpy(x->shape + (size_t)i * DG_H5_MAX_DIMS, params[i].dims,
+               sizeof params[i].dims);
+    }
+    return DG_OK;
+}
+
+static int write_index(H5File *f, const Comm *c, const CheckpointParam *params,
+                       int num)
+{
+    Index x = { 0 };
+    int err = dg_agree(c, make_index(&x, params, num));
+    const H5Item items[] = {
+        { .name = "parameters/name",
+          .type = DG_H5_TEXT,
+          .num_dims = 1,
+          .dims = { num },
+          .data = x.name,
+          .units = "1",
+          .long_name = "safetensors key",
+          .axes = "parameter" },
+        { .name = "parameters/offset",
+          .type = DG_H5_I64,
+          .num_dims = 1,
+          .dims = { num },
+          .data = x.offset,
+          .units = "elements",
+          .long_name = "first element in the flat arrays",
+          .axes = "parameter" },
+        { .name = "parameters/num_dims",
+          .type = DG_H5_I64,
+          .num_dims = 1,
+          .dims = { num },
+          .data = x.num_dims,
+          .units = "1",
+          .long_name = "number of dimensions",
+          .axes = "parameter" },
+        { .name = "parameters/shape",
+          .type = DG_H5_I64,
+          .num_dims = 2,
+          .dims = { num, DG_H5_MAX_DIMS },
+          .data = x.shape,
+          .units = "elements",
+          .long_name = "shape, 0 where not used",
+          .axes = "parameter, dimension" },
+    };
+
+    for (int i = 0; i < 4 && !err; i++)
+        err = dg_h5_write(f, &items[i]);
+    free_index(&x);
+    return err;
+}
+
+static int write_counter(H5File *f, const CheckpointCounter *n)
+{
+    char name[DG_H5_NAME];
+    const H5Item item = { .name = name,
+                          .type = DG_H5_I64,
+                          .data = &n->value,
+                          .units = "1",
+                          .long_name = n->name,
+                          .axes = "none" };
+
+    snprintf(name, sizeof name, "counters/%s", n->name);
+    return dg_h5_write(f, &item);
+}
+
+static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
+{
+    int err = dg_h5_put_i64(f, NULL, "iteration", k->iteration);
+
+    for (int i = 0; i < k->num_arrays && !err; i++)
+        err = write_array(f, c, &k->arrays[i]);
+    if (!err)
+        err = write_index(f, c, k->params, k->num_params);
+    for (int i = 0; i < k->num_counters && !err; i++)
+        err = write_counter(f, &k->counters[i]);
+    return err;
+}
+
+int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
+                        const FileInfo *info, int64_t keep)
+{
+    char path[PATH_BYTES];
+    int64_t bytes = (int64_t)k->num_params * 1024;
+    H5File *f;
+    int err = dg_agree(c, check_finite(k));
+
+    for (int i = 0; i < k->num_arrays; i++)
+        bytes += k->arrays[i].num * (int64_t)sizeof(float) + 4096;
+    dg_checkpoint_path(path, sizeof path, dir, k->iteration);
+    if (!err)
+        err = dg_h5_create(&f, c, path, DG_CHECKPOINT_FORMAT,
+                           DG_CHECKPOINT_VERSION, info, bytes);
+    if (err)
+        return err;
+    err = write_content(f, c, k);
+    if (err)
+        dg_h5_abandon(f);
+    else
+        err = dg_h5_commit(f);
+    if (!err && c->rank == 0)
+        prune(dir, k->iteration, keep);
+    return err;
+}
+
+/* Reading --------------------------------------------------------------- */
+
+static int read_array(H5File *f, const CheckpointArray *a)
+{
+    char name[DG_H5_NAME], digest[DG_SHA256_HEX], *stored = NULL;
+    int err;
+
+    snprintf(name, sizeof name, "arrays/%s", a->name);
+    err = dg_h5_read(f, name, DG_H5_F32, 1, &a->num, a->data);
+    if (!err)
+        err = dg_h5_get_text(f, name, "sha256", &stored);
+    if (!err)
+        err =
+            dg_sha256_bytes(digest, a->data, (size_t)a->num * sizeof *a->data);
+    if (!err && strcmp(digest, stored) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
+                      "%.16s...: the file is damaged",
+                      dg_h5_path(f), name, digest, stored);
+    free(stored);
+    return err;
+}
+
+static int compare_index(H5File *f, const CheckpointParam *params, int num,
+                         char **names, const Index *x)
+{
+    for (int i = 0; i < num; i++) {
+        const CheckpointParam *p = &params[i];
+        const int64_t *shape = x->shape + (size_t)i * DG_H5_MAX_DIMS;
+        int same = strcmp(names[i], p->name) == 0 &&
+                   x->offset[i] == p->offset && x->num_dims[i] == p->num_dims;
+
+        for (int d = 0; d < p->num_dims && same; d++)
+            same = shape[d] == p->dims[d];
+        if (!same)
+            return dg_fail(DG_EFORMAT,
+                           "%s: dataset parameters/name: parameter %d is %s, "
+                           "of this run's network it is %s, or its shape or "
+                           "place differ",
+                           dg_h5_path(f), i, names[i], p->name);
+    }
+    return DG_OK;
+}
+
+static int read_index(H5File *f, const CheckpointParam *params, int num)
+{
+    const int64_t shape[] = { num, DG_H5_MAX_DIMS };
+    char **names = NULL;
+    int64_t num_names = 0;
+    Index x = { 0 };
+    int err;
+
+    if (num == 0)
+        return DG_OK;
+    err = make_index(&x, params, num);
+    if (!err)
+        err = dg_h5_read_texts(f, "parameters/name", &names, &num_names);
+    if (!err && num_names != num)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset parameters/name has %lld parameters, "
+                      "this run's network has %d",
+                      dg_h5_path(f), (long long)num_names, num);
+    if (!err)
+        err = dg_h5_read(f, "parameters/offset", DG_H5_I64, 1, shape, x.offset);
+    if (!err)
+        err = dg_h5_read(f, "parameters/num_dims", DG_H5_I64, 1, shape,
+                         x.num_dims);
+    if (!err)
+        err = dg_h5_read(f, "parameters/shape", DG_H5_I64, 2, shape, x.shape);
+    if (!err)
+        err = compare_index(f, params, num, names, &x);
+    dg_h5_free_texts(names);
+    free_index(&x);
+    return err;
+}
+
+/* values [num_counters + 1] out: the iteration, then the counters */
+static int read_file(const char *path, const Checkpoint *k, int64_t *values)
+{
+    char name[DG_H5_NAME];
+    H5File *f;
+    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
+
+    if (err)
+        return err;
+    err = dg_h5_get_i64(f, NULL, "iteration", &values[0]);
+    if (!err)
+        err = read_index(f, k->params, k->num_params);
+    for (int i = 0; i < k->num_counters && !err; i++) {
+        snprintf(name, sizeof name, "counters/%s", k->counters[i].name);
+        err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, &values[i + 1]);
+    }
+    for (int i = 0; i < k->num_arrays && !err; i++)
+        err = read_array(f, &k->arrays[i]);
+    dg_h5_close(f);
+    return err;
+}
+
+/* On rank 0: the newest that can be read; values[0] = -1 if there is none. */
+static int read_newest(const char *dir, const Checkpoint *k, int64_t *values)
+{
+    char path[PATH_BYTES];
+    int64_t *list = NULL;
+    int num = 0, err = dg_checkpoint_list(dir, &list, &num);
+
+    values[0] = -1;
+    if (err)
+        return err;
+    for (int i = num - 1; i >= 0; i--) {
+        dg_checkpoint_path(path, sizeof path, dir, list[i]);
+        err = read_file(path, k, values);
+        if (!err || err == DG_ENOMEM)
+            break;
+        dg_warn("checkpoint passed over: %s", dg_last_error()->text);
+    }
+    if (err) {
+        Error last = *dg_last_error();
+
+        dg_fail(err,
+                "%s: none of %d checkpoints can be used, of the oldest: "
+                "%.800s",
+                dir, num, last.text);
+    }
+    free(list);
+    return err;
+}
+
+/* Rank 0's arrays and values to all. */
+static void hand_out(const Comm *c, Checkpoint *k, int64_t *values)
+{
+    dg_comm_bcast(c, values, ((size_t)k->num_counters + 1) * sizeof *values, 0);
+    if (values[0] < 0)
+        return;
+    for (int i = 0; i < k->num_arrays; i++)
+        dg_comm_bcast(c, k->arrays[i].data,
+                      (size_t)k->arrays[i].num * sizeof(float), 0);
+    k->iteration = values[0];
+    for (int i = 0; i < k->num_counters; i++)
+        k->counters[i].value = values[i + 1];
+}
+
+static int read_and_hand_out(const Comm *c, const char *name, int newest,
+                             Checkpoint *k, int *found)
+{
+    int64_t *values = calloc((size_t)k->num_counters + 1, sizeof *values);
+    int err =
+        dg_agree(c, values ? DG_OK : dg_fail(DG_ENOMEM, "%s: counters", name));
+
+    if (!err && c->rank == 0)
+        err =
+            newest ? read_newest(name, k, values) : read_file(name, k, values);
+    err = dg_agree(c, err);
+    if (!err) {
+        hand_out(c, k, values);
+        *found = values[0] >= 0;
+    }
+    free(values);
+    return err;
+}
+
+int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k)
+{
+    int found;
+
+    return read_and_hand_out(c, path, 0, k, &found);
+}
+
+int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
+                         int *found)
+{
+    return read_and_hand_out(c, dir, 1, k, found);
+}

@@ -1,0 +1,289 @@
+#include "mpi_test.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "store/checkpoint.h"
+#include "store/file.h"
+
+#include <hdf5.h>
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+enum { NUM = 700000 }; /* beyond the size that rank 0 writes alone */
+
+static char folder[256], path[300];
+static float *weights, *moment;
+static const FileInfo info = { .program = "test",
+                               .git_commit = "abc",
+                               .command = "test",
+                               .config = "a = 1;\n",
+                               .seed = 1 };
+static const CheckpointParam params[] = {
+    { "block.0.weight", 0, 2, { 700, 990 } },
+    { "block.0.bias", 693008, 1, { 6992 } },
+};
+static CheckpointArray arrays[2];
+static CheckpointCounter counters[2];
+static Checkpoint k;
+
+static void fill(float *v, int salt)
+{
+    for (int i = 0; i < NUM; i++)
+        v[i] = (float)((i * 31 + salt * 7) % 1000) / 3.0F;
+}
+
+static int start(void **state)
+{
+    (void)state;
+    make_folder(folder);
+    weights = malloc(NUM * sizeof *weights);
+    moment = malloc(NUM * sizeof *moment);
+    arrays[0] = (CheckpointArray) { "weights", "master weights", weights, NUM };
+    arrays[1] = (CheckpointArray) { "adam_m", "first moment", moment, NUM };
+    counters[0] = (CheckpointCounter) { "optimizer_step", 0 };
+    counters[1] = (CheckpointCounter) { "prompt_cursor", 0 };
+    k = (Checkpoint) { .arrays = arrays,
+                       .num_arrays = 2,
+                       .params = params,
+                       .num_params = 2,
+                       .counters = counters,
+                       .num_counters = 2 };
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    drop_folder(folder);
+    free(weights);
+    free(moment);
+    return 0;
+}
+
+static int save(int64_t iteration, int64_t keep)
+{
+    fill(weights, (int)iteration);
+    fill(moment, -(int)iteration);
+    counters[0].value = 10 * iteration;
+    counters[1].value = -iteration;
+    k.iteration = iteration;
+    return dg_checkpoint_write(&comm, folder, &k, &info, keep);
+}
+
+static void forget(void)
+{
+    memset(weights, 0, NUM * sizeof *weights);
+    memset(moment, 0, NUM * sizeof *moment);
+    counters[0].value = counters[1].value = 99;
+    k.iteration = 99;
+}
+
+/* Content of the iteration, on this rank. */
+static int holds(int64_t iteration)
+{
+    float *want = malloc(NUM * sizeof *want);
+    int good = k.iteration == iteration &&
+               counters[0].value == 10 * iteration &&
+               counters[1].value == -iteration;
+
+    fill(want, (int)iteration);
+    good = good && memcmp(want, weights, NUM * sizeof *want) == 0;
+    fill(want, -(int)iteration);
+    good = good && memcmp(want, moment, NUM * sizeof *want) == 0;
+    free(want);
+    return good;
+}
+
+static int says(const char *word)
+{
+    const int yes = strstr(dg_last_error()->text, word) != NULL;
+
+    if (!yes)
+        fprintf(stderr, "rank %d said: %s\n", comm.rank, dg_last_error()->text);
+    return yes;
+}
+
+/* Changes bytes behind the back of HDF5, on rank 0. */
+static void damage(int64_t iteration, long at, int cut)
+{
+    char *bytes = NULL;
+    size_t num = 0;
+
+    dg_comm_barrier(&comm);
+    dg_checkpoint_path(path, sizeof path, folder, iteration);
+    if (comm.rank == 0 && dg_file_read(path, &bytes, &num) == DG_OK) {
+        bytes[at < 0 ? (long)num + at : at] ^= 1;
+        EXPECT(dg_file_write(path, bytes, cut ? num / 2 : num) == DG_OK);
+        free(bytes);
+    }
+    dg_comm_barrier(&comm);
+}
+
+static void test_resume_gives_the_newest(void **state)
+{
+    int found = 1;
+
+    (void)state;
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(!found);
+    EXPECT(save(3, 0) == DG_OK && save(20, 0) == DG_OK);
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(found && holds(20));
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    forget();
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(3));
+    VERDICT();
+}
+
+/* The same digest whatever the number of ranks: a constant of this test. */
+static void test_data_do_not_depend_on_ranks(void **state)
+{
+    char digest[DG_SHA256_HEX] = "", *stored = NULL;
+    float *v = malloc(NUM * sizeof *v);
+    const int64_t dims[] = { NUM };
+    H5File *f = NULL;
+
+    (void)state;
+    EXPECT(save(5, 0) == DG_OK);
+    dg_checkpoint_path(path, sizeof path, folder, 5);
+    EXPECT(dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, 1) == DG_OK);
+    EXPECT(!dg_h5_read(f, "arrays/weights", DG_H5_F32, 1, dims, v));
+    EXPECT(memcmp(v, weights, NUM * sizeof *v) == 0);
+    EXPECT(!dg_h5_get_text(f, "arrays/weights", "sha256", &stored));
+    dg_sha256_bytes(digest, v, NUM * sizeof *v);
+    EXPECT(stored && strcmp(digest, stored) == 0);
+    dg_h5_close(f);
+    free(stored);
+    free(v);
+    VERDICT();
+}
+
+static void test_damaged_is_passed_over(void **state)
+{
+    const long warnings = dg_log_count(DG_LOG_WARN);
+    int found = 0;
+
+    (void)state;
+    EXPECT(!save(1, 0) && !save(2, 0) && !save(3, 0));
+    damage(3, 200000, 0); /* one bit of the weights */
+    damage(2, 0, 1);      /* cut short */
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(found && holds(1));
+    if (comm.rank == 0)
+        EXPECT(dg_log_count(DG_LOG_WARN) == warnings + 2);
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("arrays/weights: SHA-256") && says(path));
+    damage(1, 0, 1);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_EFORMAT);
+    EXPECT(says("none of 3"));
+    VERDICT();
+}
+
+static void test_other_network_is_refused(void **state)
+{
+    CheckpointParam other[2] = { params[0], params[1] };
+    CheckpointArray more[3] = { arrays[0], arrays[1], arrays[1] };
+
+    (void)state;
+    EXPECT(save(4, 0) == DG_OK);
+    dg_checkpoint_path(path, sizeof path, folder, 4);
+    other[1].dims[0] = 6993;
+    k.params = other;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("block.0.bias"));
+    k.params = params;
+    k.num_params = 1;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("has 2 parameters") && says("has 1"));
+    k.num_params = 2;
+    arrays[0].num = NUM - 1;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("float32 [700000]") && says("float32 [699999]"));
+    arrays[0].num = NUM;
+    more[2].name = "ema";
+    k.arrays = more;
+    k.num_arrays = 3;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("arrays/ema is missing"));
+    VERDICT();
+}
+
+static void test_keep_removes_the_oldest(void **state)
+{
+    int64_t *list = NULL;
+    int num = 0;
+
+    (void)state;
+    for (int i = 1; i <= 4; i++)
+        EXPECT(save(i, 0) == DG_OK);
+    EXPECT(save(9, 0) == DG_OK);
+    EXPECT(save(6, 2) == DG_OK); /* after a resume that passed over 9 */
+    dg_comm_barrier(&comm);
+    EXPECT(dg_checkpoint_list(folder, &list, &num) == DG_OK);
+    EXPECT(num == 3 && list[0] == 4 && list[1] == 6 && list[2] == 9);
+    free(list);
+    VERDICT();
+}
+
+/* Half a megabyte may be written: the new one fails, the old one stays. */
+static void test_full_disk_keeps_the_old(void **state)
+{
+    struct rlimit old, tight;
+    int found = 0;
+
+    (void)state;
+    EXPECT(save(1, 1) == DG_OK);
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    tight = (struct rlimit) { 1 << 19, old.rlim_max };
+    setrlimit(RLIMIT_FSIZE, &tight);
+    EXPECT(save(2, 1) == DG_EIO);
+    setrlimit(RLIMIT_FSIZE, &old);
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(found && holds(1));
+    VERDICT();
+}
+
+static void test_nan_is_not_saved(void **state)
+{
+    (void)state;
+    fill(weights, 1);
+    fill(moment, 1);
+    moment[17] = NAN;
+    EXPECT(dg_checkpoint_write(&comm, folder, &k, &info, 0) == DG_ENUMERIC);
+    EXPECT(says("adam_m[17]"));
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_other_network_is_refused, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_keep_removes_the_oldest, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_full_disk_keeps_the_old, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_nan_is_not_saved, start, end),
+    };
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    dg_log_setup(comm.rank, DG_LOG_ERROR); /* warnings are counted */
+    const int failed =
+        cmocka_run_group_tests_name("mpi_checkpoint", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed != 0;
+}
