@@ -1,0 +1,77 @@
+#include "micro.h"
+
+/*
+ * MR rows by NV vectors stay in registers (8 x 3 accumulators, 3 of b and a
+ * broadcast: 28 of 32). MR, NV are constants at every use below, so that the
+ * loops vanish.
+ */
+#define TILE_INLINE static inline __attribute__((always_inline))
+
+TILE_INLINE void tile(const Micro *g, const float *a, const float *b, float *c,
+                      const int MR, const int NV)
+{
+    V acc[8][3];
+
+    for (int i = 0; i < MR; ++i)
+        for (int j = 0; j < NV; ++j)
+            acc[i][j] =
+                g->accumulate ? v_load(c + i * g->ld_c + j * VL) : v_zero();
+    for (int64_t l = 0; l < g->k; ++l) {
+        V bv[3];
+        for (int j = 0; j < NV; ++j)
+            bv[j] = v_load(b + l * g->ld_b + j * VL);
+        for (int i = 0; i < MR; ++i) {
+            const V av = v_set(a[i * g->row_a + l * g->col_a]);
+            for (int j = 0; j < NV; ++j)
+                acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+        }
+    }
+    for (int i = 0; i < MR; ++i)
+        for (int j = 0; j < NV; ++j)
+            v_store(c + i * g->ld_c + j * VL, acc[i][j]);
+}
+
+#define TILE_FUNCTION(MR, NV)                                    \
+    static void tile_##MR##_##NV(const Micro *g, const float *a, \
+                                 const float *b, float *c)       \
+    {                                                            \
+        tile(g, a, b, c, MR, NV);                                \
+    }
+TILE_FUNCTION(8, 3)
+TILE_FUNCTION(8, 2)
+TILE_FUNCTION(8, 1)
+TILE_FUNCTION(4, 3)
+TILE_FUNCTION(4, 2)
+TILE_FUNCTION(4, 1)
+TILE_FUNCTION(2, 3)
+TILE_FUNCTION(2, 2)
+TILE_FUNCTION(2, 1)
+TILE_FUNCTION(1, 3)
+TILE_FUNCTION(1, 2)
+TILE_FUNCTION(1, 1)
+
+typedef void TileFunction(const Micro *g, const float *a, const float *b,
+                          float *c);
+
+static TileFunction *const tiles[4][3] = {
+    { tile_1_1, tile_1_2, tile_1_3 },
+    { tile_2_1, tile_2_2, tile_2_3 },
+    { tile_4_1, tile_4_2, tile_4_3 },
+    { tile_8_1, tile_8_2, tile_8_3 },
+};
+
+void dg_cpu_micro(const Micro *g)
+{
+    for (int64_t j = 0; j < g->n; j += DG_MICRO_PANEL) {
+        const float *b = g->b + j / DG_MICRO_PANEL * g->panel_b;
+        const int64_t wide =
+            g->n - j < DG_MICRO_PANEL ? g->n - j : DG_MICRO_PANEL;
+        for (int64_t i = 0, mr; i < g->m; i += mr) {
+            const int64_t left = g->m - i;
+            const int row = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
+            mr = (int64_t)1 << row;
+            tiles[row][wide / VL - 1](g, g->a + i * g->row_a, b,
+                                      g->c + i * g->ld_c + j);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+#ifndef DG_CPU_SIMD_H
+#define DG_CPU_SIMD_H
+/*
+ * Sixteen float lanes with one meaning on every host: one AVX-512 register,
+ * or two halves of eight which the compiler maps to what there is. Sums over
+ * lanes use one fixed tree, so a reduction's bits depend on its length alone.
+ * Internal to src/cpu.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+enum { VL = 16 };
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(__AVX512F__)
+
+typedef __m512 V;
+
+V_INLINE V v_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+V_INLINE V v_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+V_INLINE void v_store(float *p, V a)
+{
+    _mm512_storeu_ps(p, a);
+}
+/* the first n lanes, 0 in the others; n in 0..16 */
+V_INLINE V v_load_n(const float *p, int64_t n)
+{
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+V_INLINE void v_store_n(float *p, V a, int64_t n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a);
+}
+/* lanes n.. replaced by x */
+V_INLINE V v_keep_n(V a, float x, int64_t n)
+{
+    return _mm512_mask_mov_ps(v_set(x), (__mmask16)((1u << n) - 1), a);
+}
+V_INLINE V v_add(V a, V b)
+{
+    return _mm512_add_ps(a, b);
+}
+V_INLINE V v_sub(V a, V b)
+{
+    return _mm512_sub_ps(a, b);
+}
+V_INLINE V v_mul(V a, V b)
+{
+    return _mm512_mul_ps(a, b);
+}
+V_INLINE V v_fma(V a, V b, V c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+/* b where either is NaN */
+V_INLINE V v_max(V a, V b)
+{
+    return _mm512_max_ps(a, b);
+}
+V_INLINE V v_min(V a, V b)
+{
+    return _mm512_min_ps(a, b);
+}
+V_INLINE V v_abs(V a)
+{
+    return _mm512_abs_ps(a);
+}
+V_INLINE V v_round(V a)
+{
+    return _mm512_roundscale_ps(a, 8);
+}
+/* a 2^n for integral n; overflows to Inf, underflows towards 0 */
+V_INLINE V v_scale2(V a, V n)
+{
+    return _mm512_scalef_ps(a, n);
+}
+/* 1/a to an ulp or so, for a in 1..1e38 */
+V_INLINE V v_recip(V a)
+{
+    const V r = _mm512_rcp14_ps(a);
+    const V e = _mm512_fnmadd_ps(a, r, v_set(1.0f));
+    return v_fma(r, e, r);
+}
+/* lanes where c < 0 take a, the others b */
+V_INLINE V v_if_negative(V c, V a, V b)
+{
+    const __mmask16 m = _mm512_cmp_ps_mask(c, _mm512_setzero_ps(), _CMP_LT_OQ);
+    return _mm512_mask_mov_ps(b, m, a);
+}
+/* neighbours change places: 1 0 3 2 ... */
+V_INLINE V v_swap(V a)
+{
+    return _mm512_permute_ps(a, 0xB1);
+}
+
+#else
+
+typedef float V8 __attribute__((vector_size(32)));
+typedef int32_t I8 __attribute__((vector_size(32)));
+typedef struct V {
+    V8 a, b;
+} V;
+
+V_INLINE V8 v8_set(float x)
+{
+    return (V8) { x, x, x, x, x, x, x, x };
+}
+V_INLINE V v_set(float x)
+{
+    return (V) { v8_set(x), v8_set(x) };
+}
+V_INLINE V v_load(const float *p)
+{
+    V r;
+    memcpy(&r, p, sizeof r);
+    return r;
+}
+V_INLINE void v_store(float *p, V a)
+{
+    memcpy(p, &a, sizeof a);
+}
+V_INLINE V v_load_n(const float *p, int64_t n)
+{
+    float t[VL] = { 0 };
+    memcpy(t, p, (size_t)n * sizeof *t);
+    return v_load(t);
+}
+V_INLINE void v_store_n(float *p, V a, int64_t n)
+{
+    memcpy(p, &a, (size_t)n * sizeof *p);
+}
+V_INLINE V v_keep_n(V a, float x, int64_t n)
+{
+    V r = v_set(x);
+    memcpy(&r, &a, (size_t)n * sizeof x);
+    return r;
+}
+V_INLINE V v_add(V a, V b)
+{
+    return (V) { a.a + b.a, a.b + b.b };
+}
+V_INLINE V v_sub(V a, V b)
+{
+    return (V) { a.a - b.a, a.b - b.b };
+}
+V_INLINE V v_mul(V a, V b)
+{
+    return (V) { a.a * b.a, a.b * b.b };
+}
+V_INLINE V v_fma(V a, V b, V c)
+{
+#if defined(__FMA__)
+    return (V) { (V8)_mm256_fmadd_ps((__m256)a.a, (__m256)b.a, (__m256)c.a),
+                 (V8)_mm256_fmadd_ps((__m256)a.b, (__m256)b.b, (__m256)c.b) };
+#else
+    return (V) { a.a * b.a + c.a, a.b * b.b + c.b };
+#endif
+}
+V_INLINE V8 v8_select(I8 m, V8 a, V8 b)
+{
+    return (V8)((m & (I8)a) | (~m & (I8)b));
+}
+V_INLINE V v_max(V a, V b)
+{
+    return (V) { v8_select(a.a > b.a, a.a, b.a),
+                 v8_select(a.b > b.b, a.b, b.b) };
+}
+V_INLINE V v_min(V a, V b)
+{
+    return (V) { v8_select(a.a < b.a, a.a, b.a),
+                 v8_select(a.b < b.b, a.b, b.b) };
+}
+V_INLINE V8 v8_abs(V8 a)
+{
+    return (V8)((I8)a & 0x7fffffff);
+}
+V_INLINE V v_abs(V a)
+{
+    return (V) { v8_abs(a.a), v8_abs(a.b) };
+}
+V_INLINE V8 v8_round(V8 a)
+{
+    const V8 big = v8_set(12582912.0f); /* 1.5 2^23: |a| < 2^22 here */
+    return (a + big) - big;
+}
+V_INLINE V v_round(V a)
+{
+    return (V) { v8_round(a.a), v8_round(a.b) };
+}
+V_INLINE V8 v8_scale2(V8 a, V8 n)
+{
+    /* in two steps, so that results near the ends of the range exist */
+    const I8 k = __builtin_convertvector(n, I8), h = k >> 1;
+    const V8 p = (V8)((h + 127) << 23), q = (V8)((k - h + 127) << 23);
+    return a * p * q;
+}
+V_INLINE V v_scale2(V a, V n)
+{
+    return (V) { v8_scale2(a.a, n.a), v8_scale2(a.b, n.b) };
+}
+V_INLINE V v_recip(V a)
+{
+    return (V) { 1.0f / a.a, 1.0f / a.b };
+}
+V_INLINE V v_if_negative(V c, V a, V b)
+{
+    return (V) { v8_select(c.a < 0.0f, a.a, b.a),
+                 v8_select(c.b < 0.0f, a.b, b.b) };
+}
+V_INLINE V v_swap(V a)
+{
+    const I8 order = { 1, 0, 3, 2, 5, 4, 7, 6 };
+    return (V) { __builtin_shuffle(a.a, order), __builtin_shuffle(a.b, order) };
+}
+
+#endif
+
+V_INLINE V v_zero(void)
+{
+    return v_set(0.0f);
+}
+
+/* elements i.. of an array of count: whole vectors, then the rest */
+V_INLINE V v_get(const float *p, int64_t i, int64_t count)
+{
+    return count - i >= VL ? v_load(p + i) : v_load_n(p + i, count - i);
+}
+V_INLINE void v_put(float *p, int64_t i, int64_t count, V a)
+{
+    if (count - i >= VL)
+        v_store(p + i, a);
+    else
+        v_store_n(p + i, a, count - i);
+}
+/* lanes beyond the array's end replaced by x */
+V_INLINE V v_trim(V a, int64_t i, int64_t count, float x)
+{
+    return count - i >= VL ? a : v_keep_n(a, x, count - i);
+}
+
+/* sum and maximum of the lanes, one fixed tree */
+V_INLINE float v_sum(V a)
+{
+    float t[VL];
+
+    v_store(t, a);
+    for (int w = VL / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; ++i)
+            t[i] += t[i + w];
+    return t[0];
+}
+
+/* NaN lanes may be dropped: callers find NaN through the sums that follow */
+V_INLINE float v_max_lane(V a)
+{
+    float t[VL];
+
+    v_store(t, a);
+    for (int w = VL / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; ++i)
+            t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
+    return t[0];
+}
+
+/*
+ * e^x = 2^n e^r, |r| <= ln2 / 2, e^r by a polynomial of degree 6 through the
+ * Chebyshev nodes (error 2e-9, so that rounding is what remains: 1.2e-7).
+ * x is held in -104..89: below the result is 0 or the last subnormals, above
+ * Inf. NaN stays NaN.
+ */
+V_INLINE V v_exp(V x)
+{
+    x = v_max(v_set(-104.0f), v_min(v_set(89.0f), x));
+    const V n = v_round(v_mul(x, v_set(1.44269504f)));
+    V r = v_fma(n, v_set(-0.693145752f), x); /* ln2 in two parts */
+    r = v_fma(n, v_set(-1.42860677e-6f), r);
+    V q = v_set(0.00139261761f);
+    q = v_fma(q, r, v_set(0.00836317307f));
+    q = v_fma(q, r, v_set(0.0416665547f));
+    q = v_fma(q, r, v_set(0.16666577f));
+    q = v_fma(q, r, v_set(0.5f));
+    q = v_fma(v_mul(r, r), q, r);
+    return v_scale2(v_add(q, v_set(1.0f)), n);
+}
+
+/* 1 / (1 + e^-a); relative error 2e-7, 0 below -88 */
+V_INLINE V v_sigmoid(V a)
+{
+    const V e = v_exp(v_min(v_set(87.0f), v_sub(v_zero(), a)));
+    return v_recip(v_add(v_set(1.0f), e));
+}
+
+/*
+ * The normal distribution's upper tail, doubled: erfc(|x| / sqrt 2), from
+ * e = exp(-x^2 / 2). The Mills ratio as a polynomial of degree 10 in
+ * t = 1 / (1 + 0.3 |x|), fitted at Chebyshev nodes over |x| <= 14 (4e-9).
+ */
+V_INLINE V v_erfc_tail(V x, V e)
+{
+    static const float c[] = { 0.239375386f,  0.239103526f,  0.22081036f,
+                               0.155178129f,  0.19696148f,   -0.167485098f,
+                               0.393881354f,  -0.464076966f, 0.228080544f,
+                               -0.0418287195f };
+    const V a = v_min(v_set(14.0f), v_abs(x));
+    const V t = v_recip(v_fma(a, v_set(0.3f), v_set(1.0f)));
+    V p = v_set(c[9]);
+
+    for (int i = 8; i >= 0; --i)
+        p = v_fma(p, t, v_set(c[i]));
+    return v_mul(v_mul(p, t), e);
+}
+
+#endif
