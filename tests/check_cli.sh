@@ -1,0 +1,62 @@
+#!/bin/bash
+# The command line: help, configuration, messages and exit codes.
+. "$(dirname "$0")/lib.sh"
+
+expect_code "cli: --version" 0 "dancegrpo 0." "$bin" --version
+expect_code "cli: --help lists commands" 0 "  config " "$bin" --help
+expect_code "cli: no command is a usage error" 2 "usage:" "$bin"
+expect_code "cli: unknown command, did you mean" 2 \
+    "unknown command 'confg', did you mean 'config'?" "$bin" confg
+expect_code "cli: help of a command lists keys" 0 "grpo.num_generations" \
+    "$bin" config --help
+expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
+expect_code "cli: --set without =" 2 "must be key=value" \
+    "$bin" config --set grpo
+expect_code "cli: --set at the end" 2 "key=value" "$bin" config --set
+expect_code "cli: one argument too many" 2 "one argument too many: b" \
+    "$bin" config a b
+
+printf 'grpo: {\n  num_generatons = 4;\n};\n' >"$work/typo.cfg"
+expect_code "cli: unknown key names file, line and proposal" 1 \
+    "typo.cfg:2: unknown key 'grpo.num_generatons', did you mean" \
+    "$bin" config "$work/typo.cfg"
+printf 'grpo: {\n  num_generations = 4\n' >"$work/cut.cfg"
+expect_code "cli: malformed file" 1 "cut.cfg:3: syntax error" \
+    "$bin" config "$work/cut.cfg"
+expect_code "cli: missing file" 1 "none.cfg: cannot be read" \
+    "$bin" config "$work/none.cfg"
+expect_code "cli: value out of range" 1 "must be integer in [2, 4096]" \
+    "$bin" config --set grpo.num_generations=1
+expect_code "cli: keys that contradict each other" 1 "their sum is" \
+    "$bin" config --set flux.head_dim=64
+
+"$bin" config --set sampler.eta=0.123456789 --set run.seed=7 >"$work/a.cfg"
+"$bin" config "$work/a.cfg" >"$work/b.cfg"
+expect "cli: effective configuration parses back" \
+    cmp "$work/a.cfg" "$work/b.cfg"
+expect "cli: the later --set wins" bash -c \
+    "'$bin' config --set run.seed=1 --set=run.seed=5 | grep -q 'seed = 5;'"
+printf '@include "a.cfg"\nrun: { seed = 8; };\n' >"$work/c.cfg"
+expect "cli: --print-config of an including file" bash -c \
+    "'$bin' config '$work/c.cfg' --print-config >'$work/d' &&
+     grep -q 'seed = 8;' '$work/d' && grep -q 0.123456789 '$work/d'"
+
+ranks 3 "$bin" config "$work/none.cfg" >"$work/out" 2>&1
+rc=$?
+expect "cli: three ranks, one message, exit code 1" bash -c \
+    "[ $rc = 1 ] && [ \$(grep -c 'cannot be read' '$work/out') = 1 ]"
+ranks 3 "$bin" config "$work/a.cfg" >"$work/e.cfg" 2>/dev/null
+expect "cli: three ranks, one output" cmp "$work/a.cfg" "$work/e.cfg"
+if [ -w /dev/full ]; then
+    expect_code "cli: full disk behind stdout" 1 "could not be written" \
+        bash -c "'$bin' config >/dev/full"
+fi
+
+expect "make: install and uninstall with DESTDIR" bash -c "
+    make -s install DESTDIR='$work/root' PREFIX=/opt/dg >/dev/null &&
+    '$work/root/opt/dg/bin/dancegrpo' --version &&
+    make -s uninstall DESTDIR='$work/root' PREFIX=/opt/dg &&
+    [ -z \"\$(find '$work/root' -type f)\" ]"
+expect_code "make: CUDA=1 is refused with a reason" 2 "no GPU side" \
+    make CUDA=1 all
+exit $bad
