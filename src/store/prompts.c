@@ -1,0 +1,302 @@
+#include "store/prompts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+#include <utf8proc.h>
+
+#include "base/error.h"
+
+/* One file on its way to a list. */
+typedef struct Reader {
+    const char *path;
+    int jsonl;
+    long line;
+    size_t used; /* bytes of list.memory */
+    PromptList list;
+} Reader;
+
+static int ends_in(const char *path, const char *suffix)
+{
+    size_t n = strlen(path), m = strlen(suffix);
+
+    return n > m && strcmp(path + n - m, suffix) == 0;
+}
+
+static int check_utf8(const Reader *r, const char *s, size_t len)
+{
+    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)s;
+    size_t at = 0;
+
+    while (at < len) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t n =
+            utf8proc_iterate(p + at, (utf8proc_ssize_t)(len - at), &c);
+
+        if (n <= 0)
+            return dg_fail(DG_EFORMAT,
+                           "prompts file %s, line %ld: not UTF-8 (byte %zu of "
+                           "the line)",
+                           r->path, r->line, at + 1);
+        if (c == 0)
+            return dg_fail(DG_EFORMAT,
+                           "prompts file %s, line %ld: a NUL byte in the text",
+                           r->path, r->line);
+        at += (size_t)n;
+    }
+    return DG_OK;
+}
+
+/* The memory was sized for all that can be kept. */
+static const char *keep(Reader *r, const char *s, size_t len)
+{
+    char *to = r->list.memory + r->used;
+
+    memcpy(to, s, len);
+    to[len] = '\0';
+    r->used += len + 1;
+    return to;
+}
+
+static size_t trim(const char **s, size_t len)
+{
+    while (len > 0 && strchr(" \t\r", (*s)[len - 1]) != NULL)
+        len--;
+    while (len > 0 && strchr(" \t", **s) != NULL) {
+        (*s)++;
+        len--;
+    }
+    return len;
+}
+
+static int read_meta(const Reader *r, Prompt *p, const cJSON *o)
+{
+    char why[sizeof dg_last_error()->text];
+    int err;
+
+    if (cJSON_GetObjectItemCaseSensitive(o, "include") == NULL)
+        return DG_OK;
+    err = dg_world_meta_read(&p->meta, p->json);
+    p->has_meta = err == DG_OK;
+    if (err == DG_EINVAL) { /* classes of another world: an outer reward's */
+        dg_clear_error();
+        return DG_OK;
+    }
+    if (err == DG_OK)
+        return DG_OK;
+    memcpy(why, dg_last_error()->text, sizeof why);
+    return dg_fail(err, "prompts file %s, line %ld: %.400s", r->path, r->line,
+                   why);
+}
+
+static int read_object(Reader *r, Prompt *p, const cJSON *o)
+{
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(o, "prompt");
+    const cJSON *tag = cJSON_GetObjectItemCaseSensitive(o, "tag");
+    const char *s;
+    size_t len;
+
+    if (!cJSON_IsObject(o))
+        return dg_fail(DG_EFORMAT,
+                       "prompts file %s, line %ld: not a JSON object", r->path,
+                       r->line);
+    s = cJSON_IsString(text) ? text->valuestring : "";
+    len = trim(&s, strlen(s));
+    if (len == 0)
+        return dg_fail(DG_EFORMAT,
+                       "prompts file %s, line %ld: no \"prompt\" with text",
+                       r->path, r->line);
+    p->text = keep(r, s, len);
+    s = cJSON_IsString(tag) ? tag->valuestring : "";
+    p->tag = keep(r, s, strlen(s));
+    return read_meta(r, p, o);
+}
+
+static int read_json(Reader *r, Prompt *p, const char *s, size_t len)
+{
+    cJSON *o;
+    int err;
+
+    p->json = keep(r, s, len);
+    o = cJSON_ParseWithOpts(p->json, NULL, 1);
+    if (o == NULL)
+        return dg_fail(DG_EFORMAT, "prompts file %s, line %ld: malformed JSON",
+                       r->path, r->line);
+    err = read_object(r, p, o);
+    cJSON_Delete(o);
+    return err;
+}
+
+static int read_line(Reader *r, const char *s, size_t len)
+{
+    Prompt *p = &r->list.item[r->list.num];
+    int err = check_utf8(r, s, len);
+
+    if (err)
+        return err;
+    len = trim(&s, len);
+    if (len == 0)
+        return DG_OK;
+    memset(p, 0, sizeof *p);
+    p->tag = "";
+    if (r->jsonl)
+        err = read_json(r, p, s, len);
+    else
+        p->text = keep(r, s, len);
+    if (!err)
+        r->list.num++;
+    return err;
+}
+
+static int read_lines(Reader *r, const char *s, size_t left)
+{
+    int err = DG_OK;
+
+    while (left > 0 && !err) {
+        const char *end = memchr(s, '\n', left);
+        size_t len = end != NULL ? (size_t)(end - s) : left;
+        size_t step = end != NULL ? len + 1 : len;
+
+        r->line++;
+        err = read_line(r, s, len);
+        s += step;
+        left -= step;
+    }
+    if (!err && r->list.num == 0)
+        err = dg_fail(DG_EFORMAT, "prompts file %s: no prompt in it", r->path);
+    return err;
+}
+
+/* Space for every line to be a prompt. JSON never shrinks when kept: text
+ * and tag together are shorter than the line they stand in. */
+static int reserve(Reader *r, const char *bytes, size_t num_bytes)
+{
+    size_t lines = 1;
+
+    for (size_t i = 0; i < num_bytes; i++)
+        lines += bytes[i] == '\n';
+    if (lines > INT32_MAX)
+        return dg_fail(DG_EFORMAT, "prompts file %s: too many lines", r->path);
+    r->list.item = malloc(lines * sizeof *r->list.item);
+    r->list.memory = malloc(2 * num_bytes + 3 * lines + 1);
+    if (r->list.item == NULL || r->list.memory == NULL) {
+        dg_prompts_free(&r->list);
+        return dg_fail(DG_ENOMEM, "prompts file %s: %zu bytes", r->path,
+                       num_bytes);
+    }
+    return DG_OK;
+}
+
+int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
+                     size_t num_bytes)
+{
+    Reader r = { .path = path, .jsonl = ends_in(path, ".jsonl") };
+    int err;
+
+    if (!r.jsonl && !ends_in(path, ".txt"))
+        return dg_fail(DG_EINVAL,
+                       "prompts file %s: name must end in .txt (a prompt per "
+                       "line) or .jsonl (an object per line)",
+                       path);
+    if (num_bytes >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0) {
+        bytes += 3; /* a byte order mark is not text */
+        num_bytes -= 3;
+    }
+    err = reserve(&r, bytes, num_bytes);
+    if (err)
+        return err;
+    err = read_lines(&r, bytes, num_bytes);
+    if (err)
+        dg_prompts_free(&r.list);
+    else
+        *out = r.list;
+    return err;
+}
+
+/* The whole file; *bytes is the caller's to free. */
+static int slurp(char **bytes, size_t *num, const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    size_t cap = 1 << 16, got = 0, n;
+    char *b, *more;
+
+    if (f == NULL)
+        return dg_fail(DG_EIO, "prompts file %s: %s", path, strerror(errno));
+    b = malloc(cap);
+    errno = 0;
+    while (b != NULL && (n = fread(b + got, 1, cap - got, f)) > 0) {
+        got += n;
+        if (got < cap)
+            continue;
+        more = realloc(b, cap *= 2);
+        if (more == NULL)
+            free(b);
+        b = more;
+    }
+    if (b != NULL && ferror(f)) {
+        int why = errno;
+
+        free(b);
+        fclose(f);
+        return dg_fail(DG_EIO, "prompts file %s: %s", path, strerror(why));
+    }
+    fclose(f);
+    if (b == NULL)
+        return dg_fail(DG_ENOMEM, "prompts file %s: %zu bytes", path, cap);
+    *bytes = b;
+    *num = got;
+    return DG_OK;
+}
+
+int dg_prompts_read(PromptList *out, const char *path)
+{
+    char *bytes;
+    size_t num;
+    int err = slurp(&bytes, &num, path);
+
+    if (err)
+        return err;
+    err = dg_prompts_parse(out, path, bytes, num);
+    free(bytes);
+    return err;
+}
+
+void dg_prompts_free(PromptList *list)
+{
+    free(list->item);
+    free(list->memory);
+    memset(list, 0, sizeof *list);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+int dg_prompts_meanings(uint64_t **out, size_t *num, const PromptList *list)
+{
+    size_t n = 0, kept = 0;
+    uint64_t *m = malloc(((size_t)list->num + 1) * sizeof *m);
+
+    if (m == NULL)
+        return dg_fail(DG_ENOMEM, "meanings of %d prompts", (int)list->num);
+    for (int i = 0; i < list->num; i++)
+        if (list->item[i].has_meta)
+            m[n++] = dg_world_meaning(&list->item[i].meta);
+    qsort(m, n, sizeof *m, by_value);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || m[i] != m[i - 1])
+            m[kept++] = m[i];
+    if (kept == 0) {
+        free(m);
+        m = NULL;
+    }
+    *out = m;
+    *num = kept;
+    return DG_OK;
+}
