@@ -1,7 +1,5 @@
 #include "store/prompts.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +7,7 @@
 #include <utf8proc.h>
 
 #include "base/error.h"
+#include "store/file.h"
 
 /* One file on its way to a list. */
 typedef struct Reader {
@@ -216,46 +215,11 @@ int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
     return err;
 }
 
-/* The whole file; *bytes is the caller's to free. */
-static int slurp(char **bytes, size_t *num, const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    size_t cap = 1 << 16, got = 0, n;
-    char *b, *more;
-
-    if (f == NULL)
-        return dg_fail(DG_EIO, "prompts file %s: %s", path, strerror(errno));
-    b = malloc(cap);
-    errno = 0;
-    while (b != NULL && (n = fread(b + got, 1, cap - got, f)) > 0) {
-        got += n;
-        if (got < cap)
-            continue;
-        more = realloc(b, cap *= 2);
-        if (more == NULL)
-            free(b);
-        b = more;
-    }
-    if (b != NULL && ferror(f)) {
-        int why = errno;
-
-        free(b);
-        fclose(f);
-        return dg_fail(DG_EIO, "prompts file %s: %s", path, strerror(why));
-    }
-    fclose(f);
-    if (b == NULL)
-        return dg_fail(DG_ENOMEM, "prompts file %s: %zu bytes", path, cap);
-    *bytes = b;
-    *num = got;
-    return DG_OK;
-}
-
 int dg_prompts_read(PromptList *out, const char *path)
 {
     char *bytes;
     size_t num;
-    int err = slurp(&bytes, &num, path);
+    int err = dg_file_read(path, &bytes, &num);
 
     if (err)
         return err;

@@ -1,0 +1,296 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "world/verify.h"
+#include "world/world.h"
+
+enum { PIXELS = 3 * 64 * 64 };
+
+static float picture[PIXELS];
+static WorldScratch scratch;
+static WorldDetection seen;
+
+static void test_scene_is_function_of_seed_and_index(void **state)
+{
+    WorldScene a, b;
+
+    (void)state;
+    for (uint64_t i = 0; i < 50; i++) {
+        dg_world_scene(&a, 5, i, 32);
+        dg_world_scene(&b, 5, i + 1, 32);
+        assert_memory_not_equal(&a, &b, sizeof a);
+        dg_world_scene(&b, 5, i, 32);
+        assert_memory_equal(&a, &b, sizeof a);
+    }
+    dg_world_scene(&a, 5, (uint64_t)1 << 33, 32);
+    dg_world_scene(&b, 5, 0, 32);
+    assert_memory_not_equal(&a, &b, sizeof a);
+}
+
+/* The stream's first scenes, fixed: weights were trained on them. */
+static void test_scene_stream_stays_the_same(void **state)
+{
+    static const char *const first[] = {
+        "three green squares and a purple circle", "a circle",
+        "two yellow circles and two black squares", "a green triangle",
+        "a red square and a white triangle"
+    };
+    WorldScene s;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
+        assert_int_equal(dg_world_scene(&s, 7, i, 64), DG_OK);
+        assert_string_equal(s.prompt, first[i]);
+    }
+}
+
+static void test_scene_tags_are_equally_frequent(void **state)
+{
+    enum { NUM = 7000 };
+    int count[DG_NUM_TAGS] = { 0 };
+    WorldScene s;
+
+    (void)state;
+    for (int i = 0; i < NUM; i++) {
+        assert_int_equal(dg_world_scene(&s, 1, (uint64_t)i, 32), DG_OK);
+        count[s.meta.tag]++;
+    }
+    /* 5 sigma of a binomial: sqrt(7000 / 7 * 6 / 7) = 29 */
+    for (int t = 0; t < DG_NUM_TAGS; t++)
+        assert_in_range(count[t], 1000 - 147, 1000 + 147);
+}
+
+static void test_stream_weights_choose_tags(void **state)
+{
+    WorldStream w = { .seed = 1, .side = 32 };
+    WorldScene s;
+    int counting = 0;
+
+    (void)state;
+    w.weight[DG_TAG_COUNTING] = 3.0f;
+    w.weight[DG_TAG_COLORS] = 1.0f;
+    for (uint64_t i = 0; i < 400; i++) {
+        assert_int_equal(dg_world_stream_scene(&s, &w, i), DG_OK);
+        assert_true(s.meta.tag == DG_TAG_COUNTING ||
+                    s.meta.tag == DG_TAG_COLORS);
+        counting += s.meta.tag == DG_TAG_COUNTING;
+    }
+    assert_in_range(counting, 300 - 45, 300 + 45);
+    w.weight[0] = -1.0f;
+    assert_int_equal(dg_world_stream_scene(&s, &w, 0), DG_EINVAL);
+    assert_int_equal(dg_world_scene(&s, 1, 0, 31), DG_EINVAL);
+    assert_int_equal(dg_world_scene(&s, 1, 0, 129), DG_EINVAL);
+}
+
+static void test_stream_leaves_out_excluded_meanings(void **state)
+{
+    WorldStream w = { .seed = 2, .side = 32 };
+    uint64_t out[2];
+    WorldScene s;
+
+    (void)state;
+    w.weight[DG_TAG_SINGLE_OBJECT] = 1.0f;
+    for (int shape = 0; shape < 2; shape++) {
+        WorldMeta m = { DG_TAG_SINGLE_OBJECT, 1, { { shape, 1, -1, -1, -1 } } };
+
+        out[shape] = dg_world_meaning(&m);
+    }
+    if (out[0] > out[1]) {
+        uint64_t swap = out[0];
+
+        out[0] = out[1];
+        out[1] = swap;
+    }
+    w.excluded = out;
+    w.num_excluded = 2;
+    for (uint64_t i = 0; i < 100; i++) {
+        assert_int_equal(dg_world_stream_scene(&s, &w, i), DG_OK);
+        assert_string_equal(s.prompt, "a triangle");
+    }
+}
+
+/* Gap of 4 pixels between any two shapes: no pixel within 3 of two. */
+static void test_scene_keeps_shapes_apart(void **state)
+{
+    (void)state;
+    for (int side = 32; side <= 64; side *= 2) {
+        for (uint64_t i = 0; i < 300; i++) {
+            static unsigned char touched[64 * 64];
+            WorldScene s, one;
+
+            memset(touched, 0, sizeof touched);
+            assert_int_equal(dg_world_scene(&s, 9, i, side), DG_OK);
+            for (int k = 0; k < s.num_objects; k++) {
+                one = s;
+                one.num_objects = 1;
+                one.object[0] = s.object[k];
+                dg_world_draw(picture, &one, side);
+                for (int p = 0; p < side * side; p++) {
+                    int x = p % side, y = p / side;
+
+                    if (fabsf(picture[3 * p] - 128.0f / 255.0f) < 1e-6f &&
+                        fabsf(picture[3 * p + 2] - 128.0f / 255.0f) < 1e-6f)
+                        continue;
+                    assert_in_range(x, 1, side - 2);
+                    assert_in_range(y, 1, side - 2);
+                    assert_true(touched[p] == 0 || touched[p] == k + 1);
+                    /* 1 pixel around: two shapes' touched pixels are then
+                     * at least 3 apart, as a gap of 4 leaves */
+                    for (int j = 0; j < 9; j++)
+                        touched[p + (j / 3 - 1) * side + j % 3 - 1] =
+                            (unsigned char)(k + 1);
+                }
+            }
+        }
+    }
+}
+
+/* The area of what is drawn, against pi r^2, from the picture alone. */
+static void test_draw_has_exact_area(void **state)
+{
+    (void)state;
+    for (int shape = 0; shape < DG_NUM_SHAPES; shape++) {
+        for (int i = 0; i < 8; i++) {
+            WorldScene s = { .num_objects = 1 };
+            double sum = 0.0, r = 8.0 + 0.3 * i;
+
+            s.object[0] = (WorldObject) { .shape = shape,
+                                          .colour = DG_COLOUR_WHITE,
+                                          .cx = 30.3f + 0.1f * (float)i,
+                                          .cy = 33.1f,
+                                          .radius = (float)r,
+                                          .rotation = 0.05f * (float)i };
+            dg_world_draw(picture, &s, 64);
+            for (int p = 0; p < 64 * 64; p++)
+                sum += (double)(picture[3 * p] - 128.0f / 255.0f);
+            sum /= 117.0 / 255.0;
+            /* 8 x 8 samples on about 4 r edge pixels: error below 1 % */
+            assert_true(fabs(sum / (M_PI * r * r) - 1.0) < 0.01);
+        }
+    }
+}
+
+static void test_meta_json_round_trip(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 300; i++) {
+        char line[1024], again[1024];
+        WorldScene s;
+        WorldMeta m;
+
+        dg_world_scene(&s, 8, i, 32);
+        assert_int_equal(
+            dg_world_meta_write(line, sizeof line, &s.meta, s.prompt), DG_OK);
+        assert_int_equal(dg_world_meta_read(&m, line), DG_OK);
+        assert_memory_equal(&m, &s.meta, sizeof m);
+        assert_int_equal(dg_world_caption(again, sizeof again, &m), DG_OK);
+        assert_string_equal(again, s.prompt);
+    }
+}
+
+static void test_meta_read_refuses_bad_json(void **state)
+{
+    static const char *const bad[] = {
+        "{",
+        "[]",
+        "{}",
+        "{\"include\":[]}",
+        "{\"include\":[{}]}",
+        "{\"include\":[{\"class\":\"circle\",\"count\":0}]}",
+        "{\"include\":[{\"class\":\"circle\",\"count\":1.5}]}",
+        "{\"include\":[{\"class\":\"circle\",\"color\":3}]}",
+        "{\"include\":[{\"class\":\"circle\",\"position\":[\"left of\",1]}]}",
+        "{\"include\":[{\"class\":\"circle\",\"position\":[\"left of\",0]}]}",
+        "{\"include\":[{\"class\":\"circle\"},"
+        "{\"class\":\"square\",\"position\":[\"inside\",0]}]}",
+        "{\"include\":[{\"class\":\"dog\"},{\"class\":7}]}",
+    };
+    static const char *const foreign[] = {
+        "{\"include\":[{\"class\":\"dog\",\"count\":1}]}",
+        "{\"include\":[{\"class\":\"circle\",\"color\":\"pink\"}]}",
+    };
+    WorldMeta m;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(dg_world_meta_read(&m, bad[i]), DG_EFORMAT);
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        assert_int_equal(dg_world_meta_read(&m, foreign[i]), DG_EINVAL);
+    assert_int_equal(
+        dg_world_meta_read(&m, "{\"tag\":\"x\",\"include\":[{\"class\":"
+                               "\"circle\"}],\"exclude\":[]}"),
+        DG_OK);
+    assert_true(m.tag == DG_TAG_UNKNOWN && m.clause[0].count == 1);
+}
+
+static void test_meaning_is_that_of_equivalent_captions(void **state)
+{
+    WorldMeta a = { DG_TAG_POSITION,
+                    2,
+                    { { DG_SHAPE_SQUARE, 1, -1, -1, -1 },
+                      { DG_SHAPE_CIRCLE, 1, -1, DG_REL_LEFT, 0 } } };
+    WorldMeta b = { DG_TAG_POSITION,
+                    2,
+                    { { DG_SHAPE_CIRCLE, 1, -1, -1, -1 },
+                      { DG_SHAPE_SQUARE, 1, -1, DG_REL_RIGHT, 0 } } };
+    WorldMeta c = a;
+
+    (void)state;
+    assert_true(dg_world_meaning(&a) == dg_world_meaning(&b));
+    b.clause[1].relation = DG_REL_LEFT;
+    assert_true(dg_world_meaning(&a) != dg_world_meaning(&b));
+    b.clause[1].relation = DG_REL_ABOVE;
+    assert_true(dg_world_meaning(&a) != dg_world_meaning(&b));
+    c.clause[1].relation = c.clause[1].ref = -1;
+    assert_true(dg_world_meaning(&a) != dg_world_meaning(&c));
+    b = c;
+    b.clause[0] = c.clause[1];
+    b.clause[1] = c.clause[0];
+    assert_true(dg_world_meaning(&b) == dg_world_meaning(&c));
+    b.clause[0].colour = DG_COLOUR_RED;
+    assert_true(dg_world_meaning(&b) != dg_world_meaning(&c));
+}
+
+/* Metadata from a file makes a scene that shows it. */
+static void test_scene_of_metadata_shows_it(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 60; i++) {
+        WorldScene s, again;
+        WorldScore score;
+
+        dg_world_scene(&s, 8, i, 32);
+        assert_int_equal(dg_world_scene_of(&again, &s.meta, 99, i, 32), DG_OK);
+        assert_string_equal(again.prompt, s.prompt);
+        dg_world_draw(picture, &again, 32);
+        dg_world_detect(&seen, picture, 32, &scratch);
+        dg_world_score(&score, &seen, &s.meta, 0);
+        assert_int_equal(score.strict, 1);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scene_is_function_of_seed_and_index),
+        cmocka_unit_test(test_scene_stream_stays_the_same),
+        cmocka_unit_test(test_scene_tags_are_equally_frequent),
+        cmocka_unit_test(test_stream_weights_choose_tags),
+        cmocka_unit_test(test_stream_leaves_out_excluded_meanings),
+        cmocka_unit_test(test_scene_keeps_shapes_apart),
+        cmocka_unit_test(test_draw_has_exact_area),
+        cmocka_unit_test(test_meta_json_round_trip),
+        cmocka_unit_test(test_meta_read_refuses_bad_json),
+        cmocka_unit_test(test_meaning_is_that_of_equivalent_captions),
+        cmocka_unit_test(test_scene_of_metadata_shows_it),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
