@@ -131,7 +131,7 @@ static void test_wrong_files_are_named(void **state)
     back[0].dims[1] = 100;
     EXPECT(dg_weights_read_note(path, "nothing", &value) == DG_EFORMAT);
     dg_comm_barrier(&comm); /* all have read the whole file */
-    if (comm.rank == 0) { /* one bit of a weight, found by its bytes */
+    if (comm.rank == 0) {   /* one bit of a weight, found by its bytes */
         EXPECT(!dg_file_read(path, &bytes, &num));
         char *at = memmem(bytes, num, kernel + 100, 64);
         EXPECT(at != NULL);

@@ -1,0 +1,157 @@
+#include "store/rundir.h"
+
+#include "base/error.h"
+#include "store/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int join(char path[DG_RUNDIR_PATH], const char *root, const char *name)
+{
+    const int n = snprintf(path, DG_RUNDIR_PATH, "%s/%s", root, name);
+
+    /* room for "/iter_NNNNNN.h5.tmp" behind a folder's name */
+    if (n < 0 || n > DG_RUNDIR_PATH - 48)
+        return dg_fail(DG_EINVAL,
+                       "run.dir = \"%.80s...\": at most %d bytes are allowed",
+                       root, DG_RUNDIR_PATH - 64);
+    return DG_OK;
+}
+
+int dg_rundir_names(RunDir *d, const char *root)
+{
+    size_t length = strlen(root);
+    int err;
+
+    if (length == 0)
+        return dg_fail(DG_EINVAL, "run.dir = \"\": a folder must be named");
+    while (length > 1 && root[length - 1] == '/')
+        length--;
+    if (length >= sizeof d->root)
+        length = sizeof d->root - 1; /* join() refuses it */
+    memcpy(d->root, root, length);
+    d->root[length] = '\0';
+    err = join(d->config, d->root, "config.cfg");
+    if (!err)
+        err = join(d->metrics, d->root, "metrics.jsonl");
+    if (!err)
+        err = join(d->log, d->root, "log.txt");
+    if (!err)
+        err = join(d->report, d->root, "report.html");
+    if (!err)
+        err = join(d->checkpoints, d->root, "checkpoints");
+    if (!err)
+        err = join(d->trajectories, d->root, "trajectories");
+    return err;
+}
+
+/* Makes a folder and its parents; one that is there already is fine. */
+static int make_folder(const char *path)
+{
+    char part[DG_RUNDIR_PATH];
+    struct stat st;
+
+    for (size_t i = 1; i <= strlen(path); i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0777) == 0 || errno == EEXIST)
+            continue;
+        if (stat(part, &st) != 0 || !S_ISDIR(st.st_mode))
+            return dg_fail(DG_EIO, "%s: cannot make the folder: %s", part,
+                           strerror(errno));
+    }
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+        return dg_fail(DG_EIO, "%s: is not a folder", path);
+    return DG_OK;
+}
+
+static int check_writable(const char *folder)
+{
+    char probe[DG_RUNDIR_PATH + 16];
+    FILE *f;
+
+    snprintf(probe, sizeof probe, "%s/probe.tmp", folder);
+    f = fopen(probe, "w");
+    if (f == NULL)
+        return dg_fail(DG_EIO, "%s: no files can be written there: %s", folder,
+                       strerror(errno));
+    fclose(f);
+    unlink(probe);
+    return DG_OK;
+}
+
+/* What a killed run was writing has no other user: the folder has one run. */
+static void remove_unfinished(const char *folder)
+{
+    char path[DG_RUNDIR_PATH + 264];
+    const struct dirent *entry;
+    DIR *d = opendir(folder);
+
+    while (d != NULL && (entry = readdir(d)) != NULL) {
+        const size_t length = strlen(entry->d_name);
+
+        if (length < 5 || strcmp(entry->d_name + length - 4, ".tmp") != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        unlink(path);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
+{
+    const char *const folders[] = { d->root, d->checkpoints, d->trajectories };
+    int err = DG_OK;
+
+    for (int i = 0; i < 3 && !err; i++) {
+        err = make_folder(folders[i]);
+        if (!err)
+            err = check_writable(folders[i]);
+        if (!err)
+            remove_unfinished(folders[i]);
+    }
+    if (!err && access(d->config, F_OK) == 0)
+        err = dg_file_read(d->config, stored, bytes);
+    return err;
+}
+
+int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    int64_t there = 0;
+    int err = dg_agree(c, dg_rundir_names(d, root));
+
+    if (err)
+        return err;
+    if (c->rank == 0)
+        err = open_on_rank_0(d, &text, &bytes);
+    err = dg_agree(c, err);
+    if (err)
+        goto free_text;
+    there = text != NULL;
+    dg_comm_bcast(c, &there, sizeof there, 0);
+    if (there)
+        err = dg_comm_bcast_alloc(c, &text, &bytes, 0);
+    if (err)
+        goto free_text;
+    *stored = text;
+    return DG_OK;
+free_text:
+    free(text);
+    return err;
+}
+
+int dg_rundir_write_config(const Comm *c, const RunDir *d, const char *text)
+{
+    return dg_agree(
+        c, c->rank == 0 ? dg_file_write(d->config, text, strlen(text)) : DG_OK);
+}

@@ -1,0 +1,103 @@
+#include "mpi_test.h"
+#include "base/error.h"
+#include "store/file.h"
+#include "store/rundir.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[256], root[300];
+
+static int start(void **state)
+{
+    (void)state;
+    make_folder(folder);
+    snprintf(root, sizeof root, "%s/a/b/run/", folder);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    drop_folder(folder);
+    return 0;
+}
+
+static void test_config_comes_back(void **state)
+{
+    char *stored = NULL, left[400];
+    struct stat st;
+    RunDir d;
+
+    (void)state;
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(stat(d.checkpoints, &st) == 0 && stat(d.trajectories, &st) == 0);
+    EXPECT(!dg_rundir_write_config(&comm, &d, "a = 1;\n"));
+    snprintf(left, sizeof left, "%s/a/b/run/checkpoints/iter_000001.h5.tmp",
+             folder);
+    if (comm.rank == 0)
+        EXPECT(dg_file_write(left, "x", 1) == DG_OK);
+    dg_comm_barrier(&comm);
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    EXPECT(stored && strcmp(stored, "a = 1;\n") == 0);
+    EXPECT(stat(left, &st) != 0);
+    free(stored);
+    VERDICT();
+}
+
+static void test_bad_folders_are_named(void **state)
+{
+    char *stored = NULL, longest[2000], file[400];
+    RunDir d;
+
+    (void)state;
+    EXPECT(dg_rundir_open(&comm, &d, "", &stored) == DG_EINVAL);
+    memset(longest, 'x', sizeof longest);
+    longest[sizeof longest - 1] = '\0';
+    EXPECT(dg_rundir_open(&comm, &d, longest, &stored) == DG_EINVAL);
+    snprintf(file, sizeof file, "%s/file", folder);
+    if (comm.rank == 0)
+        EXPECT(dg_file_write(file, "x", 1) == DG_OK);
+    dg_comm_barrier(&comm);
+    EXPECT(dg_rundir_open(&comm, &d, file, &stored) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, file) != NULL);
+    EXPECT(dg_last_error()->rank == 0);
+    EXPECT(dg_rundir_open(&comm, &d, "/proc/none/run", &stored) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, "/proc/none") != NULL);
+    VERDICT();
+}
+
+static void test_write_replaces_whole_or_not(void **state)
+{
+    char path[400], *text = NULL;
+    size_t bytes = 0;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/file.%d", folder, comm.rank);
+    EXPECT(dg_file_write(path, "old", 3) == DG_OK);
+    EXPECT(dg_file_write(path, "newer", 5) == DG_OK);
+    EXPECT(!dg_file_read(path, &text, &bytes) && bytes == 5);
+    EXPECT(text && strcmp(text, "newer") == 0);
+    free(text);
+    EXPECT(dg_file_read("/nowhere/x", &text, &bytes) == DG_EIO);
+    EXPECT(dg_file_read(folder, &text, &bytes) == DG_EIO);
+    EXPECT(dg_file_write("/nowhere/x", "x", 1) == DG_EIO);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_config_comes_back, start, end),
+        cmocka_unit_test_setup_teardown(test_bad_folders_are_named, start, end),
+        cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
+                                        end),
+    };
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    const int failed =
+        cmocka_run_group_tests_name("mpi_rundir", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed != 0;
+}
