@@ -127,6 +127,7 @@ static void test_schedule_refuses_bad_values(void **state)
     assert_int_equal(dg_schedule_init_flow(&s, 0, 3), DG_EINVAL);
     assert_int_equal(dg_schedule_init_flow(&s, 4, 0), DG_EINVAL);
     assert_int_equal(dg_schedule_init_flow(&s, 4, NAN), DG_EINVAL);
+    assert_int_equal(dg_schedule_init_flow(&s, 64, 1e9), DG_EINVAL);
     assert_int_equal(dg_schedule_init_ddim(&s, 0), DG_EINVAL);
     assert_int_equal(dg_schedule_init_ddim(&s, 1000), DG_EINVAL);
     assert_int_equal(s.num_steps, 77);

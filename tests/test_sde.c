@@ -309,20 +309,23 @@ static void test_sde_inv09_replay_is_bitwise_wherever_it_lies(void **state)
 
 static void test_sde_sum_order_is_sixteen_lanes(void **state)
 {
-    const SdeStep s = {
-        .mean_z = 0, .mean_u = 0, .stochastic = 1, .precision = 2
-    };
-    float zero[D] = { 0 };
+    SdeStep s = { .stochastic = 1, .precision = 2 };
+    float zero[D] = { 0 }, x[D];
     double lane[16] = { 0 };
 
     (void)state;
+    /* One term of 2^54 makes every addition round to a multiple of 4, and
+     * the offset takes it away again: the order decides what remains. */
     for (int d = 0; d < D; d++)
-        lane[d % 16] += (double)fx.z[d] * fx.z[d];
+        x[d] = d == 5 ? 134217728.0f : 1 + fx.z[d] * fx.z[d];
+    for (int d = 0; d < D; d++)
+        lane[d % 16] += (double)x[d] * x[d];
     for (int half = 8; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
             lane[l] += lane[l + half];
-    assert_true(dg_sde_log_prob(&s, zero, zero, fx.z, D) ==
-                (float)(0.0 - 0.5 * 2 * (lane[0] / D)));
+    s.offset = 18014398509481984.0 / D;
+    assert_true(dg_sde_log_prob(&s, zero, zero, x, D) ==
+                (float)(s.offset - 0.5 * 2 * (lane[0] / D)));
 }
 
 static void test_sde_inv10_grad_u_matches_finite_differences(void **state)

@@ -42,7 +42,8 @@ typedef struct Schedule {
 /**
  * Fills a rectified-flow schedule.
  * num_steps  T >= 1
- * shift      > 0; 1 leaves linspace as it is
+ * shift      > 0; 1 leaves linspace as it is; refused when so extreme that
+ *            two levels round to the same float
  * Not collective. Errors: DG_EINVAL naming sampler.steps or sampler.shift,
  * DG_ENOMEM; *out is then untouched. Release with dg_schedule_fini().
  */

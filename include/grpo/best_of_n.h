@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 /**
- * Keeps the top highest and the bottom lowest of a group's G totals; among equal
- * totals the lower sample index counts as the higher.
+ * Keeps the top highest and the bottom lowest of a group's G totals; among
+ * equal totals the lower sample index counts as the higher.
  * kept   [top + bottom] i32 out: sample indices within the group, rising
  * total  [G]  f32, finite
  * top, bottom  >= 0, 1 <= top + bottom <= G; G keeps all

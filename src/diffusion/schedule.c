@@ -44,8 +44,16 @@ int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
     }
     s.sigma[0] = 1.0f;
     s.sigma[num_steps] = 0.0f;
-    for (int i = 0; i < num_steps; i++)
+    for (int i = 0; i < num_steps; i++) {
         s.timestep[i] = (int32_t)(s.sigma[i] * 1000.0f);
+        /* an extreme shift would round two levels to one: no step there */
+        if (s.sigma[i + 1] >= s.sigma[i]) {
+            dg_schedule_fini(&s);
+            return dg_fail(DG_EINVAL,
+                           "sampler.shift = %g: too far from 1 for %d steps",
+                           shift, num_steps);
+        }
+    }
     *out = s;
     return DG_OK;
 }
