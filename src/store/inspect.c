@@ -1,0 +1,301 @@
+#include "store/inspect.h"
+
+#include "base/error.h"
+#include "store/checkpoint.h"
+#include "store/h5.h"
+#include "store/weights_file.h"
+#include "weights/half.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Text of a value is cut here; a configuration has its own block. */
+enum { SHOWN_TEXTS = 3, SHOWN_CHARS = 60, LONG_TEXT = 200 };
+
+/* Values ---------------------------------------------------------------- */
+
+typedef struct Stats {
+    double least, greatest, sum;
+    int64_t finite, not_finite;
+} Stats;
+
+static double value_of(const void *data, H5Type type, int64_t i)
+{
+    switch (type) {
+    case DG_H5_F16:
+        return (double)dg_half_to_float(((const uint16_t *)data)[i]);
+    case DG_H5_F32:
+        return (double)((const float *)data)[i];
+    case DG_H5_F64:
+        return ((const double *)data)[i];
+    case DG_H5_U8:
+        return ((const uint8_t *)data)[i];
+    case DG_H5_I32:
+        return ((const int32_t *)data)[i];
+    case DG_H5_I64:
+        return (double)((const int64_t *)data)[i];
+    case DG_H5_U64:
+        return (double)((const uint64_t *)data)[i];
+    case DG_H5_TEXT:
+        break;
+    }
+    return NAN;
+}
+
+static void add_values(Stats *s, const void *data, H5Type type, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++) {
+        const double x = value_of(data, type, i);
+
+        if (!isfinite(x)) {
+            s->not_finite++;
+            continue;
+        }
+        s->least = s->finite && s->least < x ? s->least : x;
+        s->greatest = s->finite && s->greatest > x ? s->greatest : x;
+        s->sum += x;
+        s->finite++;
+    }
+}
+
+/* A whole dataset in memory, to free. */
+static int load(H5File *f, const char *name, const H5Shape *s, void **data)
+{
+    const size_t bytes = (size_t)s->num * dg_h5_type_bytes(s->type);
+    void *block = malloc(bytes + 1);
+    int err;
+
+    if (block == NULL)
+        return dg_fail(DG_ENOMEM, "%s: dataset %s: %zu bytes", dg_h5_path(f),
+                       name, bytes);
+    err = dg_h5_read(f, name, s->type, s->num_dims, s->dims, block);
+    if (err)
+        free(block);
+    else
+        *data = block;
+    return err;
+}
+
+static int print_numbers(H5File *f, const char *name, const H5Shape *s,
+                         FILE *out)
+{
+    Stats stats = { 0 };
+    void *data = NULL;
+    const int err = load(f, name, s, &data);
+
+    if (err)
+        return err;
+    if (s->num_dims == 0 && s->type != DG_H5_F16) {
+        fprintf(out, "    value %.17g\n", value_of(data, s->type, 0));
+        free(data);
+        return DG_OK;
+    }
+    add_values(&stats, data, s->type, s->num);
+    free(data);
+    if (stats.finite > 0)
+        fprintf(out, "    least %.6g, greatest %.6g, mean %.6g", stats.least,
+                stats.greatest, stats.sum / (double)stats.finite);
+    else
+        fprintf(out, "    no finite values");
+    if (stats.not_finite > 0)
+        fprintf(out, ", %" PRId64 " not finite", stats.not_finite);
+    fputc('\n', out);
+    return DG_OK;
+}
+
+static int print_texts(H5File *f, const char *name, const H5Shape *s, FILE *out)
+{
+    char **texts;
+    int64_t num;
+    int err;
+
+    if (s->num_dims != 1)
+        return DG_OK;
+    err = dg_h5_read_texts(f, name, &texts, &num);
+    if (err)
+        return err;
+    for (int64_t i = 0; i < num && i < SHOWN_TEXTS; i++)
+        fprintf(out, "    \"%.*s%s\"\n", SHOWN_CHARS, texts[i],
+                strlen(texts[i]) > SHOWN_CHARS ? "..." : "");
+    if (num > SHOWN_TEXTS)
+        fprintf(out, "    and %" PRId64 " more\n", num - SHOWN_TEXTS);
+    dg_h5_free_texts(texts);
+    return DG_OK;
+}
+
+/* Description ----------------------------------------------------------- */
+
+static int print_key(const char *key, const char *value, void *out)
+{
+    if (strlen(value) > LONG_TEXT || strchr(value, '\n') != NULL)
+        return DG_OK; /* blocks come at the end */
+    fprintf(out, "  %-16s %s\n", key, value);
+    return DG_OK;
+}
+
+static int print_block(const char *key, const char *value, void *out)
+{
+    if (strlen(value) > LONG_TEXT || strchr(value, '\n') != NULL)
+        fprintf(out, "%s:\n%s%s", key, value,
+                value[strlen(value) - 1] == '\n' ? "" : "\n");
+    return DG_OK;
+}
+
+/* An attribute every dataset of ours has; "" in one that lacks it. */
+static char *described(H5File *f, const char *name, const char *key)
+{
+    char *text = NULL;
+
+    if (dg_h5_get_text(f, name, key, &text) != DG_OK)
+        text = strdup("");
+    return text;
+}
+
+static int print_set(H5File *f, const char *name, void *user)
+{
+    FILE *out = user;
+    H5Shape s;
+    int err = dg_h5_shape(f, name, &s);
+
+    if (err)
+        return err;
+    fprintf(out, "%s: %s [", name, dg_h5_type_name(s.type));
+    for (int i = 0; i < s.num_dims; i++)
+        fprintf(out, "%s%" PRId64, i ? ", " : "", s.dims[i]);
+    fputs("]\n", out);
+    char *meaning = described(f, name, "long_name");
+    char *units = described(f, name, "units");
+    char *axes = described(f, name, "axes");
+    fprintf(out, "    %s; units %s; axes %s\n", meaning ? meaning : "",
+            units ? units : "", axes ? axes : "");
+    free(meaning);
+    free(units);
+    free(axes);
+    return s.type == DG_H5_TEXT ? print_texts(f, name, &s, out)
+                                : print_numbers(f, name, &s, out);
+}
+
+int dg_inspect_describe(const char *path, FILE *out)
+{
+    H5File *f;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    fprintf(out, "%s\n", path);
+    err = dg_h5_visit_keys(f, NULL, print_key, out);
+    if (!err && dg_h5_has(f, "provenance")) {
+        fputs("provenance\n", out);
+        err = dg_h5_visit_keys(f, "provenance", print_key, out);
+    }
+    if (!err)
+        err = dg_h5_visit(f, print_set, out);
+    if (!err)
+        err = dg_h5_visit_keys(f, NULL, print_block, out);
+    if (!err && dg_h5_has(f, "provenance"))
+        err = dg_h5_visit_keys(f, "provenance", print_block, out);
+    dg_h5_close(f);
+    if (!err && fflush(out) != 0)
+        err = dg_fail(DG_EIO, "%s: its description cannot be written", path);
+    return err;
+}
+
+/* Digest ---------------------------------------------------------------- */
+
+typedef struct Digest {
+    Sha256 sum;
+    const char *starts_with; /* the datasets that count */
+    int named;               /* 1: all of that folder, with their names */
+    int64_t num;
+} Digest;
+
+static int check_stored(H5File *f, const char *name, const void *data,
+                        size_t bytes)
+{
+    char hex[DG_SHA256_HEX], *stored = NULL;
+    int err = dg_h5_get_text(f, name, "sha256", &stored);
+
+    if (!err)
+        err = dg_sha256_bytes(hex, data, bytes);
+    if (!err && strcmp(hex, stored) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
+                      "%.16s...: the file is damaged",
+                      dg_h5_path(f), name, hex, stored);
+    free(stored);
+    return err;
+}
+
+static int digest_set(H5File *f, const char *name, void *user)
+{
+    Digest *d = user;
+    size_t bytes;
+    void *data = NULL;
+    H5Shape s;
+    int err;
+
+    if (strncmp(name, d->starts_with, strlen(d->starts_with)) != 0 ||
+        (!d->named && strcmp(name, d->starts_with) != 0))
+        return DG_OK;
+    err = dg_h5_shape(f, name, &s);
+    if (!err)
+        err = load(f, name, &s, &data);
+    if (err)
+        return err;
+    bytes = (size_t)s.num * dg_h5_type_bytes(s.type);
+    err = check_stored(f, name, data, bytes);
+    if (!err) {
+        if (d->named)
+            dg_sha256_update(&d->sum, name, strlen(name) + 1);
+        dg_sha256_update(&d->sum, data, bytes);
+        d->num++;
+    }
+    free(data);
+    return err;
+}
+
+static int choose(Digest *d, H5File *f)
+{
+    char *format = NULL;
+    int err = dg_h5_get_text(f, NULL, "format", &format);
+
+    if (err)
+        return err;
+    if (strcmp(format, DG_CHECKPOINT_FORMAT) == 0) {
+        d->starts_with = "arrays/weights";
+    } else if (strcmp(format, DG_WEIGHTS_FORMAT) == 0) {
+        d->starts_with = "weights/";
+        d->named = 1;
+    } else {
+        err = dg_fail(DG_EFORMAT, "%s: a \"%s\" file holds no weights",
+                      dg_h5_path(f), format);
+    }
+    free(format);
+    return err;
+}
+
+int dg_inspect_digest(const char *path, char hex[DG_SHA256_HEX])
+{
+    Digest d = { 0 };
+    H5File *f;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    err = choose(&d, f);
+    if (!err)
+        err = dg_sha256_init(&d.sum);
+    if (!err)
+        err = dg_h5_visit(f, digest_set, &d);
+    if (!err && d.num == 0)
+        err = dg_fail(DG_EFORMAT, "%s: dataset %s is missing", path,
+                      d.starts_with);
+    if (err)
+        dg_sha256_fini(&d.sum);
+    else
+        dg_sha256_final(&d.sum, hex);
+    dg_h5_close(f);
+    return err;
+}

@@ -1,0 +1,147 @@
+#include "mpi_test.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "store/checkpoint.h"
+#include "store/inspect.h"
+#include "store/trajectory.h"
+#include "store/weights_file.h"
+
+#include <math.h>
+
+static char folder[256], path[300];
+static const FileInfo info = { .program = "prog 1.2",
+                               .git_commit = "abc",
+                               .command = "test",
+                               .config = "a = 1;\nb = 2;\n",
+                               .seed = 42 };
+static float values[4] = { 1.5F, -2.0F, 4.0F, 0.5F };
+
+/* Description of the file at path, to free. */
+static char *describe(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+
+    EXPECT(dg_inspect_describe(path, out) == DG_OK);
+    fclose(out);
+    return text;
+}
+
+static int has(const char *text, const char *part)
+{
+    const int yes = strstr(text, part) != NULL;
+
+    if (!yes)
+        fprintf(stderr, "\"%s\" is not in:\n%s", part, text);
+    return yes;
+}
+
+static void test_checkpoint_is_described(void **state)
+{
+    CheckpointArray array = { "weights", "master weights", values, 4 };
+    CheckpointCounter counter = { "optimizer_step", 17 };
+    CheckpointParam param = { "w", 0, 1, { 4 } };
+    Checkpoint k = { .iteration = 3,
+                     .arrays = &array,
+                     .num_arrays = 1,
+                     .params = &param,
+                     .num_params = 1,
+                     .counters = &counter,
+                     .num_counters = 1 };
+    char got[DG_SHA256_HEX] = "", want[DG_SHA256_HEX] = "";
+
+    (void)state;
+    make_folder(folder);
+    EXPECT(!dg_checkpoint_write(&comm, folder, &k, &info, 0));
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    char *text = describe();
+    EXPECT(has(text, "program          prog 1.2"));
+    EXPECT(has(text, "seed             42"));
+    EXPECT(has(text, "arrays/weights: float32 [4]\n"));
+    EXPECT(has(text, "master weights; units 1; axes element\n"));
+    EXPECT(has(text, "least -2, greatest 4, mean 1\n"));
+    EXPECT(has(text, "counters/optimizer_step: int64 []\n"));
+    EXPECT(has(text, "value 17\n"));
+    EXPECT(has(text, "parameters/name: text [1]\n"));
+    EXPECT(has(text, "    \"w\"\n"));
+    EXPECT(has(text, "config:\na = 1;\nb = 2;\n"));
+    EXPECT(!dg_inspect_digest(path, got));
+    EXPECT(!dg_sha256_bytes(want, values, sizeof values));
+    EXPECT(strcmp(got, want) == 0);
+    free(text);
+    drop_folder(folder);
+    VERDICT();
+}
+
+static void test_weights_digest_sees_all(void **state)
+{
+    WeightTensor t[] = { { "a", 1, { 4 }, values },
+                         { "b", 2, { 2, 2 }, values } };
+    const WeightNote note = { "score", "0.5" };
+    const WeightsContent w = {
+        .tensors = t, .num_tensors = 2, .notes = &note, .num_notes = 1
+    };
+    char first[DG_SHA256_HEX] = "", next[DG_SHA256_HEX] = "";
+    float other[4] = { 1.5F, -2.0F, 4.0F, 0.625F };
+
+    (void)state;
+    make_folder(folder);
+    snprintf(path, sizeof path, "%s/w.h5", folder);
+    EXPECT(!dg_weights_write(&comm, path, DG_H5_F16, &w, &info));
+    EXPECT(!dg_inspect_digest(path, first));
+    char *text = describe();
+    EXPECT(has(text, "provenance\n  score            0.5\n"));
+    EXPECT(has(text, "weights/b: float16 [2, 2]\n"));
+    free(text);
+    dg_comm_barrier(&comm);
+    t[1].data = other;
+    EXPECT(!dg_weights_write(&comm, path, DG_H5_F16, &w, &info));
+    EXPECT(!dg_inspect_digest(path, next));
+    EXPECT(strcmp(first, next) != 0);
+    drop_folder(folder);
+    VERDICT();
+}
+
+static void test_other_files_have_no_digest(void **state)
+{
+    const double v[] = { NAN, 2, INFINITY };
+    const H5Item item = { .name = "rewards",
+                          .type = DG_H5_F64,
+                          .num_dims = 1,
+                          .dims = { 3 },
+                          .data = v,
+                          .units = "1",
+                          .long_name = "rewards",
+                          .axes = "item" };
+    char hex[DG_SHA256_HEX];
+
+    (void)state;
+    make_folder(folder);
+    EXPECT(!dg_trajectory_write(&comm, folder, 1, &item, 1, NULL, 0, &info));
+    dg_trajectory_path(path, sizeof path, folder, 1);
+    EXPECT(dg_inspect_digest(path, hex) == DG_EFORMAT);
+    EXPECT(has(dg_last_error()->text, "dancegrpo trajectory"));
+    char *text = describe();
+    EXPECT(has(text, "least 2, greatest 2, mean 2, 2 not finite\n"));
+    free(text);
+    EXPECT(dg_inspect_digest("/nowhere.h5", hex) == DG_EIO);
+    drop_folder(folder);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_checkpoint_is_described),
+        cmocka_unit_test(test_weights_digest_sees_all),
+        cmocka_unit_test(test_other_files_have_no_digest),
+    };
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    const int failed =
+        cmocka_run_group_tests_name("mpi_inspect", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed != 0;
+}
