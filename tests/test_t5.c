@@ -1,0 +1,111 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "cpu/cpu.h"
+#include "ref_kernels.h"
+#include "tiny_nets.h"
+
+#include <math.h>
+
+static void close_to(double got, double want, double tolerance)
+{
+    if (!(fabs(got - want) <= tolerance))
+        fail_msg("%.9g, expected %.9g +- %.2g", got, want, tolerance);
+}
+
+/* Edges of the buckets as the formula gives them, in exact integers:
+ * bucket 8 + j begins at the first a with a^8 >= 8^8 16^j. */
+static void test_bucket_edges(void **state)
+{
+    int bucket = 8;
+    (void)state;
+
+    for (int64_t a = 0; a < 8; a++)
+        assert_int_equal(dg_t5_bucket(-a), a);
+    for (int64_t a = 8; a < 1000; a++) {
+        const double power = 8 * log2((double)a);
+
+        /* exact at the powers of two, far from an integer elsewhere */
+        while (bucket < 15 && power >= 24 + 4 * (bucket - 7) - 1e-9)
+            bucket++;
+        assert_int_equal(dg_t5_bucket(-a), bucket);
+        assert_int_equal(dg_t5_bucket(a), bucket + 16);
+    }
+    for (int64_t a = 1; a < 8; a++)
+        assert_int_equal(dg_t5_bucket(a), a + 16);
+    assert_int_equal(dg_t5_bucket(90), 30);
+    assert_int_equal(dg_t5_bucket(91), 31);
+    assert_int_equal(dg_t5_bucket(-511), 15);
+}
+
+/*
+ * Reference values: the formulas in an independent program, float32, weights
+ * by the fill rule. Given to 1e-6; some twenty layers of rounding.
+ */
+static void test_forward_matches_reference(void **state)
+{
+    static const double first[4] = { 0.323561, 0.987090, -0.647625, -0.143489 };
+    const Backend *backends[2] = { ref_backend(), dg_backend_cpu() };
+    (void)state;
+
+    for (int k = 0; k < 2; k++) {
+        const RunOpts o = { .backend = backends[k], .count = 1 };
+        double sum = 0, squares = 0;
+        Net n;
+        Run *r;
+
+        assert_int_equal(net_create(&n, NET_T5), DG_OK);
+        assert_int_equal(dg_params_num_values(&n.set), 34080);
+        dg_params_fill_golden(&n.set, net_prefix(&n));
+        r = run_create(&n);
+        assert_int_equal(net_run(&n, &o, r), DG_OK);
+        for (int i = 0; i < 1280; i++) {
+            sum += r->y[i];
+            squares += (double)r->y[i] * r->y[i];
+        }
+        close_to(sum, 14.5556, 1280 * 1e-6);
+        close_to(squares, 1260.8637, 1260 * 1e-5);
+        for (int i = 0; i < 4; i++)
+            close_to(r->y[i], first[i], 1e-5);
+        close_to(r->y[1279], -0.791697, 1e-5);
+        run_destroy(r);
+        net_destroy(&n);
+    }
+}
+
+static void test_bad_input_is_refused(void **state)
+{
+    T5Config c = tiny_t5;
+    T5Encoder *m = NULL;
+    Context ctx;
+    Net n;
+    (void)state;
+
+    assert_int_equal(net_create(&n, NET_T5), DG_OK);
+    assert_int_equal(dg_context_init(&ctx, ref_backend(), TINY_ARENA), DG_OK);
+    assert_null(dg_t5_forward(n.t5, &ctx, n.ids, 1, 12));
+    assert_int_equal(dg_context_error(&ctx), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "12 tokens"));
+    dg_context_reset(&ctx);
+    n.ids[3] = 64;
+    assert_null(dg_t5_forward(n.t5, &ctx, n.ids, 1, T5_TOKENS));
+    assert_int_equal(dg_context_error(&ctx), DG_EINVAL);
+    dg_context_fini(&ctx);
+    c.relative_attention_num_buckets = 16;
+    assert_int_equal(dg_t5_create(&m, &c, &n.set, "x."), DG_EINVAL);
+    assert_int_equal(dg_t5_prepare(n.t5, 0), DG_EINVAL);
+    net_destroy(&n);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bucket_edges),
+        cmocka_unit_test(test_forward_matches_reference),
+        cmocka_unit_test(test_bad_input_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
