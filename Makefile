@@ -40,6 +40,7 @@ ifneq ($(filter 1,$(SAN)),)
 SANITIZE    = -g -fsanitize=address,undefined -fno-omit-frame-pointer \
               -fno-sanitize-recover=undefined
 ALL_CFLAGS += $(SANITIZE)
+SAN_OBJECT  = $(BUILD)/tests/san_dlclose.o
 endif
 ALL_LIBS = $(DEP_LIBS) -fopenmp -lm
 
@@ -51,7 +52,7 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 
 all: $(BINARY)
 
-$(BINARY): $(BUILD)/src/cli/main.o $(LIB)
+$(BINARY): $(BUILD)/src/cli/main.o $(SAN_OBJECT) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
 
@@ -67,8 +68,8 @@ $(BUILD)/tests/%.o: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests -c -o $@ $<
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(LIB) -lcmocka $(ALL_LIBS)
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(SAN_OBJECT) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(LIB) -lcmocka $(ALL_LIBS)
 
 # rewritten only when the commit differs, so that nothing is built in vain
 $(BUILD)/src/base/version.o: $(BUILD)/generated/commit.h

@@ -22,7 +22,8 @@ export OMPI_MCA_btl_base_warn_component_unused=0
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 # MPI and libraries below keep memory until the end of the process
 export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0"
-export ASAN_OPTIONS="detect_stack_use_after_return=0"
+# libraries without frame pointers are unwound slowly, but to the name
+export ASAN_OPTIONS="fast_unwind_on_malloc=0"
 export UBSAN_OPTIONS="print_stacktrace=1"
 
 rm -rf "$logs"
