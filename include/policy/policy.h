@@ -1,0 +1,120 @@
+#ifndef DG_POLICY_POLICY_H
+#define DG_POLICY_POLICY_H
+/*
+ * A policy: a generator with its text encoders and its codec, behind one face.
+ * It knows how to turn a prompt into a condition, latents and a noise level
+ * into the network's prediction, and latents into pixels. It knows nothing of
+ * GRPO, schedules or ranks.
+ *
+ * Latents are kept in the network's own packed order, [tokens, features], all
+ * the way; a sampler works element by element and need not know.
+ *
+ * Parameters lie in one flat buffer: first the network that RL trains
+ * ('net'), then the text encoders ('text'), frozen in RL. Names are the
+ * safetensors keys behind "transformer.", "text_encoder." (CLIP) and
+ * "text_encoder_2." (T5). Forward functions only read the policy: any number
+ * of threads may use it, each with its own context.
+ */
+#include "config/config.h"
+#include "nn/param.h"
+#include "tensor/context.h"
+
+#include <stdint.h>
+
+enum { DG_PARAMS_NET = 1, DG_PARAMS_TEXT = 2, DG_PARAMS_REFERENCE = 3 };
+
+typedef struct PolicyShape {
+    int64_t tokens, features;         /* of a packed latent */
+    int64_t elements;                 /* D = tokens * features */
+    int64_t image_size;               /* pixels, height = width */
+    int64_t text_tokens, embed_width; /* prompt_embeds of one prompt */
+    int64_t clip_tokens, pooled_width;
+    int64_t condition; /* floats of one condition: embeds, then pooled */
+} PolicyShape;
+
+/* Token ids of one prompt, for both encoders. */
+typedef struct PromptTokens {
+    const int32_t *t5;   /* [text_tokens] */
+    const int32_t *clip; /* [clip_tokens] */
+} PromptTokens;
+
+/* A batch of predictions; every entry stands for itself. */
+typedef struct PolicyBatch {
+    int64_t num;             /* B */
+    const float *const *z;   /* [B] latents, [elements] each */
+    const float *sigma;      /* [B] noise level in [0, 1] */
+    const float *const *condition; /* [B] encoded prompts, or NULL */
+    const int32_t *t5_ids;   /* [B, text_tokens], when condition is NULL */
+    const int32_t *clip_ids; /* [B, clip_tokens], when condition is NULL */
+} PolicyBatch;
+
+typedef struct PolicyImpl PolicyImpl;
+
+typedef struct Policy {
+    PolicyShape shape;
+    ParamSet net, text;
+    float *values;      /* [num_values]: net.values, then text.values */
+    int64_t num_values; /* net.count + text.count */
+    PolicyImpl *impl;
+} Policy;
+
+/**
+ * Builds the networks of c->policy, c->flux, c->t5, c->clip and reserves
+ * their parameters, all zero. Not collective.
+ * Errors: DG_EINVAL naming the key that does not fit, DG_ENOMEM.
+ */
+int dg_policy_create(Policy **out, const Config *c);
+void dg_policy_destroy(Policy *p);
+
+/**
+ * A second network of the same shape with frozen weights of its own (KL's
+ * reference), a copy of p's present ones. Its text encoders are unused.
+ * Errors: DG_ENOMEM.
+ */
+int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
+
+/** Fresh parameters for pretraining, drawn from seed. */
+void dg_policy_draw(Policy *p, uint64_t seed);
+
+/**
+ * Makes c's network sizes those of a weights file or checkpoint (the
+ * configuration stored in it). By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming the file.
+ */
+int dg_policy_adopt_sizes(Config *c, const char *path);
+
+/**
+ * Reads all parameters from a weights file or a checkpoint (EMA if ema is
+ * set, else master weights). By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
+ */
+int dg_policy_load(Policy *p, const char *path, int ema);
+
+/**
+ * Token ids of a prompt. ids_t5 [text_tokens], ids_clip [clip_tokens] out.
+ * Errors: DG_EINVAL naming the prompt and the word that is not known, or
+ * the length allowed.
+ */
+int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
+                       int32_t *ids_clip);
+
+/** Encodes one prompt: condition [shape.condition] f32 out. The context is
+ *  reset. Errors: those of the context. */
+int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
+                     float *condition);
+
+/**
+ * The network's velocity u [B, tokens, features] for a batch; recorded when
+ * the context records. Text encoders run too (and take gradients if their
+ * set trains) when b->condition is NULL. NULL on error.
+ */
+Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
+
+/** Latent to pixels: rgb [image_size, image_size, 3] f32, clamped to
+ *  [0, 1]. latent [elements]. */
+void dg_policy_decode(const Policy *p, const float *latent, float *rgb);
+
+/** Pixels in [0, 1] to a clean latent. */
+void dg_policy_code(const Policy *p, const float *rgb, float *latent);
+
+#endif

@@ -1,0 +1,32 @@
+#ifndef DG_TRAIN_STEP_PLAN_H
+#define DG_TRAIN_STEP_PLAN_H
+/*
+ * Memory and arithmetic of one step, counted before anything runs: the same
+ * code as the run's goes through the plan backend.
+ */
+#include "policy/policy.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct StepPlan {
+    size_t encode_bytes;   /* arena of encoding one prompt */
+    size_t rollout_bytes;  /* of predicting a batch, not recorded */
+    size_t update_bytes;   /* of predicting and going back */
+    size_t step_bytes;     /* largest of the three */
+    uint64_t predict_flops; /* of one batch */
+    uint64_t update_flops;  /* forward and backward of one batch */
+} StepPlan;
+
+typedef struct StepPlanOpts {
+    int64_t batch;     /* predictions per forward pass */
+    int train_net;     /* count the way back through the network */
+    int train_text;    /* also run and train the text encoders */
+    int recompute;
+} StepPlanOpts;
+
+/** Counts. Not collective. Errors: DG_ENOMEM for the small structs. */
+int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
+                 const StepPlanOpts *o);
+
+#endif

@@ -1,0 +1,265 @@
+/* The FLUX family: T5 states and CLIP's pooled state condition the FLUX
+ * transformer. Small ones paint pixels directly: the codec is a fixed
+ * space-to-depth by 'cell' pixels, followed by FLUX's own 2x2 packing. */
+#include "family.h"
+
+#include "base/error.h"
+#include "models/clip.h"
+#include "models/flux_transformer.h"
+#include "models/t5.h"
+#include "text/words.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct FluxPolicy {
+    PolicyImpl base;
+    FluxTransformer *transformer;
+    T5Encoder *t5;
+    ClipText *clip;
+    int64_t grid; /* packed tokens per side */
+    int64_t cell; /* pixels per latent cell */
+    float guidance;
+    int guidance_embeds;
+} FluxPolicy;
+
+static FluxPolicy *impl_of(const Policy *p)
+{
+    return (FluxPolicy *)p->impl;
+}
+
+static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
+{
+    const int64_t features = c->flux.in_channels;
+    const int64_t size = c->pretrain.image_size;
+
+    for (f->cell = 1; 12 * f->cell * f->cell < features; f->cell++)
+        ;
+    if (12 * f->cell * f->cell != features)
+        return dg_fail(DG_EINVAL,
+                       "flux.in_channels = %lld: must be 12 cell^2 (12, 48, "
+                       "108, ...) for pictures coded by space-to-depth",
+                       (long long)features);
+    if (size % (2 * f->cell) != 0)
+        return dg_fail(DG_EINVAL,
+                       "pretrain.image_size = %lld: must be a multiple of "
+                       "%lld (flux.in_channels = %lld)",
+                       (long long)size, (long long)(2 * f->cell),
+                       (long long)features);
+    f->grid = size / (2 * f->cell);
+    p->shape = (PolicyShape) {
+        .tokens = f->grid * f->grid,
+        .features = features,
+        .elements = f->grid * f->grid * features,
+        .image_size = size,
+        .text_tokens = c->policy.text_length,
+        .embed_width = c->t5.d_model,
+        .clip_tokens = c->policy.text_length,
+        .pooled_width = c->clip.hidden,
+        .condition = c->policy.text_length * c->t5.d_model + c->clip.hidden,
+    };
+    return DG_OK;
+}
+
+static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
+{
+    const FluxConfig flux = {
+        .in_channels = c->flux.in_channels,
+        .num_layers = (int)c->flux.num_layers,
+        .num_single_layers = (int)c->flux.num_single_layers,
+        .attention_head_dim = c->flux.head_dim,
+        .num_attention_heads = c->flux.num_heads,
+        .joint_attention_dim = c->flux.joint_attention_dim,
+        .pooled_projection_dim = c->flux.pooled_dim,
+        .guidance_embeds = c->flux.guidance_embeds,
+        .axes_dims_rope = { c->flux.axes_dims[0], c->flux.axes_dims[1],
+                            c->flux.axes_dims[2] },
+    };
+    const T5Config t5 = {
+        .vocab_size = DG_WORDS_VOCAB,
+        .d_model = c->t5.d_model,
+        .d_kv = c->t5.d_kv,
+        .d_ff = c->t5.d_ff,
+        .num_layers = (int)c->t5.num_layers,
+        .num_heads = c->t5.num_heads,
+        .relative_attention_num_buckets = 32,
+        .relative_attention_max_distance = 128,
+    };
+    const ClipTextConfig clip = {
+        .vocab_size = DG_WORDS_VOCAB,
+        .hidden_size = c->clip.hidden,
+        .intermediate_size = c->clip.intermediate,
+        .num_hidden_layers = (int)c->clip.layers,
+        .num_attention_heads = c->clip.heads,
+        .max_position_embeddings = c->policy.text_length,
+    };
+    int err = dg_flux_create(&f->transformer, &flux, &p->net, "transformer.");
+
+    if (!err)
+        err = dg_clip_create(&f->clip, &clip, &p->text, "text_encoder.");
+    if (!err)
+        err = dg_t5_create(&f->t5, &t5, &p->text, "text_encoder_2.");
+    if (!err)
+        err = dg_t5_prepare(f->t5, p->shape.text_tokens);
+    if (!err)
+        err = dg_flux_prepare(f->transformer, f->grid, f->grid,
+                              p->shape.text_tokens);
+    return err;
+}
+
+static int flux_create(Policy *p, const Config *c)
+{
+    FluxPolicy *f = calloc(1, sizeof *f);
+    int err;
+
+    if (f == NULL)
+        return dg_fail(DG_ENOMEM, "policy");
+    f->base.family = &dg_policy_flux;
+    f->guidance = (float)c->policy.guidance;
+    f->guidance_embeds = c->flux.guidance_embeds;
+    p->impl = &f->base;
+    err = set_shape(p, f, c);
+    return err ? err : create_networks(p, f, c);
+}
+
+static void flux_destroy(Policy *p)
+{
+    FluxPolicy *f = impl_of(p);
+
+    dg_flux_destroy(f->transformer);
+    dg_t5_destroy(f->t5);
+    dg_clip_destroy(f->clip);
+    free(f);
+}
+
+static int flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
+                         int32_t *ids_clip)
+{
+    int err = dg_words_encode(ids_t5, p->shape.text_tokens, prompt,
+                              DG_WORDS_T5);
+
+    return err ? err
+               : dg_words_encode(ids_clip, p->shape.clip_tokens, prompt,
+                                 DG_WORDS_CLIP);
+}
+
+static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
+                       float *condition)
+{
+    const FluxPolicy *f = impl_of(p);
+    const int64_t embeds = p->shape.text_tokens * p->shape.embed_width;
+    Tensor *states, *pooled = NULL;
+
+    dg_context_reset(ctx);
+    states = dg_t5_forward(f->t5, ctx, t->t5, 1, p->shape.text_tokens);
+    dg_clip_forward(f->clip, ctx, t->clip, 1, p->shape.clip_tokens, &pooled);
+    if (dg_context_error(ctx))
+        return dg_context_error(ctx);
+    if (!ctx->backend->computes)
+        return DG_OK;
+    memcpy(condition, states->data, sizeof(float) * (size_t)embeds);
+    memcpy(condition + embeds, pooled->data,
+           sizeof(float) * (size_t)p->shape.pooled_width);
+    return DG_OK;
+}
+
+/* One tensor of B rows gathered from B places. */
+static Tensor *gather(Context *ctx, const float *const *rows, int64_t offset,
+                      int num_dims, const int64_t *dims)
+{
+    Tensor *y = dg_tensor_new(ctx, DG_F32, num_dims, dims);
+    int64_t count;
+
+    if (y == NULL || !ctx->backend->computes)
+        return y;
+    count = dg_tensor_count(y) / dims[0];
+    for (int64_t b = 0; b < dims[0]; b++)
+        memcpy(dg_tensor_f32(y) + b * count, rows[b] + offset,
+               sizeof(float) * (size_t)count);
+    return y;
+}
+
+static Tensor *flux_predict(const Policy *p, Context *ctx,
+                            const PolicyBatch *b)
+{
+    const FluxPolicy *f = impl_of(p);
+    const PolicyShape *s = &p->shape;
+    const int64_t z_dims[3] = { b->num, s->tokens, s->features };
+    const int64_t c_dims[3] = { b->num, s->text_tokens, s->embed_width };
+    const int64_t p_dims[2] = { b->num, s->pooled_width };
+    FluxInputs in = { .t = b->sigma, .grid_h = f->grid, .grid_w = f->grid };
+    float guidance[64];
+    Tensor *pooled = NULL;
+
+    if (b->num > (int64_t)(sizeof guidance / sizeof *guidance))
+        dg_panic("a batch of %lld predictions", (long long)b->num);
+    for (int64_t i = 0; i < b->num; i++)
+        guidance[i] = f->guidance;
+    in.guidance = f->guidance_embeds ? guidance : NULL;
+    in.hidden = gather(ctx, b->z, 0, 3, z_dims);
+    if (b->condition != NULL) {
+        in.context = gather(ctx, b->condition, 0, 3, c_dims);
+        in.pooled = gather(ctx, b->condition,
+                           s->text_tokens * s->embed_width, 2, p_dims);
+    } else {
+        in.context =
+            dg_t5_forward(f->t5, ctx, b->t5_ids, b->num, s->text_tokens);
+        dg_clip_forward(f->clip, ctx, b->clip_ids, b->num, s->clip_tokens,
+                        &pooled);
+        in.pooled = pooled;
+    }
+    if (dg_context_error(ctx))
+        return NULL;
+    return dg_flux_forward(f->transformer, ctx, &in);
+}
+
+/* Place of pixel component (y, x, c) in the packed latent: the channel of
+ * the unpacked latent is c cell^2 + (y mod cell) cell + (x mod cell); packing
+ * makes feature = channel 4 + dy 2 + dx. */
+static int64_t packed_place(const FluxPolicy *f, int64_t y, int64_t x, int c)
+{
+    const int64_t cell = f->cell;
+    const int64_t channel = (c * cell + y % cell) * cell + x % cell;
+    const int64_t ly = y / cell, lx = x / cell;
+    const int64_t token = ly / 2 * f->grid + lx / 2;
+
+    return token * 12 * cell * cell + channel * 4 + ly % 2 * 2 + lx % 2;
+}
+
+static void flux_decode(const Policy *p, const float *latent, float *rgb)
+{
+    const FluxPolicy *f = impl_of(p);
+    const int64_t size = p->shape.image_size;
+
+    for (int64_t y = 0; y < size; y++)
+        for (int64_t x = 0; x < size; x++)
+            for (int c = 0; c < 3; c++) {
+                const float v =
+                    0.5f * latent[packed_place(f, y, x, c)] + 0.5f;
+
+                /* written so that NaN stays NaN */
+                rgb[(y * size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
+            }
+}
+
+static void flux_code(const Policy *p, const float *rgb, float *latent)
+{
+    const FluxPolicy *f = impl_of(p);
+    const int64_t size = p->shape.image_size;
+
+    for (int64_t y = 0; y < size; y++)
+        for (int64_t x = 0; x < size; x++)
+            for (int c = 0; c < 3; c++)
+                latent[packed_place(f, y, x, c)] =
+                    2 * rgb[(y * size + x) * 3 + c] - 1;
+}
+
+const PolicyFamily dg_policy_flux = {
+    .create = flux_create,
+    .destroy = flux_destroy,
+    .tokenize = flux_tokenize,
+    .encode = flux_encode,
+    .predict = flux_predict,
+    .decode = flux_decode,
+    .code = flux_code,
+};

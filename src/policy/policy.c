@@ -1,0 +1,247 @@
+#include "policy/policy.h"
+
+#include "base/error.h"
+#include "family.h"
+#include "store/checkpoint.h"
+#include "store/h5.h"
+#include "store/weights_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const PolicyFamily *family_of(PolicyKind kind)
+{
+    switch (kind) {
+    case DG_POLICY_FLUX:
+        return &dg_policy_flux;
+    }
+    dg_panic("policy kind %d is not in the table", (int)kind);
+}
+
+static int create(Policy **out, const Config *c, int net_id)
+{
+    Policy *p = calloc(1, sizeof *p);
+    int err;
+
+    if (p == NULL)
+        return dg_fail(DG_ENOMEM, "policy");
+    err = dg_params_init(&p->net, net_id);
+    if (!err)
+        err = dg_params_init(&p->text, DG_PARAMS_TEXT);
+    if (!err)
+        err = family_of(c->policy.kind)->create(p, c);
+    if (!err) {
+        p->num_values = p->net.count + p->text.count;
+        p->values = calloc((size_t)p->num_values, sizeof *p->values);
+        if (p->values == NULL)
+            err = dg_fail(DG_ENOMEM, "policy: %lld parameters",
+                          (long long)p->num_values);
+    }
+    if (!err)
+        err = dg_params_allocate(&p->net, p->values);
+    if (!err)
+        err = dg_params_allocate(&p->text, p->values + p->net.count);
+    if (err) {
+        dg_policy_destroy(p);
+        return err;
+    }
+    *out = p;
+    return DG_OK;
+}
+
+int dg_policy_create(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET);
+}
+
+int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
+{
+    int err = create(out, c, DG_PARAMS_REFERENCE);
+
+    if (!err)
+        memcpy((*out)->values, p->values,
+               sizeof *p->values * (size_t)p->num_values);
+    return err;
+}
+
+void dg_policy_destroy(Policy *p)
+{
+    if (p == NULL)
+        return;
+    if (p->impl != NULL)
+        p->impl->family->destroy(p);
+    dg_params_fini(&p->net);
+    dg_params_fini(&p->text);
+    free(p->values);
+    free(p);
+}
+
+void dg_policy_draw(Policy *p, uint64_t seed)
+{
+    dg_params_draw(&p->net, seed);
+    /* the text encoders' parameters have indices of their own: another seed
+     * keeps equal indices from drawing equal values */
+    dg_params_draw(&p->text, seed ^ 0x9E3779B97F4A7C15u);
+}
+
+int dg_policy_adopt_sizes(Config *c, const char *path)
+{
+    char *text = NULL;
+    H5File *f;
+    Config stored;
+    int err;
+
+    err = dg_h5_open(&f, path, NULL, 0);
+    if (err)
+        return err;
+    err = dg_h5_get_text(f, NULL, "config", &text);
+    dg_h5_close(f);
+    if (err)
+        return err;
+    dg_config_defaults(&stored);
+    err = dg_config_parse(&stored, text, path);
+    free(text);
+    if (err)
+        return err;
+    c->policy.kind = stored.policy.kind;
+    c->policy.text_length = stored.policy.text_length;
+    c->flux = stored.flux;
+    c->t5 = stored.t5;
+    c->clip = stored.clip;
+    c->pretrain.image_size = stored.pretrain.image_size;
+    return DG_OK;
+}
+
+static int list_tensors(const Policy *p, WeightTensor **out)
+{
+    const int num = p->net.num_params + p->text.num_params;
+    WeightTensor *list = calloc((size_t)num, sizeof *list);
+
+    if (list == NULL)
+        return dg_fail(DG_ENOMEM, "policy: list of %d tensors", num);
+    for (int i = 0; i < num; i++) {
+        const int in_net = i < p->net.num_params;
+        const Param *q = in_net ? p->net.params[i]
+                                : p->text.params[i - p->net.num_params];
+
+        list[i].name = q->name;
+        list[i].num_dims = q->value.num_dims;
+        for (int k = 0; k < q->value.num_dims; k++)
+            list[i].dims[k] = q->value.dims[k];
+        list[i].data = q->value.data;
+    }
+    *out = list;
+    return DG_OK;
+}
+
+/* A checkpoint's flat array has this policy's layout if its index of names
+ * and offsets is ours: checked name by name. */
+static int check_index(H5File *f, const Policy *p)
+{
+    const int num = p->net.num_params + p->text.num_params;
+    const int64_t any = -1;
+    char **names;
+    int64_t num_names, *offsets;
+    int err = dg_h5_read_texts(f, "parameters/name", &names, &num_names);
+
+    if (err)
+        return err;
+    offsets = calloc((size_t)num_names + 1, sizeof *offsets);
+    if (offsets == NULL)
+        err = dg_fail(DG_ENOMEM, "parameter index");
+    if (!err)
+        err = dg_h5_read(f, "parameters/offset", DG_H5_I64, 1, &any, offsets);
+    if (!err && num_names != num)
+        err = dg_fail(DG_EFORMAT, "%s: %lld parameters, the policy has %d",
+                      dg_h5_path(f), (long long)num_names, num);
+    for (int i = 0; i < num && !err; i++) {
+        const int in_net = i < p->net.num_params;
+        const Param *q = in_net ? p->net.params[i]
+                                : p->text.params[i - p->net.num_params];
+        const int64_t at =
+            q->value.param_offset + (in_net ? 0 : p->net.count);
+
+        if (strcmp(names[i], q->name) != 0 || offsets[i] != at)
+            err = dg_fail(DG_EFORMAT,
+                          "%s: parameter %d is %s at %lld, the policy has "
+                          "%s at %lld",
+                          dg_h5_path(f), i, names[i], (long long)offsets[i],
+                          q->name, (long long)at);
+    }
+    free(offsets);
+    dg_h5_free_texts(names);
+    return err;
+}
+
+static int load_checkpoint(Policy *p, const char *path, int ema)
+{
+    H5File *f;
+    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT,
+                         DG_CHECKPOINT_VERSION);
+
+    if (err)
+        return err;
+    err = check_index(f, p);
+    if (!err)
+        err = dg_h5_read(f, "arrays/weights", DG_H5_F32, 1, &p->num_values,
+                         p->values);
+    if (!err && ema && dg_h5_has(f, "arrays/ema"))
+        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1,
+                         &(int64_t) { -1 }, p->values);
+    dg_h5_close(f);
+    return err;
+}
+
+int dg_policy_load(Policy *p, const char *path, int ema)
+{
+    WeightTensor *list;
+    H5File *f;
+    char *format = NULL;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    err = dg_h5_get_text(f, NULL, "format", &format);
+    dg_h5_close(f);
+    if (err)
+        return err;
+    if (strcmp(format, DG_CHECKPOINT_FORMAT) == 0) {
+        free(format);
+        return load_checkpoint(p, path, ema);
+    }
+    free(format);
+    err = list_tensors(p, &list);
+    if (err)
+        return err;
+    err = dg_weights_read(path, "", list,
+                          p->net.num_params + p->text.num_params);
+    free(list);
+    return err;
+}
+
+int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
+                       int32_t *ids_clip)
+{
+    return p->impl->family->tokenize(p, prompt, ids_t5, ids_clip);
+}
+
+int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
+                     float *condition)
+{
+    return p->impl->family->encode(p, ctx, t, condition);
+}
+
+Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
+{
+    return p->impl->family->predict(p, ctx, b);
+}
+
+void dg_policy_decode(const Policy *p, const float *latent, float *rgb)
+{
+    p->impl->family->decode(p, latent, rgb);
+}
+
+void dg_policy_code(const Policy *p, const float *rgb, float *latent)
+{
+    p->impl->family->code(p, rgb, latent);
+}

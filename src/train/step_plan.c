@@ -1,0 +1,107 @@
+#include "train/step_plan.h"
+
+#include "base/error.h"
+#include "tensor/tape.h"
+
+#include <stdlib.h>
+
+/* A batch with the shapes of the run and nothing in it. */
+typedef struct EmptyBatch {
+    PolicyBatch batch;
+    float *sigma;
+    int32_t *ids;
+    const float **rows;
+} EmptyBatch;
+
+static int empty_batch(EmptyBatch *e, const PolicyShape *s, int64_t num,
+                       int with_text)
+{
+    const size_t ids = (size_t)(num * (s->text_tokens + s->clip_tokens));
+
+    e->sigma = calloc((size_t)num, sizeof *e->sigma);
+    e->ids = calloc(ids, sizeof *e->ids);
+    e->rows = calloc((size_t)num, sizeof *e->rows);
+    if (e->sigma == NULL || e->ids == NULL || e->rows == NULL)
+        return dg_fail(DG_ENOMEM, "plan");
+    e->batch = (PolicyBatch) {
+        .num = num,
+        .z = e->rows,
+        .sigma = e->sigma,
+        .condition = with_text ? NULL : e->rows,
+        .t5_ids = e->ids,
+        .clip_ids = e->ids,
+    };
+    return DG_OK;
+}
+
+static void free_batch(EmptyBatch *e)
+{
+    free(e->sigma);
+    free(e->ids);
+    free(e->rows);
+}
+
+static void restart(Context *ctx)
+{
+    dg_context_reset(ctx);
+    ctx->arena.peak = 0;
+    ctx->flops = 0;
+}
+
+static int count(StepPlan *out, Context *ctx, const Policy *p,
+                 const EmptyBatch *e, const StepPlanOpts *o)
+{
+    const PromptTokens tokens = { e->ids, e->ids };
+    Tensor *u;
+    int err = dg_policy_encode(p, ctx, &tokens, NULL);
+
+    if (err)
+        return err;
+    out->encode_bytes = ctx->arena.peak;
+    restart(ctx);
+    dg_policy_predict(p, ctx, &e->batch);
+    out->rollout_bytes = ctx->arena.peak;
+    out->predict_flops = ctx->flops;
+    if (dg_context_error(ctx) || !(o->train_net || o->train_text))
+        return dg_context_error(ctx);
+    restart(ctx);
+    dg_context_train(ctx, DG_PARAMS_NET, NULL, o->train_net);
+    dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
+    ctx->recompute = o->recompute;
+    dg_tape_begin(ctx);
+    u = dg_policy_predict(p, ctx, &e->batch);
+    if (u != NULL)
+        dg_tape_backward(ctx, u, dg_tensor_like(ctx, u));
+    out->update_bytes = ctx->arena.peak;
+    out->update_flops = ctx->flops;
+    return dg_context_error(ctx);
+}
+
+int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
+                 const StepPlanOpts *o)
+{
+    StepPlan plan = { 0 };
+    EmptyBatch e = { 0 };
+    Backend table;
+    Context ctx;
+    int err;
+
+    dg_backend_plan(&table, backend);
+    err = dg_context_init(&ctx, &table, 0);
+    if (err)
+        return err;
+    err = empty_batch(&e, &p->shape, o->batch, o->train_text);
+    if (!err)
+        err = count(&plan, &ctx, p, &e, o);
+    free_batch(&e);
+    dg_context_fini(&ctx);
+    if (err)
+        return err;
+    plan.step_bytes = plan.encode_bytes;
+    if (plan.rollout_bytes > plan.step_bytes)
+        plan.step_bytes = plan.rollout_bytes;
+    if (plan.update_bytes > plan.step_bytes)
+        plan.step_bytes = plan.update_bytes;
+    *out = plan;
+    return DG_OK;
+}

@@ -1,0 +1,157 @@
+#include "train/team.h"
+
+#include "base/error.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+static int init_worker(Worker *w, const TeamOpts *o)
+{
+    int err = dg_context_init(&w->ctx, o->backend, o->step_bytes);
+
+    if (err)
+        return err;
+    w->scratch = calloc(1, o->scratch_bytes + 1);
+    if (w->scratch == NULL)
+        return dg_fail(DG_ENOMEM, "worker scratch of %zu bytes",
+                       o->scratch_bytes);
+    if (o->num_grads == 0)
+        return DG_OK;
+    w->grads = aligned_alloc(64, (size_t)(o->num_grads + 15) / 16 * 64);
+    w->sum_buffer =
+        aligned_alloc(64, (dg_exact_bytes(o->num_grads, o->exact) + 63) &
+                              ~(size_t)63);
+    if (w->grads == NULL || w->sum_buffer == NULL)
+        return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
+                       (long long)o->num_grads);
+    for (int64_t i = 0; i < o->num_grads; i++)
+        w->grads[i] = 0;
+    return dg_exact_init(&w->sum, w->sum_buffer, o->num_grads, o->exact,
+                         DG_EXACT_SCALE_BITS, o->max_items);
+}
+
+static void fini_worker(Worker *w)
+{
+    dg_context_fini(&w->ctx);
+    free(w->scratch);
+    free(w->grads);
+    free(w->sum_buffer);
+}
+
+int dg_team_create(Team **out, const TeamOpts *o)
+{
+    Team *t = calloc(1, sizeof *t);
+    int err = DG_OK;
+
+    if (t == NULL)
+        return dg_fail(DG_ENOMEM, "team");
+    t->workers = calloc((size_t)o->num_threads, sizeof *t->workers);
+    if (t->workers == NULL) {
+        free(t);
+        return dg_fail(DG_ENOMEM, "team");
+    }
+    /* libraries must not open teams of their own inside a worker */
+    omp_set_num_threads(1);
+    t->num_grads = o->num_grads;
+    for (t->num = 0; t->num < o->num_threads && !err; t->num++) {
+        t->workers[t->num].index = t->num;
+        err = init_worker(&t->workers[t->num], o);
+    }
+    if (err) {
+        dg_team_destroy(t);
+        return err;
+    }
+    t->bytes = (size_t)t->num *
+               (o->step_bytes + o->scratch_bytes +
+                (o->num_grads > 0
+                     ? sizeof(float) * (size_t)o->num_grads +
+                           dg_exact_bytes(o->num_grads, o->exact)
+                     : 0));
+    *out = t;
+    return DG_OK;
+}
+
+void dg_team_destroy(Team *t)
+{
+    if (t == NULL)
+        return;
+    for (int i = 0; i < t->num; i++)
+        fini_worker(&t->workers[i]);
+    free(t->workers);
+    free(t);
+}
+
+typedef struct Failure {
+    int64_t item; /* lowest failed one; num if none */
+    Error error;
+} Failure;
+
+static void note_failure(Failure *f, int64_t item)
+{
+#pragma omp critical(dg_team_failure)
+    if (item < f->item) {
+        f->item = item;
+        f->error = *dg_last_error();
+    }
+}
+
+int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
+{
+    Failure failure = { .item = num };
+
+#pragma omp parallel num_threads(t->num)
+    {
+        Worker *w = &t->workers[omp_get_thread_num()];
+
+        omp_set_num_threads(1);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < num; i++) {
+            int64_t failed;
+
+#pragma omp atomic read
+            failed = failure.item;
+            if (i < failed && fn(w, i, user) != DG_OK)
+                note_failure(&failure, i);
+        }
+    }
+    if (failure.item == num)
+        return DG_OK;
+    dg_set_error(&failure.error);
+    return failure.error.code;
+}
+
+void dg_team_clear_sums(Team *t)
+{
+    for (int i = 0; i < t->num; i++)
+        dg_exact_clear(&t->workers[i].sum);
+}
+
+int dg_team_merge_sums(Team *t)
+{
+    int err = DG_OK;
+
+    for (int i = 1; i < t->num && !err; i++)
+        err = dg_exact_merge(&t->workers[0].sum, &t->workers[i].sum);
+    return err;
+}
+
+uint64_t dg_team_take_flops(Team *t)
+{
+    uint64_t flops = 0;
+
+    for (int i = 0; i < t->num; i++) {
+        flops += t->workers[i].ctx.flops;
+        t->workers[i].ctx.flops = 0;
+    }
+    return flops;
+}
+
+size_t dg_team_peak(const Team *t)
+{
+    size_t peak = 0;
+
+    for (int i = 0; i < t->num; i++)
+        if (t->workers[i].ctx.arena.peak > peak)
+            peak = t->workers[i].ctx.arena.peak;
+    return peak;
+}
