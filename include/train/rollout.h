@@ -1,0 +1,76 @@
+#ifndef DG_TRAIN_ROLLOUT_H
+#define DG_TRAIN_ROLLOUT_H
+/*
+ * The first half of an iteration: prompts to trajectories to rewards. Item
+ * n = prompt slot * G + generation; a rank owns a contiguous block of items,
+ * groups may straddle ranks.
+ */
+#include "diffusion/schedule.h"
+#include "diffusion/window.h"
+#include "reward/reward.h"
+#include "store/prompts.h"
+#include "train/sampling.h"
+#include "train/session.h"
+
+typedef struct Rollout {
+    int64_t G, P, N;    /* generations, prompts, items = P G */
+    int64_t first, num; /* this rank's items */
+    int64_t first_prompt, num_prompts; /* prompt slots they belong to */
+    int T;
+    int64_t D, K;       /* elements of a latent, rewards */
+    int64_t iteration;
+    int64_t *prompt;    /* [P] index into the prompt list */
+    Schedule schedule;
+    SdeWindow window;
+    SdeStep *steps;     /* [T] */
+    float *sigma;       /* [T] given to the network */
+    float *conditions;  /* [num_prompts, condition] */
+    float *latents;     /* [num, T+1, D] */
+    float *log_prob;    /* [num, T] */
+    float *final;       /* [num, D] latent that is decoded */
+    RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
+    char note[512];     /* what first went wrong here; "" */
+    int64_t note_item;
+    size_t bytes;       /* reserved */
+} Rollout;
+
+/** Reserves all memory of an iteration. Not collective, but sizes follow
+ *  from rank and size. Errors: DG_EINVAL naming the key, DG_ENOMEM. */
+int dg_rollout_create(Rollout **out, const Session *s, const Policy *p);
+void dg_rollout_destroy(Rollout *r);
+
+/** Prompts, SDE steps and window of an iteration. Pure function of the
+ *  configuration and the number. Errors: those of the schedule. */
+int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
+                     int64_t iteration);
+
+/** Encodes the prompts of this rank's items. Not collective. */
+int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
+                      const PromptSet *prompts);
+
+/** Samples this rank's trajectories. A sample whose network output is not
+ *  finite gets its rewards set missing. Not collective. */
+int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
+                      const Policy *p);
+
+/** Decodes and scores this rank's items. Not collective. */
+int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
+                     const PromptSet *prompts, const Reward *rewards);
+
+/** All ranks' scores to all ranks. Collective. */
+void dg_rollout_share(Rollout *r, const Comm *c);
+
+/** Condition of a local item. */
+const float *dg_rollout_condition(const Rollout *r, const Policy *p,
+                                  int64_t item);
+
+/** The latent of item, step i. Local items only. */
+static inline float *dg_rollout_latent(const Rollout *r, int64_t item, int i)
+{
+    return r->latents + ((item - r->first) * (r->T + 1) + i) * r->D;
+}
+
+/** Bytes of worker scratch that scoring needs. */
+size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K);
+
+#endif

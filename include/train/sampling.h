@@ -1,0 +1,48 @@
+#ifndef DG_TRAIN_SAMPLING_H
+#define DG_TRAIN_SAMPLING_H
+/*
+ * Trajectories: from noise to a clean latent, a batch of samples at a time.
+ * Every sample's numbers depend on its own keys, condition and the weights
+ * alone, whatever stands beside it in the batch.
+ */
+#include "base/philox.h"
+#include "diffusion/sde.h"
+#include "policy/policy.h"
+#include "train/team.h"
+
+enum { DG_SAMPLING_BATCH = 64 }; /* most samples of one forward pass */
+
+/* One sample. */
+typedef struct Sample {
+    RngKey init;  /* of the first noise */
+    RngKey noise; /* of the SDE steps; its step is set by the sampler */
+    const float *condition;
+    float *latents;  /* keep_all: [T+1, D]; else [D], overwritten */
+    float *log_prob; /* [T], or NULL */
+    float *final;    /* [D] latent to decode */
+    int failed;      /* out: 1 when the network gave NaN or Inf */
+    int failed_step;
+    char reason[256]; /* out: layer and op that gave it first */
+} Sample;
+
+typedef struct SamplingRun {
+    const Policy *policy;
+    const SdeStep *steps; /* [T] */
+    const float *sigma;   /* [T] given to the network */
+    int num_steps;        /* T */
+    int keep_all;
+    DecodeFrom decode;
+    int score_given; /* 1: latents are given, only log_prob is computed */
+} SamplingRun;
+
+/** Bytes of worker scratch this needs. */
+size_t dg_sampling_scratch(const Policy *p);
+
+/**
+ * Runs num <= DG_SAMPLING_BATCH samples on a worker; not recorded.
+ * Errors: those of the context; NaN is no error but a failed sample.
+ */
+int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
+                    int64_t num);
+
+#endif

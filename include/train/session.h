@@ -1,0 +1,32 @@
+#ifndef DG_TRAIN_SESSION_H
+#define DG_TRAIN_SESSION_H
+/*
+ * What every long command has: ranks, configuration, kernels, provenance.
+ */
+#include "config/config.h"
+#include "parallel/comm.h"
+#include "store/h5.h"
+#include "tensor/backend.h"
+
+typedef struct Session {
+    const Comm *comm;
+    const Config *config;   /* the same on all ranks */
+    const Backend *backend;
+    FileInfo info;          /* goes into every file */
+    int num_threads;        /* workers of this rank */
+} Session;
+
+/** Ends of a run that are not errors. */
+typedef enum RunEnd { DG_RUN_DONE, DG_RUN_STOPPED } RunEnd;
+
+/** Threads of this rank: run.threads, or its share of the node's cores. */
+int dg_session_threads(const Comm *c, const Config *config);
+
+/** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop. */
+void dg_stop_install(void);
+
+/** 1 if any rank was asked to stop or seconds have passed since the start of
+ *  the program (0: no limit). Collective. */
+int dg_stop_wanted(const Comm *c, double seconds);
+
+#endif

@@ -1,0 +1,9 @@
+#ifndef DG_SRC_REWARD_KINDS_H
+#define DG_SRC_REWARD_KINDS_H
+/* All kinds of rewards; reward.c lists them. */
+#include "reward/reward.h"
+
+extern const RewardKind dg_reward_shapes;
+extern const RewardKind dg_reward_brightness;
+
+#endif

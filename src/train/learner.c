@@ -1,0 +1,186 @@
+#include "train/learner.h"
+
+#include "base/error.h"
+#include "optim/adamw.h"
+#include "optim/ema.h"
+#include "optim/grad_norm.h"
+#include "store/checkpoint.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static float *new_floats(int64_t num)
+{
+    float *p = aligned_alloc(64, (size_t)(num + 15) / 16 * 64);
+
+    if (p != NULL)
+        memset(p, 0, (size_t)(num + 15) / 16 * 64);
+    return p;
+}
+
+int dg_learner_create(Learner **out, Policy *policy, int64_t num,
+                      const OptimConfig *o, int64_t num_updates)
+{
+    Learner *l = calloc(1, sizeof *l);
+
+    if (l == NULL)
+        return dg_fail(DG_ENOMEM, "learner");
+    l->policy = policy;
+    l->optim = *o;
+    l->lr = (LrOpts) { o->schedule, o->lr, o->warmup, num_updates, 0 };
+    l->num = num;
+    l->grads = new_floats(num);
+    l->m = new_floats(num);
+    l->v = new_floats(num);
+    if (o->ema_decay > 0)
+        l->ema = new_floats(num);
+    l->norm_scratch = calloc((size_t)dg_grad_norm_num_chunks(num) + 1,
+                             sizeof *l->norm_scratch);
+    if (l->grads == NULL || l->m == NULL || l->v == NULL ||
+        l->norm_scratch == NULL || (o->ema_decay > 0 && l->ema == NULL)) {
+        dg_learner_destroy(l);
+        return dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
+                       (long long)num);
+    }
+    if (l->ema != NULL)
+        memcpy(l->ema, policy->values, sizeof(float) * (size_t)num);
+    *out = l;
+    return DG_OK;
+}
+
+void dg_learner_destroy(Learner *l)
+{
+    if (l == NULL)
+        return;
+    free(l->grads);
+    free(l->m);
+    free(l->v);
+    free(l->ema);
+    free(l->norm_scratch);
+    free(l);
+}
+
+int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
+{
+    const AdamwOpts o = { l->optim.beta1, l->optim.beta2, l->optim.eps,
+                          l->optim.weight_decay };
+    const double lr = dg_lr_at(&l->lr, l->updates + 1);
+    double norm, scale;
+    AdamwStep step;
+    int err;
+
+    dg_exact_read(sum, l->grads, 1.0);
+    norm = dg_grad_norm(l->grads, l->num, l->norm_scratch);
+    err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
+    if (!err)
+        err = dg_adamw_step_init(&step, &o, lr, l->updates + 1, scale);
+    if (err)
+        return err;
+    dg_adamw_update(l->policy->values, l->m, l->v, l->grads, l->num, &step);
+    l->updates++;
+    *out = (LearnerStep) { norm, lr };
+    return DG_OK;
+}
+
+void dg_learner_average(Learner *l)
+{
+    if (l->ema != NULL)
+        dg_ema_update(l->ema, l->policy->values, l->num, l->optim.ema_decay);
+}
+
+void dg_learner_swap_ema(Learner *l)
+{
+    for (int64_t i = 0; l->ema != NULL && i < l->num; i++) {
+        const float w = l->policy->values[i];
+
+        l->policy->values[i] = l->ema[i];
+        l->ema[i] = w;
+    }
+}
+
+/* --- checkpoints ------------------------------------------------------- */
+
+enum { MAX_ARRAYS = 4 };
+
+typedef struct Content {
+    CheckpointArray arrays[MAX_ARRAYS];
+    CheckpointCounter counters[1];
+    CheckpointParam *params;
+    Checkpoint k;
+} Content;
+
+static void add_params(CheckpointParam *to, const ParamSet *set, int64_t base)
+{
+    for (int i = 0; i < set->num_params; i++) {
+        const Param *q = set->params[i];
+
+        to[i].name = q->name;
+        to[i].offset = base + q->value.param_offset;
+        to[i].num_dims = q->value.num_dims;
+        for (int k = 0; k < q->value.num_dims; k++)
+            to[i].dims[k] = q->value.dims[k];
+    }
+}
+
+static int describe(Content *c, const Learner *l)
+{
+    const Policy *p = l->policy;
+    int n = 0;
+
+    memset(c, 0, sizeof *c);
+    c->k.num_params = p->net.num_params + p->text.num_params;
+    c->params = calloc((size_t)c->k.num_params, sizeof *c->params);
+    if (c->params == NULL)
+        return dg_fail(DG_ENOMEM, "checkpoint index");
+    add_params(c->params, &p->net, 0);
+    add_params(c->params + p->net.num_params, &p->text, p->net.count);
+    c->arrays[n++] = (CheckpointArray) { "weights", "master weights",
+                                         p->values, p->num_values };
+    c->arrays[n++] =
+        (CheckpointArray) { "adam_m", "AdamW first moment", l->m, l->num };
+    c->arrays[n++] =
+        (CheckpointArray) { "adam_v", "AdamW second moment", l->v, l->num };
+    if (l->ema != NULL)
+        c->arrays[n++] = (CheckpointArray) {
+            "ema", "exponential moving average of the weights", l->ema, l->num
+        };
+    c->counters[0] = (CheckpointCounter) { "optimizer_step", l->updates };
+    c->k.arrays = c->arrays;
+    c->k.num_arrays = n;
+    c->k.params = c->params;
+    c->k.counters = c->counters;
+    c->k.num_counters = 1;
+    return DG_OK;
+}
+
+int dg_learner_save(const Learner *l, const Session *s, const char *dir,
+                    int64_t iteration)
+{
+    Content c;
+    int err = dg_agree(s->comm, describe(&c, l));
+
+    if (err)
+        return err;
+    c.k.iteration = iteration;
+    err = dg_checkpoint_write(s->comm, dir, &c.k, &s->info,
+                              s->config->checkpoint.keep);
+    free(c.params);
+    return err;
+}
+
+int dg_learner_resume(Learner *l, const Session *s, const char *dir,
+                      int64_t *iteration, int *found)
+{
+    Content c;
+    int err = dg_agree(s->comm, describe(&c, l));
+
+    if (err)
+        return err;
+    err = dg_checkpoint_resume(s->comm, dir, &c.k, found);
+    if (!err && *found) {
+        *iteration = c.k.iteration;
+        l->updates = c.counters[0].value;
+    }
+    free(c.params);
+    return err;
+}

@@ -1,0 +1,350 @@
+#include "train/rollout.h"
+
+#include "base/error.h"
+#include "base/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *reserve(Rollout *r, int64_t count, size_t size)
+{
+    const size_t bytes = (size_t)(count > 0 ? count : 1) * size;
+    void *p = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+
+    if (p != NULL) {
+        memset(p, 0, bytes);
+        r->bytes += bytes;
+    }
+    return p;
+}
+
+static int reserve_all(Rollout *r, const Policy *p)
+{
+    r->prompt = reserve(r, r->P, sizeof *r->prompt);
+    r->steps = reserve(r, r->T, sizeof *r->steps);
+    r->sigma = reserve(r, r->T, sizeof *r->sigma);
+    r->conditions = reserve(r, r->num_prompts * p->shape.condition,
+                            sizeof *r->conditions);
+    r->latents =
+        reserve(r, r->num * (r->T + 1) * r->D, sizeof *r->latents);
+    r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
+    r->final = reserve(r, r->num * r->D, sizeof *r->final);
+    r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
+    if (r->prompt == NULL || r->steps == NULL || r->sigma == NULL ||
+        r->conditions == NULL || r->latents == NULL || r->log_prob == NULL ||
+        r->final == NULL || r->scores == NULL)
+        return dg_fail(DG_ENOMEM,
+                       "trajectories of %lld samples (grpo."
+                       "prompts_per_iteration x grpo.num_generations / ranks)",
+                       (long long)r->num);
+    return DG_OK;
+}
+
+int dg_rollout_create(Rollout **out, const Session *s, const Policy *p)
+{
+    const Config *c = s->config;
+    Rollout *r = calloc(1, sizeof *r);
+    int err;
+
+    if (r == NULL)
+        return dg_fail(DG_ENOMEM, "rollout");
+    r->G = c->grpo.num_generations;
+    r->P = c->grpo.prompts_per_iteration;
+    r->N = r->G * r->P;
+    r->T = (int)c->sampler.steps;
+    r->D = p->shape.elements;
+    r->K = c->num_rewards;
+    dg_share_range(r->N, s->comm->rank, s->comm->size, &r->first, &r->num);
+    r->first_prompt = r->first / r->G;
+    if (r->num > 0)
+        r->num_prompts =
+            (r->first + r->num - 1) / r->G - r->first_prompt + 1;
+    err = dg_schedule_init_flow(&r->schedule, r->T, c->sampler.shift);
+    if (!err)
+        err = reserve_all(r, p);
+    if (err) {
+        dg_rollout_destroy(r);
+        return err;
+    }
+    *out = r;
+    return DG_OK;
+}
+
+void dg_rollout_destroy(Rollout *r)
+{
+    if (r == NULL)
+        return;
+    dg_schedule_fini(&r->schedule);
+    free(r->prompt);
+    free(r->steps);
+    free(r->sigma);
+    free(r->conditions);
+    free(r->latents);
+    free(r->log_prob);
+    free(r->final);
+    free(r->scores);
+    free(r);
+}
+
+/* Prompt k of the endless sequence: a permutation of the list per epoch. */
+static int choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
+{
+    int32_t *order = malloc(sizeof *order * (size_t)num_prompts);
+    int64_t epoch = -1;
+
+    if (order == NULL)
+        return dg_fail(DG_ENOMEM, "prompt order");
+    for (int64_t i = 0; i < r->P; i++) {
+        const int64_t k = r->iteration * r->P + i;
+        const RngKey key = {
+            .seed = (uint64_t)s->config->run.seed,
+            .purpose = DG_RNG_PROMPT_ORDER,
+            .iteration = (uint32_t)(k / num_prompts),
+        };
+
+        if (k / num_prompts != epoch && s->config->prompts.shuffle)
+            dg_rng_permutation(order, (int32_t)num_prompts, &key);
+        epoch = k / num_prompts;
+        r->prompt[i] = s->config->prompts.shuffle ? order[k % num_prompts]
+                                                  : k % num_prompts;
+    }
+    free(order);
+    return DG_OK;
+}
+
+int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
+                     int64_t iteration)
+{
+    const SamplerConfig *c = &s->config->sampler;
+    const WindowOpts window = { (int)c->window_size, 1,
+                                c->window_every > 0 ? (int)c->window_every
+                                                    : 1 };
+    const SdeOpts sde = { c->sde,
+                          c->cps_gaussian || c->sde != DG_SDE_CPS
+                              ? DG_LOG_PROB_GAUSSIAN
+                              : DG_LOG_PROB_SQUARED,
+                          c->eta };
+    int err;
+
+    r->iteration = iteration;
+    r->note[0] = '\0';
+    r->note_item = r->N;
+    err = choose_prompts(r, s, num_prompts);
+    if (!err)
+        err = dg_window_at(&r->window, &window, r->T,
+                           c->window_every > 0 ? iteration : 0);
+    if (err)
+        return err;
+    if (c->window_size > 0)
+        r->window.start =
+            (int)((r->window.start + c->window_start) % (r->T - 1));
+    if (r->window.start + r->window.size > r->T)
+        r->window.size = r->T - r->window.start;
+    err = dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
+    for (int i = 0; i < r->T && !err; i++)
+        r->sigma[i] = dg_schedule_time(&r->schedule, i, DG_TIME_SIGMA);
+    return err;
+}
+
+/* --- encoding ---------------------------------------------------------- */
+
+typedef struct EncodeJob {
+    Rollout *r;
+    const Policy *policy;
+    const PromptSet *prompts;
+} EncodeJob;
+
+static int encode_one(Worker *w, int64_t i, void *user)
+{
+    const EncodeJob *j = user;
+    const PolicyShape *s = &j->policy->shape;
+    const Prompt *prompt =
+        &j->prompts->prompts[j->r->prompt[j->r->first_prompt + i]];
+    int32_t *ids = w->scratch;
+    const PromptTokens tokens = { ids, ids + s->text_tokens };
+    int err = dg_policy_tokenize(j->policy, prompt->text, ids,
+                                 ids + s->text_tokens);
+
+    return err ? err
+               : dg_policy_encode(j->policy, &w->ctx, &tokens,
+                                  j->r->conditions + i * s->condition);
+}
+
+int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
+                      const PromptSet *prompts)
+{
+    EncodeJob j = { r, p, prompts };
+
+    return dg_team_run(team, r->num_prompts, encode_one, &j);
+}
+
+const float *dg_rollout_condition(const Rollout *r, const Policy *p,
+                                  int64_t item)
+{
+    return r->conditions +
+           (item / r->G - r->first_prompt) * p->shape.condition;
+}
+
+/* --- sampling ---------------------------------------------------------- */
+
+typedef struct SampleJob {
+    Rollout *r;
+    const Session *session;
+    SamplingRun run;
+    int64_t batch;
+} SampleJob;
+
+static void note_failure(SampleJob *j, const Sample *sample, int64_t item)
+{
+    Rollout *r = j->r;
+
+    for (int64_t k = 0; k < r->K; k++)
+        r->scores[item * r->K + k].missing = 1;
+#pragma omp critical(dg_rollout_note)
+    if (item < r->note_item) {
+        r->note_item = item;
+        snprintf(r->note, sizeof r->note,
+                 "iteration %lld, prompt %lld, sample %lld, step %d, rank %d: "
+                 "%s",
+                 (long long)r->iteration + 1,
+                 (long long)r->prompt[item / r->G], (long long)(item % r->G),
+                 sample->failed_step, j->session->comm->rank, sample->reason);
+    }
+}
+
+static int sample_batch(Worker *w, int64_t index, void *user)
+{
+    SampleJob *j = user;
+    Rollout *r = j->r;
+    const int64_t from = index * j->batch;
+    const int64_t num = from + j->batch < r->num ? j->batch : r->num - from;
+    const uint64_t seed = (uint64_t)j->session->config->run.seed;
+    const int shared =
+        j->session->config->sampler.init_noise == DG_NOISE_PER_PROMPT;
+    Sample samples[DG_SAMPLING_BATCH];
+    int err;
+
+    for (int64_t b = 0; b < num; b++) {
+        const int64_t item = r->first + from + b;
+        const RngKey key = {
+            .seed = seed,
+            .purpose = DG_RNG_SDE_NOISE,
+            .iteration = (uint32_t)r->iteration,
+            .prompt = (uint32_t)(item / r->G),
+            .sample = (uint32_t)(item % r->G),
+        };
+
+        samples[b] = (Sample) { .init = key, .noise = key };
+        samples[b].init.purpose = DG_RNG_INIT_LATENTS;
+        if (shared)
+            samples[b].init.sample = 0;
+        samples[b].condition =
+            dg_rollout_condition(r, j->run.policy, item);
+        samples[b].latents = dg_rollout_latent(r, item, 0);
+        samples[b].log_prob = r->log_prob + (item - r->first) * r->T;
+        samples[b].final = r->final + (item - r->first) * r->D;
+    }
+    err = dg_sampling_run(w, &j->run, samples, num);
+    for (int64_t b = 0; b < num && !err; b++)
+        if (samples[b].failed)
+            note_failure(j, &samples[b], r->first + from + b);
+    dg_progress_add(num);
+    return err;
+}
+
+int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
+                      const Policy *p)
+{
+    SampleJob j = {
+        .r = r,
+        .session = s,
+        .run = { .policy = p,
+                 .steps = r->steps,
+                 .sigma = r->sigma,
+                 .num_steps = r->T,
+                 .keep_all = 1,
+                 .decode = s->config->sampler.decode },
+        .batch = s->config->grpo.micro_batch,
+    };
+
+    memset(r->scores, 0, sizeof *r->scores * (size_t)(r->N * r->K));
+    return dg_team_run(team, (r->num + j.batch - 1) / j.batch, sample_batch,
+                       &j);
+}
+
+/* --- scoring ----------------------------------------------------------- */
+
+typedef struct ScoreJob {
+    Rollout *r;
+    const Policy *policy;
+    const PromptSet *prompts;
+    const Reward *rewards;
+} ScoreJob;
+
+static size_t picture_bytes(const Policy *p)
+{
+    return (sizeof(float) * 3 * (size_t)p->shape.image_size *
+                (size_t)p->shape.image_size +
+            63) &
+           ~(size_t)63;
+}
+
+size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K)
+{
+    const size_t sampling = dg_sampling_scratch(p);
+    const size_t scoring = picture_bytes(p) + dg_rewards_scratch(rewards, K);
+    const size_t ids = sizeof(int32_t) * (size_t)(p->shape.text_tokens +
+                                                  p->shape.clip_tokens);
+    const size_t most = sampling > scoring ? sampling : scoring;
+
+    return most > ids ? most : ids;
+}
+
+static int score_one(Worker *w, int64_t i, void *user)
+{
+    const ScoreJob *j = user;
+    Rollout *r = j->r;
+    const int64_t item = r->first + i, size = j->policy->shape.image_size;
+    const Prompt *prompt = &j->prompts->prompts[r->prompt[item / r->G]];
+    float *rgb = w->scratch;
+    void *scratch = (char *)w->scratch + picture_bytes(j->policy);
+
+    dg_policy_decode(j->policy, r->final + i * r->D, rgb);
+    for (int64_t k = 0; k < r->K; k++) {
+        RewardScore *score = &r->scores[item * r->K + k];
+
+        if (score->missing) /* the sampler set the sample aside */
+            continue;
+        dg_reward_score(&j->rewards[k], rgb, size, prompt, score, scratch);
+        if (!score->missing)
+            continue;
+#pragma omp critical(dg_rollout_note)
+        if (item < r->note_item) {
+            r->note_item = item;
+            snprintf(r->note, sizeof r->note,
+                     "iteration %lld, prompt %lld, sample %lld: reward %s is "
+                     "missing: %.300s",
+                     (long long)r->iteration + 1,
+                     (long long)r->prompt[item / r->G],
+                     (long long)(item % r->G), j->rewards[k].kind->name,
+                     dg_last_error()->text);
+        }
+    }
+    return DG_OK;
+}
+
+int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
+                     const PromptSet *prompts, const Reward *rewards)
+{
+    ScoreJob j = { r, p, prompts, rewards };
+
+    return dg_team_run(team, r->num, score_one, &j);
+}
+
+void dg_rollout_share(Rollout *r, const Comm *c)
+{
+    dg_comm_share_items(c, r->scores, r->N,
+                        sizeof *r->scores * (size_t)r->K);
+}

@@ -1,0 +1,134 @@
+#include "train/sampling.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+size_t dg_sampling_scratch(const Policy *p)
+{
+    return sizeof(float) * (size_t)p->shape.elements;
+}
+
+static const float *row(const Tensor *u, int64_t b, int64_t D)
+{
+    return dg_tensor_f32(u) + b * D;
+}
+
+/* The network's answer was not finite: run the sample alone, each op
+ * checking itself, so that the message names the layer. */
+static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
+                         const float *z, int step)
+{
+    const PolicyBatch b = { .num = 1,
+                            .z = &z,
+                            .sigma = &r->sigma[step],
+                            .condition = &s->condition };
+
+    s->failed = 1;
+    s->failed_step = step;
+    dg_context_reset(&w->ctx);
+    w->ctx.check_finite = 1;
+    dg_policy_predict(r->policy, &w->ctx, &b);
+    w->ctx.check_finite = 0;
+    snprintf(s->reason, sizeof s->reason, "%s",
+             dg_context_error(&w->ctx) ? dg_last_error()->text
+                                       : "network output is not finite");
+    dg_context_reset(&w->ctx);
+}
+
+static void start(const SamplingRun *r, Sample *s)
+{
+    s->failed = 0;
+    s->failed_step = -1;
+    s->reason[0] = '\0';
+    if (!r->score_given)
+        dg_rng_normal(s->latents, 0, r->policy->shape.elements, &s->init);
+}
+
+static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
+                    const float *u)
+{
+    const int64_t D = r->policy->shape.elements;
+    const SdeStep *step = &r->steps[i];
+    float *z = s->latents + (r->keep_all ? i * D : 0);
+    float *next = r->keep_all ? z + D : z;
+    float *noise = w->scratch;
+
+    if (i == r->num_steps - 1 && r->decode == DG_DECODE_X0)
+        dg_sde_x0(s->final, step, z, u, D);
+    if (!r->score_given) {
+        if (step->stochastic) {
+            s->noise.step = (uint32_t)i;
+            dg_rng_normal(noise, 0, D, &s->noise);
+        }
+        dg_sde_next(next, step, z, u, noise, D);
+    }
+    if (s->log_prob != NULL)
+        s->log_prob[i] = dg_sde_log_prob(step, z, u, next, D);
+    if (i == r->num_steps - 1 && r->decode == DG_DECODE_ZT)
+        memcpy(s->final, next, sizeof(float) * (size_t)D);
+}
+
+/* One prediction for all samples; u is in the step arena. */
+static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
+                       int64_t num, int i)
+{
+    const int64_t D = r->policy->shape.elements;
+    const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
+    float sigma[DG_SAMPLING_BATCH];
+    const PolicyBatch batch = {
+        .num = num, .z = z, .sigma = sigma, .condition = condition
+    };
+
+    for (int64_t b = 0; b < num; b++) {
+        z[b] = samples[b].latents + (r->keep_all ? i * D : 0);
+        condition[b] = samples[b].condition;
+        sigma[b] = r->sigma[i];
+    }
+    dg_context_reset(&w->ctx);
+    return dg_policy_predict(r->policy, &w->ctx, &batch);
+}
+
+/* Looks for answers that are not finite; 1 if any was found and named, which
+ * costs the step arena's contents. */
+static int find_failures(Worker *w, const SamplingRun *r, Sample *samples,
+                         int64_t num, const Tensor *u)
+{
+    const int64_t D = r->policy->shape.elements;
+    int found = 0;
+
+    for (int64_t b = 0; b < num; b++)
+        if (!samples[b].failed &&
+            w->ctx.backend->first_nonfinite(row(u, b, D), D) >= 0)
+            found = samples[b].failed = -1;
+    return found != 0;
+}
+
+int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
+                    int64_t num)
+{
+    const int64_t D = r->policy->shape.elements;
+
+    if (num > DG_SAMPLING_BATCH)
+        dg_panic("a batch of %lld samples", (long long)num);
+    for (int64_t b = 0; b < num; b++)
+        start(r, &samples[b]);
+    for (int i = 0; i < r->num_steps; i++) {
+        Tensor *u = predict(w, r, samples, num, i);
+
+        if (u != NULL && find_failures(w, r, samples, num, u)) {
+            for (int64_t b = 0; b < num; b++)
+                if (samples[b].failed < 0)
+                    name_failure(
+                        w, r, &samples[b],
+                        samples[b].latents + (r->keep_all ? i * D : 0), i);
+            u = predict(w, r, samples, num, i);
+        }
+        if (u == NULL)
+            return dg_context_error(&w->ctx);
+        for (int64_t b = 0; b < num; b++)
+            advance(w, r, &samples[b], i, row(u, b, D));
+    }
+    return DG_OK;
+}

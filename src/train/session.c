@@ -1,0 +1,47 @@
+#include "train/session.h"
+
+#include "base/clock.h"
+
+#include <omp.h>
+#include <signal.h>
+#include <string.h>
+
+static volatile sig_atomic_t asked;
+static double started;
+
+static void ask(int signal)
+{
+    (void)signal;
+    asked = 1;
+}
+
+int dg_session_threads(const Comm *c, const Config *config)
+{
+    int threads = (int)config->run.threads;
+
+    if (threads == 0)
+        threads = omp_get_num_procs() / c->node_size;
+    return threads < 1 ? 1 : threads;
+}
+
+void dg_stop_install(void)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = ask;
+    action.sa_flags = SA_RESTART;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaction(signals[i], &action, NULL);
+    started = dg_clock_now();
+}
+
+int dg_stop_wanted(const Comm *c, double seconds)
+{
+    int64_t stop = asked != 0 ||
+                   (seconds > 0 && dg_clock_now() - started >= seconds);
+
+    dg_comm_max_i64(c, &stop, 1);
+    return stop != 0;
+}
