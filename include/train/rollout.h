@@ -46,7 +46,7 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
 
 /** Encodes the prompts of this rank's items. Not collective. */
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
-                      const PromptSet *prompts);
+                      const PromptList *prompts);
 
 /** Samples this rank's trajectories. A sample whose network output is not
  *  finite gets its rewards set missing. Not collective. */
@@ -55,7 +55,7 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
 
 /** Decodes and scores this rank's items. Not collective. */
 int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
-                     const PromptSet *prompts, const Reward *rewards);
+                     const PromptList *prompts, const Reward *rewards);
 
 /** All ranks' scores to all ranks. Collective. */
 void dg_rollout_share(Rollout *r, const Comm *c);

@@ -17,6 +17,7 @@ typedef struct FluxPolicy {
     FluxTransformer *transformer;
     T5Encoder *t5;
     ClipText *clip;
+    Words t5_words, clip_words;
     int64_t grid; /* packed tokens per side */
     int64_t cell; /* pixels per latent cell */
     float guidance;
@@ -76,7 +77,7 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
                             c->flux.axes_dims[2] },
     };
     const T5Config t5 = {
-        .vocab_size = DG_WORDS_VOCAB,
+        .vocab_size = f->t5_words.num,
         .d_model = c->t5.d_model,
         .d_kv = c->t5.d_kv,
         .d_ff = c->t5.d_ff,
@@ -86,7 +87,7 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .relative_attention_max_distance = 128,
     };
     const ClipTextConfig clip = {
-        .vocab_size = DG_WORDS_VOCAB,
+        .vocab_size = f->clip_words.num,
         .hidden_size = c->clip.hidden,
         .intermediate_size = c->clip.intermediate,
         .num_hidden_layers = (int)c->clip.layers,
@@ -117,6 +118,8 @@ static int flux_create(Policy *p, const Config *c)
     f->base.family = &dg_policy_flux;
     f->guidance = (float)c->policy.guidance;
     f->guidance_embeds = c->flux.guidance_embeds;
+    dg_words_world(&f->t5_words, DG_WORDS_EOS_FIRST);
+    dg_words_world(&f->clip_words, DG_WORDS_EOS_LAST);
     p->impl = &f->base;
     err = set_shape(p, f, c);
     return err ? err : create_networks(p, f, c);
@@ -135,12 +138,13 @@ static void flux_destroy(Policy *p)
 static int flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                          int32_t *ids_clip)
 {
-    int err = dg_words_encode(ids_t5, p->shape.text_tokens, prompt,
-                              DG_WORDS_T5);
+    const FluxPolicy *f = impl_of(p);
+    int err = dg_words_encode(&f->t5_words, ids_t5, NULL, prompt,
+                              (int)p->shape.text_tokens, 0);
 
     return err ? err
-               : dg_words_encode(ids_clip, p->shape.clip_tokens, prompt,
-                                 DG_WORDS_CLIP);
+               : dg_words_encode(&f->clip_words, ids_clip, NULL, prompt,
+                                 (int)p->shape.clip_tokens, 0);
 }
 
 static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,

@@ -153,7 +153,7 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
 typedef struct EncodeJob {
     Rollout *r;
     const Policy *policy;
-    const PromptSet *prompts;
+    const PromptList *prompts;
 } EncodeJob;
 
 static int encode_one(Worker *w, int64_t i, void *user)
@@ -161,7 +161,7 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const EncodeJob *j = user;
     const PolicyShape *s = &j->policy->shape;
     const Prompt *prompt =
-        &j->prompts->prompts[j->r->prompt[j->r->first_prompt + i]];
+        &j->prompts->item[j->r->prompt[j->r->first_prompt + i]];
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + s->text_tokens };
     int err = dg_policy_tokenize(j->policy, prompt->text, ids,
@@ -173,7 +173,7 @@ static int encode_one(Worker *w, int64_t i, void *user)
 }
 
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
-                      const PromptSet *prompts)
+                      const PromptList *prompts)
 {
     EncodeJob j = { r, p, prompts };
 
@@ -279,7 +279,7 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
 typedef struct ScoreJob {
     Rollout *r;
     const Policy *policy;
-    const PromptSet *prompts;
+    const PromptList *prompts;
     const Reward *rewards;
 } ScoreJob;
 
@@ -307,7 +307,7 @@ static int score_one(Worker *w, int64_t i, void *user)
     const ScoreJob *j = user;
     Rollout *r = j->r;
     const int64_t item = r->first + i, size = j->policy->shape.image_size;
-    const Prompt *prompt = &j->prompts->prompts[r->prompt[item / r->G]];
+    const Prompt *prompt = &j->prompts->item[r->prompt[item / r->G]];
     float *rgb = w->scratch;
     void *scratch = (char *)w->scratch + picture_bytes(j->policy);
 
@@ -336,7 +336,7 @@ static int score_one(Worker *w, int64_t i, void *user)
 }
 
 int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
-                     const PromptSet *prompts, const Reward *rewards)
+                     const PromptList *prompts, const Reward *rewards)
 {
     ScoreJob j = { r, p, prompts, rewards };
 

@@ -1,0 +1,61 @@
+#ifndef DG_TRAIN_EVALUATE_H
+#define DG_TRAIN_EVALUATE_H
+/*
+ * Evaluation: fixed prompts and seeds, the ODE sampler, scores with bootstrap
+ * intervals. Source of the protocol: DanceGRPO section 3.1.
+ */
+#include "reward/reward.h"
+#include "store/prompts.h"
+#include "train/sampling.h"
+#include "train/session.h"
+
+enum { DG_EVALUATE_TAGS = 16 };
+
+typedef struct Interval {
+    double mean, low, high; /* 95 %, percentile bootstrap over prompts */
+} Interval;
+
+typedef struct EvaluateTag {
+    char tag[32];
+    int64_t pictures;
+    Interval reward; /* of the first reward */
+    Interval strict; /* NAN if it has none */
+} EvaluateTag;
+
+typedef struct Evaluation {
+    int64_t prompts, seeds, missing;
+    EvaluateTag all;
+    EvaluateTag mean_of_tags; /* GenEval's figure: every tag counts the same */
+    int num_tags;
+    EvaluateTag tags[DG_EVALUATE_TAGS];
+} Evaluation;
+
+typedef struct EvaluateJob {
+    const Session *session;
+    Team *team;
+    const Policy *policy;
+    const PromptList *prompts;
+    const Reward *rewards; /* the first one is reported */
+    int64_t num_prompts;   /* of the list's first; 0: all */
+    int64_t seeds;         /* pictures per prompt */
+    int64_t batch;
+    uint64_t seed;
+    uint8_t *pictures; /* [prompts * seeds, size, size, 3] 8-bit, filled with
+                          all ranks' pictures; NULL: not kept */
+    int with_scores;   /* 0: pictures only */
+} EvaluateJob;
+
+/** Runs it. Collective; the result is the same on all ranks, and for any
+ *  number of ranks and threads. Errors: those of sampling, agreed. */
+int dg_evaluate(Evaluation *out, const EvaluateJob *job);
+
+/** The table printed by `evaluate`. To free. DG_ENOMEM. */
+int dg_evaluation_text(char **text, const Evaluation *e);
+/** The same as JSON. To free. */
+int dg_evaluation_json(char **text, const Evaluation *e);
+
+/** Mean and 95 % bootstrap interval of n group means (NAN: left out). */
+void dg_bootstrap(Interval *out, const double *value, int64_t n,
+                  int64_t resamplings, uint64_t seed);
+
+#endif

@@ -1,0 +1,25 @@
+#ifndef DG_TRAIN_SETUP_H
+#define DG_TRAIN_SETUP_H
+/*
+ * Beginnings that all commands share.
+ */
+#include "policy/policy.h"
+#include "store/prompts.h"
+#include "store/rundir.h"
+#include "train/session.h"
+
+/** Reads a prompts file on rank 0, parses it on all. Collective. */
+int dg_setup_prompts(const Session *s, const char *path, PromptList *out);
+
+/** Builds the policy and, if policy.weights is set, reads it on rank 0 and
+ *  sends it to all. Collective. */
+int dg_setup_policy(const Session *s, Policy **out);
+
+/**
+ * Opens the run folder: a new one gets config.cfg; an old one must have been
+ * made with the same configuration. Opens log.txt. Collective.
+ * Errors: DG_EINVAL listing the keys that differ.
+ */
+int dg_setup_rundir(const Session *s, RunDir *dir);
+
+#endif

@@ -1,0 +1,292 @@
+#include "train/evaluate.h"
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "diffusion/window.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Everything of one evaluation; items are prompt * seeds + seed. */
+typedef struct Eval {
+    const EvaluateJob *job;
+    int64_t num_prompts, N, first, num;
+    int64_t first_prompt, num_local_prompts;
+    Schedule schedule;
+    SdeStep *steps;
+    float *sigma;
+    float *conditions;
+    float *latents, *final; /* [workers, batch, D] each */
+    RewardScore *scores;    /* [N] */
+} Eval;
+
+static const Prompt *prompt_of(const Eval *e, int64_t item)
+{
+    return &e->job->prompts->item[item / e->job->seeds];
+}
+
+static int encode_one(Worker *w, int64_t i, void *user)
+{
+    const Eval *e = user;
+    const Policy *p = e->job->policy;
+    int32_t *ids = w->scratch;
+    const PromptTokens tokens = { ids, ids + p->shape.text_tokens };
+    int err = dg_policy_tokenize(
+        p, e->job->prompts->item[e->first_prompt + i].text, ids,
+        ids + p->shape.text_tokens);
+
+    return err ? err
+               : dg_policy_encode(p, &w->ctx, &tokens,
+                                  e->conditions + i * p->shape.condition);
+}
+
+static void keep_picture(const Eval *e, const float *rgb, int64_t item)
+{
+    const int64_t size = e->job->policy->shape.image_size;
+    uint8_t *to = e->job->pictures + item * size * size * 3;
+
+    for (int64_t i = 0; i < size * size * 3; i++)
+        to[i] = (uint8_t)lrintf(255 * rgb[i]);
+}
+
+static void score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
+{
+    const Policy *p = e->job->policy;
+    const int64_t size = p->shape.image_size;
+    const size_t picture =
+        (sizeof(float) * 3 * (size_t)(size * size) + 63) & ~(size_t)63;
+    float *rgb = w->scratch;
+
+    e->scores[item] = (RewardScore) { NAN, NAN, 1 };
+    if (s->failed)
+        return;
+    dg_policy_decode(p, s->final, rgb);
+    if (e->job->pictures != NULL)
+        keep_picture(e, rgb, item);
+    if (e->job->with_scores)
+        dg_reward_score(&e->job->rewards[0], rgb, size, prompt_of(e, item),
+                        &e->scores[item], (char *)w->scratch + picture);
+}
+
+static int run_batch(Worker *w, int64_t index, void *user)
+{
+    const Eval *e = user;
+    const EvaluateJob *job = e->job;
+    const int64_t from = index * job->batch, D = job->policy->shape.elements;
+    const int64_t num =
+        from + job->batch < e->num ? job->batch : e->num - from;
+    const int64_t base = (int64_t)w->index * job->batch * D;
+    const SamplingRun run = {
+        .policy = job->policy,
+        .steps = e->steps,
+        .sigma = e->sigma,
+        .num_steps = e->schedule.num_steps,
+        .decode = DG_DECODE_X0,
+    };
+    Sample samples[DG_SAMPLING_BATCH];
+    int err;
+
+    for (int64_t b = 0; b < num; b++) {
+        const int64_t item = e->first + from + b;
+
+        samples[b] = (Sample) {
+            .init = { .seed = job->seed,
+                      .purpose = DG_RNG_EVAL_LATENTS,
+                      .prompt = (uint32_t)(item / job->seeds),
+                      .sample = (uint32_t)(item % job->seeds) },
+            .condition = e->conditions +
+                         (item / job->seeds - e->first_prompt) *
+                             job->policy->shape.condition,
+            .latents = e->latents + base + b * D,
+            .final = e->final + base + b * D,
+        };
+    }
+    err = dg_sampling_run(w, &run, samples, num);
+    for (int64_t b = 0; b < num && !err; b++)
+        score_one(w, e, &samples[b], e->first + from + b);
+    dg_progress_add(num);
+    return err;
+}
+
+static int prepare(Eval *e)
+{
+    const EvaluateJob *job = e->job;
+    const Config *c = job->session->config;
+    const Comm *comm = job->session->comm;
+    const SdeOpts ode = { DG_SDE_ODE, DG_LOG_PROB_GAUSSIAN, 0 };
+    const int64_t D = job->policy->shape.elements;
+    const size_t slots = (size_t)(job->team->num * job->batch);
+    int err;
+
+    e->num_prompts = job->num_prompts > 0 &&
+                             job->num_prompts < job->prompts->num
+                         ? job->num_prompts
+                         : job->prompts->num;
+    e->N = e->num_prompts * job->seeds;
+    dg_share_range(e->N, comm->rank, comm->size, &e->first, &e->num);
+    e->first_prompt = e->first / job->seeds;
+    if (e->num > 0)
+        e->num_local_prompts =
+            (e->first + e->num - 1) / job->seeds - e->first_prompt + 1;
+    err = dg_schedule_init_flow(&e->schedule, (int)c->evaluate.steps,
+                                c->evaluate.shift);
+    if (err)
+        return err;
+    e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
+    e->sigma = calloc((size_t)c->evaluate.steps, sizeof *e->sigma);
+    e->conditions = calloc((size_t)(e->num_local_prompts *
+                                    job->policy->shape.condition) +
+                               1,
+                           sizeof(float));
+    e->latents = calloc(slots * (size_t)D, sizeof(float));
+    e->final = calloc(slots * (size_t)D, sizeof(float));
+    e->scores = calloc((size_t)e->N, sizeof *e->scores);
+    if (e->steps == NULL || e->sigma == NULL || e->conditions == NULL ||
+        e->latents == NULL || e->final == NULL || e->scores == NULL)
+        return dg_fail(DG_ENOMEM, "evaluation of %lld pictures",
+                       (long long)e->N);
+    for (int i = 0; i < e->schedule.num_steps && !err; i++) {
+        err = dg_sde_step_init(&e->steps[i], &ode, &e->schedule, i);
+        e->sigma[i] = dg_schedule_time(&e->schedule, i, DG_TIME_SIGMA);
+    }
+    return err;
+}
+
+static void release(Eval *e)
+{
+    dg_schedule_fini(&e->schedule);
+    free(e->steps);
+    free(e->sigma);
+    free(e->conditions);
+    free(e->latents);
+    free(e->final);
+    free(e->scores);
+}
+
+/* --- statistics -------------------------------------------------------- */
+
+/* Mean over a prompt's seeds; NAN if none is there. */
+static double prompt_mean(const Eval *e, int64_t prompt, int strict)
+{
+    double sum = 0;
+    int64_t n = 0;
+
+    for (int64_t k = 0; k < e->job->seeds; k++) {
+        const RewardScore *s = &e->scores[prompt * e->job->seeds + k];
+        const double v = strict ? (double)s->strict : (double)s->value;
+
+        if (s->missing || isnan(v))
+            continue;
+        sum += v;
+        n++;
+    }
+    return n > 0 ? sum / (double)n : NAN;
+}
+
+/* Statistics of the prompts of one tag; NULL: of all. */
+static void tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
+                      double *values)
+{
+    const int64_t resamplings = e->job->session->config->evaluate.bootstrap;
+
+    for (int strict = 0; strict < 2; strict++) {
+        int64_t n = 0;
+
+        for (int64_t p = 0; p < e->num_prompts; p++)
+            if (tag == NULL ||
+                strcmp(e->job->prompts->item[p].tag, tag) == 0)
+                values[n++] = prompt_mean(e, p, strict);
+        t->pictures = n * e->job->seeds;
+        dg_bootstrap(strict ? &t->strict : &t->reward, values, n, resamplings,
+                     e->job->seed);
+    }
+}
+
+static void collect_tags(Evaluation *out, const Eval *e)
+{
+    for (int64_t p = 0; p < e->num_prompts; p++) {
+        const char *tag = e->job->prompts->item[p].tag;
+        int known = 0;
+
+        for (int i = 0; i < out->num_tags; i++)
+            known |= strcmp(out->tags[i].tag, tag) == 0;
+        if (known || tag[0] == '\0' || out->num_tags == DG_EVALUATE_TAGS ||
+            strlen(tag) >= sizeof out->tags[0].tag)
+            continue;
+        strcpy(out->tags[out->num_tags++].tag, tag);
+    }
+}
+
+static void average_tags(Evaluation *out)
+{
+    EvaluateTag *m = &out->mean_of_tags;
+
+    strcpy(m->tag, "mean of tasks");
+    for (int strict = 0; strict < 2; strict++) {
+        Interval *to = strict ? &m->strict : &m->reward;
+        double variance = 0;
+
+        for (int i = 0; i < out->num_tags; i++) {
+            const Interval *from =
+                strict ? &out->tags[i].strict : &out->tags[i].reward;
+            const double half = (from->high - from->low) / 2;
+
+            to->mean += from->mean / out->num_tags;
+            variance += half * half / (out->num_tags * out->num_tags);
+        }
+        to->low = to->mean - sqrt(variance);
+        to->high = to->mean + sqrt(variance);
+        m->pictures = out->all.pictures;
+    }
+}
+
+static int summarize(Evaluation *out, const Eval *e)
+{
+    double *values = malloc(sizeof *values * (size_t)e->num_prompts);
+
+    if (values == NULL)
+        return dg_fail(DG_ENOMEM, "evaluation");
+    memset(out, 0, sizeof *out);
+    out->prompts = e->num_prompts;
+    out->seeds = e->job->seeds;
+    for (int64_t i = 0; i < e->N; i++)
+        out->missing += e->scores[i].missing;
+    strcpy(out->all.tag, "all");
+    tag_stats(&out->all, e, NULL, values);
+    collect_tags(out, e);
+    for (int i = 0; i < out->num_tags; i++)
+        tag_stats(&out->tags[i], e, out->tags[i].tag, values);
+    if (out->num_tags > 0)
+        average_tags(out);
+    free(values);
+    return DG_OK;
+}
+
+int dg_evaluate(Evaluation *out, const EvaluateJob *job)
+{
+    const Comm *comm = job->session->comm;
+    const int64_t size = job->policy->shape.image_size;
+    Eval e = { .job = job };
+    int err = prepare(&e);
+
+    err = dg_agree(comm, err);
+    if (!err) {
+        dg_progress_start("evaluate", e.num);
+        err = dg_team_run(job->team, e.num_local_prompts, encode_one, &e);
+        if (!err)
+            err = dg_team_run(job->team, (e.num + job->batch - 1) / job->batch,
+                              run_batch, &e);
+        dg_progress_end();
+        err = dg_agree(comm, err);
+    }
+    if (!err) {
+        dg_comm_share_items(comm, e.scores, e.N, sizeof *e.scores);
+        if (job->pictures != NULL)
+            dg_comm_share_items(comm, job->pictures, e.N,
+                                (size_t)(size * size * 3));
+        err = dg_agree(comm, summarize(out, &e));
+    }
+    release(&e);
+    return err;
+}

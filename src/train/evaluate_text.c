@@ -1,0 +1,166 @@
+#include "train/evaluate.h"
+
+#include "base/error.h"
+#include "base/philox.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+void dg_bootstrap(Interval *out, const double *value, int64_t n,
+                  int64_t resamplings, uint64_t seed)
+{
+    double *valid = malloc(sizeof *valid * (size_t)(n + 1));
+    double *means = malloc(sizeof *means * (size_t)(resamplings + 1));
+    int64_t m = 0;
+    double sum = 0;
+
+    *out = (Interval) { NAN, NAN, NAN };
+    for (int64_t i = 0; i < n && valid != NULL; i++)
+        if (!isnan(value[i])) {
+            valid[m++] = value[i];
+            sum += value[i];
+        }
+    if (m == 0 || means == NULL || resamplings < 1)
+        goto done;
+    for (int64_t r = 0; r < resamplings; r++) {
+        const RngKey key = { .seed = seed,
+                             .purpose = DG_RNG_BOOTSTRAP,
+                             .iteration = (uint32_t)r };
+        double s = 0;
+
+        for (int64_t i = 0; i < m; i++)
+            s += valid[dg_rng_below((uint32_t)m, i, &key)];
+        means[r] = s / (double)m;
+    }
+    qsort(means, (size_t)resamplings, sizeof *means, by_value);
+    out->mean = sum / (double)m;
+    out->low = means[(int64_t)(0.025 * (double)(resamplings - 1))];
+    out->high = means[(int64_t)ceil(0.975 * (double)(resamplings - 1))];
+done:
+    free(valid);
+    free(means);
+}
+
+/* A text that grows; ok becomes 0 when memory is gone. */
+typedef struct Text {
+    char *bytes;
+    size_t used, cap;
+    int ok;
+} Text;
+
+static void put(Text *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void put(Text *t, const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (!t->ok || n < 0 || n >= (int)sizeof line) {
+        t->ok = 0;
+        return;
+    }
+    if (t->used + (size_t)n + 1 > t->cap) {
+        char *more = realloc(t->bytes, t->cap * 2 + sizeof line);
+
+        if (more == NULL) {
+            t->ok = 0;
+            return;
+        }
+        t->bytes = more;
+        t->cap = t->cap * 2 + sizeof line;
+    }
+    snprintf(t->bytes + t->used, t->cap - t->used, "%s", line);
+    t->used += (size_t)n;
+}
+
+static int finish(Text *t, char **text)
+{
+    if (!t->ok) {
+        free(t->bytes);
+        return dg_fail(DG_ENOMEM, "text of the evaluation");
+    }
+    *text = t->bytes;
+    return DG_OK;
+}
+
+static void row(Text *t, const EvaluateTag *e)
+{
+    put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   %.3f [%.3f, %.3f]\n", e->tag,
+        (long long)e->pictures, e->reward.mean, e->reward.low, e->reward.high,
+        e->strict.mean, e->strict.low, e->strict.high);
+}
+
+int dg_evaluation_text(char **text, const Evaluation *e)
+{
+    Text t = { .ok = 1 };
+
+    put(&t, "%-14s %8s   %-22s   %-22s\n", "task", "pictures",
+        "reward [95 %]", "strict [95 %]");
+    for (int i = 0; i < e->num_tags; i++)
+        row(&t, &e->tags[i]);
+    row(&t, &e->all);
+    if (e->num_tags > 0)
+        row(&t, &e->mean_of_tags);
+    if (e->missing > 0)
+        put(&t, "%lld scores are missing\n", (long long)e->missing);
+    return finish(&t, text);
+}
+
+static void number(Text *t, double v)
+{
+    if (isfinite(v))
+        put(t, "%.9g", v);
+    else
+        put(t, "null");
+}
+
+static void interval(Text *t, const char *name, const Interval *v)
+{
+    put(t, "\"%s\":{\"mean\":", name);
+    number(t, v->mean);
+    put(t, ",\"low\":");
+    number(t, v->low);
+    put(t, ",\"high\":");
+    number(t, v->high);
+    put(t, "}");
+}
+
+static void entry(Text *t, const EvaluateTag *e, const char *before)
+{
+    put(t, "%s{\"task\":\"%s\",\"pictures\":%lld,", before, e->tag,
+        (long long)e->pictures);
+    interval(t, "reward", &e->reward);
+    put(t, ",");
+    interval(t, "strict", &e->strict);
+    put(t, "}");
+}
+
+int dg_evaluation_json(char **text, const Evaluation *e)
+{
+    Text t = { .ok = 1 };
+
+    put(&t, "{\"prompts\":%lld,\"seeds\":%lld,\"missing\":%lld,",
+        (long long)e->prompts, (long long)e->seeds, (long long)e->missing);
+    entry(&t, &e->all, "\"all\":");
+    if (e->num_tags > 0)
+        entry(&t, &e->mean_of_tags, ",\"mean_of_tasks\":");
+    put(&t, ",\"tasks\":[");
+    for (int i = 0; i < e->num_tags; i++)
+        entry(&t, &e->tags[i], i > 0 ? "," : "");
+    put(&t, "]}\n");
+    return finish(&t, text);
+}

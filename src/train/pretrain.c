@@ -1,0 +1,266 @@
+#include "train/pretrain.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "pretrain_setup.h"
+#include "store/metrics.h"
+#include "tensor/tape.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- one work item: a few pictures, forward and back ------------------- */
+
+static float draw_sigma(const Pretrain *t, const RngKey *key)
+{
+    const PretrainConfig *c = &t->session->config->pretrain;
+    float n;
+
+    dg_rng_normal(&n, 0, 1, key);
+    return (float)(1 / (1 + exp(-(c->logit_mean + c->logit_std * (double)n))));
+}
+
+/* Fills entry b of the item's batch from the stream's picture 'index'. */
+static int make_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
+                        int64_t index)
+{
+    const Config *c = t->session->config;
+    const PolicyShape *s = &t->policy->shape;
+    RngKey key = { .seed = (uint64_t)c->run.seed,
+                   .iteration = (uint32_t)t->step,
+                   .sample = (uint32_t)(index % t->batch) };
+    float *z = x->z + b * s->elements, *noise = x->target + b * s->elements;
+    float sigma;
+    int err = dg_world_stream_scene(&x->scene, &t->stream, (uint64_t)index);
+
+    if (err)
+        return err;
+    dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
+    dg_policy_code(t->policy, x->rgb, z);
+    err = dg_policy_tokenize(t->policy, x->scene.prompt,
+                             x->t5_ids + b * s->text_tokens,
+                             x->clip_ids + b * s->clip_tokens);
+    if (err)
+        return err;
+    key.purpose = DG_RNG_PRETRAIN_TIME;
+    x->sigma[b] = sigma = draw_sigma(t, &key);
+    key.purpose = DG_RNG_PRETRAIN_NOISE;
+    dg_rng_normal(noise, 0, s->elements, &key);
+    for (int64_t i = 0; i < s->elements; i++) {
+        const float clean = z[i];
+
+        z[i] = (1 - sigma) * clean + sigma * noise[i];
+        noise[i] = noise[i] - clean; /* the target velocity */
+    }
+    x->rows[b] = z;
+    return DG_OK;
+}
+
+/* Turns u into d loss / d u in place of grad; returns the item's loss sum. */
+static double seed_gradient(const Tensor *u, Tensor *grad, const float *target,
+                            double divisor)
+{
+    const int64_t count = dg_tensor_count(u);
+    const float scale = (float)(2 / divisor);
+    const float *v = dg_tensor_f32(u);
+    float *g = dg_tensor_f32(grad);
+    double loss = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const float d = v[i] - target[i];
+
+        loss += (double)d * (double)d;
+        g[i] = scale * d;
+    }
+    return loss / divisor;
+}
+
+static int run_item(Worker *w, int64_t i, void *user)
+{
+    Pretrain *t = user;
+    const int64_t item = t->first + i;
+    const int64_t size = t->session->config->pretrain.item_size;
+    PretrainScratch x;
+    Tensor *u, *grad;
+    int64_t bad;
+    int err = DG_OK;
+
+    dg_pretrain_scratch(&x, t->policy, size, w->scratch);
+    for (int64_t b = 0; b < size && !err; b++)
+        err = make_picture(t, &x, b, t->step * t->batch + item * size + b);
+    if (err)
+        return err;
+    dg_context_reset(&w->ctx);
+    dg_tape_begin(&w->ctx);
+    u = dg_policy_predict(t->policy, &w->ctx,
+                          &(PolicyBatch) { .num = size,
+                                           .z = x.rows,
+                                           .sigma = x.sigma,
+                                           .t5_ids = x.t5_ids,
+                                           .clip_ids = x.clip_ids });
+    grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
+    if (grad == NULL)
+        return dg_context_error(&w->ctx);
+    t->loss[item] = seed_gradient(
+        u, grad, x.target,
+        (double)t->policy->shape.elements * (double)t->batch);
+    memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
+    err = dg_tape_backward(&w->ctx, u, grad);
+    if (!err)
+        err = dg_exact_add(&w->sum, w->grads, &bad);
+    return err;
+}
+
+/* --- one step ---------------------------------------------------------- */
+
+static int run_step(Pretrain *t, LearnerStep *done)
+{
+    const Comm *comm = t->session->comm;
+    int err;
+
+    dg_team_clear_sums(t->team);
+    err = dg_team_run(t->team, t->num, run_item, t);
+    if (!err)
+        err = dg_team_merge_sums(t->team);
+    err = dg_agree(comm, err);
+    if (!err)
+        err = dg_exact_allreduce(comm, &t->team->workers[0].sum);
+    if (err)
+        return err;
+    dg_comm_share_items(comm, t->loss, t->items, sizeof *t->loss);
+    err = dg_learner_update(t->learner, &t->team->workers[0].sum, done);
+    if (!err)
+        dg_learner_average(t->learner);
+    return err;
+}
+
+static double step_loss(const Pretrain *t)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < t->items; i++)
+        sum += t->loss[i];
+    return sum;
+}
+
+static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
+                         double seconds)
+{
+    if (t->metrics == NULL)
+        return DG_OK;
+    dg_metrics_begin(t->metrics, t->step + 1);
+    dg_metrics_real(t->metrics, "loss", loss);
+    dg_metrics_real(t->metrics, "grad_norm", done->grad_norm);
+    dg_metrics_real(t->metrics, "lr", done->lr);
+    dg_metrics_int(t->metrics, "samples", t->batch);
+    dg_metrics_real(t->metrics, "seconds", seconds);
+    dg_metrics_real(t->metrics, "gflops",
+                    (double)dg_team_take_flops(t->team) / seconds * 1e-9);
+    return dg_metrics_commit(t->metrics);
+}
+
+static void show(const Pretrain *t, double loss, double seconds)
+{
+    const int64_t steps = t->session->config->pretrain.steps;
+    char eta[DG_DURATION_BYTES];
+
+    dg_clock_duration(eta, seconds * (double)(steps - t->step - 1));
+    dg_info("step %6lld/%lld | loss %.4f | %.0f pictures/s | ETA %s",
+            (long long)t->step + 1, (long long)steps, loss,
+            (double)t->batch / seconds, eta);
+}
+
+static int due(int64_t every, int64_t step)
+{
+    return every > 0 && step % every == 0;
+}
+
+int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
+{
+    const Config *c = t->session->config;
+    const EvaluateJob job = {
+        .session = t->session,
+        .team = t->team,
+        .policy = t->policy,
+        .prompts = &t->heldout,
+        .rewards = t->rewards,
+        .num_prompts = c->evaluate.num_prompts,
+        .seeds = c->evaluate.seeds,
+        .batch = c->pretrain.item_size,
+        .seed = (uint64_t)c->run.seed,
+        .with_scores = 1,
+    };
+    int err;
+
+    memset(e, 0, sizeof *e);
+    if (t->heldout.num == 0)
+        return DG_OK;
+    dg_learner_swap_ema(t->learner);
+    err = dg_evaluate(e, &job);
+    dg_learner_swap_ema(t->learner);
+    if (!err)
+        dg_info("step %6lld | held-out strict %.3f [%.3f, %.3f] | reward %.3f",
+                (long long)t->step, e->all.strict.mean, e->all.strict.low,
+                e->all.strict.high, e->all.reward.mean);
+    return err;
+}
+
+static int loop(Pretrain *t, RunEnd *end)
+{
+    const Config *c = t->session->config;
+    double shown_loss = 0, since = dg_clock_now();
+    int64_t shown = 0;
+    int err = DG_OK;
+
+    *end = DG_RUN_DONE;
+    while (t->step < c->pretrain.steps && !err) {
+        const double began = dg_clock_now();
+        LearnerStep done;
+        Evaluation e;
+
+        err = run_step(t, &done);
+        if (err)
+            return err;
+        shown_loss += step_loss(t);
+        shown++;
+        err = dg_agree(t->session->comm,
+                       write_metrics(t, &done, step_loss(t),
+                                     dg_clock_now() - began));
+        if (shown == 50 || t->step + 1 == c->pretrain.steps) {
+            show(t, shown_loss / (double)shown,
+                 (dg_clock_now() - since) / (double)shown);
+            shown_loss = 0;
+            shown = 0;
+            since = dg_clock_now();
+        }
+        t->step++;
+        if (!err && due(c->pretrain.eval_every, t->step))
+            err = dg_pretrain_evaluate(t, &e);
+        if (!err && dg_stop_wanted(t->session->comm, c->run.max_seconds) &&
+            t->step < c->pretrain.steps) {
+            *end = DG_RUN_STOPPED;
+            return dg_learner_save(t->learner, t->session,
+                                   t->dir.checkpoints, t->step);
+        }
+        if (!err && (due(c->checkpoint.every, t->step) ||
+                     t->step == c->pretrain.steps))
+            err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                                  t->step);
+    }
+    return err;
+}
+
+int dg_pretrain(const Session *s, RunEnd *end)
+{
+    Pretrain t;
+    int err = dg_pretrain_open(&t, s);
+
+    if (!err)
+        err = loop(&t, end);
+    if (!err && *end == DG_RUN_DONE)
+        err = dg_pretrain_write_weights(&t);
+    dg_pretrain_close(&t);
+    return err;
+}

@@ -1,0 +1,224 @@
+#include "pretrain_setup.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "store/weights_file.h"
+#include "train/rollout.h"
+#include "train/setup.h"
+#include "train/step_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
+                           void *memory)
+{
+    const PolicyShape *s = &p->shape;
+    Arena a;
+
+    dg_arena_init_count(&a, "scratch");
+    a.base = memory;
+    x->rgb = dg_arena_take(&a, sizeof(float) * 3 *
+                                   (size_t)(s->image_size * s->image_size));
+    x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
+    x->target =
+        dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
+    x->sigma = dg_arena_take(&a, sizeof(float) * (size_t)size);
+    x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
+    x->t5_ids =
+        dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
+    x->clip_ids =
+        dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->clip_tokens));
+    return a.used;
+}
+
+static int check(const Config *c)
+{
+    if (c->pretrain.batch % c->pretrain.item_size != 0)
+        return dg_fail(DG_EINVAL,
+                       "pretrain.batch = %lld: must be a multiple of "
+                       "pretrain.item_size = %lld",
+                       (long long)c->pretrain.batch,
+                       (long long)c->pretrain.item_size);
+    if (c->pretrain.item_size > DG_SAMPLING_BATCH)
+        return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
+                       (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);
+    return DG_OK;
+}
+
+/* Held-out prompts are evaluated on and never shown. */
+static int open_prompts(Pretrain *t)
+{
+    const Config *c = t->session->config;
+    const char *path = c->evaluate.file[0] != '\0' ? c->evaluate.file
+                                                   : c->prompts.eval_file;
+    int err;
+
+    t->stream = (WorldStream) {
+        .seed = (uint64_t)c->pretrain.world_seed,
+        .side = (int32_t)c->pretrain.image_size,
+    };
+    if (path[0] == '\0')
+        return DG_OK;
+    err = dg_setup_prompts(t->session, path, &t->heldout);
+    if (!err)
+        err = dg_agree(t->session->comm,
+                       dg_prompts_meanings(&t->excluded,
+                                           &t->stream.num_excluded,
+                                           &t->heldout));
+    t->stream.excluded = t->excluded;
+    return err;
+}
+
+static int open_team(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    const StepPlanOpts plan_opts = { .batch = c->pretrain.item_size,
+                                     .train_net = 1,
+                                     .train_text = 1,
+                                     .recompute = c->parallel.recompute };
+    PretrainScratch x;
+    const size_t item = dg_pretrain_scratch(&x, t->policy,
+                                            c->pretrain.item_size, NULL);
+    const size_t eval = dg_rollout_scratch(t->policy, t->rewards,
+                                           c->num_rewards);
+    StepPlan plan;
+    int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
+
+    if (err)
+        return err;
+    err = dg_team_create(&t->team,
+                         &(TeamOpts) {
+                             .backend = s->backend,
+                             .num_threads = s->num_threads,
+                             .step_bytes = plan.step_bytes,
+                             .scratch_bytes = item > eval ? item : eval,
+                             .num_grads = t->policy->num_values,
+                             .exact = c->parallel.exact_sum,
+                             .max_items = t->items,
+                         });
+    if (err)
+        return err;
+    for (int i = 0; i < t->team->num; i++) {
+        Worker *w = &t->team->workers[i];
+
+        dg_context_train(&w->ctx, DG_PARAMS_NET, w->grads, 1);
+        dg_context_train(&w->ctx, DG_PARAMS_TEXT,
+                         w->grads + t->policy->net.count, 1);
+        w->ctx.recompute = c->parallel.recompute;
+    }
+    dg_info("%lld parameters, %.1f MB per worker, %.2f GFLOP per picture",
+            (long long)t->policy->num_values,
+            (double)plan.step_bytes * 1e-6,
+            (double)plan.update_flops * 1e-9 /
+                (double)c->pretrain.item_size);
+    return DG_OK;
+}
+
+int dg_pretrain_open(Pretrain *t, const Session *s)
+{
+    const Config *c = s->config;
+    int found = 0, err;
+
+    memset(t, 0, sizeof *t);
+    t->session = s;
+    t->batch = c->pretrain.batch;
+    err = check(c);
+    if (err)
+        return err;
+    t->items = t->batch / c->pretrain.item_size;
+    dg_share_range(t->items, s->comm->rank, s->comm->size, &t->first, &t->num);
+    t->loss = calloc((size_t)t->items, sizeof *t->loss);
+    err = t->loss == NULL ? dg_fail(DG_ENOMEM, "losses") : DG_OK;
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_setup_rundir(s, &t->dir);
+    if (!err)
+        err = dg_rewards_init(t->rewards, c);
+    if (!err)
+        err = open_prompts(t);
+    if (!err)
+        err = dg_setup_policy(s, &t->policy);
+    if (!err && c->policy.weights[0] == '\0')
+        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
+    if (!err)
+        err = dg_agree(s->comm, open_team(t));
+    if (!err)
+        err = dg_agree(s->comm,
+                       dg_learner_create(&t->learner, t->policy,
+                                         t->policy->num_values, &c->optim,
+                                         c->pretrain.steps));
+    if (!err)
+        err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
+                                &found);
+    if (!err && found)
+        dg_info("continuing after step %lld", (long long)t->step);
+    if (!err && s->comm->rank == 0)
+        err = dg_metrics_open(&t->metrics, t->dir.metrics, t->step);
+    return dg_agree(s->comm, err);
+}
+
+void dg_pretrain_close(Pretrain *t)
+{
+    dg_metrics_close(t->metrics);
+    dg_learner_destroy(t->learner);
+    dg_team_destroy(t->team);
+    dg_policy_destroy(t->policy);
+    dg_prompts_free(&t->heldout);
+    free(t->excluded);
+    free(t->loss);
+}
+
+static void fill_tensor(WeightTensor *to, const Param *q)
+{
+    to->name = q->name;
+    to->num_dims = q->value.num_dims;
+    for (int k = 0; k < q->value.num_dims; k++)
+        to->dims[k] = q->value.dims[k];
+    to->data = q->value.data;
+}
+
+int dg_pretrain_write_weights(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Policy *p = t->policy;
+    const int num = p->net.num_params + p->text.num_params;
+    WeightTensor *tensors = calloc((size_t)num, sizeof *tensors);
+    char path[DG_RUNDIR_PATH + 16], steps[32], score[96], seed[32];
+    const WeightNote notes[] = {
+        { "command", s->info.command }, { "git_commit", s->info.git_commit },
+        { "seed", seed },               { "steps", steps },
+        { "final_score", score },
+    };
+    const WeightsContent content = {
+        tensors, num, notes, (int)(sizeof notes / sizeof *notes), NULL, 0,
+    };
+    Evaluation e;
+    int err = tensors == NULL ? dg_fail(DG_ENOMEM, "weights") : DG_OK;
+
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_pretrain_evaluate(t, &e);
+    if (err) {
+        free(tensors);
+        return err;
+    }
+    for (int i = 0; i < num; i++)
+        fill_tensor(&tensors[i], i < p->net.num_params
+                                     ? p->net.params[i]
+                                     : p->text.params[i - p->net.num_params]);
+    snprintf(path, sizeof path, "%s/weights.h5", t->dir.root);
+    snprintf(seed, sizeof seed, "%lld", (long long)s->config->run.seed);
+    snprintf(steps, sizeof steps, "%lld", (long long)t->step);
+    snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
+             e.all.strict.mean, e.all.strict.low, e.all.strict.high);
+    dg_learner_swap_ema(t->learner);
+    err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
+    dg_learner_swap_ema(t->learner);
+    free(tensors);
+    if (!err)
+        dg_info("wrote %s (%s)", path, score);
+    return err;
+}

@@ -1,0 +1,48 @@
+#ifndef DG_SRC_TRAIN_PRETRAIN_SETUP_H
+#define DG_SRC_TRAIN_PRETRAIN_SETUP_H
+/* State of a pretraining run, and how it begins and ends. Not public. */
+#include "store/metrics.h"
+#include "store/prompts.h"
+#include "store/rundir.h"
+#include "train/evaluate.h"
+#include "train/learner.h"
+#include "train/pretrain.h"
+#include "train/team.h"
+#include "world/world.h"
+
+typedef struct Pretrain {
+    const Session *session;
+    RunDir dir;
+    Policy *policy;
+    Team *team;
+    Learner *learner;
+    Metrics *metrics;   /* rank 0 */
+    PromptList heldout; /* not to be shown; evaluated on */
+    uint64_t *excluded;
+    WorldStream stream;
+    Reward rewards[DG_CONFIG_REWARDS];
+    int64_t batch, items; /* pictures of a step; work items of a step */
+    int64_t first, num;   /* this rank's items */
+    int64_t step;         /* done so far */
+    double *loss;         /* [items] of the step in work */
+} Pretrain;
+
+/* One item's places in a worker's scratch. */
+typedef struct PretrainScratch {
+    WorldScene scene;
+    float *rgb, *z, *target, *sigma;
+    const float **rows;
+    int32_t *t5_ids, *clip_ids;
+} PretrainScratch;
+
+/** Lays the item's arrays over memory; returns the bytes needed (memory NULL:
+ *  only that). */
+size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
+                           void *memory);
+
+int dg_pretrain_open(Pretrain *t, const Session *s);
+void dg_pretrain_close(Pretrain *t);
+int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
+int dg_pretrain_write_weights(Pretrain *t);
+
+#endif

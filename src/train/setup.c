@@ -1,0 +1,86 @@
+#include "train/setup.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "store/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    int err = DG_OK;
+
+    if (s->comm->rank == 0)
+        err = dg_file_read(path, &text, &bytes);
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    err = dg_comm_bcast_alloc(s->comm, &text, &bytes, 0);
+    if (!err)
+        err = dg_agree(s->comm, dg_prompts_parse(out, path, text, bytes));
+    free(text);
+    return err;
+}
+
+int dg_setup_policy(const Session *s, Policy **out)
+{
+    const char *path = s->config->policy.weights;
+    Policy *p = NULL;
+    int err = dg_agree(s->comm, dg_policy_create(&p, s->config));
+
+    if (err)
+        return err;
+    if (path[0] != '\0') {
+        if (s->comm->rank == 0)
+            err = dg_policy_load(p, path, 0);
+        err = dg_agree(s->comm, err);
+        if (!err)
+            dg_comm_bcast(s->comm, p->values,
+                          sizeof *p->values * (size_t)p->num_values, 0);
+    }
+    if (err) {
+        dg_policy_destroy(p);
+        return err;
+    }
+    *out = p;
+    return DG_OK;
+}
+
+/* Refuses a folder that another configuration began. */
+static int compare(const Config *now, const char *stored, const char *name)
+{
+    Config before;
+    char *differing = NULL;
+    int err;
+
+    dg_config_defaults(&before);
+    err = dg_config_parse(&before, stored, name);
+    if (!err)
+        err = dg_config_compare(&differing, &before, now);
+    if (!err && differing[0] != '\0')
+        err = dg_fail(DG_EINVAL,
+                      "%s was begun with another configuration; choose "
+                      "another run.dir or undo:\n%.800s",
+                      name, differing);
+    free(differing);
+    return err;
+}
+
+int dg_setup_rundir(const Session *s, RunDir *dir)
+{
+    char *stored = NULL;
+    int err = dg_rundir_open(s->comm, dir, s->config->run.dir, &stored);
+
+    if (err)
+        return err;
+    if (s->comm->rank == 0 && stored != NULL)
+        err = compare(s->config, stored, dir->config);
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_rundir_write_config(s->comm, dir, s->info.config);
+    free(stored);
+    return err ? err : dg_agree(s->comm, dg_log_open(dir->log));
+}
