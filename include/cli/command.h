@@ -18,6 +18,7 @@
  */
 #include "config/config.h"
 #include "parallel/comm.h"
+#include "train/session.h"
 
 enum {
     DG_EXIT_DONE = 0,
@@ -85,6 +86,11 @@ int dg_cli_end(Cli *cli, int err);
  *  ranks that may use the same ones. Collective. */
 int dg_cli_threads(const Cli *cli);
 
+/** What the long commands share: ranks, configuration, kernels, provenance.
+ *  Borrows from cli. Errors: DG_EDEVICE when run.device cannot be had. */
+int dg_cli_session(Session *out, const Cli *cli);
+
+int dg_cli_pretrain(int argc, char **argv);
 int dg_cli_config(int argc, char **argv);
 
 #endif

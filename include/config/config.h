@@ -35,6 +35,7 @@ typedef struct PolicyConfig {
     PolicyKind kind;
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
     int64_t text_length;            /* T5 tokens per prompt */
+    double latent_scale;            /* of the space-to-depth codec */
     double guidance;                /* embedded guidance scale */
 } PolicyConfig;
 
@@ -48,6 +49,7 @@ typedef struct FluxSizes {
     int64_t pooled_dim;                /* = clip.hidden */
     int64_t in_channels;               /* of one packed token */
     int guidance_embeds;
+    double rope_theta; /* base of the rotary frequencies */
 } FluxSizes;
 
 typedef struct T5Sizes {

@@ -19,9 +19,6 @@ typedef struct Session {
 /** Ends of a run that are not errors. */
 typedef enum RunEnd { DG_RUN_DONE, DG_RUN_STOPPED } RunEnd;
 
-/** Threads of this rank: run.threads, or its share of the node's cores. */
-int dg_session_threads(const Comm *c, const Config *config);
-
 /** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop. */
 void dg_stop_install(void);
 

@@ -13,6 +13,8 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    { "pretrain", "make a base by flow matching on the shapes world",
+      dg_cli_pretrain },
     { "config", "print the effective configuration", dg_cli_config },
 };
 

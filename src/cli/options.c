@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "config/option.h"
+#include "policy/policy.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -169,6 +170,9 @@ static int read_config(Config *c, const char *path, const Line *line)
         err = dg_config_load(c, path);
     for (int i = 0; !err && i < line->num_sets; i++)
         err = dg_config_set(c, line->sets[i]);
+    /* weights that exist know the sizes of their networks */
+    if (!err && c->policy.weights[0] != '\0')
+        err = dg_policy_adopt_sizes(c, c->policy.weights);
     return err ? err : dg_config_check(c);
 }
 

@@ -66,6 +66,8 @@ static const Option rows[] = {
            "start weights, file or folder; empty: random"),
     INT("policy.text_length", "32", 1, 4096, policy.text_length, 0,
         "T5 tokens per prompt"),
+    REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
+         "latents = scale (2 pixels - 1) in the space-to-depth codec"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
          "embedded guidance scale, where the network has one"),
 
@@ -85,6 +87,8 @@ static const Option rows[] = {
         "width of the pooled CLIP state = clip.hidden"),
     INT("flux.in_channels", "48", 1, 65536, flux.in_channels, 0,
         "values of one packed latent token"),
+    REAL("flux.rope_theta", "10000", 1, 1e9, flux.rope_theta, 0,
+         "base of the rotary frequencies; 10000 in FLUX.1"),
     BOOL("flux.guidance_embeds", "false", flux.guidance_embeds, 0,
          "network takes a guidance scale"),
 

@@ -21,6 +21,7 @@ typedef struct FluxPolicy {
     int64_t grid; /* packed tokens per side */
     int64_t cell; /* pixels per latent cell */
     float guidance;
+    float scale; /* latents = scale (2 pixels - 1) */
     int guidance_embeds;
 } FluxPolicy;
 
@@ -73,6 +74,7 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .joint_attention_dim = c->flux.joint_attention_dim,
         .pooled_projection_dim = c->flux.pooled_dim,
         .guidance_embeds = c->flux.guidance_embeds,
+        .rope_theta = c->flux.rope_theta,
         .axes_dims_rope = { c->flux.axes_dims[0], c->flux.axes_dims[1],
                             c->flux.axes_dims[2] },
     };
@@ -117,6 +119,7 @@ static int flux_create(Policy *p, const Config *c)
         return dg_fail(DG_ENOMEM, "policy");
     f->base.family = &dg_policy_flux;
     f->guidance = (float)c->policy.guidance;
+    f->scale = (float)c->policy.latent_scale;
     f->guidance_embeds = c->flux.guidance_embeds;
     dg_words_world(&f->t5_words, DG_WORDS_EOS_FIRST);
     dg_words_world(&f->clip_words, DG_WORDS_EOS_LAST);
@@ -234,12 +237,13 @@ static void flux_decode(const Policy *p, const float *latent, float *rgb)
 {
     const FluxPolicy *f = impl_of(p);
     const int64_t size = p->shape.image_size;
+    const float half = 0.5f / f->scale;
 
     for (int64_t y = 0; y < size; y++)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++) {
                 const float v =
-                    0.5f * latent[packed_place(f, y, x, c)] + 0.5f;
+                    latent[packed_place(f, y, x, c)] * half + 0.5f;
 
                 /* written so that NaN stays NaN */
                 rgb[(y * size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
@@ -255,7 +259,7 @@ static void flux_code(const Policy *p, const float *rgb, float *latent)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++)
                 latent[packed_place(f, y, x, c)] =
-                    2 * rgb[(y * size + x) * 3 + c] - 1;
+                    f->scale * (2 * rgb[(y * size + x) * 3 + c] - 1);
 }
 
 const PolicyFamily dg_policy_flux = {

@@ -105,6 +105,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
         return err;
     c->policy.kind = stored.policy.kind;
     c->policy.text_length = stored.policy.text_length;
+    c->policy.latent_scale = stored.policy.latent_scale;
     c->flux = stored.flux;
     c->t5 = stored.t5;
     c->clip = stored.clip;
@@ -194,7 +195,7 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
 
 int dg_policy_load(Policy *p, const char *path, int ema)
 {
-    WeightTensor *list;
+    WeightTensor *list = NULL;
     H5File *f;
     char *format = NULL;
     int err = dg_h5_open(&f, path, NULL, 0);

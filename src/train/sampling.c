@@ -31,7 +31,7 @@ static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
     w->ctx.check_finite = 1;
     dg_policy_predict(r->policy, &w->ctx, &b);
     w->ctx.check_finite = 0;
-    snprintf(s->reason, sizeof s->reason, "%s",
+    snprintf(s->reason, sizeof s->reason, "%.250s",
              dg_context_error(&w->ctx) ? dg_last_error()->text
                                        : "network output is not finite");
     dg_context_reset(&w->ctx);

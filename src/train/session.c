@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 
-#include <omp.h>
 #include <signal.h>
 #include <string.h>
 
@@ -13,15 +12,6 @@ static void ask(int signal)
 {
     (void)signal;
     asked = 1;
-}
-
-int dg_session_threads(const Comm *c, const Config *config)
-{
-    int threads = (int)config->run.threads;
-
-    if (threads == 0)
-        threads = omp_get_num_procs() / c->node_size;
-    return threads < 1 ? 1 : threads;
 }
 
 void dg_stop_install(void)

@@ -1,0 +1,83 @@
+#ifndef DG_TRAIN_UPDATE_H
+#define DG_TRAIN_UPDATE_H
+/*
+ * The second half of an iteration: scores to advantages, selection, chosen
+ * timesteps, and the gradient of the clipped objective by replaying them.
+ */
+#include "grpo/advantage.h"
+#include "grpo/objective.h"
+#include "grpo/timesteps.h"
+#include "train/learner.h"
+#include "train/rollout.h"
+
+/* Why a kept item gave no gradient. */
+typedef enum Aside {
+    DG_ASIDE_NOT,
+    DG_ASIDE_FAILED,  /* log-prob or gradient not finite: update not applied */
+    DG_ASIDE_NO_SCORE /* all its rewards are missing */
+} Aside;
+
+/* What one kept item's replay gave at one of its timesteps. */
+typedef struct StepResult {
+    int32_t step;     /* index in the trajectory */
+    int32_t clipped;
+    float log_prob;   /* of the replay */
+    float ratio;
+    double loss, kl;
+} StepResult;
+
+typedef struct Update {
+    int num_updates;    /* per iteration */
+    int steps_per_item; /* T_sub */
+    int64_t num_kept;   /* of all N items */
+    int64_t *kept;      /* [num_kept] item numbers, rising */
+    int32_t *belongs;   /* [num_kept] update the item belongs to */
+    float *advantage;   /* [N, K] */
+    float *total;       /* [N] */
+    RewardStats *stats; /* [K] */
+    int32_t *steps;     /* [num_local_kept, T] chosen first */
+    StepResult *result; /* [num_kept, T_sub] all ranks' after sharing */
+    int32_t *set_aside; /* [num_kept] an Aside */
+    int64_t *local;     /* scratch: this rank's items of one update */
+    int64_t first_kept, num_local; /* this rank's part of kept */
+    float *reward;      /* [N, K] */
+    uint8_t *missing;   /* [N, K] */
+    char note[512];
+    int64_t note_item;
+    size_t bytes;
+} Update;
+
+typedef struct UpdateStats {
+    double ratio_max_deviation; /* of the first update: must be 0 */
+    double clip_fraction, loss, kl;
+    double grad_norm;           /* largest of the iteration's updates */
+    double lr;
+    int64_t set_aside;
+    int64_t skipped_updates;    /* not applied: gradient not finite */
+} UpdateStats;
+
+int dg_update_create(Update **out, const Session *s, const Rollout *r);
+void dg_update_destroy(Update *u);
+
+/** Advantages, Best-of-N, timesteps. Every rank computes the same. */
+int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
+
+typedef struct UpdateJob {
+    const Session *session;
+    Update *update;
+    const Rollout *rollout;
+    Team *team;
+    Learner *learner;
+    const Policy *policy;
+    const Policy *reference; /* NULL when grpo.kl_beta is 0 */
+    int dry; /* 1: gradients only, weights stay (replay) */
+} UpdateJob;
+
+/**
+ * All updates of the iteration. Collective.
+ * Errors: DG_EPROMISE naming sample and timestep where the first update's
+ * ratio is not exactly 1; DG_ENUMERIC with run.on_nan = "stop".
+ */
+int dg_update_run(const UpdateJob *job, UpdateStats *stats);
+
+#endif

@@ -1,0 +1,26 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "base/version.h"
+#include "cpu/cpu.h"
+
+int dg_cli_session(Session *out, const Cli *cli)
+{
+    if (cli->config.run.device != DG_DEVICE_CPU)
+        return dg_fail(DG_EDEVICE,
+                       "run.device = \"cuda\": this program was built without "
+                       "its GPU side; use \"cpu\"");
+    *out = (Session) {
+        .comm = &cli->comm,
+        .config = &cli->config,
+        .backend = dg_backend_cpu(),
+        .info = { .program = "dancegrpo " DG_VERSION,
+                  .git_commit = dg_git_commit(),
+                  .command = cli->command_line,
+                  .config = cli->config_text,
+                  .seed = cli->config.run.seed },
+        .num_threads = dg_cli_threads(cli),
+    };
+    dg_stop_install();
+    return DG_OK;
+}

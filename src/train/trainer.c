@@ -1,0 +1,163 @@
+/* DanceGRPO, Algorithm 1. */
+#include "trainer.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "train/setup.h"
+
+#include <string.h>
+
+/* The first note of any rank, once, on rank 0's log; with on_nan = stop it
+ * ends the run. */
+static int tell_note(const Trainer *t, const char *note, int64_t item)
+{
+    const Session *s = t->session;
+    int64_t first = note[0] != '\0' ? item : t->rollout->N;
+    char text[512];
+
+    dg_comm_min_i64(s->comm, &first, 1);
+    if (first == t->rollout->N)
+        return DG_OK;
+    memcpy(text, note, sizeof text);
+    dg_comm_bcast(s->comm, text, sizeof text,
+                  dg_share_owner(t->rollout->N, s->comm->size, first));
+    if (s->config->run.on_nan == DG_NAN_STOP)
+        return dg_fail(DG_ENUMERIC, "%s (run.on_nan = \"stop\")", text);
+    dg_warn("%s", text);
+    return DG_OK;
+}
+
+int dg_trainer_experience(Trainer *t)
+{
+    const Session *s = t->session;
+    Rollout *r = t->rollout;
+    double at = dg_clock_now(), now;
+    int err = dg_rollout_begin(r, s, t->prompts.num, t->iteration);
+
+    if (err)
+        return err;
+    dg_progress_start("rollout", r->num);
+    err = dg_rollout_encode(r, t->team, t->policy, &t->prompts);
+    if (!err)
+        err = dg_rollout_sample(r, s, t->team, t->policy);
+    dg_progress_end();
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    t->phases.rollout = (now = dg_clock_now()) - at;
+    at = now;
+    err = dg_agree(s->comm, dg_rollout_score(r, t->team, t->policy,
+                                             &t->prompts, t->rewards));
+    if (err)
+        return err;
+    dg_rollout_share(r, s->comm);
+    t->phases.reward = dg_clock_now() - at;
+    err = tell_note(t, r->note, r->note_item);
+    return err ? err : dg_update_prepare(t->update, s, r);
+}
+
+static int learn(Trainer *t)
+{
+    const UpdateJob job = {
+        .session = t->session,
+        .update = t->update,
+        .rollout = t->rollout,
+        .team = t->team,
+        .learner = t->learner,
+        .policy = t->policy,
+        .reference = t->reference,
+    };
+    const double at = dg_clock_now();
+    int err;
+
+    dg_progress_start("update", t->update->num_local);
+    err = dg_update_run(&job, &t->stats);
+    dg_progress_end();
+    t->phases.update = dg_clock_now() - at;
+    if (!err)
+        err = tell_note(t, t->update->note, t->update->note_item);
+    return err;
+}
+
+static int due(int64_t every, int64_t iteration)
+{
+    return every > 0 && iteration % every == 0;
+}
+
+/* What is written after an iteration. */
+static int keep(Trainer *t, int last)
+{
+    const Config *c = t->session->config;
+    const double at = dg_clock_now();
+    int err = DG_OK;
+
+    if (due(c->trajectory.every, t->iteration))
+        err = dg_trainer_write_trajectory(t);
+    if (!err && (last || due(c->checkpoint.every, t->iteration)))
+        err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                              t->iteration);
+    if (!err && (last || due(c->report.every, t->iteration)))
+        err = dg_trainer_write_pictures(t);
+    t->phases.io = dg_clock_now() - at;
+    return err;
+}
+
+static int iterate(Trainer *t, int *stop)
+{
+    const Config *c = t->session->config;
+    const double began = dg_clock_now();
+    int err = dg_trainer_experience(t);
+
+    if (!err)
+        err = learn(t);
+    if (err)
+        return err;
+    if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1,
+            t->iteration + 1))
+        dg_learner_average(t->learner);
+    t->iteration++;
+    *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
+    err = keep(t, *stop || t->iteration == c->run.iterations);
+    t->phases.total = dg_clock_now() - began;
+    return err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
+}
+
+static int resume(Trainer *t)
+{
+    const Session *s = t->session;
+    int found = 0;
+    int err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
+                                &t->iteration, &found);
+
+    if (!err && found)
+        dg_info("continuing after iteration %lld", (long long)t->iteration);
+    if (!err && s->comm->rank == 0)
+        err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
+    err = dg_agree(s->comm, err);
+    if (!err && t->iteration == 0)
+        err = dg_trainer_write_pictures(t);
+    t->resumed = t->iteration;
+    t->started = dg_clock_now();
+    return err;
+}
+
+int dg_train(const Session *s, RunEnd *end)
+{
+    Trainer t = { .session = s };
+    int stop = 0;
+    int err = dg_setup_rundir(s, &t.dir);
+
+    *end = DG_RUN_DONE;
+    if (!err)
+        err = dg_trainer_build(&t, s);
+    if (!err)
+        err = resume(&t);
+    while (!err && !stop && t.iteration < s->config->run.iterations)
+        err = iterate(&t, &stop);
+    if (!err && t.iteration < s->config->run.iterations)
+        *end = DG_RUN_STOPPED;
+    dg_trainer_close(&t);
+    return err;
+}

@@ -1,0 +1,54 @@
+#ifndef DG_SRC_TRAIN_TRAINER_H
+#define DG_SRC_TRAIN_TRAINER_H
+/* State of a training run, shared by trainer*.c and replay.c. Not public. */
+#include "store/metrics.h"
+#include "store/rundir.h"
+#include "train/evaluate.h"
+#include "train/learner.h"
+#include "train/rollout.h"
+#include "train/trainer.h"
+#include "train/update.h"
+
+typedef struct Phases {
+    double rollout, reward, update, io, total; /* s */
+} Phases;
+
+typedef struct Trainer {
+    const Session *session;
+    RunDir dir;
+    PromptList prompts, heldout;
+    Reward rewards[DG_CONFIG_REWARDS];
+    Policy *policy, *reference;
+    Learner *learner;
+    Team *team;
+    Rollout *rollout;
+    Update *update;
+    Metrics *metrics;  /* rank 0 */
+    int64_t iteration; /* done so far */
+    size_t plan_bytes; /* arena of a worker, from the plan */
+    Phases phases;
+    UpdateStats stats;
+    double started;    /* of this process, and */
+    int64_t resumed;   /* the iteration it began with */
+} Trainer;
+
+/** Builds everything but run folder and checkpoints. Collective. */
+int dg_trainer_build(Trainer *t, const Session *s);
+void dg_trainer_close(Trainer *t);
+
+/** One iteration's rollout, rewards and preparation of the update. */
+int dg_trainer_experience(Trainer *t);
+
+/** Metrics, log line. */
+int dg_trainer_report(Trainer *t);
+
+/** trajectories/iter_N.h5 of the iteration just done. Collective. */
+int dg_trainer_write_trajectory(Trainer *t);
+
+/** pictures/iter_N.png: fixed held-out prompts and seeds. Collective. */
+int dg_trainer_write_pictures(Trainer *t);
+
+/** SHA-256 of a float buffer. */
+void dg_trainer_digest(char hex[65], const float *values, int64_t num);
+
+#endif

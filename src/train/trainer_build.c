@@ -1,0 +1,152 @@
+#include "trainer.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "train/setup.h"
+#include "train/step_plan.h"
+
+#include <stdlib.h>
+
+static int open_prompts(Trainer *t)
+{
+    const Config *c = t->session->config;
+    int err;
+
+    if (c->prompts.file[0] == '\0')
+        return dg_fail(DG_EINVAL, "prompts.file = \"\": must name a prompts "
+                                  "file (.jsonl or .txt)");
+    err = dg_setup_prompts(t->session, c->prompts.file, &t->prompts);
+    if (!err && c->prompts.eval_file[0] != '\0')
+        err = dg_setup_prompts(t->session, c->prompts.eval_file, &t->heldout);
+    return err;
+}
+
+static int open_team(Trainer *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    const StepPlanOpts plan_opts = { .batch = c->grpo.micro_batch,
+                                     .train_net = 1,
+                                     .recompute = c->parallel.recompute };
+    TeamOpts o = {
+        .backend = s->backend,
+        .num_threads = s->num_threads,
+        .scratch_bytes =
+            dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
+        .num_grads = t->policy->net.count,
+        .exact = c->parallel.exact_sum,
+        .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
+    };
+    StepPlan plan, reference = { 0 };
+    int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
+
+    /* the reference's prediction stays while the policy's is recorded */
+    if (!err && t->reference != NULL)
+        err = dg_step_plan(&reference, t->reference, s->backend,
+                           &(StepPlanOpts) { .batch = c->grpo.micro_batch });
+    if (err)
+        return err;
+    o.step_bytes = t->plan_bytes = plan.step_bytes + reference.rollout_bytes;
+    err = dg_team_create(&t->team, &o);
+    if (err)
+        return err;
+    for (int i = 0; i < t->team->num; i++) {
+        Worker *w = &t->team->workers[i];
+
+        dg_context_train(&w->ctx, DG_PARAMS_NET, w->grads, 1);
+        w->ctx.recompute = c->parallel.recompute;
+    }
+    return DG_OK;
+}
+
+static int check(const Config *c)
+{
+    if (c->num_rewards == 0)
+        return dg_fail(DG_EINVAL, "rewards: at least one is needed, like "
+                                  "({ name = \"shapes\"; weight = 1.0; })");
+    if (c->sampler.sde == DG_SDE_ODE || c->sampler.eta == 0)
+        return dg_fail(DG_EINVAL,
+                       "sampler.sde = ode or sampler.eta = 0: training needs "
+                       "a stochastic sampler (dance, flow_sde, cps)");
+    if (c->sampler.sde == DG_SDE_DDIM)
+        return dg_fail(DG_EINVAL,
+                       "sampler.sde = \"ddim\": needs a policy that predicts "
+                       "noise; policy.kind = \"flux\" predicts velocity "
+                       "(dance, flow_sde, cps)");
+    if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
+        return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
+                       (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
+    return DG_OK;
+}
+
+static void describe(const Trainer *t)
+{
+    const Session *s = t->session;
+    const Rollout *r = t->rollout;
+
+    dg_info("%lld parameters trained; %lld prompts x %lld samples over %d "
+            "ranks x %d threads; %.1f MB reserved on rank 0",
+            (long long)t->policy->net.count, (long long)r->P, (long long)r->G,
+            s->comm->size, s->num_threads,
+            1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes));
+    if (s->comm->size > r->N)
+        dg_warn("%d ranks for %lld work items: %lld ranks are idle",
+                s->comm->size, (long long)r->N,
+                (long long)(s->comm->size - r->N));
+}
+
+int dg_trainer_build(Trainer *t, const Session *s)
+{
+    const Config *c = s->config;
+    int err;
+
+    t->session = s;
+    err = check(c);
+    if (!err)
+        err = dg_rewards_init(t->rewards, c);
+    if (!err)
+        err = open_prompts(t);
+    if (!err)
+        err = dg_setup_policy(s, &t->policy);
+    if (err)
+        return err;
+    if (c->policy.weights[0] == '\0')
+        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
+    if (c->grpo.kl_beta > 0)
+        err = dg_policy_reference(&t->reference, t->policy, c);
+    if (!err)
+        err = open_team(t);
+    if (!err)
+        err = dg_learner_create(&t->learner, t->policy, t->policy->net.count,
+                                &c->optim,
+                                c->run.iterations *
+                                    c->grpo.updates_per_iteration);
+    if (!err)
+        err = dg_rollout_create(&t->rollout, s, t->policy);
+    if (!err)
+        err = dg_update_create(&t->update, s, t->rollout);
+    err = dg_agree(s->comm, err);
+    if (!err)
+        describe(t);
+    return err;
+}
+
+void dg_trainer_close(Trainer *t)
+{
+    dg_metrics_close(t->metrics);
+    dg_update_destroy(t->update);
+    dg_rollout_destroy(t->rollout);
+    dg_learner_destroy(t->learner);
+    dg_team_destroy(t->team);
+    dg_policy_destroy(t->reference);
+    dg_policy_destroy(t->policy);
+    dg_prompts_free(&t->prompts);
+    dg_prompts_free(&t->heldout);
+}
+
+void dg_trainer_digest(char hex[65], const float *values, int64_t num)
+{
+    if (dg_sha256_bytes(hex, values, sizeof *values * (size_t)num) != DG_OK)
+        hex[0] = '\0';
+}

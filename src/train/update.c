@@ -1,0 +1,345 @@
+#include "train/update.h"
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "tensor/tape.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* One update in work. */
+typedef struct Part {
+    const UpdateJob *job;
+    ObjectiveOpts objective;
+    int index;        /* of the update */
+    double divisor;   /* terms of the update, all ranks */
+} Part;
+
+static const SdeStep *step_of(const Part *p, int64_t k, int64_t j)
+{
+    const Update *u = p->job->update;
+    const Rollout *r = p->job->rollout;
+
+    return &r->steps[u->steps[(k - u->first_kept) * r->T + j]];
+}
+
+/* Latents, times and the condition of steps j..j+num-1 of one item. */
+static void fill_batch(const Part *p, int64_t k, int64_t j, int64_t num,
+                       PolicyBatch *batch, const float **z, float *sigma,
+                       const float **condition)
+{
+    const Update *u = p->job->update;
+    const Rollout *r = p->job->rollout;
+    const int64_t item = u->kept[k];
+
+    for (int64_t b = 0; b < num; b++) {
+        const int step = step_of(p, k, j + b)->index;
+
+        z[b] = dg_rollout_latent(r, item, step);
+        sigma[b] = r->sigma[step];
+        condition[b] = dg_rollout_condition(r, p->job->policy, item);
+    }
+    *batch = (PolicyBatch) {
+        .num = num, .z = z, .sigma = sigma, .condition = condition
+    };
+}
+
+/* One term: log-prob, ratio, loss; its seed goes to grad. */
+static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
+                    const float *u_ref, float *grad, int *any)
+{
+    const Update *up = p->job->update;
+    const Rollout *r = p->job->rollout;
+    const SdeStep *s = step_of(p, k, j);
+    const int64_t item = up->kept[k], D = r->D;
+    const float *z = dg_rollout_latent(r, item, s->index), *next = z + D;
+    StepResult *res = &up->result[k * up->steps_per_item + j];
+    ObjectiveInput in = {
+        .log_prob = dg_sde_log_prob(s, z, u, next, D),
+        .log_prob_old = r->log_prob[(item - r->first) * r->T + s->index],
+        .total = up->total[item],
+        .advantage = up->advantage + item * r->K,
+        .kl = u_ref != NULL ? dg_sde_kl(s, u, u_ref, D) : 0,
+        .D = D,
+        .divisor = p->divisor,
+    };
+    ObjectiveTerm term;
+    int err;
+
+    *res = (StepResult) { .step = s->index, .log_prob = in.log_prob,
+                          .ratio = NAN };
+    err = dg_objective_term(&term, &p->objective, s, &in);
+    if (err)
+        return err;
+    res->clipped = term.clipped;
+    res->ratio = (float)term.ratio;
+    res->loss = term.loss;
+    res->kl = in.kl;
+    *any |= term.coef != 0 || term.kl_coef != 0;
+    dg_objective_seed(grad, &term, s, &(ObjectiveTensors) { z, u, next, u_ref },
+                      D);
+    return DG_OK;
+}
+
+/* Steps j..j+num-1 of one item, forward and, where any of them has a
+ * gradient, back. */
+static int run_steps(Worker *w, const Part *p, int64_t k, int64_t j,
+                     int64_t num)
+{
+    int any = 0;
+    const int64_t D = p->job->rollout->D;
+    const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
+    float sigma[DG_SAMPLING_BATCH];
+    PolicyBatch batch;
+    Tensor *u, *grad, *ref = NULL;
+    int err;
+
+    fill_batch(p, k, j, num, &batch, z, sigma, condition);
+    dg_context_reset(&w->ctx);
+    if (p->job->reference != NULL)
+        ref = dg_policy_predict(p->job->reference, &w->ctx, &batch);
+    dg_tape_begin(&w->ctx);
+    u = dg_policy_predict(p->job->policy, &w->ctx, &batch);
+    grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
+    if (grad == NULL)
+        return dg_context_error(&w->ctx);
+    for (int64_t b = 0; b < num; b++) {
+        err = one_term(p, k, j + b, dg_tensor_f32(u) + b * D,
+                       ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
+                       dg_tensor_f32(grad) + b * D, &any);
+        if (err)
+            return err;
+    }
+    return any ? dg_tape_backward(&w->ctx, u, grad) : DG_OK;
+}
+
+static void note(const Part *p, int64_t k)
+{
+    Update *u = p->job->update;
+    const Rollout *r = p->job->rollout;
+    const int64_t item = u->kept[k];
+
+    u->set_aside[k] = DG_ASIDE_FAILED;
+#pragma omp critical(dg_update_note)
+    if (item < u->note_item) {
+        u->note_item = item;
+        snprintf(u->note, sizeof u->note,
+                 "iteration %lld, update %d, prompt %lld, sample %lld, rank "
+                 "%d: %.300s",
+                 (long long)r->iteration + 1, p->index + 1,
+                 (long long)r->prompt[item / r->G], (long long)(item % r->G),
+                 p->job->session->comm->rank, dg_last_error()->text);
+    }
+}
+
+/* A sample without any score teaches nothing; its trajectory may not even be
+ * finite. */
+static int left_out(const Update *u, const Rollout *r, int64_t item)
+{
+    int64_t missing = 0;
+
+    for (int64_t k = 0; k < r->K; k++)
+        missing += u->missing[item * r->K + k];
+    return missing == r->K;
+}
+
+/* One work item: all chosen steps of one sample, in their order. */
+static int run_item(Worker *w, int64_t i, void *user)
+{
+    const Part *p = user;
+    const Update *u = p->job->update;
+    const int64_t k = u->local[i];
+    const int64_t batch = p->job->session->config->grpo.micro_batch;
+    int64_t bad;
+    int err = DG_OK;
+
+    dg_progress_add(1);
+    if (left_out(u, p->job->rollout, u->kept[k])) {
+        u->set_aside[k] = DG_ASIDE_NO_SCORE;
+        return DG_OK;
+    }
+    memset(w->grads, 0, sizeof *w->grads * (size_t)p->job->learner->num);
+    for (int64_t j = 0; j < u->steps_per_item && !err; j += batch)
+        err = run_steps(w, p, k, j,
+                        j + batch < u->steps_per_item
+                            ? batch
+                            : u->steps_per_item - j);
+    if (!err)
+        err = dg_exact_add(&w->sum, w->grads, &bad);
+    if (err == DG_ENUMERIC) {
+        note(p, k);
+        err = DG_OK;
+    }
+    return err;
+}
+
+/* Items of this update: local ones listed, all counted. A sample whose score
+ * is missing keeps its place in the divisor and has no gradient. */
+static int64_t list_items(const Part *p, int64_t *num_local)
+{
+    Update *u = p->job->update;
+    int64_t count = 0, local = 0;
+
+    for (int64_t k = 0; k < u->num_kept; k++) {
+        if (u->belongs[k] != p->index)
+            continue;
+        count++;
+        if (k >= u->first_kept && k < u->first_kept + u->num_local)
+            u->local[local++] = k;
+    }
+    *num_local = local;
+    return count;
+}
+
+/* Promise 1: before the first update every replayed ratio is exactly 1. */
+static int check_ratio(const Part *p)
+{
+    const Update *u = p->job->update;
+    const Rollout *r = p->job->rollout;
+
+    if (p->index != 0)
+        return DG_OK;
+    for (int64_t k = 0; k < u->num_kept; k++) {
+        const int64_t item = u->kept[k];
+
+        if (u->belongs[k] != 0 || u->set_aside[k])
+            continue;
+        for (int j = 0; j < u->steps_per_item; j++) {
+            const StepResult *res = &u->result[k * u->steps_per_item + j];
+
+            if (res->ratio != 1)
+                return dg_fail(
+                    DG_EPROMISE,
+                    "iteration %lld, prompt %lld, sample %lld, timestep %d: "
+                    "ratio %.9g before the first update: must be exactly 1",
+                    (long long)r->iteration + 1,
+                    (long long)r->prompt[item / r->G],
+                    (long long)(item % r->G), res->step, (double)res->ratio);
+        }
+    }
+    return DG_OK;
+}
+
+static void share_results(const Part *p)
+{
+    Update *u = p->job->update;
+    const Comm *c = p->job->session->comm;
+    const size_t row = sizeof *u->result * (size_t)u->steps_per_item;
+    int64_t counts[c->size];
+    int64_t firsts[2] = { u->first_kept, u->num_local }, all[2 * c->size];
+
+    dg_comm_allgather(c, all, firsts, sizeof firsts);
+    for (int i = 0; i < c->size; i++)
+        counts[i] = all[2 * i + 1];
+    dg_comm_allgatherv(c, u->result, (char *)u->result + u->first_kept * (int64_t)row,
+                       counts, row);
+    dg_comm_allgatherv(c, u->set_aside, u->set_aside + u->first_kept, counts,
+                       sizeof *u->set_aside);
+}
+
+static void add_stats(const Part *p, UpdateStats *s, double terms)
+{
+    const Update *u = p->job->update;
+
+    for (int64_t k = 0; k < u->num_kept; k++) {
+        if (u->belongs[k] != p->index)
+            continue;
+        s->set_aside += u->set_aside[k] != 0;
+        for (int j = 0; j < u->steps_per_item && !u->set_aside[k]; j++) {
+            const StepResult *res = &u->result[k * u->steps_per_item + j];
+            const double off = fabs((double)res->ratio - 1);
+
+            if (p->index == 0 && off > s->ratio_max_deviation)
+                s->ratio_max_deviation = off;
+            s->clip_fraction += res->clipped / terms;
+            s->loss += res->loss / u->num_updates;
+            s->kl += res->kl / terms;
+        }
+    }
+}
+
+static int apply(const Part *p, UpdateStats *stats)
+{
+    const UpdateJob *job = p->job;
+    const Update *u = job->update;
+    LearnerStep done;
+    int64_t failed = 0;
+    int err;
+
+    for (int64_t k = 0; k < u->num_kept; k++)
+        failed += u->belongs[k] == p->index &&
+                  u->set_aside[k] == DG_ASIDE_FAILED;
+    if (failed > 0) {
+        stats->skipped_updates++;
+        return DG_OK;
+    }
+    if (job->dry) {
+        dg_exact_read(&job->team->workers[0].sum, job->learner->grads, 1.0);
+        return DG_OK;
+    }
+    err = dg_learner_update(job->learner, &job->team->workers[0].sum, &done);
+    if (err)
+        return err;
+    if (done.grad_norm > stats->grad_norm)
+        stats->grad_norm = done.grad_norm;
+    stats->lr = done.lr;
+    return DG_OK;
+}
+
+static int run_part(Part *p, UpdateStats *stats)
+{
+    const UpdateJob *job = p->job;
+    const Comm *c = job->session->comm;
+    Update *u = job->update;
+    int64_t num_local;
+    int err;
+
+    p->divisor = (double)list_items(p, &num_local) * u->steps_per_item;
+    dg_team_clear_sums(job->team);
+    err = dg_team_run(job->team, num_local, run_item, p);
+    if (!err)
+        err = dg_team_merge_sums(job->team);
+    err = dg_agree(c, err);
+    if (!err)
+        err = dg_exact_allreduce(c, &job->team->workers[0].sum);
+    if (err)
+        return err;
+    share_results(p);
+    err = check_ratio(p);
+    if (err)
+        return err;
+    add_stats(p, stats,
+              (double)u->num_kept * (double)u->steps_per_item);
+    return apply(p, stats);
+}
+
+int dg_update_run(const UpdateJob *job, UpdateStats *stats)
+{
+    const Config *c = job->session->config;
+    double weights[DG_CONFIG_REWARDS];
+    int err = DG_OK;
+
+    memset(stats, 0, sizeof *stats);
+    for (int64_t k = 0; k < c->num_rewards; k++)
+        weights[k] = c->rewards[k].weight;
+    memset(job->update->set_aside, 0,
+           sizeof(int32_t) * (size_t)job->update->num_kept);
+    job->update->note[0] = '\0';
+    job->update->note_item = job->rollout->N;
+    for (int i = 0; i < job->update->num_updates && !err; i++) {
+        Part p = {
+            .job = job,
+            .objective = { .clip_range = c->grpo.clip_range,
+                           .advantage_clip = c->grpo.advantage_clip,
+                           .agg = c->grpo.adv_agg,
+                           .kl_beta = c->grpo.kl_beta,
+                           .num_rewards = (int)c->num_rewards,
+                           .weights = weights },
+            .index = i,
+        };
+
+        err = run_part(&p, stats);
+    }
+    return err;
+}

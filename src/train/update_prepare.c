@@ -1,0 +1,179 @@
+#include "train/update.h"
+
+#include "base/error.h"
+#include "grpo/best_of_n.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *reserve(Update *u, int64_t count, size_t size)
+{
+    void *p = calloc((size_t)(count > 0 ? count : 1), size);
+
+    if (p != NULL)
+        u->bytes += (size_t)count * size;
+    return p;
+}
+
+static TimestepOpts timestep_opts(const Config *c)
+{
+    return (TimestepOpts) {
+        .mode = c->grpo.timestep_mode,
+        .count = c->grpo.timestep_count,
+        .scope = c->grpo.timestep_scope,
+        .fraction = c->grpo.timestep_fraction,
+        .seed = (uint64_t)c->run.seed,
+    };
+}
+
+int dg_update_create(Update **out, const Session *s, const Rollout *r)
+{
+    const GrpoConfig *g = &s->config->grpo;
+    Update *u = calloc(1, sizeof *u);
+    const int64_t per_group =
+        g->best_of_n ? g->keep_top + g->keep_bottom : r->G;
+
+    if (u == NULL)
+        return dg_fail(DG_ENOMEM, "update");
+    u->num_updates = (int)g->updates_per_iteration;
+    u->num_kept = r->P * per_group;
+    if (u->num_updates > u->num_kept) {
+        free(u);
+        return dg_fail(DG_EINVAL,
+                       "grpo.updates_per_iteration = %lld: must be at most "
+                       "the %lld samples trained in an iteration",
+                       (long long)g->updates_per_iteration,
+                       (long long)(r->P * per_group));
+    }
+    u->kept = reserve(u, u->num_kept, sizeof *u->kept);
+    u->belongs = reserve(u, u->num_kept, sizeof *u->belongs);
+    u->set_aside = reserve(u, u->num_kept, sizeof *u->set_aside);
+    u->advantage = reserve(u, r->N * r->K, sizeof *u->advantage);
+    u->total = reserve(u, r->N, sizeof *u->total);
+    u->stats = reserve(u, r->K, sizeof *u->stats);
+    u->reward = reserve(u, r->N * r->K, sizeof *u->reward);
+    u->missing = reserve(u, r->N * r->K, sizeof *u->missing);
+    u->steps = reserve(u, r->num * r->T, sizeof *u->steps);
+    u->local = reserve(u, u->num_kept, sizeof *u->local);
+    /* windows change size at their end: room for every step */
+    u->result = reserve(u, u->num_kept * r->T, sizeof *u->result);
+    if (u->kept == NULL || u->belongs == NULL || u->set_aside == NULL ||
+        u->advantage == NULL || u->total == NULL || u->stats == NULL ||
+        u->reward == NULL || u->missing == NULL || u->steps == NULL ||
+        u->result == NULL || u->local == NULL) {
+        dg_update_destroy(u);
+        return dg_fail(DG_ENOMEM, "update of %lld samples", (long long)r->N);
+    }
+    *out = u;
+    return DG_OK;
+}
+
+void dg_update_destroy(Update *u)
+{
+    if (u == NULL)
+        return;
+    free(u->kept);
+    free(u->belongs);
+    free(u->set_aside);
+    free(u->advantage);
+    free(u->total);
+    free(u->stats);
+    free(u->reward);
+    free(u->missing);
+    free(u->steps);
+    free(u->result);
+    free(u->local);
+    free(u);
+}
+
+static int advantages(Update *u, const Session *s, const Rollout *r)
+{
+    const Config *c = s->config;
+    AdvantageReward rewards[DG_CONFIG_REWARDS];
+    const AdvantageOpts o = {
+        .num_generations = (int)r->G,
+        .num_rewards = (int)r->K,
+        .std = c->grpo.adv_std,
+        .rewards = rewards,
+    };
+
+    for (int64_t k = 0; k < r->K; k++)
+        /* a threshold has been applied to the score already */
+        rewards[k] = (AdvantageReward) { c->rewards[k].weight, NAN };
+    for (int64_t i = 0; i < r->N * r->K; i++) {
+        u->reward[i] = r->scores[i].missing ? 0 : r->scores[i].value;
+        u->missing[i] = r->scores[i].missing != 0;
+    }
+    return dg_advantage_compute(u->advantage, u->total, u->stats, u->reward,
+                                u->missing, r->P, &o);
+}
+
+static int select_kept(Update *u, const Session *s, const Rollout *r)
+{
+    const GrpoConfig *g = &s->config->grpo;
+    const int32_t top =
+        g->best_of_n ? (int32_t)g->keep_top : (int32_t)r->G;
+    const int32_t bottom = g->best_of_n ? (int32_t)g->keep_bottom : 0;
+    const int64_t per_group = top + bottom;
+    int32_t kept[per_group];
+    int err = DG_OK;
+
+    for (int64_t p = 0; p < r->P && !err; p++) {
+        err = dg_best_of_n_select(kept, u->total + p * r->G, (int32_t)r->G,
+                                  top, bottom);
+        for (int64_t i = 0; i < per_group && !err; i++)
+            u->kept[p * per_group + i] = p * r->G + kept[i];
+    }
+    return err;
+}
+
+/* Whole groups go to one update where the prompts divide evenly, else every
+ * update takes its share of each group. Either way any block of items holds
+ * its share of each update, so ranks are equally busy. */
+static void assign_updates(Update *u, const Rollout *r)
+{
+    const int64_t per_group = u->num_kept / r->P;
+
+    for (int64_t k = 0; k < u->num_kept; k++)
+        u->belongs[k] = (int32_t)((r->P % u->num_updates == 0
+                                       ? k / per_group
+                                       : k) %
+                                  u->num_updates);
+}
+
+static int choose_steps(Update *u, const Session *s, const Rollout *r)
+{
+    const TimestepOpts o = timestep_opts(s->config);
+    int err = dg_timesteps_count(&u->steps_per_item, &o, r->T, &r->window);
+
+    for (int64_t i = 0; i < u->num_local && !err; i++) {
+        const int64_t item = u->kept[u->first_kept + i];
+
+        err = dg_timesteps_select(u->steps + i * r->T, &o, r->T, &r->window,
+                                  (TimestepPlace) {
+                                      (uint32_t)r->iteration,
+                                      (uint32_t)(item / r->G),
+                                      (uint32_t)(item % r->G) });
+    }
+    return err;
+}
+
+int dg_update_prepare(Update *u, const Session *s, const Rollout *r)
+{
+    int err = advantages(u, s, r);
+
+    if (!err)
+        err = select_kept(u, s, r);
+    if (err)
+        return err;
+    assign_updates(u, r);
+    u->first_kept = 0;
+    while (u->first_kept < u->num_kept && u->kept[u->first_kept] < r->first)
+        u->first_kept++;
+    u->num_local = 0;
+    while (u->first_kept + u->num_local < u->num_kept &&
+           u->kept[u->first_kept + u->num_local] < r->first + r->num)
+        u->num_local++;
+    return choose_steps(u, s, r);
+}
