@@ -90,6 +90,7 @@ int dg_cli_threads(const Cli *cli);
  *  Borrows from cli. Errors: DG_EDEVICE when run.device cannot be had. */
 int dg_cli_session(Session *out, const Cli *cli);
 
+int dg_cli_train(int argc, char **argv);
 int dg_cli_pretrain(int argc, char **argv);
 int dg_cli_config(int argc, char **argv);
 

@@ -13,6 +13,10 @@
  */
 int dg_train(const Session *s, RunEnd *end);
 
+/** Everything of dg_train() that can be checked without computing: inputs
+ *  are read, memory is reserved, then all is given back. Collective. */
+int dg_train_check(const Session *s);
+
 /**
  * Computes an iteration again from its trajectory file: log-probs,
  * advantages and gradients, compared bit for bit. Collective.

@@ -13,6 +13,7 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
+    { "train", "tune a policy by its rewards", dg_cli_train },
     { "pretrain", "make a base by flow matching on the shapes world",
       dg_cli_pretrain },
     { "config", "print the effective configuration", dg_cli_config },

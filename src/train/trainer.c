@@ -108,7 +108,10 @@ static int iterate(Trainer *t, int *stop)
 {
     const Config *c = t->session->config;
     const double began = dg_clock_now();
-    int err = dg_trainer_experience(t);
+    int err;
+
+    dg_trainer_remember(t);
+    err = dg_trainer_experience(t);
 
     if (!err)
         err = learn(t);
@@ -158,6 +161,15 @@ int dg_train(const Session *s, RunEnd *end)
         err = iterate(&t, &stop);
     if (!err && t.iteration < s->config->run.iterations)
         *end = DG_RUN_STOPPED;
+    dg_trainer_close(&t);
+    return err;
+}
+
+int dg_train_check(const Session *s)
+{
+    Trainer t = { .session = s };
+    int err = dg_trainer_build(&t, s);
+
     dg_trainer_close(&t);
     return err;
 }

@@ -26,14 +26,26 @@ typedef struct Trainer {
     Metrics *metrics;  /* rank 0 */
     int64_t iteration; /* done so far */
     size_t plan_bytes; /* arena of a worker, from the plan */
+    float *before;     /* weights, moments before an iteration that is to be
+                          written: [3, net.count]; NULL when none ever is */
+    int64_t updates_before;
+    char digest_before[65];
     Phases phases;
     UpdateStats stats;
     double started;    /* of this process, and */
     int64_t resumed;   /* the iteration it began with */
 } Trainer;
 
-/** Builds everything but run folder and checkpoints. Collective. */
+/** Reads prompts and policy, then reserves everything but run folder and
+ *  checkpoints. Collective. */
 int dg_trainer_build(Trainer *t, const Session *s);
+
+/** All that follows from configuration and t->policy: team, learner,
+ *  rollout, update. Collective. */
+int dg_trainer_reserve(Trainer *t);
+
+/** Configurations that no training can have. */
+int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);
 
 /** One iteration's rollout, rewards and preparation of the update. */
@@ -41,6 +53,9 @@ int dg_trainer_experience(Trainer *t);
 
 /** Metrics, log line. */
 int dg_trainer_report(Trainer *t);
+
+/** Keeps what the iteration starts from, if it is to be written. */
+void dg_trainer_remember(Trainer *t);
 
 /** trajectories/iter_N.h5 of the iteration just done. Collective. */
 int dg_trainer_write_trajectory(Trainer *t);

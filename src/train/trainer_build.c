@@ -60,7 +60,7 @@ static int open_team(Trainer *t)
     return DG_OK;
 }
 
-static int check(const Config *c)
+int dg_trainer_check(const Config *c)
 {
     if (c->num_rewards == 0)
         return dg_fail(DG_EINVAL, "rewards: at least one is needed, like "
@@ -96,23 +96,25 @@ static void describe(const Trainer *t)
                 (long long)(s->comm->size - r->N));
 }
 
-int dg_trainer_build(Trainer *t, const Session *s)
+static int reserve_before(Trainer *t)
 {
-    const Config *c = s->config;
-    int err;
+    const int64_t num = 3 * t->policy->net.count;
 
-    t->session = s;
-    err = check(c);
-    if (!err)
-        err = dg_rewards_init(t->rewards, c);
-    if (!err)
-        err = open_prompts(t);
-    if (!err)
-        err = dg_setup_policy(s, &t->policy);
-    if (err)
-        return err;
-    if (c->policy.weights[0] == '\0')
-        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
+    if (t->session->config->trajectory.every == 0)
+        return DG_OK;
+    t->before = calloc((size_t)num, sizeof *t->before);
+    return t->before != NULL
+               ? DG_OK
+               : dg_fail(DG_ENOMEM, "trajectory.every: a copy of %lld values",
+                         (long long)num);
+}
+
+int dg_trainer_reserve(Trainer *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    int err = DG_OK;
+
     if (c->grpo.kl_beta > 0)
         err = dg_policy_reference(&t->reference, t->policy, c);
     if (!err)
@@ -126,7 +128,29 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_rollout_create(&t->rollout, s, t->policy);
     if (!err)
         err = dg_update_create(&t->update, s, t->rollout);
-    err = dg_agree(s->comm, err);
+    if (!err)
+        err = reserve_before(t);
+    return dg_agree(s->comm, err);
+}
+
+int dg_trainer_build(Trainer *t, const Session *s)
+{
+    const Config *c = s->config;
+    int err;
+
+    t->session = s;
+    err = dg_trainer_check(c);
+    if (!err)
+        err = dg_rewards_init(t->rewards, c);
+    if (!err)
+        err = open_prompts(t);
+    if (!err)
+        err = dg_setup_policy(s, &t->policy);
+    if (err)
+        return err;
+    if (c->policy.weights[0] == '\0')
+        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
+    err = dg_trainer_reserve(t);
     if (!err)
         describe(t);
     return err;
@@ -141,6 +165,7 @@ void dg_trainer_close(Trainer *t)
     dg_team_destroy(t->team);
     dg_policy_destroy(t->reference);
     dg_policy_destroy(t->policy);
+    free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);
 }

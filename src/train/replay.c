@@ -1,0 +1,256 @@
+/* An iteration again, from its trajectory file alone. */
+#include "trainer.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "store/trajectory.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int read_items(Trainer *t, H5File *f)
+{
+    Rollout *r = t->rollout;
+    const int64_t latents[] = { r->N, r->T + 1, r->D };
+    const int64_t log_prob[] = { r->N, r->T };
+    const int64_t condition[] = { r->P, t->policy->shape.condition };
+    int err = DG_OK;
+
+    if (r->num > 0) {
+        err = dg_h5_read_rows(f, "latents", DG_H5_F32, 3, latents, r->first,
+                              r->num, r->latents);
+        if (!err)
+            err = dg_h5_read_rows(f, "log_prob", DG_H5_F32, 2, log_prob,
+                                  r->first, r->num, r->log_prob);
+        if (!err)
+            err = dg_h5_read_rows(f, "condition", DG_H5_F32, 2, condition,
+                                  r->first_prompt, r->num_prompts,
+                                  r->conditions);
+    }
+    return err ? err
+               : dg_h5_read(f, "prompt_index", DG_H5_I64, 1, &r->P,
+                            r->prompt);
+}
+
+static int read_scores(Trainer *t, H5File *f)
+{
+    Rollout *r = t->rollout;
+    const int64_t shape[] = { r->N, r->K };
+    float *reward = malloc(sizeof *reward * (size_t)(r->N * r->K));
+    uint8_t *missing = malloc((size_t)(r->N * r->K));
+    int err = reward == NULL || missing == NULL
+                  ? dg_fail(DG_ENOMEM, "rewards")
+                  : dg_h5_read(f, "reward", DG_H5_F32, 2, shape, reward);
+
+    if (!err)
+        err = dg_h5_read(f, "missing", DG_H5_U8, 2, shape, missing);
+    for (int64_t i = 0; i < r->N * r->K && !err; i++)
+        r->scores[i] = (RewardScore) { reward[i], NAN, missing[i] };
+    free(reward);
+    free(missing);
+    return err;
+}
+
+static int read_state(Trainer *t, H5File *f)
+{
+    const int64_t *num = &t->policy->net.count;
+    int err = dg_h5_read(f, "state/weights", DG_H5_F32, 1, num,
+                         t->policy->net.values);
+
+    if (!err)
+        err = dg_h5_read(f, "state/adam_m", DG_H5_F32, 1, num, t->learner->m);
+    if (!err)
+        err = dg_h5_read(f, "state/adam_v", DG_H5_F32, 1, num, t->learner->v);
+    if (!err && t->reference != NULL)
+        err = dg_h5_read(f, "state/reference", DG_H5_F32, 1, num,
+                         t->reference->net.values);
+    if (!err)
+        err = dg_h5_get_i64(f, NULL, "optimizer_step", &t->learner->updates);
+    return err;
+}
+
+/* Bits, not values: NaN equals NaN. */
+static int same(const char *path, const char *name, const float *now,
+                const float *then, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++)
+        if (memcmp(&now[i], &then[i], sizeof *now) != 0)
+            return dg_fail(DG_EPROMISE,
+                           "%s: %s[%lld] is %.9g in the file and %.9g in the "
+                           "replay: must be equal bit for bit",
+                           path, name, (long long)i, (double)then[i],
+                           (double)now[i]);
+    return DG_OK;
+}
+
+static int compare_floats(H5File *f, const char *name, const float *now,
+                          int num_dims, const int64_t *dims)
+{
+    int64_t num = 1;
+    float *then;
+    int err;
+
+    for (int i = 0; i < num_dims; i++)
+        num *= dims[i];
+    then = malloc(sizeof *then * (size_t)num);
+    if (then == NULL)
+        return dg_fail(DG_ENOMEM, "%s", name);
+    err = dg_h5_read(f, name, DG_H5_F32, num_dims, dims, then);
+    if (!err)
+        err = same(dg_h5_path(f), name, now, then, num);
+    free(then);
+    return err;
+}
+
+static int compare_results(const Trainer *t, H5File *f)
+{
+    const Update *u = t->update;
+    const int64_t dims[] = { u->num_kept, u->steps_per_item };
+    const int64_t num = dims[0] * dims[1];
+    float *column = malloc(sizeof *column * (size_t)num);
+    int err;
+
+    if (column == NULL)
+        return dg_fail(DG_ENOMEM, "results");
+    for (int64_t i = 0; i < num; i++)
+        column[i] = u->result[i].log_prob;
+    err = compare_floats(f, "replayed_log_prob", column, 2, dims);
+    for (int64_t i = 0; i < num; i++)
+        column[i] = u->result[i].ratio;
+    if (!err)
+        err = compare_floats(f, "ratio", column, 2, dims);
+    free(column);
+    return err;
+}
+
+static int compare_weights(const Trainer *t, H5File *f)
+{
+    char digest[65], *stored;
+    int err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
+
+    if (err)
+        return err;
+    dg_trainer_digest(digest, t->policy->net.values, t->policy->net.count);
+    if (strcmp(digest, stored) != 0)
+        err = dg_fail(DG_EPROMISE,
+                      "%s: weights after the iteration have SHA-256 %.16s... "
+                      "in the file and %.16s... in the replay",
+                      dg_h5_path(f), stored, digest);
+    free(stored);
+    return err;
+}
+
+/* The rollout's own log-probs, all T steps, from the stored latents. */
+typedef struct Rescore {
+    Trainer *t;
+    SamplingRun run;
+    const char *path;
+} Rescore;
+
+static int rescore_one(Worker *w, int64_t i, void *user)
+{
+    const Rescore *j = user;
+    const Rollout *r = j->t->rollout;
+    float log_prob[r->T];
+    Sample sample = {
+        .condition =
+            dg_rollout_condition(r, j->t->policy, r->first + i),
+        .latents = dg_rollout_latent(r, r->first + i, 0),
+        .log_prob = log_prob,
+        .final = (float *)w->scratch,
+    };
+    int err = dg_sampling_run(w, &j->run, &sample, 1);
+
+    return err ? err
+               : same(j->path, "log_prob", log_prob, r->log_prob + i * r->T,
+                      r->T);
+}
+
+static int replay(Trainer *t, H5File *f)
+{
+    const Session *s = t->session;
+    Rollout *r = t->rollout;
+    Rescore job = {
+        .t = t,
+        .path = dg_h5_path(f),
+        .run = { .policy = t->policy,
+                 .steps = r->steps,
+                 .sigma = r->sigma,
+                 .num_steps = r->T,
+                 .keep_all = 1,
+                 .decode = DG_DECODE_X0,
+                 .score_given = 1 },
+    };
+    const UpdateJob update = {
+        .session = s,
+        .update = t->update,
+        .rollout = r,
+        .team = t->team,
+        .learner = t->learner,
+        .policy = t->policy,
+        .reference = t->reference,
+    };
+    int err = dg_team_run(t->team, r->num, rescore_one, &job);
+
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_update_prepare(t->update, s, r);
+    if (!err)
+        err = dg_agree(s->comm,
+                       compare_floats(f, "advantage", t->update->advantage, 2,
+                                      (int64_t[]) { r->N, r->K }));
+    if (!err)
+        err = dg_update_run(&update, &t->stats);
+    if (!err)
+        err = dg_agree(s->comm, compare_results(t, f));
+    return err ? err : dg_agree(s->comm, compare_weights(t, f));
+}
+
+static int open_parts(Trainer *t, H5File *f)
+{
+    const Session *s = t->session;
+    int64_t iteration;
+    int err = dg_trainer_check(s->config);
+
+    if (!err)
+        err = dg_rewards_init(t->rewards, s->config);
+    if (!err)
+        err = dg_policy_create(&t->policy, s->config);
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_trainer_reserve(t);
+    if (!err)
+        err = dg_h5_get_i64(f, NULL, "iteration", &iteration);
+    /* the list of prompts is not needed: the file has indices and conditions */
+    if (!err)
+        err = dg_rollout_begin(t->rollout, s, t->rollout->P, iteration - 1);
+    if (!err)
+        err = read_items(t, f);
+    if (!err)
+        err = read_scores(t, f);
+    if (!err)
+        err = read_state(t, f);
+    return dg_agree(s->comm, err);
+}
+
+int dg_replay(const Session *s, const char *path)
+{
+    Trainer t = { .session = s };
+    H5File *f;
+    int err = dg_agree(s->comm, dg_trajectory_open(&f, path));
+
+    if (err)
+        return err;
+    err = open_parts(&t, f);
+    if (!err)
+        err = replay(&t, f);
+    if (!err)
+        dg_info("%s: %lld samples x %d log-probs, advantages, %d updates and "
+                "the weights after them agree bit for bit",
+                path, (long long)t.rollout->N, t.rollout->T,
+                t.update->num_updates);
+    dg_h5_close(f);
+    dg_trainer_close(&t);
+    return err;
+}

@@ -1,0 +1,275 @@
+#include "trainer.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "store/file.h"
+#include "store/image.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* --- metrics and the screen -------------------------------------------- */
+
+typedef struct Means {
+    double reward, spread; /* weighted sum of rewards; mean group std */
+    double strict;         /* NAN without */
+    int64_t zero, skipped;
+} Means;
+
+/* A sample's weighted reward; NAN when any of its rewards is missing. */
+static double sample_reward(const Trainer *t, int64_t item)
+{
+    const Rollout *r = t->rollout;
+    double sum = 0;
+
+    for (int64_t k = 0; k < r->K; k++) {
+        const RewardScore *s = &r->scores[item * r->K + k];
+
+        sum += s->missing ? NAN : t->rewards[k].weight * (double)s->value;
+    }
+    return sum;
+}
+
+/* Mean and unbiased spread of the valid members of one group. */
+static int64_t group_stats(const Trainer *t, int64_t group, double *mean,
+                           double *std)
+{
+    const Rollout *r = t->rollout;
+    double sum = 0, squares = 0;
+    int64_t n = 0;
+
+    for (int64_t g = 0; g < r->G; g++) {
+        const double v = sample_reward(t, group * r->G + g);
+
+        if (!isnan(v)) {
+            sum += v;
+            n++;
+        }
+    }
+    *mean = n > 0 ? sum / (double)n : NAN;
+    for (int64_t g = 0; g < r->G; g++) {
+        const double v = sample_reward(t, group * r->G + g);
+
+        if (!isnan(v))
+            squares += (v - *mean) * (v - *mean);
+    }
+    *std = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
+    return n;
+}
+
+static Means take_means(const Trainer *t)
+{
+    const Rollout *r = t->rollout;
+    Means m = { 0 };
+    double strict = 0;
+    int64_t groups = 0, num_strict = 0;
+
+    for (int64_t p = 0; p < r->P; p++) {
+        double mean, std;
+
+        if (group_stats(t, p, &mean, &std) == 0)
+            continue;
+        m.reward += mean;
+        m.spread += std;
+        groups++;
+    }
+    m.reward = groups > 0 ? m.reward / (double)groups : NAN;
+    m.spread = groups > 0 ? m.spread / (double)groups : NAN;
+    for (int64_t i = 0; i < r->N * r->K; i++)
+        if (!r->scores[i].missing && !isnan(r->scores[i].strict)) {
+            strict += (double)r->scores[i].strict;
+            num_strict++;
+        }
+    m.strict = num_strict > 0 ? strict / (double)num_strict : NAN;
+    for (int64_t k = 0; k < r->K; k++) {
+        m.zero += t->update->stats[k].zero_std_groups;
+        m.skipped += t->update->stats[k].skipped_groups;
+    }
+    return m;
+}
+
+static void put_rewards(Trainer *t)
+{
+    dg_metrics_enter(t->metrics, "rewards");
+    for (int64_t k = 0; k < t->rollout->K; k++) {
+        const RewardStats *s = &t->update->stats[k];
+
+        dg_metrics_enter(t->metrics, t->rewards[k].kind->name);
+        dg_metrics_real(t->metrics, "mean", s->mean);
+        dg_metrics_real(t->metrics, "std", s->std);
+        dg_metrics_int(t->metrics, "missing", s->missing);
+        dg_metrics_leave(t->metrics);
+    }
+    dg_metrics_leave(t->metrics);
+}
+
+static void put_seconds(Trainer *t)
+{
+    dg_metrics_enter(t->metrics, "seconds");
+    dg_metrics_real(t->metrics, "rollout", t->phases.rollout);
+    dg_metrics_real(t->metrics, "reward", t->phases.reward);
+    dg_metrics_real(t->metrics, "update", t->phases.update);
+    dg_metrics_real(t->metrics, "io", t->phases.io);
+    dg_metrics_real(t->metrics, "total", t->phases.total);
+    dg_metrics_leave(t->metrics);
+}
+
+static int write_metrics(Trainer *t, const Means *m, double gflops)
+{
+    const UpdateStats *u = &t->stats;
+    Metrics *out = t->metrics;
+
+    dg_metrics_begin(out, t->iteration);
+    dg_metrics_real(out, "reward_mean", m->reward);
+    dg_metrics_real(out, "reward_std", m->spread);
+    put_rewards(t);
+    if (!isnan(m->strict))
+        dg_metrics_real(out, "strict_mean", m->strict);
+    dg_metrics_int(out, "zero_std_groups", m->zero);
+    dg_metrics_int(out, "skipped_groups", m->skipped);
+    dg_metrics_real(out, "ratio_max_deviation", u->ratio_max_deviation);
+    dg_metrics_real(out, "clip_fraction", u->clip_fraction);
+    dg_metrics_real(out, "grad_norm", u->grad_norm);
+    dg_metrics_real(out, "lr", u->lr);
+    dg_metrics_real(out, "loss", u->loss);
+    if (t->reference != NULL)
+        dg_metrics_real(out, "kl", u->kl);
+    dg_metrics_int(out, "samples", t->rollout->N);
+    dg_metrics_int(out, "set_aside", u->set_aside);
+    dg_metrics_int(out, "skipped_updates", u->skipped_updates);
+    put_seconds(t);
+    dg_metrics_real(out, "gflops", gflops);
+    dg_metrics_int(out, "peak_bytes", (int64_t)dg_team_peak(t->team));
+    dg_metrics_int(out, "plan_bytes", (int64_t)t->plan_bytes);
+    return dg_metrics_commit(out);
+}
+
+static void show(const Trainer *t, const Means *m)
+{
+    const int64_t all = t->session->config->run.iterations;
+    const int64_t done = t->iteration - t->resumed;
+    const double spent = dg_clock_now() - t->started;
+    char eta[DG_DURATION_BYTES], strict[32] = "";
+
+    dg_clock_duration(eta, spent / (double)done * (double)(all - t->iteration));
+    if (!isnan(m->strict))
+        snprintf(strict, sizeof strict, " | strict %.3f", m->strict);
+    dg_info("it %4lld/%lld | reward %.4f%s | ratio %.4f | clip %3.0f%% | grad "
+            "%.3g | %.1f s | ETA %s",
+            (long long)t->iteration, (long long)all, m->reward, strict,
+            1 + t->stats.ratio_max_deviation, 100 * t->stats.clip_fraction,
+            t->stats.grad_norm, t->phases.total, eta);
+}
+
+int dg_trainer_report(Trainer *t)
+{
+    const Means m = take_means(t);
+    double flops = (double)dg_team_take_flops(t->team);
+
+    dg_comm_sum_f64(t->session->comm, &flops, 1);
+    show(t, &m);
+    if (t->metrics == NULL)
+        return DG_OK;
+    return write_metrics(t, &m, flops / t->phases.total * 1e-9);
+}
+
+/* --- pictures ---------------------------------------------------------- */
+
+static int make_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0 || errno == EEXIST)
+        return DG_OK;
+    return dg_fail(DG_EIO, "%s: %s", path, strerror(errno));
+}
+
+static int write_captions(const char *folder, const PromptList *list,
+                          int64_t num, int64_t size)
+{
+    char path[DG_RUNDIR_PATH + 64];
+    cJSON *root = cJSON_CreateObject();
+    cJSON *prompts = cJSON_AddArrayToObject(root, "prompts");
+    char *text;
+    int err;
+
+    for (int64_t i = 0; i < num; i++)
+        cJSON_AddItemToArray(prompts, cJSON_CreateString(list->item[i].text));
+    cJSON_AddNumberToObject(root, "size", (double)size);
+    text = cJSON_PrintUnformatted(root);
+    cJSON_Delete(root);
+    if (text == NULL)
+        return dg_fail(DG_ENOMEM, "captions of the pictures");
+    snprintf(path, sizeof path, "%s/prompts.json", folder);
+    err = dg_file_write(path, text, strlen(text));
+    free(text);
+    return err;
+}
+
+static int write_strip(const Trainer *t, const uint8_t *pictures, int64_t num)
+{
+    const int64_t size = t->policy->shape.image_size;
+    char folder[DG_RUNDIR_PATH + 16], path[DG_RUNDIR_PATH + 64], seed[32];
+    const ImageGrid grid = { .num = (int32_t)num,
+                             .width = (int32_t)size,
+                             .height = (int32_t)size,
+                             .columns = (int32_t)num,
+                             .scale = 1 };
+    const ImageText text = { "seed", seed };
+    Image image;
+    int err;
+
+    snprintf(folder, sizeof folder, "%s/pictures", t->dir.root);
+    snprintf(path, sizeof path, "%s/iter_%06lld.png", folder,
+             (long long)t->iteration);
+    snprintf(seed, sizeof seed, "%lld",
+             (long long)t->session->config->run.seed);
+    err = make_folder(folder);
+    if (!err)
+        err = write_captions(folder, &t->heldout, num, size);
+    if (!err)
+        err = dg_image_grid(&image, pictures, &grid);
+    if (err)
+        return err;
+    err = dg_image_write_png(path, &image, &text, 1);
+    dg_image_free(&image);
+    return err;
+}
+
+int dg_trainer_write_pictures(Trainer *t)
+{
+    const Session *s = t->session;
+    const int64_t size = t->policy->shape.image_size;
+    const int64_t wanted = s->config->report.prompts;
+    const int64_t num =
+        wanted < t->heldout.num ? wanted : (int64_t)t->heldout.num;
+    EvaluateJob job = {
+        .session = s,
+        .team = t->team,
+        .policy = t->policy,
+        .prompts = &t->heldout,
+        .rewards = t->rewards,
+        .num_prompts = num,
+        .seeds = 1,
+        .batch = s->config->grpo.micro_batch,
+        .seed = (uint64_t)s->config->run.seed,
+    };
+    Evaluation unused;
+    int err;
+
+    if (num == 0)
+        return DG_OK;
+    job.pictures = calloc((size_t)(num * size * size), 3);
+    err = job.pictures == NULL ? dg_fail(DG_ENOMEM, "pictures") : DG_OK;
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_evaluate(&unused, &job);
+    if (!err && s->comm->rank == 0)
+        err = write_strip(t, job.pictures, num);
+    free(job.pictures);
+    return dg_agree(s->comm, err);
+}

@@ -1,0 +1,270 @@
+/* Trajectory files: what the trainer puts into them. doc/formats.md */
+#include "trainer.h"
+
+#include "base/error.h"
+#include "store/trajectory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ITEMS = 32 };
+
+/* Columns of results, taken apart for the file. */
+typedef struct Columns {
+    int32_t *step, *clipped;
+    float *ratio, *log_prob;
+    double *loss;
+    float *reward, *strict;
+    uint8_t *missing;
+    const char **prompts;
+    int64_t *prompt_index;
+} Columns;
+
+typedef struct Items {
+    H5Item item[MAX_ITEMS];
+    int num;
+} Items;
+
+void dg_trainer_remember(Trainer *t)
+{
+    const int64_t every = t->session->config->trajectory.every;
+    const int64_t num = t->policy->net.count;
+    const size_t bytes = sizeof(float) * (size_t)num;
+
+    if (every == 0 || (t->iteration + 1) % every != 0)
+        return;
+    memcpy(t->before, t->policy->net.values, bytes);
+    memcpy(t->before + num, t->learner->m, bytes);
+    memcpy(t->before + 2 * num, t->learner->v, bytes);
+    t->updates_before = t->learner->updates;
+    dg_trainer_digest(t->digest_before, t->before, num);
+}
+
+static void free_columns(Columns *c)
+{
+    free(c->step);
+    free(c->clipped);
+    free(c->ratio);
+    free(c->log_prob);
+    free(c->loss);
+    free(c->reward);
+    free(c->strict);
+    free(c->missing);
+    free(c->prompts);
+    free(c->prompt_index);
+}
+
+static int take_columns(Columns *c, const Trainer *t)
+{
+    const Rollout *r = t->rollout;
+    const Update *u = t->update;
+    const size_t terms = (size_t)(u->num_kept * u->steps_per_item);
+    const size_t scores = (size_t)(r->N * r->K);
+
+    c->step = malloc(sizeof *c->step * terms);
+    c->clipped = malloc(sizeof *c->clipped * terms);
+    c->ratio = malloc(sizeof *c->ratio * terms);
+    c->log_prob = malloc(sizeof *c->log_prob * terms);
+    c->loss = malloc(sizeof *c->loss * terms);
+    c->reward = malloc(sizeof *c->reward * scores);
+    c->strict = malloc(sizeof *c->strict * scores);
+    c->missing = malloc(scores);
+    c->prompts = malloc(sizeof *c->prompts * (size_t)r->P);
+    c->prompt_index = malloc(sizeof *c->prompt_index * (size_t)r->P);
+    if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
+        !c->reward || !c->strict || !c->missing || !c->prompts ||
+        !c->prompt_index)
+        return dg_fail(DG_ENOMEM, "trajectory file");
+    for (size_t i = 0; i < terms; i++) {
+        c->step[i] = u->result[i].step;
+        c->clipped[i] = u->result[i].clipped;
+        c->ratio[i] = u->result[i].ratio;
+        c->log_prob[i] = u->result[i].log_prob;
+        c->loss[i] = u->result[i].loss;
+    }
+    for (size_t i = 0; i < scores; i++) {
+        c->reward[i] = r->scores[i].value;
+        c->strict[i] = r->scores[i].strict;
+        c->missing[i] = r->scores[i].missing != 0;
+    }
+    for (int64_t i = 0; i < r->P; i++) {
+        c->prompts[i] = t->prompts.item[r->prompt[i]].text;
+        c->prompt_index[i] = r->prompt[i];
+    }
+    return DG_OK;
+}
+
+static H5Item *put(Items *to, const char *name, H5Type type, const void *data,
+                   const char *long_name, const char *axes)
+{
+    H5Item *i = &to->item[to->num++];
+
+    *i = (H5Item) { .name = name,
+                    .type = type,
+                    .data = data,
+                    .units = "1",
+                    .long_name = long_name,
+                    .axes = axes };
+    return i;
+}
+
+static void dims(H5Item *i, int num, int64_t a, int64_t b, int64_t c)
+{
+    i->num_dims = num;
+    i->dims[0] = a;
+    i->dims[1] = b;
+    i->dims[2] = c;
+}
+
+static void share(H5Item *i, int64_t first, int64_t num)
+{
+    i->shared = 1;
+    i->first = first;
+    i->num = num;
+}
+
+static void put_samples(Items *to, const Trainer *t)
+{
+    const Rollout *r = t->rollout;
+    H5Item *i = put(to, "latents", DG_H5_F32, r->latents,
+                    "latents of every step, packed", "item, step, element");
+
+    dims(i, 3, r->N, r->T + 1, r->D);
+    share(i, r->first, r->num);
+    i = put(to, "log_prob", DG_H5_F32, r->log_prob,
+            "log-density of the step taken, mean over elements",
+            "item, step");
+    i->units = "nat";
+    dims(i, 2, r->N, r->T, 0);
+    share(i, r->first, r->num);
+    i = put(to, "decoded", DG_H5_F32, r->final, "latent that was decoded",
+            "item, element");
+    dims(i, 2, r->N, r->D, 0);
+    share(i, r->first, r->num);
+    i = put(to, "sigma", DG_H5_F32, r->schedule.sigma, "noise levels", "step");
+    dims(i, 1, r->T + 1, 0, 0);
+}
+
+/* A prompt slot is written by the rank that owns its first item. */
+static void put_conditions(Items *to, const Trainer *t)
+{
+    const Rollout *r = t->rollout;
+    const int64_t width = t->policy->shape.condition;
+    const int64_t from = (r->first + r->G - 1) / r->G;
+    const int64_t end = (r->first + r->num + r->G - 1) / r->G;
+    H5Item *i = put(to, "condition", DG_H5_F32,
+                    r->conditions + (from - r->first_prompt) * width,
+                    "encoded prompts: T5 states, then CLIP's pooled state",
+                    "prompt, element");
+
+    dims(i, 2, r->P, width, 0);
+    share(i, from, r->num > 0 ? end - from : 0);
+    if (i->num == 0)
+        i->data = r->conditions;
+}
+
+static void put_scores(Items *to, const Trainer *t, const Columns *c)
+{
+    const Rollout *r = t->rollout;
+    const Update *u = t->update;
+
+    dims(put(to, "prompt", DG_H5_TEXT, c->prompts, "prompts", "prompt"), 1,
+         r->P, 0, 0);
+    dims(put(to, "prompt_index", DG_H5_I64, c->prompt_index,
+             "place in the prompts file", "prompt"),
+         1, r->P, 0, 0);
+    dims(put(to, "reward", DG_H5_F32, c->reward, "rewards, NaN where missing",
+             "item, reward"),
+         2, r->N, r->K, 0);
+    dims(put(to, "strict", DG_H5_F32, c->strict,
+             "strict 0/1 scores, NaN where there is none", "item, reward"),
+         2, r->N, r->K, 0);
+    dims(put(to, "missing", DG_H5_U8, c->missing, "1 where a score is missing",
+             "item, reward"),
+         2, r->N, r->K, 0);
+    dims(put(to, "advantage", DG_H5_F32, u->advantage,
+             "advantages, not clamped", "item, reward"),
+         2, r->N, r->K, 0);
+    dims(put(to, "total_advantage", DG_H5_F32, u->total,
+             "weighted sum of advantages, not clamped", "item"),
+         1, r->N, 0, 0);
+}
+
+static void put_results(Items *to, const Trainer *t, const Columns *c)
+{
+    const Update *u = t->update;
+    const int64_t n = u->num_kept, s = u->steps_per_item;
+
+    dims(put(to, "kept", DG_H5_I64, u->kept, "items trained on", "kept"), 1, n,
+         0, 0);
+    dims(put(to, "update", DG_H5_I32, u->belongs, "update of the iteration",
+             "kept"),
+         1, n, 0, 0);
+    dims(put(to, "timestep", DG_H5_I32, c->step, "steps trained on",
+             "kept, choice"),
+         2, n, s, 0);
+    dims(put(to, "ratio", DG_H5_F32, c->ratio, "policy ratio at its update",
+             "kept, choice"),
+         2, n, s, 0);
+    put(to, "replayed_log_prob", DG_H5_F32, c->log_prob,
+        "log-density at its update", "kept, choice")
+        ->units = "nat";
+    dims(&to->item[to->num - 1], 2, n, s, 0);
+    dims(put(to, "clipped", DG_H5_I32, c->clipped, "1 where the clip acted",
+             "kept, choice"),
+         2, n, s, 0);
+    dims(put(to, "loss", DG_H5_F64, c->loss, "share of its update's loss",
+             "kept, choice"),
+         2, n, s, 0);
+}
+
+static void put_state(Items *to, const Trainer *t)
+{
+    const int64_t num = t->policy->net.count;
+
+    dims(put(to, "state/weights", DG_H5_F32, t->before,
+             "trained weights before the iteration", "parameter"),
+         1, num, 0, 0);
+    dims(put(to, "state/adam_m", DG_H5_F32, t->before + num,
+             "AdamW first moment before it", "parameter"),
+         1, num, 0, 0);
+    dims(put(to, "state/adam_v", DG_H5_F32, t->before + 2 * num,
+             "AdamW second moment before it", "parameter"),
+         1, num, 0, 0);
+    if (t->reference != NULL)
+        dims(put(to, "state/reference", DG_H5_F32, t->reference->net.values,
+                 "frozen weights of the KL term", "parameter"),
+             1, num, 0, 0);
+}
+
+int dg_trainer_write_trajectory(Trainer *t)
+{
+    const Session *s = t->session;
+    Columns columns = { 0 };
+    Items items = { .num = 0 };
+    char after[65];
+    int err = dg_agree(s->comm, take_columns(&columns, t));
+
+    if (!err) {
+        const TrajectoryNote notes[] = {
+            { "weights_before_sha256", t->digest_before, 0 },
+            { "weights_after_sha256", after, 0 },
+            { "optimizer_step", NULL, t->updates_before },
+            { "window_start", NULL, t->rollout->window.start },
+            { "window_size", NULL, t->rollout->window.size },
+        };
+
+        dg_trainer_digest(after, t->policy->net.values, t->policy->net.count);
+        put_samples(&items, t);
+        put_conditions(&items, t);
+        put_scores(&items, t, &columns);
+        put_results(&items, t, &columns);
+        put_state(&items, t);
+        err = dg_trajectory_write(s->comm, t->dir.trajectories, t->iteration,
+                                  items.item, items.num, notes,
+                                  (int)(sizeof notes / sizeof *notes),
+                                  &s->info);
+    }
+    free_columns(&columns);
+    return err;
+}
