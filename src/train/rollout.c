@@ -118,9 +118,9 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration)
 {
     const SamplerConfig *c = &s->config->sampler;
-    const WindowOpts window = { (int)c->window_size, 1,
-                                c->window_every > 0 ? (int)c->window_every
-                                                    : 1 };
+    const WindowOpts window = { .start = (int)c->window_start,
+                                .size = (int)c->window_size,
+                                .every = (int)c->window_every };
     const SdeOpts sde = { c->sde,
                           c->cps_gaussian || c->sde != DG_SDE_CPS
                               ? DG_LOG_PROB_GAUSSIAN
@@ -133,15 +133,9 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     r->note_item = r->N;
     err = choose_prompts(r, s, num_prompts);
     if (!err)
-        err = dg_window_at(&r->window, &window, r->T,
-                           c->window_every > 0 ? iteration : 0);
+        err = dg_window_at(&r->window, &window, r->T, iteration);
     if (err)
         return err;
-    if (c->window_size > 0)
-        r->window.start =
-            (int)((r->window.start + c->window_start) % (r->T - 1));
-    if (r->window.start + r->window.size > r->T)
-        r->window.size = r->T - r->window.start;
     err = dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
     for (int i = 0; i < r->T && !err; i++)
         r->sigma[i] = dg_schedule_time(&r->schedule, i, DG_TIME_SIGMA);
