@@ -40,9 +40,9 @@ typedef struct PromptTokens {
 
 /* A batch of predictions; every entry stands for itself. */
 typedef struct PolicyBatch {
-    int64_t num;             /* B */
-    const float *const *z;   /* [B] latents, [elements] each */
-    const float *sigma;      /* [B] noise level in [0, 1] */
+    int64_t num;                   /* B */
+    const float *const *z;         /* [B] latents, [elements] each */
+    const float *sigma;            /* [B] noise level in [0, 1] */
     const float *const *condition; /* [B] encoded prompts, or NULL */
     const int32_t *t5_ids;   /* [B, text_tokens], when condition is NULL */
     const int32_t *clip_ids; /* [B, clip_tokens], when condition is NULL */

@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 typedef struct RewardScore {
-    float value;    /* the reward; meaningless when missing */
-    float strict;   /* strict 0/1 metric; NAN if the reward has none */
+    float value;     /* the reward; meaningless when missing */
+    float strict;    /* strict 0/1 metric; NAN if the reward has none */
     int32_t missing; /* 1: failed or not finite */
 } RewardScore;
 

@@ -13,25 +13,25 @@
 #include "train/session.h"
 
 typedef struct Rollout {
-    int64_t G, P, N;    /* generations, prompts, items = P G */
-    int64_t first, num; /* this rank's items */
+    int64_t G, P, N;                   /* generations, prompts, items = P G */
+    int64_t first, num;                /* this rank's items */
     int64_t first_prompt, num_prompts; /* prompt slots they belong to */
     int T;
-    int64_t D, K;       /* elements of a latent, rewards */
+    int64_t D, K; /* elements of a latent, rewards */
     int64_t iteration;
-    int64_t *prompt;    /* [P] index into the prompt list */
+    int64_t *prompt; /* [P] index into the prompt list */
     Schedule schedule;
     SdeWindow window;
-    SdeStep *steps;     /* [T] */
-    float *sigma;       /* [T] given to the network */
-    float *conditions;  /* [num_prompts, condition] */
-    float *latents;     /* [num, T+1, D] */
-    float *log_prob;    /* [num, T] */
-    float *final;       /* [num, D] latent that is decoded */
+    SdeStep *steps;      /* [T] */
+    float *sigma;        /* [T] given to the network */
+    float *conditions;   /* [num_prompts, condition] */
+    float *latents;      /* [num, T+1, D] */
+    float *log_prob;     /* [num, T] */
+    float *final;        /* [num, D] latent that is decoded */
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
-    char note[512];     /* what first went wrong here; "" */
+    char note[512];      /* what first went wrong here; "" */
     int64_t note_item;
-    size_t bytes;       /* reserved */
+    size_t bytes; /* reserved */
 } Rollout;
 
 /** Reserves all memory of an iteration. Not collective, but sizes follow

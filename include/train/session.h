@@ -10,10 +10,10 @@
 
 typedef struct Session {
     const Comm *comm;
-    const Config *config;   /* the same on all ranks */
+    const Config *config; /* the same on all ranks */
     const Backend *backend;
-    FileInfo info;          /* goes into every file */
-    int num_threads;        /* workers of this rank */
+    FileInfo info;   /* goes into every file */
+    int num_threads; /* workers of this rank */
 } Session;
 
 /** Ends of a run that are not errors. */

@@ -12,8 +12,8 @@
 int dg_setup_prompts(const Session *s, const char *path, PromptList *out);
 
 /** Builds the policy and, if policy.weights is set, reads it on rank 0 and
- *  sends it to all. Collective. */
-int dg_setup_policy(const Session *s, Policy **out);
+ *  sends it to all; ema: a checkpoint's EMA. Collective. */
+int dg_setup_policy(const Session *s, int ema, Policy **out);
 
 /**
  * Opens the run folder: a new one gets config.cfg; an old one must have been

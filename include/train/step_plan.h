@@ -10,18 +10,19 @@
 #include <stdint.h>
 
 typedef struct StepPlan {
-    size_t encode_bytes;   /* arena of encoding one prompt */
-    size_t rollout_bytes;  /* of predicting a batch, not recorded */
-    size_t update_bytes;   /* of predicting and going back */
-    size_t step_bytes;     /* largest of the three */
+    size_t encode_bytes;    /* arena of encoding one prompt */
+    size_t rollout_bytes;   /* of predicting a batch, not recorded */
+    size_t update_bytes;    /* of predicting and going back */
+    size_t step_bytes;      /* largest of the three */
     uint64_t predict_flops; /* of one batch */
     uint64_t update_flops;  /* forward and backward of one batch */
 } StepPlan;
 
 typedef struct StepPlanOpts {
-    int64_t batch;     /* predictions per forward pass */
-    int train_net;     /* count the way back through the network */
-    int train_text;    /* also run and train the text encoders */
+    int64_t batch;       /* predictions per forward pass of a rollout */
+    int64_t train_batch; /* the same of an update */
+    int train_net;       /* count the way back through the network */
+    int train_text;      /* also run and train the text encoders */
     int recompute;
 } StepPlanOpts;
 

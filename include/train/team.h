@@ -13,10 +13,10 @@
 typedef struct Worker {
     int index;
     Context ctx;
-    float *grads;     /* [num_grads] of the item in work, or NULL */
-    ExactSum sum;     /* of the items done, or unused */
+    float *grads; /* [num_grads] of the item in work, or NULL */
+    ExactSum sum; /* of the items done, or unused */
     void *sum_buffer;
-    void *scratch;    /* [scratch_bytes] */
+    void *scratch; /* [scratch_bytes] */
 } Worker;
 
 typedef struct TeamOpts {

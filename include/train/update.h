@@ -19,9 +19,9 @@ typedef enum Aside {
 
 /* What one kept item's replay gave at one of its timesteps. */
 typedef struct StepResult {
-    int32_t step;     /* index in the trajectory */
+    int32_t step; /* index in the trajectory */
     int32_t clipped;
-    float log_prob;   /* of the replay */
+    float log_prob; /* of the replay */
     float ratio;
     double loss, kl;
 } StepResult;
@@ -40,8 +40,8 @@ typedef struct Update {
     int32_t *set_aside; /* [num_kept] an Aside */
     int64_t *local;     /* scratch: this rank's items of one update */
     int64_t first_kept, num_local; /* this rank's part of kept */
-    float *reward;      /* [N, K] */
-    uint8_t *missing;   /* [N, K] */
+    float *reward;                 /* [N, K] */
+    uint8_t *missing;              /* [N, K] */
     char note[512];
     int64_t note_item;
     size_t bytes;
@@ -50,10 +50,10 @@ typedef struct Update {
 typedef struct UpdateStats {
     double ratio_max_deviation; /* of the first update: must be 0 */
     double clip_fraction, loss, kl;
-    double grad_norm;           /* largest of the iteration's updates */
+    double grad_norm; /* largest of the iteration's updates */
     double lr;
     int64_t set_aside;
-    int64_t skipped_updates;    /* not applied: gradient not finite */
+    int64_t skipped_updates; /* not applied: gradient not finite */
 } UpdateStats;
 
 int dg_update_create(Update **out, const Session *s, const Rollout *r);
@@ -70,7 +70,7 @@ typedef struct UpdateJob {
     Learner *learner;
     const Policy *policy;
     const Policy *reference; /* NULL when grpo.kl_beta is 0 */
-    int dry; /* 1: gradients only, weights stay (replay) */
+    int dry;                 /* 1: gradients only, weights stay (replay) */
 } UpdateJob;
 
 /**

@@ -14,6 +14,10 @@ typedef struct Command {
 
 static const Command commands[] = {
     { "train", "tune a policy by its rewards", dg_cli_train },
+    { "sample", "paint a grid of pictures", dg_cli_sample },
+    { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
+    { "inspect", "describe an HDF5 file of this program", dg_cli_inspect },
+    { "replay", "compute an iteration again from its file", dg_cli_replay },
     { "pretrain", "make a base by flow matching on the shapes world",
       dg_cli_pretrain },
     { "config", "print the effective configuration", dg_cli_config },

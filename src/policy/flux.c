@@ -186,8 +186,7 @@ static Tensor *gather(Context *ctx, const float *const *rows, int64_t offset,
     return y;
 }
 
-static Tensor *flux_predict(const Policy *p, Context *ctx,
-                            const PolicyBatch *b)
+static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
     const FluxPolicy *f = impl_of(p);
     const PolicyShape *s = &p->shape;
@@ -206,8 +205,8 @@ static Tensor *flux_predict(const Policy *p, Context *ctx,
     in.hidden = gather(ctx, b->z, 0, 3, z_dims);
     if (b->condition != NULL) {
         in.context = gather(ctx, b->condition, 0, 3, c_dims);
-        in.pooled = gather(ctx, b->condition,
-                           s->text_tokens * s->embed_width, 2, p_dims);
+        in.pooled = gather(ctx, b->condition, s->text_tokens * s->embed_width,
+                           2, p_dims);
     } else {
         in.context =
             dg_t5_forward(f->t5, ctx, b->t5_ids, b->num, s->text_tokens);
@@ -242,8 +241,7 @@ static void flux_decode(const Policy *p, const float *latent, float *rgb)
     for (int64_t y = 0; y < size; y++)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++) {
-                const float v =
-                    latent[packed_place(f, y, x, c)] * half + 0.5f;
+                const float v = latent[packed_place(f, y, x, c)] * half + 0.5f;
 
                 /* written so that NaN stays NaN */
                 rgb[(y * size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;

@@ -122,8 +122,8 @@ static int list_tensors(const Policy *p, WeightTensor **out)
         return dg_fail(DG_ENOMEM, "policy: list of %d tensors", num);
     for (int i = 0; i < num; i++) {
         const int in_net = i < p->net.num_params;
-        const Param *q = in_net ? p->net.params[i]
-                                : p->text.params[i - p->net.num_params];
+        const Param *q =
+            in_net ? p->net.params[i] : p->text.params[i - p->net.num_params];
 
         list[i].name = q->name;
         list[i].num_dims = q->value.num_dims;
@@ -157,10 +157,9 @@ static int check_index(H5File *f, const Policy *p)
                       dg_h5_path(f), (long long)num_names, num);
     for (int i = 0; i < num && !err; i++) {
         const int in_net = i < p->net.num_params;
-        const Param *q = in_net ? p->net.params[i]
-                                : p->text.params[i - p->net.num_params];
-        const int64_t at =
-            q->value.param_offset + (in_net ? 0 : p->net.count);
+        const Param *q =
+            in_net ? p->net.params[i] : p->text.params[i - p->net.num_params];
+        const int64_t at = q->value.param_offset + (in_net ? 0 : p->net.count);
 
         if (strcmp(names[i], q->name) != 0 || offsets[i] != at)
             err = dg_fail(DG_EFORMAT,
@@ -177,8 +176,7 @@ static int check_index(H5File *f, const Policy *p)
 static int load_checkpoint(Policy *p, const char *path, int ema)
 {
     H5File *f;
-    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT,
-                         DG_CHECKPOINT_VERSION);
+    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
 
     if (err)
         return err;
@@ -187,8 +185,8 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
         err = dg_h5_read(f, "arrays/weights", DG_H5_F32, 1, &p->num_values,
                          p->values);
     if (!err && ema && dg_h5_has(f, "arrays/ema"))
-        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1,
-                         &(int64_t) { -1 }, p->values);
+        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1, &(int64_t) { -1 },
+                         p->values);
     dg_h5_close(f);
     return err;
 }
@@ -214,8 +212,8 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     err = list_tensors(p, &list);
     if (err)
         return err;
-    err = dg_weights_read(path, "", list,
-                          p->net.num_params + p->text.num_params);
+    err =
+        dg_weights_read(path, "", list, p->net.num_params + p->text.num_params);
     free(list);
     return err;
 }

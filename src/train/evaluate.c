@@ -32,9 +32,9 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const Policy *p = e->job->policy;
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + p->shape.text_tokens };
-    int err = dg_policy_tokenize(
-        p, e->job->prompts->item[e->first_prompt + i].text, ids,
-        ids + p->shape.text_tokens);
+    int err =
+        dg_policy_tokenize(p, e->job->prompts->item[e->first_prompt + i].text,
+                           ids, ids + p->shape.text_tokens);
 
     return err ? err
                : dg_policy_encode(p, &w->ctx, &tokens,
@@ -74,8 +74,7 @@ static int run_batch(Worker *w, int64_t index, void *user)
     const Eval *e = user;
     const EvaluateJob *job = e->job;
     const int64_t from = index * job->batch, D = job->policy->shape.elements;
-    const int64_t num =
-        from + job->batch < e->num ? job->batch : e->num - from;
+    const int64_t num = from + job->batch < e->num ? job->batch : e->num - from;
     const int64_t base = (int64_t)w->index * job->batch * D;
     const SamplingRun run = {
         .policy = job->policy,
@@ -95,9 +94,8 @@ static int run_batch(Worker *w, int64_t index, void *user)
                       .purpose = DG_RNG_EVAL_LATENTS,
                       .prompt = (uint32_t)(item / job->seeds),
                       .sample = (uint32_t)(item % job->seeds) },
-            .condition = e->conditions +
-                         (item / job->seeds - e->first_prompt) *
-                             job->policy->shape.condition,
+            .condition = e->conditions + (item / job->seeds - e->first_prompt) *
+                                             job->policy->shape.condition,
             .latents = e->latents + base + b * D,
             .final = e->final + base + b * D,
         };
@@ -119,10 +117,10 @@ static int prepare(Eval *e)
     const size_t slots = (size_t)(job->team->num * job->batch);
     int err;
 
-    e->num_prompts = job->num_prompts > 0 &&
-                             job->num_prompts < job->prompts->num
-                         ? job->num_prompts
-                         : job->prompts->num;
+    e->num_prompts =
+        job->num_prompts > 0 && job->num_prompts < job->prompts->num
+            ? job->num_prompts
+            : job->prompts->num;
     e->N = e->num_prompts * job->seeds;
     dg_share_range(e->N, comm->rank, comm->size, &e->first, &e->num);
     e->first_prompt = e->first / job->seeds;
@@ -135,10 +133,9 @@ static int prepare(Eval *e)
         return err;
     e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
     e->sigma = calloc((size_t)c->evaluate.steps, sizeof *e->sigma);
-    e->conditions = calloc((size_t)(e->num_local_prompts *
-                                    job->policy->shape.condition) +
-                               1,
-                           sizeof(float));
+    e->conditions = calloc(
+        (size_t)(e->num_local_prompts * job->policy->shape.condition) + 1,
+        sizeof(float));
     e->latents = calloc(slots * (size_t)D, sizeof(float));
     e->final = calloc(slots * (size_t)D, sizeof(float));
     e->scores = calloc((size_t)e->N, sizeof *e->scores);
@@ -194,8 +191,7 @@ static void tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
         int64_t n = 0;
 
         for (int64_t p = 0; p < e->num_prompts; p++)
-            if (tag == NULL ||
-                strcmp(e->job->prompts->item[p].tag, tag) == 0)
+            if (tag == NULL || strcmp(e->job->prompts->item[p].tag, tag) == 0)
                 values[n++] = prompt_mean(e, p, strict);
         t->pictures = n * e->job->seeds;
         dg_bootstrap(strict ? &t->strict : &t->reward, values, n, resamplings,

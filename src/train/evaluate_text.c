@@ -108,8 +108,8 @@ int dg_evaluation_text(char **text, const Evaluation *e)
 {
     Text t = { .ok = 1 };
 
-    put(&t, "%-14s %8s   %-22s   %-22s\n", "task", "pictures",
-        "reward [95 %]", "strict [95 %]");
+    put(&t, "%-14s %8s   %-22s   %-22s\n", "task", "pictures", "reward [95 %]",
+        "strict [95 %]");
     for (int i = 0; i < e->num_tags; i++)
         row(&t, &e->tags[i]);
     row(&t, &e->all);

@@ -134,8 +134,8 @@ static int describe(Content *c, const Learner *l)
         return dg_fail(DG_ENOMEM, "checkpoint index");
     add_params(c->params, &p->net, 0);
     add_params(c->params + p->net.num_params, &p->text, p->net.count);
-    c->arrays[n++] = (CheckpointArray) { "weights", "master weights",
-                                         p->values, p->num_values };
+    c->arrays[n++] = (CheckpointArray) { "weights", "master weights", p->values,
+                                         p->num_values };
     c->arrays[n++] =
         (CheckpointArray) { "adam_m", "AdamW first moment", l->m, l->num };
     c->arrays[n++] =

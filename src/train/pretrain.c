@@ -103,9 +103,9 @@ static int run_item(Worker *w, int64_t i, void *user)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    t->loss[item] = seed_gradient(
-        u, grad, x.target,
-        (double)t->policy->shape.elements * (double)t->batch);
+    t->loss[item] =
+        seed_gradient(u, grad, x.target,
+                      (double)t->policy->shape.elements * (double)t->batch);
     memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
@@ -225,9 +225,8 @@ static int loop(Pretrain *t, RunEnd *end)
             return err;
         shown_loss += step_loss(t);
         shown++;
-        err = dg_agree(t->session->comm,
-                       write_metrics(t, &done, step_loss(t),
-                                     dg_clock_now() - began));
+        err = dg_agree(t->session->comm, write_metrics(t, &done, step_loss(t),
+                                                       dg_clock_now() - began));
         if (shown == 50 || t->step + 1 == c->pretrain.steps) {
             show(t, shown_loss / (double)shown,
                  (dg_clock_now() - since) / (double)shown);
@@ -241,11 +240,11 @@ static int loop(Pretrain *t, RunEnd *end)
         if (!err && dg_stop_wanted(t->session->comm, c->run.max_seconds) &&
             t->step < c->pretrain.steps) {
             *end = DG_RUN_STOPPED;
-            return dg_learner_save(t->learner, t->session,
-                                   t->dir.checkpoints, t->step);
+            return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                                   t->step);
         }
-        if (!err && (due(c->checkpoint.every, t->step) ||
-                     t->step == c->pretrain.steps))
+        if (!err &&
+            (due(c->checkpoint.every, t->step) || t->step == c->pretrain.steps))
             err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
                                   t->step);
     }

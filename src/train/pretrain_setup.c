@@ -22,8 +22,7 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
     x->rgb = dg_arena_take(&a, sizeof(float) * 3 *
                                    (size_t)(s->image_size * s->image_size));
     x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
-    x->target =
-        dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
+    x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->sigma = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
     x->t5_ids =
@@ -51,8 +50,8 @@ static int check(const Config *c)
 static int open_prompts(Pretrain *t)
 {
     const Config *c = t->session->config;
-    const char *path = c->evaluate.file[0] != '\0' ? c->evaluate.file
-                                                   : c->prompts.eval_file;
+    const char *path =
+        c->evaluate.file[0] != '\0' ? c->evaluate.file : c->prompts.eval_file;
     int err;
 
     t->stream = (WorldStream) {
@@ -64,9 +63,8 @@ static int open_prompts(Pretrain *t)
     err = dg_setup_prompts(t->session, path, &t->heldout);
     if (!err)
         err = dg_agree(t->session->comm,
-                       dg_prompts_meanings(&t->excluded,
-                                           &t->stream.num_excluded,
-                                           &t->heldout));
+                       dg_prompts_meanings(
+                           &t->excluded, &t->stream.num_excluded, &t->heldout));
     t->stream.excluded = t->excluded;
     return err;
 }
@@ -76,29 +74,30 @@ static int open_team(Pretrain *t)
     const Session *s = t->session;
     const Config *c = s->config;
     const StepPlanOpts plan_opts = { .batch = c->pretrain.item_size,
+                                     .train_batch = c->pretrain.item_size,
                                      .train_net = 1,
                                      .train_text = 1,
                                      .recompute = c->parallel.recompute };
     PretrainScratch x;
-    const size_t item = dg_pretrain_scratch(&x, t->policy,
-                                            c->pretrain.item_size, NULL);
-    const size_t eval = dg_rollout_scratch(t->policy, t->rewards,
-                                           c->num_rewards);
+    const size_t item =
+        dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
+    const size_t eval =
+        dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
     StepPlan plan;
     int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
 
     if (err)
         return err;
-    err = dg_team_create(&t->team,
-                         &(TeamOpts) {
-                             .backend = s->backend,
-                             .num_threads = s->num_threads,
-                             .step_bytes = plan.step_bytes,
-                             .scratch_bytes = item > eval ? item : eval,
-                             .num_grads = t->policy->num_values,
-                             .exact = c->parallel.exact_sum,
-                             .max_items = t->items,
-                         });
+    err =
+        dg_team_create(&t->team, &(TeamOpts) {
+                                     .backend = s->backend,
+                                     .num_threads = s->num_threads,
+                                     .step_bytes = plan.step_bytes,
+                                     .scratch_bytes = item > eval ? item : eval,
+                                     .num_grads = t->policy->num_values,
+                                     .exact = c->parallel.exact_sum,
+                                     .max_items = t->items,
+                                 });
     if (err)
         return err;
     for (int i = 0; i < t->team->num; i++) {
@@ -110,10 +109,8 @@ static int open_team(Pretrain *t)
         w->ctx.recompute = c->parallel.recompute;
     }
     dg_info("%lld parameters, %.1f MB per worker, %.2f GFLOP per picture",
-            (long long)t->policy->num_values,
-            (double)plan.step_bytes * 1e-6,
-            (double)plan.update_flops * 1e-9 /
-                (double)c->pretrain.item_size);
+            (long long)t->policy->num_values, (double)plan.step_bytes * 1e-6,
+            (double)plan.update_flops * 1e-9 / (double)c->pretrain.item_size);
     return DG_OK;
 }
 
@@ -140,16 +137,16 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     if (!err)
         err = open_prompts(t);
     if (!err)
-        err = dg_setup_policy(s, &t->policy);
+        err = dg_setup_policy(s, 0, &t->policy);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
         err = dg_agree(s->comm, open_team(t));
     if (!err)
-        err = dg_agree(s->comm,
-                       dg_learner_create(&t->learner, t->policy,
-                                         t->policy->num_values, &c->optim,
-                                         c->pretrain.steps));
+        err =
+            dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
+                                                t->policy->num_values,
+                                                &c->optim, c->pretrain.steps));
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);
@@ -188,8 +185,10 @@ int dg_pretrain_write_weights(Pretrain *t)
     WeightTensor *tensors = calloc((size_t)num, sizeof *tensors);
     char path[DG_RUNDIR_PATH + 16], steps[32], score[96], seed[32];
     const WeightNote notes[] = {
-        { "command", s->info.command }, { "git_commit", s->info.git_commit },
-        { "seed", seed },               { "steps", steps },
+        { "command", s->info.command },
+        { "git_commit", s->info.git_commit },
+        { "seed", seed },
+        { "steps", steps },
         { "final_score", score },
     };
     const WeightsContent content = {

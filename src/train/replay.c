@@ -24,13 +24,12 @@ static int read_items(Trainer *t, H5File *f)
             err = dg_h5_read_rows(f, "log_prob", DG_H5_F32, 2, log_prob,
                                   r->first, r->num, r->log_prob);
         if (!err)
-            err = dg_h5_read_rows(f, "condition", DG_H5_F32, 2, condition,
-                                  r->first_prompt, r->num_prompts,
-                                  r->conditions);
+            err =
+                dg_h5_read_rows(f, "condition", DG_H5_F32, 2, condition,
+                                r->first_prompt, r->num_prompts, r->conditions);
     }
     return err ? err
-               : dg_h5_read(f, "prompt_index", DG_H5_I64, 1, &r->P,
-                            r->prompt);
+               : dg_h5_read(f, "prompt_index", DG_H5_I64, 1, &r->P, r->prompt);
 }
 
 static int read_scores(Trainer *t, H5File *f)
@@ -154,8 +153,7 @@ static int rescore_one(Worker *w, int64_t i, void *user)
     const Rollout *r = j->t->rollout;
     float log_prob[r->T];
     Sample sample = {
-        .condition =
-            dg_rollout_condition(r, j->t->policy, r->first + i),
+        .condition = dg_rollout_condition(r, j->t->policy, r->first + i),
         .latents = dg_rollout_latent(r, r->first + i, 0),
         .log_prob = log_prob,
         .final = (float *)w->scratch,

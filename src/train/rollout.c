@@ -25,10 +25,9 @@ static int reserve_all(Rollout *r, const Policy *p)
     r->prompt = reserve(r, r->P, sizeof *r->prompt);
     r->steps = reserve(r, r->T, sizeof *r->steps);
     r->sigma = reserve(r, r->T, sizeof *r->sigma);
-    r->conditions = reserve(r, r->num_prompts * p->shape.condition,
-                            sizeof *r->conditions);
-    r->latents =
-        reserve(r, r->num * (r->T + 1) * r->D, sizeof *r->latents);
+    r->conditions =
+        reserve(r, r->num_prompts * p->shape.condition, sizeof *r->conditions);
+    r->latents = reserve(r, r->num * (r->T + 1) * r->D, sizeof *r->latents);
     r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
     r->final = reserve(r, r->num * r->D, sizeof *r->final);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
@@ -59,8 +58,7 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p)
     dg_share_range(r->N, s->comm->rank, s->comm->size, &r->first, &r->num);
     r->first_prompt = r->first / r->G;
     if (r->num > 0)
-        r->num_prompts =
-            (r->first + r->num - 1) / r->G - r->first_prompt + 1;
+        r->num_prompts = (r->first + r->num - 1) / r->G - r->first_prompt + 1;
     err = dg_schedule_init_flow(&r->schedule, r->T, c->sampler.shift);
     if (!err)
         err = reserve_all(r, p);
@@ -158,8 +156,8 @@ static int encode_one(Worker *w, int64_t i, void *user)
         &j->prompts->item[j->r->prompt[j->r->first_prompt + i]];
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + s->text_tokens };
-    int err = dg_policy_tokenize(j->policy, prompt->text, ids,
-                                 ids + s->text_tokens);
+    int err =
+        dg_policy_tokenize(j->policy, prompt->text, ids, ids + s->text_tokens);
 
     return err ? err
                : dg_policy_encode(j->policy, &w->ctx, &tokens,
@@ -177,8 +175,7 @@ int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item)
 {
-    return r->conditions +
-           (item / r->G - r->first_prompt) * p->shape.condition;
+    return r->conditions + (item / r->G - r->first_prompt) * p->shape.condition;
 }
 
 /* --- sampling ---------------------------------------------------------- */
@@ -202,9 +199,9 @@ static void note_failure(SampleJob *j, const Sample *sample, int64_t item)
         snprintf(r->note, sizeof r->note,
                  "iteration %lld, prompt %lld, sample %lld, step %d, rank %d: "
                  "%s",
-                 (long long)r->iteration + 1,
-                 (long long)r->prompt[item / r->G], (long long)(item % r->G),
-                 sample->failed_step, j->session->comm->rank, sample->reason);
+                 (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
+                 (long long)(item % r->G), sample->failed_step,
+                 j->session->comm->rank, sample->reason);
     }
 }
 
@@ -234,8 +231,7 @@ static int sample_batch(Worker *w, int64_t index, void *user)
         samples[b].init.purpose = DG_RNG_INIT_LATENTS;
         if (shared)
             samples[b].init.sample = 0;
-        samples[b].condition =
-            dg_rollout_condition(r, j->run.policy, item);
+        samples[b].condition = dg_rollout_condition(r, j->run.policy, item);
         samples[b].latents = dg_rollout_latent(r, item, 0);
         samples[b].log_prob = r->log_prob + (item - r->first) * r->T;
         samples[b].final = r->final + (item - r->first) * r->D;
@@ -248,8 +244,7 @@ static int sample_batch(Worker *w, int64_t index, void *user)
     return err;
 }
 
-int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
-                      const Policy *p)
+int dg_rollout_sample(Rollout *r, const Session *s, Team *team, const Policy *p)
 {
     SampleJob j = {
         .r = r,
@@ -289,8 +284,8 @@ size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K)
 {
     const size_t sampling = dg_sampling_scratch(p);
     const size_t scoring = picture_bytes(p) + dg_rewards_scratch(rewards, K);
-    const size_t ids = sizeof(int32_t) * (size_t)(p->shape.text_tokens +
-                                                  p->shape.clip_tokens);
+    const size_t ids =
+        sizeof(int32_t) * (size_t)(p->shape.text_tokens + p->shape.clip_tokens);
     const size_t most = sampling > scoring ? sampling : scoring;
 
     return most > ids ? most : ids;
@@ -339,6 +334,5 @@ int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
 
 void dg_rollout_share(Rollout *r, const Comm *c)
 {
-    dg_comm_share_items(c, r->scores, r->N,
-                        sizeof *r->scores * (size_t)r->K);
+    dg_comm_share_items(c, r->scores, r->N, sizeof *r->scores * (size_t)r->K);
 }

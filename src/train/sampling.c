@@ -20,10 +20,9 @@ static const float *row(const Tensor *u, int64_t b, int64_t D)
 static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
                          const float *z, int step)
 {
-    const PolicyBatch b = { .num = 1,
-                            .z = &z,
-                            .sigma = &r->sigma[step],
-                            .condition = &s->condition };
+    const PolicyBatch b = {
+        .num = 1, .z = &z, .sigma = &r->sigma[step], .condition = &s->condition
+    };
 
     s->failed = 1;
     s->failed_step = step;
@@ -120,9 +119,9 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
         if (u != NULL && find_failures(w, r, samples, num, u)) {
             for (int64_t b = 0; b < num; b++)
                 if (samples[b].failed < 0)
-                    name_failure(
-                        w, r, &samples[b],
-                        samples[b].latents + (r->keep_all ? i * D : 0), i);
+                    name_failure(w, r, &samples[b],
+                                 samples[b].latents + (r->keep_all ? i * D : 0),
+                                 i);
             u = predict(w, r, samples, num, i);
         }
         if (u == NULL)

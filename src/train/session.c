@@ -29,8 +29,8 @@ void dg_stop_install(void)
 
 int dg_stop_wanted(const Comm *c, double seconds)
 {
-    int64_t stop = asked != 0 ||
-                   (seconds > 0 && dg_clock_now() - started >= seconds);
+    int64_t stop =
+        asked != 0 || (seconds > 0 && dg_clock_now() - started >= seconds);
 
     dg_comm_max_i64(c, &stop, 1);
     return stop != 0;

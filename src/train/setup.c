@@ -25,7 +25,7 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
     return err;
 }
 
-int dg_setup_policy(const Session *s, Policy **out)
+int dg_setup_policy(const Session *s, int ema, Policy **out)
 {
     const char *path = s->config->policy.weights;
     Policy *p = NULL;
@@ -35,7 +35,7 @@ int dg_setup_policy(const Session *s, Policy **out)
         return err;
     if (path[0] != '\0') {
         if (s->comm->rank == 0)
-            err = dg_policy_load(p, path, 0);
+            err = dg_policy_load(p, path, ema);
         err = dg_agree(s->comm, err);
         if (!err)
             dg_comm_bcast(s->comm, p->values,

@@ -13,11 +13,13 @@ typedef struct EmptyBatch {
     const float **rows;
 } EmptyBatch;
 
+/* with_text: the encoders run in the same pass */
 static int empty_batch(EmptyBatch *e, const PolicyShape *s, int64_t num,
                        int with_text)
 {
     const size_t ids = (size_t)(num * (s->text_tokens + s->clip_tokens));
 
+    *e = (EmptyBatch) { 0 };
     e->sigma = calloc((size_t)num, sizeof *e->sigma);
     e->ids = calloc(ids, sizeof *e->ids);
     e->rows = calloc((size_t)num, sizeof *e->rows);
@@ -48,11 +50,10 @@ static void restart(Context *ctx)
     ctx->flops = 0;
 }
 
-static int count(StepPlan *out, Context *ctx, const Policy *p,
-                 const EmptyBatch *e, const StepPlanOpts *o)
+static int count_use(StepPlan *out, Context *ctx, const Policy *p,
+                     const EmptyBatch *e)
 {
     const PromptTokens tokens = { e->ids, e->ids };
-    Tensor *u;
     int err = dg_policy_encode(p, ctx, &tokens, NULL);
 
     if (err)
@@ -62,8 +63,14 @@ static int count(StepPlan *out, Context *ctx, const Policy *p,
     dg_policy_predict(p, ctx, &e->batch);
     out->rollout_bytes = ctx->arena.peak;
     out->predict_flops = ctx->flops;
-    if (dg_context_error(ctx) || !(o->train_net || o->train_text))
-        return dg_context_error(ctx);
+    return dg_context_error(ctx);
+}
+
+static int count_training(StepPlan *out, Context *ctx, const Policy *p,
+                          const EmptyBatch *e, const StepPlanOpts *o)
+{
+    Tensor *u;
+
     restart(ctx);
     dg_context_train(ctx, DG_PARAMS_NET, NULL, o->train_net);
     dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
@@ -90,10 +97,16 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
     err = dg_context_init(&ctx, &table, 0);
     if (err)
         return err;
-    err = empty_batch(&e, &p->shape, o->batch, o->train_text);
+    err = empty_batch(&e, &p->shape, o->batch, 0);
     if (!err)
-        err = count(&plan, &ctx, p, &e, o);
+        err = count_use(&plan, &ctx, p, &e);
     free_batch(&e);
+    if (!err && (o->train_net || o->train_text)) {
+        err = empty_batch(&e, &p->shape, o->train_batch, o->train_text);
+        if (!err)
+            err = count_training(&plan, &ctx, p, &e, o);
+        free_batch(&e);
+    }
     dg_context_fini(&ctx);
     if (err)
         return err;

@@ -18,9 +18,8 @@ static int init_worker(Worker *w, const TeamOpts *o)
     if (o->num_grads == 0)
         return DG_OK;
     w->grads = aligned_alloc(64, (size_t)(o->num_grads + 15) / 16 * 64);
-    w->sum_buffer =
-        aligned_alloc(64, (dg_exact_bytes(o->num_grads, o->exact) + 63) &
-                              ~(size_t)63);
+    w->sum_buffer = aligned_alloc(
+        64, (dg_exact_bytes(o->num_grads, o->exact) + 63) & ~(size_t)63);
     if (w->grads == NULL || w->sum_buffer == NULL)
         return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
                        (long long)o->num_grads);
@@ -63,10 +62,9 @@ int dg_team_create(Team **out, const TeamOpts *o)
     }
     t->bytes = (size_t)t->num *
                (o->step_bytes + o->scratch_bytes +
-                (o->num_grads > 0
-                     ? sizeof(float) * (size_t)o->num_grads +
-                           dg_exact_bytes(o->num_grads, o->exact)
-                     : 0));
+                (o->num_grads > 0 ? sizeof(float) * (size_t)o->num_grads +
+                                        dg_exact_bytes(o->num_grads, o->exact)
+                                  : 0));
     *out = t;
     return DG_OK;
 }

@@ -48,8 +48,8 @@ int dg_trainer_experience(Trainer *t)
         return err;
     t->phases.rollout = (now = dg_clock_now()) - at;
     at = now;
-    err = dg_agree(s->comm, dg_rollout_score(r, t->team, t->policy,
-                                             &t->prompts, t->rewards));
+    err = dg_agree(s->comm, dg_rollout_score(r, t->team, t->policy, &t->prompts,
+                                             t->rewards));
     if (err)
         return err;
     dg_rollout_share(r, s->comm);
@@ -117,8 +117,7 @@ static int iterate(Trainer *t, int *stop)
         err = learn(t);
     if (err)
         return err;
-    if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1,
-            t->iteration + 1))
+    if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1, t->iteration + 1))
         dg_learner_average(t->learner);
     t->iteration++;
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);

@@ -32,8 +32,8 @@ typedef struct Trainer {
     char digest_before[65];
     Phases phases;
     UpdateStats stats;
-    double started;    /* of this process, and */
-    int64_t resumed;   /* the iteration it began with */
+    double started;  /* of this process, and */
+    int64_t resumed; /* the iteration it began with */
 } Trainer;
 
 /** Reads prompts and policy, then reserves everything but run folder and

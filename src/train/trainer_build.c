@@ -22,11 +22,31 @@ static int open_prompts(Trainer *t)
     return err;
 }
 
+/* Timesteps of one sample in one forward pass of an update: micro_batch, or
+ * all that are chosen where they are fewer. A window's size varies, at most
+ * its full size. */
+static int64_t most_at_once(const Config *c)
+{
+    const TimestepOpts o = { c->grpo.timestep_mode, c->grpo.timestep_count,
+                             c->grpo.timestep_scope, c->grpo.timestep_fraction,
+                             (uint64_t)c->run.seed };
+    const int T = (int)c->sampler.steps;
+    const SdeWindow window = { 0, c->sampler.window_size > 0
+                                      ? (int)c->sampler.window_size
+                                      : T };
+    int steps;
+
+    if (dg_timesteps_count(&steps, &o, T, &window) != DG_OK)
+        return c->grpo.micro_batch; /* named when the run begins */
+    return steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+}
+
 static int open_team(Trainer *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
     const StepPlanOpts plan_opts = { .batch = c->grpo.micro_batch,
+                                     .train_batch = most_at_once(c),
                                      .train_net = 1,
                                      .recompute = c->parallel.recompute };
     TeamOpts o = {
@@ -120,10 +140,9 @@ int dg_trainer_reserve(Trainer *t)
     if (!err)
         err = open_team(t);
     if (!err)
-        err = dg_learner_create(&t->learner, t->policy, t->policy->net.count,
-                                &c->optim,
-                                c->run.iterations *
-                                    c->grpo.updates_per_iteration);
+        err = dg_learner_create(
+            &t->learner, t->policy, t->policy->net.count, &c->optim,
+            c->run.iterations * c->grpo.updates_per_iteration);
     if (!err)
         err = dg_rollout_create(&t->rollout, s, t->policy);
     if (!err)
@@ -145,7 +164,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = open_prompts(t);
     if (!err)
-        err = dg_setup_policy(s, &t->policy);
+        err = dg_setup_policy(s, 0, &t->policy);
     if (err)
         return err;
     if (c->policy.weights[0] == '\0')

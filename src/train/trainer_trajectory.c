@@ -132,8 +132,7 @@ static void put_samples(Items *to, const Trainer *t)
     dims(i, 3, r->N, r->T + 1, r->D);
     share(i, r->first, r->num);
     i = put(to, "log_prob", DG_H5_F32, r->log_prob,
-            "log-density of the step taken, mean over elements",
-            "item, step");
+            "log-density of the step taken, mean over elements", "item, step");
     i->units = "nat";
     dims(i, 2, r->N, r->T, 0);
     share(i, r->first, r->num);
@@ -260,10 +259,9 @@ int dg_trainer_write_trajectory(Trainer *t)
         put_scores(&items, t, &columns);
         put_results(&items, t, &columns);
         put_state(&items, t);
-        err = dg_trajectory_write(s->comm, t->dir.trajectories, t->iteration,
-                                  items.item, items.num, notes,
-                                  (int)(sizeof notes / sizeof *notes),
-                                  &s->info);
+        err = dg_trajectory_write(
+            s->comm, t->dir.trajectories, t->iteration, items.item, items.num,
+            notes, (int)(sizeof notes / sizeof *notes), &s->info);
     }
     free_columns(&columns);
     return err;

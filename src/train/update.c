@@ -12,8 +12,8 @@
 typedef struct Part {
     const UpdateJob *job;
     ObjectiveOpts objective;
-    int index;        /* of the update */
-    double divisor;   /* terms of the update, all ranks */
+    int index;      /* of the update */
+    double divisor; /* terms of the update, all ranks */
 } Part;
 
 static const SdeStep *step_of(const Part *p, int64_t k, int64_t j)
@@ -67,7 +67,8 @@ static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
     ObjectiveTerm term;
     int err;
 
-    *res = (StepResult) { .step = s->index, .log_prob = in.log_prob,
+    *res = (StepResult) { .step = s->index,
+                          .log_prob = in.log_prob,
                           .ratio = NAN };
     err = dg_objective_term(&term, &p->objective, s, &in);
     if (err)
@@ -162,9 +163,8 @@ static int run_item(Worker *w, int64_t i, void *user)
     memset(w->grads, 0, sizeof *w->grads * (size_t)p->job->learner->num);
     for (int64_t j = 0; j < u->steps_per_item && !err; j += batch)
         err = run_steps(w, p, k, j,
-                        j + batch < u->steps_per_item
-                            ? batch
-                            : u->steps_per_item - j);
+                        j + batch < u->steps_per_item ? batch
+                                                      : u->steps_per_item - j);
     if (!err)
         err = dg_exact_add(&w->sum, w->grads, &bad);
     if (err == DG_ENUMERIC) {
@@ -214,8 +214,8 @@ static int check_ratio(const Part *p)
                     "iteration %lld, prompt %lld, sample %lld, timestep %d: "
                     "ratio %.9g before the first update: must be exactly 1",
                     (long long)r->iteration + 1,
-                    (long long)r->prompt[item / r->G],
-                    (long long)(item % r->G), res->step, (double)res->ratio);
+                    (long long)r->prompt[item / r->G], (long long)(item % r->G),
+                    res->step, (double)res->ratio);
         }
     }
     return DG_OK;
@@ -232,8 +232,9 @@ static void share_results(const Part *p)
     dg_comm_allgather(c, all, firsts, sizeof firsts);
     for (int i = 0; i < c->size; i++)
         counts[i] = all[2 * i + 1];
-    dg_comm_allgatherv(c, u->result, (char *)u->result + u->first_kept * (int64_t)row,
-                       counts, row);
+    dg_comm_allgatherv(c, u->result,
+                       (char *)u->result + u->first_kept * (int64_t)row, counts,
+                       row);
     dg_comm_allgatherv(c, u->set_aside, u->set_aside + u->first_kept, counts,
                        sizeof *u->set_aside);
 }
@@ -268,8 +269,8 @@ static int apply(const Part *p, UpdateStats *stats)
     int err;
 
     for (int64_t k = 0; k < u->num_kept; k++)
-        failed += u->belongs[k] == p->index &&
-                  u->set_aside[k] == DG_ASIDE_FAILED;
+        failed +=
+            u->belongs[k] == p->index && u->set_aside[k] == DG_ASIDE_FAILED;
     if (failed > 0) {
         stats->skipped_updates++;
         return DG_OK;
@@ -309,8 +310,7 @@ static int run_part(Part *p, UpdateStats *stats)
     err = check_ratio(p);
     if (err)
         return err;
-    add_stats(p, stats,
-              (double)u->num_kept * (double)u->steps_per_item);
+    add_stats(p, stats, (double)u->num_kept * (double)u->steps_per_item);
     return apply(p, stats);
 }
 

@@ -112,16 +112,15 @@ static int advantages(Update *u, const Session *s, const Rollout *r)
 static int select_kept(Update *u, const Session *s, const Rollout *r)
 {
     const GrpoConfig *g = &s->config->grpo;
-    const int32_t top =
-        g->best_of_n ? (int32_t)g->keep_top : (int32_t)r->G;
+    const int32_t top = g->best_of_n ? (int32_t)g->keep_top : (int32_t)r->G;
     const int32_t bottom = g->best_of_n ? (int32_t)g->keep_bottom : 0;
     const int64_t per_group = top + bottom;
     int32_t kept[per_group];
     int err = DG_OK;
 
     for (int64_t p = 0; p < r->P && !err; p++) {
-        err = dg_best_of_n_select(kept, u->total + p * r->G, (int32_t)r->G,
-                                  top, bottom);
+        err = dg_best_of_n_select(kept, u->total + p * r->G, (int32_t)r->G, top,
+                                  bottom);
         for (int64_t i = 0; i < per_group && !err; i++)
             u->kept[p * per_group + i] = p * r->G + kept[i];
     }
@@ -136,10 +135,9 @@ static void assign_updates(Update *u, const Rollout *r)
     const int64_t per_group = u->num_kept / r->P;
 
     for (int64_t k = 0; k < u->num_kept; k++)
-        u->belongs[k] = (int32_t)((r->P % u->num_updates == 0
-                                       ? k / per_group
-                                       : k) %
-                                  u->num_updates);
+        u->belongs[k] =
+            (int32_t)((r->P % u->num_updates == 0 ? k / per_group : k) %
+                      u->num_updates);
 }
 
 static int choose_steps(Update *u, const Session *s, const Rollout *r)
@@ -151,10 +149,9 @@ static int choose_steps(Update *u, const Session *s, const Rollout *r)
         const int64_t item = u->kept[u->first_kept + i];
 
         err = dg_timesteps_select(u->steps + i * r->T, &o, r->T, &r->window,
-                                  (TimestepPlace) {
-                                      (uint32_t)r->iteration,
-                                      (uint32_t)(item / r->G),
-                                      (uint32_t)(item % r->G) });
+                                  (TimestepPlace) { (uint32_t)r->iteration,
+                                                    (uint32_t)(item / r->G),
+                                                    (uint32_t)(item % r->G) });
     }
     return err;
 }

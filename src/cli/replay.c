@@ -1,0 +1,67 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "store/trajectory.h"
+#include "train/trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The configuration is the file's own; threads may be chosen anew. */
+static int take_config(Cli *cli, const char *threads)
+{
+    char *text = NULL;
+    H5File *f;
+    int err = dg_trajectory_open(&f, cli->args[0]);
+
+    if (err)
+        return err;
+    err = dg_h5_get_text(f, NULL, "config", &text);
+    dg_h5_close(f);
+    if (err)
+        return err;
+    dg_config_defaults(&cli->config);
+    err = dg_config_parse(&cli->config, text, cli->args[0]);
+    free(cli->config_text);
+    cli->config_text = text;
+    if (!err && threads != NULL) {
+        char assignment[64] = "run.threads=";
+
+        strncat(assignment, threads, sizeof assignment - 16);
+        err = dg_config_set(&cli->config, assignment);
+    }
+    return err;
+}
+
+int dg_cli_replay(int argc, char **argv)
+{
+    const char *threads = NULL;
+    const CliFlag flags[] = {
+        { "--threads", "workers of each rank", NULL, &threads },
+    };
+    const CliSpec spec = {
+        .name = "replay",
+        .config = DG_CLI_NONE,
+        .summary = "Computes an iteration's log-probs, advantages, gradients "
+                   "and updates again\nfrom its trajectory file and compares "
+                   "them bit for bit.",
+        .arguments = "FILE.h5",
+        .min_args = 1,
+        .max_args = 1,
+        .flags = flags,
+        .num_flags = 1,
+    };
+    Session session;
+    Cli cli;
+    const int code = dg_cli_begin(&cli, &spec, argc, argv);
+    int err;
+
+    if (code != DG_CLI_GO)
+        return code;
+    err = dg_agree(&cli.comm, take_config(&cli, threads));
+    if (!err)
+        err = dg_cli_session(&session, &cli);
+    if (!err)
+        err = dg_replay(&session, cli.args[0]);
+    return dg_cli_end(&cli, err);
+}

@@ -1,0 +1,213 @@
+#include "train/infer.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "store/file.h"
+#include "store/image.h"
+#include "train/evaluate.h"
+#include "train/rollout.h"
+#include "train/setup.h"
+#include "train/step_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 16 };
+
+typedef struct Infer {
+    PromptList prompts;
+    Reward rewards[DG_CONFIG_REWARDS];
+    Policy *policy;
+    Team *team;
+} Infer;
+
+static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
+{
+    const Config *c = s->config;
+    const char *path =
+        c->evaluate.file[0] != '\0' ? c->evaluate.file : c->prompts.eval_file;
+    size_t used = 0, cap = 1;
+    char *text;
+    int err;
+
+    if (o->num_prompts == 0 && path[0] == '\0')
+        return dg_fail(DG_EINVAL, "evaluate.file and prompts.eval_file are "
+                                  "empty: one must name a prompts file");
+    if (o->num_prompts == 0)
+        return dg_setup_prompts(s, path, &x->prompts);
+    for (int i = 0; i < o->num_prompts; i++)
+        cap += strlen(o->prompts[i]) + 1;
+    text = malloc(cap);
+    if (text == NULL)
+        return dg_fail(DG_ENOMEM, "prompts");
+    for (int i = 0; i < o->num_prompts; i++)
+        used +=
+            (size_t)snprintf(text + used, cap - used, "%s\n", o->prompts[i]);
+    err = dg_prompts_parse(&x->prompts, "prompts.txt", text, used);
+    free(text);
+    return err;
+}
+
+static int open_infer(Infer *x, const Session *s, const InferOpts *o)
+{
+    const Config *c = s->config;
+    StepPlan plan;
+    int err = dg_rewards_init(x->rewards, c);
+
+    if (!err)
+        err = dg_agree(s->comm, open_prompts(x, s, o));
+    if (!err && c->policy.weights[0] == '\0')
+        err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
+                                 "file or a checkpoint");
+    if (!err)
+        err = dg_setup_policy(s, o->ema, &x->policy);
+    if (err)
+        return err;
+    err = dg_step_plan(&plan, x->policy, s->backend,
+                       &(StepPlanOpts) { .batch = BATCH });
+    if (!err)
+        err = dg_team_create(
+            &x->team, &(TeamOpts) { .backend = s->backend,
+                                    .num_threads = s->num_threads,
+                                    .step_bytes = plan.step_bytes,
+                                    .scratch_bytes = dg_rollout_scratch(
+                                        x->policy, x->rewards, c->num_rewards),
+                                    .exact = 1,
+                                    .max_items = 1 });
+    return dg_agree(s->comm, err);
+}
+
+static void close_infer(Infer *x)
+{
+    dg_team_destroy(x->team);
+    dg_policy_destroy(x->policy);
+    dg_prompts_free(&x->prompts);
+}
+
+static EvaluateJob job_of(const Infer *x, const Session *s)
+{
+    return (EvaluateJob) {
+        .session = s,
+        .team = x->team,
+        .policy = x->policy,
+        .prompts = &x->prompts,
+        .rewards = x->rewards,
+        .num_prompts = s->config->evaluate.num_prompts,
+        .seeds = s->config->evaluate.seeds,
+        .batch = BATCH,
+        .seed = (uint64_t)s->config->run.seed,
+        .with_scores = 1,
+    };
+}
+
+static int tell(const Evaluation *e, const InferOpts *o)
+{
+    char *text;
+    int err = dg_evaluation_text(&text, e);
+
+    if (err)
+        return err;
+    fputs(text, stdout);
+    free(text);
+    if (o->out == NULL)
+        return DG_OK;
+    err = dg_evaluation_json(&text, e);
+    if (err)
+        return err;
+    err = dg_file_write(o->out, text, strlen(text));
+    free(text);
+    return err;
+}
+
+int dg_infer_evaluate(const Session *s, const InferOpts *o)
+{
+    Infer x = { 0 };
+    Evaluation e;
+    int err = s->config->num_rewards == 0
+                  ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
+                  : open_infer(&x, s, o);
+
+    if (!err) {
+        const EvaluateJob job = job_of(&x, s);
+
+        err = dg_evaluate(&e, &job);
+    }
+    if (!err && s->comm->rank == 0)
+        err = tell(&e, o);
+    close_infer(&x);
+    return dg_agree(s->comm, err);
+}
+
+static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
+                      const EvaluateJob *job)
+{
+    const int64_t size = x->policy->shape.image_size;
+    const char *captions[job->num_prompts * job->seeds];
+    char seed[32], prompts[2048] = "";
+    size_t used = 0;
+    const ImageGrid grid = {
+        .num = (int32_t)(job->num_prompts * job->seeds),
+        .width = (int32_t)size,
+        .height = (int32_t)size,
+        .columns = (int32_t)job->seeds,
+        .scale = o->scale,
+        .padding = 4,
+        .captions = captions,
+    };
+    const ImageText texts[] = { { "seed", seed },
+                                { "prompt", prompts },
+                                { "weights", s->config->policy.weights } };
+    Image image;
+    int err;
+
+    for (int64_t i = 0; i < job->num_prompts; i++) {
+        const char *text = x->prompts.item[i].text;
+
+        if (used < sizeof prompts)
+            used += (size_t)snprintf(prompts + used, sizeof prompts - used,
+                                     "%s%s", i > 0 ? "\n" : "", text);
+        for (int64_t k = 0; k < job->seeds; k++)
+            captions[i * job->seeds + k] = text;
+    }
+    snprintf(seed, sizeof seed, "%lld", (long long)s->config->run.seed);
+    err = dg_image_grid(&image, job->pictures, &grid);
+    if (err)
+        return err;
+    err = dg_image_write_png(o->out, &image, texts, 3);
+    dg_image_free(&image);
+    if (!err)
+        dg_info("wrote %s: %lld prompts x %lld seeds", o->out,
+                (long long)job->num_prompts, (long long)job->seeds);
+    return err;
+}
+
+int dg_infer_sample(const Session *s, const InferOpts *o)
+{
+    Infer x = { 0 };
+    int err = open_infer(&x, s, o);
+
+    if (!err) {
+        const int64_t size = x.policy->shape.image_size;
+        EvaluateJob job = job_of(&x, s);
+        Evaluation unused;
+
+        job.num_prompts = o->num_prompts > 0 ? o->num_prompts : o->num;
+        if (job.num_prompts > x.prompts.num)
+            job.num_prompts = x.prompts.num;
+        job.seeds = o->seeds;
+        job.with_scores = 0;
+        job.pictures = calloc((size_t)(job.num_prompts * job.seeds),
+                              (size_t)(3 * size * size));
+        if (job.pictures == NULL)
+            err = dg_fail(DG_ENOMEM, "pictures");
+        err = dg_agree(s->comm, err);
+        if (!err)
+            err = dg_evaluate(&unused, &job);
+        if (!err && s->comm->rank == 0)
+            err = write_grid(&x, s, o, &job);
+        free(job.pictures);
+    }
+    close_infer(&x);
+    return dg_agree(s->comm, err);
+}
