@@ -385,6 +385,56 @@ static void test_failed_write_leaves_old_file(void **state)
     VERDICT();
 }
 
+/* Attributes alone, which HDF5 itself writes at the end: its failure must not
+   take the program down, then or when MPI ends. */
+static void test_failed_metadata_is_found(void **state)
+{
+    struct rlimit old, tight;
+    char text[20000];
+    FileInfo big = info;
+    H5File *f;
+    int err;
+
+    (void)state;
+    memset(text, 'c', sizeof text);
+    text[sizeof text - 1] = '\0';
+    big.config = text;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    tight = (struct rlimit) { 1000, old.rlim_max };
+    EXPECT(!dg_h5_create(&f, &comm, path, "dancegrpo test", 1, &big, 0));
+    setrlimit(RLIMIT_FSIZE, &tight);
+    err = dg_h5_commit(f);
+    setrlimit(RLIMIT_FSIZE, &old);
+    EXPECT(err == DG_EIO && says("File too large") && says(path));
+    EXPECT(!there(path) && !there(tmp));
+    VERDICT();
+}
+
+/* What a run killed in the middle leaves: nothing under the final name, and
+   the next writer is not disturbed by the rest. */
+static void test_killed_writer_leaves_no_file(void **state)
+{
+    const pid_t child = comm.rank == 0 ? fork() : 1;
+    int status = 0;
+
+    (void)state;
+    if (child == 0) { /* the bytes of an unfinished file, then death */
+        const hid_t id =
+            H5Fcreate(tmp, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+
+        H5Fflush(id, H5F_SCOPE_GLOBAL);
+        raise(SIGKILL);
+    }
+    if (comm.rank == 0)
+        EXPECT(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    dg_comm_barrier(&comm);
+    EXPECT(there(tmp) && !there(path));
+    EXPECT(write_file(1, "1") == DG_OK);
+    EXPECT(!there(tmp) && there(path));
+    VERDICT();
+}
+
 /* A file system of 8 MB, where the tests may mount one. */
 static void test_full_disk_is_found(void **state)
 {
@@ -427,6 +477,10 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_unwritable_folder_is_named, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_failed_write_leaves_old_file,
+                                        start, end),
+        cmocka_unit_test_setup_teardown(test_failed_metadata_is_found, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_killed_writer_leaves_no_file,
                                         start, end),
         cmocka_unit_test_setup_teardown(test_full_disk_is_found, start, end),
     };
