@@ -19,7 +19,7 @@ static void fill_set(ParamSet *s, int id)
     assert_non_null(dg_params_add(s, "zero", DG_INIT_ZERO, 1, vector));
     assert_non_null(dg_params_add(s, "one", DG_INIT_ONE, 1, vector));
     assert_non_null(dg_params_add(s, "xavier", DG_INIT_XAVIER, 2, matrix));
-    assert_non_null(dg_params_add(s, "small", DG_INIT_NORMAL02, 2, matrix));
+    assert_non_null(dg_params_add_normal(s, "small", 0.02f, 2, matrix));
     assert_non_null(dg_params_add(s, "fan", DG_INIT_NORMAL_FAN, 2, matrix));
     assert_non_null(dg_params_add_normal(s, "wide", 3.0f, 2, matrix));
     assert_int_equal(dg_params_allocate(s, NULL), DG_OK);

@@ -42,13 +42,13 @@ void dg_path_leave(LayerPath *p, size_t mark);
 
 enum { DG_NO_BIAS = 0, DG_WITH_BIAS = 1 };
 
-/** name.weight drawn by init, name.bias zero. */
+/** name.weight drawn by init, name.bias zero (bias: DG_NO_BIAS: none). */
 Linear dg_layer_linear(LayerPath *p, const char *name, int64_t in, int64_t out,
                        int bias, ParamInit init);
 
-/** name.weight normal of the given std, no bias. */
+/** name.weight normal of the given std, name.bias zero. */
 Linear dg_layer_linear_normal(LayerPath *p, const char *name, int64_t in,
-                              int64_t out, double std);
+                              int64_t out, int bias, double std);
 
 /** name.weight = 1 [width], no bias. */
 Norm dg_layer_rms_norm(LayerPath *p, const char *name, int64_t width);

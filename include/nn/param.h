@@ -16,7 +16,6 @@ typedef enum ParamInit {
     DG_INIT_ZERO,
     DG_INIT_ONE,
     DG_INIT_XAVIER,     /* uniform +-sqrt(6/(fan_in+fan_out)) */
-    DG_INIT_NORMAL02,   /* normal, std 0.02 */
     DG_INIT_NORMAL_FAN, /* normal, std 1/sqrt(fan_in) */
     DG_INIT_NORMAL      /* normal, std = Param.std */
 } ParamInit;

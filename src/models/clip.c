@@ -5,6 +5,7 @@
 #include "tensor/ops.h"
 #include "tensor/tape.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define EPS 1e-5f
@@ -36,20 +37,25 @@ static int check_config(const ClipTextConfig *c)
     return DG_OK;
 }
 
+/* Projections back into the residual stream shrink with the depth, as CLIP's
+ * own first values do. */
 static void add_layer(Layer *l, LayerPath *p, const ClipTextConfig *c)
 {
     const int64_t D = c->hidden_size, M = c->intermediate_size;
+    const double shrink = 1 / sqrt(2.0 * c->num_hidden_layers);
     size_t mark = dg_path_enter(p, "self_attn");
 
     l->q = dg_layer_linear(p, "q_proj", D, D, 1, DG_INIT_NORMAL_FAN);
     l->k = dg_layer_linear(p, "k_proj", D, D, 1, DG_INIT_NORMAL_FAN);
     l->v = dg_layer_linear(p, "v_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->out = dg_layer_linear(p, "out_proj", D, D, 1, DG_INIT_NORMAL_FAN);
+    l->out = dg_layer_linear_normal(p, "out_proj", D, D, 1,
+                                    shrink / sqrt((double)D));
     dg_path_leave(p, mark);
     l->norm_1 = dg_layer_layer_norm(p, "layer_norm1", D);
     mark = dg_path_enter(p, "mlp");
     l->fc1 = dg_layer_linear(p, "fc1", D, M, 1, DG_INIT_NORMAL_FAN);
-    l->fc2 = dg_layer_linear(p, "fc2", M, D, 1, DG_INIT_NORMAL_FAN);
+    l->fc2 =
+        dg_layer_linear_normal(p, "fc2", M, D, 1, shrink / sqrt((double)M));
     dg_path_leave(p, mark);
     l->norm_2 = dg_layer_layer_norm(p, "layer_norm2", D);
 }

@@ -152,12 +152,12 @@ static void add_embedders(FluxTransformer *m, LayerPath *p)
         p, "context_embedder", c->joint_attention_dim, D, 1, DG_INIT_XAVIER);
     mark = dg_path_enter(p, "time_text_embed");
     m->time =
-        dg_layer_mlp2(p, "timestep_embedder", TIME_WIDTH, D, DG_INIT_NORMAL02);
+        dg_layer_mlp2(p, "timestep_embedder", TIME_WIDTH, D, DG_INIT_XAVIER);
     if (c->guidance_embeds)
         m->guidance = dg_layer_mlp2(p, "guidance_embedder", TIME_WIDTH, D,
-                                    DG_INIT_NORMAL02);
+                                    DG_INIT_XAVIER);
     m->text = dg_layer_mlp2(p, "text_embedder", c->pooled_projection_dim, D,
-                            DG_INIT_NORMAL02);
+                            DG_INIT_XAVIER);
     dg_path_leave(p, mark);
 }
 

@@ -57,7 +57,7 @@ static void add_attention(T5Encoder *m, LayerPath *p, int i)
     const size_t mark = dg_path_enter(p, "layer.0");
     const size_t attn = dg_path_enter(p, "SelfAttention");
 
-    l->q = dg_layer_linear_normal(p, "q", c->d_model, inner,
+    l->q = dg_layer_linear_normal(p, "q", c->d_model, inner, DG_NO_BIAS,
                                   pow((double)(c->d_model * c->d_kv), -0.5));
     l->k = dg_layer_linear(p, "k", c->d_model, inner, DG_NO_BIAS,
                            DG_INIT_NORMAL_FAN);

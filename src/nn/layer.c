@@ -58,24 +58,29 @@ static const Tensor *add(LayerPath *p, const char *name, const char *end,
     return t;
 }
 
-Linear dg_layer_linear(LayerPath *p, const char *name, int64_t in, int64_t out,
-                       int bias, ParamInit init)
+static Linear add_linear(LayerPath *p, const char *name, ParamInit init,
+                         double std, const int64_t dims[2], int bias)
 {
-    const int64_t dims[2] = { out, in }, bias_dims[2] = { out, 0 };
+    const int64_t bias_dims[2] = { dims[0], 0 };
     Linear l = { 0 };
 
-    l.w = add(p, name, ".weight", init, 0, dims);
+    l.w = add(p, name, ".weight", init, std, dims);
     if (bias)
         l.b = add(p, name, ".bias", DG_INIT_ZERO, 0, bias_dims);
     return l;
 }
 
-Linear dg_layer_linear_normal(LayerPath *p, const char *name, int64_t in,
-                              int64_t out, double std)
+Linear dg_layer_linear(LayerPath *p, const char *name, int64_t in, int64_t out,
+                       int bias, ParamInit init)
 {
-    const int64_t dims[2] = { out, in };
+    return add_linear(p, name, init, 0, (int64_t[2]) { out, in }, bias);
+}
 
-    return (Linear) { .w = add(p, name, ".weight", DG_INIT_NORMAL, std, dims) };
+Linear dg_layer_linear_normal(LayerPath *p, const char *name, int64_t in,
+                              int64_t out, int bias, double std)
+{
+    return add_linear(p, name, DG_INIT_NORMAL, std, (int64_t[2]) { out, in },
+                      bias);
 }
 
 Norm dg_layer_rms_norm(LayerPath *p, const char *name, int64_t width)

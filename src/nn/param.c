@@ -155,9 +155,6 @@ static void draw_param(Param *p, const RngKey *k)
     case DG_INIT_XAVIER:
         draw_xavier(&p->value, k);
         break;
-    case DG_INIT_NORMAL02:
-        draw_normal(v, n, k, 0.02);
-        break;
     case DG_INIT_NORMAL_FAN:
         draw_normal(v, n, k, 1.0 / sqrt((double)fan_in(&p->value)));
         break;
