@@ -73,8 +73,10 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
             MPI_Get_count(&status, MPI_BYTE, &written);
         if (code != MPI_SUCCESS)
             err = fail(f->path, "write", code);
-        else if (written != n)
-            err = dg_fail(DG_EIO, "%s: cannot write: %d of %d bytes went",
+        else if (written != n) /* how Open MPI reports a full disk */
+            err = dg_fail(DG_EIO,
+                          "%s: cannot write: %d of %d bytes went: the disk "
+                          "is full, or a quota or size limit is reached",
                           f->path, written, n);
         offset += n;
         at += n;

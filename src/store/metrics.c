@@ -78,10 +78,10 @@ static int cut(const char *path, int64_t last_iteration)
 int dg_metrics_open(Metrics **out, const char *path, int64_t last_iteration)
 {
     Metrics *m = calloc(1, sizeof *m);
-    int err = m ? DG_OK : dg_fail(DG_ENOMEM, "%s: metrics", path);
+    int err = DG_OK;
 
-    if (err)
-        return err;
+    if (m == NULL)
+        return dg_fail(DG_ENOMEM, "%s: metrics", path);
     m->fd = -1;
     m->path = strdup(path);
     if (m->path == NULL)
