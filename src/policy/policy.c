@@ -175,6 +175,7 @@ static int check_index(H5File *f, const Policy *p)
 
 static int load_checkpoint(Policy *p, const char *path, int ema)
 {
+    const int64_t any = -1; /* the trained parameters, a prefix of all */
     H5File *f;
     int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
 
@@ -185,8 +186,7 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
         err = dg_h5_read(f, "arrays/weights", DG_H5_F32, 1, &p->num_values,
                          p->values);
     if (!err && ema && dg_h5_has(f, "arrays/ema"))
-        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1, &(int64_t) { -1 },
-                         p->values);
+        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1, &any, p->values);
     dg_h5_close(f);
     return err;
 }
