@@ -37,7 +37,7 @@ check_cppcheck()
         --enable=warning,portability --inline-suppr \
         --suppress=missingInclude --suppress=missingIncludeSystem \
         --suppress=nullPointerRedundantCheck --suppress=normalCheckLevelMaxBranches \
-        --suppress=arrayIndexThenCheck --suppress=compareBoolExpressionWithInt \
+        --suppress=internalAstError --suppress=arrayIndexThenCheck --suppress=compareBoolExpressionWithInt \
         --suppress=checkersReport --suppress=unmatchedSuppression \
         --template='{file}:{line}: {severity}: {message} [{id}]' \
         --max-configs=2 src 2>&1)

@@ -77,7 +77,7 @@ static int num_held(const Pool *p, int lines)
  * With 'held' the held-out meanings, one caption each; else all others. */
 static const WorldScene *pick(const Pool *p, int held, int lines, int n)
 {
-    const WorldScene *list[POOL];
+    const WorldScene *list[POOL] = { NULL };
     uint64_t seen[POOL];
     int num = 0, num_out = num_held(p, lines);
 
