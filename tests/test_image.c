@@ -14,7 +14,8 @@
 #include "store/file.h"
 #include "store/image.h"
 
-static const char path[] = "/tmp/dg_test_image.png";
+static char folder[] = "/tmp/dg_image_XXXXXX"; /* alone, whoever else tests */
+static char path[64], path_tmp[64];
 
 static unsigned char pixels[3 * 20 * 10];
 
@@ -50,7 +51,7 @@ static void test_png_round_trip_with_texts(void **state)
     assert_int_equal(dg_image_read_text(text, sizeof text, path, "nothing"),
                      DG_EINVAL);
     assert_int_equal(dg_image_read_text(text, 2, path, "seed"), DG_EINVAL);
-    assert_int_not_equal(access("/tmp/dg_test_image.png.tmp", F_OK), 0);
+    assert_int_not_equal(access(path_tmp, F_OK), 0);
     unlink(path);
 }
 
@@ -178,6 +179,22 @@ static void test_grid_writes_captions_below_tiles(void **state)
     dg_image_free(&im);
 }
 
+static int make_folder(void **state)
+{
+    (void)state;
+    if (mkdtemp(folder) == NULL)
+        return 1;
+    snprintf(path, sizeof path, "%s/a.png", folder);
+    snprintf(path_tmp, sizeof path_tmp, "%s.tmp", path);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,5 +206,5 @@ int main(void)
         cmocka_unit_test(test_grid_writes_captions_below_tiles),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
