@@ -15,7 +15,7 @@
 #include "store/image.h"
 
 static char folder[] = "/tmp/dg_image_XXXXXX"; /* alone, whoever else tests */
-static char path[64], path_tmp[64];
+static char path[64], path_tmp[72];
 
 static unsigned char pixels[3 * 20 * 10];
 
