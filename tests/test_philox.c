@@ -175,6 +175,8 @@ static void test_uniform_stays_inside(void **state)
     dg_rng_uniform(u, 1, N, &key);
     for (int i = 0; i < N; i++) {
         assert_true(u[i] > 0 && u[i] < 1);
+        /* an odd multiple of 2^-24, so that 0 is never reached */
+        assert_true(fmodf(u[i] * 0x1p24f, 2.0f) == 1.0f);
         sum += u[i];
     }
     free(u);
