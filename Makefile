@@ -110,6 +110,10 @@ format:
 doc: $(BINARY)
 	$(BINARY) config --markdown > doc/config.md
 
+# the prompt lists of the shapes world, again: the same bytes
+prompts: $(BUILD)/tests/tools/world_prompts
+	$< configs/prompts/shapes_train.jsonl configs/prompts/shapes_heldout.jsonl
+
 install: $(BINARY)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dancegrpo
@@ -143,5 +147,5 @@ help:
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(REFS:.o=.d)
 .PHONY: all tests deps check check-long check-deps demo lint format doc \
-        install uninstall clean distclean help FORCE
+        prompts install uninstall clean distclean help FORCE
 .SECONDARY:

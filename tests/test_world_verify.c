@@ -89,7 +89,7 @@ static double strict_rate(int side, double sigma, float noise, int num)
     return (double)passed / num;
 }
 
-/* Ideal moments of the three shapes, rewards.md 16.3. */
+/* Ideal moments of the three shapes, from integrals. */
 static void test_detect_moments_match_ideal_shapes(void **state)
 {
     static const double ideal[3][3] = { { 0.1592, 0.0, 0.0 },

@@ -46,7 +46,7 @@ typedef struct WorldScratch {
 } WorldScratch;
 
 /**
- * Detects the objects of a picture (rewards.md 16.3).
+ * Detects the objects of a picture.
  * rgb   [side, side, 3] f32, nominally [0, 1]; clamped to it
  * side  DG_WORLD_MIN_SIDE .. DG_WORLD_MAX_SIDE
  * Allocates nothing; thread-safe with a scratch per thread.

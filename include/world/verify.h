@@ -2,7 +2,7 @@
 #define DG_WORLD_VERIFY_H
 /*
  * Does a picture show what its caption asks for? A graded score for
- * training, a strict one for evaluation (rewards.md 16.4).
+ * training, a strict one for evaluation.
  */
 #include "world/detect.h"
 #include "world/meta.h"

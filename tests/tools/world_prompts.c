@@ -1,4 +1,4 @@
-/* Writes the prompt lists of configs/prompts again: `make world-prompts`. */
+/* Writes the prompt lists of configs/prompts again: `make prompts`. */
 #include <stdio.h>
 
 #include "base/error.h"
