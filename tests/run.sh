@@ -2,7 +2,7 @@
 # Runs lint, every test program and every check script, and ends with one
 # line "N passed, N failed". Usage: tests/run.sh BUILD
 # NP    rank counts of tests/test_mpi_*.c ("1 2 3")
-# LONG  1: the check scripts may take long
+# LONG  1: tests/long_*.sh too, and the check scripts may take long
 # ONLY  pattern: only tests whose name matches
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -71,7 +71,9 @@ for source in tests/test_*.c; do
     *) run "$name" 600 "$build/tests/$name" ;;
     esac
 done
-for script in tests/check_*.sh; do
+scripts="tests/check_*.sh"
+[ "$LONG" = 1 ] && scripts="$scripts tests/long_*.sh"
+for script in $scripts; do
     [ -e "$script" ] || continue
     limit=1200
     [ "$LONG" = 1 ] && limit=14400

@@ -19,7 +19,9 @@ typedef struct Session {
 /** Ends of a run that are not errors. */
 typedef enum RunEnd { DG_RUN_DONE, DG_RUN_STOPPED } RunEnd;
 
-/** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop. */
+/** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop; a second
+ *  SIGINT ends the program at once. Before MPI's start, which takes a while
+ *  in which a scheduler may send them. */
 void dg_stop_install(void);
 
 /** 1 if any rank was asked to stop or seconds have passed since the start of

@@ -1,5 +1,6 @@
 #include "cli/command.h"
 
+#include "base/log.h"
 #include "train/pretrain.h"
 
 int dg_cli_pretrain(int argc, char **argv)
@@ -13,14 +14,17 @@ int dg_cli_pretrain(int argc, char **argv)
     RunEnd end = DG_RUN_DONE;
     Session session;
     Cli cli;
-    int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
+    int code, err;
 
+    dg_stop_install();
+    code = dg_cli_begin(&cli, &spec, argc, argv);
     if (code != DG_CLI_GO)
         return code;
     err = dg_cli_session(&session, &cli);
     if (!err && !cli.dry_run)
         err = dg_pretrain(&session, &end);
+    if (!err && end == DG_RUN_STOPPED)
+        dg_info("stopped early with a checkpoint: the same command goes on");
     code = dg_cli_end(&cli, err);
     return code == DG_EXIT_DONE && end == DG_RUN_STOPPED ? DG_EXIT_STOPPED
                                                          : code;

@@ -21,6 +21,5 @@ int dg_cli_session(Session *out, const Cli *cli)
                   .seed = cli->config.run.seed },
         .num_threads = dg_cli_threads(cli),
     };
-    dg_stop_install();
     return DG_OK;
 }

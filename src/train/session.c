@@ -24,6 +24,8 @@ void dg_stop_install(void)
     action.sa_flags = SA_RESTART;
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &action, NULL);
+    action.sa_flags = SA_RESTART | SA_RESETHAND; /* who insists, may */
+    sigaction(SIGINT, &action, NULL);
     started = dg_clock_now();
 }
 
