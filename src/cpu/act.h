@@ -6,17 +6,18 @@
 #include "tensor/backend.h"
 
 /* x sigma(s(x)), where s is a x (SiLU, quick GELU) or the cubic of the tanh
- * form: x/2 (1 + tanh u) = x sigma(2u) */
-static const float act_quick = 1.702f;
-static const float act_tanh1 = 1.595769122f;    /* 2 sqrt(2/pi) */
-static const float act_tanh3 = 0.07135481283f;  /* times 0.044715 */
-static const float act_tanh3d = 0.2140644385f;  /* three times that */
+ * form: x/2 (1 + tanh u) = x sigma(2u). Signs are such that -s comes out. */
+static const float act_quick = -1.702f;
+static const float act_tanh1 = -1.595769122f;   /* -2 sqrt(2/pi) */
+static const float act_tanh3 = -0.07135481283f; /* times 0.044715 */
+static const float act_tanh3d = 0.2140644385f;  /* minus three times that */
 static const float act_density = 0.3989422804f; /* 1 / sqrt(2 pi) */
 
-V_INLINE V act_slope(Act act, V x)
+/* -s(x) */
+V_INLINE V act_minus_slope(Act act, V x)
 {
     if (act == DG_ACT_SILU)
-        return x;
+        return v_sub(v_zero(), x);
     if (act == DG_ACT_QUICK_GELU)
         return v_mul(x, v_set(act_quick));
     return v_mul(x, v_fma(v_mul(x, x), v_set(act_tanh3), v_set(act_tanh1)));
@@ -28,8 +29,8 @@ V_INLINE V act_slope_grad(Act act, V x)
     if (act == DG_ACT_SILU)
         return v_set(1.0f);
     if (act == DG_ACT_QUICK_GELU)
-        return v_set(act_quick);
-    return v_fma(v_mul(x, x), v_set(act_tanh3d), v_set(act_tanh1));
+        return v_set(-act_quick);
+    return v_fma(v_mul(x, x), v_set(act_tanh3d), v_set(-act_tanh1));
 }
 
 /* half the tail on x's side, and its exponential */
@@ -46,7 +47,7 @@ V_INLINE V act_value(Act act, V x)
     if (act == DG_ACT_NONE)
         return x;
     if (act != DG_ACT_GELU_ERF)
-        return v_mul(x, v_sigmoid(act_slope(act, x)));
+        return v_mul(x, v_sigmoid_minus(act_minus_slope(act, x)));
     const V tail = act_half_tail(x, &e);
     return v_mul(x, v_if_negative(x, tail, v_sub(v_set(1.0f), tail)));
 }
@@ -61,7 +62,7 @@ V_INLINE V act_both(Act act, V x, V *grad)
         return x;
     }
     if (act != DG_ACT_GELU_ERF) {
-        const V s = v_sigmoid(act_slope(act, x));
+        const V s = v_sigmoid_minus(act_minus_slope(act, x));
         const V c = v_mul(s, v_sub(v_set(1.0f), s));
         *grad = v_fma(v_mul(x, c), act_slope_grad(act, x), s);
         return v_mul(x, s);

@@ -18,7 +18,7 @@ enum { FEW_ROWS = 16, ROW_TILE = 4, OUT_TILE = 4 };
 
 /* Weights that fit are transposed first: the library is a quarter faster on
  * an untransposed right side, which more than pays for it. */
-enum { PANEL_FLOATS = 65536 };
+enum { PANEL_FLOATS = 65536, PANEL_DEPTH = 4096 };
 
 /* --- few rows, right side transposed: dot products of rows -------------- */
 
@@ -147,9 +147,9 @@ void dg_cpu_gemm(const GemmArgs *g)
         dg_cpu_sgemm(g);
 }
 
-/* t[k, n] = w[n, k]^T */
-static void transpose(float *restrict t, const float *restrict w, int64_t n,
-                      int64_t k, int64_t ld_w)
+/* t[k, n] = w[n, k]^T, pitch ld of t */
+static void transpose(float *restrict t, int64_t ld, const float *restrict w,
+                      int64_t n, int64_t k, int64_t ld_w)
 {
     enum { B = 16 };
     int64_t o = 0;
@@ -157,21 +157,21 @@ static void transpose(float *restrict t, const float *restrict w, int64_t n,
     for (; o + B <= n; o += B) {
         int64_t l = 0;
         for (; l + B <= k; l += B)
-            dg_cpu_transpose16(t + l * n + o, n, w + o * ld_w + l, ld_w);
+            dg_cpu_transpose16(t + l * ld + o, ld, w + o * ld_w + l, ld_w);
         for (; l < k; ++l)
             for (int64_t i = 0; i < B; ++i)
-                t[l * n + o + i] = w[(o + i) * ld_w + l];
+                t[l * ld + o + i] = w[(o + i) * ld_w + l];
     }
     for (; o < n; ++o)
         for (int64_t l = 0; l < k; ++l)
-            t[l * n + o] = w[o * ld_w + l];
+            t[l * ld + o] = w[o * ld_w + l];
 }
 
 /* y (+)= x w^T for many rows */
 static void product(const LinearArgs *a, const float *x, int64_t k,
                     const float *w, float beta)
 {
-    float panel[PANEL_FLOATS] __attribute__((aligned(64)));
+    float panel[PANEL_FLOATS + PANEL_DEPTH * VL] __attribute__((aligned(64)));
     const int64_t width = k > 0 ? PANEL_FLOATS / k / VL * VL : 0;
     GemmArgs g = { .m = a->rows,
                    .n = a->out,
@@ -186,7 +186,7 @@ static void product(const LinearArgs *a, const float *x, int64_t k,
                    .c = a->y,
                    .trans_b = 1 };
 
-    if (width < VL || a->out > 4 * width) {
+    if (width < VL || a->out > 4 * width) { /* so k <= PANEL_DEPTH */
         dg_cpu_sgemm(&g);
         return;
     }
@@ -194,9 +194,9 @@ static void product(const LinearArgs *a, const float *x, int64_t k,
     g.b = panel;
     for (int64_t o = 0; o < a->out; o += width) {
         g.n = a->out - o < width ? a->out - o : width;
-        g.ldb = g.n;
+        g.ldb = g.n + VL; /* rows of 2^n bytes would share cache sets */
         g.c = a->y + o;
-        transpose(panel, w + o * a->ldw, g.n, k, a->ldw);
+        transpose(panel, g.ldb, w + o * a->ldw, g.n, k, a->ldw);
         dg_cpu_sgemm(&g);
     }
 }

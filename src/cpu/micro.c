@@ -14,8 +14,7 @@ TILE_INLINE void tile(const Micro *g, const float *a, const float *b, float *c,
 
     for (int i = 0; i < MR; ++i)
         for (int j = 0; j < NV; ++j)
-            acc[i][j] =
-                g->accumulate ? v_load(c + i * g->ld_c + j * VL) : v_zero();
+            acc[i][j] = v_zero();
     for (int64_t l = 0; l < g->k; ++l) {
         V bv[3];
         for (int j = 0; j < NV; ++j)
@@ -27,8 +26,11 @@ TILE_INLINE void tile(const Micro *g, const float *a, const float *b, float *c,
         }
     }
     for (int i = 0; i < MR; ++i)
-        for (int j = 0; j < NV; ++j)
-            v_store(c + i * g->ld_c + j * VL, acc[i][j]);
+        for (int j = 0; j < NV; ++j) {
+            float *to = c + i * g->ld_c + j * VL;
+            v_store(to,
+                    g->accumulate ? v_add(v_load(to), acc[i][j]) : acc[i][j]);
+        }
 }
 
 #define TILE_FUNCTION(MR, NV)                                    \

@@ -26,26 +26,35 @@ void dg_cpu_sgemm(const GemmArgs *g)
                  (long long)g->m, (long long)g->n, (long long)g->k);
 }
 
-/* Four rounds of interleaving rows i and i + 8: after round r a row holds
- * 2^r consecutive elements of each of 2^r columns' worth of the block. */
+typedef float Row __attribute__((vector_size(64)));
+typedef int32_t Order __attribute__((vector_size(64)));
+
+/* y = rows i and i + 8 of x interleaved */
+V_INLINE void interleave(Row *y, const Row *x)
+{
+    const Order low = {
+        0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+    };
+    const Order high = { 8,  24, 9,  25, 10, 26, 11, 27,
+                         12, 28, 13, 29, 14, 30, 15, 31 };
+
+    for (int i = 0; i < 8; ++i) {
+        y[2 * i] = __builtin_shuffle(x[i], x[i + 8], low);
+        y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 8], high);
+    }
+}
+
+/* Four rounds of interleaving rows i and i + 8 are a transposition. */
 void dg_cpu_transpose16(float *t, int64_t ld_t, const float *w, int64_t ld_w)
 {
-    typedef float F __attribute__((vector_size(64)));
-    typedef int32_t I __attribute__((vector_size(64)));
-    const I low = { 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23 };
-    const I high = { 8,  24, 9,  25, 10, 26, 11, 27,
-                     12, 28, 13, 29, 14, 30, 15, 31 };
-    F x[16], y[16];
+    Row x[16], y[16];
 
     for (int i = 0; i < 16; ++i)
         memcpy(&x[i], w + i * ld_w, sizeof x[i]);
-    for (int round = 0; round < 4; ++round) {
-        for (int i = 0; i < 8; ++i) {
-            y[2 * i] = __builtin_shuffle(x[i], x[i + 8], low);
-            y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 8], high);
-        }
-        memcpy(x, y, sizeof x);
-    }
+    interleave(y, x);
+    interleave(x, y);
+    interleave(y, x);
+    interleave(x, y);
     for (int i = 0; i < 16; ++i)
         memcpy(t + i * ld_t, &x[i], sizeof x[i]);
 }

@@ -75,14 +75,13 @@ V_INLINE V v_abs(V a)
 {
     return _mm512_abs_ps(a);
 }
-V_INLINE V v_round(V a)
+/* p 2^n, 0 where x < -87; n given as the low bits of 'shifted' */
+V_INLINE V v_exp_end(V p, V shifted, V x)
 {
-    return _mm512_roundscale_ps(a, 8);
-}
-/* a 2^n for integral n; overflows to Inf, underflows towards 0 */
-V_INLINE V v_scale2(V a, V n)
-{
-    return _mm512_scalef_ps(a, n);
+    const __mmask16 m = _mm512_cmp_ps_mask(x, v_set(-87.0f), _CMP_NLT_UQ);
+    const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    return _mm512_castsi512_ps(
+        _mm512_maskz_add_epi32(m, _mm512_castps_si512(p), n));
 }
 /* 1/a to an ulp or so, for a in 1..1e38 */
 V_INLINE V v_recip(V a)
@@ -188,25 +187,14 @@ V_INLINE V v_abs(V a)
 {
     return (V) { v8_abs(a.a), v8_abs(a.b) };
 }
-V_INLINE V8 v8_round(V8 a)
+V_INLINE V8 v8_exp_end(V8 p, V8 shifted, V8 x)
 {
-    const V8 big = v8_set(12582912.0f); /* 1.5 2^23: |a| < 2^22 here */
-    return (a + big) - big;
+    return (V8)(((I8)p + ((I8)shifted << 23)) & ~(x < -87.0f));
 }
-V_INLINE V v_round(V a)
+V_INLINE V v_exp_end(V p, V shifted, V x)
 {
-    return (V) { v8_round(a.a), v8_round(a.b) };
-}
-V_INLINE V8 v8_scale2(V8 a, V8 n)
-{
-    /* in two steps, so that results near the ends of the range exist */
-    const I8 k = __builtin_convertvector(n, I8), h = k >> 1;
-    const V8 p = (V8)((h + 127) << 23), q = (V8)((k - h + 127) << 23);
-    return a * p * q;
-}
-V_INLINE V v_scale2(V a, V n)
-{
-    return (V) { v8_scale2(a.a, n.a), v8_scale2(a.b, n.b) };
+    return (V) { v8_exp_end(p.a, shifted.a, x.a),
+                 v8_exp_end(p.b, shifted.b, x.b) };
 }
 V_INLINE V v_recip(V a)
 {
@@ -273,30 +261,33 @@ V_INLINE float v_max_lane(V a)
 }
 
 /*
- * e^x = 2^n e^r, |r| <= ln2 / 2, e^r by a polynomial of degree 6 through the
- * Chebyshev nodes (error 2e-9, so that rounding is what remains: 1.2e-7).
- * x is held in -104..89: below the result is 0 or the last subnormals, above
- * Inf. NaN stays NaN.
+ * e^x for x <= 88 (callers see to that): 2^n e^r with |r| <= ln2 / 2, e^r by a
+ * polynomial of degree 6 through the Chebyshev nodes (error 1e-8, so that
+ * rounding is what remains, 1.2e-7). n is the nearest integer, left in the
+ * low bits of a float by adding 1.5 2^23. Below -87 the result is 0: there
+ * are no subnormals, which would be slow. NaN stays NaN.
  */
 V_INLINE V v_exp(V x)
 {
-    x = v_max(v_set(-104.0f), v_min(v_set(89.0f), x));
-    const V n = v_round(v_mul(x, v_set(1.44269504f)));
+    const V magic = v_set(12582912.0f);
+    const V shifted = v_fma(x, v_set(1.44269504f), magic);
+    const V n = v_sub(shifted, magic);
     V r = v_fma(n, v_set(-0.693145752f), x); /* ln2 in two parts */
     r = v_fma(n, v_set(-1.42860677e-6f), r);
-    V q = v_set(0.00139261761f);
-    q = v_fma(q, r, v_set(0.00836317307f));
-    q = v_fma(q, r, v_set(0.0416665547f));
-    q = v_fma(q, r, v_set(0.16666577f));
-    q = v_fma(q, r, v_set(0.5f));
-    q = v_fma(v_mul(r, r), q, r);
-    return v_scale2(v_add(q, v_set(1.0f)), n);
+    V p = v_set(0.00139261761f);
+    p = v_fma(p, r, v_set(0.00836317307f));
+    p = v_fma(p, r, v_set(0.0416665547f));
+    p = v_fma(p, r, v_set(0.16666577f));
+    p = v_fma(p, r, v_set(0.5f));
+    p = v_fma(p, r, v_set(1.0f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_exp_end(p, shifted, x);
 }
 
-/* 1 / (1 + e^-a); relative error 2e-7, 0 below -88 */
-V_INLINE V v_sigmoid(V a)
+/* 1 / (1 + e^na), where na is minus the argument; relative error 2e-7 */
+V_INLINE V v_sigmoid_minus(V na)
 {
-    const V e = v_exp(v_min(v_set(87.0f), v_sub(v_zero(), a)));
+    const V e = v_exp(v_min(v_set(87.0f), na));
     return v_recip(v_add(v_set(1.0f), e));
 }
 
