@@ -9,7 +9,7 @@
  * keep the scores in cache. Running maximum and sum per row; what was summed
  * under an older maximum is scaled down when the maximum rises.
  */
-enum { KEYS_MOST = 384 };
+enum { KEYS_MOST = 384, ATT_ROWS = 32 };
 
 typedef struct Forward {
     int64_t keys; /* of a tile */
@@ -58,34 +58,53 @@ typedef struct Tile {
     int64_t b, h, i0, m, j0, n;
 } Tile;
 
-/* s[0..n-1] scaled, biased; its maximum joined to top */
-static float row_scores(const AttentionArgs *a, float *s, const float *bias,
-                        int64_t n, float top)
+/* keys of the tile that query i sees */
+static int64_t seen(const AttentionArgs *a, const Tile *t, int64_t i)
 {
-    const V scale = v_set(a->scale);
-    V most = v_set(top);
-
-    for (int64_t j = 0; j < n; j += VL) {
-        V t = v_mul(v_get(s, j, n), scale);
-        if (bias != NULL)
-            t = v_add(t, v_get(bias, j, n));
-        v_put(s, j, n, t);
-        most = v_max(most, v_trim(t, j, n, -INFINITY));
-    }
-    return v_max_lane(most);
+    if (!a->causal || i - t->j0 + 1 >= t->n)
+        return t->n;
+    return i >= t->j0 ? i - t->j0 + 1 : 0;
 }
 
-/* s = exp(s - top); returns the sum */
-static float row_weights(float *s, int64_t n, float top)
+/*
+ * The largest of top and a row's scores, in units of log2: scale is
+ * scale log2(e) there. With a bias the row becomes those scores, else it
+ * stays and row_weights() scales. Scratch rows are whole vectors.
+ */
+static float row_top(float *s, const float *bias, int64_t n, float scale,
+                     float top)
 {
-    V sum = v_zero();
+    V most = v_set(-INFINITY);
 
     for (int64_t j = 0; j < n; j += VL) {
-        V t = v_exp(v_sub(v_get(s, j, n), v_set(top)));
+        V t = v_load(s + j);
+        if (bias != NULL) {
+            t = v_fma(t, v_set(scale),
+                      v_mul(v_get(bias, j, n), v_set(V_LOG2E)));
+            v_store(s + j, t);
+        }
+        most = v_max(most, v_trim(t, j, n, -INFINITY));
+    }
+    const float m = v_max_lane(most) * (bias != NULL ? 1.0f : scale);
+    return m > top ? m : top;
+}
+
+/* s = 2^(scale s - top), 0 from n to the end; returns the sum */
+static float row_weights(float *s, int64_t n, int64_t end, float scale,
+                         float top)
+{
+    const V factor = v_set(scale), minus = v_set(-top);
+    V sum = v_zero();
+    int64_t j = 0;
+
+    for (; j < n; j += VL) {
+        V t = v_exp2(v_fma(v_load(s + j), factor, minus));
         t = v_trim(t, j, n, 0.0f);
         sum = v_add(sum, t);
-        v_put(s, j, n, t);
+        v_store(s + j, t);
     }
+    for (; j < end; j += VL)
+        v_store(s + j, v_zero());
     return v_sum(sum);
 }
 
@@ -95,32 +114,34 @@ static void scale_row(float *o, int64_t n, float factor)
         v_store(o + i, v_mul(v_load(o + i), v_set(factor)));
 }
 
-static void tile_row(const AttentionArgs *a, const Forward *f, const Tile *t,
-                     int64_t r)
+/* Scores of the tile to weights. One pass over all rows finds the maxima,
+ * the next takes the exponentials: rows then overlap in the processor. */
+static void tile_weights(const AttentionArgs *a, const Forward *f,
+                         const Tile *t)
 {
-    const int64_t i = t->i0 + r;
-    float *s = f->s + r * f->keys;
-    const float *bias = NULL;
-    int64_t n = t->n;
+    const float scale = a->scale * V_LOG2E;
+    float old[ATT_ROWS];
 
-    if (a->causal && i - t->j0 + 1 < n)
-        n = i - t->j0 + 1 > 0 ? i - t->j0 + 1 : 0;
-    if (a->bias != NULL)
-        bias = a->bias + (t->h * a->sq + i) * a->sk + t->j0;
-    for (int64_t j = n; j < t->n; ++j)
-        s[j] = 0.0f;
-    if (n == 0)
-        return;
-    const float top = row_scores(a, s, bias, n, f->top[r]);
-    const float held = top == -INFINITY ? 0.0f : top; /* all keys at -Inf */
-    const float sum = row_weights(s, n, held);
-    if (t->j0 > 0 && f->top[r] != top) {
-        const float fade = expf(f->top[r] - held);
-        f->sum[r] *= fade;
-        scale_row(f->o + r * f->d_pad, f->d_pad, fade);
+    for (int64_t r = 0; r < t->m; ++r) {
+        const int64_t i = t->i0 + r, at = (t->h * a->sq + i) * a->sk + t->j0;
+        old[r] = f->top[r];
+        f->top[r] =
+            row_top(f->s + r * f->keys, a->bias != NULL ? a->bias + at : NULL,
+                    seen(a, t, i), scale, old[r]);
     }
-    f->sum[r] += sum;
-    f->top[r] = top;
+    for (int64_t r = 0; r < t->m; ++r) {
+        /* all keys so far at -Inf: any finite number does */
+        const float top = f->top[r] == -INFINITY ? 0.0f : f->top[r];
+        const float sum =
+            row_weights(f->s + r * f->keys, seen(a, t, t->i0 + r), t->n,
+                        a->bias != NULL ? 1.0f : scale, top);
+        if (t->j0 > 0 && old[r] != top) {
+            const float fade = exp2f(old[r] - top);
+            f->sum[r] *= fade;
+            scale_row(f->o + r * f->d_pad, f->d_pad, fade);
+        }
+        f->sum[r] += sum;
+    }
 }
 
 static void tile_forward(const AttentionArgs *a, const Forward *f,
@@ -135,8 +156,7 @@ static void tile_forward(const AttentionArgs *a, const Forward *f,
                                                      .col_a = 1,
                                                      .c = f->s,
                                                      .ld_c = f->keys });
-    for (int64_t r = 0; r < t->m; ++r)
-        tile_row(a, f, t, r);
+    tile_weights(a, f, t);
     dg_cpu_packed_product(&f->v, &(PackedProduct) { .m = t->m,
                                                     .k = t->n,
                                                     .row = t->j0,
@@ -152,16 +172,19 @@ static void tile_forward(const AttentionArgs *a, const Forward *f,
 static void finish_rows(const AttentionArgs *a, const Forward *f, const Tile *t)
 {
     for (int64_t r = 0; r < t->m; ++r) {
-        const int64_t i = t->i0 + r;
         const float inv = f->sum[r] == 0.0f ? 0.0f : 1.0f / f->sum[r];
-        float *o = a->o + ((t->b * a->sq + i) * a->heads + t->h) * a->d;
+        float *o = a->o + ((t->b * a->sq + t->i0 + r) * a->heads + t->h) * a->d;
         for (int64_t l = 0; l < a->d; l += VL)
             v_put(o, l, a->d,
                   v_mul(v_load(f->o + r * f->d_pad + l), v_set(inv)));
-        if (a->lse != NULL)
-            a->lse[(t->b * a->heads + t->h) * a->sq + i] =
-                f->top[r] + logf(f->sum[r]);
     }
+    if (a->lse == NULL)
+        return;
+    float *lse = a->lse + (t->b * a->heads + t->h) * a->sq + t->i0;
+    for (int64_t r = 0; r < t->m; r += VL)
+        v_put(lse, r, t->m,
+              v_fma(v_load(f->top + r), v_set(0.693147181f),
+                    v_log(v_load(f->sum + r))));
 }
 
 static void rows_forward(const AttentionArgs *a, const Forward *f, Tile t)
@@ -169,8 +192,8 @@ static void rows_forward(const AttentionArgs *a, const Forward *f, Tile t)
     const int64_t ld = a->heads * a->d;
     const float *q = a->q + (t.b * a->sq + t.i0) * ld + t.h * a->d;
 
-    for (int64_t r = 0; r < t.m; ++r) {
-        memcpy(f->q + r * a->d, q + r * ld, (size_t)a->d * sizeof *q);
+    att_copy(f->q, a->d, q, ld, t.m, a->d);
+    for (int64_t r = 0; r < ATT_ROWS; ++r) {
         f->top[r] = -INFINITY;
         f->sum[r] = 0.0f;
     }

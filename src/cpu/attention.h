@@ -9,8 +9,6 @@
 #include "base/arena.h"
 #include "tensor/backend.h"
 
-enum { ATT_ROWS = 32 }; /* queries of a tile */
-
 /* x rounded up to whole vectors */
 V_INLINE int64_t att_pad(int64_t x)
 {
@@ -24,6 +22,15 @@ V_INLINE int64_t att_keys(int64_t sk, int64_t most)
     const int64_t share = tiles > 0 ? (sk + tiles - 1) / tiles : 1;
 
     return (share + DG_MICRO_PANEL - 1) / DG_MICRO_PANEL * DG_MICRO_PANEL;
+}
+
+/* src's rows of d elements, pitch ld_src, to dst's */
+V_INLINE void att_copy(float *dst, int64_t ld_dst, const float *src,
+                       int64_t ld_src, int64_t rows, int64_t d)
+{
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < d; i += VL)
+            v_put(dst + r * ld_dst, i, d, v_get(src + r * ld_src, i, d));
 }
 
 /* A right-hand side [k, n] in panels of up to DG_MICRO_PANEL columns. */

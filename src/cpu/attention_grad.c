@@ -12,16 +12,17 @@
  * dk, dv of a key tile are finished when its queries are; dq of all queries
  * grows in scratch, key tile after key tile.
  */
-enum { KEYS_MOST = 144 };
+enum { KEYS_MOST = 144, ROWS_MOST = 96 };
 
 typedef struct Backward {
-    int64_t keys, d_pad;
+    int64_t keys, rows; /* of a tile */
+    int64_t d_pad;
     Packed kt, vt;  /* [d, sk] */
     Packed k;       /* [sk, d] */
     Packed q, d_o;  /* [sq, d] */
-    float *q_rows;  /* [ATT_ROWS, d] */
-    float *do_rows; /* [ATT_ROWS, d] */
-    float *p, *ds;  /* [ATT_ROWS, keys] */
+    float *q_rows;  /* [rows, d] */
+    float *do_rows; /* [rows, d] */
+    float *p, *ds;  /* [rows, keys] */
     float *dq;      /* [sq, d_pad] */
     float *dk, *dv; /* [keys, d_pad] */
     float *delta;   /* [sq] */
@@ -34,17 +35,19 @@ static float *take(Arena *a, int64_t count)
 
 static Backward backward_take(Arena *a, int64_t sq, int64_t sk, int64_t d)
 {
-    Backward w = { .keys = att_keys(sk, KEYS_MOST), .d_pad = att_pad(d) };
+    Backward w = { .keys = att_keys(sk, KEYS_MOST),
+                   .rows = att_keys(sq, ROWS_MOST),
+                   .d_pad = att_pad(d) };
 
     w.kt = dg_cpu_packed_take(a, d, sk);
     w.vt = dg_cpu_packed_take(a, d, sk);
     w.k = dg_cpu_packed_take(a, sk, d);
     w.q = dg_cpu_packed_take(a, sq, d);
     w.d_o = dg_cpu_packed_take(a, sq, d);
-    w.q_rows = take(a, ATT_ROWS * d);
-    w.do_rows = take(a, ATT_ROWS * d);
-    w.p = take(a, ATT_ROWS * w.keys);
-    w.ds = take(a, ATT_ROWS * w.keys);
+    w.q_rows = take(a, w.rows * d);
+    w.do_rows = take(a, w.rows * d);
+    w.p = take(a, w.rows * w.keys);
+    w.ds = take(a, w.rows * w.keys);
     w.dq = take(a, sq * w.d_pad);
     w.dk = take(a, w.keys * w.d_pad);
     w.dv = take(a, w.keys * w.d_pad);
@@ -85,8 +88,10 @@ static void tile_row(const AttentionArgs *a, const Backward *w, const Tile *t,
                      int64_t r)
 {
     const int64_t i = t->i0 + r, at = (t->h * a->sq + i) * a->sk + t->j0;
-    const V lse = v_set(a->lse[(t->b * a->heads + t->h) * a->sq + i]);
+    const V lse =
+        v_set(-V_LOG2E * a->lse[(t->b * a->heads + t->h) * a->sq + i]);
     const V delta = v_set(w->delta[i]), scale = v_set(a->scale);
+    const V scale2 = v_set(a->scale * V_LOG2E);
     const float *bias = a->bias != NULL ? a->bias + at : NULL;
     float *dbias = a->dbias != NULL ? a->dbias + at : NULL;
     float *p = w->p + r * w->keys, *ds = w->ds + r * w->keys;
@@ -94,19 +99,22 @@ static void tile_row(const AttentionArgs *a, const Backward *w, const Tile *t,
 
     if (a->causal && i - t->j0 + 1 < n)
         n = i - t->j0 + 1 > 0 ? i - t->j0 + 1 : 0;
-    for (int64_t j = 0; j < n; j += VL) {
-        V s = v_mul(v_get(p, j, n), scale);
+    int64_t j = 0;
+    for (; j < n; j += VL) {
+        V s = v_fma(v_load(p + j), scale2, lse);
         if (bias != NULL)
-            s = v_add(s, v_get(bias, j, n));
-        const V e = v_exp(v_sub(s, lse));
-        const V g = v_mul(e, v_sub(v_get(ds, j, n), delta));
-        v_put(p, j, n, e);
-        v_put(ds, j, n, v_mul(g, scale));
+            s = v_fma(v_get(bias, j, n), v_set(V_LOG2E), s);
+        const V e = v_trim(v_exp2(s), j, n, 0.0f);
+        const V g = v_mul(e, v_sub(v_load(ds + j), delta));
+        v_store(p + j, e);
+        v_store(ds + j, v_mul(g, scale));
         if (dbias != NULL)
             v_put(dbias, j, n, v_add(v_get(dbias, j, n), g));
     }
-    for (int64_t j = n; j < t->n; ++j)
-        p[j] = ds[j] = 0.0f;
+    for (; j < t->n; j += VL) {
+        v_store(p + j, v_zero());
+        v_store(ds + j, v_zero());
+    }
 }
 
 static void tile_products(const Backward *w, const Tile *t, int first)
@@ -144,24 +152,13 @@ static void tile_backward(const AttentionArgs *a, const Backward *w,
 {
     const int64_t ld = a->heads * a->d;
     const int64_t at = (t->b * a->sq + t->i0) * ld + t->h * a->d;
-    const size_t bytes = (size_t)a->d * sizeof(float);
 
-    for (int64_t r = 0; r < t->m; ++r) {
-        memcpy(w->q_rows + r * a->d, a->q + at + r * ld, bytes);
-        memcpy(w->do_rows + r * a->d, a->d_o + at + r * ld, bytes);
-    }
+    att_copy(w->q_rows, a->d, a->q + at, ld, t->m, a->d);
+    att_copy(w->do_rows, a->d, a->d_o + at, ld, t->m, a->d);
     tile_scores(a, w, t);
     for (int64_t r = 0; r < t->m; ++r)
         tile_row(a, w, t, r);
     tile_products(w, t, first);
-}
-
-/* rows of scratch (pitch d_pad) to the strided rows of one head */
-static void unpack(float *dst, int64_t ld, const float *src, int64_t rows,
-                   int64_t d)
-{
-    for (int64_t r = 0; r < rows; ++r)
-        memcpy(dst + r * ld, src + r * att_pad(d), (size_t)d * sizeof *dst);
 }
 
 static void head_prepare(const AttentionArgs *a, const Backward *w, int64_t b,
@@ -194,8 +191,8 @@ static void head_backward(const AttentionArgs *a, const Backward *w, int64_t b,
         const int64_t n = a->sk - j < w->keys ? a->sk - j : w->keys;
         const int64_t at = (b * a->sk + j) * ld + h * a->d;
         int first = 1;
-        for (int64_t i = 0; i < a->sq; i += ATT_ROWS) {
-            const int64_t m = a->sq - i < ATT_ROWS ? a->sq - i : ATT_ROWS;
+        for (int64_t i = 0; i < a->sq; i += w->rows) {
+            const int64_t m = a->sq - i < w->rows ? a->sq - i : w->rows;
             if (a->causal && j > i + m - 1)
                 continue;
             tile_backward(a, w, &(Tile) { b, h, i, m, j, n }, first);
@@ -205,10 +202,11 @@ static void head_backward(const AttentionArgs *a, const Backward *w, int64_t b,
             memset(w->dk, 0, (size_t)(n * w->d_pad) * sizeof *w->dk);
             memset(w->dv, 0, (size_t)(n * w->d_pad) * sizeof *w->dv);
         }
-        unpack(a->dk + at, ld, w->dk, n, a->d);
-        unpack(a->dv + at, ld, w->dv, n, a->d);
+        att_copy(a->dk + at, ld, w->dk, w->d_pad, n, a->d);
+        att_copy(a->dv + at, ld, w->dv, w->d_pad, n, a->d);
     }
-    unpack(a->dq + b * a->sq * ld + h * a->d, ld, w->dq, a->sq, a->d);
+    att_copy(a->dq + b * a->sq * ld + h * a->d, ld, w->dq, w->d_pad, a->sq,
+             a->d);
 }
 
 void dg_cpu_attention_grad(const AttentionArgs *a)

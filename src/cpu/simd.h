@@ -75,10 +75,10 @@ V_INLINE V v_abs(V a)
 {
     return _mm512_abs_ps(a);
 }
-/* p 2^n, 0 where x < -87; n given as the low bits of 'shifted' */
-V_INLINE V v_exp_end(V p, V shifted, V x)
+/* p 2^n, 0 where x < -126; n given as the low bits of 'shifted' */
+V_INLINE V v_exp2_end(V p, V shifted, V x)
 {
-    const __mmask16 m = _mm512_cmp_ps_mask(x, v_set(-87.0f), _CMP_NLT_UQ);
+    const __mmask16 m = _mm512_cmp_ps_mask(x, v_set(-126.0f), _CMP_NLT_UQ);
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(
         _mm512_maskz_add_epi32(m, _mm512_castps_si512(p), n));
@@ -187,14 +187,14 @@ V_INLINE V v_abs(V a)
 {
     return (V) { v8_abs(a.a), v8_abs(a.b) };
 }
-V_INLINE V8 v8_exp_end(V8 p, V8 shifted, V8 x)
+V_INLINE V8 v8_exp2_end(V8 p, V8 shifted, V8 x)
 {
-    return (V8)(((I8)p + ((I8)shifted << 23)) & ~(x < -87.0f));
+    return (V8)(((I8)p + ((I8)shifted << 23)) & ~(x < -126.0f));
 }
-V_INLINE V v_exp_end(V p, V shifted, V x)
+V_INLINE V v_exp2_end(V p, V shifted, V x)
 {
-    return (V) { v8_exp_end(p.a, shifted.a, x.a),
-                 v8_exp_end(p.b, shifted.b, x.b) };
+    return (V) { v8_exp2_end(p.a, shifted.a, x.a),
+                 v8_exp2_end(p.b, shifted.b, x.b) };
 }
 V_INLINE V v_recip(V a)
 {
@@ -236,7 +236,32 @@ V_INLINE V v_trim(V a, int64_t i, int64_t count, float x)
     return count - i >= VL ? a : v_keep_n(a, x, count - i);
 }
 
-/* sum and maximum of the lanes, one fixed tree */
+/*
+ * Sum and maximum of the lanes: halves folded onto each other, lanes i and
+ * i + 8, then i and i + 4 and so on. The maximum may drop NaN lanes: callers
+ * find NaN through the sums that follow.
+ */
+#if defined(__AVX512F__)
+#define V_FOLD(a, op)                                                      \
+    __m256 h = op##256(                                                    \
+        _mm512_castps512_ps256(a),                                         \
+        _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1))); \
+    __m128 q = op(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)); \
+    q = op(q, _mm_movehl_ps(q, q));                                        \
+    return _mm_cvtss_f32(op(q, _mm_movehdup_ps(q)))
+#define fold_add256 _mm256_add_ps
+#define fold_add    _mm_add_ps
+#define fold_max256 _mm256_max_ps
+#define fold_max    _mm_max_ps
+V_INLINE float v_sum(V a)
+{
+    V_FOLD(a, fold_add);
+}
+V_INLINE float v_max_lane(V a)
+{
+    V_FOLD(a, fold_max);
+}
+#else
 V_INLINE float v_sum(V a)
 {
     float t[VL];
@@ -247,8 +272,6 @@ V_INLINE float v_sum(V a)
             t[i] += t[i + w];
     return t[0];
 }
-
-/* NaN lanes may be dropped: callers find NaN through the sums that follow */
 V_INLINE float v_max_lane(V a)
 {
     float t[VL];
@@ -259,35 +282,37 @@ V_INLINE float v_max_lane(V a)
             t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
     return t[0];
 }
+#endif
 
 /*
- * e^x for x <= 88 (callers see to that): 2^n e^r with |r| <= ln2 / 2, e^r by a
+ * 2^x for x <= 127 (callers see to that): 2^n 2^r with |r| <= 1/2, 2^r by a
  * polynomial of degree 6 through the Chebyshev nodes (error 1e-8, so that
  * rounding is what remains, 1.2e-7). n is the nearest integer, left in the
- * low bits of a float by adding 1.5 2^23. Below -87 the result is 0: there
+ * low bits of a float by adding 1.5 2^23. Below -126 the result is 0: there
  * are no subnormals, which would be slow. NaN stays NaN.
  */
-V_INLINE V v_exp(V x)
+V_INLINE V v_exp2(V x)
 {
     const V magic = v_set(12582912.0f);
-    const V shifted = v_fma(x, v_set(1.44269504f), magic);
-    const V n = v_sub(shifted, magic);
-    V r = v_fma(n, v_set(-0.693145752f), x); /* ln2 in two parts */
-    r = v_fma(n, v_set(-1.42860677e-6f), r);
-    V p = v_set(0.00139261761f);
-    p = v_fma(p, r, v_set(0.00836317307f));
-    p = v_fma(p, r, v_set(0.0416665547f));
-    p = v_fma(p, r, v_set(0.16666577f));
-    p = v_fma(p, r, v_set(0.5f));
+    const V shifted = v_add(x, magic);
+    const V r = v_sub(x, v_sub(shifted, magic));
+    V p = v_set(0.000154448839f);
+    p = v_fma(p, r, v_set(0.00133813025f));
+    p = v_fma(p, r, v_set(0.00961810326f));
+    p = v_fma(p, r, v_set(0.0555038101f));
+    p = v_fma(p, r, v_set(0.240226507f));
+    p = v_fma(p, r, v_set(0.693147181f));
     p = v_fma(p, r, v_set(1.0f));
-    p = v_fma(p, r, v_set(1.0f));
-    return v_exp_end(p, shifted, x);
+    return v_exp2_end(p, shifted, x);
 }
 
-/* 1 / (1 + e^na), where na is minus the argument; relative error 2e-7 */
-V_INLINE V v_sigmoid_minus(V na)
+/* log2(e): what turns an exponent of e into one of 2 */
+#define V_LOG2E 1.44269504f
+
+/* 1 / (1 + 2^y); relative error 2e-7 */
+V_INLINE V v_logistic2(V y)
 {
-    const V e = v_exp(v_min(v_set(87.0f), na));
+    const V e = v_exp2(v_min(v_set(126.0f), y));
     return v_recip(v_add(v_set(1.0f), e));
 }
 
@@ -309,6 +334,36 @@ V_INLINE V v_erfc_tail(V x, V e)
     for (int i = 8; i >= 0; --i)
         p = v_fma(p, t, v_set(c[i]));
     return v_mul(v_mul(p, t), e);
+}
+
+/*
+ * ln x for normal x > 0: x = 2^n m, 1/sqrt2 <= m < sqrt2, ln m = 2 atanh(s),
+ * s = (m - 1) / (m + 1), as its series to s^9 (next term 2e-9). 0 gives -87
+ * or so, NaN and Inf give NaN.
+ */
+V_INLINE V v_log(V x)
+{
+    float t[VL], n[VL];
+
+    v_store(t, x);
+    for (int i = 0; i < VL; ++i) {
+        int32_t bits, e;
+        memcpy(&bits, &t[i], sizeof bits);
+        e = (bits - 0x3f3504f3) >> 23; /* 1/sqrt2 */
+        bits -= e << 23;
+        memcpy(&t[i], &bits, sizeof bits);
+        n[i] = (float)e;
+    }
+    const V m = v_load(t), one = v_set(1.0f);
+    const V s = v_mul(v_sub(m, one), v_recip(v_add(m, one)));
+    const V z = v_mul(s, s);
+    V p = v_set(2.0f / 9);
+    p = v_fma(p, z, v_set(2.0f / 7));
+    p = v_fma(p, z, v_set(2.0f / 5));
+    p = v_fma(p, z, v_set(2.0f / 3));
+    p = v_fma(v_mul(p, z), s, v_mul(s, v_set(2.0f)));
+    p = v_fma(v_load(n), v_set(0.693147181f), p);
+    return v_fma(x, v_zero(), p);
 }
 
 #endif
