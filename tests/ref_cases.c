@@ -401,6 +401,8 @@ static const struct {
     { linear_case, { 17, 5, 3, 1, DG_ACT_NONE } },
     { linear_case, { 80, 96, 0, 384, DG_ACT_GELU_TANH } },
     { linear_case, { 80, 128, 512, 128, DG_ACT_NONE } },
+    /* where the library's bits depend on the number of rows */
+    { linear_case, { 64, 1000, 0, 320, DG_ACT_NONE } },
     { linear_case, { 64, 1030, 0, 70, DG_ACT_NONE } },
     { act_case, { 1003, DG_ACT_NONE } },
     { act_case, { 1003, DG_ACT_SILU } },

@@ -378,46 +378,6 @@ static void test_nan_is_kept_and_stays_in_its_sample(void **unused)
     }
 }
 
-/* The library's rows: the same bits for any count from 16 up, for the shapes
- * of the networks; linear and gemm join the rows of all samples. */
-static void test_rows_do_not_depend_on_their_number(void **unused)
-{
-    static const int64_t shapes[][2] = { { 128, 128 }, { 128, 512 },
-                                         { 512, 128 }, { 96, 384 },
-                                         { 384, 96 },  { 48, 128 },
-                                         { 768, 96 },  { 1040, 70 } };
-    enum { MOST = 2400 };
-
-    (void)unused;
-    state = 5;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
-        const int64_t in = shapes[i][0], out = shapes[i][1];
-        Case c = { .name = "rows", .num_slots = 4 };
-        Buffers b;
-        c.slots[0] = (Slot) { SLOT_IN, MOST * in, 0 };
-        c.slots[1] = (Slot) { SLOT_SHARED, in * out, 0 };
-        c.slots[2] = (Slot) { SLOT_OUT, MOST * out, 0 };
-        c.slots[3] = (Slot) { SLOT_OUT, MOST * out, 0 };
-        buffers_make(&b, &c, 1);
-        LinearArgs a = { .rows = MOST,
-                         .in = in,
-                         .out = out,
-                         .ldw = in,
-                         .rows_per_sample = 16,
-                         .x = b.p[0],
-                         .w = b.p[1],
-                         .y = b.p[2] };
-        dg_backend_cpu()->linear(&a);
-        a.y = b.p[3];
-        for (a.rows = 16; a.rows <= 700; a.rows += 1 + a.rows / 9) {
-            dg_backend_cpu()->linear(&a);
-            assert_memory_equal(b.p[2], b.p[3],
-                                (size_t)(a.rows * out) * sizeof(float));
-        }
-        buffers_free(&b);
-    }
-}
-
 static void test_embed_looks_up_and_adds_back(void **unused)
 {
     const int32_t ids[] = { 4, 0, 4, 2, 4 };
@@ -484,7 +444,6 @@ int main(void)
         cmocka_unit_test(test_shared_sums_run_in_order),
         cmocka_unit_test(test_gradients_agree_with_finite_differences),
         cmocka_unit_test(test_nan_is_kept_and_stays_in_its_sample),
-        cmocka_unit_test(test_rows_do_not_depend_on_their_number),
         cmocka_unit_test(test_embed_looks_up_and_adds_back),
         cmocka_unit_test(test_first_nonfinite_finds_the_first),
         cmocka_unit_test(test_activations_are_accurate_everywhere),
