@@ -1,0 +1,44 @@
+#ifndef DG_REPORT_HEALTH_H
+#define DG_REPORT_HEALTH_H
+/*
+ * Is this run right? One finding per question, each with its threshold in
+ * the sentence, so that a reader can judge the judge.
+ */
+#include "run.h"
+
+typedef enum Level {
+    LEVEL_GOOD,
+    LEVEL_UNKNOWN, /* cannot be told from what there is */
+    LEVEL_LOOK,    /* may be right: look at it */
+    LEVEL_WRONG
+} Level;
+
+enum { DG_FINDINGS = 20, DG_FINDING_BYTES = 512 };
+
+typedef struct Finding {
+    Level level;
+    const char *question;
+    char answer[DG_FINDING_BYTES]; /* plain text */
+    const char *advice;            /* plain text; "" */
+} Finding;
+
+typedef struct Health {
+    int num;
+    int count[4]; /* per level */
+    Finding finding[DG_FINDINGS];
+    int failed; /* memory was short */
+} Health;
+
+void dg_health_find(Health *h, const Run *run);
+
+/* What charts show too. */
+typedef struct RatioFinding {
+    int64_t measured;  /* iterations */
+    int64_t first_bad; /* iteration; -1: none */
+    double worst;      /* largest |ratio - 1| */
+    int64_t worst_iteration;
+} RatioFinding;
+
+RatioFinding dg_health_ratio(const Run *run);
+
+#endif
