@@ -20,6 +20,7 @@ static const Command commands[] = {
     { "replay", "compute an iteration again from its file", dg_cli_replay },
     { "pretrain", "make a base by flow matching on the shapes world",
       dg_cli_pretrain },
+    { "report", "write RUN_DIR/report.html: is the run right?", dg_cli_report },
     { "config", "print the effective configuration", dg_cli_config },
 };
 

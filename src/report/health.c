@@ -268,7 +268,8 @@ static void gradient(Health *h, const Run *run)
             "grpo.timestep_fraction.",
             "It is 0 in every iteration.");
     else if (after > 10 * before)
-        say(h, LEVEL_WRONG, question, advice,
+        say(h, LEVEL_WRONG, question,
+            "Go back to an earlier checkpoint, and lower optim.lr.",
             "No, it explodes: its median was %s in the first half and is %s "
             "in the last quarter (10 times is too much).",
             a, b);

@@ -1,0 +1,474 @@
+#include "base/error.h"
+#include "report/report.h"
+#include "store/file.h"
+#include "store/image.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char dir[64];
+
+static int start(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/dg_report_XXXXXX");
+    return mkdtemp(dir) == NULL;
+}
+
+static int end(void **state)
+{
+    char command[128];
+
+    (void)state;
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command) != 0;
+}
+
+static const char *in_dir(const char *name)
+{
+    static char path[256];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return path;
+}
+
+static void put_file(const char *name, const char *text)
+{
+    assert_int_equal(dg_file_write(in_dir(name), text, strlen(text)), DG_OK);
+}
+
+/* The page; NULL when there is none. */
+static char *read_page(void)
+{
+    char *text = NULL;
+    size_t bytes;
+
+    if (access(in_dir("report.html"), F_OK) != 0)
+        return NULL;
+    assert_int_equal(dg_file_read(in_dir("report.html"), &text, &bytes), DG_OK);
+    assert_int_equal(strlen(text), bytes);
+    return text;
+}
+
+/* --- a run, right unless told otherwise -------------------------------- */
+
+typedef struct Fault {
+    int ratio_at;    /* iteration whose ratio is not 1; 0: none */
+    double strict;   /* change of the strict score over the run */
+    double reward;   /* the same of the reward */
+    double clip;     /* fraction */
+    double grow;     /* of the log of the gradient norm over the run */
+    int missing;     /* scores in every iteration */
+    int zero;        /* groups of equal rewards, of 4 */
+    int set_aside;   /* in iteration 7 */
+    const char *end; /* text behind the last line */
+} Fault;
+
+static const Fault right = { .strict = 0.3, .reward = 0.3, .clip = 0.4 };
+
+/* Noise that a test can repeat: a Weyl sequence in [-1, 1). */
+static double noise(int i)
+{
+    return 2 * fmod(i * 0.6180339887498949, 1) - 1;
+}
+
+static void put_run(int n, const Fault *f)
+{
+    char *text = malloc((size_t)n * 700 + 1000);
+    size_t at = 0;
+
+    for (int i = 1; i <= n; i++) {
+        const double u = (double)i / n;
+
+        at += (size_t)sprintf(
+            text + at,
+            "{\"iteration\":%d,\"reward_mean\":%.9g,\"reward_std\":0.1,"
+            "\"rewards\":{\"shapes\":{\"mean\":0.5,\"std\":0.1,"
+            "\"missing\":%d}},\"strict_mean\":%.9g,\"zero_std_groups\":%d,"
+            "\"skipped_groups\":0,\"ratio_max_deviation\":%s,"
+            "\"clip_fraction\":%.9g,\"grad_norm\":%.9g,\"lr\":1e-4,"
+            "\"loss\":%.9g,\"samples\":32,\"set_aside\":%d,"
+            "\"skipped_updates\":0,\"seconds\":{\"rollout\":0.5,"
+            "\"reward\":0.1,\"update\":0.9,\"io\":0.02,\"total\":1.52},"
+            "\"gflops\":50,\"peak_bytes\":1000000,\"plan_bytes\":1000000}\n",
+            i, 0.5 + f->reward * u + 0.01 * noise(i), f->missing,
+            0.4 + f->strict * u + 0.02 * noise(3 * i), f->zero,
+            i == f->ratio_at ? "2.5e-7" : "0", f->clip,
+            exp(f->grow * u) * (1 + 0.1 * noise(i)), 1e-4 * noise(i),
+            i == 7 ? f->set_aside : 0);
+    }
+    strcpy(text + at, f->end != NULL ? f->end : "");
+    put_file("metrics.jsonl", text);
+    free(text);
+    put_file("config.cfg", "run: { iterations = 40; };\n"
+                           "grpo: { prompts_per_iteration = 4; };\n");
+}
+
+static void put_evaluation(const char *name, double reward, double strict)
+{
+    char text[2000];
+    const char *entry =
+        "\"%s\":{\"task\":\"%s\",\"pictures\":210,\"reward\":{\"mean\":%g,"
+        "\"low\":%g,\"high\":%g},\"strict\":{\"mean\":%g,\"low\":%g,"
+        "\"high\":%g}}";
+    size_t at =
+        (size_t)sprintf(text, "{\"prompts\":210,\"seeds\":1,\"missing\":0,");
+
+    at += (size_t)sprintf(text + at, entry, "all", "all", reward, reward - 0.03,
+                          reward + 0.03, strict, strict - 0.05, strict + 0.05);
+    at += (size_t)sprintf(text + at, ",\"tasks\":[{");
+    /* a task is the same without its key: take it off again */
+    char task[500];
+    sprintf(task, entry, "x", "count<ing>", reward, reward - 0.1, reward + 0.1,
+            strict, strict - 0.1, strict + 0.1);
+    sprintf(text + at - 1, "%s]}", task + strlen("\"x\":"));
+    put_file(name, text);
+}
+
+static void put_strip(const char *name, int num, int size)
+{
+    Image image = { num * size, size, calloc((size_t)(num * size * size), 3) };
+
+    assert_non_null(image.rgb);
+    assert_int_equal(dg_image_write_png(in_dir(name), &image, NULL, 0), DG_OK);
+    dg_image_free(&image);
+}
+
+/* Every opened element is closed, in order: what a browser need not mend. */
+static void assert_well_formed(const char *html)
+{
+    static const char *const empty[] = { "meta", "path", "rect", "circle" };
+    char open[32][16];
+    int depth = 0;
+
+    for (const char *p = strchr(html + 1, '<'); p; p = strchr(p + 1, '<')) {
+        const int closing = p[1] == '/';
+        const char *name = p + 1 + closing, *stop = strchr(p, '>');
+        char tag[16] = "";
+        int alone;
+
+        assert_non_null(stop);
+        for (int i = 0; i < 15 && isalnum((unsigned char)name[i]); i++)
+            tag[i] = name[i], tag[i + 1] = '\0';
+        assert_true(*tag != '\0');
+        alone = stop[-1] == '/';
+        for (int i = 0; i < 4; i++)
+            if (strcmp(tag, empty[i]) == 0 && (i == 0 || alone))
+                alone = 2;
+        if (closing) {
+            assert_true(depth > 0);
+            assert_string_equal(open[--depth], tag);
+        } else if (alone != 2) {
+            assert_true(depth < 32);
+            strcpy(open[depth++], tag);
+        }
+    }
+    assert_int_equal(depth, 0);
+}
+
+/* Writes the report, and checks what every report must be. */
+static char *make_page(void)
+{
+    if (dg_report_write(dir) != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    char *page = read_page();
+    assert_non_null(page);
+    assert_well_formed(page);
+    assert_null(strstr(page, "<script"));
+    assert_null(strstr(page, "http"));
+    assert_null(strstr(page, "src="));
+    /* no coordinate that is no number */
+    assert_null(strstr(page, "nan"));
+    assert_null(strstr(page, "inf "));
+    return page;
+}
+
+static void assert_says(const char *page, const char *text)
+{
+    if (strstr(page, text) == NULL)
+        fail_msg("the page does not say: %s", text);
+}
+
+/* Level of the finding that answers a question. */
+static void assert_level(const char *page, const char *question,
+                         const char *level)
+{
+    const char *at = strstr(page, question);
+    char class[32];
+
+    assert_non_null(at);
+    while (at > page && strncmp(at, "<li>", 4) != 0)
+        at--;
+    snprintf(class, sizeof class, "badge %s\"", level);
+    const char *found = strstr(at, class);
+    if (found == NULL || found > strstr(at, question))
+        fail_msg("%s: not %s", question, level);
+}
+
+/* --- pages ------------------------------------------------------------- */
+
+static void test_right_run_is_called_right(void **state)
+{
+    (void)state;
+    put_run(40, &right);
+    put_evaluation("evaluation_before.json", 0.5, 0.45);
+    put_evaluation("evaluation_after.json", 0.8, 0.75);
+    char *page = make_page();
+    assert_says(page, "In 40 iterations (1 min 01 s");
+    assert_says(page, "<span class=\"badge good\">\u2713 exactly 1</span>");
+    assert_says(page, "\u2713 looks right");
+    assert_says(page, "<b>0.450</b> [0.400, 0.500] to <b>0.750</b> [0.700, "
+                      "0.800]; <b>+0.300</b>, and the 95\u202f% intervals do "
+                      "not overlap.");
+    assert_says(page, "count&lt;ing&gt;");
+    assert_level(page, "Is the ratio exactly 1", "good");
+    assert_level(page, "Does the reward rise?", "good");
+    assert_level(page, "Is it better on held-out prompts?", "good");
+    assert_level(page, "Is the reward hacked?", "good");
+    assert_level(page, "Do the groups teach something?", "good");
+    assert_level(page, "Is the clipping in range?", "good");
+    assert_level(page, "Is the gradient calm?", "good");
+    assert_level(page, "Are all scores there?", "good");
+    assert_level(page, "Is the record whole?", "good");
+    assert_null(strstr(page, "badge wrong\""));
+    assert_null(strstr(page, "Missing scores</b>"));
+    free(page);
+}
+
+static void test_wrong_run_is_called_wrong(void **state)
+{
+    const Fault f = { .ratio_at = 17,
+                      .reward = 0.3,
+                      .strict = -0.2,
+                      .clip = 0.995,
+                      .grow = 6,
+                      .missing = 4,
+                      .zero = 4,
+                      .set_aside = 2 };
+
+    (void)state;
+    put_run(40, &f);
+    char *page = make_page();
+    assert_says(page, "\u2717 not 1 in iteration 17");
+    assert_level(page, "Is the ratio exactly 1", "wrong");
+    assert_level(page, "Does the reward rise?", "good");
+    assert_level(page, "Is the reward hacked?", "wrong");
+    assert_level(page, "Do the groups teach something?", "wrong");
+    assert_level(page, "Is the clipping in range?", "wrong");
+    assert_level(page, "Is the gradient calm?", "wrong");
+    assert_level(page, "Are all scores there?", "wrong");
+    assert_level(page, "Are all numbers finite?", "look");
+    assert_says(page, "first in iteration 7");
+    assert_says(page, "Missing scores</b>");
+    assert_says(page, "Groups without a gradient</b>");
+    free(page);
+}
+
+static void test_flat_and_falling_rewards_are_told_apart(void **state)
+{
+    Fault f = right;
+
+    (void)state;
+    f.reward = 0;
+    put_run(40, &f);
+    char *page = make_page();
+    assert_level(page, "Does the reward rise?", "look");
+    free(page);
+    f.reward = -0.2;
+    put_run(40, &f);
+    page = make_page();
+    assert_level(page, "Does the reward rise?", "wrong");
+    free(page);
+    put_run(7, &right); /* too few to tell */
+    page = make_page();
+    assert_level(page, "Does the reward rise?", "unknown");
+    assert_level(page, "Is the record whole?", "unknown");
+    free(page);
+}
+
+static void test_held_out_loss_is_seen(void **state)
+{
+    (void)state;
+    put_run(40, &right);
+    put_evaluation("evaluation_before.json", 0.5, 0.75);
+    put_evaluation("evaluation_after.json", 0.8, 0.45);
+    char *page = make_page();
+    assert_level(page, "Is it better on held-out prompts?", "wrong");
+    assert_level(page, "Is the reward hacked?", "wrong");
+    free(page);
+    put_evaluation("evaluation_after.json", 0.8, 0.77);
+    page = make_page();
+    assert_level(page, "Is it better on held-out prompts?", "look");
+    free(page);
+    unlink(in_dir("evaluation_before.json"));
+    page = make_page(); /* one of the two is enough for a table */
+    assert_says(page, "Held-out prompts</h2>");
+    free(page);
+}
+
+static void test_pretraining_has_its_page(void **state)
+{
+    char text[8000];
+    size_t at = 0;
+
+    (void)state;
+    for (int i = 1; i <= 40; i++) {
+        at += (size_t)sprintf(
+            text + at,
+            "{\"iteration\":%d,\"loss\":%g,\"grad_norm\":0.4,\"lr\":1e-3,"
+            "\"samples\":48,\"seconds\":1.25,\"gflops\":21.2}\n",
+            i, 1.0 / i);
+        if (i % 20 == 0)
+            at += (size_t)sprintf(
+                text + at,
+                "{\"iteration\":%d,\"evaluation\":{\"all\":{\"task\":\"all\","
+                "\"strict\":{\"mean\":0.%d,\"low\":0.1,\"high\":0.5}}}}\n",
+                i, i);
+    }
+    put_file("metrics.jsonl", text);
+    char *page = make_page();
+    assert_says(page, "pretraining");
+    assert_says(page, "In 40 iterations (50.0 s, 1\u202f920 pictures) the "
+                      "loss went from");
+    assert_level(page, "Does the loss fall?", "good");
+    assert_null(strstr(page, "Ratio"));
+    free(page);
+}
+
+static void test_strangers_text_stays_text(void **state)
+{
+    (void)state;
+    put_run(12, &right);
+    put_file("config.cfg", "</pre><script>alert(1)</script>\xff");
+    mkdir(in_dir("pictures"), 0777);
+    put_strip("pictures/iter_000000.png", 3, 8);
+    put_strip("pictures/iter_000012.png", 3, 8);
+    put_file("pictures/prompts.json",
+             "{\"prompts\":[\"a\\\"><script>x</script>\",\"b\"],\"size\":8}");
+    char *page = make_page();
+    assert_says(page, "&lt;script&gt;alert(1)");
+    assert_says(page, "a&quot;&gt;&lt;script&gt;x");
+    assert_says(page, "--s1:url(data:image/png;base64,iVBORw0KGgo");
+    assert_says(page, "after 12</span>");
+    free(page);
+}
+
+static void test_nulls_and_single_lines_are_drawn(void **state)
+{
+    (void)state;
+    put_file("metrics.jsonl", "{\"iteration\":1,\"reward_mean\":null,"
+                              "\"reward_std\":null,\"grad_norm\":null,"
+                              "\"clip_fraction\":0,\"seconds\":{\"rollout\":1,"
+                              "\"total\":1}}\n\n");
+    free(make_page());
+    put_file("metrics.jsonl", "{\"iteration\":0,\"reward_mean\":1e300,"
+                              "\"grad_norm\":1e-300,\"loss\":-1e300}\n"
+                              "{\"iteration\":5,\"reward_mean\":-1e300,"
+                              "\"grad_norm\":1e300,\"loss\":1e300}\n");
+    char *page = make_page();
+    assert_level(page, "Is the record whole?", "look");
+    free(page);
+}
+
+static void test_long_runs_stay_small(void **state)
+{
+    struct stat st;
+
+    (void)state;
+    put_run(5000, &right);
+    free(make_page());
+    assert_int_equal(stat(in_dir("report.html"), &st), 0);
+    assert_true(st.st_size < 600000);
+}
+
+static void test_torn_last_line_is_said(void **state)
+{
+    Fault f = right;
+
+    (void)state;
+    f.end = "{\"iteration\":41,\"rewa";
+    put_run(40, &f);
+    char *page = make_page();
+    assert_level(page, "Is the record whole?", "look");
+    assert_says(page, "In 40 iterations");
+    free(page);
+}
+
+static void assert_refused(int code, const char *text)
+{
+    put_file("report.html", "old");
+    assert_int_equal(dg_report_write(dir), code);
+    if (strstr(dg_last_error()->text, text) == NULL)
+        fail_msg("\"%s\" lacks \"%s\"", dg_last_error()->text, text);
+    char *page = read_page();
+    assert_string_equal(page, "old");
+    free(page);
+}
+
+static void test_bad_input_is_named(void **state)
+{
+    static const struct {
+        const char *line, *message;
+    } bad[] = {
+        { "{\"iteration\":41,\"rewa\n", "metrics.jsonl:41: not JSON" },
+        { "[1]\n", "metrics.jsonl:41: not a JSON object" },
+        { "{\"loss\":1}\n", "metrics.jsonl:41: no number \"iteration\"" },
+        { "{\"iteration\":41,\"lr\":\"x\"}\n",
+          "metrics.jsonl:41: not a number: lr" },
+        { "{\"iteration\":41} {}\n", "metrics.jsonl:41: not JSON" },
+    };
+
+    (void)state;
+    assert_refused(DG_EIO, "metrics.jsonl: no such file");
+    put_file("metrics.jsonl", "\n");
+    assert_refused(DG_EFORMAT, "no iteration in it yet");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        Fault f = right;
+
+        f.end = bad[i].line;
+        put_run(40, &f);
+        assert_refused(DG_EFORMAT, bad[i].message);
+    }
+    put_run(40, &right);
+    put_file("evaluation_after.json", "{\"all\":");
+    assert_refused(DG_EFORMAT, "evaluation_after.json: not a JSON object");
+    unlink(in_dir("evaluation_after.json"));
+    mkdir(in_dir("pictures"), 0777);
+    put_file("pictures/iter_000000.png", "\x89PNG");
+    assert_refused(DG_EFORMAT, "iter_000000.png: not a whole PNG file");
+    put_strip("pictures/iter_000000.png", 1, 8);
+    put_file("pictures/prompts.json", "[]");
+    assert_refused(DG_EFORMAT, "prompts.json: not a JSON object");
+    assert_int_equal(dg_report_write("/nowhere/run"), DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text, "/nowhere/run"));
+}
+
+#define IN_FOLDER(f) cmocka_unit_test_setup_teardown(f, start, end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(test_right_run_is_called_right),
+        IN_FOLDER(test_wrong_run_is_called_wrong),
+        IN_FOLDER(test_flat_and_falling_rewards_are_told_apart),
+        IN_FOLDER(test_held_out_loss_is_seen),
+        IN_FOLDER(test_pretraining_has_its_page),
+        IN_FOLDER(test_strangers_text_stays_text),
+        IN_FOLDER(test_nulls_and_single_lines_are_drawn),
+        IN_FOLDER(test_long_runs_stay_small),
+        IN_FOLDER(test_torn_last_line_is_said),
+        IN_FOLDER(test_bad_input_is_named),
+    };
+
+    return cmocka_run_group_tests_name("report", tests, NULL, NULL);
+}
