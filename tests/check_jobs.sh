@@ -1,0 +1,80 @@
+#!/bin/bash
+# The batch scripts with what PBS and LSF send and expect, without them:
+# signals, time, exit codes. tests/long_slurm.sh has a real Slurm.
+# shellcheck disable=SC2154
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+export DANCEGRPO=$bin
+export OMPI_MCA_rmaps_base_oversubscribe=1
+last=checkpoints/iter_000005.h5
+set_keys="run.iterations=5 trajectory.every=0"
+digest() { "$bin" inspect --digest "$1" | cut -d' ' -f1; }
+
+for script in jobs/*.sh jobs/train.*; do
+    expect "jobs: $script parses" bash -n "$script"
+done
+
+"$bin" train configs/tiny.cfg --set run.dir="$work/alone" \
+    --set run.iterations=5 --set trajectory.every=0 >"$work/out" 2>&1
+reference=$(digest "$work/alone/$last")
+expect "jobs: the undisturbed run has a digest" test ${#reference} = 64
+
+# --- LSF: warns by USR1, runs the job again at 75 ---------------------------
+export CONFIG=configs/tiny.cfg LSB_DJOB_NUMPROC=2
+SET="run.dir=$work/lsf $set_keys" bash jobs/train.lsf >"$work/lsf.1" 2>&1 &
+job=$!
+for _ in $(seq 300); do
+    [ -s "$work/lsf/metrics.jsonl" ] && break
+    sleep 0.1
+done
+kill -USR1 $job
+wait $job
+expect "jobs: LSF's warning ends in exit code 75" test $? = 75
+expect "jobs: and in a checkpoint before the end" bash -c \
+    "[ -n \"\$(ls '$work'/lsf/checkpoints)\" ] && [ ! -e '$work/lsf/$last' ]"
+SET="run.dir=$work/lsf $set_keys" expect_code "jobs: LSF's second run ends" 0 \
+    "continuing after iteration" bash jobs/train.lsf
+expect "jobs: with the weights of the undisturbed run" \
+    test "$(digest "$work/lsf/$last")" = "$reference"
+
+# an early signal, while nothing is there to hear it
+bash -c '. jobs/launch.sh; threads=1; launch=(false); kill -USR1 $$
+         train configs/tiny.cfg; exit $rc' >"$work/out" 2>&1
+expect "jobs: a signal before the ranks counts" test $? = 75
+
+# --- PBS: the run watches the clock and submits its continuation ------------
+mkdir "$work/bin"
+# shellcheck disable=SC2016
+printf '#!/bin/sh\necho "$2" >"%s/submitted"\n' "$work" >"$work/bin/qsub"
+chmod +x "$work/bin/qsub"
+sed 's/^walltime=.*/walltime=301/' jobs/train.pbs >"$work/train.pbs"
+export PBS_NODEFILE=$work/nodes OMP_NUM_THREADS=1
+printf 'a\na\na\n' >"$PBS_NODEFILE"
+
+# one job, the settings being those of qsub -v
+pbs()
+{
+    (
+        IFS=,
+        for setting in $1; do
+            export "${setting?}"
+        done
+        IFS=$' \t\n'
+        PATH=$work/bin:$PATH exec bash "$work/train.pbs"
+    ) >>"$work/pbs.log" 2>&1
+}
+
+settings="CONFIG=configs/tiny.cfg,SET=run.dir=$work/pbs $set_keys"
+for _ in 1 2 3 4 5 6; do
+    rm -f "$work/submitted"
+    pbs "$settings" || break
+    [ -e "$work/submitted" ] || break
+    settings=$(cat "$work/submitted")
+done
+expect "jobs: PBS submits its continuations" grep -q "start 1: 3 ranks" \
+    "$work/pbs.log"
+expect "jobs: the last one ends, with the undisturbed weights" \
+    test "$(digest "$work/pbs/$last")" = "$reference"
+expect_code "jobs: PBS without CONFIG" 2 "usage: qsub -v CONFIG=" \
+    env -u CONFIG bash jobs/train.pbs
+exit "$bad"
