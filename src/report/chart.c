@@ -298,7 +298,7 @@ static void put_area(Page *page, const Plot *p, const double *low,
 
 static void put_band(Page *page, const Plot *p, const Curve *k, int colour)
 {
-    double low[MOST], high[MOST];
+    double low[MOST] = { 0 }, high[MOST] = { 0 };
     int64_t from = 0;
 
     for (int64_t i = 0; i < p->n; i++) {
