@@ -1,7 +1,23 @@
 #include "cli/command.h"
 
+#include "base/error.h"
 #include "base/log.h"
+#include "report/report.h"
 #include "train/trainer.h"
+
+/* The run is safe whatever becomes of its page. */
+static void write_report(const Cli *cli)
+{
+    const char *dir = cli->config.run.dir;
+
+    if (cli->comm.rank != 0)
+        return;
+    if (dg_report_write(dir) == DG_OK)
+        dg_info("report: %s/report.html", dir);
+    else
+        dg_warn("no report: %s", dg_last_error()->text);
+    dg_clear_error();
+}
 
 int dg_cli_train(int argc, char **argv)
 {
@@ -23,6 +39,8 @@ int dg_cli_train(int argc, char **argv)
     err = dg_cli_session(&session, &cli);
     if (!err)
         err = cli.dry_run ? dg_train_check(&session) : dg_train(&session, &end);
+    if (!err && !cli.dry_run)
+        write_report(&cli);
     if (!err && end == DG_RUN_STOPPED)
         dg_info("stopped early with a checkpoint: the same command goes on");
     code = dg_cli_end(&cli, err);
