@@ -49,6 +49,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 REFS    := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/ref_*.c))
 LIB      = $(BUILD)/libdancegrpo.a
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+TOOLS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tools/*.c))
 
 all: $(BINARY)
 
@@ -81,7 +82,7 @@ $(BUILD)/generated/commit.h: FORCE
 	echo "#define DG_GIT_COMMIT \"$$commit\"" > $@.new; \
 	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-tests: $(TESTS)
+tests: $(TESTS) $(TOOLS)
 
 deps:
 	@./deps.sh build
@@ -145,7 +146,7 @@ help:
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour) CUDA=0"
 
--include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(REFS:.o=.d)
+-include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d)
 .PHONY: all tests deps check check-long check-deps demo lint format doc \
         prompts install uninstall clean distclean help FORCE
 .SECONDARY:

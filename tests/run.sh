@@ -8,7 +8,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 export DG_BIN=${DG_BIN:-bin/dancegrpo}
-export NP=${NP:-1 2 3} LONG=${LONG:-0}
+export NP=${NP:-1 2 3} LONG=${LONG:-0} DG_BUILD=$build
 logs=$build/logs
 total_passed=0
 total_failed=0
@@ -19,6 +19,8 @@ export OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_btl_base_warn_component_unused=0
+# threads that wait sleep, since ranks share cores here
+export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 # MPI and libraries below keep memory until the end of the process
 export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0"

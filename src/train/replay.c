@@ -69,16 +69,16 @@ static int read_state(Trainer *t, H5File *f)
     return err;
 }
 
-/* Bits, not values: NaN equals NaN. */
+/* Bits, not values: NaN equals NaN. base: place of the first in its dataset */
 static int same(const char *path, const char *name, const float *now,
-                const float *then, int64_t num)
+                const float *then, int64_t num, int64_t base)
 {
     for (int64_t i = 0; i < num; i++)
         if (memcmp(&now[i], &then[i], sizeof *now) != 0)
             return dg_fail(DG_EPROMISE,
                            "%s: %s[%lld] is %.9g in the file and %.9g in the "
                            "replay: must be equal bit for bit",
-                           path, name, (long long)i, (double)then[i],
+                           path, name, (long long)(base + i), (double)then[i],
                            (double)now[i]);
     return DG_OK;
 }
@@ -97,7 +97,7 @@ static int compare_floats(H5File *f, const char *name, const float *now,
         return dg_fail(DG_ENOMEM, "%s", name);
     err = dg_h5_read(f, name, DG_H5_F32, num_dims, dims, then);
     if (!err)
-        err = same(dg_h5_path(f), name, now, then, num);
+        err = same(dg_h5_path(f), name, now, then, num, 0);
     free(then);
     return err;
 }
@@ -162,7 +162,7 @@ static int rescore_one(Worker *w, int64_t i, void *user)
 
     return err ? err
                : same(j->path, "log_prob", log_prob, r->log_prob + i * r->T,
-                      r->T);
+                      r->T, (r->first + i) * r->T);
 }
 
 static int replay(Trainer *t, H5File *f)

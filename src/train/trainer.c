@@ -86,21 +86,31 @@ static int due(int64_t every, int64_t iteration)
     return every > 0 && iteration % every == 0;
 }
 
-/* What is written after an iteration. */
+/* What is written after an iteration, the checkpoint last: one that is there
+ * vouches for the iteration's metrics, trajectory and pictures. */
 static int keep(Trainer *t, int last)
 {
     const Config *c = t->session->config;
-    const double at = dg_clock_now();
     int err = DG_OK;
 
     if (due(c->trajectory.every, t->iteration))
         err = dg_trainer_write_trajectory(t);
-    if (!err && (last || due(c->checkpoint.every, t->iteration)))
-        err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
-                              t->iteration);
     if (!err && (last || due(c->report.every, t->iteration)))
         err = dg_trainer_write_pictures(t);
-    t->phases.io = dg_clock_now() - at;
+    return err;
+}
+
+static int keep_checkpoint(Trainer *t, int last)
+{
+    const double at = dg_clock_now();
+    int err = DG_OK;
+
+    t->checkpoint_s = 0;
+    if (last || due(t->session->config->checkpoint.every, t->iteration)) {
+        err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                              t->iteration);
+        t->checkpoint_s = dg_clock_now() - at;
+    }
     return err;
 }
 
@@ -108,11 +118,11 @@ static int iterate(Trainer *t, int *stop)
 {
     const Config *c = t->session->config;
     const double began = dg_clock_now();
-    int err;
+    double at;
+    int last, err;
 
     dg_trainer_remember(t);
     err = dg_trainer_experience(t);
-
     if (!err)
         err = learn(t);
     if (err)
@@ -121,9 +131,13 @@ static int iterate(Trainer *t, int *stop)
         dg_learner_average(t->learner);
     t->iteration++;
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
-    err = keep(t, *stop || t->iteration == c->run.iterations);
-    t->phases.total = dg_clock_now() - began;
-    return err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
+    last = *stop || t->iteration == c->run.iterations;
+    at = dg_clock_now();
+    err = keep(t, last);
+    t->phases.io = dg_clock_now() - at + t->checkpoint_s;
+    t->phases.total = dg_clock_now() - began + t->checkpoint_s;
+    err = err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
+    return err ? err : keep_checkpoint(t, last);
 }
 
 static int resume(Trainer *t)

@@ -31,6 +31,8 @@ typedef struct Trainer {
     int64_t updates_before;
     char digest_before[65];
     Phases phases;
+    double checkpoint_s; /* the last one's writing, counted in the next
+                            iteration's io: metrics are written before it */
     UpdateStats stats;
     double started;  /* of this process, and */
     int64_t resumed; /* the iteration it began with */

@@ -1,0 +1,157 @@
+#!/bin/bash
+# Promises 1, 2 and 4: the ratio is exactly 1, neither ranks nor threads nor
+# batches change a bit, and a trajectory file is enough.
+. "$(dirname "$0")/train_lib.sh"
+
+# ratio_is_one RUN ITERATIONS: in every iteration, exactly
+ratio_is_one()
+{
+    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
+}
+
+# --- one rank, one thread: what all others must give --------------------
+expect "promises: the tiny run ends" tiny 1 1 base
+base=$(digest base)
+expect "promises: its ratio is exactly 1" ratio_is_one base 3
+expect "promises: its weights move" bash -c \
+    "[ $(digest base 1) != $(digest base 2) ] && [ '$base' != $(digest base 2) ]"
+tiny 1 1 other run.seed=12 trajectory.every=0
+expect "promises: another seed gives other weights" \
+    test "$(digest other)" != "$base"
+
+# --- ranks, threads, batches, recomputation ------------------------------
+small="trajectory.every=0 checkpoint.every=0"
+for at in "1 2" "2 1" "2 2" "3 1" "3 2" "4 1" "4 2"; do
+    run=r${at/ /t}
+    # shellcheck disable=SC2086
+    tiny ${at/ / } "$run" $small
+    same_digest "promises: ranks and threads $at, same weights" "$run" "$base"
+    expect "promises: ranks and threads $at, ratio 1" ratio_is_one "$run" 3
+    expect "promises: ranks and threads $at, same numbers" bash -c \
+        "diff <(grep -o '\"reward_mean.*\"set_aside' '$work/base/metrics.jsonl') \
+              <(grep -o '\"reward_mean.*\"set_aside' '$work/$run/metrics.jsonl')"
+done
+for batch in 1 2 5; do
+    # shellcheck disable=SC2086
+    tiny 1 1 "batch$batch" grpo.micro_batch=$batch $small
+    same_digest "promises: micro_batch $batch" "batch$batch" "$base"
+    expect "promises: micro_batch $batch, ratio 1" ratio_is_one "batch$batch" 3
+done
+# shellcheck disable=SC2086
+tiny 2 2 again parallel.recompute=true $small
+same_digest "promises: recomputation" again "$base"
+expect "promises: recomputation, ratio 1" ratio_is_one again 3
+# shellcheck disable=SC2086
+tiny 14 1 many $small
+same_digest "promises: more ranks than work items" many "$base"
+expect "promises: more ranks than work items, told" \
+    grep -q "^WARN  14 ranks for 12 work items: 2 ranks are idle" "$work/many.out"
+
+# --- memory and metrics ----------------------------------------------------
+equal_bytes()
+{
+    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = 3 ]
+}
+for run in base batch1 again; do
+    expect "promises: memory used is memory planned, $run" equal_bytes $run
+done
+expect "promises: recomputation needs less memory" test \
+    "$(metric again peak_bytes | head -n 1)" -lt \
+    "$(metric base peak_bytes | head -n 1)"
+
+# --- one object a line, with every key of the contract -----------------------
+for key in iteration reward_mean reward_std zero_std_groups strict_mean \
+    ratio_max_deviation clip_fraction grad_norm lr samples gflops \
+    rollout reward update io total; do
+    expect "metrics: $key in every line" test \
+        "$(metric base "$key" | grep -cE '^-?[0-9][0-9.e+-]*$')" = 3
+done
+expect "metrics: mean, std and missing per reward" test "$(grep -cE \
+    '"rewards":\{"shapes":\{"mean":[^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":[^,]*,"std":[^,]*,"missing":0\}\}' \
+    "$work/base/metrics.jsonl")" = 3
+expect "metrics: every line is one object" "$tools/json_lines" \
+    "$work/base/metrics.jsonl" 3
+
+# --- every way to sample and to weigh, on one and on two ranks ----------------
+# variant NAME SET...
+variant()
+{
+    local name=$1
+    shift
+    tiny 1 2 "$name" run.iterations=2 checkpoint.every=0 "$@"
+    tiny 2 1 "$name.two" run.iterations=2 checkpoint.every=0 \
+        trajectory.every=0 grpo.micro_batch=1 "$@"
+    expect "promises: $name, ratio 1" ratio_is_one "$name" 2
+    same_digest "promises: $name, two ranks" "$name.two" "$(digest "$name" 2)" 2
+    expect "promises: $name, replayed" "$bin" replay \
+        "$work/$name/trajectories/iter_000002.h5"
+    expect "promises: $name, other weights than the base" test \
+        "$(digest "$name" 2)" != "$(digest base 2)"
+}
+variant flow_sde sampler.sde=flow_sde
+variant cps sampler.sde=cps
+variant cps_squared sampler.sde=cps sampler.cps_gaussian=false
+variant window sampler.window_size=2 sampler.window_start=1 \
+    sampler.window_every=1 grpo.timestep_mode=window
+variant per_sample sampler.init_noise=per_sample sampler.decode=zT
+variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
+variant kl grpo.kl_beta=0.1
+variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
+variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t
+variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
+    optim.schedule=cosine
+tiny 2 1 inexact parallel.exact_sum=false run.iterations=2 trajectory.every=0
+expect "promises: float sums, ratio 1" ratio_is_one inexact 2
+
+# --- a reward that does not tell samples apart teaches nothing -----------------
+tiny 1 1 still 'rewards=({name="shapes"; weight=1.0;})' optim.weight_decay=0
+same_digest "promises: equal rewards leave the weights alone" still \
+    "$(digest still 1)"
+expect "promises: equal rewards, all groups without spread" test \
+    "$(metric still zero_std_groups | grep -cx 3)" = 3
+# note RUN ITERATION NAME: an attribute of its trajectory file
+note()
+{
+    "$bin" inspect "$work/$1/trajectories/iter_00000$2.h5" |
+        awk -v name="$3" '$1 == name { print $2 }'
+}
+expect "promises: equal rewards, still the weights of the start" test \
+    "$(note still 1 weights_before_sha256)" = \
+    "$(note still 3 weights_after_sha256)"
+expect "promises: the tiny run leaves its start" test \
+    "$(note base 1 weights_before_sha256)" != \
+    "$(note base 3 weights_after_sha256)"
+
+# --- replay, and what it must notice -------------------------------------------
+for i in 1 2 3; do
+    file=$work/base/trajectories/iter_00000$i.h5
+    expect "replay: iteration $i" "$bin" replay "$file"
+    expect "replay: iteration $i on three ranks" ranks 3 "$bin" replay \
+        --threads 1 "$file"
+done
+# noticed NAME TEXT HOW DATASET INDEX
+noticed()
+{
+    cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
+    "$tools/plant" "$work/planted.h5" "$3" "$4" "$5" || return 1
+    expect_code "replay: notices a changed $1" 1 "$2" "$bin" replay \
+        "$work/planted.h5"
+}
+noticed log_prob "log_prob[7]" flip log_prob 7
+noticed latent "log_prob[" add latents 30000
+noticed "last latent" "log_prob[4]" add latents 18431
+noticed condition "log_prob[" add condition 5
+noticed weight "log_prob[" add state/weights 40000
+noticed "weight's last bit" "weights after the iteration" flip state/weights 40000
+noticed moment "replayed_log_prob[" add state/adam_m 69000
+noticed reward "advantage[" flip reward 3
+noticed advantage "advantage[" flip advantage 5
+noticed ratio "ratio[" flip ratio 20
+cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
+"$tools/plant" "$work/planted.h5" flip log_prob 59
+ranks 3 "$bin" replay "$work/planted.h5" >"$work/out" 2>&1
+expect "replay: three ranks, one message" test \
+    "$(grep -c '^ERROR .*log_prob' "$work/out")" = 1
+exit $bad
