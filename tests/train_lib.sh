@@ -43,3 +43,55 @@ metric()
 {
     sed -n 's/.*"'"$2"'":\([^,}]*\).*/\1/p' "$work/$1/metrics.jsonl"
 }
+
+# launch COMMAND RANKS THREADS RUN [SET]...: the same in the background, of
+# train or pretrain; its process is $pid
+launch()
+{
+    local kind=$1 n=$2 threads=$3 run=$4 set sets=() front=()
+    shift 4
+    for set in "$@"; do sets+=(--set "$set"); done
+    [ "$n" = 1 ] || front=(mpirun --oversubscribe -n "$n")
+    "${front[@]}" "$bin" "$kind" configs/tiny.cfg --set run.dir="$work/$run" \
+        --set run.threads="$threads" "${sets[@]}" >>"$work/$run.out" 2>&1 &
+    pid=$!
+}
+
+# SIGKILL to all ranks of $pid at once; nonzero when it had ended before
+kill_run()
+{
+    local ranks there=1
+    # mpirun is held, so that it neither starts nor stops a rank meanwhile
+    kill -STOP "$pid" 2>/dev/null && there=0
+    ranks=$(pgrep -P "$pid")
+    # shellcheck disable=SC2086
+    kill -9 $ranks "$pid" 2>/dev/null
+    wait "$pid" 2>/dev/null
+    return $there
+}
+
+# until_or_end CONDITION...: waits for the condition; 1 when $pid ended first
+until_or_end()
+{
+    until "$@"; do
+        kill -0 "$pid" 2>/dev/null || return 1
+        sleep 0.005
+    done
+}
+
+writes_checkpoint() { compgen -G "$work/$1/checkpoints/*.tmp" >/dev/null; }
+
+# has_more_than RUN N: checkpoints' highest number is above N
+has_more_than() { [ "$(last_checkpoint "$1")" -gt "$2" ]; }
+
+last_checkpoint()
+{
+    local newest
+    newest=$(compgen -G "$work/$1/checkpoints/iter_*.h5" | sort | tail -n 1)
+    newest=${newest##*_}
+    newest=${newest%.h5}
+    echo $((10#${newest:-0}))
+}
+
+# no_unfinished RUN: no file is half-written there
+no_unfinished() { [ -z "$(find "$work/$1" -name '*.tmp')" ]; }

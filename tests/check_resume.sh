@@ -1,0 +1,110 @@
+#!/bin/bash
+# Promise 3: a run stopped anywhere and continued ends with the same bits.
+. "$(dirname "$0")/train_lib.sh"
+
+# --- undisturbed -----------------------------------------------------------
+expect "resume: undisturbed run" tiny 1 1 whole run.iterations=6 \
+    checkpoint.keep=0
+whole=$(digest whole 6)
+
+# whole_history RUN N: metrics, trajectories and checkpoints of N iterations
+whole_history()
+{
+    "$tools/json_lines" "$work/$1/metrics.jsonl" "$2" &&
+        [ "$(find "$work/$1/trajectories" -name 'iter_*.h5' | wc -l)" = "$2" ] &&
+        no_unfinished "$1"
+}
+
+# --- SIGKILL, on other ranks and threads each time -----------------------------
+sets="run.iterations=6 checkpoint.keep=0"
+# shellcheck disable=SC2086
+{
+    launch train 1 2 killed $sets
+    until_or_end has_more_than killed 0
+    expect "resume: SIGKILL after a checkpoint" kill_run
+    launch train 2 1 killed $sets
+    until_or_end has_more_than killed 2
+    expect "resume: SIGKILL of two ranks" kill_run
+    launch train 1 1 killed $sets
+    until_or_end writes_checkpoint killed
+    expect "resume: SIGKILL while a checkpoint is written" kill_run
+    launch train 1 1 killed $sets
+    sleep 0.1
+    expect "resume: SIGKILL at the start" kill_run
+    expect "resume: three ranks end it" tiny 3 1 killed $sets
+}
+same_digest "resume: after four SIGKILLs the same weights" killed "$whole" 6
+expect "resume: each iteration once, nothing half-written" \
+    whole_history killed 6
+expect "resume: says where it continues" grep -q "continuing after iteration" \
+    "$work/killed.out"
+expect "resume: the same numbers in metrics.jsonl" bash -c \
+    "diff <(grep -o '\"reward_mean.*\"set_aside' '$work/whole/metrics.jsonl') \
+          <(grep -o '\"reward_mean.*\"set_aside' '$work/killed/metrics.jsonl')"
+
+# --- asked to stop ----------------------------------------------------------
+launch train 1 1 asked run.iterations=6 checkpoint.every=0
+until_or_end grep -qs '"iteration":1' "$work/asked/metrics.jsonl"
+kill -TERM "$pid"
+wait "$pid"
+expect "resume: SIGTERM ends with exit code 75" test $? = 75
+expect "resume: SIGTERM leaves a checkpoint, the only one" test "$(
+    find "$work/asked/checkpoints" -name 'iter_*.h5' | wc -l)" = 1
+launch train 2 1 asked run.iterations=6 checkpoint.every=0
+sleep 0.3
+until_or_end grep -qs '"iteration":3' "$work/asked/metrics.jsonl"
+kill -USR1 $(pgrep -P "$pid" | head -n 1)
+wait "$pid"
+expect "resume: SIGUSR1 to one of two ranks stops both with 75" test $? = 75
+expect "resume: continued after signals" tiny 1 1 asked run.iterations=6
+same_digest "resume: after signals the same weights" asked "$whole" 6
+expect "resume: after signals each iteration once" "$tools/json_lines" \
+    "$work/asked/metrics.jsonl" 6
+
+tiny 2 1 late run.max_seconds=1e-3 checkpoint.every=0
+expect "resume: run.max_seconds ends with exit code 75" test $? = 75
+expect "resume: run.max_seconds, one iteration is kept" test \
+    "$(last_checkpoint late)" = 1
+tiny 1 1 late run.max_seconds=1e-3 checkpoint.every=0
+expect "resume: run.max_seconds again, one more" test $? = 75 -a \
+    "$(last_checkpoint late)" = 2
+expect "resume: without run.max_seconds to the end" tiny 1 1 late \
+    run.iterations=6
+same_digest "resume: after max_seconds the same weights" late "$whole" 6
+expect "resume: a finished run has nothing to do" tiny 1 1 late \
+    run.iterations=6
+same_digest "resume: a finished run stays as it is" late "$whole" 6
+
+# --- damaged checkpoints -----------------------------------------------------
+cp -r "$work/whole" "$work/hurt"
+"$tools/plant" "$work/hurt/checkpoints/iter_000006.h5" flip arrays/weights 777
+truncate -s -5000 "$work/hurt/checkpoints/iter_000005.h5"
+expect "resume: damaged checkpoints are passed over" tiny 2 1 hurt \
+    run.iterations=6 checkpoint.keep=0
+expect "resume: a WARN for each of them" test "$(grep -c \
+    '^WARN  checkpoint passed over: .*iter_00000[56].h5' "$work/hurt.out")" = 2
+expect "resume: continued from the older one" grep -q \
+    "continuing after iteration 4" "$work/hurt.out"
+same_digest "resume: and the same weights" hurt "$whole" 6
+expect "resume: and each iteration once" whole_history hurt 6
+for file in "$work"/hurt/checkpoints/*.h5; do
+    truncate -s 3000 "$file"
+done
+tiny 2 1 hurt run.iterations=6
+expect "resume: no valid checkpoint is an error, not a new start" test $? = 1
+expect "resume: no valid checkpoint, one message" test \
+    "$(grep -c '^ERROR .*none of 6 checkpoints can be used' \
+        "$work/hurt.out")" = 1
+
+# --- another configuration ----------------------------------------------------
+tiny 2 1 whole run.iterations=6 optim.lr=2e-3 grpo.num_generations=6
+expect "resume: another configuration is refused" test $? = 1
+expect "resume: the differing keys are named" bash -c \
+    "grep -q '^ERROR .*another configuration' '$work/whole.out' &&
+     grep -q 'optim.lr' '$work/whole.out' &&
+     grep -q 'grpo.num_generations' '$work/whole.out' &&
+     ! grep -q 'run.iterations' '$work/whole.out'"
+same_digest "resume: the refused folder is untouched" whole "$whole" 6
+expect "resume: keys without influence may differ" tiny 1 2 whole \
+    run.iterations=6 grpo.micro_batch=1 parallel.recompute=true
+exit $bad
