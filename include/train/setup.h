@@ -16,6 +16,13 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out);
 int dg_setup_policy(const Session *s, int ema, Policy **out);
 
 /**
+ * Whether the policy knows every word of every prompt; path is of the
+ * messages. Collective. Errors: DG_EINVAL naming file, prompt and word.
+ */
+int dg_setup_check_words(const Session *s, const Policy *p,
+                         const PromptList *list, const char *path);
+
+/**
  * Opens the run folder: a new one gets config.cfg; an old one must have been
  * made with the same configuration. Opens log.txt. Collective.
  * Errors: DG_EINVAL listing the keys that differ.

@@ -1,6 +1,7 @@
 #include "policy/policy.h"
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "family.h"
 #include "store/checkpoint.h"
 #include "store/h5.h"
@@ -173,9 +174,38 @@ static int check_index(H5File *f, const Policy *p)
     return err;
 }
 
+/* The first num of an array's values are p's, in a file of which nothing but
+ * its index is known: as many as expected, or any part, whole and unharmed. */
+static int read_values(H5File *f, const char *name, Policy *p, int whole)
+{
+    char digest[DG_SHA256_HEX], *stored = NULL;
+    H5Shape shape;
+    int err = dg_h5_shape(f, name, &shape);
+
+    if (!err &&
+        (shape.num > p->num_values || (whole && shape.num < p->num_values)))
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset %s: %lld values, the policy has %lld",
+                      dg_h5_path(f), name, (long long)shape.num,
+                      (long long)p->num_values);
+    if (!err)
+        err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, p->values);
+    if (!err)
+        err = dg_h5_get_text(f, name, "sha256", &stored);
+    if (!err)
+        err = dg_sha256_bytes(digest, p->values,
+                              sizeof *p->values * (size_t)shape.num);
+    if (!err && strcmp(digest, stored) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
+                      "%.16s...: the file is damaged",
+                      dg_h5_path(f), name, digest, stored);
+    free(stored);
+    return err;
+}
+
 static int load_checkpoint(Policy *p, const char *path, int ema)
 {
-    const int64_t any = -1; /* the trained parameters, a prefix of all */
     H5File *f;
     int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
 
@@ -183,10 +213,9 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
         return err;
     err = check_index(f, p);
     if (!err)
-        err = dg_h5_read(f, "arrays/weights", DG_H5_F32, 1, &p->num_values,
-                         p->values);
+        err = read_values(f, "arrays/weights", p, 1);
     if (!err && ema && dg_h5_has(f, "arrays/ema"))
-        err = dg_h5_read(f, "arrays/ema", DG_H5_F32, 1, &any, p->values);
+        err = read_values(f, "arrays/ema", p, 0);
     dg_h5_close(f);
     return err;
 }

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "store/file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,35 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     }
     *out = p;
     return DG_OK;
+}
+
+static int check_words(const Policy *p, const PromptList *list,
+                       const char *path)
+{
+    const int64_t num = p->shape.text_tokens + p->shape.clip_tokens;
+    int32_t *ids = malloc(sizeof *ids * (size_t)num);
+    int err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
+
+    for (int32_t i = 0; i < list->num && !err; i++) {
+        const char *text = list->item[i].text;
+        char reason[512];
+
+        err = dg_policy_tokenize(p, text, ids, ids + p->shape.text_tokens);
+        if (!err)
+            continue;
+        snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
+        dg_fail(err, "%s: prompt %d, \"%.100s\": %s", path, i + 1, text,
+                reason);
+    }
+    free(ids);
+    return err;
+}
+
+int dg_setup_check_words(const Session *s, const Policy *p,
+                         const PromptList *list, const char *path)
+{
+    return dg_agree(s->comm,
+                    s->comm->rank == 0 ? check_words(p, list, path) : DG_OK);
 }
 
 /* Refuses a folder that another configuration began. */

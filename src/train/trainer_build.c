@@ -165,6 +165,11 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = open_prompts(t);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
+    if (!err)
+        err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);
+    if (!err)
+        err = dg_setup_check_words(s, t->policy, &t->heldout,
+                                   c->prompts.eval_file);
     if (err)
         return err;
     if (c->policy.weights[0] == '\0')

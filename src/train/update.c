@@ -83,6 +83,21 @@ static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
     return DG_OK;
 }
 
+/* The prediction is not finite: once more, each op checking itself, so that
+ * the message names the layer. */
+static int name_layer(Worker *w, const Policy *p, const PolicyBatch *batch)
+{
+    int err;
+
+    dg_context_reset(&w->ctx);
+    w->ctx.check_finite = 1;
+    dg_policy_predict(p, &w->ctx, batch);
+    w->ctx.check_finite = 0;
+    err = dg_context_error(&w->ctx);
+    dg_context_reset(&w->ctx);
+    return err ? err : dg_fail(DG_ENUMERIC, "network output is not finite");
+}
+
 /* Steps j..j+num-1 of one item, forward and, where any of them has a
  * gradient, back. */
 static int run_steps(Worker *w, const Part *p, int64_t k, int64_t j,
@@ -105,6 +120,8 @@ static int run_steps(Worker *w, const Part *p, int64_t k, int64_t j,
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
+    if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), num * D) >= 0)
+        return name_layer(w, p->job->policy, &batch);
     for (int64_t b = 0; b < num; b++) {
         err = one_term(p, k, j + b, dg_tensor_f32(u) + b * D,
                        ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
