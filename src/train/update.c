@@ -162,6 +162,17 @@ static int left_out(const Update *u, const Rollout *r, int64_t item)
     return missing == r->K;
 }
 
+/* What is told of steps that end up not computed. */
+static void clear_results(const Part *p, int64_t k)
+{
+    const Update *u = p->job->update;
+
+    for (int64_t j = 0; j < u->steps_per_item; j++)
+        u->result[k * u->steps_per_item + j] = (StepResult) {
+            .step = step_of(p, k, j)->index, .log_prob = NAN, .ratio = NAN
+        };
+}
+
 /* One work item: all chosen steps of one sample, in their order. */
 static int run_item(Worker *w, int64_t i, void *user)
 {
@@ -173,6 +184,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     int err = DG_OK;
 
     dg_progress_add(1);
+    clear_results(p, k);
     if (left_out(u, p->job->rollout, u->kept[k])) {
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;

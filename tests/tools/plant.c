@@ -4,6 +4,8 @@
  *   plant FILE add DATASET INDEX    0.25 more, in a float dataset
  *   plant FILE nan DATASET INDEX    a NaN, in a float dataset
  *   plant FILE attribute NAME N     another integer value
+ *   plant FILE config FROM TO       another text of the same length in the
+ *                                   stored configuration
  */
 #include <hdf5.h>
 #include <math.h>
@@ -49,6 +51,25 @@ static int change_attribute(hid_t file, const char *name, int64_t value)
     return ok && H5Aclose(a) >= 0;
 }
 
+static int change_config(hid_t file, const char *from, const char *to)
+{
+    const hid_t a = H5Aopen(file, "config", H5P_DEFAULT);
+    const hid_t type = H5Aget_type(a);
+    const size_t size = H5Tget_size(type);
+    char *text = calloc(size + 1, 1), *at = NULL;
+    int ok = text != NULL && strlen(from) == strlen(to) &&
+             H5Aread(a, type, text) >= 0;
+
+    if (ok)
+        at = strstr(text, from);
+    if (at != NULL)
+        memcpy(at, to, strlen(to));
+    ok = at != NULL && H5Awrite(a, type, text) >= 0;
+    free(text);
+    H5Tclose(type);
+    return ok && H5Aclose(a) >= 0;
+}
+
 int main(int argc, char **argv)
 {
     hid_t file;
@@ -56,14 +77,16 @@ int main(int argc, char **argv)
     int ok;
 
     if (argc != 5) {
-        fprintf(stderr,
-                "usage: plant FILE flip|add|nan|attribute NAME NUMBER\n");
+        fprintf(stderr, "usage: plant FILE flip|add|nan|attribute NAME NUMBER\n"
+                        "       plant FILE config FROM TO\n");
         return 2;
     }
     file = H5Fopen(argv[1], H5F_ACC_RDWR, H5P_DEFAULT);
     number = strtoll(argv[4], NULL, 10);
     if (strcmp(argv[2], "attribute") == 0)
         ok = change_attribute(file, argv[3], number);
+    else if (strcmp(argv[2], "config") == 0)
+        ok = change_config(file, argv[3], argv[4]);
     else
         ok = change_number(file, argv[3], number, argv[2][0]);
     ok = H5Fclose(file) >= 0 && ok;
