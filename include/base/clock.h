@@ -10,6 +10,10 @@ enum { DG_DATE_BYTES = 21, DG_DURATION_BYTES = 32 };
 /** Seconds since some fixed moment; never goes back. */
 double dg_clock_now(void);
 
+/** Seconds of processor time of the calling thread: what others do on the
+ *  machine counts only as far as it slows this thread down. */
+double dg_clock_thread(void);
+
 /** Present date in UTC, "2025-05-12T09:30:00Z". */
 void dg_clock_date(char text[DG_DATE_BYTES]);
 

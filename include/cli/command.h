@@ -97,6 +97,7 @@ int dg_cli_inspect(int argc, char **argv);
 int dg_cli_replay(int argc, char **argv);
 int dg_cli_pretrain(int argc, char **argv);
 int dg_cli_report(int argc, char **argv);
+int dg_cli_bench(int argc, char **argv);
 int dg_cli_config(int argc, char **argv);
 
 #endif

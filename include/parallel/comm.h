@@ -29,6 +29,12 @@ typedef struct Comm {
  */
 int dg_comm_init(Comm *c, int *argc, char ***argv);
 
+/** A communicator of this rank alone, beside the one of all. Not collective.
+ *  Errors: DG_ENOMEM. */
+int dg_comm_self(Comm *out);
+/** Frees it; before dg_comm_fini() of the one of all. */
+void dg_comm_self_free(Comm *c);
+
 /** Ends MPI. Collective; allowed after a failed dg_comm_init(). */
 void dg_comm_fini(Comm *c);
 
@@ -42,6 +48,10 @@ void dg_comm_fini(Comm *c);
 int dg_agree(const Comm *c, int err);
 
 void dg_comm_barrier(const Comm *c);
+
+/** A barrier for long waits: those who wait sleep and leave their core to
+ *  others, at the price of a millisecond. */
+void dg_comm_barrier_idle(const Comm *c);
 
 /** root's bytes to all; buf [bytes] in on root, out elsewhere. */
 void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root);

@@ -12,6 +12,14 @@ double dg_clock_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double dg_clock_thread(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 void dg_clock_date(char text[DG_DATE_BYTES])
 {
     const time_t now = time(NULL);

@@ -21,6 +21,7 @@ static const Command commands[] = {
     { "pretrain", "make a base by flow matching on the shapes world",
       dg_cli_pretrain },
     { "report", "write RUN_DIR/report.html: is the run right?", dg_cli_report },
+    { "bench", "measure speed as ratios within one run", dg_cli_bench },
     { "config", "print the effective configuration", dg_cli_config },
 };
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* MPI counts are int: larger buffers go in pieces of this many elements. */
 enum { PIECE = 1 << 24 };
@@ -49,6 +50,26 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     return DG_OK;
 }
 
+int dg_comm_self(Comm *out)
+{
+    Comm c = { .size = 1, .node_size = 1 };
+
+    c.impl = malloc(sizeof *c.impl);
+    if (c.impl == NULL)
+        return dg_fail(DG_ENOMEM, "communicator");
+    MPI_Comm_dup(MPI_COMM_SELF, &c.impl->mpi);
+    *out = c;
+    return DG_OK;
+}
+
+void dg_comm_self_free(Comm *c)
+{
+    if (c->impl != NULL)
+        MPI_Comm_free(&c->impl->mpi);
+    free(c->impl);
+    c->impl = NULL;
+}
+
 void dg_comm_fini(Comm *c)
 {
     int started = 0, ended = 0;
@@ -89,6 +110,20 @@ int dg_agree(const Comm *c, int err)
 void dg_comm_barrier(const Comm *c)
 {
     MPI_Barrier(c->impl->mpi);
+}
+
+void dg_comm_barrier_idle(const Comm *c)
+{
+    const struct timespec pause = { 0, 1000000 };
+    MPI_Request request;
+    int done = 0;
+
+    MPI_Ibarrier(c->impl->mpi, &request);
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    while (!done) {
+        nanosleep(&pause, NULL);
+        MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    }
 }
 
 void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)

@@ -1,0 +1,82 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "cpu/sgemm_rate.h"
+#include "store/file.h"
+#include "train/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int number(int *out, const char *flag, const char *text)
+{
+    char *end;
+    long value;
+
+    if (text == NULL)
+        return DG_OK;
+    value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < 1 || value > 1000)
+        return dg_fail(DG_EINVAL, "%s %s: must be 1 to 1000", flag, text);
+    *out = (int)value;
+    return DG_OK;
+}
+
+/* On rank 0. */
+static int tell(const Bench *b, const char *json)
+{
+    char *text = NULL;
+    int err = dg_bench_text(&text, b);
+
+    if (err)
+        return err;
+    fputs(text, stdout);
+    free(text);
+    if (json == NULL)
+        return DG_OK;
+    err = dg_bench_json(&text, b);
+    if (err)
+        return err;
+    err = dg_file_write(json, text, strlen(text));
+    free(text);
+    return err;
+}
+
+int dg_cli_bench(int argc, char **argv)
+{
+    BenchOpts o = { .bare = dg_cpu_sgemm_bare, .repeats = 21 };
+    const char *json = NULL, *repeats = NULL;
+    const CliFlag flags[] = {
+        { "--network", "the network alone, no iterations", &o.network_only,
+          NULL },
+        { "--repeats", "pairs of measurements (21)", NULL, &repeats },
+        { "--json", "write the figures to this file too", NULL, &json },
+    };
+    const CliSpec spec = {
+        .name = "bench",
+        .config = DG_CLI_REQUIRED,
+        .summary = "Measures speed as ratios within one run: the network "
+                   "against the library's bare\nmatrix product, all ranks "
+                   "against one; where the time of an iteration goes.",
+        .flags = flags,
+        .num_flags = 3,
+    };
+    Session session;
+    Bench bench;
+    Cli cli;
+    const int code = dg_cli_begin(&cli, &spec, argc, argv);
+    int err;
+
+    if (code != DG_CLI_GO)
+        return code;
+    err = number(&o.repeats, "--repeats", repeats);
+    if (!err)
+        err = dg_cli_session(&session, &cli);
+    if (!err && !cli.dry_run)
+        err = dg_bench_run(&bench, &session, &o);
+    if (!err && !cli.dry_run)
+        err = dg_agree(&cli.comm,
+                       cli.comm.rank == 0 ? tell(&bench, json) : DG_OK);
+    return dg_cli_end(&cli, err);
+}
