@@ -1,5 +1,6 @@
 /* The bench's counts agree with the ops' own and with the plan. Its times are
  * never tested. */
+#include "base/error.h"
 #include "config/config.h"
 #include "cpu/cpu.h"
 #include "cpu/sgemm_rate.h"
