@@ -4,6 +4,7 @@
 #include "reward/reward.h"
 
 extern const RewardKind dg_reward_shapes;
+extern const RewardKind dg_reward_shapes_strict;
 extern const RewardKind dg_reward_brightness;
 
 #endif

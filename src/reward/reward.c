@@ -7,6 +7,7 @@
 #include <string.h>
 
 static const RewardKind *const kinds[] = { &dg_reward_shapes,
+                                           &dg_reward_shapes_strict,
                                            &dg_reward_brightness };
 
 static const RewardKind *find(const char *name)
@@ -25,8 +26,8 @@ int dg_rewards_init(Reward *out, const Config *c)
 
         if (kind == NULL)
             return dg_fail(DG_EINVAL,
-                           "rewards[%lld].name = \"%s\": must be shapes or "
-                           "brightness",
+                           "rewards[%lld].name = \"%s\": must be shapes, "
+                           "shapes_strict or brightness",
                            (long long)k, rc->name);
         out[k] = (Reward) { kind, rc->weight, rc->threshold };
     }
