@@ -292,6 +292,8 @@ static void test_flat_and_falling_rewards_are_told_apart(void **state)
     put_run(7, &right); /* too few to tell */
     page = make_page();
     assert_level(page, "Does the reward rise?", "unknown");
+    assert_says(page, "? too early");
+    assert_null(strstr(page, "looks right"));
     assert_level(page, "Is the record whole?", "unknown");
     free(page);
 }

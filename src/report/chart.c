@@ -12,7 +12,9 @@ enum {
     WIDTH = 400,
     HEIGHT = 176,
     LEFT = 46,
-    RIGHT = 326, /* behind it: direct labels */
+    RIGHT = 326,       /* behind it: direct labels, */
+    RIGHT_NAMED = 286, /* with names */
+    NAME = 10,         /* most characters of a name beside a line */
     TOP = 8,
     BOTTOM = 152,
     MOST = 300, /* points of a line */
@@ -30,6 +32,7 @@ typedef struct Curve {
 typedef struct Plot {
     const Chart *chart;
     Axis x, y;
+    int right;     /* end of the drawing, behind it labels */
     int64_t n;     /* points of each curve */
     int64_t block; /* iterations of a point */
     double at[MOST];
@@ -196,7 +199,11 @@ static int set_axes(Plot *p)
         last += 0.5;
     }
     p->x.from = LEFT;
-    p->x.to = RIGHT;
+    p->right = RIGHT;
+    for (int l = 0; l < c->num_lines; l++)
+        if (*c->line[l].label)
+            p->right = RIGHT_NAMED;
+    p->x.to = p->right;
     dg_axis_whole(&p->x, first, last, 4);
     p->y.from = BOTTOM;
     p->y.to = TOP;
@@ -230,7 +237,7 @@ static void put_grid(Page *page, const Plot *p)
                     "<path class=\"%s\" d=\"M%d %.1fH%d\"/>"
                     "<text class=\"t\" x=\"%d\" y=\"%.1f\" "
                     "text-anchor=\"end\">%s</text>",
-                    v == 0 ? "z" : "g", LEFT, y, RIGHT, LEFT - 7, y + 3.8,
+                    v == 0 ? "z" : "g", LEFT, y, p->right, LEFT - 7, y + 3.8,
                     label);
     }
     for (int i = 0; i < p->x.num_ticks; i++) {
@@ -244,7 +251,7 @@ static void put_grid(Page *page, const Plot *p)
                     x, BOTTOM, x, BOTTOM + 17, label);
     }
     dg_page_put(page, "<text class=\"t\" x=\"%d\" y=\"%d\">iteration</text>",
-                RIGHT + 18, BOTTOM + 17);
+                p->right + 18, BOTTOM + 17);
 }
 
 static double place_y(const Plot *p, double v)
@@ -278,7 +285,7 @@ static void put_path(Page *page, const Plot *p, const double *y,
 static void put_area(Page *page, const Plot *p, const double *low,
                      const double *high, int64_t from, int64_t to)
 {
-    const double pad = p->n == 1 ? (RIGHT - LEFT) / 4.0 : 0;
+    const double pad = p->n == 1 ? (p->right - LEFT) / 4.0 : 0;
 
     for (int64_t i = from; i < to; i++)
         dg_page_put(page, "%c%.1f %.1f", i == from ? 'M' : 'L',
@@ -407,6 +414,23 @@ static void place_labels(const Plot *p, int order[DG_CHART_LINES])
     }
 }
 
+/* The start of a name; all of it stands in the tooltips. */
+static void put_short(Page *page, const char *name)
+{
+    char text[4 * NAME + 4];
+    size_t end = 0;
+    int characters = 0;
+
+    /* no cut inside a character of several bytes */
+    for (; name[end] != '\0'; end++)
+        if ((name[end] & 0xc0) != 0x80 && characters++ == NAME)
+            break;
+    snprintf(text, sizeof text, "%.*s%s",
+             (int)(end < 4 * NAME ? end : 4 * NAME), name,
+             name[end] != '\0' ? "\u2026" : "");
+    dg_page_text(page, text);
+}
+
 static void put_labels(Page *page, const Plot *p)
 {
     int order[DG_CHART_LINES] = { 0 };
@@ -420,8 +444,8 @@ static void put_labels(Page *page, const Plot *p)
         if (!isfinite(k->end))
             continue;
         dg_page_put(page, "<text class=\"e c%d\" x=\"%d\" y=\"%.1f\">",
-                    line->colour, RIGHT + 7, k->label_at + 4);
-        dg_page_text(page, line->label);
+                    line->colour, p->right + 7, k->label_at + 4);
+        put_short(page, line->label);
         number(p, value, k->end);
         if (p->chart->kind == CHART_STACK)
             dg_percent_text(value, k->share);
@@ -435,7 +459,7 @@ static void put_hovers(Page *page, const Plot *p)
 {
     const Chart *c = p->chart;
     const int64_t num = p->n < HOVERS ? p->n : HOVERS;
-    const double wide = (double)(RIGHT - LEFT) / (double)num;
+    const double wide = (double)(p->right - LEFT) / (double)num;
     char value[DG_VALUE_BYTES];
 
     for (int64_t h = 0; h < num; h++) {
@@ -534,45 +558,4 @@ void dg_chart_put(Page *page, const Chart *c)
 free_plot:
     page->failed |= p == NULL;
     free(p);
-}
-
-/* Place of a share in the drawing of intervals. */
-static double across(double share)
-{
-    return 10 + 200 * fmin(fmax(share, 0), 1);
-}
-
-void dg_chart_intervals(Page *page, const ChartInterval *before,
-                        const ChartInterval *after)
-{
-    const ChartInterval *row[2] = { before, after };
-
-    dg_page_put(page, "<svg class=\"iv\" viewBox=\"0 0 220 24\" "
-                      "role=\"img\" aria-label=\"before and after\">"
-                      "<path class=\"g\" d=\"M10 0v24M60 0v24M110 0v24M160 "
-                      "0v24M210 0v24\"/>");
-    for (int i = 0; i < 2; i++) {
-        const ChartInterval *v = row[i];
-        const int y = i == 0 ? 8 : 16, colour = i == 0 ? 4 : 0;
-
-        if (!isfinite(v->mean))
-            continue;
-        if (isfinite(v->low) && isfinite(v->high))
-            dg_page_put(page, "<path class=\"l c%d\" d=\"M%.1f %dH%.1f\"/>",
-                        colour, across(v->low), y, across(v->high));
-        dg_page_put(page,
-                    "<circle class=\"%s c%d\" cx=\"%.1f\" cy=\"%d\" "
-                    "r=\"3.6\"/>",
-                    i == 0 ? "p" : "d", colour, across(v->mean), y);
-    }
-    dg_page_put(page, "</svg>");
-}
-
-void dg_chart_intervals_scale(Page *page)
-{
-    dg_page_put(page, "<svg class=\"iv\" viewBox=\"0 0 220 24\" "
-                      "aria-hidden=\"true\"><g text-anchor=\"middle\">"
-                      "<text x=\"10\" y=\"17\">0</text>"
-                      "<text x=\"110\" y=\"17\">0.5</text>"
-                      "<text x=\"210\" y=\"17\">1</text></g></svg>");
 }

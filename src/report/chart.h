@@ -52,14 +52,4 @@ int64_t dg_chart_block(int64_t n);
 /** Appends one <figure>. A chart without any finite value adds nothing. */
 void dg_chart_put(Page *p, const Chart *c);
 
-/** An interval plot of a table row on [0, 1]: before hollow, after full. */
-typedef struct ChartInterval {
-    double mean, low, high;
-} ChartInterval;
-void dg_chart_intervals(Page *p, const ChartInterval *before,
-                        const ChartInterval *after);
-
-/** The numbers over a column of those. */
-void dg_chart_intervals_scale(Page *page);
-
 #endif

@@ -1,7 +1,5 @@
 #include "sections.h"
 
-#include "chart.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -49,11 +47,46 @@ static void put_change(Page *p, const Span *a, const Span *b)
                 text);
 }
 
-static ChartInterval interval(const Span *s)
+/* Place of a share in the drawing of intervals. */
+static double across(double share)
 {
-    if (s == NULL)
-        return (ChartInterval) { NAN, NAN, NAN };
-    return (ChartInterval) { s->mean, s->low, s->high };
+    return 10 + 200 * fmin(fmax(share, 0), 1);
+}
+
+/* Both intervals on a scale from 0 to 1: before hollow, after full. */
+static void put_intervals(Page *page, const Span *before, const Span *after)
+{
+    const Span *const row[2] = { before, after };
+
+    dg_page_put(page, "<svg class=\"iv\" viewBox=\"0 0 220 24\" "
+                      "role=\"img\" aria-label=\"before and after\">"
+                      "<path class=\"g\" d=\"M10 0v24M60 0v24M110 0v24M160 "
+                      "0v24M210 0v24\"/>");
+    for (int i = 0; i < 2; i++) {
+        const Span *v = row[i];
+        const int y = i == 0 ? 8 : 16, colour = i == 0 ? 4 : 0;
+
+        if (v == NULL || !isfinite(v->mean))
+            continue;
+        if (isfinite(v->low) && isfinite(v->high))
+            dg_page_put(page, "<path class=\"l c%d\" d=\"M%.1f %dH%.1f\"/>",
+                        colour, across(v->low), y, across(v->high));
+        dg_page_put(page,
+                    "<circle class=\"%s c%d\" cx=\"%.1f\" cy=\"%d\" "
+                    "r=\"3.6\"/>",
+                    i == 0 ? "p" : "d", colour, across(v->mean), y);
+    }
+    dg_page_put(page, "</svg>");
+}
+
+/* The numbers over a column of those. */
+static void put_scale(Page *page)
+{
+    dg_page_put(page, "<svg class=\"iv\" viewBox=\"0 0 220 24\" "
+                      "aria-hidden=\"true\"><g text-anchor=\"middle\">"
+                      "<text x=\"10\" y=\"17\">0</text>"
+                      "<text x=\"110\" y=\"17\">0.5</text>"
+                      "<text x=\"210\" y=\"17\">1</text></g></svg>");
 }
 
 /* One row; a or b is NULL where that evaluation does not have the task. */
@@ -63,7 +96,6 @@ static void put_row(Page *p, const EvalRow *a, const EvalRow *b, int strict,
     const EvalRow *any = b != NULL ? b : a;
     const Span *x = a == NULL ? NULL : strict ? &a->strict : &a->reward;
     const Span *y = b == NULL ? NULL : strict ? &b->strict : &b->reward;
-    const ChartInterval before = interval(x), after = interval(y);
     char pictures[DG_VALUE_BYTES];
 
     dg_count_text(pictures, any->pictures);
@@ -74,7 +106,7 @@ static void put_row(Page *p, const EvalRow *a, const EvalRow *b, int strict,
     put_span(p, y);
     put_change(p, x, y);
     dg_page_put(p, "<td>");
-    dg_chart_intervals(p, &before, &after);
+    put_intervals(p, x, y);
     dg_page_put(p, "</td></tr>\n");
 }
 
@@ -91,7 +123,7 @@ static void put_table(Page *p, const Run *run, int strict)
                 strict ? "Strict score: everything the prompt asks for, and "
                          "nothing else"
                        : "Reward: what was trained on");
-    dg_chart_intervals_scale(p);
+    put_scale(p);
     dg_page_put(p, "</th></tr></thead>\n<tbody>\n");
     for (int i = 0; i < any->num_tasks; i++) {
         const char *task = any->task[i].task;

@@ -149,6 +149,7 @@ static void direction(Health *h, const Run *run, Column c, int wanted,
     dg_value_text(p, t.p);
     dg_signed_text(slope, 100 * t.slope);
     if (t.points < 8) {
+        h->early = 1;
         say(h, LEVEL_UNKNOWN, question, "",
             "Too few iterations to tell noise from a trend: %lld, at least "
             "8 are needed.",

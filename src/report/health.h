@@ -26,6 +26,7 @@ typedef struct Health {
     int num;
     int count[4]; /* per level */
     Finding finding[DG_FINDINGS];
+    int early;  /* too few iterations to tell the main thing */
     int failed; /* memory was short */
 } Health;
 

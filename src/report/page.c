@@ -110,13 +110,13 @@ void dg_page_free(Page *p)
 }
 
 /* "-1.50e-05" as "−1.5e−5": what %e adds helps nobody. */
-static void tidy(char out[DG_VALUE_BYTES], const char *plain)
+static void tidy(char out[DG_VALUE_BYTES], const char *plain, int small)
 {
     const char *e = strchr(plain, 'e');
     const size_t head = e != NULL ? (size_t)(e - plain) : strlen(plain);
     size_t keep = head, at = 0;
 
-    if (e != NULL && memchr(plain, '.', head) != NULL) {
+    if (small && memchr(plain, '.', head) != NULL) {
         while (plain[keep - 1] == '0')
             keep--;
         keep -= plain[keep - 1] == '.';
@@ -154,7 +154,7 @@ static void value_text(char out[DG_VALUE_BYTES], double v, const char *sign)
                  : size >= 1   ? 2
                                : 3,
                  v);
-    tidy(out, plain);
+    tidy(out, plain, size < 0.00995 || size >= 99999.5);
 }
 
 void dg_value_text(char out[DG_VALUE_BYTES], double value)

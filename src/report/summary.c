@@ -145,6 +145,9 @@ static void put_health_tile(Page *p, const Health *h)
     else if (look > 0)
         snprintf(text, sizeof text,
                  "<span class=\"badge look\">! look at %d</span>", look);
+    else if (h->early)
+        snprintf(text, sizeof text,
+                 "<span class=\"badge unknown\">? too early</span>");
     else
         snprintf(text, sizeof text,
                  "<span class=\"badge good\">\u2713 looks right</span>");
@@ -226,6 +229,9 @@ void dg_section_health(Page *p, const Health *h)
     else if (h->count[LEVEL_LOOK] > 0)
         dg_page_put(p, "Nothing is plainly wrong; what wants a look stands "
                        "first.");
+    else if (h->early)
+        dg_page_put(p, "Nothing speaks against it so far, but it is too "
+                       "early to tell.");
     else
         dg_page_put(p, "Nothing speaks against it.");
     dg_page_put(p, "</p>\n<ul class=\"health\">\n");
