@@ -14,18 +14,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One number of a dataset of one-, two-, four- or eight-byte numbers. */
+/* One number of a dataset, in the type it is stored in. */
 static int change_number(hid_t file, const char *name, int64_t index, char how)
 {
     const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
     const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
-    const hid_t memory = H5Tget_native_type(type, H5T_DIR_ASCEND);
     const hssize_t num = H5Sget_simple_extent_npoints(space);
-    const size_t size = H5Tget_size(memory);
+    const size_t size = H5Tget_size(type);
     unsigned char *data = malloc((size_t)num * size);
     float value;
     int ok = data != NULL && index >= 0 && index < num &&
-             H5Dread(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+             H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
 
     ok = ok && (how == 'f' || size == sizeof value);
     if (ok && how == 'f') {
@@ -35,9 +34,8 @@ static int change_number(hid_t file, const char *name, int64_t index, char how)
         value = how == 'n' ? NAN : value + 0.25f;
         memcpy(data + (size_t)index * size, &value, size);
     }
-    ok = ok && H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+    ok = ok && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
     free(data);
-    H5Tclose(memory);
     H5Sclose(space);
     H5Tclose(type);
     return ok && H5Dclose(set) >= 0;

@@ -1,0 +1,238 @@
+#!/bin/bash
+# Bad input: one clear message that names file or key, exit code 1 on every
+# rank, nothing lost, nothing half-written.
+. "$(dirname "$0")/train_lib.sh"
+
+# each rank tells its exit code
+cat >"$work/each" <<'END'
+#!/bin/bash
+"$@"
+echo "code $?"
+END
+chmod +x "$work/each"
+
+# refused NAME TEXT command...: on one rank stderr ends with one ERROR line
+# with TEXT, exit code 1; on two ranks the same, from one of them
+refused()
+{
+    local name=$1 text=$2 rc
+    shift 2
+    "$@" >"$work/out" 2>"$work/err"
+    rc=$?
+    expect "bad input: $name" bash -c "cat '$work/out' '$work/err'
+        [ $rc = 1 ] && [ \$(grep -c '^ERROR ' '$work/err') = 1 ] &&
+        tail -n 1 '$work/err' | grep -F -- $(printf %q "$text") |
+        grep -q '^ERROR '"
+    ranks 2 "$work/each" "$@" >"$work/out" 2>&1
+    expect "bad input: $name, two ranks" bash -c "cat '$work/out'
+        [ \$(grep -c '^ERROR ' '$work/out') = 1 ] &&
+        [ \$(grep -c '^code 1\$' '$work/out') = 2 ]"
+}
+
+# refused_run NAME TEXT SET...: train; no run folder or no file half-written
+refused_run()
+{
+    local name=$1 text=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    refused "$name" "$text" "$bin" train configs/tiny.cfg \
+        --set run.dir="$work/never" --set run.threads=1 "${sets[@]}"
+    expect "bad input: $name, nothing half-written" bash -c \
+        "[ ! -e '$work/never' ] || [ -z \"\$(find '$work/never' -name '*.tmp' \
+            -o -name '*.h5')\" ]"
+    rm -rf "$work/never"
+}
+
+# --- configuration --------------------------------------------------------
+refused "missing configuration" "none.cfg: cannot be read" \
+    "$bin" train "$work/none.cfg"
+printf 'grpo: {\n  num_generations = 4\n' >"$work/cut.cfg"
+refused "malformed configuration" "cut.cfg:3: syntax error" \
+    "$bin" train "$work/cut.cfg"
+refused_run "unknown key" "unknown key 'sampler.step', did you mean" \
+    sampler.step=4
+refused_run "value out of range" "must be integer in [2, 1000]" sampler.steps=1
+refused_run "no rewards" "rewards" "rewards=()"
+refused_run "unknown reward" "brightness" 'rewards=({name="beauty";})'
+refused_run "sampler without noise" "sampler.sde" sampler.sde=ode
+refused_run "too large a batch" "grpo.micro_batch = 65: at most 64" \
+    grpo.micro_batch=65
+refused_run "window beyond the steps" "sampler.window_start" \
+    sampler.window_size=2 sampler.window_start=4
+refused_run "sizes that do not fit" "flux.in_channels" flux.in_channels=64
+
+# --- prompts -----------------------------------------------------------------
+prompts() { printf "$2" >"$work/$1"; }
+prompts empty.jsonl ''
+prompts bytes.jsonl '{"prompt": "a red \377\376 circle"}\n'
+prompts torn.jsonl '{"prompt": "a red circle"}\n{"prompt": "a \n'
+prompts other.jsonl '{"prompt": "a red circle"}\n{"text": "a red circle"}\n'
+prompts word.jsonl '{"prompt": "a red circle"}\n{"prompt": "a red dragon"}\n'
+prompts long.txt "a red circle$(printf ' and a red circle%.0s' 1 2 3 4 5 6)\n"
+prompts name.csv 'a red circle\n'
+refused_run "prompts missing" "none.jsonl" prompts.file="$work/none.jsonl"
+refused_run "prompts empty" "empty.jsonl" prompts.file="$work/empty.jsonl"
+refused_run "prompts not UTF-8" "bytes.jsonl, line 1: not UTF-8" \
+    prompts.file="$work/bytes.jsonl"
+refused_run "prompts torn" "torn.jsonl, line 2" prompts.file="$work/torn.jsonl"
+refused_run "prompts without prompt" "other.jsonl, line 2" \
+    prompts.file="$work/other.jsonl"
+refused_run "prompts with an unknown word" \
+    'word.jsonl: prompt 2, "a red dragon": word "dragon"' \
+    prompts.file="$work/word.jsonl"
+refused_run "prompts too long" "long.txt: prompt 1" \
+    prompts.file="$work/long.txt"
+refused_run "prompts of an unknown kind" "name.csv" \
+    prompts.file="$work/name.csv"
+refused_run "prompts are a folder" "$work" prompts.file="$work"
+refused_run "prompts file not named" "prompts.file" prompts.file=
+refused_run "held-out prompts with an unknown word" "word.jsonl: prompt 2" \
+    prompts.eval_file="$work/word.jsonl"
+
+# --- weights and checkpoints ----------------------------------------------------
+launch pretrain 1 2 base pretrain.steps=2 pretrain.batch=4 \
+    pretrain.item_size=2 pretrain.eval_every=0
+wait "$pid"
+weights=$work/base/weights.h5
+checkpoint=$work/base/checkpoints/iter_000002.h5
+expect "bad input: weights and checkpoint to be harmed" \
+    test -s "$weights" -a -s "$checkpoint"
+expect "bad input: good weights are taken" tiny 1 2 good \
+    policy.weights="$weights" run.iterations=1
+# harmed FILE HOW...: a copy of it, changed
+harmed()
+{
+    local from=$1 to=$work/harmed.h5
+    shift
+    cp "$from" "$to"
+    case $1 in
+    cut) truncate -s "-$2" "$to" ;;
+    *) "$tools/plant" "$to" "$@" ;;
+    esac
+}
+refused_run "weights missing" "none.h5" policy.weights="$work/none.h5"
+refused_run "weights are a text" "is not an HDF5 file" \
+    policy.weights="$PWD/configs/tiny.cfg"
+for file in "$weights" "$checkpoint"; do
+    kind=$(basename "$file")
+    harmed "$file" cut 4000
+    refused_run "$kind cut short" "harmed.h5" policy.weights="$work/harmed.h5"
+    harmed "$file" attribute format_version 99
+    refused_run "$kind of another version" "version 99" \
+        policy.weights="$work/harmed.h5"
+    harmed "$file" attribute complete 0
+    refused_run "$kind not complete" "was not written to its end" \
+        policy.weights="$work/harmed.h5"
+    harmed "$file" config "num_single_layers = 1" "num_single_layers = 2"
+    refused_run "$kind with parameters missing" "harmed.h5" \
+        policy.weights="$work/harmed.h5"
+    harmed "$file" config "d_ff = 32" "d_ff = 64"
+    refused_run "$kind of another shape" "harmed.h5" \
+        policy.weights="$work/harmed.h5"
+done
+harmed "$checkpoint" flip arrays/weights 5
+refused_run "checkpoint with a bit changed" "arrays/weights: SHA-256" \
+    policy.weights="$work/harmed.h5"
+harmed "$weights" flip weights/transformer.proj_out.weight 5
+refused_run "weights with a bit changed" "proj_out.weight: SHA-256" \
+    policy.weights="$work/harmed.h5"
+refused_run "trajectory as weights" "iter_000001.h5" \
+    policy.weights="$work/good/trajectories/iter_000001.h5"
+cp "$work/good/trajectories/iter_000001.h5" "$work/replayed.h5"
+harmed "$work/replayed.h5" cut 3000
+refused "replay of a file cut short" "harmed.h5" \
+    "$bin" replay "$work/harmed.h5"
+harmed "$work/replayed.h5" attribute format_version 99
+refused "replay of another version" "version 99" "$bin" replay \
+    "$work/harmed.h5"
+refused "replay of a checkpoint" "dancegrpo checkpoint" "$bin" replay \
+    "$checkpoint"
+refused "inspect of a text" "is not an HDF5 file" "$bin" inspect \
+    configs/tiny.cfg
+refused "evaluate without weights" "policy.weights" "$bin" evaluate \
+    configs/tiny.cfg
+refused "sample with an unknown word" "dragon" "$bin" sample \
+    configs/tiny.cfg --set policy.weights="$weights" \
+    --out "$work/never.png" "a red dragon"
+refused "evaluate without rewards" "rewards" "$bin" evaluate \
+    configs/tiny.cfg --set policy.weights="$weights" --set "rewards=()"
+
+# --- run folder -------------------------------------------------------------------
+refused "run folder below a file" "cut.cfg" "$bin" train configs/tiny.cfg \
+    --set run.dir="$work/cut.cfg/run"
+if [ "$(id -u)" != 0 ]; then
+    mkdir "$work/closed" && chmod a-w "$work/closed"
+    refused "run folder not writable" "closed" "$bin" train configs/tiny.cfg \
+        --set run.dir="$work/closed/run"
+fi
+
+# --- full disk: what was there stays, and the run goes on later -----------------------
+sets=(trajectory.every=0 run.iterations=5 checkpoint.keep=0)
+# told_and_kept RUN REASON: one message with file and reason, no remains
+told_and_kept()
+{
+    cat "$work/$1.out"
+    [ "$(grep -c '^ERROR ' "$work/$1.out")" = 1 ] && no_unfinished "$1" &&
+        grep '^ERROR ' "$work/$1.out" | grep -F "$work/$1" | grep -qF "$2"
+}
+tiny 1 2 whole "${sets[@]}"
+mkdir "$work/disk"
+if mount -t tmpfs -o size=4m dg_test "$work/disk" 2>/dev/null; then
+    trap 'umount "$work/disk" 2>/dev/null; rm -rf "$work"' EXIT
+    ln -s disk "$work/full"
+    tiny 2 1 full "${sets[@]}"
+    expect "bad input: full disk, exit code 1" test $? = 1
+    expect "bad input: full disk, one message, nothing half-written" \
+        told_and_kept full "No space left on device"
+    expect "bad input: full disk, some checkpoints came before" \
+        has_more_than full 1
+    for i in $(seq 1 "$(last_checkpoint full)"); do
+        same_digest "bad input: full disk, checkpoint $i is whole" full \
+            "$(digest whole "$i")" "$i"
+    done
+    mount -o remount,size=32m "$work/disk"
+    expect "bad input: room again, the run goes on" tiny 1 1 full "${sets[@]}"
+    same_digest "bad input: room again, the same weights" full \
+        "$(digest whole 5)" 5
+fi
+(
+    trap '' XFSZ
+    ulimit -f 4200
+    tiny 1 1 limit t5.d_ff=32768 "${sets[@]}" run.iterations=1
+)
+expect "bad input: file size limit, exit code 1" test $? = 1
+expect "bad input: file size limit, one message, nothing half-written" \
+    told_and_kept limit "iter_000001.h5.tmp"
+expect "bad input: file size limit lifted" tiny 1 1 limit t5.d_ff=32768 \
+    "${sets[@]}" run.iterations=1
+
+# --- numbers that are not finite: named, set aside, or the end ---------------------------
+wild=(run.iterations=8 optim.lr=1 optim.weight_decay=10 checkpoint.keep=0)
+expect "bad input: NaN in the network, the run goes on" tiny 1 2 wild \
+    "${wild[@]}"
+expect "bad input: NaN names sample, step and layer" grep -qE \
+    "^WARN  iteration [0-9]+, prompt [0-9]+, sample 0, step 0, rank 0: layer .* not finite" \
+    "$work/wild.out"
+expect "bad input: NaN in an update names the layer" grep -qE \
+    "^WARN  iteration [0-9]+, update 2, prompt [0-9]+, sample [0-9]+, rank 0: layer .* not finite" \
+    "$work/wild.out"
+expect "bad input: NaN, that update is not applied" test \
+    "$(metric wild skipped_updates | grep -cx 1)" -ge 1
+expect "bad input: NaN, samples without a score are set aside" test \
+    "$(metric wild set_aside | tail -n 1)" = 12
+expect "bad input: NaN, metrics stay JSON" "$tools/json_lines" \
+    "$work/wild/metrics.jsonl" 8
+tiny 2 1 wild2 "${wild[@]}"
+same_digest "bad input: NaN, two ranks go the same way" wild2 \
+    "$(digest wild 8)" 8
+expect "bad input: NaN, replay of such an iteration" "$bin" replay \
+    "$work/wild/trajectories/iter_000008.h5"
+tiny 2 1 strict "${wild[@]}" run.on_nan=stop
+expect "bad input: run.on_nan = stop, exit code 1" test $? = 1
+expect "bad input: run.on_nan = stop, one message naming the sample" bash -c \
+    "[ \$(grep -c '^ERROR ' '$work/strict.out') = 1 ] &&
+     grep -qE '^ERROR .*, sample .*run.on_nan = \"stop\"' '$work/strict.out'"
+last=$(last_checkpoint strict)
+same_digest "bad input: run.on_nan = stop, checkpoints before are whole" \
+    strict "$(digest wild "$last")" "$last"
+exit $bad
