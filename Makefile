@@ -119,6 +119,7 @@ install: $(BINARY)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo
+	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/dancegrpo
 	for d in configs jobs doc; do \
 	    test -d $$d || continue; \
 	    cp -R $$d $(DESTDIR)$(PREFIX)/share/dancegrpo/; \

@@ -52,6 +52,19 @@ if [ -w /dev/full ]; then
         bash -c "'$bin' config >/dev/full"
 fi
 
+# what failed before it began must not bind the folder to its configuration
+once=(train configs/tiny.cfg --set "run.dir=$work/once" --set run.iterations=1)
+expect_code "cli: a missing prompts file is named" 1 "nope.jsonl: cannot open" \
+    "$bin" "${once[@]}" --set prompts.file=nope.jsonl
+expect_code "cli: the corrected command runs in the same folder" 0 "it    1/1" \
+    "$bin" "${once[@]}"
+expect_code "cli: a folder with a run refuses another configuration" 1 \
+    "optim.lr: 0.001 -> 0.5" "$bin" "${once[@]}" --set optim.lr=0.5
+expect_code "cli: replay tells of another build only then" 0 "agree bit for bit" \
+    "$bin" replay "$work/once/trajectories/iter_000001.h5"
+expect "cli: and this is the same build" \
+    bash -c "! grep -q 'kernels changed' '$work/out'"
+
 expect "make: install and uninstall with DESTDIR" bash -c "
     make -s install DESTDIR='$work/root' PREFIX=/opt/dg >/dev/null &&
     '$work/root/opt/dg/bin/dancegrpo' --version &&

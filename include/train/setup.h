@@ -23,8 +23,9 @@ int dg_setup_check_words(const Session *s, const Policy *p,
                          const PromptList *list, const char *path);
 
 /**
- * Opens the run folder: a new one gets config.cfg; an old one must have been
- * made with the same configuration. Opens log.txt. Collective.
+ * Opens the run folder: a new one gets config.cfg; one with a checkpoint or
+ * metrics must have been made with the same configuration. Opens log.txt.
+ * Collective.
  * Errors: DG_EINVAL listing the keys that differ.
  */
 int dg_setup_rundir(const Session *s, RunDir *dir);

@@ -16,7 +16,8 @@ int dg_cli_config(int argc, char **argv)
     };
     const CliSpec spec = {
         .name = "config",
-        .summary = "print the effective configuration",
+        .summary = "Prints the effective configuration: all keys, with "
+                   "defaults, the\nfile's and --set.",
         .config = DG_CLI_OPTIONAL,
         .flags = flags,
         .num_flags = 1,

@@ -2,11 +2,13 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "store/checkpoint.h"
 #include "store/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
 {
@@ -99,6 +101,30 @@ static int compare(const Config *now, const char *stored, const char *name)
     return err;
 }
 
+/* Whether there is anything that another configuration would spoil. A start
+ * that failed on its input leaves a folder, but nothing in it. */
+static int has_begun(int *begun, const RunDir *dir)
+{
+    int64_t *list = NULL;
+    struct stat metrics;
+    int num = 0;
+    int err = dg_checkpoint_list(dir->checkpoints, &list, &num);
+
+    free(list);
+    *begun =
+        num > 0 || (stat(dir->metrics, &metrics) == 0 && metrics.st_size > 0);
+    return err;
+}
+
+static int check_folder(const Config *now, const char *stored,
+                        const RunDir *dir)
+{
+    int begun;
+    int err = has_begun(&begun, dir);
+
+    return err || !begun ? err : compare(now, stored, dir->config);
+}
+
 int dg_setup_rundir(const Session *s, RunDir *dir)
 {
     char *stored = NULL;
@@ -107,7 +133,7 @@ int dg_setup_rundir(const Session *s, RunDir *dir)
     if (err)
         return err;
     if (s->comm->rank == 0 && stored != NULL)
-        err = compare(s->config, stored, dir->config);
+        err = check_folder(s->config, stored, dir);
     err = dg_agree(s->comm, err);
     if (!err)
         err = dg_rundir_write_config(s->comm, dir, s->info.config);
