@@ -7,7 +7,8 @@
 export DANCEGRPO=$bin
 export OMPI_MCA_rmaps_base_oversubscribe=1
 last=checkpoints/iter_000005.h5
-set_keys="run.iterations=5 trajectory.every=0"
+# long enough for a signal to come between, where the machine is idle
+set_keys="run.iterations=5 trajectory.every=0 grpo.num_generations=16"
 digest() { "$bin" inspect --digest "$1" | cut -d' ' -f1; }
 
 for script in jobs/*.sh jobs/train.*; do
@@ -15,7 +16,8 @@ for script in jobs/*.sh jobs/train.*; do
 done
 
 "$bin" train configs/tiny.cfg --set run.dir="$work/alone" \
-    --set run.iterations=5 --set trajectory.every=0 >"$work/out" 2>&1
+    --set run.iterations=5 --set trajectory.every=0 \
+    --set grpo.num_generations=16 >"$work/out" 2>&1
 reference=$(digest "$work/alone/$last")
 expect "jobs: the undisturbed run has a digest" test ${#reference} = 64
 
@@ -23,9 +25,9 @@ expect "jobs: the undisturbed run has a digest" test ${#reference} = 64
 export CONFIG=configs/tiny.cfg LSB_DJOB_NUMPROC=2
 SET="run.dir=$work/lsf $set_keys" bash jobs/train.lsf >"$work/lsf.1" 2>&1 &
 job=$!
-for _ in $(seq 300); do
+for _ in $(seq 600); do
     [ -s "$work/lsf/metrics.jsonl" ] && break
-    sleep 0.1
+    sleep 0.05
 done
 kill -USR1 $job
 wait $job
@@ -47,7 +49,8 @@ mkdir "$work/bin"
 # shellcheck disable=SC2016
 printf '#!/bin/sh\necho "$2" >"%s/submitted"\n' "$work" >"$work/bin/qsub"
 chmod +x "$work/bin/qsub"
-sed 's/^walltime=.*/walltime=301/' jobs/train.pbs >"$work/train.pbs"
+# shellcheck disable=SC2016
+sed 's/=$((walltime - margin))/=0.2/' jobs/train.pbs >"$work/train.pbs"
 export PBS_NODEFILE=$work/nodes OMP_NUM_THREADS=1
 printf 'a\na\na\n' >"$PBS_NODEFILE"
 
@@ -65,7 +68,7 @@ pbs()
 }
 
 settings="CONFIG=configs/tiny.cfg,SET=run.dir=$work/pbs $set_keys"
-for _ in 1 2 3 4 5 6; do
+for _ in 1 2 3 4 5 6 7; do
     rm -f "$work/submitted"
     pbs "$settings" || break
     [ -e "$work/submitted" ] || break

@@ -112,7 +112,9 @@ fi
 # --- jobs ------------------------------------------------------------------
 iterations=6
 last=checkpoints/iter_00000$iterations.h5
-keys=(--set run.iterations="$iterations" --set trajectory.every=0)
+# long enough for a signal to come between, where the machine is idle
+keys=(--set run.iterations="$iterations" --set trajectory.every=0
+    --set grpo.num_generations=32)
 export DANCEGRPO=$bin
 unset OMP_NUM_THREADS # it is the job's affair
 
@@ -137,10 +139,10 @@ until_true()
 {
     local n=$1
     shift
-    for _ in $(seq $((2 * n))); do
+    for _ in $(seq $((4 * n))); do
         "$@" && return 0
         is JobState FAILED && break
-        sleep 0.5
+        sleep 0.25
     done
     echo "not within $n s: $*"
     scontrol show job "$job"
@@ -148,7 +150,7 @@ until_true()
     return 1
 }
 
-has_begun() { [ -s "$work/$1/metrics.jsonl" ]; }
+has_begun() { [ -s "$work/$1/log.txt" ]; }
 is() { [ "$(field "$1")" = "$2" ]; }
 digest() { "$bin" inspect --digest "$1" | cut -d' ' -f1; }
 same_weights() { [ "$(digest "$1")" = "$reference" ]; }
@@ -168,8 +170,8 @@ submit preempted --ntasks=2 --ntasks-per-node=2 --cpus-per-task=2
 expect "slurm: a job begins" until_true 120 has_begun preempted
 scancel --signal=USR1 --batch "$job"
 expect "slurm: preempted, it is put back into the queue" \
-    until_true 60 is Restarts 1
-expect "slurm: requeued, it completes" until_true 300 is JobState COMPLETED
+    until_true 300 is Restarts 1
+expect "slurm: requeued, it completes" until_true 900 is JobState COMPLETED
 expect "slurm: it stopped with 75" log_has preempted "exit code 75"
 expect "slurm: it continued" log_has preempted "continuing after iteration"
 expect "slurm: weights as undisturbed" same_weights "$work/preempted/$last"
@@ -179,7 +181,7 @@ expect "slurm: metrics of every iteration, once" all_lines preempted
 submit limited --ntasks=3 --ntasks-per-node=3 --cpus-per-task=1 --time=2 \
     --signal=B:USR1@115
 expect "slurm: three ranks against their time limit complete" \
-    until_true 420 is JobState COMPLETED
+    until_true 900 is JobState COMPLETED
 expect "slurm: the time limit was met" log_has limited "exit code 75"
 expect "slurm: other rank count, time limit: weights as undisturbed" \
     same_weights "$work/limited/$last"
@@ -187,7 +189,7 @@ expect "slurm: other rank count, time limit: weights as undisturbed" \
 # an array: each task has its own seed and folder
 submit array --array=11-12 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=2
 array_done() { [ -z "$(squeue --noheader --jobs="$job" 2>/dev/null)" ]; }
-expect "slurm: an array completes" until_true 300 array_done
+expect "slurm: an array completes" until_true 900 array_done
 expect "slurm: array task 11 is seed 11" same_weights "$work/array-seed11/$last"
 expect "slurm: array task 12 is another run" bash -c \
     "[ -e '$work/array-seed12/$last' ] &&
