@@ -80,7 +80,7 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
     const int64_t num = t->learner->num;
     const AdamwOpts o = dg_adamw_default();
     float *w = aligned_alloc(64, (size_t)(num + 16) / 16 * 64 * 3);
-    float *m = w + (num + 16) / 16 * 16, *v = m + (num + 16) / 16 * 16;
+    const int64_t pitch = (num + 16) / 16 * 16;
     double median[MAX_REPEATS];
     AdamwStep step;
     int err;
@@ -92,7 +92,8 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
     for (int i = 0; i < repeats && !err; i++) {
         const double began = dg_clock_thread();
 
-        dg_adamw_update(w, m, v, t->learner->grads, num, &step);
+        dg_adamw_update(w, w + pitch, w + 2 * pitch, t->learner->grads, num,
+                        &step);
         median[i] = dg_clock_thread() - began;
     }
     if (!err)

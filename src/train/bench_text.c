@@ -113,7 +113,7 @@ int dg_bench_text(char **text, const Bench *b)
         return dg_fail(DG_ENOMEM, "bench: text");
     fprintf(f,
             "Network of %lld parameters, batch %lld, one thread, against bare "
-            "dnnl_sgemm at the same sizes\n",
+            "product of the library at the same sizes\n",
             (long long)b->network.parameters,
             (long long)b->network.forward.batch);
     pass_text(f, "forward", &b->network.forward, 0.75);
