@@ -20,6 +20,8 @@ typedef struct Rollout {
     int64_t D, K; /* elements of a latent, rewards */
     int64_t iteration;
     int64_t *prompt; /* [P] index into the prompt list */
+    int64_t most;    /* prompts of the longest list, and */
+    int32_t *order;  /* [most] their order in an epoch */
     Schedule schedule;
     SdeWindow window;
     SdeStep *steps;      /* [T] */
@@ -35,8 +37,10 @@ typedef struct Rollout {
 } Rollout;
 
 /** Reserves all memory of an iteration. Not collective, but sizes follow
- *  from rank and size. Errors: DG_EINVAL naming the key, DG_ENOMEM. */
-int dg_rollout_create(Rollout **out, const Session *s, const Policy *p);
+ *  from rank and size. most: prompts of the longest list that will be given
+ *  to dg_rollout_begin(). Errors: DG_EINVAL naming the key, DG_ENOMEM. */
+int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
+                      int64_t most);
 void dg_rollout_destroy(Rollout *r);
 
 /** Prompts, SDE steps and window of an iteration. Pure function of the

@@ -22,7 +22,7 @@ typedef struct StepResult {
     int32_t step; /* index in the trajectory */
     int32_t clipped;
     float log_prob; /* of the replay */
-    float ratio;
+    double ratio;   /* a last bit of log_prob shows in it */
     double loss, kl;
 } StepResult;
 

@@ -116,7 +116,7 @@ static int compare_results(const Trainer *t, H5File *f)
         column[i] = u->result[i].log_prob;
     err = compare_floats(f, "replayed_log_prob", column, 2, dims);
     for (int64_t i = 0; i < num; i++)
-        column[i] = u->result[i].ratio;
+        column[i] = (float)u->result[i].ratio;
     if (!err)
         err = compare_floats(f, "ratio", column, 2, dims);
     free(column);

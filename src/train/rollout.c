@@ -23,6 +23,7 @@ static void *reserve(Rollout *r, int64_t count, size_t size)
 static int reserve_all(Rollout *r, const Policy *p)
 {
     r->prompt = reserve(r, r->P, sizeof *r->prompt);
+    r->order = reserve(r, r->most, sizeof *r->order);
     r->steps = reserve(r, r->T, sizeof *r->steps);
     r->sigma = reserve(r, r->T, sizeof *r->sigma);
     r->conditions =
@@ -31,9 +32,9 @@ static int reserve_all(Rollout *r, const Policy *p)
     r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
     r->final = reserve(r, r->num * r->D, sizeof *r->final);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
-    if (r->prompt == NULL || r->steps == NULL || r->sigma == NULL ||
-        r->conditions == NULL || r->latents == NULL || r->log_prob == NULL ||
-        r->final == NULL || r->scores == NULL)
+    if (r->prompt == NULL || r->order == NULL || r->steps == NULL ||
+        r->sigma == NULL || r->conditions == NULL || r->latents == NULL ||
+        r->log_prob == NULL || r->final == NULL || r->scores == NULL)
         return dg_fail(DG_ENOMEM,
                        "trajectories of %lld samples (grpo."
                        "prompts_per_iteration x grpo.num_generations / ranks)",
@@ -41,7 +42,8 @@ static int reserve_all(Rollout *r, const Policy *p)
     return DG_OK;
 }
 
-int dg_rollout_create(Rollout **out, const Session *s, const Policy *p)
+int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
+                      int64_t most)
 {
     const Config *c = s->config;
     Rollout *r = calloc(1, sizeof *r);
@@ -55,6 +57,7 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p)
     r->T = (int)c->sampler.steps;
     r->D = p->shape.elements;
     r->K = c->num_rewards;
+    r->most = most;
     dg_share_range(r->N, s->comm->rank, s->comm->size, &r->first, &r->num);
     r->first_prompt = r->first / r->G;
     if (r->num > 0)
@@ -76,6 +79,7 @@ void dg_rollout_destroy(Rollout *r)
         return;
     dg_schedule_fini(&r->schedule);
     free(r->prompt);
+    free(r->order);
     free(r->steps);
     free(r->sigma);
     free(r->conditions);
@@ -87,13 +91,13 @@ void dg_rollout_destroy(Rollout *r)
 }
 
 /* Prompt k of the endless sequence: a permutation of the list per epoch. */
-static int choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
+static void choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
 {
-    int32_t *order = malloc(sizeof *order * (size_t)num_prompts);
     int64_t epoch = -1;
 
-    if (order == NULL)
-        return dg_fail(DG_ENOMEM, "prompt order");
+    if (num_prompts > r->most)
+        dg_panic("%lld prompts, room for %lld", (long long)num_prompts,
+                 (long long)r->most);
     for (int64_t i = 0; i < r->P; i++) {
         const int64_t k = r->iteration * r->P + i;
         const RngKey key = {
@@ -103,13 +107,11 @@ static int choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
         };
 
         if (k / num_prompts != epoch && s->config->prompts.shuffle)
-            dg_rng_permutation(order, (int32_t)num_prompts, &key);
+            dg_rng_permutation(r->order, (int32_t)num_prompts, &key);
         epoch = k / num_prompts;
-        r->prompt[i] = s->config->prompts.shuffle ? order[k % num_prompts]
+        r->prompt[i] = s->config->prompts.shuffle ? r->order[k % num_prompts]
                                                   : k % num_prompts;
     }
-    free(order);
-    return DG_OK;
 }
 
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
@@ -129,9 +131,8 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     r->iteration = iteration;
     r->note[0] = '\0';
     r->note_item = r->N;
-    err = choose_prompts(r, s, num_prompts);
-    if (!err)
-        err = dg_window_at(&r->window, &window, r->T, iteration);
+    choose_prompts(r, s, num_prompts);
+    err = dg_window_at(&r->window, &window, r->T, iteration);
     if (err)
         return err;
     err = dg_window_steps(r->steps, &sde, &r->schedule, &r->window);

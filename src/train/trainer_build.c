@@ -144,7 +144,10 @@ int dg_trainer_reserve(Trainer *t)
             &t->learner, t->policy, t->policy->net.count, &c->optim,
             c->run.iterations * c->grpo.updates_per_iteration);
     if (!err)
-        err = dg_rollout_create(&t->rollout, s, t->policy);
+        err = dg_rollout_create(&t->rollout, s, t->policy,
+                                t->prompts.num > c->grpo.prompts_per_iteration
+                                    ? t->prompts.num
+                                    : c->grpo.prompts_per_iteration);
     if (!err)
         err = dg_update_create(&t->update, s, t->rollout);
     if (!err)

@@ -78,7 +78,7 @@ static int take_columns(Columns *c, const Trainer *t)
     for (size_t i = 0; i < terms; i++) {
         c->step[i] = u->result[i].step;
         c->clipped[i] = u->result[i].clipped;
-        c->ratio[i] = u->result[i].ratio;
+        c->ratio[i] = (float)u->result[i].ratio;
         c->log_prob[i] = u->result[i].log_prob;
         c->loss[i] = u->result[i].loss;
     }

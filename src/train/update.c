@@ -74,7 +74,7 @@ static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
     if (err)
         return err;
     res->clipped = term.clipped;
-    res->ratio = (float)term.ratio;
+    res->ratio = term.ratio;
     res->loss = term.loss;
     res->kl = in.kl;
     *any |= term.coef != 0 || term.kl_coef != 0;
@@ -241,10 +241,10 @@ static int check_ratio(const Part *p)
                 return dg_fail(
                     DG_EPROMISE,
                     "iteration %lld, prompt %lld, sample %lld, timestep %d: "
-                    "ratio %.9g before the first update: must be exactly 1",
+                    "ratio %.17g before the first update: must be exactly 1",
                     (long long)r->iteration + 1,
                     (long long)r->prompt[item / r->G], (long long)(item % r->G),
-                    res->step, (double)res->ratio);
+                    res->step, res->ratio);
         }
     }
     return DG_OK;
@@ -278,7 +278,7 @@ static void add_stats(const Part *p, UpdateStats *s, double terms)
         s->set_aside += u->set_aside[k] != 0;
         for (int j = 0; j < u->steps_per_item && !u->set_aside[k]; j++) {
             const StepResult *res = &u->result[k * u->steps_per_item + j];
-            const double off = fabs((double)res->ratio - 1);
+            const double off = fabs(res->ratio - 1);
 
             if (p->index == 0 && off > s->ratio_max_deviation)
                 s->ratio_max_deviation = off;

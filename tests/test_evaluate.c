@@ -1,0 +1,177 @@
+/* Evaluation: the bootstrap against closed forms, one answer whatever the
+ * threads and batches. */
+#include "tiny_run.h"
+
+#include "train/evaluate.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+
+/* Means of n draws of 0/1 values: normal with variance p (1 - p) / n. With
+ * 4000 resamplings the ends are known to about 1.3 % of a standard deviation
+ * (sqrt(q (1 - q) / R) / density at 1.96); four times that, and the step of
+ * the binomial, 1/n, are allowed. */
+static void test_bootstrap_of_zeros_and_ones(void **state)
+{
+    enum { N = 900 };
+    double value[N];
+    Interval x;
+
+    (void)state;
+    for (int i = 0; i < N; i++)
+        value[i] = i % 3 == 0;
+    dg_bootstrap(&x, value, N, 4000, 1);
+    const double p = 1.0 / 3, sd = sqrt(p * (1 - p) / N);
+
+    assert_true(fabs(x.mean - p) < 1e-12);
+    assert_true(fabs(x.low - (p - 1.96 * sd)) < 0.17 * sd + 1.0 / N);
+    assert_true(fabs(x.high - (p + 1.96 * sd)) < 0.17 * sd + 1.0 / N);
+}
+
+static void test_bootstrap_narrows_with_the_root_of_n(void **state)
+{
+    double value[1600];
+    Interval few, many;
+
+    (void)state;
+    for (int i = 0; i < 1600; i++)
+        value[i] = sin(3.1 * i);
+    dg_bootstrap(&few, value, 100, 4000, 1);
+    dg_bootstrap(&many, value, 1600, 4000, 1);
+    assert_true(fabs((few.high - few.low) / (many.high - many.low) - 4) < 0.4);
+}
+
+static void test_bootstrap_of_equal_values_is_a_point(void **state)
+{
+    const double value[] = { 0.25, 0.25, 0.25 };
+    Interval x;
+
+    (void)state;
+    dg_bootstrap(&x, value, 3, 100, 1);
+    assert_true(x.mean == 0.25 && x.low == 0.25 && x.high == 0.25);
+}
+
+static void test_bootstrap_leaves_out_nan(void **state)
+{
+    const double with[] = { NAN, 1, 2, NAN, 4 }, without[] = { 1, 2, 4 };
+    const double none[] = { NAN, NAN };
+    Interval a, b, c;
+
+    (void)state;
+    dg_bootstrap(&a, with, 5, 300, 7);
+    dg_bootstrap(&b, without, 3, 300, 7);
+    assert_memory_equal(&a, &b, sizeof a);
+    assert_true(a.low >= 1 && a.high <= 4 && a.low < a.mean);
+    dg_bootstrap(&c, none, 2, 300, 7);
+    assert_true(isnan(c.mean) && isnan(c.low) && isnan(c.high));
+    dg_bootstrap(&c, none, 0, 300, 7);
+    assert_true(isnan(c.mean));
+}
+
+static void evaluate(Evaluation *e, uint8_t *pictures, int threads,
+                     int64_t batch)
+{
+    static const char *const sets[] = { "rewards=({name=\"brightness\";})",
+                                        "grpo.micro_batch=5",
+                                        "evaluate.bootstrap=50", NULL };
+    TinyRun t;
+
+    tiny_open(&t, threads, sets);
+    MUST(dg_evaluate(e, &(EvaluateJob) { .session = &t.session,
+                                         .team = t.team,
+                                         .policy = t.policy,
+                                         .prompts = &t.prompts,
+                                         .rewards = t.rewards,
+                                         .num_prompts = 6,
+                                         .seeds = 2,
+                                         .batch = batch,
+                                         .seed = 3,
+                                         .pictures = pictures,
+                                         .with_scores = 1 }));
+    tiny_close(&t);
+}
+
+static void test_threads_and_batches_change_nothing(void **state)
+{
+    enum { BYTES = 12 * 32 * 32 * 3 };
+    static uint8_t first[BYTES], other[BYTES];
+    Evaluation a, b;
+
+    (void)state;
+    evaluate(&a, first, 1, 1);
+    assert_int_equal(a.prompts, 6);
+    assert_int_equal(a.missing, 0);
+    assert_int_equal(a.all.pictures, 12);
+    assert_true(isnan(a.all.strict.mean)); /* brightness has none */
+    assert_memory_not_equal(first, first + BYTES / 12, BYTES / 12);
+    for (int threads = 1; threads <= 2; threads++)
+        for (int64_t batch = 2; batch <= 5; batch += 3) {
+            memset(other, 0, sizeof other);
+            evaluate(&b, other, threads, batch);
+            assert_memory_equal(first, other, BYTES);
+            assert_memory_equal(&a.all.reward, &b.all.reward,
+                                sizeof a.all.reward);
+            assert_int_equal(a.num_tags, b.num_tags);
+            for (int i = 0; i < a.num_tags; i++)
+                assert_memory_equal(&a.tags[i].reward, &b.tags[i].reward,
+                                    sizeof a.all.reward);
+        }
+}
+
+static void test_reward_is_that_of_the_pictures(void **state)
+{
+    enum { PIXELS = 12 * 32 * 32 };
+    static uint8_t rgb[3 * PIXELS];
+    Evaluation e;
+    double sum = 0;
+
+    (void)state;
+    evaluate(&e, rgb, 1, 4);
+    for (int i = 0; i < PIXELS; i++)
+        sum += 0.299 * rgb[3 * i] + 0.587 * rgb[3 * i + 1] +
+               0.114 * rgb[3 * i + 2];
+    /* pictures are rounded to 1/255: their mean to far less */
+    assert_true(fabs(e.all.reward.mean - sum / 255 / PIXELS) < 1e-4);
+    assert_true(e.all.reward.low <= e.all.reward.mean &&
+                e.all.reward.mean <= e.all.reward.high);
+}
+
+static void test_text_and_json_say_the_same(void **state)
+{
+    Evaluation e;
+    char *text, *json, want[32];
+    cJSON *root;
+
+    (void)state;
+    evaluate(&e, NULL, 2, 4);
+    MUST(dg_evaluation_text(&text, &e));
+    MUST(dg_evaluation_json(&json, &e));
+    root = cJSON_Parse(json);
+    assert_non_null(root);
+    const cJSON *all = cJSON_GetObjectItem(root, "all");
+    const cJSON *mean =
+        cJSON_GetObjectItem(cJSON_GetObjectItem(all, "reward"), "mean");
+
+    assert_true(fabs(mean->valuedouble - e.all.reward.mean) < 1e-8);
+    assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(root, "tasks")),
+                     e.num_tags);
+    assert_true(cJSON_IsNull(
+        cJSON_GetObjectItem(cJSON_GetObjectItem(all, "strict"), "mean")));
+    snprintf(want, sizeof want, "%.3f", e.all.reward.mean);
+    assert_non_null(strstr(text, want));
+    cJSON_Delete(root);
+    free(text);
+    free(json);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_bootstrap_of_zeros_and_ones),
+    cmocka_unit_test(test_bootstrap_narrows_with_the_root_of_n),
+    cmocka_unit_test(test_bootstrap_of_equal_values_is_a_point),
+    cmocka_unit_test(test_bootstrap_leaves_out_nan),
+    cmocka_unit_test(test_threads_and_batches_change_nothing),
+    cmocka_unit_test(test_reward_is_that_of_the_pictures),
+    cmocka_unit_test(test_text_and_json_say_the_same),
+};
+
+TINY_MAIN(tests)

@@ -1,0 +1,227 @@
+/* Rewards: thresholds, and scores that cannot be had. */
+#include "base/error.h"
+#include "reward/reward.h"
+#include "tiny_run.h"
+
+#include <math.h>
+
+static int first_of(const float *rgb, int64_t size, const Prompt *prompt,
+                    RewardScore *out, void *scratch)
+{
+    (void)size;
+    (void)prompt;
+    (void)scratch;
+    out->value = rgb[0];
+    out->strict = rgb[0] > 0.5f;
+    return DG_OK;
+}
+
+static int refuses(const float *rgb, int64_t size, const Prompt *prompt,
+                   RewardScore *out, void *scratch)
+{
+    first_of(rgb, size, prompt, out, scratch);
+    return dg_fail(DG_EIO, "the judge is asleep");
+}
+
+static const RewardKind first_value = {
+    .name = "first", .has_strict = 1, .scratch_bytes = 24, .score = first_of
+};
+static const RewardKind sleepy = { .name = "sleepy",
+                                   .scratch_bytes = 80,
+                                   .score = refuses };
+static const Prompt prompt = { .text = "a red circle" };
+
+static RewardScore score(const RewardKind *kind, double threshold, float value)
+{
+    const Reward r = { kind, 1, threshold };
+    RewardScore s;
+
+    dg_clear_error();
+    dg_reward_score(&r, &value, 1, &prompt, &s, NULL);
+    return s;
+}
+
+static void test_score_passes_through(void **state)
+{
+    const RewardScore s = score(&first_value, NAN, 0.7f);
+
+    (void)state;
+    assert_true(s.value == 0.7f && s.strict == 1 && !s.missing);
+}
+
+static void test_threshold_makes_one_and_zero(void **state)
+{
+    (void)state;
+    assert_true(score(&first_value, 0.5, 0.7f).value == 1);
+    assert_true(score(&first_value, 0.5, 0.3f).value == 0);
+    assert_true(score(&first_value, 0.5, 0.5f).value == 0);  /* not above */
+    assert_true(score(&first_value, 0.9, 0.7f).strict == 1); /* untouched */
+    assert_true(score(&first_value, -1, 0).value == 1);
+}
+
+static void test_what_is_not_finite_is_missing(void **state)
+{
+    static const float bad[] = { NAN, INFINITY, -INFINITY };
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        const RewardScore s =
+            score(&first_value, i < 3 ? NAN : 0.5, bad[i % 3]);
+
+        assert_int_equal(s.missing, 1);
+        assert_true(isnan(s.value) && isnan(s.strict));
+        assert_non_null(strstr(dg_last_error()->text, "reward first gave"));
+    }
+}
+
+static void test_what_fails_is_missing_with_its_reason(void **state)
+{
+    const RewardScore s = score(&sleepy, 0.5, 1);
+
+    (void)state;
+    assert_int_equal(s.missing, 1);
+    assert_true(isnan(s.value) && isnan(s.strict));
+    assert_string_equal(dg_last_error()->text, "the judge is asleep");
+}
+
+static void test_scratch_is_the_largest(void **state)
+{
+    const Reward r[] = { { &first_value, 1, NAN }, { &sleepy, 1, NAN } };
+
+    (void)state;
+    assert_int_equal(dg_rewards_scratch(r, 1), 24);
+    assert_int_equal(dg_rewards_scratch(r, 2), 80);
+    assert_int_equal(dg_rewards_scratch(r, 0), 0);
+}
+
+static void test_names_are_known_or_listed(void **state)
+{
+    Config c;
+    Reward r[DG_CONFIG_REWARDS];
+
+    (void)state;
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c, "rewards=({name=\"brightness\";weight=2.0;},"
+                           "{name=\"shapes\";threshold=0.5;})"));
+    MUST(dg_rewards_init(r, &c));
+    assert_string_equal(r[0].kind->name, "brightness");
+    assert_true(r[0].weight == 2 && isnan(r[0].threshold));
+    assert_string_equal(r[1].kind->name, "shapes");
+    assert_true(r[1].weight == 1 && r[1].threshold == 0.5);
+    assert_true(r[1].kind->has_strict && !r[0].kind->has_strict);
+    MUST(dg_config_set(&c, "rewards=({name=\"beauty\";})"));
+    assert_int_equal(dg_rewards_init(r, &c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "\"beauty\""));
+    assert_non_null(strstr(dg_last_error()->text, "shapes"));
+}
+
+static void test_brightness_is_the_mean_luma(void **state)
+{
+    float rgb[3 * 4 * 4];
+    double sum = 0;
+    Config c;
+    Reward r;
+    RewardScore s;
+
+    (void)state;
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c, "rewards=({name=\"brightness\";})"));
+    MUST(dg_rewards_init(&r, &c));
+    for (int i = 0; i < 48; i++) {
+        static const double luma[] = { 0.299, 0.587, 0.114 };
+
+        rgb[i] = (float)(i % 7) / 7;
+        sum += luma[i % 3] * (double)rgb[i];
+    }
+    dg_reward_score(&r, rgb, 4, &prompt, &s, NULL);
+    assert_false(s.missing);
+    assert_true(fabs((double)s.value - sum / 16) < 1e-6);
+}
+
+/* The shapes reward needs to know what was asked for. */
+static void test_shapes_without_metadata_is_missing(void **state)
+{
+    TinyRun t;
+    float *rgb;
+    RewardScore s;
+
+    (void)state;
+    tiny_open(&t, 1, NULL);
+    rgb = calloc(3 * 32 * 32, sizeof *rgb);
+    assert_true(t.team->workers[0].scratch != NULL);
+    dg_reward_score(&t.rewards[0], rgb, 32, &prompt, &s,
+                    t.team->workers[0].scratch);
+    assert_int_equal(s.missing, 1);
+    dg_reward_score(&t.rewards[0], rgb, 32, &t.prompts.item[0], &s,
+                    t.team->workers[0].scratch);
+    assert_int_equal(s.missing, 0);
+    assert_true(s.value >= 0 && s.value < 1 && s.strict == 0);
+    free(rgb);
+    tiny_close(&t);
+}
+
+/* One sample's NaN: it is missing, the others of its group go on. */
+static int not_every(const float *rgb, int64_t size, const Prompt *p,
+                     RewardScore *out, void *scratch)
+{
+    double sum = 0;
+
+    (void)p;
+    (void)scratch;
+    for (int64_t i = 0; i < size * size * 3; i++)
+        sum += (double)rgb[i];
+    /* latents' pictures differ in every digit: some are NaN, some are not */
+    out->value =
+        fmod(sum * 1e3, 1) < 0.3 ? NAN : (float)(sum / (double)(size * size));
+    return DG_OK;
+}
+
+static void test_missing_scores_leave_the_group(void **state)
+{
+    static const RewardKind moody = { .name = "moody", .score = not_every };
+    static const char *const sets[] = { "rewards=({name=\"brightness\";})",
+                                        NULL };
+    TinyRun t;
+    UpdateStats stats;
+    int missing = 0;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    t.rewards[0].kind = &moody;
+    tiny_experience(&t, 0);
+    for (int64_t i = 0; i < t.rollout->N; i++)
+        missing += t.rollout->scores[i].missing;
+    assert_in_range(missing, 1, t.rollout->N - 2);
+    assert_non_null(strstr(t.rollout->note, "reward moody is missing: reward "
+                                            "moody gave nan"));
+    MUST(dg_update_prepare(t.update, &t.session, t.rollout));
+    for (int64_t g = 0; g < t.rollout->P; g++) {
+        double sum = 0;
+
+        for (int64_t i = g * t.rollout->G; i < (g + 1) * t.rollout->G; i++) {
+            if (t.rollout->scores[i].missing)
+                assert_true(t.update->total[i] == 0);
+            sum += (double)t.update->total[i];
+        }
+        assert_true(fabs(sum) < 1e-5);
+    }
+    MUST(tiny_update(&t, 0, &stats));
+    assert_int_equal(stats.set_aside, missing);
+    assert_int_equal(stats.skipped_updates, 0);
+    assert_true(stats.ratio_max_deviation == 0 && stats.grad_norm > 0);
+    tiny_close(&t);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_score_passes_through),
+    cmocka_unit_test(test_threshold_makes_one_and_zero),
+    cmocka_unit_test(test_what_is_not_finite_is_missing),
+    cmocka_unit_test(test_what_fails_is_missing_with_its_reason),
+    cmocka_unit_test(test_scratch_is_the_largest),
+    cmocka_unit_test(test_names_are_known_or_listed),
+    cmocka_unit_test(test_brightness_is_the_mean_luma),
+    cmocka_unit_test(test_shapes_without_metadata_is_missing),
+    cmocka_unit_test(test_missing_scores_leave_the_group),
+};
+
+TINY_MAIN(tests)

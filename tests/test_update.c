@@ -1,0 +1,277 @@
+/* The gradient of an iteration, through network, SDE step, ratio, clip and KL:
+ * against finite differences of its own loss, and exactly zero where the
+ * objective is flat. */
+#include "tiny_run.h"
+
+#include <math.h>
+
+static const char *const one_update[] = {
+    "grpo.updates_per_iteration=1", "grpo.clip_range=1",
+    "grpo.timestep_fraction=1",     "sampler.steps=4",
+    "grpo.prompts_per_iteration=2", NULL
+};
+
+/* Sum of the terms of the last dg_update_run(). */
+static double loss_of(const TinyRun *t)
+{
+    const Update *u = t->update;
+    double loss = 0;
+
+    for (int64_t i = 0; i < u->num_kept * u->steps_per_item; i++)
+        loss += u->result[i].loss;
+    return loss;
+}
+
+/* The loss at weights + step * direction; old log-probs stay. */
+static double loss_at(TinyRun *t, const float *origin, const float *direction,
+                      double step)
+{
+    UpdateStats stats;
+    int err;
+
+    for (int64_t i = 0; i < t->policy->net.count; i++)
+        t->policy->values[i] =
+            (float)((double)origin[i] + step * (double)direction[i]);
+    err = tiny_update(t, 1, &stats);
+    /* away from the origin the ratio is not 1, which is told and no matter */
+    assert_true(err == DG_OK || err == DG_EPROMISE);
+    return loss_of(t);
+}
+
+/* Scores without a pattern, the same in every test. */
+static void give_scores(TinyRun *t)
+{
+    const Rollout *r = t->rollout;
+
+    for (int64_t i = 0; i < r->N * r->K; i++)
+        r->scores[i] =
+            (RewardScore) { (float)sin(1.7 * (double)(i * i + 1)), NAN, 0 };
+}
+
+static void open_update(TinyRun *t, int threads, const char *const *sets)
+{
+    tiny_open(t, threads, sets);
+    tiny_experience(t, 0);
+    give_scores(t);
+    MUST(dg_update_prepare(t->update, &t->session, t->rollout));
+}
+
+/* (L(h) - L(-h)) / 2h against g.d, for d = the gradient itself within one
+ * parameter: no other direction there has a larger derivative. Steps have
+ * norm 0.05. L is a mean over 24 terms of A exp(log_prob - old), each log_prob
+ * of about 0.3 rounded to float: noise 0.3 2^-24 / sqrt(24) = 4e-9. With |g|
+ * = 1e-5 that is 0.4 % of 2 * 0.05 |g|; 1 % is allowed, flatter parameters are
+ * left out. */
+static void check_gradient(TinyRun *t)
+{
+    const ParamSet *net = &t->policy->net;
+    const size_t bytes = sizeof(float) * (size_t)net->count;
+    float *origin = malloc(bytes), *direction = malloc(bytes);
+    UpdateStats stats;
+    int checked = 0;
+
+    memcpy(origin, t->policy->values, bytes);
+    MUST(tiny_update(t, 1, &stats));
+    assert_true(stats.ratio_max_deviation == 0);
+    for (int k = 0; k < net->num_params; k++) {
+        const Tensor *v = &net->params[k]->value;
+        const int64_t from = v->param_offset, num = dg_tensor_count(v);
+        double square = 0, slope, h;
+
+        memset(direction, 0, bytes);
+        for (int64_t i = from; i < from + num; i++) {
+            direction[i] = t->learner->grads[i];
+            square += (double)direction[i] * (double)direction[i];
+        }
+        if (square < 1e-10)
+            continue;
+        h = 0.05 / sqrt(square);
+        slope = (loss_at(t, origin, direction, h) -
+                 loss_at(t, origin, direction, -h)) /
+                (2 * h);
+        if (fabs(slope / square - 1) > 1e-2)
+            fail_msg("%s: difference %g, gradient %g", net->params[k]->name,
+                     slope, square);
+        memcpy(t->policy->values, origin, bytes);
+        MUST(tiny_update(t, 1, &stats)); /* the gradient again */
+        checked++;
+    }
+    assert_true(checked > net->num_params / 2);
+    free(origin);
+    free(direction);
+}
+
+static void test_gradient_is_that_of_the_loss(void **state)
+{
+    TinyRun t;
+
+    (void)state;
+    open_update(&t, 1, one_update);
+    check_gradient(&t);
+    tiny_close(&t);
+}
+
+static void test_gradient_of_kl_is_that_of_the_loss(void **state)
+{
+    static const char *const sets[] = { "grpo.updates_per_iteration=1",
+                                        "grpo.clip_range=1",
+                                        "grpo.timestep_fraction=1",
+                                        "sampler.steps=4",
+                                        "grpo.kl_beta=0.3",
+                                        "grpo.adv_agg=per_reward",
+                                        "grpo.prompts_per_iteration=1",
+                                        NULL };
+    TinyRun t;
+
+    (void)state;
+    open_update(&t, 1, sets);
+    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
+    for (int64_t i = 0; i < t.reference->net.count; i++)
+        t.reference->net.values[i] *= 0.95f;
+    check_gradient(&t);
+    tiny_close(&t);
+}
+
+static int all_zero(const TinyRun *t)
+{
+    float *grads = t->learner->grads;
+
+    dg_exact_read(&t->team->workers[0].sum, grads, 1);
+    for (int64_t i = 0; i < t->learner->num; i++)
+        if (grads[i] != 0)
+            return 0;
+    return 1;
+}
+
+/* Old log-probs are moved so that each ratio lies e, or 1/e, beyond the clip
+ * on the side where it acts. */
+static void test_clipped_terms_give_exactly_nothing(void **state)
+{
+    TinyRun t;
+    UpdateStats stats;
+
+    (void)state;
+    open_update(&t, 2, one_update);
+    t.config.grpo.clip_range = 1e-3;
+    MUST(tiny_update(&t, 1, &stats));
+    assert_false(all_zero(&t));
+    for (int64_t i = 0; i < t.rollout->N; i++)
+        for (int j = 0; j < t.rollout->T; j++)
+            t.rollout->log_prob[i * t.rollout->T + j] -=
+                t.update->total[i] > 0 ? 1 : -1;
+    assert_int_equal(tiny_update(&t, 1, &stats), DG_EPROMISE);
+    assert_true(all_zero(&t));
+    for (int64_t k = 0; k < t.update->num_kept * t.update->steps_per_item; k++)
+        assert_int_equal(t.update->result[k].clipped, 1);
+    tiny_close(&t);
+}
+
+/* On the other side the clip does not act. */
+static void test_unclipped_side_still_learns(void **state)
+{
+    TinyRun t;
+    UpdateStats stats;
+
+    (void)state;
+    open_update(&t, 2, one_update);
+    t.config.grpo.clip_range = 1e-3;
+    for (int64_t i = 0; i < t.rollout->N; i++)
+        for (int j = 0; j < t.rollout->T; j++)
+            t.rollout->log_prob[i * t.rollout->T + j] -=
+                t.update->total[i] > 0 ? -1 : 1;
+    assert_int_equal(tiny_update(&t, 1, &stats), DG_EPROMISE);
+    assert_false(all_zero(&t));
+    for (int64_t k = 0; k < t.update->num_kept * t.update->steps_per_item; k++)
+        assert_int_equal(t.update->result[k].clipped, 0);
+    tiny_close(&t);
+}
+
+static void test_equal_rewards_leave_the_weights(void **state)
+{
+    TinyRun t;
+    UpdateStats stats;
+    float *before;
+    size_t bytes;
+
+    (void)state;
+    tiny_open(&t, 2, NULL);
+    t.learner->optim.weight_decay = 0;
+    bytes = sizeof *before * (size_t)t.policy->num_values;
+    before = malloc(bytes);
+    memcpy(before, t.policy->values, bytes);
+    tiny_experience(&t, 0);
+    for (int64_t i = 0; i < t.rollout->N * t.rollout->K; i++)
+        t.rollout->scores[i] = (RewardScore) { 0.625f, NAN, 0 };
+    MUST(dg_update_prepare(t.update, &t.session, t.rollout));
+    MUST(tiny_update(&t, 0, &stats));
+    assert_true(all_zero(&t));
+    assert_true(stats.grad_norm == 0 && stats.lr > 0);
+    assert_memory_equal(before, t.policy->values, bytes);
+    free(before);
+    tiny_close(&t);
+}
+
+/* Names where the old log-prob is wrong, and leaves the weights alone. */
+static void test_broken_ratio_stops_and_names(void **state)
+{
+    TinyRun t;
+    UpdateStats stats;
+    char text[64];
+    float *before;
+    int step;
+
+    (void)state;
+    open_update(&t, 2, one_update);
+    before = malloc(sizeof *before * (size_t)t.policy->num_values);
+    memcpy(before, t.policy->values,
+           sizeof *before * (size_t)t.policy->num_values);
+    step = t.update->steps[5 * t.rollout->T + 1];
+    t.rollout->log_prob[5 * t.rollout->T + step] =
+        nextafterf(t.rollout->log_prob[5 * t.rollout->T + step], 2);
+    assert_int_equal(tiny_update(&t, 0, &stats), DG_EPROMISE);
+    snprintf(text, sizeof text, "sample 1, timestep %d: ratio 0.99999999",
+             step);
+    assert_non_null(strstr(dg_last_error()->text, text));
+    assert_memory_equal(before, t.policy->values,
+                        sizeof *before * (size_t)t.policy->num_values);
+    free(before);
+    tiny_close(&t);
+}
+
+/* A sample whose gradient is not finite: its update is not applied. */
+static void test_not_finite_is_not_applied(void **state)
+{
+    TinyRun t;
+    UpdateStats stats;
+    float *before;
+    size_t bytes;
+
+    (void)state;
+    open_update(&t, 2, one_update);
+    bytes = sizeof *before * (size_t)t.policy->num_values;
+    before = malloc(bytes);
+    memcpy(before, t.policy->values, bytes);
+    for (int64_t i = 0; i < t.rollout->D; i++)
+        dg_rollout_latent(t.rollout, 3, 1)[i] = NAN;
+    MUST(tiny_update(&t, 0, &stats));
+    assert_int_equal(stats.set_aside, 1);
+    assert_int_equal(stats.skipped_updates, 1);
+    assert_int_equal(t.update->note_item, 3);
+    assert_non_null(strstr(t.update->note, "sample 3, rank 0: layer "));
+    assert_memory_equal(before, t.policy->values, bytes);
+    assert_int_equal(t.learner->updates, 0);
+    free(before);
+    tiny_close(&t);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_gradient_is_that_of_the_loss),
+    cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
+    cmocka_unit_test(test_clipped_terms_give_exactly_nothing),
+    cmocka_unit_test(test_unclipped_side_still_learns),
+    cmocka_unit_test(test_equal_rewards_leave_the_weights),
+    cmocka_unit_test(test_broken_ratio_stops_and_names),
+    cmocka_unit_test(test_not_finite_is_not_applied),
+};
+
+TINY_MAIN(tests)
