@@ -148,6 +148,25 @@ run: make doc"
     verdict "lint: doc/config.md is up to date" "$out"
 }
 
+# functions and files that the documents name
+check_named()
+{
+    local out= page name
+    for page in README.md doc/*.md; do
+        for name in $(grep -oE 'dg_[a-z0-9_]+\(\)' "$page" | tr -d '()' | sort -u); do
+            grep -rqw "$name" include src || out="$out$page: $name()
+"
+        done
+        for name in $(grep -oE '\b(src|include|tests|jobs)/[A-Za-z0-9_./]+\b' \
+            "$page" | sort -u); do
+            [ -e "$name" ] || [ "$name" = tests/test_x.c ] ||
+                out="$out$page: $name
+"
+        done
+    done
+    verdict "lint: what the documents name is there" "$out"
+}
+
 if command -v clang-format >/dev/null; then
     check_format
 else
@@ -164,4 +183,5 @@ check_lengths
 check_index
 check_words
 check_doc
+check_named
 exit $bad

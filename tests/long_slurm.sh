@@ -177,9 +177,26 @@ expect "slurm: it continued" log_has preempted "continuing after iteration"
 expect "slurm: weights as undisturbed" same_weights "$work/preempted/$last"
 expect "slurm: metrics of every iteration, once" all_lines preempted
 
-# the warning before the time limit comes at once: one iteration a start
+# The warning before the time limit comes within half a minute of the start;
+# until then the ranks are held, so that it finds them at work.
+ranks_of() # run
+{
+    local p
+    for p in /proc/[0-9]*; do
+        tr '\0' ' ' 2>/dev/null <"$p/cmdline" |
+            grep -q "^$bin train .*run.dir=$work/$1 " && echo "${p#/proc/}"
+    done
+}
 submit limited --ntasks=3 --ntasks-per-node=3 --cpus-per-task=1 --time=2 \
     --signal=B:USR1@115
+until_true 120 has_begun limited
+held=$(ranks_of limited)
+# shellcheck disable=SC2086
+kill -STOP $held
+expect "slurm: Slurm warns before the time limit" \
+    until_true 120 log_has limited "Forwarding signal"
+# shellcheck disable=SC2086
+kill -CONT $held
 expect "slurm: three ranks against their time limit complete" \
     until_true 900 is JobState COMPLETED
 expect "slurm: the time limit was met" log_has limited "exit code 75"

@@ -10,7 +10,7 @@ int dg_cli_report(int argc, char **argv)
 {
     const CliSpec spec = {
         .name = "report",
-        .summary = "write RUN_DIR/report.html: what a run did and whether "
+        .summary = "Writes RUN_DIR/report.html: what a run did and whether "
                    "it is right",
         .arguments = "RUN_DIR",
         .min_args = 1,
