@@ -399,6 +399,8 @@ static const struct {
     { linear_case, { 15, 40, 0, 17, DG_ACT_QUICK_GELU } },
     { linear_case, { 16, 33, 0, 40, DG_ACT_GELU_TANH } },
     { linear_case, { 17, 5, 3, 1, DG_ACT_NONE } },
+    { linear_case, { 20, 24, 1400, 64, DG_ACT_SILU } },
+    { linear_case, { 18, 700, 30, 208, DG_ACT_QUICK_GELU } },
     { linear_case, { 80, 96, 0, 384, DG_ACT_GELU_TANH } },
     { linear_case, { 80, 128, 512, 128, DG_ACT_NONE } },
     /* where the library's bits depend on the number of rows */

@@ -1,35 +1,45 @@
 #include "kernels.h"
 
 #include "act.h"
+#include "micro.h"
 #include "sgemm.h"
 #include "simd.h"
 
 /* As in gemm.c: the rows of one sample choose the path. */
 enum { FEW_ROWS = 16 };
 
-/* Weights are transposed first, in panels that stay in cache: the library is
- * a quarter faster on an untransposed right side. Weights of more than
- * PANELS panels stay as they are; for them it makes no difference. */
-enum { PANEL_FLOATS = 65536, PANEL_DEPTH = 4096, PANELS = 4 };
+/*
+ * Weights of up to PANELS panels are transposed into panels for micro.c,
+ * whose elements are chains of their own: all samples share a panel then,
+ * and bias and activation find the product still in cache. Larger weights go
+ * to the library as they are, sample after sample.
+ */
+enum { PANEL_FLOATS = 65536, PANELS = 4, BLOCK_FLOATS = 32768 };
 
-/* t[k, n] = w[n, k]^T, pitch ld of t */
-static void transpose(float *restrict t, int64_t ld, const float *restrict w,
-                      int64_t n, int64_t k, int64_t ld_w)
+/* 16 rows of w, k columns, to 16 columns of a panel; fetches the next 16 */
+static void pack_rows(float *t, const float *w, int64_t k, int64_t ld_w,
+                      int more)
 {
-    enum { B = 16 };
-    int64_t o = 0;
+    int64_t l = 0;
 
-    for (; o + B <= n; o += B) {
-        int64_t l = 0;
-        for (; l + B <= k; l += B)
-            dg_cpu_transpose16(t + l * ld + o, ld, w + o * ld_w + l, ld_w);
-        for (; l < k; ++l)
-            for (int64_t i = 0; i < B; ++i)
-                t[l * ld + o + i] = w[(o + i) * ld_w + l];
+    for (; l + VL <= k; l += VL) {
+        for (int i = 0; more && i < VL; ++i)
+            __builtin_prefetch(w + (VL + i) * ld_w + l);
+        dg_cpu_transpose16(t + l * DG_MICRO_PANEL, DG_MICRO_PANEL, w + l, ld_w);
     }
-    for (; o < n; ++o)
-        for (int64_t l = 0; l < k; ++l)
-            t[l * ld + o] = w[o * ld_w + l];
+    for (; l < k; ++l)
+        for (int i = 0; i < VL; ++i)
+            t[l * DG_MICRO_PANEL + i] = w[i * ld_w + l];
+}
+
+/* n rows of w, n a multiple of VL, as panels of columns */
+static void pack(float *panels, const float *w, int64_t n, int64_t k,
+                 int64_t ld_w)
+{
+    for (int64_t o = 0; o < n; o += VL)
+        pack_rows(panels + o / DG_MICRO_PANEL * DG_MICRO_PANEL * k +
+                      o % DG_MICRO_PANEL,
+                  w + o * ld_w, k, ld_w, o + VL < n);
 }
 
 /* The rows r0 .. r0+rows-1, columns c0 .. c0+columns-1 of y. */
@@ -90,46 +100,80 @@ typedef struct Range {
     int adds, last; /* adds to y; y is complete afterwards */
 } Range;
 
-/* y (+)= x right for all samples, a call each; finished while in cache */
-static void samples(const LinearArgs *a, const Range *range, GemmArgs *g,
-                    Part *p)
+/* The library, a call per sample. */
+static void product_library(const LinearArgs *a, const Range *range)
 {
     const int64_t per = a->rows_per_sample;
+    GemmArgs g = { .trans_b = 1,
+                   .n = a->out,
+                   .k = range->k,
+                   .lda = range->k,
+                   .ldb = a->ldw,
+                   .ldc = a->out,
+                   .beta = range->adds ? 1.0f : 0.0f,
+                   .b = range->w };
 
-    g->n = p->columns;
-    g->k = g->lda = range->k;
-    g->ldc = a->out;
-    g->beta = range->adds ? 1.0f : 0.0f;
-    for (p->r0 = 0; p->r0 < a->rows; p->r0 += per) {
-        p->rows = a->rows - p->r0 < per ? a->rows - p->r0 : per;
-        g->m = p->rows;
-        g->a = range->x + p->r0 * range->k;
-        g->c = a->y + p->r0 * a->out + p->c0;
-        dg_cpu_sgemm(g);
+    for (int64_t r = 0; r < a->rows; r += per) {
+        g.m = a->rows - r < per ? a->rows - r : per;
+        g.a = range->x + r * range->k;
+        g.c = a->y + r * a->out;
+        dg_cpu_sgemm(&g);
         if (range->last)
-            finish(a, p);
+            finish(a, &(Part) { r, g.m, 0, a->out });
     }
+}
+
+/* One packed group of columns for all rows, in blocks of rows that stay in
+ * cache over the panels. */
+static void product_packed(const LinearArgs *a, const Range *range,
+                           const float *panels, Part p)
+{
+    const int64_t fit = BLOCK_FLOATS / range->k / 8 * 8;
+    const int64_t block = fit < 8 ? 8 : fit > 128 ? 128 : fit;
+    LinearArgs rest = *a; /* what is left to do after the product */
+
+    rest.bias = NULL;
+    for (p.r0 = 0; p.r0 < a->rows; p.r0 += block) {
+        p.rows = a->rows - p.r0 < block ? a->rows - p.r0 : block;
+        dg_cpu_micro(&(Micro) { .m = p.rows,
+                                .n = p.columns,
+                                .k = range->k,
+                                .a = range->x + p.r0 * range->k,
+                                .row_a = range->k,
+                                .col_a = 1,
+                                .b = panels,
+                                .ld_b = DG_MICRO_PANEL,
+                                .panel_b = range->k * DG_MICRO_PANEL,
+                                .c = a->y + p.r0 * a->out + p.c0,
+                                .ld_c = a->out,
+                                .bias = a->bias ? a->bias + p.c0 : NULL,
+                                .accumulate = range->adds });
+        if (range->last)
+            finish(&rest, &p);
+    }
+}
+
+/* columns of a packed group, 0 if none fits */
+static int64_t group_width(int64_t k)
+{
+    return k > 0 ? PANEL_FLOATS / k / DG_MICRO_PANEL * DG_MICRO_PANEL : 0;
+}
+
+static int packs(const LinearArgs *a, int64_t k)
+{
+    return a->out % VL == 0 && a->out <= PANELS * group_width(k);
 }
 
 static void product(const LinearArgs *a, const Range *range)
 {
-    float panel[PANEL_FLOATS + PANEL_DEPTH * VL] __attribute__((aligned(64)));
-    const int64_t width = range->k > 0 ? PANEL_FLOATS / range->k / VL * VL : 0;
+    float panels[PANEL_FLOATS] __attribute__((aligned(64)));
+    const int64_t width = group_width(range->k);
     Part p = { .columns = a->out };
-    GemmArgs g = { .trans_b = 1, .b = range->w, .ldb = a->ldw };
 
-    if (a->out > PANELS * width) { /* else k <= PANEL_DEPTH */
-        samples(a, range, &g, &p);
-        return;
-    }
-    g.trans_b = 0;
-    g.b = panel;
     for (p.c0 = 0; p.c0 < a->out; p.c0 += width) {
         p.columns = a->out - p.c0 < width ? a->out - p.c0 : width;
-        g.ldb = p.columns + VL; /* rows of 2^n bytes would share cache sets */
-        transpose(panel, g.ldb, range->w + p.c0 * a->ldw, p.columns, range->k,
-                  a->ldw);
-        samples(a, range, &g, &p);
+        pack(panels, range->w + p.c0 * a->ldw, p.columns, range->k, a->ldw);
+        product_packed(a, range, panels, p);
     }
 }
 
@@ -158,13 +202,17 @@ void dg_cpu_linear(const LinearArgs *given)
     const Range ranges[2] = { { a.x, a.w, a.in, 0, !two },
                               { a.x2, a.w + a.in, a.in2, 1, 1 } };
 
+    const int packed = packs(&a, a.in) && (!two || packs(&a, a.in2));
+
     if (a.rows_per_sample <= 0)
         a.rows_per_sample = a.rows;
     for (int i = 0; i <= two; ++i)
         if (a.rows_per_sample < FEW_ROWS)
             product_few(&a, &ranges[i]);
-        else
+        else if (packed)
             product(&a, &ranges[i]);
+        else
+            product_library(&a, &ranges[i]);
 }
 
 /* dw += dy^T x for few rows: each element takes all rows of all samples in

@@ -7,14 +7,21 @@
  */
 #define TILE_INLINE static inline __attribute__((always_inline))
 
-TILE_INLINE void tile(const Micro *g, const float *a, const float *b, float *c,
-                      const int MR, const int NV)
+/* What moves from tile to tile. */
+typedef struct Place {
+    const float *a, *b, *bias;
+    float *c;
+} Place;
+
+TILE_INLINE void tile(const Micro *g, const Place *p, const int MR,
+                      const int NV)
 {
+    const float *a = p->a, *b = p->b;
     V acc[8][3];
 
     for (int i = 0; i < MR; ++i)
         for (int j = 0; j < NV; ++j)
-            acc[i][j] = v_zero();
+            acc[i][j] = p->bias != NULL ? v_load(p->bias + j * VL) : v_zero();
     for (int64_t l = 0; l < g->k; ++l) {
         V bv[3];
         for (int j = 0; j < NV; ++j)
@@ -27,17 +34,16 @@ TILE_INLINE void tile(const Micro *g, const float *a, const float *b, float *c,
     }
     for (int i = 0; i < MR; ++i)
         for (int j = 0; j < NV; ++j) {
-            float *to = c + i * g->ld_c + j * VL;
+            float *to = p->c + i * g->ld_c + j * VL;
             v_store(to,
                     g->accumulate ? v_add(v_load(to), acc[i][j]) : acc[i][j]);
         }
 }
 
 #define TILE_FUNCTION(MR, NV)                                    \
-    static void tile_##MR##_##NV(const Micro *g, const float *a, \
-                                 const float *b, float *c)       \
+    static void tile_##MR##_##NV(const Micro *g, const Place *p) \
     {                                                            \
-        tile(g, a, b, c, MR, NV);                                \
+        tile(g, p, MR, NV);                                      \
     }
 TILE_FUNCTION(8, 3)
 TILE_FUNCTION(8, 2)
@@ -52,8 +58,7 @@ TILE_FUNCTION(1, 3)
 TILE_FUNCTION(1, 2)
 TILE_FUNCTION(1, 1)
 
-typedef void TileFunction(const Micro *g, const float *a, const float *b,
-                          float *c);
+typedef void TileFunction(const Micro *g, const Place *p);
 
 static TileFunction *const tiles[4][3] = {
     { tile_1_1, tile_1_2, tile_1_3 },
@@ -65,15 +70,18 @@ static TileFunction *const tiles[4][3] = {
 void dg_cpu_micro(const Micro *g)
 {
     for (int64_t j = 0; j < g->n; j += DG_MICRO_PANEL) {
-        const float *b = g->b + j / DG_MICRO_PANEL * g->panel_b;
         const int64_t wide =
             g->n - j < DG_MICRO_PANEL ? g->n - j : DG_MICRO_PANEL;
+        Place p = { .b = g->b + j / DG_MICRO_PANEL * g->panel_b };
+        if (g->bias != NULL && !g->accumulate)
+            p.bias = g->bias + j;
         for (int64_t i = 0, mr; i < g->m; i += mr) {
             const int64_t left = g->m - i;
             const int row = left >= 8 ? 3 : left >= 4 ? 2 : left >= 2 ? 1 : 0;
             mr = (int64_t)1 << row;
-            tiles[row][wide / VL - 1](g, g->a + i * g->row_a, b,
-                                      g->c + i * g->ld_c + j);
+            p.a = g->a + i * g->row_a;
+            p.c = g->c + i * g->ld_c + j;
+            tiles[row][wide / VL - 1](g, &p);
         }
     }
 }

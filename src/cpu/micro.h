@@ -18,7 +18,8 @@ typedef struct Micro {
     int64_t ld_b, panel_b; /* between rows of a panel; between panels */
     float *c;              /* [m, n], pitch ld_c */
     int64_t ld_c;
-    int accumulate;
+    const float *bias; /* [n]: c = a b + bias, or NULL */
+    int accumulate;    /* then bias is not looked at */
 } Micro;
 
 void dg_cpu_micro(const Micro *g);
