@@ -137,7 +137,7 @@ typedef struct QkArgs {
  */
 typedef struct AttentionArgs {
     int64_t batch, heads, d, sq, sk;
-    float scale;
+    float scale;       /* > 0 */
     int causal;        /* 1: key j > query i is not seen */
     const float *bias; /* [heads, sq, sk] added to scaled scores, or NULL */
     const float *q, *k, *v; /* [batch, s, heads*d] */
