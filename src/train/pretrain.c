@@ -200,6 +200,7 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
     dg_learner_swap_ema(t->learner);
     err = dg_evaluate(e, &job);
     dg_learner_swap_ema(t->learner);
+    dg_team_take_flops(t->team); /* not the next step's */
     if (!err)
         dg_info("step %6lld | held-out strict %.3f [%.3f, %.3f] | reward %.3f",
                 (long long)t->step, e->all.strict.mean, e->all.strict.low,

@@ -129,6 +129,8 @@ static int iterate(Trainer *t, int *stop)
         return err;
     if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1, t->iteration + 1))
         dg_learner_average(t->learner);
+    /* what pictures cost below is not the iteration's */
+    t->flops = (double)dg_team_take_flops(t->team);
     t->iteration++;
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
     last = *stop || t->iteration == c->run.iterations;

@@ -170,7 +170,7 @@ static void show(const Trainer *t, const Means *m)
 int dg_trainer_report(Trainer *t)
 {
     const Means m = take_means(t);
-    double flops = (double)dg_team_take_flops(t->team);
+    double flops = t->flops;
 
     dg_comm_sum_f64(t->session->comm, &flops, 1);
     show(t, &m);
@@ -271,5 +271,6 @@ int dg_trainer_write_pictures(Trainer *t)
     if (!err && s->comm->rank == 0)
         err = write_strip(t, job.pictures, num);
     free(job.pictures);
+    dg_team_take_flops(t->team); /* not the next iteration's */
     return dg_agree(s->comm, err);
 }
