@@ -1,0 +1,10 @@
+#!/bin/sh
+# Makes the pictures of this folder from the run that `make demo` left.
+set -eu
+cd "$(dirname "$0")/../.."
+bin=${DG_BIN:-bin/dancegrpo}
+last=$(ls runs/demo/checkpoints/iter_*.h5 | tail -n 1)
+"$bin" sample configs/demo.cfg --num 7 --seeds 4 \
+    --out doc/figures/demo_before.png
+"$bin" sample configs/demo.cfg --set "policy.weights=$last" --num 7 --seeds 4 \
+    --out doc/figures/demo_after.png
