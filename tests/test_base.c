@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "base/sha256.h"
 
@@ -186,6 +187,25 @@ static void test_log_reports_bad_places(void **state)
     assert_int_equal(dg_log_close(), DG_EIO);
 }
 
+/* Aligned, zeroed, whatever the size; weights must begin on a vector's
+ * border or every load of them crosses a cache line. */
+static void test_memory_is_aligned_and_zero(void **state)
+{
+    const size_t sizes[] = { 0, 1, 255, 4096, (1 << 21) - 1, (1 << 21) + 1 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const size_t unit = sizes[i] >= 1 << 21 ? 1 << 21 : 256;
+        unsigned char *p = dg_memory_new(sizes[i]);
+
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % unit, 0);
+        for (size_t k = 0; k < sizes[i]; k++)
+            assert_int_equal(p[k], 0);
+        free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_progress_text),
         cmocka_unit_test(test_log_writes_level_and_date),
         cmocka_unit_test(test_log_reports_bad_places),
+        cmocka_unit_test(test_memory_is_aligned_and_zero),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 #include "base/arena.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -15,14 +16,11 @@ void dg_arena_init_count(Arena *a, const char *name)
 
 int dg_arena_init(Arena *a, const char *name, size_t cap)
 {
-    const size_t room =
-        ((cap ? cap : 1) + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
-    char *base = aligned_alloc(ALIGNMENT, room);
+    char *base = dg_memory_new(cap); /* touched: no surprise at a step */
 
     if (base == NULL)
         return dg_fail(DG_ENOMEM, "arena %s: cannot reserve %zu bytes", name,
                        cap);
-    memset(base, 0, room); /* touched now: no surprise at the first step */
     *a = (Arena) { .base = base, .cap = cap, .name = name };
     return DG_OK;
 }

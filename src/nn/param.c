@@ -1,6 +1,7 @@
 #include "nn/param.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/philox.h"
 
 #include <math.h>
@@ -102,12 +103,10 @@ int dg_params_allocate(ParamSet *s, float *values)
         return dg_fail(DG_EINVAL, "parameter set %d: allocated twice", s->id);
     s->owns_values = values == NULL;
     if (values == NULL) {
-        /* aligned_alloc wants a multiple of the alignment */
-        values = aligned_alloc(256, (bytes + 255) / 256 * 256);
+        values = dg_memory_new(bytes);
         if (values == NULL)
             return dg_fail(DG_ENOMEM, "parameter set %d: %zu bytes", s->id,
                            bytes);
-        memset(values, 0, bytes);
     }
     s->values = values;
     for (int i = 0; i < s->num_params; i++)

@@ -1,6 +1,7 @@
 #include "policy/policy.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/sha256.h"
 #include "family.h"
 #include "store/checkpoint.h"
@@ -33,7 +34,7 @@ static int create(Policy **out, const Config *c, int net_id)
         err = family_of(c->policy.kind)->create(p, c);
     if (!err) {
         p->num_values = p->net.count + p->text.count;
-        p->values = calloc((size_t)p->num_values, sizeof *p->values);
+        p->values = dg_memory_new(sizeof *p->values * (size_t)p->num_values);
         if (p->values == NULL)
             err = dg_fail(DG_ENOMEM, "policy: %lld parameters",
                           (long long)p->num_values);

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "optim/adamw.h"
 #include "trainer.h"
 
@@ -79,7 +80,8 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
 {
     const int64_t num = t->learner->num;
     const AdamwOpts o = dg_adamw_default();
-    float *w = aligned_alloc(64, (size_t)(num + 16) / 16 * 64 * 3);
+    float *w =
+        dg_memory_new(sizeof(float) * (size_t)((num + 16) / 16 * 16 * 3));
     const int64_t pitch = (num + 16) / 16 * 16;
     double median[MAX_REPEATS];
     AdamwStep step;
@@ -87,7 +89,6 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
 
     if (w == NULL)
         return dg_fail(DG_ENOMEM, "bench: optimizer");
-    memset(w, 0, (size_t)(num + 16) / 16 * 64 * 3);
     err = dg_adamw_step_init(&step, &o, 1e-5, 1, 1.0);
     for (int i = 0; i < repeats && !err; i++) {
         const double began = dg_clock_thread();

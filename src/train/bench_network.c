@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/philox.h"
 #include "policy/policy.h"
 #include "tensor/tape.h"
@@ -29,11 +30,7 @@ typedef struct Lab {
 
 static float *new_floats(int64_t num)
 {
-    float *p = aligned_alloc(64, (size_t)(num + 16) / 16 * 64);
-
-    if (p != NULL)
-        memset(p, 0, (size_t)(num + 16) / 16 * 64);
-    return p;
+    return dg_memory_new(sizeof(float) * (size_t)num);
 }
 
 /* --- the laboratory ---------------------------------------------------- */

@@ -1,6 +1,7 @@
 #include "train/learner.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "optim/adamw.h"
 #include "optim/ema.h"
 #include "optim/grad_norm.h"
@@ -11,11 +12,7 @@
 
 static float *new_floats(int64_t num)
 {
-    float *p = aligned_alloc(64, (size_t)(num + 15) / 16 * 64);
-
-    if (p != NULL)
-        memset(p, 0, (size_t)(num + 15) / 16 * 64);
-    return p;
+    return dg_memory_new(sizeof(float) * (size_t)num);
 }
 
 int dg_learner_create(Learner **out, Policy *policy, int64_t num,

@@ -1,6 +1,7 @@
 #include "train/rollout.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/progress.h"
 
 #include <math.h>
@@ -11,12 +12,10 @@
 static void *reserve(Rollout *r, int64_t count, size_t size)
 {
     const size_t bytes = (size_t)(count > 0 ? count : 1) * size;
-    void *p = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    void *p = dg_memory_new(bytes);
 
-    if (p != NULL) {
-        memset(p, 0, bytes);
+    if (p != NULL)
         r->bytes += bytes;
-    }
     return p;
 }
 

@@ -1,6 +1,7 @@
 #include "train/team.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -17,14 +18,11 @@ static int init_worker(Worker *w, const TeamOpts *o)
                        o->scratch_bytes);
     if (o->num_grads == 0)
         return DG_OK;
-    w->grads = aligned_alloc(64, (size_t)(o->num_grads + 15) / 16 * 64);
-    w->sum_buffer = aligned_alloc(
-        64, (dg_exact_bytes(o->num_grads, o->exact) + 63) & ~(size_t)63);
+    w->grads = dg_memory_new(sizeof(float) * (size_t)o->num_grads);
+    w->sum_buffer = dg_memory_new(dg_exact_bytes(o->num_grads, o->exact));
     if (w->grads == NULL || w->sum_buffer == NULL)
         return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
                        (long long)o->num_grads);
-    for (int64_t i = 0; i < o->num_grads; i++)
-        w->grads[i] = 0;
     return dg_exact_init(&w->sum, w->sum_buffer, o->num_grads, o->exact,
                          DG_EXACT_SCALE_BITS, o->max_items);
 }

@@ -1,0 +1,16 @@
+#ifndef DG_BASE_MEMORY_H
+#define DG_BASE_MEMORY_H
+/*
+ * Large blocks of host memory: arenas, weights, gradients, moments.
+ */
+#include <stddef.h>
+
+/**
+ * Zeroed memory, 256-byte aligned, touched at once so that nothing is left
+ * to be had later; 0 bytes are allowed. Blocks of 2 MiB and more ask the
+ * system for huge pages: kernels walk them in long strides. To free().
+ * NULL when there is none; no error is recorded.
+ */
+void *dg_memory_new(size_t bytes);
+
+#endif

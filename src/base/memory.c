@@ -1,0 +1,23 @@
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGNMENT = 256, HUGE_PAGE = 1 << 21 };
+
+void *dg_memory_new(size_t bytes)
+{
+    const size_t unit = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    const size_t room = ((bytes > 0 ? bytes : 1) + unit - 1) & ~(unit - 1);
+    void *p = room >= bytes ? aligned_alloc(unit, room) : NULL;
+
+    if (p == NULL)
+        return NULL;
+#ifdef MADV_HUGEPAGE
+    if (unit == HUGE_PAGE) /* a wish: refused where the system has none */
+        (void)madvise(p, room, MADV_HUGEPAGE);
+#endif
+    memset(p, 0, room);
+    return p;
+}
