@@ -22,6 +22,10 @@ TILE_INLINE void tile(const Micro *g, const Place *p, const int MR,
     for (int i = 0; i < MR; ++i)
         for (int j = 0; j < NV; ++j)
             acc[i][j] = p->bias != NULL ? v_load(p->bias + j * VL) : v_zero();
+    for (int i = 0; i < MR; ++i)
+        for (int j = 0; j < NV; ++j)
+            __builtin_prefetch(p->c + i * g->ld_c + j * VL, 1);
+#pragma GCC unroll 2
     for (int64_t l = 0; l < g->k; ++l) {
         V bv[3];
         for (int j = 0; j < NV; ++j)
