@@ -36,8 +36,7 @@ static void pack_rows(float *t, const float *w, int64_t k, int64_t ld_w,
                 next += ld_w;
             }
         }
-        dg_cpu_transpose16(t + l * DG_MICRO_PANEL, DG_MICRO_PANEL, w + l,
-                           ld_w);
+        dg_cpu_transpose16(t + l * DG_MICRO_PANEL, DG_MICRO_PANEL, w + l, ld_w);
     }
     for (; l < k; ++l)
         for (int i = 0; i < VL; ++i)
@@ -60,18 +59,29 @@ typedef struct Part {
 } Part;
 
 /* y = act(y + bias), pre = y + bias for one row of a part */
+V_INLINE V finish_at(float *pre, const float *bias, V v, int64_t i, int64_t n,
+                     const Act act)
+{
+    if (bias != NULL)
+        v = v_add(v, v_get(bias, i, n));
+    if (pre != NULL)
+        v_put(pre, i, n, v);
+    return act_value(act, v);
+}
+
 V_INLINE void finish_row(float *y, float *pre, const float *bias, int64_t n,
                          const Act act)
 {
-    for (int64_t i = 0; i < n; i += VL) {
-        V v = v_get(y, i, n);
-        if (bias != NULL)
-            v = v_add(v, v_get(bias, i, n));
-        if (pre != NULL)
-            v_put(pre, i, n, v);
-        if (act != DG_ACT_NONE || bias != NULL)
-            v_put(y, i, n, act_value(act, v));
+    int64_t i = 0;
+
+    for (; i + 2 * VL <= n; i += 2 * VL) { /* two chains overlap */
+        const V v0 = finish_at(pre, bias, v_load(y + i), i, n, act);
+        const V v1 = finish_at(pre, bias, v_load(y + i + VL), i + VL, n, act);
+        v_store(y + i, v0);
+        v_store(y + i + VL, v1);
     }
+    for (; i < n; i += VL)
+        v_put(y, i, n, finish_at(pre, bias, v_get(y, i, n), i, n, act));
 }
 
 V_INLINE void finish_part(const LinearArgs *a, const Part *p, const Act act)

@@ -53,18 +53,10 @@ static float head_rstd(const float *x, int64_t d, float eps)
     return 1.0f / sqrtf(v_sum(sum) / (float)d + eps);
 }
 
-static void qk_head(const QkArgs *a, const Place *p, const Turn *t, int64_t h)
+/* y of one head, from its rstd (not looked at without w) */
+V_INLINE void qk_head(float *y, const float *x, const float *w, const Turn *t,
+                      int64_t d, float rstd)
 {
-    const int64_t d = a->d, wide = a->heads * d;
-    const float *x = a->x[p->segment] + p->row * wide + h * d;
-    const float *w = a->w[p->segment];
-    float *y = a->y + p->joint * wide + h * d;
-    float rstd = 1.0f;
-
-    if (w != NULL)
-        rstd = head_rstd(x, d, a->eps);
-    if (a->rstd != NULL)
-        a->rstd[p->joint * a->heads + h] = rstd;
     for (int64_t i = 0; i < d; i += VL) {
         V n = v_get(x, i, d);
         if (w != NULL)
@@ -73,6 +65,31 @@ static void qk_head(const QkArgs *a, const Place *p, const Turn *t, int64_t h)
             n = v_fma(n, v_get(t->c, i, d),
                       v_mul(v_swap(n), v_get(t->s, i, d)));
         v_put(y, i, d, n);
+    }
+}
+
+/* All heads of a token; a few statistics at a time, so that the chains of
+ * one head's overlap with the next one's. */
+static void qk_token(const QkArgs *a, const Place *p, const Turn *t)
+{
+    enum { FEW = 8 };
+    const int64_t d = a->d, heads = a->heads;
+    const float *x = a->x[p->segment] + p->row * heads * d;
+    const float *w = a->w[p->segment];
+    float *y = a->y + p->joint * heads * d;
+    float *keep = a->rstd != NULL ? a->rstd + p->joint * heads : NULL;
+
+    for (int64_t first = 0; first < heads; first += FEW) {
+        const int64_t n = heads - first < FEW ? heads - first : FEW;
+        float rstd[FEW];
+        for (int64_t h = 0; h < n; ++h) {
+            rstd[h] =
+                w != NULL ? head_rstd(x + (first + h) * d, d, a->eps) : 1.0f;
+            if (keep != NULL)
+                keep[first + h] = rstd[h];
+        }
+        for (int64_t h = 0; h < n; ++h)
+            qk_head(y + (first + h) * d, x + (first + h) * d, w, t, d, rstd[h]);
     }
 }
 
@@ -93,8 +110,7 @@ void dg_cpu_qk(const QkArgs *a)
             turn_set(&turn, a, i);
         for (int64_t b = 0; b < a->batch; ++b) {
             const Place p = place_of(a, b, i);
-            for (int64_t h = 0; h < a->heads; ++h)
-                qk_head(a, &p, a->cosines != NULL ? &turn : NULL, h);
+            qk_token(a, &p, a->cosines != NULL ? &turn : NULL);
         }
     }
 }
