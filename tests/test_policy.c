@@ -208,6 +208,39 @@ static void test_predict_does_not_see_neighbours(void **state)
     tiny_close(&t);
 }
 
+/* A condition is all that the text encoders give: prediction from token ids,
+ * as in pretraining, is the same to the bit. */
+static void test_condition_stands_for_the_prompt(void **state)
+{
+    TinyRun t;
+    Inputs *in;
+    float from_condition[D];
+    int32_t ids[64];
+    const float *z;
+    Context ctx;
+    Tensor *u;
+
+    (void)state;
+    tiny_open(&t, 1, NULL);
+    in = new_inputs(&t);
+    predict(&t, t.policy, in, &(int) { 1 }, 1);
+    memcpy(from_condition, in->u[1], sizeof from_condition);
+    z = in->z[1];
+    MUST(dg_policy_tokenize(t.policy, "two blue squares", ids, ids + 16));
+    MUST(dg_context_init(&ctx, dg_backend_cpu(), 16 << 20));
+    u = dg_policy_predict(t.policy, &ctx,
+                          &(PolicyBatch) { .num = 1,
+                                           .z = &z,
+                                           .sigma = &in->sigma[1],
+                                           .t5_ids = ids,
+                                           .clip_ids = ids + 16 });
+    assert_non_null(u);
+    assert_memory_equal(u->data, from_condition, sizeof from_condition);
+    dg_context_fini(&ctx);
+    free(in);
+    tiny_close(&t);
+}
+
 static void test_reference_stays_when_the_policy_learns(void **state)
 {
     TinyRun t;
@@ -304,6 +337,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_tokenize_names_what_it_does_not_know),
     cmocka_unit_test(test_encode_does_not_remember),
     cmocka_unit_test(test_predict_does_not_see_neighbours),
+    cmocka_unit_test(test_condition_stands_for_the_prompt),
     cmocka_unit_test(test_reference_stays_when_the_policy_learns),
     cmocka_unit_test(test_draw_follows_the_seed),
     cmocka_unit_test(test_checkpoint_loads_as_weights),

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <time.h>
 
 enum { NUM = 37, ITEMS = 50 };
 
@@ -25,6 +26,7 @@ typedef struct Work {
     int done[ITEMS];
     int fails; /* items from here on fail, 0: none; every third one */
     int nested;
+    int late; /* item 12 takes long */
 } Work;
 
 static int run_one(Worker *w, int64_t i, void *user)
@@ -38,6 +40,10 @@ static int run_one(Worker *w, int64_t i, void *user)
     k->nested += omp_get_max_threads() > 1;
     for (int g = 0; g < NUM; g++)
         w->grads[g] = (float)(i + 1) * 1e-3f / (float)(g + 3);
+    if (k->fails > 0 && i == 9) /* item 12 fails before it, */
+        nanosleep(&(struct timespec) { .tv_nsec = 4000000 }, NULL);
+    if (k->late && i == 12) /* or after it */
+        nanosleep(&(struct timespec) { .tv_nsec = 12000000 }, NULL);
     if (k->fails > 0 && i >= k->fails && i % 3 == 0)
         return dg_fail(DG_EINVAL, "item %lld", (long long)i);
     return dg_exact_add(&w->sum, w->grads, &bad);
@@ -48,7 +54,7 @@ static void test_each_item_runs_once(void **state)
     (void)state;
     for (int threads = 1; threads <= 4; threads++) {
         Team *t = new_team(threads);
-        Work k = { { 0 }, 0, 0 };
+        Work k = { { 0 }, 0, 0, 0 };
 
         assert_int_equal(t->num, threads);
         MUST(dg_team_run(t, ITEMS, run_one, &k));
@@ -68,7 +74,7 @@ static void test_lowest_failure_is_told(void **state)
     for (int threads = 1; threads <= 4; threads++)
         for (int round = 0; round < 20; round++) {
             Team *t = new_team(threads);
-            Work k = { { 0 }, 7, 0 };
+            Work k = { { 0 }, 7, 0, round % 2 };
 
             dg_clear_error();
             assert_int_equal(dg_team_run(t, ITEMS, run_one, &k), DG_EINVAL);
@@ -88,7 +94,7 @@ static void test_sums_do_not_depend_on_threads(void **state)
     (void)state;
     for (int threads = 1; threads <= 4; threads++) {
         Team *t = new_team(threads);
-        Work k = { { 0 }, 0, 0 };
+        Work k = { { 0 }, 0, 0, 0 };
 
         for (int round = 0; round < 2; round++) {
             dg_team_clear_sums(t);
