@@ -167,17 +167,28 @@ static const H5FD_class_t driver = {
 hid_t dg_h5_create_file(const char *path, H5Sink *sink)
 {
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    const hid_t id = H5FDregister(&driver);
     hid_t file;
 
     sink->error = 0;
-    H5Pset_driver(access, id, &sink);
-    H5FDunregister(id); /* the property list and the file hold it now */
+    sink->driver = H5FDregister(&driver);
+    H5Pset_driver(access, sink->driver, &sink);
     /* Long attributes (a whole configuration) need the 1.8 layout; pages of
        their own for datasets spare network file systems false sharing. */
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_alignment(access, 4096, 4096);
     file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     H5Pclose(access);
+    if (file < 0)
+        H5FDunregister(sink->driver);
     return file;
+}
+
+herr_t dg_h5_close_file(hid_t file, H5Sink *sink)
+{
+    const herr_t done = H5Fclose(file);
+
+    /* not before: H5FD_close() gives back the file's hold on the driver and
+       then still reads from it */
+    H5FDunregister(sink->driver);
+    return done;
 }

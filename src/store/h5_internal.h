@@ -9,6 +9,7 @@
 /* Where the file driver leaves the first error of writing (an errno). */
 typedef struct H5Sink {
     int error;
+    hid_t driver; /* registered while the file is open */
 } H5Sink;
 
 struct H5File {
@@ -27,6 +28,8 @@ void dg_h5_quiet(void);
 /** Creates a file whose errors of writing go to the sink, which lives as
  *  long as the file. Negative on failure. */
 hid_t dg_h5_create_file(const char *path, H5Sink *sink);
+/** Closes such a file, then drops its driver. Negative on failure. */
+herr_t dg_h5_close_file(hid_t file, H5Sink *sink);
 
 /** Records code with file, object and HDF5's innermost reason. */
 int dg_h5_fail(int code, const H5File *f, const char *object, const char *what);

@@ -422,7 +422,7 @@ static int finish(H5File *f)
 {
     int64_t one = 1;
     int err = put(f, NULL, "complete", H5T_STD_I64LE, &one);
-    const int bad = H5Fclose(f->id) < 0;
+    const int bad = dg_h5_close_file(f->id, &f->sink) < 0;
 
     f->id = H5I_INVALID_HID;
     if (!err && bad)
@@ -469,7 +469,7 @@ void dg_h5_abandon(H5File *f)
     if (f->comm->rank == 0) {
         f->sink.error = f->sink.error ? f->sink.error : ECANCELED;
         if (f->id >= 0)
-            H5Fclose(f->id);
+            dg_h5_close_file(f->id, &f->sink);
         H5Eclear2(H5E_DEFAULT);
         unlink(f->tmp);
     }
