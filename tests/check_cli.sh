@@ -66,10 +66,10 @@ expect "cli: and this is the same build" \
     bash -c "! grep -q 'kernels changed' '$work/out'"
 
 expect "make: install and uninstall with DESTDIR" bash -c "
-    make -s install DESTDIR='$work/root' PREFIX=/opt/dg >/dev/null &&
-    '$work/root/opt/dg/bin/dancegrpo' --version &&
-    make -s uninstall DESTDIR='$work/root' PREFIX=/opt/dg &&
-    [ -z \"\$(find '$work/root' -type f)\" ]"
+    make -s install DESTDIR='$work/stage' PREFIX=/opt/dg >/dev/null &&
+    '$work/stage/opt/dg/bin/dancegrpo' --version &&
+    make -s uninstall DESTDIR='$work/stage' PREFIX=/opt/dg &&
+    [ -z \"\$(find '$work/stage' -type f)\" ]"
 expect_code "make: CUDA=1 is refused with a reason" 2 "no GPU side" \
     make CUDA=1 all
 exit $bad

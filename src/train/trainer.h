@@ -31,7 +31,7 @@ typedef struct Trainer {
     int64_t updates_before;
     char digest_before[65];
     Phases phases;
-    double flops; /* of this rank in the iteration */
+    double flops;        /* of this rank in the iteration */
     double checkpoint_s; /* the last one's writing, counted in the next
                             iteration's io: metrics are written before it */
     UpdateStats stats;
