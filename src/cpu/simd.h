@@ -347,10 +347,11 @@ V_INLINE V v_log(V x)
 
     v_store(t, x);
     for (int i = 0; i < VL; ++i) {
-        int32_t bits, e;
+        uint32_t bits;
+        int32_t e;
         memcpy(&bits, &t[i], sizeof bits);
-        e = (bits - 0x3f3504f3) >> 23; /* 1/sqrt2 */
-        bits -= e << 23;
+        e = (int32_t)(bits - 0x3f3504f3u) >> 23; /* 1/sqrt2 */
+        bits -= (uint32_t)e << 23;
         memcpy(&t[i], &bits, sizeof bits);
         n[i] = (float)e;
     }
