@@ -104,6 +104,9 @@ V_INLINE V v_swap(V a)
 
 #else
 
+/* everything is inlined: no function passes such vectors in registers */
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 typedef float V8 __attribute__((vector_size(32)));
 typedef int32_t I8 __attribute__((vector_size(32)));
 typedef struct V {
