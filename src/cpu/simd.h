@@ -121,16 +121,45 @@ V_INLINE V v_set(float x)
 {
     return (V) { v8_set(x), v8_set(x) };
 }
-V_INLINE V v_load(const float *p)
+/* half by half: copies of the whole struct would keep it in memory */
+V_INLINE V8 v8_load(const float *p)
 {
-    V r;
+    V8 r;
     memcpy(&r, p, sizeof r);
     return r;
 }
+V_INLINE V v_load(const float *p)
+{
+    return (V) { v8_load(p), v8_load(p + 8) };
+}
 V_INLINE void v_store(float *p, V a)
 {
-    memcpy(p, &a, sizeof a);
+    memcpy(p, &a.a, sizeof a.a);
+    memcpy(p + 8, &a.b, sizeof a.b);
 }
+V_INLINE V8 v8_select(I8 m, V8 a, V8 b)
+{
+    return (V8)((m & (I8)a) | (~m & (I8)b));
+}
+/* all bits set in the first n of 8 lanes, whatever n */
+V_INLINE I8 v8_first(int64_t n)
+{
+    const I8 lane = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    const int32_t m = (int32_t)n;
+    return lane < (I8) { m, m, m, m, m, m, m, m };
+}
+#if defined(__AVX2__)
+V_INLINE V v_load_n(const float *p, int64_t n)
+{
+    return (V) { (V8)_mm256_maskload_ps(p, (__m256i)v8_first(n)),
+                 (V8)_mm256_maskload_ps(p + 8, (__m256i)v8_first(n - 8)) };
+}
+V_INLINE void v_store_n(float *p, V a, int64_t n)
+{
+    _mm256_maskstore_ps(p, (__m256i)v8_first(n), (__m256)a.a);
+    _mm256_maskstore_ps(p + 8, (__m256i)v8_first(n - 8), (__m256)a.b);
+}
+#else
 V_INLINE V v_load_n(const float *p, int64_t n)
 {
     float t[VL] = { 0 };
@@ -141,11 +170,11 @@ V_INLINE void v_store_n(float *p, V a, int64_t n)
 {
     memcpy(p, &a, (size_t)n * sizeof *p);
 }
+#endif
 V_INLINE V v_keep_n(V a, float x, int64_t n)
 {
-    V r = v_set(x);
-    memcpy(&r, &a, (size_t)n * sizeof x);
-    return r;
+    return (V) { v8_select(v8_first(n), a.a, v8_set(x)),
+                 v8_select(v8_first(n - 8), a.b, v8_set(x)) };
 }
 V_INLINE V v_add(V a, V b)
 {
@@ -168,19 +197,29 @@ V_INLINE V v_fma(V a, V b, V c)
     return (V) { a.a * b.a + c.a, a.b * b.b + c.b };
 #endif
 }
-V_INLINE V8 v8_select(I8 m, V8 a, V8 b)
+V_INLINE V8 v8_max(V8 a, V8 b)
 {
-    return (V8)((m & (I8)a) | (~m & (I8)b));
+#if defined(__AVX2__)
+    return (V8)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return v8_select(a > b, a, b);
+#endif
+}
+V_INLINE V8 v8_min(V8 a, V8 b)
+{
+#if defined(__AVX2__)
+    return (V8)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return v8_select(a < b, a, b);
+#endif
 }
 V_INLINE V v_max(V a, V b)
 {
-    return (V) { v8_select(a.a > b.a, a.a, b.a),
-                 v8_select(a.b > b.b, a.b, b.b) };
+    return (V) { v8_max(a.a, b.a), v8_max(a.b, b.b) };
 }
 V_INLINE V v_min(V a, V b)
 {
-    return (V) { v8_select(a.a < b.a, a.a, b.a),
-                 v8_select(a.b < b.b, a.b, b.b) };
+    return (V) { v8_min(a.a, b.a), v8_min(a.b, b.b) };
 }
 V_INLINE V8 v8_abs(V8 a)
 {
@@ -244,11 +283,17 @@ V_INLINE V v_trim(V a, int64_t i, int64_t count, float x)
  * i + 8, then i and i + 4 and so on. The maximum may drop NaN lanes: callers
  * find NaN through the sums that follow.
  */
+#if defined(__AVX2__)
 #if defined(__AVX512F__)
-#define V_FOLD(a, op)                                                      \
-    __m256 h = op##256(                                                    \
-        _mm512_castps512_ps256(a),                                         \
-        _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1))); \
+#define V_LOW(a) _mm512_castps512_ps256(a)
+#define V_HIGH(a) \
+    _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1))
+#else
+#define V_LOW(v)  ((__m256)(v).a)
+#define V_HIGH(v) ((__m256)(v).b)
+#endif
+#define V_FOLD(v, op)                                                      \
+    __m256 h = op##256(V_LOW(v), V_HIGH(v));                               \
     __m128 q = op(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)); \
     q = op(q, _mm_movehl_ps(q, q));                                        \
     return _mm_cvtss_f32(op(q, _mm_movehdup_ps(q)))
