@@ -27,6 +27,8 @@ typedef enum RngPurpose {
     DG_RNG_BEST_OF_N = 11,   /* order of the kept samples */
     DG_RNG_TEST = 12,        /* test data */
     DG_RNG_PROMPT_DROP = 13, /* prompt dropout of pretraining */
+    DG_RNG_LORA_INIT = 14,   /* adapters' first values; counter: parameter */
+    DG_RNG_LORA_PROBE = 15,  /* do adapters act? a trial at the start */
     DG_RNG_MAX
 } RngPurpose;
 

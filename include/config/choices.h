@@ -8,6 +8,7 @@
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
+typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;
 typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
 
 typedef enum SdeKind {

@@ -37,7 +37,15 @@ typedef struct PolicyConfig {
     int64_t text_length;            /* T5 tokens per prompt */
     double latent_scale;            /* of the space-to-depth codec */
     double guidance;                /* embedded guidance scale */
+    CodecKind codec;                /* between latents and pixels */
 } PolicyConfig;
+
+typedef struct LoraConfig {
+    int64_t rank;                   /* 0: full fine-tuning */
+    double alpha;                   /* scale = alpha / rank */
+    char targets[DG_CONFIG_STRING]; /* names of linears, by commas */
+    char base[DG_CONFIG_STRING];    /* weights below a checkpoint's adapters */
+} LoraConfig;
 
 typedef struct FluxSizes {
     int64_t num_layers;        /* double-stream blocks */
@@ -58,6 +66,7 @@ typedef struct T5Sizes {
     int64_t num_layers;
     int64_t num_heads;
     int64_t d_kv;
+    int64_t vocab_size; /* 0: that of the world's words */
 } T5Sizes;
 
 typedef struct ClipSizes {
@@ -65,11 +74,14 @@ typedef struct ClipSizes {
     int64_t intermediate;
     int64_t layers;
     int64_t heads;
+    int64_t vocab_size; /* 0: that of the world's words */
+    int64_t positions;  /* tokens per prompt; 0: policy.text_length */
 } ClipSizes;
 
 typedef struct PromptsConfig {
     char file[DG_CONFIG_STRING];      /* JSONL or text; "": from world */
     char eval_file[DG_CONFIG_STRING]; /* held-out prompts; "": none */
+    char cache[DG_CONFIG_STRING];     /* their conditions; "": none */
     WorldKind world; /* procedural source and meaning of metadata */
     int shuffle;
 } PromptsConfig;
@@ -149,6 +161,7 @@ typedef struct EvaluateConfig {
 typedef struct Config {
     RunConfig run;
     PolicyConfig policy;
+    LoraConfig lora;
     FluxSizes flux;
     T5Sizes t5;
     ClipSizes clip;

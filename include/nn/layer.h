@@ -19,6 +19,7 @@ typedef struct LayerPath {
 typedef struct Linear {
     const Tensor *w; /* [out, in] */
     const Tensor *b; /* [out] or NULL */
+    LoraPair lora;   /* its adapter, if it has one */
 } Linear;
 
 typedef struct Norm {
@@ -42,7 +43,8 @@ void dg_path_leave(LayerPath *p, size_t mark);
 
 enum { DG_NO_BIAS = 0, DG_WITH_BIAS = 1 };
 
-/** name.weight drawn by init, name.bias zero (bias: DG_NO_BIAS: none). */
+/** name.weight drawn by init, name.bias zero (bias: DG_NO_BIAS: none). Where
+ *  the set has a Lora that names it, with an adapter. */
 Linear dg_layer_linear(LayerPath *p, const char *name, int64_t in, int64_t out,
                        int bias, ParamInit init);
 
@@ -64,8 +66,12 @@ const Tensor *dg_layer_table(LayerPath *p, const char *name, int64_t rows,
 Mlp2 dg_layer_mlp2(LayerPath *p, const char *name, int64_t in, int64_t width,
                    ParamInit init);
 
-/** y = act(x w^T + b). x [.., in] -> [.., out]. */
+/** y = act(x w^T + b), the adapter's part added before act.
+ *  x [.., in] -> [.., out]. */
 Tensor *dg_linear(Context *ctx, Tensor *x, const Linear *l, Act act);
+
+/** The same of [x, x2] without forming the concatenation, no activation. */
+Tensor *dg_linear2(Context *ctx, Tensor *x, Tensor *x2, const Linear *l);
 
 /** linear_2(silu(linear_1(x))). */
 Tensor *dg_mlp2(Context *ctx, Tensor *x, const Mlp2 *m);

@@ -17,7 +17,8 @@ typedef enum ParamInit {
     DG_INIT_ONE,
     DG_INIT_XAVIER,     /* uniform +-sqrt(6/(fan_in+fan_out)) */
     DG_INIT_NORMAL_FAN, /* normal, std 1/sqrt(fan_in) */
-    DG_INIT_NORMAL      /* normal, std = Param.std */
+    DG_INIT_NORMAL,     /* normal, std = Param.std */
+    DG_INIT_UNIFORM_FAN /* uniform +-1/sqrt(fan_in): Kaiming, slope sqrt 5 */
 } ParamInit;
 
 typedef struct Param {
@@ -27,6 +28,8 @@ typedef struct Param {
     float std; /* of DG_INIT_NORMAL */
 } Param;
 
+struct Lora;
+
 typedef struct ParamSet {
     int id;         /* 1..DG_MAX_PARAM_SETS, chosen by the owner */
     Param **params; /* stable addresses */
@@ -34,6 +37,7 @@ typedef struct ParamSet {
     int64_t count; /* elements of the flat buffer, padding included */
     float *values; /* [count] once allocated; padding is 0 */
     int owns_values;
+    struct Lora *lora; /* adapts linears that are added; NULL: nothing */
 } ParamSet;
 
 int dg_params_init(ParamSet *s, int id);
@@ -58,6 +62,8 @@ int dg_params_allocate(ParamSet *s, float *values);
 
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);
+/** The same for adapters, with random numbers of their own purpose. */
+void dg_params_draw_lora(ParamSet *s, uint64_t seed);
 
 /**
  * Fills all values by a fixed rule that any language repeats in ten lines, for

@@ -9,19 +9,27 @@
  * Latents are kept in the network's own packed order, [tokens, features], all
  * the way; a sampler works element by element and need not know.
  *
- * Parameters lie in one flat buffer: first the network that RL trains
- * ('net'), then the text encoders ('text'), frozen in RL. Names are the
- * safetensors keys behind "transformer.", "text_encoder." (CLIP) and
- * "text_encoder_2." (T5). Forward functions only read the policy: any number
- * of threads may use it, each with its own context.
+ * Parameters lie in one flat buffer: the network's adapters, if it has any
+ * (LoRA), the network ('net'), the text encoders ('text'), frozen in RL. What
+ * RL trains, adapters or else the network, is so a prefix of it; net and text
+ * together are the base. Names are the safetensors keys behind
+ * "transformer.", "text_encoder." (CLIP) and "text_encoder_2." (T5). Forward
+ * functions only read the policy: any number of threads may use it, each with
+ * its own context.
  */
 #include "config/config.h"
+#include "nn/lora.h"
 #include "nn/param.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
 
-enum { DG_PARAMS_NET = 1, DG_PARAMS_TEXT = 2, DG_PARAMS_REFERENCE = 3 };
+enum {
+    DG_PARAMS_NET = 1,
+    DG_PARAMS_TEXT = 2,
+    DG_PARAMS_REFERENCE = 3,
+    DG_PARAMS_LORA = 4
+};
 
 typedef struct PolicyShape {
     int64_t tokens, features;         /* of a packed latent */
@@ -53,8 +61,16 @@ typedef struct PolicyImpl PolicyImpl;
 typedef struct Policy {
     PolicyShape shape;
     ParamSet net, text;
-    float *values;      /* [num_values]: net.values, then text.values */
-    int64_t num_values; /* net.count + text.count */
+    ParamSet adapters; /* without parameters where lora.rank is 0 */
+    Lora lora;
+    float *values;      /* [num_values]: adapters, net, text */
+    int64_t num_values; /* with the padding behind the adapters */
+    int owns_values;
+    int outline; /* sizes only: nothing is reserved, nothing can run */
+    /* with adapters: where the base came from, and what it is */
+    char base_path[DG_CONFIG_STRING];
+    char base_sha256[65];              /* of net.values, then text.values */
+    char base_moved[DG_CONFIG_STRING]; /* lora.base */
     PolicyImpl *impl;
 } Policy;
 
@@ -66,26 +82,56 @@ typedef struct Policy {
 int dg_policy_create(Policy **out, const Config *c);
 void dg_policy_destroy(Policy *p);
 
+/** The same without any memory for parameters: for plans, of networks of any
+ *  size, those too that this version can only plan (policy.codec = "vae",
+ *  vocabularies of other tokenizers). */
+int dg_policy_outline(Policy **out, const Config *c);
+
 /**
- * A second network of the same shape with frozen weights of its own (KL's
- * reference), a copy of p's present ones. Its text encoders are unused.
- * Errors: DG_ENOMEM.
+ * A second network of the same shape with frozen weights (KL's reference):
+ * a copy of p's present ones; of a policy with adapters, the base without
+ * them, which is p's own memory and must not outlive p. Its text encoders
+ * are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
+
+/** What RL trains: the adapters, or the network where there are none. Its
+ *  values are the first of p->values. */
+const ParamSet *dg_policy_trained(const Policy *p);
+
+/** Number of values of the base, padding included. */
+int64_t dg_policy_num_base(const Policy *p);
+
+/** Sets base_sha256 from the values there are. Errors: DG_ENOMEM. */
+int dg_policy_note_base(Policy *p);
+
+/**
+ * Whether the adapters of each of lora.targets change the network's output,
+ * tried with values of B that are put back afterwards, bit for bit. The
+ * context, of a step arena for one prediction, is reset. Not collective.
+ * Errors: DG_EINVAL naming the target; those of the context.
+ */
+int dg_policy_check_adapters(Policy *p, Context *ctx);
 
 /** Fresh parameters for pretraining, drawn from seed. */
 void dg_policy_draw(Policy *p, uint64_t seed);
 
+/** Fresh adapters: A drawn from seed, B zero. */
+void dg_policy_draw_adapters(Policy *p, uint64_t seed);
+
 /**
  * Makes c's network sizes those of a weights file or checkpoint (the
- * configuration stored in it). By this rank alone.
- * Errors: DG_EIO, DG_EFORMAT naming the file.
+ * configuration stored in it); of a checkpoint of adapters, lora.* too, which
+ * must be the same where c sets lora.rank. By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming the file; DG_EINVAL.
  */
 int dg_policy_adopt_sizes(Config *c, const char *path);
 
 /**
  * Reads all parameters from a weights file or a checkpoint (EMA if ema is
- * set, else master weights). By this rank alone.
+ * set, else master weights); of a checkpoint of adapters, these and then the
+ * base that it names (or lora.base), whose digest must be the stored one.
+ * Adapters that the file has not are left alone. By this rank alone.
  * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
  */
 int dg_policy_load(Policy *p, const char *path, int ema);

@@ -7,6 +7,9 @@
  *   arrays/NAME           float32 [num], attribute sha256
  *   parameters/{name,offset,num_dims,shape}   index into the flat arrays
  *   counters/NAME         int64 scalars
+ *
+ * A checkpoint of adapters holds them alone; its root attributes base_path
+ * and base_sha256 say what lies below them.
  */
 #include <stdint.h>
 
@@ -37,6 +40,12 @@ typedef struct CheckpointCounter {
     int64_t value;    /* written from, read into */
 } CheckpointCounter;
 
+/** A text attribute of the root. */
+typedef struct CheckpointNote {
+    const char *key, *value;
+    int must_match; /* 1: a file that says otherwise is refused */
+} CheckpointNote;
+
 typedef struct Checkpoint {
     int64_t iteration; /* iterations done */
     CheckpointArray *arrays;
@@ -45,6 +54,8 @@ typedef struct Checkpoint {
     int num_params;
     CheckpointCounter *counters;
     int num_counters;
+    const CheckpointNote *notes;
+    int num_notes;
 } Checkpoint;
 
 /**

@@ -20,6 +20,19 @@ Tensor *dg_op_linear(Context *ctx, Tensor *x, const Tensor *w,
 Tensor *dg_op_linear2(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
                       const Tensor *bias);
 
+/* A low-rank adapter of a linear layer, W + scale B A. */
+typedef struct LoraPair {
+    const Tensor *a; /* [rank, in]; NULL: no adapter */
+    const Tensor *b; /* [out, rank] */
+    float scale;     /* alpha / rank */
+} LoraPair;
+
+/** Adds scale ([x, x2] A^T) B^T to y, in place: y must come straight from the
+ *  linear layer of x (and x2, or NULL), without an activation. With B = 0 no
+ *  bit of y changes. Returns y. Source: LoRA, arXiv:2106.09685. */
+Tensor *dg_op_lora(Context *ctx, Tensor *y, Tensor *x, Tensor *x2,
+                   const LoraPair *l);
+
 Tensor *dg_op_act(Context *ctx, Tensor *x, Act act);
 
 /** y = a act(g), elementwise. */

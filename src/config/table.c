@@ -70,6 +70,19 @@ static const Option rows[] = {
          "latents = scale (2 pixels - 1) in the space-to-depth codec"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
          "embedded guidance scale, where the network has one"),
+    ENUM("policy.codec", "\"pixels\"", "pixels|vae", policy.codec, 0,
+         "latents to pixels: space-to-depth, or a VAE (1/8, 16 channels, "
+         "packed 2 x 2), which so far can only be planned"),
+
+    INT("lora.rank", "0", 0, 4096, lora.rank, 0,
+        "rank of the adapters that are trained; 0: all of the network is"),
+    REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
+         "adapters are scaled by alpha / rank"),
+    STRING("lora.targets", "\"to_q,to_k,to_v,to_out.0\"", lora.targets, 0,
+           "linear layers with an adapter, by commas: ends of their names"),
+    STRING("lora.base", "\"\"", lora.base, FREE,
+           "weights below the adapters of a checkpoint, where they are not "
+           "where it says"),
 
     INT("flux.num_layers", "2", 0, 200, flux.num_layers, 0,
         "double-stream blocks"),
@@ -98,6 +111,8 @@ static const Option rows[] = {
     INT("t5.num_layers", "2", 0, 200, t5.num_layers, 0, "T5 encoder: blocks"),
     INT("t5.num_heads", "4", 1, 256, t5.num_heads, 0, "T5 encoder: heads"),
     INT("t5.d_kv", "32", 1, 1024, t5.d_kv, 0, "T5 encoder: width of a head"),
+    INT("t5.vocab_size", "0", 0, 10000000, t5.vocab_size, 0,
+        "T5 encoder: tokens; 0: the world's words (others: plan only)"),
 
     INT("clip.hidden", "128", 1, 65536, clip.hidden, 0,
         "CLIP text encoder: width"),
@@ -106,12 +121,19 @@ static const Option rows[] = {
     INT("clip.layers", "2", 0, 200, clip.layers, 0,
         "CLIP text encoder: blocks"),
     INT("clip.heads", "4", 1, 256, clip.heads, 0, "CLIP text encoder: heads"),
+    INT("clip.vocab_size", "0", 0, 10000000, clip.vocab_size, 0,
+        "CLIP text encoder: tokens; 0: the world's words (others: plan only)"),
+    INT("clip.positions", "0", 0, 4096, clip.positions, 0,
+        "CLIP text encoder: tokens per prompt; 0: policy.text_length"),
 
     STRING("prompts.file", "\"\"", prompts.file, 0,
            "training prompts: JSON lines or plain text; empty: drawn from "
            "prompts.world"),
     STRING("prompts.eval_file", "\"\"", prompts.eval_file, FREE,
            "held-out prompts"),
+    STRING("prompts.cache", "\"\"", prompts.cache, FREE,
+           "file of encoded prompts: encode writes it, train and evaluate read "
+           "conditions from it alone; empty: encoded as needed"),
     ENUM("prompts.world", "\"shapes\"", "none|shapes", prompts.world, 0,
          "procedural world: source of prompts without a file, meaning of their "
          "metadata"),

@@ -17,6 +17,7 @@ static const struct {
 } groups[] = {
     { "run", "The run: its folder, length, seed and place" },
     { "policy", "The generator that is trained" },
+    { "lora", "Adapters: a small part that is trained in place of all" },
     { "flux", "Sizes of a FLUX transformer that starts from random weights" },
     { "t5", "Sizes of its T5 text encoder" },
     { "clip", "Sizes of its CLIP text encoder" },

@@ -404,7 +404,7 @@ static void single_block(Context *ctx, const void *args, Tensor *const *in,
     n = dg_op_modulate(ctx, in[0], &md, EPS);
     o = joint_attention(ctx, a, NULL, NULL, n, &s->attn);
     u = dg_linear(ctx, n, &s->mlp, DG_ACT_GELU_TANH);
-    o = dg_op_linear2(ctx, o, u, s->out.w, s->out.b); /* attention first */
+    o = dg_linear2(ctx, o, u, &s->out); /* attention first */
     out[0] = dg_op_gate(ctx, in[0], o, md.mod, GATE1);
     dg_scope_pop(ctx);
 }

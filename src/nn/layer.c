@@ -1,6 +1,7 @@
 #include "nn/layer.h"
 
 #include "base/error.h"
+#include "nn/lora.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -58,6 +59,15 @@ static const Tensor *add(LayerPath *p, const char *name, const char *end,
     return t;
 }
 
+/* after weight and bias */
+static LoraPair adapt(LayerPath *p, const char *name, const int64_t dims[2])
+{
+    if (p->err || p->set->lora == NULL)
+        return (LoraPair) { 0 };
+    return dg_lora_adapt(p->set->lora, p->text, name, dims[1], dims[0],
+                         &p->err);
+}
+
 static Linear add_linear(LayerPath *p, const char *name, ParamInit init,
                          double std, const int64_t dims[2], int bias)
 {
@@ -67,6 +77,7 @@ static Linear add_linear(LayerPath *p, const char *name, ParamInit init,
     l.w = add(p, name, ".weight", init, std, dims);
     if (bias)
         l.b = add(p, name, ".bias", DG_INIT_ZERO, 0, bias_dims);
+    l.lora = adapt(p, name, dims);
     return l;
 }
 
@@ -123,7 +134,20 @@ Mlp2 dg_layer_mlp2(LayerPath *p, const char *name, int64_t in, int64_t width,
 
 Tensor *dg_linear(Context *ctx, Tensor *x, const Linear *l, Act act)
 {
-    return dg_op_linear(ctx, x, l->w, l->b, act);
+    Tensor *y;
+
+    if (l->lora.a == NULL)
+        return dg_op_linear(ctx, x, l->w, l->b, act);
+    y = dg_op_linear(ctx, x, l->w, l->b, DG_ACT_NONE);
+    y = dg_op_lora(ctx, y, x, NULL, &l->lora);
+    return act != DG_ACT_NONE ? dg_op_act(ctx, y, act) : y;
+}
+
+Tensor *dg_linear2(Context *ctx, Tensor *x, Tensor *x2, const Linear *l)
+{
+    Tensor *y = dg_op_linear2(ctx, x, x2, l->w, l->b);
+
+    return l->lora.a != NULL ? dg_op_lora(ctx, y, x, x2, &l->lora) : y;
 }
 
 Tensor *dg_mlp2(Context *ctx, Tensor *x, const Mlp2 *m)

@@ -126,16 +126,19 @@ static void draw_normal(float *out, int64_t n, const RngKey *k, double std)
         out[i] = (float)(std * out[i]);
 }
 
+static void draw_uniform(float *out, int64_t n, const RngKey *k, double bound)
+{
+    dg_rng_uniform(out, 0, n, k);
+    for (int64_t i = 0; i < n; i++)
+        out[i] = (float)(bound * (2.0 * out[i] - 1.0));
+}
+
 static void draw_xavier(Tensor *t, const RngKey *k)
 {
     const int64_t n = dg_tensor_count(t), in = fan_in(t);
     const int64_t out = t->num_dims > 1 ? n / t->dims[1] : t->dims[0];
-    const double bound = sqrt(6.0 / (double)(in + out));
-    float *v = t->data;
 
-    dg_rng_uniform(v, 0, n, k);
-    for (int64_t i = 0; i < n; i++)
-        v[i] = (float)(bound * (2.0 * v[i] - 1.0));
+    draw_uniform(t->data, n, k, sqrt(6.0 / (double)(in + out)));
 }
 
 static void draw_param(Param *p, const RngKey *k)
@@ -160,19 +163,32 @@ static void draw_param(Param *p, const RngKey *k)
     case DG_INIT_NORMAL:
         draw_normal(v, n, k, p->std);
         break;
+    case DG_INIT_UNIFORM_FAN:
+        draw_uniform(v, n, k, 1.0 / sqrt((double)fan_in(&p->value)));
+        break;
     }
 }
 
-void dg_params_draw(ParamSet *s, uint64_t seed)
+static void draw(ParamSet *s, uint64_t seed, RngPurpose purpose)
 {
     for (int i = 0; i < s->num_params; i++) {
         const RngKey k = { .seed = seed,
-                           .purpose = DG_RNG_WEIGHT_INIT,
+                           .purpose = purpose,
                            .iteration = (uint32_t)s->id,
                            .prompt = (uint32_t)i };
 
         draw_param(s->params[i], &k);
     }
+}
+
+void dg_params_draw(ParamSet *s, uint64_t seed)
+{
+    draw(s, seed, DG_RNG_WEIGHT_INIT);
+}
+
+void dg_params_draw_lora(ParamSet *s, uint64_t seed)
+{
+    draw(s, seed, DG_RNG_LORA_INIT);
 }
 
 static uint64_t fnv1a(const char *key)

@@ -30,10 +30,10 @@ static FluxPolicy *impl_of(const Policy *p)
     return (FluxPolicy *)p->impl;
 }
 
-static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
+/* Pixels by space-to-depth: a latent cell is 'cell' pixels wide. */
+static int set_cell(FluxPolicy *f, const Config *c)
 {
     const int64_t features = c->flux.in_channels;
-    const int64_t size = c->pretrain.image_size;
 
     for (f->cell = 1; 12 * f->cell * f->cell < features; f->cell++)
         ;
@@ -42,6 +42,36 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
                        "flux.in_channels = %lld: must be 12 cell^2 (12, 48, "
                        "108, ...) for pictures coded by space-to-depth",
                        (long long)features);
+    return DG_OK;
+}
+
+/* FLUX's VAE: 16 channels at an eighth of the picture's size. */
+static int set_vae(const Policy *p, FluxPolicy *f, const Config *c)
+{
+    if (!p->outline)
+        return dg_fail(DG_EINVAL,
+                       "policy.codec = \"vae\": this version has no VAE to "
+                       "decode with; it can be planned (dancegrpo plan)");
+    if (c->flux.in_channels != 64)
+        return dg_fail(DG_EINVAL,
+                       "flux.in_channels = %lld: must be 64 with policy.codec "
+                       "= \"vae\" (16 channels, packed 2 x 2)",
+                       (long long)c->flux.in_channels);
+    f->cell = 8;
+    return DG_OK;
+}
+
+static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
+{
+    const int64_t features = c->flux.in_channels;
+    const int64_t size = c->pretrain.image_size;
+    const int64_t clip =
+        c->clip.positions > 0 ? c->clip.positions : c->policy.text_length;
+    int err =
+        c->policy.codec == DG_CODEC_VAE ? set_vae(p, f, c) : set_cell(f, c);
+
+    if (err)
+        return err;
     if (size % (2 * f->cell) != 0)
         return dg_fail(DG_EINVAL,
                        "pretrain.image_size = %lld: must be a multiple of "
@@ -56,10 +86,24 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
         .image_size = size,
         .text_tokens = c->policy.text_length,
         .embed_width = c->t5.d_model,
-        .clip_tokens = c->policy.text_length,
+        .clip_tokens = clip,
         .pooled_width = c->clip.hidden,
         .condition = c->policy.text_length * c->t5.d_model + c->clip.hidden,
     };
+    return DG_OK;
+}
+
+/* Tokens of an encoder: the words of the world, or, in an outline, any. */
+static int set_vocab(int64_t *out, const Policy *p, const char *key,
+                     int64_t wanted, const Words *words)
+{
+    *out = wanted > 0 ? wanted : words->num;
+    if (!p->outline && *out != words->num)
+        return dg_fail(DG_EINVAL,
+                       "%s = %lld: the only vocabulary of this version, the "
+                       "world's, has %lld words; others can be planned "
+                       "(dancegrpo plan)",
+                       key, (long long)wanted, (long long)words->num);
     return DG_OK;
 }
 
@@ -78,8 +122,7 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .axes_dims_rope = { c->flux.axes_dims[0], c->flux.axes_dims[1],
                             c->flux.axes_dims[2] },
     };
-    const T5Config t5 = {
-        .vocab_size = f->t5_words.num,
+    T5Config t5 = {
         .d_model = c->t5.d_model,
         .d_kv = c->t5.d_kv,
         .d_ff = c->t5.d_ff,
@@ -88,15 +131,21 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .relative_attention_num_buckets = 32,
         .relative_attention_max_distance = 128,
     };
-    const ClipTextConfig clip = {
-        .vocab_size = f->clip_words.num,
+    ClipTextConfig clip = {
         .hidden_size = c->clip.hidden,
         .intermediate_size = c->clip.intermediate,
         .num_hidden_layers = (int)c->clip.layers,
         .num_attention_heads = c->clip.heads,
-        .max_position_embeddings = c->policy.text_length,
+        .max_position_embeddings = p->shape.clip_tokens,
     };
-    int err = dg_flux_create(&f->transformer, &flux, &p->net, "transformer.");
+    int err = set_vocab(&t5.vocab_size, p, "t5.vocab_size", c->t5.vocab_size,
+                        &f->t5_words);
+
+    if (!err)
+        err = set_vocab(&clip.vocab_size, p, "clip.vocab_size",
+                        c->clip.vocab_size, &f->clip_words);
+    if (!err)
+        err = dg_flux_create(&f->transformer, &flux, &p->net, "transformer.");
 
     if (!err)
         err = dg_clip_create(&f->clip, &clip, &p->text, "text_encoder.");

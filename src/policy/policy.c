@@ -8,6 +8,7 @@
 #include "store/h5.h"
 #include "store/weights_file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,29 +21,67 @@ static const PolicyFamily *family_of(PolicyKind kind)
     dg_panic("policy kind %d is not in the table", (int)kind);
 }
 
-static int create(Policy **out, const Config *c, int net_id)
+/* Networks and the index of their parameters. */
+static int outline(Policy *p, const Config *c, int net_id)
+{
+    int err = dg_params_init(&p->net, net_id);
+
+    if (!err)
+        err = dg_params_init(&p->text, DG_PARAMS_TEXT);
+    if (!err)
+        err = dg_params_init(&p->adapters, DG_PARAMS_LORA);
+    memcpy(p->base_moved, c->lora.base, sizeof p->base_moved);
+    if (!err && c->lora.rank > 0) {
+        err = dg_lora_init(&p->lora, &p->adapters, c->lora.rank, c->lora.alpha,
+                           c->lora.targets);
+        p->net.lora = &p->lora;
+    }
+    if (!err)
+        err = family_of(c->policy.kind)->create(p, c);
+    if (!err && c->lora.rank > 0)
+        err = dg_lora_check(&p->lora);
+    return err;
+}
+
+static int64_t num_adapters(const Policy *p)
+{
+    return (p->adapters.count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN *
+           DG_PARAM_ALIGN;
+}
+
+/* values  memory to adopt, or NULL */
+static int place(Policy *p, float *values)
+{
+    float *base;
+    int err;
+
+    p->owns_values = values == NULL;
+    if (values == NULL)
+        values = dg_memory_new(sizeof *values * (size_t)p->num_values);
+    if (values == NULL)
+        return dg_fail(DG_ENOMEM, "policy: %lld parameters",
+                       (long long)p->num_values);
+    p->values = values;
+    base = values + num_adapters(p);
+    err = dg_params_allocate(&p->adapters, values);
+    if (!err)
+        err = dg_params_allocate(&p->net, base);
+    return err ? err : dg_params_allocate(&p->text, base + p->net.count);
+}
+
+static int create(Policy **out, const Config *c, int net_id, float *values,
+                  int only_outline)
 {
     Policy *p = calloc(1, sizeof *p);
     int err;
 
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
-    err = dg_params_init(&p->net, net_id);
-    if (!err)
-        err = dg_params_init(&p->text, DG_PARAMS_TEXT);
-    if (!err)
-        err = family_of(c->policy.kind)->create(p, c);
-    if (!err) {
-        p->num_values = p->net.count + p->text.count;
-        p->values = dg_memory_new(sizeof *p->values * (size_t)p->num_values);
-        if (p->values == NULL)
-            err = dg_fail(DG_ENOMEM, "policy: %lld parameters",
-                          (long long)p->num_values);
-    }
-    if (!err)
-        err = dg_params_allocate(&p->net, p->values);
-    if (!err)
-        err = dg_params_allocate(&p->text, p->values + p->net.count);
+    p->outline = only_outline;
+    err = outline(p, c, net_id);
+    p->num_values = num_adapters(p) + dg_policy_num_base(p);
+    if (!err && !only_outline)
+        err = place(p, values);
     if (err) {
         dg_policy_destroy(p);
         return err;
@@ -53,13 +92,23 @@ static int create(Policy **out, const Config *c, int net_id)
 
 int dg_policy_create(Policy **out, const Config *c)
 {
-    return create(out, c, DG_PARAMS_NET);
+    return create(out, c, DG_PARAMS_NET, NULL, 0);
+}
+
+int dg_policy_outline(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET, NULL, 1);
 }
 
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
 {
-    int err = create(out, c, DG_PARAMS_REFERENCE);
+    Config base = *c;
+    int err;
 
+    base.lora.rank = 0;
+    if (p->adapters.num_params > 0)
+        return create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
+    err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
     if (!err)
         memcpy((*out)->values, p->values,
                sizeof *p->values * (size_t)p->num_values);
@@ -74,8 +123,20 @@ void dg_policy_destroy(Policy *p)
         p->impl->family->destroy(p);
     dg_params_fini(&p->net);
     dg_params_fini(&p->text);
-    free(p->values);
+    dg_params_fini(&p->adapters);
+    if (p->owns_values)
+        free(p->values);
     free(p);
+}
+
+const ParamSet *dg_policy_trained(const Policy *p)
+{
+    return p->adapters.num_params > 0 ? &p->adapters : &p->net;
+}
+
+int64_t dg_policy_num_base(const Policy *p)
+{
+    return p->net.count + p->text.count;
 }
 
 void dg_policy_draw(Policy *p, uint64_t seed)
@@ -84,6 +145,31 @@ void dg_policy_draw(Policy *p, uint64_t seed)
     /* the text encoders' parameters have indices of their own: another seed
      * keeps equal indices from drawing equal values */
     dg_params_draw(&p->text, seed ^ 0x9E3779B97F4A7C15u);
+    dg_policy_draw_adapters(p, seed);
+}
+
+void dg_policy_draw_adapters(Policy *p, uint64_t seed)
+{
+    dg_params_draw_lora(&p->adapters, seed);
+}
+
+static int adopt_lora(LoraConfig *to, const LoraConfig *stored,
+                      const char *path)
+{
+    if (to->rank > 0 &&
+        (to->rank != stored->rank || to->alpha != stored->alpha ||
+         strcmp(to->targets, stored->targets) != 0))
+        return dg_fail(DG_EINVAL,
+                       "%s: adapters of lora.rank = %lld, alpha = %g, targets "
+                       "= \"%s\": must be those of the configuration, %lld, "
+                       "%g, \"%s\"",
+                       path, (long long)stored->rank, stored->alpha,
+                       stored->targets, (long long)to->rank, to->alpha,
+                       to->targets);
+    to->rank = stored->rank;
+    to->alpha = stored->alpha;
+    memcpy(to->targets, stored->targets, sizeof to->targets);
+    return DG_OK;
 }
 
 int dg_policy_adopt_sizes(Config *c, const char *path)
@@ -91,11 +177,12 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     char *text = NULL;
     H5File *f;
     Config stored;
-    int err;
+    int adapters, err;
 
     err = dg_h5_open(&f, path, NULL, 0);
     if (err)
         return err;
+    adapters = dg_h5_has_key(f, NULL, "base_sha256");
     err = dg_h5_get_text(f, NULL, "config", &text);
     dg_h5_close(f);
     if (err)
@@ -108,11 +195,12 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->policy.kind = stored.policy.kind;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
+    c->policy.codec = stored.policy.codec;
     c->flux = stored.flux;
     c->t5 = stored.t5;
     c->clip = stored.clip;
     c->pretrain.image_size = stored.pretrain.image_size;
-    return DG_OK;
+    return adapters ? adopt_lora(&c->lora, &stored.lora, path) : DG_OK;
 }
 
 static int list_tensors(const Policy *p, WeightTensor **out)
@@ -137,11 +225,38 @@ static int list_tensors(const Policy *p, WeightTensor **out)
     return DG_OK;
 }
 
+/* The part of a policy that a checkpoint holds: the base, or the adapters. */
+typedef struct Part {
+    const ParamSet *first, *second; /* second: behind first, or NULL */
+    float *values;
+    int64_t num_values;
+    int num_params;
+} Part;
+
+static Part part_of(Policy *p, int adapters)
+{
+    if (adapters)
+        return (Part) { &p->adapters, NULL, p->adapters.values,
+                        p->adapters.count, p->adapters.num_params };
+    return (Part) { &p->net, &p->text, p->net.values, dg_policy_num_base(p),
+                    p->net.num_params + p->text.num_params };
+}
+
+static const Param *param_of(const Part *part, int i, int64_t *at)
+{
+    const int in_first = i < part->first->num_params;
+    const Param *q = in_first
+                         ? part->first->params[i]
+                         : part->second->params[i - part->first->num_params];
+
+    *at = q->value.param_offset + (in_first ? 0 : part->first->count);
+    return q;
+}
+
 /* A checkpoint's flat array has this policy's layout if its index of names
  * and offsets is ours: checked name by name. */
-static int check_index(H5File *f, const Policy *p)
+static int check_index(H5File *f, const Part *part)
 {
-    const int num = p->net.num_params + p->text.num_params;
     const int64_t any = -1;
     char **names;
     int64_t num_names, *offsets;
@@ -154,14 +269,12 @@ static int check_index(H5File *f, const Policy *p)
         err = dg_fail(DG_ENOMEM, "parameter index");
     if (!err)
         err = dg_h5_read(f, "parameters/offset", DG_H5_I64, 1, &any, offsets);
-    if (!err && num_names != num)
+    if (!err && num_names != part->num_params)
         err = dg_fail(DG_EFORMAT, "%s: %lld parameters, the policy has %d",
-                      dg_h5_path(f), (long long)num_names, num);
-    for (int i = 0; i < num && !err; i++) {
-        const int in_net = i < p->net.num_params;
-        const Param *q =
-            in_net ? p->net.params[i] : p->text.params[i - p->net.num_params];
-        const int64_t at = q->value.param_offset + (in_net ? 0 : p->net.count);
+                      dg_h5_path(f), (long long)num_names, part->num_params);
+    for (int i = 0; i < part->num_params && !err; i++) {
+        int64_t at;
+        const Param *q = param_of(part, i, &at);
 
         if (strcmp(names[i], q->name) != 0 || offsets[i] != at)
             err = dg_fail(DG_EFORMAT,
@@ -175,33 +288,86 @@ static int check_index(H5File *f, const Policy *p)
     return err;
 }
 
-/* The first num of an array's values are p's, in a file of which nothing but
- * its index is known: as many as expected, or any part, whole and unharmed. */
-static int read_values(H5File *f, const char *name, Policy *p, int whole)
+/* The first num of an array's values are the part's, in a file of which
+ * nothing but its index is known: as many as expected, or any part, whole
+ * and unharmed. */
+static int read_values(H5File *f, const char *name, const Part *part, int whole)
 {
     char digest[DG_SHA256_HEX], *stored = NULL;
     H5Shape shape;
     int err = dg_h5_shape(f, name, &shape);
 
-    if (!err &&
-        (shape.num > p->num_values || (whole && shape.num < p->num_values)))
+    if (!err && (shape.num > part->num_values ||
+                 (whole && shape.num < part->num_values)))
         err = dg_fail(DG_EFORMAT,
                       "%s: dataset %s: %lld values, the policy has %lld",
                       dg_h5_path(f), name, (long long)shape.num,
-                      (long long)p->num_values);
+                      (long long)part->num_values);
     if (!err)
-        err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, p->values);
+        err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, part->values);
     if (!err)
         err = dg_h5_get_text(f, name, "sha256", &stored);
     if (!err)
-        err = dg_sha256_bytes(digest, p->values,
-                              sizeof *p->values * (size_t)shape.num);
+        err = dg_sha256_bytes(digest, part->values,
+                              sizeof *part->values * (size_t)shape.num);
     if (!err && strcmp(digest, stored) != 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: dataset %s: SHA-256 is %.16s..., stored is "
                       "%.16s...: the file is damaged",
                       dg_h5_path(f), name, digest, stored);
     free(stored);
+    return err;
+}
+
+static int read_part(Policy *p, H5File *f, int adapters, int ema)
+{
+    const Part part = part_of(p, adapters);
+    int err = check_index(f, &part);
+
+    if (!err)
+        err = read_values(f, "arrays/weights", &part, 1);
+    if (!err && ema && dg_h5_has(f, "arrays/ema"))
+        err = read_values(f, "arrays/ema", &part, 0);
+    return err;
+}
+
+/* The weights below a checkpoint's adapters, which must be those they were
+ * trained on. */
+static int load_base(Policy *p, const char *of, const char *path,
+                     const char *sha256)
+{
+    int err;
+
+    if (p->base_moved[0] != '\0')
+        path = p->base_moved;
+    err = dg_policy_load(p, path, 0);
+    if (!err)
+        err = dg_policy_note_base(p);
+    if (!err && strcmp(p->base_sha256, sha256) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: its adapters belong to weights of SHA-256 %.16s..., "
+                      "those of %s have %.16s...",
+                      of, sha256, path, p->base_sha256);
+    return err;
+}
+
+static int load_adapters(Policy *p, H5File *f, int ema)
+{
+    char *path = NULL, *sha256 = NULL;
+    int err = dg_h5_get_text(f, NULL, "base_path", &path);
+
+    if (!err)
+        err = dg_h5_get_text(f, NULL, "base_sha256", &sha256);
+    if (!err && p->adapters.num_params == 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: holds adapters: needs the lora.rank of its run",
+                      dg_h5_path(f));
+    if (!err)
+        err = read_part(p, f, 1, ema);
+    if (!err)
+        err = load_base(p, dg_h5_path(f), path, sha256);
+    free(path);
+    free(sha256);
     return err;
 }
 
@@ -212,11 +378,10 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
 
     if (err)
         return err;
-    err = check_index(f, p);
-    if (!err)
-        err = read_values(f, "arrays/weights", p, 1);
-    if (!err && ema && dg_h5_has(f, "arrays/ema"))
-        err = read_values(f, "arrays/ema", p, 0);
+    if (dg_h5_has_key(f, NULL, "base_sha256"))
+        err = load_adapters(p, f, ema);
+    else
+        err = read_part(p, f, 0, ema);
     dg_h5_close(f);
     return err;
 }
@@ -234,6 +399,7 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     dg_h5_close(f);
     if (err)
         return err;
+    snprintf(p->base_path, sizeof p->base_path, "%s", path);
     if (strcmp(format, DG_CHECKPOINT_FORMAT) == 0) {
         free(format);
         return load_checkpoint(p, path, ema);

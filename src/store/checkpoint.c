@@ -233,6 +233,8 @@ static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
 {
     int err = dg_h5_put_i64(f, NULL, "iteration", k->iteration);
 
+    for (int i = 0; i < k->num_notes && !err; i++)
+        err = dg_h5_put_text(f, NULL, k->notes[i].key, k->notes[i].value);
     for (int i = 0; i < k->num_arrays && !err; i++)
         err = write_array(f, c, &k->arrays[i]);
     if (!err)
@@ -344,6 +346,23 @@ static int read_index(H5File *f, const CheckpointParam *params, int num)
     return err;
 }
 
+static int check_notes(H5File *f, const Checkpoint *k)
+{
+    int err = DG_OK;
+
+    for (int i = 0; i < k->num_notes && !err; i++) {
+        const CheckpointNote *n = &k->notes[i];
+        char *stored = NULL;
+
+        err = dg_h5_get_text(f, NULL, n->key, &stored);
+        if (!err && n->must_match && strcmp(stored, n->value) != 0)
+            err = dg_fail(DG_EFORMAT, "%s: %s is %.16s..., this run's %.16s...",
+                          dg_h5_path(f), n->key, stored, n->value);
+        free(stored);
+    }
+    return err;
+}
+
 /* values [num_counters + 1] out: the iteration, then the counters */
 static int read_file(const char *path, const Checkpoint *k, int64_t *values)
 {
@@ -354,6 +373,8 @@ static int read_file(const char *path, const Checkpoint *k, int64_t *values)
     if (err)
         return err;
     err = dg_h5_get_i64(f, NULL, "iteration", &values[0]);
+    if (!err)
+        err = check_notes(f, k);
     if (!err)
         err = read_index(f, k->params, k->num_params);
     for (int i = 0; i < k->num_counters && !err; i++) {

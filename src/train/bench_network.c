@@ -21,7 +21,7 @@ typedef struct Lab {
     Context ctx;
     StepPlan plan;
     int64_t batch;
-    float *grads; /* [net.count] */
+    float *grads; /* of what is trained */
     float *input; /* [batch, elements + condition] normal numbers */
     const float *z[MAX_BATCH], *condition[MAX_BATCH];
     float sigma[MAX_BATCH];
@@ -81,10 +81,10 @@ static int open_lab(Lab *l, const Session *s)
         return err;
     dg_meter_init(&l->meter, s->backend);
     err = dg_context_init(&l->ctx, &l->meter.table, l->plan.step_bytes);
-    l->grads = new_floats(l->policy->net.count);
+    l->grads = new_floats(dg_policy_trained(l->policy)->count);
     if (!err && l->grads == NULL)
         err = dg_fail(DG_ENOMEM, "bench: gradients");
-    dg_context_train(&l->ctx, DG_PARAMS_NET, l->grads, 1);
+    dg_context_train(&l->ctx, dg_policy_trained(l->policy)->id, l->grads, 1);
     l->ctx.recompute = c->parallel.recompute;
     return err;
 }

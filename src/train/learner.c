@@ -97,11 +97,12 @@ void dg_learner_swap_ema(Learner *l)
 
 /* --- checkpoints ------------------------------------------------------- */
 
-enum { MAX_ARRAYS = 4 };
+enum { MAX_ARRAYS = 4, MAX_NOTES = 2 };
 
 typedef struct Content {
     CheckpointArray arrays[MAX_ARRAYS];
     CheckpointCounter counters[1];
+    CheckpointNote notes[MAX_NOTES];
     CheckpointParam *params;
     Checkpoint k;
 } Content;
@@ -119,20 +120,54 @@ static void add_params(CheckpointParam *to, const ParamSet *set, int64_t base)
     }
 }
 
+static int new_params(Content *c, int num)
+{
+    c->k.num_params = num;
+    c->params = calloc((size_t)num, sizeof *c->params);
+    return c->params != NULL ? DG_OK : dg_fail(DG_ENOMEM, "checkpoint index");
+}
+
+static int describe_base(Content *c, const Policy *p)
+{
+    int err = new_params(c, p->net.num_params + p->text.num_params);
+
+    if (err)
+        return err;
+    add_params(c->params, &p->net, 0);
+    add_params(c->params + p->net.num_params, &p->text, p->net.count);
+    return DG_OK;
+}
+
+/* The base stays where it is; the file says what it has to be. */
+static int describe_adapters(Content *c, const Policy *p)
+{
+    int err = new_params(c, p->adapters.num_params);
+
+    if (err)
+        return err;
+    add_params(c->params, &p->adapters, 0);
+    c->notes[0] = (CheckpointNote) { "base_path", p->base_path, 0 };
+    c->notes[1] = (CheckpointNote) { "base_sha256", p->base_sha256, 1 };
+    c->k.notes = c->notes;
+    c->k.num_notes = 2;
+    return DG_OK;
+}
+
 static int describe(Content *c, const Learner *l)
 {
     const Policy *p = l->policy;
     int n = 0;
+    int err;
 
     memset(c, 0, sizeof *c);
-    c->k.num_params = p->net.num_params + p->text.num_params;
-    c->params = calloc((size_t)c->k.num_params, sizeof *c->params);
-    if (c->params == NULL)
-        return dg_fail(DG_ENOMEM, "checkpoint index");
-    add_params(c->params, &p->net, 0);
-    add_params(c->params + p->net.num_params, &p->text, p->net.count);
-    c->arrays[n++] = (CheckpointArray) { "weights", "master weights", p->values,
-                                         p->num_values };
+    err = p->adapters.num_params > 0 ? describe_adapters(c, p)
+                                     : describe_base(c, p);
+    if (err)
+        return err;
+    c->arrays[n++] =
+        (CheckpointArray) { "weights", "master weights", p->values,
+                            p->adapters.num_params > 0 ? p->adapters.count
+                                                       : p->num_values };
     c->arrays[n++] =
         (CheckpointArray) { "adam_m", "AdamW first moment", l->m, l->num };
     c->arrays[n++] =

@@ -40,6 +40,11 @@ static int check(const Config *c)
                        "pretrain.item_size = %lld",
                        (long long)c->pretrain.batch,
                        (long long)c->pretrain.item_size);
+    if (c->lora.rank > 0)
+        return dg_fail(DG_EINVAL,
+                       "lora.rank = %lld: pretraining trains all parameters, "
+                       "must be 0",
+                       (long long)c->lora.rank);
     if (c->pretrain.item_size > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
                        (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);

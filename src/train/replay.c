@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "store/trajectory.h"
+#include "train/setup.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -53,15 +54,16 @@ static int read_scores(Trainer *t, H5File *f)
 
 static int read_state(Trainer *t, H5File *f)
 {
-    const int64_t *num = &t->policy->net.count;
-    int err = dg_h5_read(f, "state/weights", DG_H5_F32, 1, num,
-                         t->policy->net.values);
+    const ParamSet *trained = dg_policy_trained(t->policy);
+    const int64_t *num = &trained->count;
+    int err =
+        dg_h5_read(f, "state/weights", DG_H5_F32, 1, num, trained->values);
 
     if (!err)
         err = dg_h5_read(f, "state/adam_m", DG_H5_F32, 1, num, t->learner->m);
     if (!err)
         err = dg_h5_read(f, "state/adam_v", DG_H5_F32, 1, num, t->learner->v);
-    if (!err && t->reference != NULL)
+    if (!err && t->reference != NULL && trained == &t->policy->net)
         err = dg_h5_read(f, "state/reference", DG_H5_F32, 1, num,
                          t->reference->net.values);
     if (!err)
@@ -125,12 +127,13 @@ static int compare_results(const Trainer *t, H5File *f)
 
 static int compare_weights(const Trainer *t, H5File *f)
 {
+    const ParamSet *trained = dg_policy_trained(t->policy);
     char digest[65], *stored;
     int err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
 
     if (err)
         return err;
-    dg_trainer_digest(digest, t->policy->net.values, t->policy->net.count);
+    dg_trainer_digest(digest, trained->values, trained->count);
     if (strcmp(digest, stored) != 0)
         err = dg_fail(DG_EPROMISE,
                       "%s: weights after the iteration have SHA-256 %.16s... "
@@ -205,6 +208,25 @@ static int replay(Trainer *t, H5File *f)
     return err ? err : dg_agree(s->comm, compare_weights(t, f));
 }
 
+/* Adapters alone are in the file: what lies below them must be what did. */
+static int open_base(Trainer *t, H5File *f)
+{
+    const Session *s = t->session;
+    char *stored = NULL;
+    int err = dg_setup_policy(s, 0, &t->policy);
+
+    if (!err)
+        err = dg_h5_get_text(f, NULL, "base_sha256", &stored);
+    if (!err && strcmp(stored, t->policy->base_sha256) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: its adapters belong to weights of SHA-256 %.16s..., "
+                      "those of %s have %.16s...",
+                      dg_h5_path(f), stored, t->policy->base_path,
+                      t->policy->base_sha256);
+    free(stored);
+    return dg_agree(s->comm, err);
+}
+
 static int open_parts(Trainer *t, H5File *f)
 {
     const Session *s = t->session;
@@ -213,9 +235,10 @@ static int open_parts(Trainer *t, H5File *f)
 
     if (!err)
         err = dg_rewards_init(t->rewards, s->config);
-    if (!err)
-        err = dg_policy_create(&t->policy, s->config);
-    err = dg_agree(s->comm, err);
+    if (!err && s->config->lora.rank > 0)
+        err = open_base(t, f);
+    else if (!err)
+        err = dg_agree(s->comm, dg_policy_create(&t->policy, s->config));
     if (!err)
         err = dg_trainer_reserve(t);
     if (!err)

@@ -36,14 +36,19 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
 
     if (err)
         return err;
+    dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
     if (path[0] != '\0') {
         if (s->comm->rank == 0)
             err = dg_policy_load(p, path, ema);
         err = dg_agree(s->comm, err);
-        if (!err)
+        if (!err) {
             dg_comm_bcast(s->comm, p->values,
                           sizeof *p->values * (size_t)p->num_values, 0);
+            dg_comm_bcast(s->comm, p->base_path, sizeof p->base_path, 0);
+        }
     }
+    if (!err && p->adapters.num_params > 0)
+        err = dg_agree(s->comm, dg_policy_note_base(p));
     if (err) {
         dg_policy_destroy(p);
         return err;

@@ -72,7 +72,7 @@ static int count_training(StepPlan *out, Context *ctx, const Policy *p,
     Tensor *u;
 
     restart(ctx);
-    dg_context_train(ctx, DG_PARAMS_NET, NULL, o->train_net);
+    dg_context_train(ctx, dg_policy_trained(p)->id, NULL, o->train_net);
     dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
     ctx->recompute = o->recompute;
     dg_tape_begin(ctx);

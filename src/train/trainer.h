@@ -27,7 +27,7 @@ typedef struct Trainer {
     int64_t iteration; /* done so far */
     size_t plan_bytes; /* arena of a worker, from the plan */
     float *before;     /* weights, moments before an iteration that is to be
-                          written: [3, net.count]; NULL when none ever is */
+                          written: [3, trained]; NULL when none ever is */
     int64_t updates_before;
     char digest_before[65];
     Phases phases;

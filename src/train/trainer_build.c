@@ -54,7 +54,7 @@ static int open_team(Trainer *t)
         .num_threads = s->num_threads,
         .scratch_bytes =
             dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
-        .num_grads = t->policy->net.count,
+        .num_grads = dg_policy_trained(t->policy)->count,
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
     };
@@ -74,7 +74,8 @@ static int open_team(Trainer *t)
     for (int i = 0; i < t->team->num; i++) {
         Worker *w = &t->team->workers[i];
 
-        dg_context_train(&w->ctx, DG_PARAMS_NET, w->grads, 1);
+        dg_context_train(&w->ctx, dg_policy_trained(t->policy)->id, w->grads,
+                         1);
         w->ctx.recompute = c->parallel.recompute;
     }
     return DG_OK;
@@ -97,6 +98,11 @@ int dg_trainer_check(const Config *c)
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
+    if (c->lora.rank > 0 && c->policy.weights[0] == '\0')
+        return dg_fail(DG_EINVAL,
+                       "lora.rank = %lld: adapters need trained weights below "
+                       "them: policy.weights must name some",
+                       (long long)c->lora.rank);
     return DG_OK;
 }
 
@@ -107,8 +113,8 @@ static void describe(const Trainer *t)
 
     dg_info("%lld parameters trained; %lld prompts x %lld samples over %d "
             "ranks x %d threads; %.1f MB reserved on rank 0",
-            (long long)t->policy->net.count, (long long)r->P, (long long)r->G,
-            s->comm->size, s->num_threads,
+            (long long)dg_policy_trained(t->policy)->count, (long long)r->P,
+            (long long)r->G, s->comm->size, s->num_threads,
             1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes));
     if (s->comm->size > r->N)
         dg_warn("%d ranks for %lld work items: %lld ranks are idle",
@@ -118,7 +124,7 @@ static void describe(const Trainer *t)
 
 static int reserve_before(Trainer *t)
 {
-    const int64_t num = 3 * t->policy->net.count;
+    const int64_t num = 3 * dg_policy_trained(t->policy)->count;
 
     if (t->session->config->trajectory.every == 0)
         return DG_OK;
@@ -141,8 +147,8 @@ int dg_trainer_reserve(Trainer *t)
         err = open_team(t);
     if (!err)
         err = dg_learner_create(
-            &t->learner, t->policy, t->policy->net.count, &c->optim,
-            c->run.iterations * c->grpo.updates_per_iteration);
+            &t->learner, t->policy, dg_policy_trained(t->policy)->count,
+            &c->optim, c->run.iterations * c->grpo.updates_per_iteration);
     if (!err)
         err = dg_rollout_create(&t->rollout, s, t->policy,
                                 t->prompts.num > c->grpo.prompts_per_iteration
@@ -153,6 +159,14 @@ int dg_trainer_reserve(Trainer *t)
     if (!err)
         err = reserve_before(t);
     return dg_agree(s->comm, err);
+}
+
+static int check_adapters(Trainer *t)
+{
+    int err = dg_policy_check_adapters(t->policy, &t->team->workers[0].ctx);
+
+    dg_team_take_flops(t->team); /* not the first iteration's */
+    return dg_agree(t->session->comm, err);
 }
 
 int dg_trainer_build(Trainer *t, const Session *s)
@@ -178,6 +192,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = dg_trainer_reserve(t);
+    if (!err && t->policy->adapters.num_params > 0)
+        err = check_adapters(t);
     if (!err)
         describe(t);
     return err;

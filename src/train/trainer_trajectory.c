@@ -28,12 +28,13 @@ typedef struct Items {
 void dg_trainer_remember(Trainer *t)
 {
     const int64_t every = t->session->config->trajectory.every;
-    const int64_t num = t->policy->net.count;
+    const ParamSet *trained = dg_policy_trained(t->policy);
+    const int64_t num = trained->count;
     const size_t bytes = sizeof(float) * (size_t)num;
 
     if (every == 0 || (t->iteration + 1) % every != 0)
         return;
-    memcpy(t->before, t->policy->net.values, bytes);
+    memcpy(t->before, trained->values, bytes);
     memcpy(t->before + num, t->learner->m, bytes);
     memcpy(t->before + 2 * num, t->learner->v, bytes);
     t->updates_before = t->learner->updates;
@@ -219,7 +220,7 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
 
 static void put_state(Items *to, const Trainer *t)
 {
-    const int64_t num = t->policy->net.count;
+    const int64_t num = dg_policy_trained(t->policy)->count;
 
     dims(put(to, "state/weights", DG_H5_F32, t->before,
              "trained weights before the iteration", "parameter"),
@@ -230,7 +231,8 @@ static void put_state(Items *to, const Trainer *t)
     dims(put(to, "state/adam_v", DG_H5_F32, t->before + 2 * num,
              "AdamW second moment before it", "parameter"),
          1, num, 0, 0);
-    if (t->reference != NULL)
+    /* below adapters it is the base itself */
+    if (t->reference != NULL && t->policy->adapters.num_params == 0)
         dims(put(to, "state/reference", DG_H5_F32, t->reference->net.values,
                  "frozen weights of the KL term", "parameter"),
              1, num, 0, 0);
@@ -239,6 +241,8 @@ static void put_state(Items *to, const Trainer *t)
 int dg_trainer_write_trajectory(Trainer *t)
 {
     const Session *s = t->session;
+    const ParamSet *trained = dg_policy_trained(t->policy);
+    const int num_notes = trained == &t->policy->adapters ? 6 : 5;
     Columns columns = { 0 };
     Items items = { .num = 0 };
     char after[65];
@@ -251,17 +255,18 @@ int dg_trainer_write_trajectory(Trainer *t)
             { "optimizer_step", NULL, t->updates_before },
             { "window_start", NULL, t->rollout->window.start },
             { "window_size", NULL, t->rollout->window.size },
+            { "base_sha256", t->policy->base_sha256, 0 },
         };
 
-        dg_trainer_digest(after, t->policy->net.values, t->policy->net.count);
+        dg_trainer_digest(after, trained->values, trained->count);
         put_samples(&items, t);
         put_conditions(&items, t);
         put_scores(&items, t, &columns);
         put_results(&items, t, &columns);
         put_state(&items, t);
-        err = dg_trajectory_write(
-            s->comm, t->dir.trajectories, t->iteration, items.item, items.num,
-            notes, (int)(sizeof notes / sizeof *notes), &s->info);
+        err = dg_trajectory_write(s->comm, t->dir.trajectories, t->iteration,
+                                  items.item, items.num, notes, num_notes,
+                                  &s->info);
     }
     free_columns(&columns);
     return err;

@@ -1,0 +1,122 @@
+/* Adapters of a policy: the base below them, and whether they act. */
+#include "policy/policy.h"
+
+#include "base/error.h"
+#include "base/philox.h"
+#include "base/sha256.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+int dg_policy_note_base(Policy *p)
+{
+    return dg_sha256_bytes(p->base_sha256, p->net.values,
+                           sizeof(float) * (size_t)dg_policy_num_base(p));
+}
+
+/* One trial input and what the network makes of it. */
+typedef struct Probe {
+    Policy *p;
+    Context *ctx;
+    float *z, *condition;
+    float *first; /* output without a trial */
+    float *kept;  /* all adapters' values, to be put back */
+} Probe;
+
+static void close_probe(Probe *x)
+{
+    free(x->z);
+    free(x->condition);
+    free(x->first);
+    free(x->kept);
+}
+
+static int open_probe(Probe *x, Policy *p, Context *ctx)
+{
+    const PolicyShape *s = &p->shape;
+    RngKey key = { .purpose = DG_RNG_LORA_PROBE };
+
+    *x = (Probe) { .p = p, .ctx = ctx };
+    x->z = malloc(sizeof(float) * (size_t)s->elements);
+    x->condition = malloc(sizeof(float) * (size_t)s->condition);
+    x->first = malloc(sizeof(float) * (size_t)s->elements);
+    x->kept = malloc(sizeof(float) * (size_t)p->adapters.count);
+    if (x->z == NULL || x->condition == NULL || x->first == NULL ||
+        x->kept == NULL) {
+        close_probe(x);
+        return dg_fail(DG_ENOMEM, "lora: trial of %lld values",
+                       (long long)p->adapters.count);
+    }
+    dg_rng_normal(x->z, 0, s->elements, &key);
+    key.sample = 1;
+    dg_rng_normal(x->condition, 0, s->condition, &key);
+    memcpy(x->kept, p->adapters.values,
+           sizeof(float) * (size_t)p->adapters.count);
+    return DG_OK;
+}
+
+static int predict(Probe *x, const float **u)
+{
+    const float *z = x->z, *condition = x->condition, sigma = 0.5f;
+    const PolicyBatch b = {
+        .num = 1, .z = &z, .sigma = &sigma, .condition = &condition
+    };
+    Tensor *y;
+
+    dg_context_reset(x->ctx);
+    y = dg_policy_predict(x->p, x->ctx, &b);
+    if (y == NULL)
+        return dg_context_error(x->ctx);
+    *u = dg_tensor_f32(y);
+    return DG_OK;
+}
+
+/* Values for B of one target; the others' stay as they are. */
+static void try_target(Probe *x, int target)
+{
+    const ParamSet *set = &x->p->adapters;
+    const double std = 1 / sqrt((double)x->p->lora.rank);
+
+    for (int i = 0; i < set->num_params; i++) {
+        const Param *q = set->params[i];
+        const RngKey key = { .purpose = DG_RNG_LORA_PROBE,
+                             .sample = 2,
+                             .prompt = (uint32_t)i };
+        float *v = q->value.data;
+
+        if (i % 2 == 0 || dg_lora_target_of(&x->p->lora, q->name) != target)
+            continue; /* A, or another's B */
+        dg_rng_normal(v, 0, dg_tensor_count(&q->value), &key);
+        for (int64_t k = 0; k < dg_tensor_count(&q->value); k++)
+            v[k] = (float)(std * (double)v[k]);
+    }
+}
+
+int dg_policy_check_adapters(Policy *p, Context *ctx)
+{
+    const size_t bytes = sizeof(float) * (size_t)p->shape.elements;
+    const float *u = NULL;
+    Probe x;
+    int err = open_probe(&x, p, ctx);
+
+    if (err)
+        return err;
+    err = predict(&x, &u);
+    if (!err)
+        memcpy(x.first, u, bytes);
+    for (int i = 0; i < p->lora.num_targets && !err; i++) {
+        try_target(&x, i);
+        err = predict(&x, &u);
+        memcpy(p->adapters.values, x.kept,
+               sizeof(float) * (size_t)p->adapters.count);
+        if (!err && memcmp(x.first, u, bytes) == 0)
+            err = dg_fail(DG_EINVAL,
+                          "lora.targets: adapters on \"%s\" do not change what "
+                          "the network gives: is %s trained?",
+                          p->lora.target[i], p->base_path);
+    }
+    dg_context_reset(ctx);
+    close_probe(&x);
+    return err;
+}
