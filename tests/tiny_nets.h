@@ -78,7 +78,7 @@ typedef struct RunOpts {
     int record, recompute;
 } RunOpts;
 
-static void net_ids(Net *n, int64_t tokens)
+static inline void net_ids(Net *n, int64_t tokens)
 {
     static const int32_t t5[12] = { 3, 9, 33, 5, 60, 12, 12, 7, 41, 2, 8, 1 };
     static const int32_t clip[6] = { 98, 5, 17, 42, 7, 99 };
@@ -94,7 +94,7 @@ static void net_ids(Net *n, int64_t tokens)
     }
 }
 
-static int net_create(Net *n, NetKind kind)
+static inline int net_create(Net *n, NetKind kind)
 {
     int err;
 
@@ -120,7 +120,7 @@ static int net_create(Net *n, NetKind kind)
     return err ? err : dg_params_allocate(&n->set, NULL);
 }
 
-static const char *net_prefix(const Net *n)
+static inline const char *net_prefix(const Net *n)
 {
     static const char *const prefix[] = { "transformer.", "text_encoder_2.",
                                           "text_encoder." };
@@ -191,8 +191,8 @@ static Tensor *net_forward(const Net *n, Context *ctx, const RunOpts *o,
                            o->count, CLIP_TOKENS, pooled);
 }
 
-static void net_keep(const Net *n, Run *r, const RunOpts *o, const Tensor *y,
-                     const float *w)
+static inline void net_keep(const Net *n, Run *r, const RunOpts *o,
+                            const Tensor *y, const float *w)
 {
     const int64_t from = o->first * n->y_count;
 
@@ -203,8 +203,8 @@ static void net_keep(const Net *n, Run *r, const RunOpts *o, const Tensor *y,
         r->loss += (double)r->y[from + i] * w[from + i];
 }
 
-static void net_keep_input_grads(Run *r, const RunOpts *o,
-                                 Tensor *const *inputs)
+static inline void net_keep_input_grads(Run *r, const RunOpts *o,
+                                        Tensor *const *inputs)
 {
     for (int i = 0; i < TINY_INPUTS; i++) {
         const Tensor *t = inputs[i];
@@ -219,7 +219,8 @@ static void net_keep_input_grads(Run *r, const RunOpts *o,
 }
 
 /* One forward, and with record a backward. */
-static int net_run_in(Context *ctx, const Net *n, const RunOpts *o, Run *r)
+static inline int net_run_in(Context *ctx, const Net *n, const RunOpts *o,
+                             Run *r)
 {
     static float w[TINY_SAMPLES * CLIP_TOKENS * 32];
     Tensor *inputs[TINY_INPUTS], *pooled, *y, *grad;
@@ -249,7 +250,7 @@ static int net_run_in(Context *ctx, const Net *n, const RunOpts *o, Run *r)
 }
 
 /* The same in a context of its own. */
-static int net_run(const Net *n, const RunOpts *o, Run *r)
+static inline int net_run(const Net *n, const RunOpts *o, Run *r)
 {
     Context ctx;
     int err = dg_context_init(&ctx, o->backend, TINY_ARENA);
@@ -261,7 +262,7 @@ static int net_run(const Net *n, const RunOpts *o, Run *r)
     return err;
 }
 
-static Run *run_create(const Net *n)
+static inline Run *run_create(const Net *n)
 {
     Run *r = calloc(1, sizeof *r);
 
@@ -273,7 +274,7 @@ static Run *run_create(const Net *n)
     return r;
 }
 
-static void run_destroy(Run *r)
+static inline void run_destroy(Run *r)
 {
     free(r->grads);
     free(r);

@@ -53,7 +53,7 @@ static inline void tiny_team(TinyRun *t, int threads)
         .num_threads = threads,
         .scratch_bytes =
             dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
-        .num_grads = t->policy->net.count,
+        .num_grads = dg_policy_trained(t->policy)->count,
         .exact = 1,
         .max_items = 64,
     };
@@ -62,7 +62,8 @@ static inline void tiny_team(TinyRun *t, int threads)
     o.step_bytes = 2 * plan.step_bytes; /* a reference may stand beside */
     MUST(dg_team_create(&t->team, &o));
     for (int i = 0; i < t->team->num; i++)
-        dg_context_train(&t->team->workers[i].ctx, DG_PARAMS_NET,
+        dg_context_train(&t->team->workers[i].ctx,
+                         dg_policy_trained(t->policy)->id,
                          t->team->workers[i].grads, 1);
 }
 
@@ -104,7 +105,8 @@ static inline void tiny_open(TinyRun *t, int threads, const char *const *sets)
     MUST(dg_policy_create(&t->policy, &t->config));
     tiny_draw(t->policy, 3);
     tiny_team(t, threads);
-    MUST(dg_learner_create(&t->learner, t->policy, t->policy->net.count,
+    MUST(dg_learner_create(&t->learner, t->policy,
+                           dg_policy_trained(t->policy)->count,
                            &t->config.optim, 100));
     MUST(
         dg_rollout_create(&t->rollout, &t->session, t->policy, t->prompts.num));

@@ -14,6 +14,7 @@ typedef struct StepPlan {
     size_t rollout_bytes;   /* of predicting a batch, not recorded */
     size_t update_bytes;    /* of predicting and going back */
     size_t step_bytes;      /* largest of the three */
+    uint64_t encode_flops;  /* of one prompt */
     uint64_t predict_flops; /* of one batch */
     uint64_t update_flops;  /* forward and backward of one batch */
 } StepPlan;
@@ -24,6 +25,8 @@ typedef struct StepPlanOpts {
     int train_net;       /* count the way back through the network */
     int train_text;      /* also run and train the text encoders */
     int recompute;
+    int cached;              /* conditions are read: nothing is encoded */
+    const Policy *reference; /* predicts before each update step, or NULL */
 } StepPlanOpts;
 
 /** Counts. Not collective. Errors: DG_ENOMEM for the small structs. */

@@ -51,14 +51,18 @@ static void restart(Context *ctx)
 }
 
 static int count_use(StepPlan *out, Context *ctx, const Policy *p,
-                     const EmptyBatch *e)
+                     const EmptyBatch *e, int cached)
 {
     const PromptTokens tokens = { e->ids, e->ids };
-    int err = dg_policy_encode(p, ctx, &tokens, NULL);
 
-    if (err)
-        return err;
-    out->encode_bytes = ctx->arena.peak;
+    if (!cached) {
+        int err = dg_policy_encode(p, ctx, &tokens, NULL);
+
+        if (err)
+            return err;
+        out->encode_bytes = ctx->arena.peak;
+        out->encode_flops = ctx->flops;
+    }
     restart(ctx);
     dg_policy_predict(p, ctx, &e->batch);
     out->rollout_bytes = ctx->arena.peak;
@@ -75,6 +79,9 @@ static int count_training(StepPlan *out, Context *ctx, const Policy *p,
     dg_context_train(ctx, dg_policy_trained(p)->id, NULL, o->train_net);
     dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
     ctx->recompute = o->recompute;
+    /* its prediction stays while the policy's is recorded */
+    if (o->reference != NULL)
+        dg_policy_predict(o->reference, ctx, &e->batch);
     dg_tape_begin(ctx);
     u = dg_policy_predict(p, ctx, &e->batch);
     if (u != NULL)
@@ -99,7 +106,7 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
         return err;
     err = empty_batch(&e, &p->shape, o->batch, 0);
     if (!err)
-        err = count_use(&plan, &ctx, p, &e);
+        err = count_use(&plan, &ctx, p, &e, o->cached);
     free_batch(&e);
     if (!err && (o->train_net || o->train_text)) {
         err = empty_batch(&e, &p->shape, o->train_batch, o->train_text);

@@ -48,7 +48,8 @@ static int open_team(Trainer *t)
     const StepPlanOpts plan_opts = { .batch = c->grpo.micro_batch,
                                      .train_batch = most_at_once(c),
                                      .train_net = 1,
-                                     .recompute = c->parallel.recompute };
+                                     .recompute = c->parallel.recompute,
+                                     .reference = t->reference };
     TeamOpts o = {
         .backend = s->backend,
         .num_threads = s->num_threads,
@@ -58,16 +59,12 @@ static int open_team(Trainer *t)
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
     };
-    StepPlan plan, reference = { 0 };
+    StepPlan plan;
     int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
 
-    /* the reference's prediction stays while the policy's is recorded */
-    if (!err && t->reference != NULL)
-        err = dg_step_plan(&reference, t->reference, s->backend,
-                           &(StepPlanOpts) { .batch = c->grpo.micro_batch });
     if (err)
         return err;
-    o.step_bytes = t->plan_bytes = plan.step_bytes + reference.rollout_bytes;
+    o.step_bytes = t->plan_bytes = plan.step_bytes;
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
