@@ -13,4 +13,8 @@
  */
 void *dg_memory_new(size_t bytes);
 
+/** Gives the whole pages within [p, p + bytes) of such a block back to the
+ *  system. They stay part of it, and read as zero or as before. */
+void dg_memory_drop(void *p, size_t bytes);
+
 #endif

@@ -67,6 +67,7 @@ typedef struct Policy {
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
     int outline; /* sizes only: nothing is reserved, nothing can run */
+    int text_dropped;
     /* with adapters: where the base came from, and what it is */
     char base_path[DG_CONFIG_STRING];
     char base_sha256[65];              /* of net.values, then text.values */
@@ -98,6 +99,10 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 /** What RL trains: the adapters, or the network where there are none. Its
  *  values are the first of p->values. */
 const ParamSet *dg_policy_trained(const Policy *p);
+
+/** Gives the text encoders' memory back: from now on nothing can be encoded
+ *  (DG_EINVAL), and the base's values and digest are no longer there. */
+void dg_policy_drop_text(Policy *p);
 
 /** Number of values of the base, padding included. */
 int64_t dg_policy_num_base(const Policy *p);

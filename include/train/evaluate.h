@@ -5,6 +5,7 @@
  * intervals. Source of the protocol: DanceGRPO section 3.1.
  */
 #include "reward/reward.h"
+#include "store/conditions.h"
 #include "store/prompts.h"
 #include "train/sampling.h"
 #include "train/session.h"
@@ -36,6 +37,7 @@ typedef struct EvaluateJob {
     const Policy *policy;
     const PromptList *prompts;
     const Reward *rewards; /* the first one is reported */
+    Conditions *cache;     /* read in place of encoding; or NULL */
     int64_t num_prompts;   /* of the list's first; 0: all */
     int64_t seeds;         /* pictures per prompt */
     int64_t batch;

@@ -8,6 +8,7 @@
 #include "diffusion/schedule.h"
 #include "diffusion/window.h"
 #include "reward/reward.h"
+#include "store/conditions.h"
 #include "store/prompts.h"
 #include "train/sampling.h"
 #include "train/session.h"
@@ -26,6 +27,7 @@ typedef struct Rollout {
     SdeWindow window;
     SdeStep *steps;      /* [T] */
     float *sigma;        /* [T] given to the network */
+    Conditions *cache;   /* borrowed: read in place of encoding; or NULL */
     float *conditions;   /* [num_prompts, condition] */
     float *latents;      /* [num, T+1, D] */
     float *log_prob;     /* [num, T] */
@@ -48,7 +50,8 @@ void dg_rollout_destroy(Rollout *r);
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration);
 
-/** Encodes the prompts of this rank's items. Not collective. */
+/** Encodes the prompts of this rank's items, or reads their conditions from
+ *  r->cache. Not collective. */
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
                       const PromptList *prompts);
 

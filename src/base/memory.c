@@ -1,8 +1,10 @@
 #include "base/memory.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGNMENT = 256, HUGE_PAGE = 1 << 21 };
 
@@ -20,4 +22,14 @@ void *dg_memory_new(size_t bytes)
 #endif
     memset(p, 0, room);
     return p;
+}
+
+void dg_memory_drop(void *p, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t from = ((uintptr_t)p + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)p + bytes) / page * page;
+
+    if (end > from)
+        (void)madvise((void *)from, end - from, MADV_DONTNEED);
 }

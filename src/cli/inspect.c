@@ -24,7 +24,7 @@ int dg_cli_inspect(int argc, char **argv)
 {
     int digest = 0;
     const CliFlag flags[] = {
-        { "--digest", "only the SHA-256 of the weights", &digest, NULL },
+        { "--digest", "only the SHA-256 of weights or conditions", &digest, NULL },
     };
     const CliSpec spec = {
         .name = "inspect",

@@ -15,6 +15,8 @@ typedef struct Command {
 static const Command commands[] = {
     { "train", "tune a policy by its rewards", dg_cli_train },
     { "sample", "paint a grid of pictures", dg_cli_sample },
+    { "encode", "run the text encoders once, for prompts.cache",
+      dg_cli_encode },
     { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
     { "inspect", "describe an HDF5 file of this program", dg_cli_inspect },
     { "replay", "compute an iteration again from its file", dg_cli_replay },

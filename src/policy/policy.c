@@ -134,6 +134,12 @@ const ParamSet *dg_policy_trained(const Policy *p)
     return p->adapters.num_params > 0 ? &p->adapters : &p->net;
 }
 
+void dg_policy_drop_text(Policy *p)
+{
+    dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);
+    p->text_dropped = 1;
+}
+
 int64_t dg_policy_num_base(const Policy *p)
 {
     return p->net.count + p->text.count;
@@ -423,6 +429,9 @@ int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
 int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition)
 {
+    if (p->text_dropped)
+        return dg_fail(DG_EINVAL, "the text encoders' weights were given back: "
+                                  "conditions come from prompts.cache");
     return p->impl->family->encode(p, ctx, t, condition);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "store/checkpoint.h"
+#include "store/conditions.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
 #include "weights/half.h"
@@ -276,6 +277,16 @@ static int choose(Digest *d, H5File *f)
     return err;
 }
 
+static int is_conditions(H5File *f)
+{
+    char *format = NULL;
+    const int is = dg_h5_get_text(f, NULL, "format", &format) == DG_OK &&
+                   strcmp(format, DG_CONDITIONS_FORMAT) == 0;
+
+    free(format);
+    return is;
+}
+
 int dg_inspect_digest(const char *path, char hex[DG_SHA256_HEX])
 {
     Digest d = { 0 };
@@ -284,6 +295,10 @@ int dg_inspect_digest(const char *path, char hex[DG_SHA256_HEX])
 
     if (err)
         return err;
+    if (is_conditions(f)) {
+        dg_h5_close(f);
+        return dg_conditions_digest(path, hex);
+    }
     err = choose(&d, f);
     if (!err)
         err = dg_sha256_init(&d.sum);

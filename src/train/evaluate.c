@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "diffusion/window.h"
+#include "train/cache.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -39,6 +40,18 @@ static int encode_one(Worker *w, int64_t i, void *user)
     return err ? err
                : dg_policy_encode(p, &w->ctx, &tokens,
                                   e->conditions + i * p->shape.condition);
+}
+
+static int read_conditions(const Eval *e)
+{
+    const EvaluateJob *job = e->job;
+    int err = DG_OK;
+
+    for (int64_t i = 0; i < e->num_local_prompts && !err; i++)
+        err = dg_cache_read(job->cache,
+                            job->prompts->item[e->first_prompt + i].text,
+                            e->conditions + i * job->policy->shape.condition);
+    return err;
 }
 
 static void keep_picture(const Eval *e, const float *rgb, int64_t item)
@@ -269,7 +282,9 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
     err = dg_agree(comm, err);
     if (!err) {
         dg_progress_start("evaluate", e.num);
-        err = dg_team_run(job->team, e.num_local_prompts, encode_one, &e);
+        err = job->cache != NULL
+                  ? read_conditions(&e)
+                  : dg_team_run(job->team, e.num_local_prompts, encode_one, &e);
         if (!err)
             err = dg_team_run(job->team, (e.num + job->batch - 1) / job->batch,
                               run_batch, &e);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "store/file.h"
 #include "store/image.h"
+#include "train/cache.h"
 #include "train/evaluate.h"
 #include "train/rollout.h"
 #include "train/setup.h"
@@ -19,14 +20,19 @@ typedef struct Infer {
     PromptList prompts;
     Reward rewards[DG_CONFIG_REWARDS];
     Policy *policy;
+    Conditions *cache; /* of prompts.cache, for prompts of files; or NULL */
     Team *team;
 } Infer;
 
+static const char *prompts_path(const Config *c)
+{
+    return c->evaluate.file[0] != '\0' ? c->evaluate.file
+                                       : c->prompts.eval_file;
+}
+
 static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
 {
-    const Config *c = s->config;
-    const char *path =
-        c->evaluate.file[0] != '\0' ? c->evaluate.file : c->prompts.eval_file;
+    const char *path = prompts_path(s->config);
     size_t used = 0, cap = 1;
     char *text;
     int err;
@@ -49,6 +55,18 @@ static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
     return err;
 }
 
+static int open_cache(Infer *x, const Session *s)
+{
+    int err = dg_cache_open(&x->cache, s, x->policy);
+
+    if (!err)
+        err = dg_cache_check(x->cache, s, x->policy, &x->prompts,
+                             prompts_path(s->config));
+    if (!err && x->cache != NULL)
+        dg_policy_drop_text(x->policy);
+    return err;
+}
+
 static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 {
     const Config *c = s->config;
@@ -64,8 +82,13 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
         err = dg_setup_policy(s, o->ema, &x->policy);
     if (err)
         return err;
-    err = dg_step_plan(&plan, x->policy, s->backend,
-                       &(StepPlanOpts) { .batch = BATCH });
+    if (o->num_prompts == 0)
+        err = open_cache(x, s);
+    if (err)
+        return err;
+    err = dg_step_plan(
+        &plan, x->policy, s->backend,
+        &(StepPlanOpts) { .batch = BATCH, .cached = x->cache != NULL });
     if (!err)
         err = dg_team_create(
             &x->team, &(TeamOpts) { .backend = s->backend,
@@ -82,6 +105,7 @@ static void close_infer(Infer *x)
 {
     dg_team_destroy(x->team);
     dg_policy_destroy(x->policy);
+    dg_conditions_close(x->cache);
     dg_prompts_free(&x->prompts);
 }
 
@@ -93,6 +117,7 @@ static EvaluateJob job_of(const Infer *x, const Session *s)
         .policy = x->policy,
         .prompts = &x->prompts,
         .rewards = x->rewards,
+        .cache = x->cache,
         .num_prompts = s->config->evaluate.num_prompts,
         .seeds = s->config->evaluate.seeds,
         .batch = BATCH,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "train/cache.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -168,7 +169,15 @@ int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
                       const PromptList *prompts)
 {
     EncodeJob j = { r, p, prompts };
+    int err = DG_OK;
 
+    if (r->cache != NULL) {
+        for (int64_t i = 0; i < r->num_prompts && !err; i++)
+            err = dg_cache_read(
+                r->cache, prompts->item[r->prompt[r->first_prompt + i]].text,
+                r->conditions + i * p->shape.condition);
+        return err;
+    }
     return dg_team_run(team, r->num_prompts, encode_one, &j);
 }
 

@@ -19,6 +19,7 @@ typedef struct Trainer {
     PromptList prompts, heldout;
     Reward rewards[DG_CONFIG_REWARDS];
     Policy *policy, *reference;
+    Conditions *cache; /* of prompts.cache, or NULL */
     Learner *learner;
     Team *team;
     Rollout *rollout;

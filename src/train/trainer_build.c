@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "train/cache.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
@@ -49,6 +50,7 @@ static int open_team(Trainer *t)
                                      .train_batch = most_at_once(c),
                                      .train_net = 1,
                                      .recompute = c->parallel.recompute,
+                                     .cached = t->cache != NULL,
                                      .reference = t->reference };
     TeamOpts o = {
         .backend = s->backend,
@@ -152,10 +154,29 @@ int dg_trainer_reserve(Trainer *t)
                                     ? t->prompts.num
                                     : c->grpo.prompts_per_iteration);
     if (!err)
+        t->rollout->cache = t->cache;
+    if (!err)
         err = dg_update_create(&t->update, s, t->rollout);
     if (!err)
         err = reserve_before(t);
     return dg_agree(s->comm, err);
+}
+
+static int open_cache(Trainer *t)
+{
+    const Session *s = t->session;
+    int err = dg_cache_open(&t->cache, s, t->policy);
+
+    if (!err)
+        err = dg_cache_check(t->cache, s, t->policy, &t->prompts,
+                             s->config->prompts.file);
+    if (!err)
+        err = dg_cache_check(t->cache, s, t->policy, &t->heldout,
+                             s->config->prompts.eval_file);
+    /* checkpoints of adapters do without the text encoders' weights */
+    if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
+        dg_policy_drop_text(t->policy);
+    return err;
 }
 
 static int check_adapters(Trainer *t)
@@ -188,7 +209,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
         return err;
     if (c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
-    err = dg_trainer_reserve(t);
+    err = open_cache(t);
+    if (!err)
+        err = dg_trainer_reserve(t);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err)
@@ -205,6 +228,7 @@ void dg_trainer_close(Trainer *t)
     dg_team_destroy(t->team);
     dg_policy_destroy(t->reference);
     dg_policy_destroy(t->policy);
+    dg_conditions_close(t->cache);
     free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);

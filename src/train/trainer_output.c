@@ -253,6 +253,7 @@ int dg_trainer_write_pictures(Trainer *t)
         .policy = t->policy,
         .prompts = &t->heldout,
         .rewards = t->rewards,
+        .cache = t->cache,
         .num_prompts = num,
         .seeds = 1,
         .batch = s->config->grpo.micro_batch,

@@ -1,0 +1,38 @@
+#ifndef DG_TRAIN_CACHE_H
+#define DG_TRAIN_CACHE_H
+/*
+ * The cache of encoded prompts (prompts.cache): written once by `encode`,
+ * then read in place of running the text encoders. The conditions are the
+ * same bits. With a cache nothing is encoded: a prompt that is not in it, or
+ * encoders or a tokenizer other than those that it was made with, are errors.
+ */
+#include "policy/policy.h"
+#include "store/conditions.h"
+#include "store/prompts.h"
+#include "train/session.h"
+
+/**
+ * Encodes the prompts of prompts.file, prompts.eval_file and evaluate.file,
+ * each once, shared out over ranks and threads, and writes prompts.cache,
+ * whose data do not depend on the number of ranks. Collective.
+ * Errors: DG_EINVAL naming the key, prompt or word; those of files.
+ */
+int dg_encode(const Session *s);
+
+/**
+ * Opens prompts.cache; *out = NULL when the key is empty. Collective.
+ * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO.
+ */
+int dg_cache_open(Conditions **out, const Session *s, const Policy *p);
+
+/** Whether every prompt of the list is in it; path is of the messages.
+ *  c NULL: nothing is asked. Collective.
+ *  Errors: DG_EINVAL naming the first prompt that is missing or was cut
+ *  into other tokens. */
+int dg_cache_check(const Conditions *c, const Session *s, const Policy *p,
+                   const PromptList *list, const char *path);
+
+/** The condition of one prompt. By this rank and one thread. */
+int dg_cache_read(Conditions *c, const char *prompt, float *condition);
+
+#endif

@@ -1,0 +1,345 @@
+#include "train/cache.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "train/setup.h"
+#include "train/step_plan.h"
+#include "train/team.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- digests ------------------------------------------------------------- */
+
+/* Of names, shapes and values of the encoders, and the lengths they see. */
+static int digest_encoders(HexDigest hex, const Policy *p)
+{
+    const int64_t lengths[] = { p->shape.text_tokens, p->shape.clip_tokens };
+    Sha256 sum;
+    int err = dg_sha256_init(&sum);
+
+    if (err)
+        return err;
+    dg_sha256_update(&sum, lengths, sizeof lengths);
+    for (int i = 0; i < p->text.num_params; i++) {
+        const Param *q = p->text.params[i];
+
+        dg_sha256_update(&sum, q->name, strlen(q->name) + 1);
+        dg_sha256_update(&sum, q->value.dims, sizeof q->value.dims);
+        dg_sha256_update(&sum, q->value.data,
+                         sizeof(float) * (size_t)dg_tensor_count(&q->value));
+    }
+    dg_sha256_final(&sum, hex);
+    return DG_OK;
+}
+
+static size_t ids_bytes(const Policy *p)
+{
+    return sizeof(int32_t) *
+           (size_t)(p->shape.text_tokens + p->shape.clip_tokens);
+}
+
+/* ids [text_tokens + clip_tokens] out */
+static int tokenize(const Policy *p, const char *prompt, int32_t *ids,
+                    HexDigest hex)
+{
+    int err = dg_policy_tokenize(p, prompt, ids, ids + p->shape.text_tokens);
+
+    return err ? err : dg_sha256_bytes(hex, ids, ids_bytes(p));
+}
+
+/* --- reading --------------------------------------------------------------- */
+
+static int open_one(Conditions **out, const char *path, const Policy *p)
+{
+    HexDigest encoder;
+    int err = dg_conditions_open(out, path);
+
+    if (!err && dg_conditions_width(*out) != p->shape.condition)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: conditions of %lld values, the policy's have %lld: "
+                      "encode again",
+                      path, (long long)dg_conditions_width(*out),
+                      (long long)p->shape.condition);
+    if (!err)
+        err = digest_encoders(encoder, p);
+    if (!err && strcmp(encoder, dg_conditions_encoder(*out)) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: made with text encoders of SHA-256 %.16s..., this "
+                      "policy's have %.16s...: encode again",
+                      path, dg_conditions_encoder(*out), encoder);
+    return err;
+}
+
+int dg_cache_open(Conditions **out, const Session *s, const Policy *p)
+{
+    const char *path = s->config->prompts.cache;
+    int err;
+
+    *out = NULL;
+    if (path[0] == '\0')
+        return DG_OK;
+    err = dg_agree(s->comm, open_one(out, path, p));
+    if (err) {
+        dg_conditions_close(*out);
+        *out = NULL;
+    }
+    return err;
+}
+
+static int check_prompt(const Conditions *c, const Policy *p,
+                        const PromptList *list, int32_t i, const char *path,
+                        int32_t *ids)
+{
+    const char *stored, *text = list->item[i].text;
+    HexDigest tokens;
+    int err;
+
+    if (dg_conditions_find(c, text, &stored) < 0)
+        return dg_fail(DG_EINVAL,
+                       "prompts.cache = \"%s\": prompt %d of %s, \"%.100s\", "
+                       "is not in it: encode again",
+                       dg_conditions_path(c), i + 1, path, text);
+    err = tokenize(p, text, ids, tokens);
+    if (!err && strcmp(stored, tokens) != 0)
+        err = dg_fail(DG_EINVAL,
+                      "prompts.cache = \"%s\": prompt %d of %s, \"%.100s\", "
+                      "was made into other tokens: encode again",
+                      dg_conditions_path(c), i + 1, path, text);
+    return err;
+}
+
+int dg_cache_check(const Conditions *c, const Session *s, const Policy *p,
+                   const PromptList *list, const char *path)
+{
+    int32_t *ids;
+    int err = DG_OK;
+
+    if (c == NULL)
+        return DG_OK;
+    if (s->comm->rank == 0) {
+        ids = malloc(ids_bytes(p));
+        err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
+        for (int32_t i = 0; i < list->num && !err; i++)
+            err = check_prompt(c, p, list, i, path, ids);
+        free(ids);
+    }
+    return dg_agree(s->comm, err);
+}
+
+int dg_cache_read(Conditions *c, const char *prompt, float *condition)
+{
+    const int64_t row = dg_conditions_find(c, prompt, NULL);
+
+    if (row < 0)
+        return dg_fail(DG_EINVAL, "%s: \"%.100s\" is not in it",
+                       dg_conditions_path(c), prompt);
+    return dg_conditions_read(c, row, condition);
+}
+
+/* --- writing ---------------------------------------------------------------- */
+
+enum { FILES = 3 };
+
+/* One prompt on its way into the file. */
+typedef struct Entry {
+    HexDigest key;
+    const char *text;
+} Entry;
+
+typedef struct Encode {
+    const Session *session;
+    PromptList lists[FILES];
+    Policy *policy;
+    Team *team;
+    Entry *entries; /* [num] rising, each once */
+    int64_t num, first, num_local;
+    float *rows;                   /* [num_local, condition] */
+    HexDigest *tokens, *condition; /* [num]; local ones first */
+} Encode;
+
+static int compare_entries(const void *a, const void *b)
+{
+    return strcmp(((const Entry *)a)->key, ((const Entry *)b)->key);
+}
+
+static int open_lists(Encode *e)
+{
+    const Config *c = e->session->config;
+    const char *const path[FILES] = { c->prompts.file, c->prompts.eval_file,
+                                      c->evaluate.file };
+    int err = DG_OK;
+
+    if (c->prompts.cache[0] == '\0')
+        return dg_fail(DG_EINVAL, "prompts.cache = \"\": must name the file "
+                                  "to write");
+    if (path[0][0] == '\0' && path[1][0] == '\0' && path[2][0] == '\0')
+        return dg_fail(DG_EINVAL, "prompts.file, prompts.eval_file and "
+                                  "evaluate.file are empty: one must name a "
+                                  "prompts file");
+    for (int i = 0; i < FILES && !err; i++)
+        if (path[i][0] != '\0') {
+            err = dg_setup_prompts(e->session, path[i], &e->lists[i]);
+            if (!err)
+                err = dg_setup_check_words(e->session, e->policy, &e->lists[i],
+                                           path[i]);
+        }
+    return err;
+}
+
+/* All prompts of all lists, once each, in the order of their digests. */
+static int collect(Encode *e)
+{
+    int64_t most = 0, n = 0;
+    int err = DG_OK;
+
+    for (int i = 0; i < FILES; i++)
+        most += e->lists[i].num;
+    e->entries = malloc(((size_t)most + 1) * sizeof *e->entries);
+    if (e->entries == NULL)
+        return dg_fail(DG_ENOMEM, "%lld prompts", (long long)most);
+    for (int i = 0; i < FILES; i++)
+        for (int32_t k = 0; k < e->lists[i].num && !err; k++) {
+            Entry *to = &e->entries[n++];
+
+            to->text = e->lists[i].item[k].text;
+            err = dg_sha256_bytes(to->key, to->text, strlen(to->text));
+        }
+    qsort(e->entries, (size_t)n, sizeof *e->entries, compare_entries);
+    for (int64_t i = 0; i < n; i++)
+        if (i == 0 || strcmp(e->entries[i].key, e->entries[i - 1].key) != 0)
+            e->entries[e->num++] = e->entries[i];
+    return err;
+}
+
+static int reserve(Encode *e)
+{
+    const PolicyShape *shape = &e->policy->shape;
+    const size_t num = (size_t)e->num + 1;
+    StepPlan plan;
+    int err;
+
+    dg_share_range(e->num, e->session->comm->rank, e->session->comm->size,
+                   &e->first, &e->num_local);
+    e->tokens = calloc(num, sizeof *e->tokens);
+    e->condition = calloc(num, sizeof *e->condition);
+    e->rows = malloc(sizeof *e->rows *
+                     ((size_t)(e->num_local * shape->condition) + 1));
+    if (e->tokens == NULL || e->condition == NULL || e->rows == NULL)
+        return dg_fail(DG_ENOMEM,
+                       "%lld conditions of %lld values: more ranks need less "
+                       "each",
+                       (long long)e->num_local, (long long)shape->condition);
+    err = dg_step_plan(&plan, e->policy, e->session->backend,
+                       &(StepPlanOpts) { .batch = 1 });
+    if (err)
+        return err;
+    return dg_team_create(&e->team,
+                          &(TeamOpts) { .backend = e->session->backend,
+                                        .num_threads = e->session->num_threads,
+                                        .step_bytes = plan.encode_bytes,
+                                        .scratch_bytes = ids_bytes(e->policy),
+                                        .exact = 1,
+                                        .max_items = 1 });
+}
+
+static int encode_one(Worker *w, int64_t i, void *user)
+{
+    const Encode *e = user;
+    const PolicyShape *shape = &e->policy->shape;
+    int32_t *ids = w->scratch;
+    const PromptTokens tokens = { ids, ids + shape->text_tokens };
+    const int64_t n = e->first + i;
+    float *row = e->rows + i * shape->condition;
+    int err = tokenize(e->policy, e->entries[n].text, ids, e->tokens[n]);
+
+    if (!err)
+        err = dg_policy_encode(e->policy, &w->ctx, &tokens, row);
+    if (!err)
+        err = dg_sha256_bytes(e->condition[n], row,
+                              sizeof *row * (size_t)shape->condition);
+    dg_progress_add(1);
+    return err;
+}
+
+static int write_file(Encode *e)
+{
+    const Session *s = e->session;
+    const char **prompts = malloc(sizeof *prompts * ((size_t)e->num + 1));
+    HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1)), encoder;
+    ConditionsContent k = {
+        .num = e->num,
+        .width = e->policy->shape.condition,
+        .prompt = prompts,
+        .key = (const HexDigest *)keys,
+        .tokens = (const HexDigest *)e->tokens,
+        .condition = (const HexDigest *)e->condition,
+        .encoder = encoder,
+        .first = e->first,
+        .num_local = e->num_local,
+        .rows = e->rows,
+    };
+    int err = prompts != NULL && keys != NULL
+                  ? digest_encoders(encoder, e->policy)
+                  : dg_fail(DG_ENOMEM, "%lld prompts", (long long)e->num);
+
+    err = dg_agree(s->comm, err);
+    for (int64_t i = 0; i < e->num && !err; i++) {
+        prompts[i] = e->entries[i].text;
+        memcpy(keys[i], e->entries[i].key, sizeof *keys);
+    }
+    if (!err)
+        err = dg_conditions_write(s->comm, s->config->prompts.cache, &k,
+                                  &s->info);
+    free(prompts);
+    free(keys);
+    return err;
+}
+
+static int run(Encode *e)
+{
+    const Session *s = e->session;
+    int err = dg_setup_policy(s, 0, &e->policy);
+
+    if (!err && s->config->policy.weights[0] == '\0')
+        dg_policy_draw(e->policy, (uint64_t)s->config->run.seed);
+    if (!err)
+        err = open_lists(e);
+    if (!err)
+        err = dg_agree(s->comm, collect(e));
+    if (!err)
+        err = dg_agree(s->comm, reserve(e));
+    if (err)
+        return err;
+    dg_progress_start("encode", e->num_local);
+    err = dg_team_run(e->team, e->num_local, encode_one, e);
+    dg_progress_end();
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    dg_comm_share_items(s->comm, e->tokens, e->num, sizeof *e->tokens);
+    dg_comm_share_items(s->comm, e->condition, e->num, sizeof *e->condition);
+    return write_file(e);
+}
+
+int dg_encode(const Session *s)
+{
+    Encode e = { .session = s };
+    int err = run(&e);
+
+    if (!err)
+        dg_info("wrote %s: %lld prompts of %lld values",
+                s->config->prompts.cache, (long long)e.num,
+                (long long)e.policy->shape.condition);
+    dg_team_destroy(e.team);
+    dg_policy_destroy(e.policy);
+    for (int i = 0; i < FILES; i++)
+        dg_prompts_free(&e.lists[i]);
+    free(e.entries);
+    free(e.tokens);
+    free(e.condition);
+    free(e.rows);
+    return err;
+}

@@ -1,0 +1,109 @@
+#!/bin/bash
+# The cache of encoded prompts: the same bits as encoding on the way, on any
+# number of ranks, or a refusal.
+# shellcheck disable=SC2154
+# shellcheck source=tests/train_lib.sh
+. "$(dirname "$0")/train_lib.sh"
+cache=$work/cache.h5
+
+# encode RANKS FILE [SET]...
+encode()
+{
+    local n=$1 file=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    ranks "$n" "$bin" encode configs/tiny.cfg --set run.threads=1 \
+        --set prompts.cache="$file" "${sets[@]}"
+}
+
+expect "encode: one rank" encode 1 "$cache"
+one=$("$bin" inspect --digest "$cache" | cut -c 1-64)
+for n in 2 3; do
+    encode $n "$work/ranks$n.h5" >/dev/null 2>&1
+    expect "encode: $n ranks, the same data" test "${#one}" = 64 -a "$(
+        "$bin" inspect --digest "$work/ranks$n.h5" | cut -c 1-64)" = "$one"
+done
+all=$(cat configs/prompts/shapes_train.jsonl configs/prompts/shapes_heldout.jsonl |
+    sed 's/.*"prompt":"\([^"]*\)".*/\1/' | sort -u | wc -l)
+expect "encode: each prompt once" bash -c \
+    "'$bin' inspect '$cache' | grep -q '^condition: float32 \[$all, '"
+
+# --- used -----------------------------------------------------------------------
+tiny 1 1 without
+want=$(digest without)
+tiny 1 1 with prompts.cache="$cache"
+same_digest "encode: training from the cache, the same weights" with "$want"
+tiny 2 1 two prompts.cache="$work/ranks3.h5" trajectory.every=0
+same_digest "encode: on two ranks too" two "$want"
+expect "encode: memory used is memory planned" test \
+    "$(metric with peak_bytes)" = "$(metric with plan_bytes)"
+expect "encode: the same trajectories, pictures and numbers" bash -c "
+    '$bin' replay '$work/with/trajectories/iter_000002.h5' &&
+    cmp '$work/without/pictures/iter_000003.png' \
+        '$work/with/pictures/iter_000003.png' &&
+    diff <(grep -o '\"reward_mean.*\"set_aside' '$work/without/metrics.jsonl') \
+         <(grep -o '\"reward_mean.*\"set_aside' '$work/with/metrics.jsonl')"
+evaluate()
+{
+    "$bin" evaluate configs/tiny.cfg --set run.threads=1 \
+        --set 'rewards=({name="brightness";})' \
+        --set policy.weights="$work/without/checkpoints/iter_000003.h5" "$@"
+}
+evaluate --json "$work/a" >/dev/null 2>&1
+expect "encode: evaluate from the cache" evaluate --json "$work/b" \
+    --set prompts.cache="$cache"
+expect "encode: the same figures" cmp "$work/a" "$work/b"
+expect "encode: sample needs no cache for its own prompts" "$bin" sample \
+    configs/tiny.cfg --set run.threads=1 --set prompts.cache="$cache" \
+    --set policy.weights="$work/without/checkpoints/iter_000003.h5" \
+    --out "$work/grid.png" "a red circle"
+
+# --- adapters, whose runs give the encoders' memory back ----------------------------
+launch pretrain 1 2 base pretrain.steps=20 pretrain.batch=8 \
+    pretrain.item_size=4 pretrain.eval_every=0 optim.lr=1e-2
+wait "$pid"
+sets=(policy.weights="$work/base/weights.h5" lora.rank=4 trajectory.every=0)
+encode 2 "$work/lora.h5" "${sets[@]}" >/dev/null 2>&1
+tiny 1 1 plain "${sets[@]}"
+tiny 2 1 lora "${sets[@]}" prompts.cache="$work/lora.h5"
+same_digest "encode: adapters from the cache" lora "$(digest plain)"
+
+# --- refused -----------------------------------------------------------------------
+# refused NAME TEXT SET...
+refused()
+{
+    local name=$1 text=$2 set args=()
+    shift 2
+    for set in "$@"; do args+=(--set "$set"); done
+    expect_code "encode: $name" 1 "$text" "$bin" train configs/tiny.cfg \
+        --set run.dir="$work/never" --set run.threads=1 "${args[@]}"
+}
+refused "cache missing" "none.h5" prompts.cache="$work/none.h5"
+refused "cache of other encoders" "made with text encoders of SHA-256" \
+    prompts.cache="$cache" run.seed=12
+refused "cache of another width" "encode again" \
+    prompts.cache="$cache" policy.text_length=24
+refused "cache is a checkpoint" "dancegrpo checkpoint" \
+    prompts.cache="$work/without/checkpoints/iter_000003.h5"
+printf 'a red circle\na red circle and a purple circle\n' >"$work/few.txt"
+encode 1 "$work/few.h5" prompts.file="$work/few.txt" prompts.eval_file= \
+    >/dev/null 2>&1
+refused "a prompt that is not in it" "is not in it: encode again" \
+    prompts.cache="$work/few.h5"
+expect "encode: names prompt and file" grep -q \
+    'prompt 1 of configs/prompts/shapes_train.jsonl, ".*"' "$work/out"
+cp "$cache" "$work/hurt.h5"
+"$tools/plant" "$work/hurt.h5" flip condition 7
+expect_code "encode: a changed bit is found" 1 "the file is damaged" \
+    "$bin" inspect --digest "$work/hurt.h5"
+for i in $(seq 0 256 70000); do
+    "$tools/plant" "$work/hurt.h5" flip condition "$i" 2>/dev/null || break
+done
+refused "damaged rows" "the file is damaged" prompts.cache="$work/hurt.h5"
+expect_code "encode: no file named" 1 "prompts.cache" "$bin" encode \
+    configs/tiny.cfg
+ranks 2 "$bin" train configs/tiny.cfg --set run.dir="$work/never" \
+    --set prompts.cache="$work/few.h5" >"$work/out" 2>&1
+expect "encode: two ranks, one message" test \
+    "$(grep -c '^ERROR .*is not in it' "$work/out")" = 1
+exit $bad
