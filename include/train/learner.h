@@ -31,6 +31,9 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
                       const OptimConfig *o, int64_t num_updates);
 void dg_learner_destroy(Learner *l);
 
+/** What it reserves. */
+size_t dg_learner_bytes(int64_t num, const OptimConfig *o);
+
 /**
  * One update from a gradient summed over all ranks. Not collective: every
  * rank does the same.

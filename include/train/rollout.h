@@ -13,6 +13,11 @@
 #include "train/sampling.h"
 #include "train/session.h"
 
+/* A rank of so many. */
+typedef struct RankPlace {
+    int rank, size;
+} RankPlace;
+
 typedef struct Rollout {
     int64_t G, P, N;                   /* generations, prompts, items = P G */
     int64_t first, num;                /* this rank's items */
@@ -35,7 +40,8 @@ typedef struct Rollout {
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
     char note[512];      /* what first went wrong here; "" */
     int64_t note_item;
-    size_t bytes; /* reserved */
+    size_t bytes; /* reserved, */
+    int outline;  /* or only counted */
 } Rollout;
 
 /** Reserves all memory of an iteration. Not collective, but sizes follow
@@ -44,6 +50,11 @@ typedef struct Rollout {
 int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
                       int64_t most);
 void dg_rollout_destroy(Rollout *r);
+
+/** The sizes of a rank's rollout, and in 'bytes' what it would reserve, with
+ *  no memory behind them: for plans. */
+int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
+                       RankPlace at, int64_t most);
 
 /** Prompts, SDE steps and window of an iteration. Pure function of the
  *  configuration and the number. Errors: those of the schedule. */

@@ -10,13 +10,14 @@
 #include <stdint.h>
 
 typedef struct StepPlan {
-    size_t encode_bytes;    /* arena of encoding one prompt */
-    size_t rollout_bytes;   /* of predicting a batch, not recorded */
-    size_t update_bytes;    /* of predicting and going back */
-    size_t step_bytes;      /* largest of the three */
-    uint64_t encode_flops;  /* of one prompt */
-    uint64_t predict_flops; /* of one batch */
-    uint64_t update_flops;  /* forward and backward of one batch */
+    size_t encode_bytes;        /* arena of encoding one prompt */
+    size_t rollout_bytes;       /* of predicting a batch, not recorded */
+    size_t update_bytes;        /* of predicting and going back */
+    size_t step_bytes;          /* largest of the three */
+    int64_t batch, train_batch; /* of the opts */
+    uint64_t encode_flops;      /* of one prompt */
+    uint64_t predict_flops;     /* of one batch */
+    uint64_t update_flops;      /* forward and backward of one batch */
 } StepPlan;
 
 typedef struct StepPlanOpts {

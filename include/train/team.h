@@ -39,6 +39,9 @@ typedef struct Team {
 int dg_team_create(Team **out, const TeamOpts *o);
 void dg_team_destroy(Team *t);
 
+/** What it reserves. */
+size_t dg_team_bytes(const TeamOpts *o);
+
 /** One work item; the code of the lowest failing item wins. */
 typedef int (*TeamFn)(Worker *w, int64_t item, void *user);
 

@@ -44,7 +44,8 @@ typedef struct Update {
     uint8_t *missing;              /* [N, K] */
     char note[512];
     int64_t note_item;
-    size_t bytes;
+    size_t bytes; /* reserved, */
+    int outline;  /* or only counted */
 } Update;
 
 typedef struct UpdateStats {
@@ -58,6 +59,10 @@ typedef struct UpdateStats {
 
 int dg_update_create(Update **out, const Session *s, const Rollout *r);
 void dg_update_destroy(Update *u);
+
+/** The sizes of an update, and in 'bytes' what it would reserve, with no
+ *  memory behind them: for plans. r may be an outline. */
+int dg_update_outline(Update *out, const Config *c, const Rollout *r);
 
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);

@@ -24,7 +24,8 @@ int dg_cli_inspect(int argc, char **argv)
 {
     int digest = 0;
     const CliFlag flags[] = {
-        { "--digest", "only the SHA-256 of weights or conditions", &digest, NULL },
+        { "--digest", "only the SHA-256 of weights or conditions", &digest,
+          NULL },
     };
     const CliSpec spec = {
         .name = "inspect",

@@ -18,6 +18,7 @@ static const Command commands[] = {
     { "encode", "run the text encoders once, for prompts.cache",
       dg_cli_encode },
     { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
+    { "plan", "count memory and arithmetic of a run", dg_cli_plan },
     { "inspect", "describe an HDF5 file of this program", dg_cli_inspect },
     { "replay", "compute an iteration again from its file", dg_cli_replay },
     { "pretrain", "make a base by flow matching on the shapes world",

@@ -45,6 +45,14 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     return DG_OK;
 }
 
+size_t dg_learner_bytes(int64_t num, const OptimConfig *o)
+{
+    const size_t copies = o->ema_decay > 0 ? 4 : 3;
+
+    return copies * sizeof(float) * (size_t)num +
+           sizeof(double) * ((size_t)dg_grad_norm_num_chunks(num) + 1);
+}
+
 void dg_learner_destroy(Learner *l)
 {
     if (l == NULL)

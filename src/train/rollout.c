@@ -13,9 +13,9 @@
 static void *reserve(Rollout *r, int64_t count, size_t size)
 {
     const size_t bytes = (size_t)(count > 0 ? count : 1) * size;
-    void *p = dg_memory_new(bytes);
+    void *p = r->outline ? NULL : dg_memory_new(bytes);
 
-    if (p != NULL)
+    if (p != NULL || r->outline)
         r->bytes += bytes;
     return p;
 }
@@ -32,6 +32,8 @@ static int reserve_all(Rollout *r, const Policy *p)
     r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
     r->final = reserve(r, r->num * r->D, sizeof *r->final);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
+    if (r->outline)
+        return DG_OK;
     if (r->prompt == NULL || r->order == NULL || r->steps == NULL ||
         r->sigma == NULL || r->conditions == NULL || r->latents == NULL ||
         r->log_prob == NULL || r->final == NULL || r->scores == NULL)
@@ -40,6 +42,22 @@ static int reserve_all(Rollout *r, const Policy *p)
                        "prompts_per_iteration x grpo.num_generations / ranks)",
                        (long long)r->num);
     return DG_OK;
+}
+
+static void set_sizes(Rollout *r, const Config *c, const Policy *p,
+                      RankPlace at, int64_t most)
+{
+    r->G = c->grpo.num_generations;
+    r->P = c->grpo.prompts_per_iteration;
+    r->N = r->G * r->P;
+    r->T = (int)c->sampler.steps;
+    r->D = p->shape.elements;
+    r->K = c->num_rewards;
+    r->most = most;
+    dg_share_range(r->N, at.rank, at.size, &r->first, &r->num);
+    r->first_prompt = r->first / r->G;
+    if (r->num > 0)
+        r->num_prompts = (r->first + r->num - 1) / r->G - r->first_prompt + 1;
 }
 
 int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
@@ -51,17 +69,7 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
 
     if (r == NULL)
         return dg_fail(DG_ENOMEM, "rollout");
-    r->G = c->grpo.num_generations;
-    r->P = c->grpo.prompts_per_iteration;
-    r->N = r->G * r->P;
-    r->T = (int)c->sampler.steps;
-    r->D = p->shape.elements;
-    r->K = c->num_rewards;
-    r->most = most;
-    dg_share_range(r->N, s->comm->rank, s->comm->size, &r->first, &r->num);
-    r->first_prompt = r->first / r->G;
-    if (r->num > 0)
-        r->num_prompts = (r->first + r->num - 1) / r->G - r->first_prompt + 1;
+    set_sizes(r, c, p, (RankPlace) { s->comm->rank, s->comm->size }, most);
     err = dg_schedule_init_flow(&r->schedule, r->T, c->sampler.shift);
     if (!err)
         err = reserve_all(r, p);
@@ -71,6 +79,19 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     }
     *out = r;
     return DG_OK;
+}
+
+int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
+                       RankPlace at, int64_t most)
+{
+    Rollout *r = calloc(1, sizeof *r);
+
+    if (r == NULL)
+        return dg_fail(DG_ENOMEM, "rollout");
+    r->outline = 1;
+    set_sizes(r, c, p, at, most);
+    *out = r;
+    return reserve_all(r, p);
 }
 
 void dg_rollout_destroy(Rollout *r)

@@ -117,6 +117,8 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
     dg_context_fini(&ctx);
     if (err)
         return err;
+    plan.batch = o->batch;
+    plan.train_batch = o->train_batch;
     plan.step_bytes = plan.encode_bytes;
     if (plan.rollout_bytes > plan.step_bytes)
         plan.step_bytes = plan.rollout_bytes;

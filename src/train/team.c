@@ -58,13 +58,20 @@ int dg_team_create(Team **out, const TeamOpts *o)
         dg_team_destroy(t);
         return err;
     }
-    t->bytes = (size_t)t->num *
-               (o->step_bytes + o->scratch_bytes +
-                (o->num_grads > 0 ? sizeof(float) * (size_t)o->num_grads +
-                                        dg_exact_bytes(o->num_grads, o->exact)
-                                  : 0));
+    t->bytes = dg_team_bytes(o);
     *out = t;
     return DG_OK;
+}
+
+size_t dg_team_bytes(const TeamOpts *o)
+{
+    const size_t learning = o->num_grads > 0
+                                ? sizeof(float) * (size_t)o->num_grads +
+                                      dg_exact_bytes(o->num_grads, o->exact)
+                                : 0;
+
+    return (size_t)o->num_threads *
+           (o->step_bytes + o->scratch_bytes + learning);
 }
 
 void dg_team_destroy(Team *t)

@@ -6,6 +6,7 @@
 #include "train/evaluate.h"
 #include "train/learner.h"
 #include "train/rollout.h"
+#include "train/step_plan.h"
 #include "train/trainer.h"
 #include "train/update.h"
 
@@ -47,6 +48,25 @@ int dg_trainer_build(Trainer *t, const Session *s);
 /** All that follows from configuration and t->policy: team, learner,
  *  rollout, update. Collective. */
 int dg_trainer_reserve(Trainer *t);
+
+/* What a worker's memory follows from. */
+typedef struct TrainerParts {
+    const Session *session;
+    const Policy *policy, *reference;
+    const Reward *rewards;
+    int cached;    /* conditions are read, nothing is encoded */
+    int recompute; /* blocks again at backward */
+} TrainerParts;
+
+/** Counts a step and says what team it needs; policy and reference may be
+ *  outlines. */
+int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
+
+/** Bytes of the copies that trajectory files need. */
+size_t dg_trainer_kept_bytes(const Config *c, const Policy *p);
+
+/** Timesteps that are trained of each sample, at most. */
+int dg_trainer_num_steps(int *num, const Config *c);
 
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);

@@ -23,10 +23,8 @@ static int open_prompts(Trainer *t)
     return err;
 }
 
-/* Timesteps of one sample in one forward pass of an update: micro_batch, or
- * all that are chosen where they are fewer. A window's size varies, at most
- * its full size. */
-static int64_t most_at_once(const Config *c)
+/* A window's size varies, at most its full size. */
+int dg_trainer_num_steps(int *num, const Config *c)
 {
     const TimestepOpts o = { c->grpo.timestep_mode, c->grpo.timestep_count,
                              c->grpo.timestep_scope, c->grpo.timestep_fraction,
@@ -35,38 +33,60 @@ static int64_t most_at_once(const Config *c)
     const SdeWindow window = { 0, c->sampler.window_size > 0
                                       ? (int)c->sampler.window_size
                                       : T };
+
+    return dg_timesteps_count(num, &o, T, &window);
+}
+
+/* Timesteps of one sample in one forward pass of an update: micro_batch, or
+ * all that are chosen where they are fewer. */
+static int64_t most_at_once(const Config *c)
+{
     int steps;
 
-    if (dg_timesteps_count(&steps, &o, T, &window) != DG_OK)
+    if (dg_trainer_num_steps(&steps, c) != DG_OK)
         return c->grpo.micro_batch; /* named when the run begins */
     return steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
 }
 
-static int open_team(Trainer *t)
+int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const StepPlanOpts plan_opts = { .batch = c->grpo.micro_batch,
-                                     .train_batch = most_at_once(c),
-                                     .train_net = 1,
-                                     .recompute = c->parallel.recompute,
-                                     .cached = t->cache != NULL,
-                                     .reference = t->reference };
-    TeamOpts o = {
+    const StepPlanOpts opts = { .batch = c->grpo.micro_batch,
+                                .train_batch = most_at_once(c),
+                                .train_net = 1,
+                                .recompute = t->recompute,
+                                .cached = t->cached,
+                                .reference = t->reference };
+    int err = dg_step_plan(plan, t->policy, s->backend, &opts);
+
+    if (err)
+        return err;
+    *team = (TeamOpts) {
         .backend = s->backend,
         .num_threads = s->num_threads,
+        .step_bytes = plan->step_bytes,
         .scratch_bytes =
             dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
         .num_grads = dg_policy_trained(t->policy)->count,
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
     };
+    return DG_OK;
+}
+
+static int open_team(Trainer *t)
+{
+    const int recompute = t->session->config->parallel.recompute;
+    const TrainerParts parts = { t->session, t->policy,        t->reference,
+                                 t->rewards, t->cache != NULL, recompute };
     StepPlan plan;
-    int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
+    TeamOpts o;
+    int err = dg_trainer_plan(&plan, &o, &parts);
 
     if (err)
         return err;
-    o.step_bytes = t->plan_bytes = plan.step_bytes;
+    t->plan_bytes = plan.step_bytes;
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
@@ -75,7 +95,7 @@ static int open_team(Trainer *t)
 
         dg_context_train(&w->ctx, dg_policy_trained(t->policy)->id, w->grads,
                          1);
-        w->ctx.recompute = c->parallel.recompute;
+        w->ctx.recompute = recompute;
     }
     return DG_OK;
 }
@@ -121,17 +141,24 @@ static void describe(const Trainer *t)
                 (long long)(s->comm->size - r->N));
 }
 
+size_t dg_trainer_kept_bytes(const Config *c, const Policy *p)
+{
+    return c->trajectory.every == 0
+               ? 0
+               : 3 * sizeof(float) * (size_t)dg_policy_trained(p)->count;
+}
+
 static int reserve_before(Trainer *t)
 {
-    const int64_t num = 3 * dg_policy_trained(t->policy)->count;
+    const size_t bytes = dg_trainer_kept_bytes(t->session->config, t->policy);
 
-    if (t->session->config->trajectory.every == 0)
+    if (bytes == 0)
         return DG_OK;
-    t->before = calloc((size_t)num, sizeof *t->before);
+    t->before = calloc(1, bytes);
     return t->before != NULL
                ? DG_OK
-               : dg_fail(DG_ENOMEM, "trajectory.every: a copy of %lld values",
-                         (long long)num);
+               : dg_fail(DG_ENOMEM, "trajectory.every: a copy of %zu bytes",
+                         bytes);
 }
 
 int dg_trainer_reserve(Trainer *t)

@@ -9,9 +9,9 @@
 
 static void *reserve(Update *u, int64_t count, size_t size)
 {
-    void *p = calloc((size_t)(count > 0 ? count : 1), size);
+    void *p = u->outline ? NULL : calloc((size_t)(count > 0 ? count : 1), size);
 
-    if (p != NULL)
+    if (p != NULL || u->outline)
         u->bytes += (size_t)count * size;
     return p;
 }
@@ -27,25 +27,25 @@ static TimestepOpts timestep_opts(const Config *c)
     };
 }
 
-int dg_update_create(Update **out, const Session *s, const Rollout *r)
+static int set_sizes(Update *u, const Config *c, const Rollout *r)
 {
-    const GrpoConfig *g = &s->config->grpo;
-    Update *u = calloc(1, sizeof *u);
+    const GrpoConfig *g = &c->grpo;
     const int64_t per_group =
         g->best_of_n ? g->keep_top + g->keep_bottom : r->G;
 
-    if (u == NULL)
-        return dg_fail(DG_ENOMEM, "update");
     u->num_updates = (int)g->updates_per_iteration;
     u->num_kept = r->P * per_group;
-    if (u->num_updates > u->num_kept) {
-        free(u);
+    if (u->num_updates > u->num_kept)
         return dg_fail(DG_EINVAL,
                        "grpo.updates_per_iteration = %lld: must be at most "
                        "the %lld samples trained in an iteration",
                        (long long)g->updates_per_iteration,
-                       (long long)(r->P * per_group));
-    }
+                       (long long)u->num_kept);
+    return DG_OK;
+}
+
+static int reserve_all(Update *u, const Rollout *r)
+{
     u->kept = reserve(u, u->num_kept, sizeof *u->kept);
     u->belongs = reserve(u, u->num_kept, sizeof *u->belongs);
     u->set_aside = reserve(u, u->num_kept, sizeof *u->set_aside);
@@ -58,15 +58,42 @@ int dg_update_create(Update **out, const Session *s, const Rollout *r)
     u->local = reserve(u, u->num_kept, sizeof *u->local);
     /* windows change size at their end: room for every step */
     u->result = reserve(u, u->num_kept * r->T, sizeof *u->result);
+    if (u->outline)
+        return DG_OK;
     if (u->kept == NULL || u->belongs == NULL || u->set_aside == NULL ||
         u->advantage == NULL || u->total == NULL || u->stats == NULL ||
         u->reward == NULL || u->missing == NULL || u->steps == NULL ||
-        u->result == NULL || u->local == NULL) {
-        dg_update_destroy(u);
+        u->result == NULL || u->local == NULL)
         return dg_fail(DG_ENOMEM, "update of %lld samples", (long long)r->N);
+    return DG_OK;
+}
+
+int dg_update_create(Update **out, const Session *s, const Rollout *r)
+{
+    Update *u = calloc(1, sizeof *u);
+    int err;
+
+    if (u == NULL)
+        return dg_fail(DG_ENOMEM, "update");
+    err = set_sizes(u, s->config, r);
+    if (!err)
+        err = reserve_all(u, r);
+    if (err) {
+        dg_update_destroy(u);
+        return err;
     }
     *out = u;
     return DG_OK;
+}
+
+int dg_update_outline(Update *out, const Config *c, const Rollout *r)
+{
+    int err;
+
+    memset(out, 0, sizeof *out);
+    out->outline = 1;
+    err = set_sizes(out, c, r);
+    return err ? err : reserve_all(out, r);
 }
 
 void dg_update_destroy(Update *u)

@@ -1,0 +1,280 @@
+#include "train/run_plan.h"
+
+#include "base/error.h"
+#include "store/prompts.h"
+#include "trainer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Everything that is counted over. */
+typedef struct Outline {
+    const Session *session;
+    const Config *config;
+    Policy *policy, *reference;
+    Reward rewards[DG_CONFIG_REWARDS];
+    Rollout *rollout; /* of the first rank, which no other exceeds */
+    Update update;
+    TeamOpts team;
+    StepPlan kept, again; /* without and with recomputation */
+    int steps;            /* timesteps trained of each sample */
+    int cached;
+} Outline;
+
+static void close_outline(Outline *o)
+{
+    dg_rollout_destroy(o->rollout);
+    dg_policy_destroy(o->reference);
+    dg_policy_destroy(o->policy);
+}
+
+/* KL's reference: the same network, without adapters. */
+static int open_reference(Outline *o)
+{
+    Config base = *o->config;
+
+    if (o->config->grpo.kl_beta <= 0)
+        return DG_OK;
+    base.lora.rank = 0;
+    return dg_policy_outline(&o->reference, &base);
+}
+
+static int count_prompts(int64_t *num, const Config *c)
+{
+    PromptList list;
+    int err;
+
+    *num = c->grpo.prompts_per_iteration;
+    if (c->prompts.file[0] == '\0')
+        return DG_OK;
+    err = dg_prompts_read(&list, c->prompts.file);
+    if (err)
+        return err;
+    *num = list.num > *num ? list.num : *num;
+    dg_prompts_free(&list);
+    return DG_OK;
+}
+
+/* Both ways to step; the run's own choice last. */
+static int count_steps(Outline *o)
+{
+    TrainerParts parts = { .session = o->session,
+                           .policy = o->policy,
+                           .reference = o->reference,
+                           .rewards = o->rewards,
+                           .cached = o->cached };
+    const int chosen = o->config->parallel.recompute;
+    int err = DG_OK;
+
+    for (int i = 0; i < 2 && !err; i++) {
+        parts.recompute = i == 0 ? !chosen : chosen;
+        err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
+                              &parts);
+    }
+    return err;
+}
+
+static int open_outline(Outline *o, const Session *s, int ranks)
+{
+    const Config *c = s->config;
+    int64_t prompts;
+    int err;
+
+    *o = (Outline) { .session = s, .config = c };
+    o->cached = c->prompts.cache[0] != '\0';
+    err = dg_rewards_init(o->rewards, c);
+    if (!err && c->grpo.micro_batch > DG_SAMPLING_BATCH)
+        err = dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
+                      (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
+    if (!err)
+        err = dg_policy_outline(&o->policy, c);
+    if (!err)
+        err = open_reference(o);
+    if (!err)
+        err = count_prompts(&prompts, c);
+    if (!err)
+        err = dg_rollout_outline(&o->rollout, c, o->policy,
+                                 (RankPlace) { 0, ranks }, prompts);
+    if (!err)
+        err = dg_update_outline(&o->update, c, o->rollout);
+    if (!err)
+        err = dg_trainer_num_steps(&o->steps, c);
+    return err ? err : count_steps(o);
+}
+
+/* --- lines ------------------------------------------------------------- */
+
+static void put(PlanTable *t, const char *key, const char *text, uint64_t value)
+{
+    if (t->num == DG_PLAN_LINES)
+        dg_panic("plan: more than %d lines", DG_PLAN_LINES);
+    t->line[t->num++] = (PlanLine) { key, text, value };
+}
+
+/* Lines that stand for nothing are left out. */
+static void put_some(PlanTable *t, const char *key, const char *text,
+                     uint64_t value)
+{
+    if (value > 0)
+        put(t, key, text, value);
+}
+
+static uint64_t floats(int64_t num)
+{
+    return sizeof(float) * (uint64_t)num;
+}
+
+static void tell_parameters(PlanTable *t, const Outline *o)
+{
+    const Policy *p = o->policy;
+
+    put(t, "network", "network", (uint64_t)dg_params_num_values(&p->net));
+    put(t, "text", "text encoders", (uint64_t)dg_params_num_values(&p->text));
+    put_some(t, "adapters", "adapters",
+             (uint64_t)dg_params_num_values(&p->adapters));
+    put(t, "trained", "trained",
+        (uint64_t)dg_params_num_values(dg_policy_trained(p)));
+}
+
+/* The trainer gives the text encoders back where nothing needs them. */
+static int keeps_text(const Outline *o)
+{
+    return !o->cached || o->policy->adapters.num_params == 0;
+}
+
+static void tell_weights(PlanTable *t, const Outline *o)
+{
+    const Policy *p = o->policy;
+    const int64_t base = dg_policy_num_base(p);
+
+    put(t, "network", "weights: network", floats(p->net.count));
+    put_some(t, "text", "weights: text encoders",
+             keeps_text(o) ? floats(p->text.count) : 0);
+    put_some(t, "adapters", "weights: adapters", floats(p->num_values - base));
+    put_some(t, "reference", "weights: KL's reference",
+             o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
+                                                                 : 0);
+}
+
+static void tell_learner(PlanTable *t, const Outline *o)
+{
+    const OptimConfig *c = &o->config->optim;
+    const int64_t num = dg_policy_trained(o->policy)->count;
+    const uint64_t ema = c->ema_decay > 0 ? floats(num) : 0;
+    const uint64_t all = dg_learner_bytes(num, c);
+
+    put(t, "gradient", "gradient", all - 2 * floats(num) - ema);
+    put(t, "moments", "AdamW's moments", 2 * floats(num));
+    put_some(t, "ema", "averaged weights (EMA)", ema);
+    put_some(t, "kept", "state before, for trajectory files",
+             dg_trainer_kept_bytes(o->config, o->policy));
+}
+
+static void tell_workers(PlanTable *t, const Outline *o)
+{
+    const TeamOpts *team = &o->team;
+    const uint64_t n = (uint64_t)team->num_threads;
+
+    put(t, "worker_gradients", "workers: gradient",
+        n * floats(team->num_grads));
+    put(t, "worker_sums",
+        team->exact ? "workers: exact sum" : "workers: float sum",
+        n * dg_exact_bytes(team->num_grads, team->exact));
+    put(t, "worker_steps", "workers: activations", n * team->step_bytes);
+    put(t, "worker_scratch", "workers: pictures, scratch",
+        n * team->scratch_bytes);
+}
+
+static void tell_memory(PlanTable *t, const Outline *o)
+{
+    uint64_t sum = 0;
+
+    tell_weights(t, o);
+    tell_learner(t, o);
+    tell_workers(t, o);
+    put(t, "trajectories", "trajectories, conditions", o->rollout->bytes);
+    put(t, "update", "advantages, results", o->update.bytes);
+    for (int i = 0; i < t->num; i++)
+        sum += t->line[i].value;
+    put(t, "total", "total", sum);
+}
+
+static void tell_activations(PlanTable *t, const Outline *o)
+{
+    put_some(t, "encode", "encode, a prompt", o->kept.encode_bytes);
+    put(t, "rollout", "rollout step, a batch", o->kept.rollout_bytes);
+    put(t, "update", "update step, all kept", o->kept.update_bytes);
+    put(t, "update_recomputed", "update step, blocks recomputed",
+        o->again.update_bytes);
+}
+
+/* Prompts that ranks encode: a group that straddles two is encoded twice. */
+static uint64_t encoded_prompts(const Outline *o, int ranks)
+{
+    const Rollout *r = o->rollout;
+    uint64_t sum = 0;
+
+    for (int i = 0; i < ranks; i++) {
+        int64_t first, num;
+
+        dg_share_range(r->N, i, ranks, &first, &num);
+        if (num > 0)
+            sum += (uint64_t)((first + num - 1) / r->G - first / r->G + 1);
+    }
+    return sum;
+}
+
+static void tell_flops(PlanTable *t, const Outline *o, int ranks)
+{
+    const Rollout *r = o->rollout;
+    const StepPlan *run = o->config->parallel.recompute ? &o->again : &o->kept;
+    const uint64_t predict = run->predict_flops / (uint64_t)run->batch;
+    const uint64_t kept = o->kept.update_flops / (uint64_t)run->train_batch;
+    const uint64_t again = o->again.update_flops / (uint64_t)run->train_batch;
+    const uint64_t encode = encoded_prompts(o, ranks) * run->encode_flops;
+    const uint64_t rollout = (uint64_t)(r->N * r->T) * predict;
+    const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
+                            (run == &o->again ? again : kept);
+    const uint64_t all = encode + rollout + update;
+
+    put_some(t, "encode", "encode, a prompt", run->encode_flops);
+    put(t, "rollout", "rollout step, a sample", predict);
+    put(t, "update", "update step, a sample, all kept", kept);
+    put(t, "update_recomputed", "update step, blocks recomputed", again);
+    put_some(t, "iteration_encode", "iteration: encode", encode);
+    put(t, "iteration_rollout", "iteration: rollout", rollout);
+    put(t, "iteration_update", "iteration: update", update);
+    put(t, "iteration", "iteration, all ranks", all);
+    put(t, "iteration_rank", "iteration, the fullest rank",
+        (uint64_t)((double)all * (double)r->num / (double)r->N));
+}
+
+int dg_run_plan(RunPlan *out, const Session *s, int ranks)
+{
+    Outline o;
+    int err = open_outline(&o, s, ranks);
+
+    if (!err) {
+        *out =
+            (RunPlan) { .ranks = ranks,
+                        .threads = o.team.num_threads,
+                        .items = o.rollout->num,
+                        .batch = o.kept.batch,
+                        .train_batch = o.kept.train_batch,
+                        .decoder = s->config->policy.codec == DG_CODEC_PIXELS };
+        tell_parameters(&out->parameters, &o);
+        tell_memory(&out->memory, &o);
+        tell_activations(&out->activations, &o);
+        tell_flops(&out->flops, &o, ranks);
+    }
+    close_outline(&o);
+    return err;
+}
+
+uint64_t dg_run_plan_value(const PlanTable *t, const char *key)
+{
+    for (int i = 0; i < t->num; i++)
+        if (strcmp(t->line[i].key, key) == 0)
+            return t->line[i].value;
+    dg_panic("plan: no line %s", key);
+}

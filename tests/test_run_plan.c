@@ -1,0 +1,216 @@
+/* Plans of runs: the public sizes, and what a run then really reserves. */
+#include "tiny_run.h"
+
+#include "../src/train/trainer.h"
+#include "train/run_plan.h"
+
+#include <math.h>
+
+typedef struct Planned {
+    Config config;
+    Session session;
+    RunPlan plan;
+} Planned;
+
+static void plan_of(Planned *p, const char *file, int ranks,
+                    const char *const *sets)
+{
+    dg_config_defaults(&p->config);
+    MUST(dg_config_load(&p->config, file));
+    for (; sets != NULL && *sets != NULL; sets++)
+        MUST(dg_config_set(&p->config, *sets));
+    MUST(dg_config_check(&p->config));
+    p->session = (Session) { .comm = &tiny_comm,
+                             .config = &p->config,
+                             .backend = dg_backend_cpu(),
+                             .num_threads = 2 };
+    MUST(dg_run_plan(&p->plan, &p->session, ranks));
+}
+
+static uint64_t flops_of(const char *key, const char *a, const char *b)
+{
+    const char *const sets[] = { a, b, NULL };
+    Planned p;
+
+    plan_of(&p, "configs/sizes_flux_dev.cfg", 1, sets);
+    return dg_run_plan_value(&p.plan.flops, key);
+}
+
+static void about(uint64_t value, double wanted)
+{
+    if (!(fabs((double)value / wanted - 1) < 0.01))
+        fail_msg("%g: wanted %g", (double)value, wanted);
+}
+
+/* Operations and parameters of the public networks as published; counted
+ * without a byte of their weights. */
+static void test_public_sizes_are_planned(void **state)
+{
+    Planned p;
+
+    (void)state;
+    plan_of(&p, "configs/sizes_flux_dev.cfg", 16, NULL);
+    assert_true(dg_run_plan_value(&p.plan.parameters, "network") ==
+                11901408320);
+    assert_true(dg_run_plan_value(&p.plan.parameters, "text") ==
+                4762310656 + 123060480);
+    assert_true(dg_run_plan_value(&p.plan.memory, "moments") ==
+                8 * (uint64_t)11901408320);
+    assert_int_equal(p.plan.items, 12);
+    about(flops_of("rollout", "pretrain.image_size=720", NULL), 37.3e12);
+    about(flops_of("rollout", "pretrain.image_size=1024", NULL), 74.4e12);
+    about(flops_of("rollout", "pretrain.image_size=512", NULL), 21.5e12);
+    /* the encoders apart: by their number of layers */
+    about(flops_of("encode", NULL, NULL) -
+              flops_of("encode", "t5.num_layers=12", NULL),
+          4.84e12 / 2);
+    about(flops_of("encode", NULL, NULL) -
+              flops_of("encode", "clip.layers=1", NULL),
+          13.3e9 * 11 / 12);
+    /* a step is three forward passes, four with recomputation */
+    about(flops_of("update", NULL, NULL), 3 * 37.3e12 * 1.02);
+    about(flops_of("update_recomputed", NULL, NULL), 4 * 37.3e12 * 1.015);
+}
+
+/* rank 128 on to_q, to_k, to_v of 57 blocks and to_out.0 of 19 */
+static void test_adapters_need_little(void **state)
+{
+    static const char *const sets[] = { "lora.rank=128", "grpo.kl_beta=0.1",
+                                        "prompts.cache=x", NULL };
+    const uint64_t adapters = (3 * 57 + 19) * 2 * 128 * 3072;
+    Planned p;
+
+    (void)state;
+    plan_of(&p, "configs/sizes_flux_dev.cfg", 16, sets);
+    assert_true(dg_run_plan_value(&p.plan.parameters, "adapters") == adapters);
+    assert_true(dg_run_plan_value(&p.plan.parameters, "trained") == adapters);
+    assert_true(dg_run_plan_value(&p.plan.memory, "worker_sums") ==
+                2 * 8 * adapters);
+    for (int i = 0; i < p.plan.memory.num; i++) {
+        /* neither a second network nor text encoders */
+        assert_string_not_equal(p.plan.memory.line[i].key, "reference");
+        assert_string_not_equal(p.plan.memory.line[i].key, "text");
+    }
+}
+
+/* The plan's total against what the trainer of the same configuration took. */
+static void compare_with_run(const char *const *sets)
+{
+    Planned p;
+    Trainer t = { 0 };
+    uint64_t taken;
+    int64_t n;
+
+    plan_of(&p, "configs/tiny.cfg", 1, sets);
+    t.session = &p.session;
+    MUST(dg_rewards_init(t.rewards, &p.config));
+    MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &t.prompts));
+    MUST(dg_policy_create(&t.policy, &p.config));
+    MUST(dg_trainer_reserve(&t));
+    n = t.learner->num;
+    taken = sizeof(float) * (uint64_t)t.policy->num_values;
+    if (t.reference != NULL && t.reference->owns_values)
+        taken += sizeof(float) * (uint64_t)t.reference->num_values;
+    taken += sizeof(float) * (uint64_t)n * (t.learner->ema != NULL ? 4 : 3);
+    taken += sizeof(double) * ((uint64_t)(n + 4095) / 4096 + 1); /* the norm */
+    taken += t.before != NULL ? 3 * sizeof(float) * (uint64_t)n : 0;
+    taken += t.team->bytes + t.rollout->bytes + t.update->bytes;
+    assert_true(dg_run_plan_value(&p.plan.memory, "worker_steps") ==
+                2 * t.plan_bytes);
+    if (dg_run_plan_value(&p.plan.memory, "total") != taken)
+        fail_msg("planned %llu bytes, taken %llu",
+                 (unsigned long long)dg_run_plan_value(&p.plan.memory, "total"),
+                 (unsigned long long)taken);
+    dg_trainer_close(&t);
+}
+
+static void test_plan_is_what_a_run_reserves(void **state)
+{
+    static const char *const plain[] = { NULL };
+    static const char *const lora[] = { "lora.rank=4", "grpo.kl_beta=0.1",
+                                        NULL };
+    static const char *const many[] = { "grpo.kl_beta=0.1",
+                                        "parallel.recompute=true",
+                                        "parallel.exact_sum=false",
+                                        "trajectory.every=0",
+                                        "optim.ema_decay=0",
+                                        "grpo.best_of_n=true",
+                                        "grpo.keep_top=1",
+                                        "grpo.keep_bottom=1",
+                                        NULL };
+
+    (void)state;
+    compare_with_run(plain);
+    compare_with_run(lora);
+    compare_with_run(many);
+}
+
+/* A rank of three, without the other two. */
+static void test_fullest_rank_is_planned(void **state)
+{
+    Planned p;
+    Comm three = tiny_comm;
+    Policy *policy;
+    PromptList prompts;
+    Rollout *r;
+
+    (void)state;
+    plan_of(&p, "configs/tiny.cfg", 5, NULL);
+    MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &prompts));
+    three.size = 5;
+    p.session.comm = &three;
+    MUST(dg_policy_create(&policy, &p.config));
+    MUST(dg_rollout_create(&r, &p.session, policy, prompts.num));
+    assert_int_equal(p.plan.items, r->num);
+    assert_true(dg_run_plan_value(&p.plan.memory, "trajectories") == r->bytes);
+    dg_rollout_destroy(r);
+    dg_policy_destroy(policy);
+    dg_prompts_free(&prompts);
+}
+
+/* Operations of a real rollout. */
+static void test_rollout_does_what_is_planned(void **state)
+{
+    Planned p;
+    TinyRun t;
+
+    (void)state;
+    plan_of(&p, "configs/tiny.cfg", 1, NULL);
+    tiny_open(&t, 1, NULL);
+    tiny_experience(&t, 0);
+    assert_true(dg_team_take_flops(t.team) ==
+                dg_run_plan_value(&p.plan.flops, "iteration_encode") +
+                    dg_run_plan_value(&p.plan.flops, "iteration_rollout"));
+    tiny_close(&t);
+}
+
+static void test_what_only_plans_is_refused_elsewhere(void **state)
+{
+    static const char *const bad[][2] = {
+        { "policy.codec=vae", "policy.codec = \"vae\"" },
+        { "t5.vocab_size=32128", "t5.vocab_size = 32128" },
+        { "clip.vocab_size=99", "clip.vocab_size = 99" },
+    };
+    Planned p;
+    Policy *policy;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        dg_config_defaults(&p.config);
+        MUST(dg_config_set(&p.config, bad[i][0]));
+        assert_int_equal(dg_policy_create(&policy, &p.config), DG_EINVAL);
+        assert_non_null(strstr(dg_last_error()->text, bad[i][1]));
+        assert_non_null(strstr(dg_last_error()->text, "plan"));
+    }
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_public_sizes_are_planned),
+    cmocka_unit_test(test_adapters_need_little),
+    cmocka_unit_test(test_plan_is_what_a_run_reserves),
+    cmocka_unit_test(test_fullest_rank_is_planned),
+    cmocka_unit_test(test_rollout_does_what_is_planned),
+    cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),
+};
+
+TINY_MAIN(tests)
