@@ -65,6 +65,17 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
 expect "cli: and this is the same build" \
     bash -c "! grep -q 'kernels changed' '$work/out'"
 
+# plans: no weights, no memory, any size
+expect_code "cli: plan of FLUX.1-dev" 0 "11901408320" "$bin" plan \
+    configs/sizes_flux_dev.cfg --ranks 16 --json "$work/plan.json"
+expect "cli: plan as JSON" bash -c "grep -q '\"moments\":95211266560' \
+    '$work/plan.json' && grep -q '\"ranks\":16' '$work/plan.json'"
+expect_code "cli: plan for no ranks" 1 "--ranks 0: must be" "$bin" plan \
+    configs/tiny.cfg --ranks 0
+expect_code "cli: what can only be planned is refused" 1 "can be planned" \
+    "$bin" train configs/tiny.cfg --set run.dir="$work/vae" \
+    --set policy.codec=vae
+
 expect "make: install and uninstall with DESTDIR" bash -c "
     make -s install DESTDIR='$work/stage' PREFIX=/opt/dg >/dev/null &&
     '$work/stage/opt/dg/bin/dancegrpo' --version &&
