@@ -87,6 +87,8 @@ expect "lora: with the same pictures" cmp "$work/figures" "$work/tuned"
 expect_code "lora: another base is refused" 1 "its adapters belong to" \
     evaluate --set policy.weights="$file" \
     --set lora.base="$work/base/checkpoints/iter_000020.h5"
+expect_code "lora: adapters below adapters" 1 "must be the weights below" \
+    evaluate --set policy.weights="$file" --set lora.base="$file"
 cp "$work/moved.h5" "$weights"
 
 # --- refused ---------------------------------------------------------------------

@@ -337,6 +337,22 @@ static int read_part(Policy *p, H5File *f, int adapters, int ema)
     return err;
 }
 
+/* Adapters do not stand on adapters. */
+static int check_base(const char *path)
+{
+    H5File *f;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    if (dg_h5_has_key(f, NULL, "base_sha256"))
+        err =
+            dg_fail(DG_EFORMAT,
+                    "%s: holds adapters: must be the weights below them", path);
+    dg_h5_close(f);
+    return err;
+}
+
 /* The weights below a checkpoint's adapters, which must be those they were
  * trained on. */
 static int load_base(Policy *p, const char *of, const char *path,
@@ -346,7 +362,9 @@ static int load_base(Policy *p, const char *of, const char *path,
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    err = dg_policy_load(p, path, 0);
+    err = check_base(path);
+    if (!err)
+        err = dg_policy_load(p, path, 0);
     if (!err)
         err = dg_policy_note_base(p);
     if (!err && strcmp(p->base_sha256, sha256) != 0)
