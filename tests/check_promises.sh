@@ -97,6 +97,7 @@ variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
+variant data policy.prediction=data
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t

@@ -16,7 +16,7 @@ clean()
     local name=$1 log=$work/$2.valgrind rc
     shift 2
     DNNL_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=2 valgrind --error-exitcode=99 \
-        --leak-check=full --show-leak-kinds=definite \
+        --num-callers=40 --leak-check=full --show-leak-kinds=definite \
         --errors-for-leak-kinds=definite --suppressions=tests/valgrind.supp \
         --log-file="$log" "$@" >"$work/out" 2>&1
     rc=$?

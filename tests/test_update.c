@@ -139,6 +139,23 @@ static void test_gradient_of_kl_is_that_of_the_loss(void **state)
     tiny_close(&t);
 }
 
+static void test_gradient_through_data_is_that_of_the_loss(void **state)
+{
+    static const char *const sets[] = { "grpo.updates_per_iteration=1",
+                                        "grpo.clip_range=1",
+                                        "grpo.timestep_fraction=1",
+                                        "sampler.steps=4",
+                                        "policy.prediction=data",
+                                        "grpo.prompts_per_iteration=2",
+                                        NULL };
+    TinyRun t;
+
+    (void)state;
+    open_update(&t, 1, sets);
+    check_gradient(&t);
+    tiny_close(&t);
+}
+
 static int all_zero(const TinyRun *t)
 {
     float *grads = t->learner->grads;
@@ -274,6 +291,7 @@ static void test_not_finite_is_not_applied(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
+    cmocka_unit_test(test_gradient_through_data_is_that_of_the_loss),
     cmocka_unit_test(test_clipped_terms_give_exactly_nothing),
     cmocka_unit_test(test_unclipped_side_still_learns),
     cmocka_unit_test(test_equal_rewards_leave_the_weights),

@@ -8,6 +8,11 @@
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
+/* What the network of a small policy puts out. */
+typedef enum Prediction {
+    DG_PREDICT_VELOCITY, /* u = noise - x */
+    DG_PREDICT_DATA      /* x; u follows from it and z */
+} Prediction;
 typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
 
 typedef enum SdeKind {

@@ -36,7 +36,8 @@ typedef struct PolicyConfig {
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
     int64_t text_length;            /* T5 tokens per prompt */
     double latent_scale;            /* of the space-to-depth codec */
-    double guidance;                /* embedded guidance scale */
+    Prediction prediction;
+    double guidance; /* embedded guidance scale */
 } PolicyConfig;
 
 typedef struct FluxSizes {

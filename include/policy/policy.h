@@ -52,6 +52,7 @@ typedef struct PolicyImpl PolicyImpl;
 
 typedef struct Policy {
     PolicyShape shape;
+    Prediction prediction; /* of the network; dg_policy_predict() gives u */
     ParamSet net, text;
     float *values;      /* [num_values]: net.values, then text.values */
     int64_t num_values; /* net.count + text.count */

@@ -68,6 +68,10 @@ static const Option rows[] = {
         "T5 tokens per prompt"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
          "latents = scale (2 pixels - 1) in the space-to-depth codec"),
+    ENUM("policy.prediction", "\"velocity\"", "velocity|data",
+         policy.prediction, 0,
+         "what the network puts out: the velocity, as FLUX.1, or the clean "
+         "data, which is easier for small networks on wide tokens"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
          "embedded guidance scale, where the network has one"),
 

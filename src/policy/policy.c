@@ -7,6 +7,7 @@
 #include "store/checkpoint.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
+#include "tensor/ops.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ static int create(Policy **out, const Config *c, int net_id)
 
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
+    p->prediction = c->policy.prediction;
     err = dg_params_init(&p->net, net_id);
     if (!err)
         err = dg_params_init(&p->text, DG_PARAMS_TEXT);
@@ -108,6 +110,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->policy.kind = stored.policy.kind;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
+    c->policy.prediction = stored.policy.prediction;
     c->flux = stored.flux;
     c->t5 = stored.t5;
     c->clip = stored.clip;
@@ -260,9 +263,44 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     return p->impl->family->encode(p, ctx, t, condition);
 }
 
+/* Below this noise level the division that makes a velocity of data stops
+ * growing. */
+static const float least_sigma = 0.05f;
+
+/* u = z/s - x/s, s = max(sigma, least_sigma): a gated residual whose gate
+ * -1/s and residual z/s are constants. */
+static Tensor *velocity_of_data(const Policy *p, Context *ctx,
+                                const PolicyBatch *b, Tensor *x)
+{
+    const int64_t dims[3] = { b->num, p->shape.tokens, p->shape.features };
+    const int64_t gate_dims[2] = { b->num, p->shape.features };
+    Tensor *z, *gate;
+
+    if (x == NULL)
+        return NULL;
+    z = dg_tensor_new(ctx, DG_F32, 3, dims);
+    gate = dg_tensor_new(ctx, DG_F32, 2, gate_dims);
+    if (z == NULL || gate == NULL)
+        return NULL;
+    for (int64_t i = 0; ctx->backend->computes && i < b->num; i++) {
+        const float s = b->sigma[i] < least_sigma ? least_sigma : b->sigma[i];
+        float *row = dg_tensor_f32(z) + i * p->shape.elements;
+        float *g = dg_tensor_f32(gate) + i * p->shape.features;
+
+        for (int64_t k = 0; k < p->shape.elements; k++)
+            row[k] = b->z[i][k] / s;
+        for (int64_t k = 0; k < p->shape.features; k++)
+            g[k] = -1 / s;
+    }
+    return dg_op_gate(ctx, z, x, gate, 0);
+}
+
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
-    return p->impl->family->predict(p, ctx, b);
+    Tensor *out = p->impl->family->predict(p, ctx, b);
+
+    return p->prediction == DG_PREDICT_DATA ? velocity_of_data(p, ctx, b, out)
+                                            : out;
 }
 
 void dg_policy_decode(const Policy *p, const float *latent, float *rgb)
