@@ -157,7 +157,7 @@ static void predict(TinyRun *t, const Policy *p, Inputs *in, const int *which,
     u = dg_policy_predict(
         p, &t->team->workers[0].ctx,
         &(PolicyBatch) {
-            .num = num, .z = z, .sigma = sigma, .condition = condition });
+            .num = num, .z = z, .time = sigma, .condition = condition });
     assert_non_null(u);
     for (int i = 0; i < num; i++)
         memcpy(in->u[which[i]], dg_tensor_f32(u) + i * D, sizeof in->u[0]);
@@ -231,7 +231,7 @@ static void test_condition_stands_for_the_prompt(void **state)
     u = dg_policy_predict(t.policy, &ctx,
                           &(PolicyBatch) { .num = 1,
                                            .z = &z,
-                                           .sigma = &in->sigma[1],
+                                           .time = &in->sigma[1],
                                            .t5_ids = ids,
                                            .clip_ids = ids + 16 });
     assert_non_null(u);

@@ -173,6 +173,7 @@ static int read_config(Config *c, const char *path, const Line *line)
     /* weights that exist know the sizes of their networks */
     if (!err && c->policy.weights[0] != '\0')
         err = dg_policy_adopt_sizes(c, c->policy.weights);
+    dg_config_settle(c);
     return err ? err : dg_config_check(c);
 }
 

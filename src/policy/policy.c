@@ -106,6 +106,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     if (err)
         return err;
     c->policy.kind = stored.policy.kind;
+    c->policy.prediction = stored.policy.prediction;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
     c->flux = stored.flux;
@@ -258,6 +259,14 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition)
 {
     return p->impl->family->encode(p, ctx, t, condition);
+}
+
+int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
+                       double shift)
+{
+    return p->shape.prediction == DG_PREDICT_EPSILON
+               ? dg_schedule_init_ddim(out, num_steps)
+               : dg_schedule_init_flow(out, num_steps, shift);
 }
 
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)

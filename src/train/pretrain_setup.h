@@ -25,12 +25,13 @@ typedef struct Pretrain {
     int64_t first, num;   /* this rank's items */
     int64_t step;         /* done so far */
     double *loss;         /* [items] of the step in work */
+    float alpha_bar[DG_TRAIN_TIMES]; /* for epsilon */
 } Pretrain;
 
 /* One item's places in a worker's scratch. */
 typedef struct PretrainScratch {
     WorldScene scene;
-    float *rgb, *z, *target, *sigma;
+    float *rgb, *z, *target, *time;
     const float **rows;
     int32_t *t5_ids, *clip_ids;
 } PretrainScratch;
