@@ -53,8 +53,7 @@ static int drop_prompt(const Pretrain *t, RngKey key)
     return (double)x < part;
 }
 
-/* Fills entry b of the item's batch from the stream's picture 'index'. */
-static int make_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
+int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index)
 {
     const Config *c = t->session->config;
@@ -123,7 +122,8 @@ static int run_item(Worker *w, int64_t i, void *user)
 
     dg_pretrain_scratch(&x, t->policy, size, w->scratch);
     for (int64_t b = 0; b < size && !err; b++)
-        err = make_picture(t, &x, b, t->step * t->batch + item * size + b);
+        err =
+            dg_pretrain_picture(t, &x, b, t->step * t->batch + item * size + b);
     if (err)
         return err;
     dg_context_reset(&w->ctx);

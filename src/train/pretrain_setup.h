@@ -41,6 +41,10 @@ typedef struct PretrainScratch {
 size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
                            void *memory);
 
+/** Fills entry b of an item's batch from the stream's picture 'index'. */
+int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
+                        int64_t index);
+
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);
 int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
