@@ -241,6 +241,39 @@ static void test_condition_stands_for_the_prompt(void **state)
     tiny_close(&t);
 }
 
+/* The network is the same; its time is t / 1000 in place of sigma, and the
+ * schedule is DDIM's. */
+static void test_prediction_chooses_time_and_schedule(void **state)
+{
+    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
+    TinyRun v, e;
+    Schedule flow, ddim;
+    Inputs *a, *b;
+    const int zero = 0;
+
+    (void)state;
+    tiny_open(&v, 1, NULL);
+    tiny_open(&e, 1, sets);
+    MUST(dg_policy_schedule(v.policy, &flow, 50, 3));
+    MUST(dg_policy_schedule(e.policy, &ddim, 50, 3));
+    assert_true(flow.kind == DG_SCHEDULE_FLOW && flow.sigma[1] < 1);
+    assert_true(ddim.kind == DG_SCHEDULE_DDIM && ddim.timestep[0] == 981);
+    assert_true(v.policy->shape.time == DG_TIME_SIGMA);
+    a = new_inputs(&v);
+    b = new_inputs(&e);
+    a->sigma[0] = 0.981f;
+    b->sigma[0] = dg_schedule_time(&ddim, 0, e.policy->shape.time);
+    predict(&v, v.policy, a, &zero, 1);
+    predict(&e, e.policy, b, &zero, 1);
+    assert_memory_equal(a->u[0], b->u[0], sizeof a->u[0]);
+    dg_schedule_fini(&flow);
+    dg_schedule_fini(&ddim);
+    free(a);
+    free(b);
+    tiny_close(&v);
+    tiny_close(&e);
+}
+
 static void test_reference_stays_when_the_policy_learns(void **state)
 {
     TinyRun t;
@@ -312,19 +345,21 @@ static void test_checkpoint_loads_as_weights(void **state)
 
 static void test_sizes_come_from_the_file(void **state)
 {
+    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
     TinyRun t;
     char folder[256], path[300];
     Config c;
 
     (void)state;
     tiny_folder(folder);
-    tiny_open(&t, 1, NULL);
+    tiny_open(&t, 1, sets);
     MUST(dg_learner_save(t.learner, &t.session, folder, 1));
     snprintf(path, sizeof path, "%s/iter_000001.h5", folder);
     dg_config_defaults(&c);
     MUST(dg_policy_adopt_sizes(&c, path));
     assert_memory_equal(&c.flux, &t.config.flux, sizeof c.flux);
     assert_int_equal(c.policy.text_length, 16);
+    assert_int_equal(c.policy.prediction, DG_PREDICT_EPSILON);
     assert_int_equal(dg_policy_adopt_sizes(&c, "configs/tiny.cfg"), DG_EFORMAT);
     tiny_close(&t);
     tiny_drop(folder);
@@ -338,6 +373,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_encode_does_not_remember),
     cmocka_unit_test(test_predict_does_not_see_neighbours),
     cmocka_unit_test(test_condition_stands_for_the_prompt),
+    cmocka_unit_test(test_prediction_chooses_time_and_schedule),
     cmocka_unit_test(test_reference_stays_when_the_policy_learns),
     cmocka_unit_test(test_draw_follows_the_seed),
     cmocka_unit_test(test_checkpoint_loads_as_weights),
