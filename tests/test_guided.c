@@ -292,6 +292,28 @@ static void test_guided_inv09_fifty_steps_any_batch(void **state)
     }
 }
 
+/* Invariant 20 with guidance: the reference's predictions are guided too. */
+static void test_guided_inv20_no_kl_at_the_reference(void **state)
+{
+    static const char *const sets[] = { EPSILON, "cfg.scale=4",
+                                        "grpo.kl_beta=0.1", NULL };
+    UpdateStats stats;
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 1, sets);
+    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
+    tiny_experience(&t, 0);
+    MUST(dg_update_prepare(t.update, &t.session, t.rollout));
+    MUST(tiny_update(&t, 1, &stats));
+    assert_true(stats.kl == 0);
+    for (int64_t i = 0; i < t.reference->net.count; i++)
+        t.reference->net.values[i] *= 0.99f;
+    MUST(tiny_update(&t, 1, &stats));
+    assert_true(stats.kl > 0);
+    tiny_close(&t);
+}
+
 /* --- evaluation ------------------------------------------------------------ */
 
 enum { STEPS = 4, PIXELS = 32 * 32 * 3 };
@@ -374,6 +396,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_guided_inv16_seeds_are_shares),
     cmocka_unit_test(test_guided_inv16_identical_prompts),
     cmocka_unit_test(test_guided_inv09_fifty_steps_any_batch),
+    cmocka_unit_test(test_guided_inv20_no_kl_at_the_reference),
     cmocka_unit_test(test_guided_evaluation_is_ddim),
 };
 
