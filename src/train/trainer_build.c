@@ -34,7 +34,7 @@ static int plan_step(Trainer *t)
                        .recompute = c->parallel.recompute,
                        .guidance = &guidance,
                        .reference = t->reference };
-    StepPlan plan;
+    StepPlan plan = { 0 };
     int steps, err = dg_update_most_steps(&steps, c);
 
     if (!err && steps < o.train_batch)
