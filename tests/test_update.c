@@ -65,11 +65,11 @@ static void open_update(TinyRun *t, int threads, const char *const *sets)
 
 /* (L(h) - L(-h)) / 2h against g.d, for d = the gradient itself within one
  * parameter: no other direction there has a larger derivative. Steps have
- * norm 0.05. L is a mean over 24 terms of A exp(log_prob - old), each log_prob
- * of about 0.3 rounded to float: noise 0.3 2^-24 / sqrt(24) = 4e-9. With |g|
- * = 1e-5 that is 0.4 % of 2 * 0.05 |g|; 1 % is allowed, flatter parameters are
- * left out. */
-static void check_gradient(TinyRun *t)
+ * norm reach. L is a mean over 12 terms or more of A exp(log_prob - old), each
+ * log_prob of at most 1 rounded to float: noise 2^-24 / sqrt(12) = 1.7e-8.
+ * With |g| = 2e-6 / reach that is 0.4 % of 2 reach |g|; 1 % is allowed, flatter
+ * parameters are left out. */
+static void check_gradient(TinyRun *t, double reach)
 {
     const ParamSet *net = &t->policy->net;
     const size_t bytes = sizeof(float) * (size_t)net->count;
@@ -90,9 +90,9 @@ static void check_gradient(TinyRun *t)
             direction[i] = t->learner->grads[i];
             square += (double)direction[i] * (double)direction[i];
         }
-        if (square < 1e-10)
+        if (sqrt(square) < 2e-6 / reach)
             continue;
-        h = 0.05 / sqrt(square);
+        h = reach / sqrt(square);
         slope = (loss_at(t, origin, direction, h) -
                  loss_at(t, origin, direction, -h)) /
                 (2 * h);
@@ -114,7 +114,7 @@ static void test_gradient_is_that_of_the_loss(void **state)
 
     (void)state;
     open_update(&t, 1, one_update);
-    check_gradient(&t);
+    check_gradient(&t, 0.05);
     tiny_close(&t);
 }
 
@@ -135,7 +135,33 @@ static void test_gradient_of_kl_is_that_of_the_loss(void **state)
     MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
     for (int64_t i = 0; i < t.reference->net.count; i++)
         t.reference->net.values[i] *= 0.95f;
-    check_gradient(&t);
+    check_gradient(&t, 0.05);
+    tiny_close(&t);
+}
+
+/* Noise prediction, both branches of the guidance, and the KL to a guided
+ * reference. Guidance multiplies what a step does: it is a shorter one. */
+static void test_gradient_of_guided_is_that_of_the_loss(void **state)
+{
+    static const char *const sets[] = { "grpo.updates_per_iteration=1",
+                                        "grpo.clip_range=1",
+                                        "grpo.timestep_fraction=1",
+                                        "policy.prediction=epsilon",
+                                        "sampler.sde=ddim",
+                                        "sampler.eta=1",
+                                        "sampler.steps=4",
+                                        "cfg.scale=2.5",
+                                        "grpo.kl_beta=0.01",
+                                        "grpo.prompts_per_iteration=1",
+                                        NULL };
+    TinyRun t;
+
+    (void)state;
+    open_update(&t, 1, sets);
+    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
+    for (int64_t i = 0; i < t.reference->net.count; i++)
+        t.reference->net.values[i] *= 0.99f;
+    check_gradient(&t, 0.02);
     tiny_close(&t);
 }
 
@@ -292,6 +318,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_through_data_is_that_of_the_loss),
+    cmocka_unit_test(test_gradient_of_guided_is_that_of_the_loss),
     cmocka_unit_test(test_clipped_terms_give_exactly_nothing),
     cmocka_unit_test(test_unclipped_side_still_learns),
     cmocka_unit_test(test_equal_rewards_leave_the_weights),

@@ -2,9 +2,10 @@
 #define DG_POLICY_POLICY_H
 /*
  * A policy: a generator with its text encoders and its codec, behind one face.
- * It knows how to turn a prompt into a condition, latents and a noise level
- * into the network's prediction, and latents into pixels. It knows nothing of
- * GRPO, schedules or ranks.
+ * It knows how to turn a prompt into a condition, latents and a time into the
+ * network's prediction, and latents into pixels. It says what the prediction
+ * is, and so which schedule it is sampled on. It knows nothing of GRPO or
+ * ranks.
  *
  * Latents are kept in the network's own packed order, [tokens, features], all
  * the way; a sampler works element by element and need not know.
@@ -16,6 +17,7 @@
  * of threads may use it, each with its own context.
  */
 #include "config/config.h"
+#include "diffusion/schedule.h"
 #include "nn/param.h"
 #include "tensor/context.h"
 
@@ -30,6 +32,8 @@ typedef struct PolicyShape {
     int64_t text_tokens, embed_width; /* prompt_embeds of one prompt */
     int64_t clip_tokens, pooled_width;
     int64_t condition; /* floats of one condition: embeds, then pooled */
+    Prediction prediction;
+    ModelTime time; /* what PolicyBatch.time is */
 } PolicyShape;
 
 /* Token ids of one prompt, for both encoders. */
@@ -42,7 +46,7 @@ typedef struct PromptTokens {
 typedef struct PolicyBatch {
     int64_t num;                   /* B */
     const float *const *z;         /* [B] latents, [elements] each */
-    const float *sigma;            /* [B] noise level in [0, 1] */
+    const float *time;             /* [B] as shape.time says */
     const float *const *condition; /* [B] encoded prompts, or NULL */
     const int32_t *t5_ids;   /* [B, text_tokens], when condition is NULL */
     const int32_t *clip_ids; /* [B, clip_tokens], when condition is NULL */
@@ -52,7 +56,6 @@ typedef struct PolicyImpl PolicyImpl;
 
 typedef struct Policy {
     PolicyShape shape;
-    Prediction prediction; /* of the network; dg_policy_predict() gives u */
     ParamSet net, text;
     float *values;      /* [num_values]: net.values, then text.values */
     int64_t num_values; /* net.count + text.count */
@@ -105,8 +108,17 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition);
 
 /**
- * The network's velocity u [B, tokens, features] for a batch; recorded when
- * the context records. Text encoders run too (and take gradients if their
+ * The schedule of the policy's prediction: flow with that shift for velocity
+ * and data, DDIM, which has none, for epsilon. Release with dg_schedule_fini().
+ * Errors: those of dg_schedule_init_flow(), dg_schedule_init_ddim().
+ */
+int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
+                       double shift);
+
+/**
+ * The prediction u [B, tokens, features] for a batch: a noise where
+ * shape.prediction is epsilon, else a velocity, that of predicted data being
+ * (z - x) / max(sigma, 0.05); recorded when the context records. Text encoders run too (and take gradients if their
  * set trains) when b->condition is NULL. NULL on error.
  */
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);

@@ -25,8 +25,10 @@ typedef struct Rollout {
     Schedule schedule;
     SdeWindow window;
     SdeStep *steps;      /* [T] */
-    float *sigma;        /* [T] given to the network */
+    float *time;         /* [T] given to the network */
     float *conditions;   /* [num_prompts, condition] */
+    float *uncond;       /* [condition] of the empty prompt; NULL: no cfg */
+    int uncond_known;    /* encoded: once, the text encoders are frozen */
     float *latents;      /* [num, T+1, D] */
     float *log_prob;     /* [num, T] */
     float *final;        /* [num, D] latent that is decoded */
@@ -48,7 +50,8 @@ void dg_rollout_destroy(Rollout *r);
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration);
 
-/** Encodes the prompts of this rank's items. Not collective. */
+/** Encodes the prompts of this rank's items, and the empty one if guidance
+ *  needs it and it is not known. Not collective. */
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
                       const PromptList *prompts);
 
@@ -67,6 +70,9 @@ void dg_rollout_share(Rollout *r, const Comm *c);
 /** Condition of a local item. */
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item);
+
+/** Guidance of all predictions of this rollout. */
+Guidance dg_rollout_guidance(const Rollout *r, const Config *c);
 
 /** The latent of item, step i. Local items only. */
 static inline float *dg_rollout_latent(const Rollout *r, int64_t item, int i)

@@ -28,7 +28,6 @@ static int create(Policy **out, const Config *c, int net_id)
 
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
-    p->prediction = c->policy.prediction;
     err = dg_params_init(&p->net, net_id);
     if (!err)
         err = dg_params_init(&p->text, DG_PARAMS_TEXT);
@@ -108,9 +107,9 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     if (err)
         return err;
     c->policy.kind = stored.policy.kind;
+    c->policy.prediction = stored.policy.prediction;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
-    c->policy.prediction = stored.policy.prediction;
     c->flux = stored.flux;
     c->t5 = stored.t5;
     c->clip = stored.clip;
@@ -263,6 +262,14 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     return p->impl->family->encode(p, ctx, t, condition);
 }
 
+int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
+                       double shift)
+{
+    return p->shape.prediction == DG_PREDICT_EPSILON
+               ? dg_schedule_init_ddim(out, num_steps)
+               : dg_schedule_init_flow(out, num_steps, shift);
+}
+
 /* Below this noise level the division that makes a velocity of data stops
  * growing. */
 static const float least_sigma = 0.05f;
@@ -283,7 +290,7 @@ static Tensor *velocity_of_data(const Policy *p, Context *ctx,
     if (z == NULL || gate == NULL)
         return NULL;
     for (int64_t i = 0; ctx->backend->computes && i < b->num; i++) {
-        const float s = b->sigma[i] < least_sigma ? least_sigma : b->sigma[i];
+        const float s = b->time[i] < least_sigma ? least_sigma : b->time[i];
         float *row = dg_tensor_f32(z) + i * p->shape.elements;
         float *g = dg_tensor_f32(gate) + i * p->shape.features;
 
@@ -299,8 +306,9 @@ Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
     Tensor *out = p->impl->family->predict(p, ctx, b);
 
-    return p->prediction == DG_PREDICT_DATA ? velocity_of_data(p, ctx, b, out)
-                                            : out;
+    return p->shape.prediction == DG_PREDICT_DATA
+               ? velocity_of_data(p, ctx, b, out)
+               : out;
 }
 
 void dg_policy_decode(const Policy *p, const float *latent, float *rgb)

@@ -52,6 +52,7 @@ static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
 static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 {
     const Config *c = s->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     StepPlan plan;
     int err = dg_rewards_init(x->rewards, c);
 
@@ -64,8 +65,9 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
         err = dg_setup_policy(s, o->ema, &x->policy);
     if (err)
         return err;
-    err = dg_step_plan(&plan, x->policy, s->backend,
-                       &(StepPlanOpts) { .batch = BATCH });
+    err =
+        dg_step_plan(&plan, x->policy, s->backend,
+                     &(StepPlanOpts) { .batch = BATCH, .guidance = &guidance });
     if (!err)
         err = dg_team_create(
             &x->team, &(TeamOpts) { .backend = s->backend,

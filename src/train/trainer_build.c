@@ -22,52 +22,52 @@ static int open_prompts(Trainer *t)
     return err;
 }
 
-/* Timesteps of one sample in one forward pass of an update: micro_batch, or
- * all that are chosen where they are fewer. A window's size varies, at most
- * its full size. */
-static int64_t most_at_once(const Config *c)
+/* Bytes of a worker's arena. An update predicts micro_batch timesteps of a
+ * sample at once, or all that are chosen where they are fewer. */
+static int plan_step(Trainer *t)
 {
-    const TimestepOpts o = { c->grpo.timestep_mode, c->grpo.timestep_count,
-                             c->grpo.timestep_scope, c->grpo.timestep_fraction,
-                             (uint64_t)c->run.seed };
-    const int T = (int)c->sampler.steps;
-    const SdeWindow window = { 0, c->sampler.window_size > 0
-                                      ? (int)c->sampler.window_size
-                                      : T };
-    int steps;
+    const Config *c = t->session->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
+    StepPlanOpts o = { .batch = c->grpo.micro_batch,
+                       .train_batch = c->grpo.micro_batch,
+                       .train_net = 1,
+                       .recompute = c->parallel.recompute,
+                       .guidance = &guidance,
+                       .reference = t->reference };
+    StepPlan plan = { 0 };
+    int steps, err = dg_update_most_steps(&steps, c);
 
-    if (dg_timesteps_count(&steps, &o, T, &window) != DG_OK)
-        return c->grpo.micro_batch; /* named when the run begins */
-    return steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+    if (!err && steps < o.train_batch)
+        o.train_batch = steps;
+    if (!err)
+        err = dg_step_plan(&plan, t->policy, t->session->backend, &o);
+    if (!err)
+        t->plan_bytes = plan.step_bytes;
+    return err;
 }
 
 static int open_team(Trainer *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const StepPlanOpts plan_opts = { .batch = c->grpo.micro_batch,
-                                     .train_batch = most_at_once(c),
-                                     .train_net = 1,
-                                     .recompute = c->parallel.recompute };
+    const size_t rollout =
+        dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
     TeamOpts o = {
         .backend = s->backend,
         .num_threads = s->num_threads,
-        .scratch_bytes =
-            dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
         .num_grads = t->policy->net.count,
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
     };
-    StepPlan plan, reference = { 0 };
-    int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
+    int err = plan_step(t);
 
-    /* the reference's prediction stays while the policy's is recorded */
-    if (!err && t->reference != NULL)
-        err = dg_step_plan(&reference, t->reference, s->backend,
-                           &(StepPlanOpts) { .batch = c->grpo.micro_batch });
+    if (!err)
+        err = dg_update_scratch(&o.scratch_bytes, t->policy, c);
     if (err)
         return err;
-    o.step_bytes = t->plan_bytes = plan.step_bytes + reference.rollout_bytes;
+    if (o.scratch_bytes < rollout)
+        o.scratch_bytes = rollout;
+    o.step_bytes = t->plan_bytes;
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
@@ -88,12 +88,18 @@ int dg_trainer_check(const Config *c)
     if (c->sampler.sde == DG_SDE_ODE || c->sampler.eta == 0)
         return dg_fail(DG_EINVAL,
                        "sampler.sde = ode or sampler.eta = 0: training needs "
-                       "a stochastic sampler (dance, flow_sde, cps)");
-    if (c->sampler.sde == DG_SDE_DDIM)
+                       "a stochastic sampler (dance, flow_sde, cps, ddim)");
+    if ((c->sampler.sde == DG_SDE_DDIM) !=
+        (c->policy.prediction == DG_PREDICT_EPSILON))
         return dg_fail(DG_EINVAL,
-                       "sampler.sde = \"ddim\": needs a policy that predicts "
-                       "noise; policy.kind = \"flux\" predicts velocity "
-                       "(dance, flow_sde, cps)");
+                       "sampler.sde = \"%s\": must be %s, since the policy "
+                       "predicts %s (policy.prediction)",
+                       dg_sde_kind_name(c->sampler.sde),
+                       c->policy.prediction == DG_PREDICT_EPSILON
+                           ? "ddim"
+                           : "dance, flow_sde or cps",
+                       c->policy.prediction == DG_PREDICT_EPSILON ? "epsilon"
+                                                                  : "velocity");
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
@@ -114,6 +120,11 @@ static void describe(const Trainer *t)
         dg_warn("%d ranks for %lld work items: %lld ranks are idle",
                 s->comm->size, (long long)r->N,
                 (long long)(s->comm->size - r->N));
+    if (r->uncond != NULL && s->config->grpo.updates_per_iteration > 1)
+        dg_warn("grpo.updates_per_iteration = %lld with cfg.scale = %g: guided "
+                "training is stable with one update per iteration",
+                (long long)s->config->grpo.updates_per_iteration,
+                s->config->cfg.scale);
 }
 
 static int reserve_before(Trainer *t)

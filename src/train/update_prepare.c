@@ -27,6 +27,30 @@ static TimestepOpts timestep_opts(const Config *c)
     };
 }
 
+int dg_update_most_steps(int *out, const Config *c)
+{
+    const TimestepOpts o = timestep_opts(c);
+    const int T = (int)c->sampler.steps;
+    const SdeWindow window = { 0, c->sampler.window_size > 0
+                                      ? (int)c->sampler.window_size
+                                      : T };
+
+    return dg_timesteps_count(out, &o, T, &window);
+}
+
+int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
+{
+    const Guidance g = { c->cfg.scale, c->cfg.grad, &(float) { 0 } };
+    int steps;
+    const int err = dg_update_most_steps(&steps, c);
+
+    if (!err)
+        *out = dg_guided_twice(&g)
+                   ? sizeof(float) * (size_t)p->shape.elements * (size_t)steps
+                   : 0;
+    return err;
+}
+
 int dg_update_create(Update **out, const Session *s, const Rollout *r)
 {
     const GrpoConfig *g = &s->config->grpo;
