@@ -1,5 +1,7 @@
 #include "ref_kernels.h"
 
+#include "ref_conv.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -449,6 +451,8 @@ static int64_t first_nonfinite(const float *x, int64_t count)
 static const Backend table = { "reference",
                                1,
                                attention_scratch,
+                               ref_conv_scratch,
+                               ref_group_norm_scratch,
                                gemm,
                                linear,
                                linear_grad,
@@ -467,6 +471,13 @@ static const Backend table = { "reference",
                                copy,
                                embed,
                                embed_grad,
+                               ref_conv,
+                               ref_conv_input_grad,
+                               ref_conv_weight_grad,
+                               ref_group_norm,
+                               ref_group_norm_grad,
+                               ref_add_rows,
+                               ref_add_rows_grad,
                                add,
                                scale,
                                fill,
