@@ -131,9 +131,16 @@ static void act_case(Case *c)
 static void gated_run(const Backend *be, const Case *c, int64_t batch,
                       float **p)
 {
-    GatedArgs a = {
-        (Act)c->dims[1], c->dims[0] * batch, p[0], p[1], p[3], p[2], p[4], p[5]
-    };
+    GatedArgs a = { (Act)c->dims[1],
+                    c->dims[0] * batch,
+                    p[0],
+                    p[1],
+                    p[3],
+                    p[2],
+                    p[4],
+                    p[5],
+                    1,
+                    0 };
 
     be->gated(&a);
     be->gated_grad(&a);
@@ -447,6 +454,8 @@ static const struct {
     { ref_group_norm_case, { 150, 40, 2, 1 } },
     { ref_add_rows_case, { 35, 21 } },
     { ref_add_rows_case, { 130, 64 } },
+    { ref_halves_case, { 5, 33, DG_ACT_GELU_ERF } },
+    { attention_case, { 1, 512, 20, 33, 0, 0 } },
 };
 
 int case_count(void)

@@ -362,3 +362,39 @@ void ref_add_rows_case(Case *c)
     c->dy = 3;
     c->terms = c->dims[0];
 }
+
+/* --- gated halves: rows, width, act ------------------------------------------ */
+
+static void halves_run(const Backend *be, const Case *c, int64_t batch,
+                       float **p)
+{
+    const int64_t n = c->dims[1];
+    const GatedArgs a = { .act = (Act)c->dims[2],
+                          .count = n,
+                          .a = p[0],
+                          .g = p[0] + n,
+                          .dy = p[2],
+                          .y = p[1],
+                          .da = p[3],
+                          .dg = p[3] + n,
+                          .rows = batch * c->dims[0],
+                          .ld = 2 * n };
+
+    be->gated(&a);
+    be->gated_grad(&a);
+}
+
+void ref_halves_case(Case *c)
+{
+    const int64_t n = c->dims[0] * c->dims[1];
+
+    c->name = "gated halves";
+    c->run = halves_run;
+    case_slot(c, SLOT_IN, 2 * n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, 2 * n, 1);
+    c->y = 1;
+    c->dy = 2;
+    c->terms = 1;
+}

@@ -18,5 +18,6 @@ void ref_add_rows_grad(const AddRowsArgs *a);
 void ref_conv_case(Case *c);
 void ref_group_norm_case(Case *c);
 void ref_add_rows_case(Case *c);
+void ref_halves_case(Case *c);
 
 #endif

@@ -79,6 +79,9 @@ typedef struct GatedArgs {
     const float *a, *g, *dy;
     float *y;       /* forward */
     float *da, *dg; /* backward: overwritten */
+    /* rows > 1: of count elements each, which a, g, da, dg have at a pitch of
+     * ld and y, dy without gaps */
+    int64_t rows, ld;
 } GatedArgs;
 
 typedef enum NormKind { DG_NORM_LAYER, DG_NORM_RMS } NormKind;

@@ -25,6 +25,10 @@ Tensor *dg_op_act(Context *ctx, Tensor *x, Act act);
 /** y = a act(g), elementwise. */
 Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act);
 
+/** y = a act(g) with a, g the first and the second half of x's last axis:
+ *  [..,2n] -> [..,n]. */
+Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act);
+
 /** LayerNorm over the last axis; w, b [D] or both NULL. */
 Tensor *dg_op_layer_norm(Context *ctx, Tensor *x, const Tensor *w,
                          const Tensor *b, float eps);
