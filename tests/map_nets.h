@@ -18,29 +18,6 @@ enum { MAP_ARENA = 256 << 20, MAP_BATCH = 4 };
 
 typedef enum MapKind { MAP_UNET, MAP_ENCODE, MAP_DECODE } MapKind;
 
-/* The smallest sizes with every branch. */
-static const UnetConfig tiny_unet = { .in_channels = 4,
-                                      .out_channels = 4,
-                                      .num_levels = 4,
-                                      .block_out_channels = { 32, 48, 64, 64 },
-                                      .down_attention = { 1, 1, 1, 0 },
-                                      .up_attention = { 0, 1, 1, 1 },
-                                      .layers_per_block = 2,
-                                      .attention_head_dim = 4,
-                                      .cross_attention_dim = 24,
-                                      .norm_num_groups = 8 };
-
-static VaeConfig tiny_vae(int64_t latent_channels)
-{
-    const VaeConfig large = latent_channels == 4 ? dg_vae_sd1() : dg_vae_flux();
-    VaeConfig c = large;
-
-    for (int i = 0; i < 4; i++)
-        c.block_out_channels[i] /= 8;
-    c.norm_num_groups = 8;
-    return c;
-}
-
 typedef struct MapNet {
     MapKind kind;
     UnetConfig unet_config;

@@ -22,6 +22,8 @@ Linear dg_layer_conv1(LayerPath *p, const char *name, int64_t in, int64_t out,
 
 /** Stride 1 and (k - 1) / 2 zeros all around: the map keeps its size. */
 Tensor *dg_conv(Context *ctx, Tensor *x, const Conv *c);
+/** The same of the map enlarged twofold, each pixel four times. */
+Tensor *dg_conv_up(Context *ctx, Tensor *x, const Conv *c);
 
 typedef struct ResnetOpts {
     int64_t in, out, time; /* time: width of the time embedding, 0: none */
@@ -50,8 +52,5 @@ void dg_layer_resnet(Resnet *r, LayerPath *p, const ResnetOpts *o);
  */
 Tensor *dg_resnet(Context *ctx, const Resnet *r, Tensor *x, Tensor *skip,
                   Tensor *time);
-
-/** conv(upsample2x(x)) as one tape block. */
-Tensor *dg_upsample_conv(Context *ctx, const Conv *c, Tensor *x);
 
 #endif

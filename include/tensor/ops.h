@@ -102,11 +102,13 @@ Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table);
 typedef struct ConvOpts {
     int64_t stride;                   /* >= 1 */
     int64_t top, left, bottom, right; /* zeros around the map, >= 0 */
+    int upsample; /* 1: of the map with each pixel four times (nearest) */
 } ConvOpts;
 
 /**
  * Cross-correlation of x [B,H,W,in] with w [out,in,kh,kw], + bias [out] or
- * NULL. -> [B,H',W',out], H' = floor((H + top + bottom - kh) / stride) + 1.
+ * NULL. -> [B,H',W',out], H' = floor((H + top + bottom - kh) / stride) + 1,
+ *  with upsample 2H for H: the larger map is never made.
  * A 1 x 1 convolution is dg_op_linear(): its weight [out,in,1,1] fits.
  */
 Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
@@ -122,9 +124,6 @@ typedef struct GroupNormOpts {
  *  x [B,..,C]. */
 Tensor *dg_op_group_norm(Context *ctx, Tensor *x, const Tensor *w,
                          const Tensor *b, const GroupNormOpts *o);
-
-/** Every pixel four times: [B,H,W,C] -> [B,2H,2W,C]. */
-Tensor *dg_op_upsample2x(Context *ctx, Tensor *x);
 
 /** [B,..,Ca], [B,..,Cb] -> [B,..,Ca+Cb]. */
 Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b);

@@ -281,7 +281,7 @@ static Tensor *run_down(Pass *p, const Level *l, int i, Tensor *x)
     }
     if (l->resample.w != NULL) {
         x = dg_op_conv2d(p->ctx, x, l->resample.w, l->resample.b,
-                         &(ConvOpts) { 2, 1, 1, 1, 1 });
+                         &(ConvOpts) { 2, 1, 1, 1, 1, 0 });
         p->skips.maps[p->skips.num++] = x;
     }
     dg_scope_pop(p->ctx);
@@ -294,7 +294,7 @@ static Tensor *run_up(Pass *p, const Level *l, int i, Tensor *x)
     for (int j = 0; j < l->num_units; j++)
         x = run_unit(p, &l->units[j], j, x, p->skips.maps[--p->skips.num]);
     if (l->resample.w != NULL)
-        x = dg_upsample_conv(p->ctx, &l->resample, x);
+        x = dg_conv_up(p->ctx, x, &l->resample);
     dg_scope_pop(p->ctx);
     return x;
 }

@@ -302,10 +302,10 @@ static void level_block(Context *ctx, const void *args, Tensor *const *in,
         dg_scope_pop(ctx);
     }
     if (l->resample.w != NULL && l->up)
-        x = dg_upsample_conv(ctx, &l->resample, x);
+        x = dg_conv_up(ctx, x, &l->resample);
     else if (l->resample.w != NULL) /* zeros below and to the right alone */
         x = dg_op_conv2d(ctx, x, l->resample.w, l->resample.b,
-                         &(ConvOpts) { 2, 0, 0, 1, 1 });
+                         &(ConvOpts) { 2, 0, 0, 1, 1, 0 });
     out[0] = x;
 }
 

@@ -67,7 +67,15 @@ Tensor *dg_conv(Context *ctx, Tensor *x, const Conv *c)
     const int64_t pad = (c->w->dims[2] - 1) / 2;
 
     return dg_op_conv2d(ctx, x, c->w, c->b,
-                        &(ConvOpts) { 1, pad, pad, pad, pad });
+                        &(ConvOpts) { 1, pad, pad, pad, pad, 0 });
+}
+
+Tensor *dg_conv_up(Context *ctx, Tensor *x, const Conv *c)
+{
+    const int64_t pad = (c->w->dims[2] - 1) / 2;
+
+    return dg_op_conv2d(ctx, x, c->w, c->b,
+                        &(ConvOpts) { 1, pad, pad, pad, pad, 1 });
 }
 
 static Tensor *norm_silu(Context *ctx, Tensor *x, const Norm *n,
@@ -116,33 +124,6 @@ Tensor *dg_resnet(Context *ctx, const Resnet *r, Tensor *x, Tensor *skip,
                  (long long)r->o.in);
     b.shape[0] =
         (TapeShape) { 4, { x->dims[0], x->dims[1], x->dims[2], r->o.out } };
-    dg_tape_block(ctx, &b, &y);
-    return y;
-}
-
-static void upsample_block(Context *ctx, const void *args, Tensor *const *in,
-                           Tensor **out)
-{
-    const Conv *c = *(const Conv *const *)args;
-
-    out[0] = dg_conv(ctx, dg_op_upsample2x(ctx, in[0]), c);
-}
-
-Tensor *dg_upsample_conv(Context *ctx, const Conv *c, Tensor *x)
-{
-    TapeBlock b = { .fn = upsample_block,
-                    .args = &c,
-                    .args_bytes = sizeof c,
-                    .num_in = 1,
-                    .num_out = 1,
-                    .in = { x } };
-    Tensor *y;
-
-    if (ctx->err || x == NULL)
-        return NULL;
-    b.shape[0] = (TapeShape) {
-        4, { x->dims[0], 2 * x->dims[1], 2 * x->dims[2], c->w->dims[0] }
-    };
     dg_tape_block(ctx, &b, &y);
     return y;
 }

@@ -14,9 +14,10 @@ static void *take_scratch(Context *ctx, size_t bytes)
 
 /* --- convolution -------------------------------------------------------- */
 
-/* node: t[0] x; w[0] weight, w[1] bias; n[0] stride, n[1] top, n[2] left */
+/* node: t[0] x; w[0] weight, w[1] bias; n[0] stride, n[1] top, n[2] left,
+ * n[3] zoom */
 static ConvArgs conv_args(const Tensor *x, const Tensor *w, const Tensor *y,
-                          const int64_t place[3])
+                          const int64_t place[4])
 {
     return (ConvArgs) {
         .batch = x->dims[0],
@@ -31,6 +32,7 @@ static ConvArgs conv_args(const Tensor *x, const Tensor *w, const Tensor *y,
         .stride = place[0],
         .top = place[1],
         .left = place[2],
+        .zoom = place[3],
         .x = dg_data(x),
         .weight = dg_data(w),
     };
@@ -92,7 +94,8 @@ static int64_t places(int64_t size, int64_t kernel, int64_t stride)
 Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
                      const Tensor *bias, const ConvOpts *o)
 {
-    const int64_t place[3] = { o->stride, o->top, o->left };
+    const int64_t zoom = o->upsample ? 2 : 1;
+    const int64_t place[4] = { o->stride, o->top, o->left, zoom };
     TapeNode *node = NULL;
     int64_t dims[4];
     size_t mark, meta;
@@ -102,8 +105,10 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
     if (ctx->err || x == NULL)
         return NULL;
     dims[0] = x->dims[0];
-    dims[1] = places(x->dims[1] + o->top + o->bottom, w->dims[2], o->stride);
-    dims[2] = places(x->dims[2] + o->left + o->right, w->dims[3], o->stride);
+    dims[1] =
+        places(zoom * x->dims[1] + o->top + o->bottom, w->dims[2], o->stride);
+    dims[2] =
+        places(zoom * x->dims[2] + o->left + o->right, w->dims[3], o->stride);
     dims[3] = w->dims[0];
     check_conv(x, w, dims);
     y = dg_tensor_new(ctx, DG_F32, 4, dims);
@@ -127,7 +132,7 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
         node->t[0] = x;
         node->w[0] = w;
         node->w[1] = bias;
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 4; i++)
             node->n[i] = place[i];
     }
     return dg_op_finish(ctx, y, "convolution");

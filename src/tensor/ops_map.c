@@ -10,66 +10,6 @@ static const float *at(const float *p, int64_t offset)
     return p != NULL ? p + offset : NULL;
 }
 
-/* --- upsampling --------------------------------------------------------- */
-
-/* node: t[0] x. The four pixels of a cell are summed in their order. */
-static void upsample_back(Context *ctx, TapeNode *node)
-{
-    int accumulate;
-    Tensor *x = node->t[0], *dx = dg_tape_grad(ctx, x, &accumulate);
-    const int64_t w = x->dims[2], c = x->dims[3];
-
-    for (int i = 0; i < 4 && dx != NULL; i++)
-        ctx->backend->copy(&(CopyArgs) {
-            .blocks = x->dims[0] * x->dims[1],
-            .rows = w,
-            .width = c,
-            .src_block = 4 * w * c,
-            .src_ld = 2 * c,
-            .dst_block = w * c,
-            .dst_ld = c,
-            .src = at(dg_data(node->out->grad), (i / 2 * 2 * w + i % 2) * c),
-            .dst = dg_data(dx),
-            .accumulate = accumulate || i > 0,
-        });
-}
-
-Tensor *dg_op_upsample2x(Context *ctx, Tensor *x)
-{
-    TapeNode *node = NULL;
-    int64_t dims[4], w, c;
-    Tensor *y;
-
-    if (ctx->err || x == NULL)
-        return NULL;
-    if (x->num_dims != 4)
-        dg_panic("upsample: a map has 4 dims, not %d", x->num_dims);
-    dims[0] = x->dims[0];
-    dims[1] = 2 * x->dims[1];
-    dims[2] = 2 * (w = x->dims[2]);
-    dims[3] = c = x->dims[3];
-    y = dg_tensor_new(ctx, DG_F32, 4, dims);
-    if (y == NULL)
-        return NULL;
-    for (int i = 0; i < 4; i++)
-        ctx->backend->copy(&(CopyArgs) {
-            .blocks = dims[0] * x->dims[1],
-            .rows = w,
-            .width = c,
-            .src_block = w * c,
-            .src_ld = c,
-            .dst_block = 4 * w * c,
-            .dst_ld = 2 * c,
-            .src = dg_data(x),
-            .dst = (float *)at(dg_data(y), (i / 2 * 2 * w + i % 2) * c),
-        });
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, upsample_back, y);
-    if (node != NULL)
-        node->t[0] = x;
-    return dg_op_finish(ctx, y, "upsampling");
-}
-
 /* --- channels joined ---------------------------------------------------- */
 
 /* node: t[0] a, t[1] b */
