@@ -330,9 +330,9 @@ static void test_full_size_plan_counts_flops(void **state)
 
     close_to("unet", plan_flops(&unet, &bytes), 0.803e12, 0.003e12);
     close_to("vae decode", plan_flops(&decode, &bytes), 2.51e12, 0.01e12);
-    /* without a tape levels give their maps back: four maps of 256 channels
-     * at 512 x 512, not the sum of all */
-    assert_true(bytes < (size_t)4 * 256 * 512 * 512 * 4);
+    /* without a tape levels give their maps back: the widest residual block,
+     * its level and what led there, in maps of 256 channels at 512 x 512 */
+    assert_true((double)bytes < 6.5 * 256 * 512 * 512 * 4);
     close_to("vae encode", plan_flops(&encode, &bytes), 1.12e12, 0.01e12);
 }
 

@@ -60,7 +60,7 @@ static Channels channels_of(const GroupNormArgs *a)
     Channels c = { .sum = a->scratch };
 
     c.square = c.sum + a->width;
-    c.mean = (float *)(c.square + a->width);
+    c.mean = (void *)(c.square + a->width);
     c.rstd = c.mean + a->width;
     c.factor = c.rstd + a->width;
     c.c0 = c.factor + a->width;
