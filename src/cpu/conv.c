@@ -139,34 +139,17 @@ static void turn_weights(const ConvArgs *a, float *turned)
         turn_output(a, a->weight + o * count, turned + o * count);
 }
 
-static void add_turned_output(const ConvArgs *a, const float *turned, float *to)
-{
-    const int64_t taps = a->kernel_h * a->kernel_w;
-    float block[VL * VL] = { 0 }, back[VL * VL];
-    int64_t i = 0;
-
-    for (; taps <= VL && i + VL <= a->in; i += VL) {
-        for (int64_t t = 0; t < taps; ++t)
-            v_store(block + t * VL, v_load(turned + t * a->in + i));
-        dg_cpu_transpose16(back, VL, block, VL);
-        for (int64_t l = 0; l < VL; ++l) {
-            float *row = to + (i + l) * taps;
-            v_store_n(row, v_add(v_load_n(row, taps), v_load(back + l * VL)),
-                      taps);
-        }
-    }
-    for (; i < a->in; ++i)
-        for (int64_t t = 0; t < taps; ++t)
-            to[i * taps + t] += turned[t * a->in + i];
-}
-
 /* and back, added */
 static void add_turned(const ConvArgs *a, const float *turned)
 {
-    const int64_t count = a->kernel_h * a->kernel_w * a->in;
+    const int64_t taps = a->kernel_h * a->kernel_w;
 
-    for (int64_t o = 0; o < a->out; ++o)
-        add_turned_output(a, turned + o * count, a->dweight + o * count);
+    for (int64_t o = 0; o < a->out; ++o) {
+        float *to = a->dweight + o * taps * a->in;
+        for (int64_t t = 0; t < taps; ++t)
+            for (int64_t i = 0; i < a->in; ++i)
+                to[i * taps + t] += turned[(o * taps + t) * a->in + i];
+    }
 }
 
 typedef struct Space {
