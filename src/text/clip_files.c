@@ -154,9 +154,12 @@ static int add_rule(Loader *l, long line, const char *whole, size_t left_size,
     if (dg_map_get(&l->b->rank, dg_clip_pair(left, right)) != DG_MAP_NONE)
         return dg_fail(DG_EFORMAT, "%s, line %ld: rule is there twice",
                        l->merges_name, line);
-    if (l->rebuild && dg_trie_find(&l->vocab, whole, size) < 0)
-        err = dg_trie_add(&l->vocab, whole, size, l->num_ids);
-    l->num_ids += l->rebuild;
+    if (l->rebuild && dg_trie_find(&l->vocab, whole, size) >= 0)
+        return dg_fail(DG_EFORMAT, "%s, line %ld: \"%.*s\" is there already",
+                       l->merges_name, line, (int)(size < 60 ? size : 60),
+                       whole);
+    if (l->rebuild)
+        err = dg_trie_add(&l->vocab, whole, size, l->num_ids++);
     if (err)
         return err;
     id = part_id(l, line, whole, size);

@@ -93,7 +93,7 @@ static int read_fixed(const Loader *l, Proto *p, size_t size, uint64_t *out)
 /* The next field of a message that has bytes left. */
 static int read_field(const Loader *l, Proto *p, Field *f)
 {
-    uint64_t tag;
+    uint64_t tag = 0;
     int err = read_varint(l, p, &tag);
 
     if (err)

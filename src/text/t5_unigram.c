@@ -93,9 +93,9 @@ static int segment(Work *w, const char *text, size_t size)
     w->back.used = 0;
     for (int32_t end = (int32_t)size; end > 0; end = w->best[end].from) {
         const int32_t id = w->best[end].id;
-        const int32_t *last = w->back.at + w->back.used;
 
-        if (id == w->u->info.unk && w->back.used > 0 && last[-1] == id)
+        if (id == w->u->info.unk && w->back.used > 0 &&
+            w->back.at[w->back.used - 1] == id)
             continue;
         err = dg_ids_add(&w->back, id);
         if (err)
