@@ -280,10 +280,23 @@ static void test_marks_follow_the_small_files(void **state)
     static const int32_t cut[] = { 514, 513, 256, 515, 515 };
     static const int32_t pad[] = { 514, 513, 0, 27, 347 };
     static const int32_t toy[] = { 514, 513, 516, 513, 515 };
+    static const char one[] = "{\"eos_token\":{\"content\":\"<|endoftext|>\","
+                              "\"normalized\":true},\"pad_token\":"
+                              "\"<|endoftext|>\"}";
     ClipBpe *b = with_config(decoder, NULL, NULL);
 
     (void)state;
     case_expect(cut, 5, encode, b, text);
+    dg_clip_bpe_destroy(b);
+
+    /* end and pad are one token: the pad's flags count */
+    b = with_config(one, NULL, NULL);
+    {
+        int32_t ids[40];
+
+        assert_int_equal(encode(b, ids, 40, NULL, text), DG_OK);
+        assert_memory_equal(ids, pad, sizeof pad);
+    }
     dg_clip_bpe_destroy(b);
 
     /* a pad that is a token of its own is cut out of texts, too */
@@ -303,6 +316,40 @@ static void test_marks_follow_the_small_files(void **state)
     b = with_config(NULL, NULL, "{\"<Cat-Toy>\":516}");
     assert_int_equal(dg_clip_bpe_info(b)->num_ids, 517);
     case_expect(toy, 5, encode, b, "Cat<cat-TOY>cat");
+    dg_clip_bpe_destroy(b);
+}
+
+/* Flags of added tokens; ids as transformers 5.24 gives them. 516 takes white
+ * space along, 517 stands alone, 518 is looked for in lower case. */
+static void test_flags_of_added_tokens(void **state)
+{
+    static const char config[] =
+        "{\"added_tokens_decoder\":{"
+        "\"514\":{\"content\":\"<|startoftext|>\"},"
+        "\"515\":{\"content\":\"<|endoftext|>\"},"
+        "\"516\":{\"content\":\"<toy>\",\"lstrip\":true,\"rstrip\":true},"
+        "\"517\":{\"content\":\"Dog\",\"single_word\":true},"
+        "\"518\":{\"content\":\"<toy>s\",\"normalized\":true}}}";
+    static const int32_t space[] = { 514, 513, 516, 513, 515 };
+    static const int32_t alone[] = { 514, 517, 267, 67, 78,  70,  338,
+                                     127, 102, 67,  78, 326, 67,  78,
+                                     326, 318, 67,  78, 131, 369, 263,
+                                     517, 264, 517, 515 };
+    static const int32_t twice[] = { 514, 516, 516, 516, 515 };
+    static const int32_t first[] = { 514, 518, 516, 338, 513, 515 };
+    static const int32_t joiner[] = { 514, 67,  78,  326, 158, 222,
+                                      491, 517, 126, 366, 515 };
+    ClipBpe *b = with_config(config, NULL, NULL);
+
+    (void)state;
+    assert_int_equal(dg_clip_bpe_info(b)->num_ids, 519);
+    case_expect(space, 5, encode, b, "cat \t<toy>\xE3\x80\x80 cat");
+    case_expect(alone, 25, encode, b,
+                "Dog,Dogs \xC3\xA9"
+                "Dog Dog_ Dog\xCC\x81 (Dog)Dog");
+    case_expect(twice, 5, encode, b, "<toy><toy> <toy>");
+    case_expect(first, 6, encode, b, "<TOY>S<toy>s  cat");
+    case_expect(joiner, 11, encode, b, "Dog\xE2\x80\x8D Dog\xC2\xB2");
     dg_clip_bpe_destroy(b);
 }
 
@@ -427,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_merges_agree_with_plain_loops),
         cmocka_unit_test(test_length_cuts_tokens_not_marks),
         cmocka_unit_test(test_marks_follow_the_small_files),
+        cmocka_unit_test(test_flags_of_added_tokens),
         cmocka_unit_test(test_bad_files_are_named),
         cmocka_unit_test(test_missing_symbols_are_unknown),
         cmocka_unit_test(test_encoding_is_fast),

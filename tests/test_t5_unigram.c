@@ -256,6 +256,66 @@ static void test_types_of_pieces(void **state)
     dg_t5_unigram_destroy(u);
 }
 
+/* Pieces of these scores behind <pad>, </s>, <unk> and U+2581 (3). */
+static void expect_ids(int json, const char *const piece[3],
+                       const double score[3], const char *text,
+                       const int32_t ids[4])
+{
+    char whole[512];
+    Message m;
+    T5Unigram *u;
+    int num = 0;
+
+    case_marks(&m);
+    case_piece(&m, "\xE2\x96\x81", -1, 1);
+    for (int i = 0; i < 3; i++)
+        case_piece(&m, piece[i], (float)score[i], 1);
+    snprintf(
+        whole, sizeof whole,
+        "{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":"
+        "\"\xE2\x96\x81\"},\"model\":{\"type\":\"Unigram\",\"unk_id\":2,"
+        "\"vocab\":[[\"<pad>\",0],[\"</s>\",0],[\"<unk>\",0],"
+        "[\"\xE2\x96\x81\",-1],[\"%s\",%.17g],[\"%s\",%.17g],[\"%s\",%.17g]]}}",
+        piece[0], score[0], piece[1], score[1], piece[2], score[2]);
+    if (json)
+        assert_int_equal(dg_t5_unigram_from_json(&u, "j", whole, strlen(whole)),
+                         DG_OK);
+    else
+        u = from_message(&m);
+    while (ids[num++] != 1)
+        continue;
+    case_expect(ids, num, encode, u, text);
+    dg_t5_unigram_destroy(u);
+}
+
+/* What decides where sums are near each other. */
+static void test_close_sums_are_decided_as_in_the_libraries(void **state)
+{
+    static const char *const tie[] = { "a", "aa", "c" };
+    static const char *const unk[] = { "ab", "b", "c" };
+    static const char *const begin[] = { "ab", "bc", "d" };
+    static const char *const round[] = { "a", "ab", "b" };
+    static const double tie_score[] = { -1, -2, -1 };
+    static const double unk_score[] = { -5, 3, -1 };
+    static const double begin_score[] = { -100, -1, -1 };
+    static const double round_score[] = { -16777216, -16777218, -2.5 };
+
+    (void)state;
+    for (int json = 0; json < 2; json++) {
+        /* of equal sums the token that starts first stays */
+        expect_ids(json, tie, tie_score, "aa", (int32_t[4]) { 3, 5, 1 });
+        /* unknown: min - 10 = -15, so -5 against -15 + 3 */
+        expect_ids(json, unk, unk_score, "ab", (int32_t[4]) { 3, 4, 1 });
+        /* unknown is offered beside a longer piece that starts alike */
+        expect_ids(json, begin, begin_score, "abc",
+                   (int32_t[4]) { 3, 2, 5, 1 });
+    }
+    /* behind -1: -16777218 against -16777216 - 2.5; float32 rounds the one
+     * sum down and the other up */
+    expect_ids(1, round, round_score, "ab", (int32_t[4]) { 3, 5, 1 });
+    expect_ids(0, round, round_score, "ab", (int32_t[4]) { 3, 4, 6, 1 });
+}
+
 /* White space at the ends and in runs, with each of SentencePiece's switches:
  * ids of "  a  a " over the pieces U+2581, a and a space. */
 static void test_white_space_switches(void **state)
@@ -574,6 +634,7 @@ int main(void)
         cmocka_unit_test(test_json_gives_the_ids_of_transformers),
         cmocka_unit_test(test_largest_sum_agrees_with_all_segmentations),
         cmocka_unit_test(test_types_of_pieces),
+        cmocka_unit_test(test_close_sums_are_decided_as_in_the_libraries),
         cmocka_unit_test(test_white_space_switches),
         cmocka_unit_test(test_length_cuts_tokens_not_the_mark),
         cmocka_unit_test(test_cut_off_models_are_refused),

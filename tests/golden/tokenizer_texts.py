@@ -82,6 +82,7 @@ MARKS = [
     "!!<|ENDOFTEXT|>!!", "<|ENDOFTEXT|>s 's", "<|endoftext", "|endoftext|>",
     "<|endoftext |>", "< |endoftext|>", "<||endoftext|>|>", "<|start<|endoftext|>",
     "é<|endoftext|>e\u0301", "  <|endoftext|>  ", "<|endoftext|>\u0301",
+    "<|ENDOFTEXT|>!!", "a <|StartOfText|>...",
     "</s>", "<pad>", "<unk>", "a</s>b", "a </s> b", "</s></s>", "<PAD>", "</S>",
     "<extra_id_0>", "<extra_id_99>", "<extra_id_100>", "<extra_id_0>a",
     "The <extra_id_0> walks in <extra_id_1> park", "<extra_id_1><extra_id_10>",
