@@ -153,7 +153,7 @@ static int widen_sizes(const Input *in, const ZipMember *m,
 static int read_member(const Input *in, const unsigned char *p, uint64_t rest,
                        ZipMember *m, uint64_t *length)
 {
-    uint64_t stored, full, at, extra, local;
+    uint64_t stored = 0, full = 0, at = 0, extra, local;
     uint64_t *const value[3] = { &full, &stored, &at };
     int err;
 
