@@ -390,10 +390,10 @@ int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
                        f->path, t->info.name, types[t->info.type].name);
     if (first < 0 || num < 0 || first > t->info.count ||
         num > t->info.count - first)
-        return dg_fail(
-            DG_EINVAL,
-            "%s: tensor %s: values %" PRId64 " to %" PRId64 " of %" PRId64,
-            f->path, t->info.name, first, first + num, t->info.count);
+        return dg_fail(DG_EINVAL,
+                       "%s: tensor %s: %" PRId64 " values from %" PRId64
+                       ", it has %" PRId64,
+                       f->path, t->info.name, num, first, t->info.count);
     if (num > 0)
         walk(t, first, num, dst, sizeof *dst, take_floats);
     return DG_OK;
