@@ -72,6 +72,30 @@ $(BUILD)/tests/%.o: tests/%.c
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(SAN_OBJECT) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(LIB) -lcmocka $(ALL_LIBS)
 
+# fuzz targets, by clang's libFuzzer, with address and undefined behaviour:
+#   build/fuzz/fuzz_x -max_total_time=300 CORPUS tests/fuzz/corpus/x
+# CORPUS is a folder that new inputs are put into
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZED  := $(filter src/base/% src/text/% src/config/% src/world/% \
+             src/tensor/% src/weights/% src/store/%,$(SOURCES))
+FUZZ_CFLAGS = -std=gnu11 -Iinclude -I$(BUILD) $(DEP_CFLAGS) -g -O1 \
+              -ffp-contract=off -Wno-unknown-pragmas -MMD -MP \
+              -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+fuzz: $(FUZZERS)
+
+$(BUILD)/fuzz/src/%.o: src/%.c | $(BUILD)/generated/commit.h
+	@mkdir -p $(@D)
+	clang $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -c -o $@ $<
+
+$(BUILD)/fuzz/lib.a: $(FUZZED:%.c=$(BUILD)/fuzz/%.o)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/fuzz/lib.a
+	clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(BUILD)/fuzz/lib.a \
+	    $(DEP_LIBS) -lm
+
 # rewritten only when the commit differs, so that nothing is built in vain
 $(BUILD)/src/base/version.o: $(BUILD)/generated/commit.h
 $(BUILD)/generated/commit.h: FORCE
@@ -106,7 +130,7 @@ lint: $(BINARY)
 	@DG_BIN=$(BINARY) tests/lint.sh
 
 format:
-	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch]
+	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c
 
 doc: $(BINARY)
 	$(BINARY) config --markdown > doc/config.md
@@ -142,12 +166,14 @@ help:
 	@echo "make check-long the same with the long tests"
 	@echo "make deps       look for libraries, install what is missing"
 	@echo "make tests lint format doc"
+	@echo "make fuzz       fuzz targets of tests/fuzz, needs clang"
 	@echo "make install uninstall      PREFIX=$(PREFIX) DESTDIR="
 	@echo "make clean distclean"
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour) CUDA=0"
 
--include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d)
-.PHONY: all tests deps check check-long check-deps demo lint format doc \
+-include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
+         $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d)
+.PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
         prompts install uninstall clean distclean help FORCE
 .SECONDARY:

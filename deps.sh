@@ -28,7 +28,8 @@ tool git git
 wish clang-format clang-format
 wish cppcheck cppcheck
 wish ctags universal-ctags
-wish h5dump hdf5-tools'
+wish h5dump hdf5-tools
+wish valgrind valgrind'
 
 present()
 {

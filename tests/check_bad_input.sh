@@ -55,6 +55,11 @@ refused_run "value out of range" "must be integer in [2, 1000]" sampler.steps=1
 refused_run "no rewards" "rewards" "rewards=()"
 refused_run "unknown reward" "brightness" 'rewards=({name="beauty";})'
 refused_run "sampler without noise" "sampler.sde" sampler.sde=ode
+refused_run "DDIM without noise prediction" \
+    "must be dance, flow_sde or cps, since the policy predicts velocity" \
+    sampler.sde=ddim
+refused_run "noise prediction without DDIM" \
+    "must be ddim, since the policy predicts epsilon" policy.prediction=epsilon
 refused_run "too large a batch" "grpo.micro_batch = 65: at most 64" \
     grpo.micro_batch=65
 refused_run "window beyond the steps" "sampler.window_start" \

@@ -25,7 +25,8 @@ for n in 2 3; do
 done
 all=$(cat configs/prompts/shapes_train.jsonl configs/prompts/shapes_heldout.jsonl |
     sed 's/.*"prompt":"\([^"]*\)".*/\1/' | sort -u | wc -l)
-expect "encode: each prompt once" bash -c \
+all=$((all + 1)) # the empty one
+expect "encode: each prompt once, and the empty one" bash -c \
     "'$bin' inspect '$cache' | grep -q '^condition: float32 \[$all, '"
 
 # --- used -----------------------------------------------------------------------
@@ -67,6 +68,19 @@ encode 2 "$work/lora.h5" "${sets[@]}" >/dev/null 2>&1
 tiny 1 1 plain "${sets[@]}"
 tiny 2 1 lora "${sets[@]}" prompts.cache="$work/lora.h5"
 same_digest "encode: adapters from the cache" lora "$(digest plain)"
+
+# guidance, whose empty prompt is in the cache
+tiny 1 1 guided.plain "${sets[@]}" cfg.scale=2
+tiny 2 1 guided.lora "${sets[@]}" cfg.scale=2 prompts.cache="$work/lora.h5"
+same_digest "encode: guided adapters from the cache" guided.lora \
+    "$(digest guided.plain)"
+expect "encode: guided, memory used is memory planned" test \
+    "$(metric guided.lora peak_bytes)" = "$(metric guided.lora plan_bytes)"
+guided=(--set cfg.scale=2 --set evaluate.num_prompts=8)
+evaluate "${guided[@]}" --json "$work/a" >/dev/null 2>&1
+expect "encode: guided evaluation from the cache" evaluate "${guided[@]}" \
+    --json "$work/b" --set prompts.cache="$cache"
+expect "encode: the same guided figures" cmp "$work/a" "$work/b"
 
 # --- refused -----------------------------------------------------------------------
 # refused NAME TEXT SET...

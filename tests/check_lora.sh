@@ -45,6 +45,21 @@ for n in 1 2; do
         "$work/one/trajectories/iter_000002.h5"
 done
 
+# --- with guidance: both branches run through the adapters -----------------------
+expect "lora: a guided run ends" tiny 1 1 guided "${sets[@]}" cfg.scale=2
+guided=$(digest guided)
+expect "lora: guided, its ratio is exactly 1" test \
+    "$(metric guided ratio_max_deviation | grep -cx 0)" = 3
+expect "lora: guided, other adapters" test "$guided" != "$one"
+expect "lora: guided, memory used is memory planned" test \
+    "$(metric guided peak_bytes)" = "$(metric guided plan_bytes)" -a \
+    -n "$(metric guided plan_bytes)"
+tiny 2 1 guided.two "${sets[@]}" cfg.scale=2 trajectory.every=0 \
+    grpo.micro_batch=2
+same_digest "lora: guided, two ranks, same adapters" guided.two "$guided"
+expect "lora: guided, replay on two ranks" ranks 2 "$bin" replay --threads 1 \
+    "$work/guided/trajectories/iter_000002.h5"
+
 # --- stopped and continued -------------------------------------------------------
 tiny 2 1 parts "${sets[@]}" run.max_seconds=1e-3
 expect "lora: stopped after an iteration" test $? = 75

@@ -49,10 +49,11 @@ expect "promises: more ranks than work items, told" \
     grep -q "^WARN  14 ranks for 12 work items: 2 ranks are idle" "$work/many.out"
 
 # --- memory and metrics ----------------------------------------------------
+# equal_bytes RUN [ITERATIONS]
 equal_bytes()
 {
     [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = 3 ]
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "${2:-3}" ]
 }
 for run in base batch1 again; do
     expect "promises: memory used is memory planned, $run" equal_bytes $run
@@ -97,11 +98,22 @@ variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
+variant data policy.prediction=data
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
     optim.schedule=cosine
+variant cfg cfg.scale=2 cfg.grad=detach_uncond
+TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
+    parallel.recompute=true
+for run in kl kl.two cfg cfg.two eps eps.two; do
+    expect "promises: memory used is memory planned, $run" equal_bytes $run 2
+done
+expect "promises: guidance with two updates is warned of" \
+    grep -q "^WARN .*updates_per_iteration = 2 with cfg.scale = 2" "$work/cfg.out"
+expect "promises: guidance with one update is not" \
+    bash -c "! grep -q '^WARN' '$work/eps.out'"
 tiny 2 1 inexact parallel.exact_sum=false run.iterations=2 trajectory.every=0
 expect "promises: float sums, ratio 1" ratio_is_one inexact 2
 
@@ -131,10 +143,10 @@ for i in 1 2 3; do
     expect "replay: iteration $i on three ranks" ranks 3 "$bin" replay \
         --threads 1 "$file"
 done
-# noticed NAME TEXT HOW DATASET INDEX
+# noticed NAME TEXT HOW DATASET INDEX [RUN]
 noticed()
 {
-    cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
+    cp "$work/${6:-base}/trajectories/iter_000002.h5" "$work/planted.h5"
     "$tools/plant" "$work/planted.h5" "$3" "$4" "$5" || return 1
     expect_code "replay: notices a changed $1" 1 "$2" "$bin" replay \
         "$work/planted.h5"
@@ -149,9 +161,27 @@ noticed moment "replayed_log_prob[" add state/adam_m 69000
 noticed reward "advantage[" flip reward 3
 noticed advantage "advantage[" flip advantage 5
 noticed ratio "ratio[" flip ratio 20
+noticed "empty prompt" "in the replay" add uncond 5 eps
 cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
 "$tools/plant" "$work/planted.h5" flip log_prob 59
 ranks 3 "$bin" replay "$work/planted.h5" >"$work/out" 2>&1
 expect "replay: three ranks, one message" test \
     "$(grep -c '^ERROR .*log_prob' "$work/out")" = 1
+
+# --- a base that predicts noise: pretrained, sampled, tuned ---------------------
+sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2
+    pretrain.eval_every=0)
+TINY=configs/tiny_eps.cfg launch pretrain 1 2 noise "${sets[@]}"
+wait "$pid"
+TINY=configs/tiny_eps.cfg launch pretrain 2 1 noise.two "${sets[@]}"
+wait "$pid"
+same_digest "promises: pretraining of noise, two ranks" noise.two \
+    "$(digest noise)"
+weights=policy.weights=$work/noise/weights.h5
+tiny 1 2 tuned "$weights" sampler.sde=ddim sampler.eta=1 cfg.scale=2 \
+    run.iterations=1
+expect "promises: weights say that they predict noise" ratio_is_one tuned 1
+expect "promises: and are sampled with guidance" "$bin" sample \
+    configs/tiny.cfg --set "$weights" --set cfg.scale=2 \
+    --out "$work/noise.png" "a red circle"
 exit $bad

@@ -75,6 +75,17 @@ expect "resume: a finished run has nothing to do" tiny 1 1 late \
     run.iterations=6
 same_digest "resume: a finished run stays as it is" late "$whole" 6
 
+# --- noise prediction and guidance have no state of their own ------------------
+export TINY=configs/tiny_eps.cfg
+tiny 1 1 eps
+tiny 1 2 eps.late run.max_seconds=1e-3
+expect "resume: a guided run stopped after one iteration" test \
+    "$(last_checkpoint eps.late)" = 1
+expect "resume: a guided run continued on two ranks" tiny 2 1 eps.late \
+    grpo.micro_batch=1
+same_digest "resume: a guided run, the same weights" eps.late "$(digest eps)"
+unset TINY
+
 # --- damaged checkpoints -----------------------------------------------------
 cp -r "$work/whole" "$work/hurt"
 "$tools/plant" "$work/hurt/checkpoints/iter_000006.h5" flip arrays/weights 777

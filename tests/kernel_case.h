@@ -34,6 +34,12 @@ struct Case {
     int64_t terms; /* of the longest sum over one sample */
 };
 
+/** Adds the next slot: the i-th one added gets the number i. */
+static inline void case_slot(Case *c, SlotKind kind, int64_t size, int grad_of)
+{
+    c->slots[c->num_slots++] = (Slot) { kind, size, grad_of };
+}
+
 /** Number of cases, and the i-th one. */
 int case_count(void);
 void case_get(int i, Case *out);

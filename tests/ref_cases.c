@@ -1,14 +1,9 @@
 #include "kernel_case.h"
 
 #include "cpu/cpu.h"
+#include "ref_conv.h"
 
 #include <string.h>
-
-/* The i-th slot added gets the number i: the run functions use it. */
-static void slot(Case *c, SlotKind kind, int64_t size, int grad_of)
-{
-    c->slots[c->num_slots++] = (Slot) { kind, size, grad_of };
-}
 
 static int64_t most(int64_t a, int64_t b)
 {
@@ -42,9 +37,9 @@ static void gemm_case(Case *c)
 
     c->name = "gemm";
     c->run = gemm_run;
-    slot(c, SLOT_IN, d[0] * d[2], 0);
-    slot(c, SLOT_SHARED, d[3] ? d[1] * (d[2] + 1) : d[2] * (d[1] + 1), 0);
-    slot(c, d[4] ? SLOT_ADD : SLOT_OUT, d[0] * d[1], 0);
+    case_slot(c, SLOT_IN, d[0] * d[2], 0);
+    case_slot(c, SLOT_SHARED, d[3] ? d[1] * (d[2] + 1) : d[2] * (d[1] + 1), 0);
+    case_slot(c, d[4] ? SLOT_ADD : SLOT_OUT, d[0] * d[1], 0);
     c->y = -1;
     c->terms = d[2];
 }
@@ -91,17 +86,17 @@ static void linear_case(Case *c)
 
     c->name = "linear";
     c->run = linear_run;
-    slot(c, SLOT_IN, d[0] * d[1], 0);
-    slot(c, SLOT_IN, d[0] * d[2], 0);
-    slot(c, SLOT_SHARED, d[3] * (d[1] + d[2]), 0);
-    slot(c, SLOT_SHARED, d[3], 0);
-    slot(c, SLOT_OUT, d[0] * d[3], 0); /* 4: y */
-    slot(c, SLOT_OUT, d[0] * d[3], 0); /* pre */
-    slot(c, SLOT_IN, d[0] * d[3], 0);  /* 6: dy */
-    slot(c, SLOT_OUT, d[0] * d[3], 0); /* d pre */
-    slot(c, SLOT_OUT, d[0] * d[1], 1);
-    slot(c, SLOT_SHARED_ADD, d[3] * (d[1] + d[2]), 3);
-    slot(c, SLOT_SHARED_ADD, d[3], 4);
+    case_slot(c, SLOT_IN, d[0] * d[1], 0);
+    case_slot(c, SLOT_IN, d[0] * d[2], 0);
+    case_slot(c, SLOT_SHARED, d[3] * (d[1] + d[2]), 0);
+    case_slot(c, SLOT_SHARED, d[3], 0);
+    case_slot(c, SLOT_OUT, d[0] * d[3], 0); /* 4: y */
+    case_slot(c, SLOT_OUT, d[0] * d[3], 0); /* pre */
+    case_slot(c, SLOT_IN, d[0] * d[3], 0);  /* 6: dy */
+    case_slot(c, SLOT_OUT, d[0] * d[3], 0); /* d pre */
+    case_slot(c, SLOT_OUT, d[0] * d[1], 1);
+    case_slot(c, SLOT_SHARED_ADD, d[3] * (d[1] + d[2]), 3);
+    case_slot(c, SLOT_SHARED_ADD, d[3], 4);
     c->y = 4;
     c->dy = 6;
     c->terms = most(most(d[0] * 8, d[3]), d[1] + d[2]);
@@ -124,10 +119,10 @@ static void act_case(Case *c)
 
     c->name = "act";
     c->run = act_run;
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_ADD, n, 1);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_ADD, n, 1);
     c->y = 1;
     c->dy = 2;
     c->terms = 1;
@@ -136,9 +131,16 @@ static void act_case(Case *c)
 static void gated_run(const Backend *be, const Case *c, int64_t batch,
                       float **p)
 {
-    GatedArgs a = {
-        (Act)c->dims[1], c->dims[0] * batch, p[0], p[1], p[3], p[2], p[4], p[5]
-    };
+    GatedArgs a = { (Act)c->dims[1],
+                    c->dims[0] * batch,
+                    p[0],
+                    p[1],
+                    p[3],
+                    p[2],
+                    p[4],
+                    p[5],
+                    1,
+                    0 };
 
     be->gated(&a);
     be->gated_grad(&a);
@@ -150,12 +152,12 @@ static void gated_case(Case *c)
 
     c->name = "gated";
     c->run = gated_run;
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_OUT, n, 1);
-    slot(c, SLOT_OUT, n, 2);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, n, 1);
+    case_slot(c, SLOT_OUT, n, 2);
     c->y = 2;
     c->dy = 3;
     c->terms = 1;
@@ -201,16 +203,16 @@ static void norm_case(Case *c)
 
     c->name = "norm";
     c->run = norm_run;
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_IN, d[3] ? 2 * d[1] : 0, 0); /* shift, scale */
-    slot(c, SLOT_SHARED, d[3] ? 0 : 2 * d[1], 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_OUT, d[2] ? 0 : d[0], 0);
-    slot(c, SLOT_OUT, d[0], 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, d[4] ? SLOT_ADD : SLOT_OUT, n, 1);
-    slot(c, SLOT_ADD, d[3] ? 2 * d[1] : 0, 2);
-    slot(c, SLOT_SHARED_ADD, d[3] ? 0 : 2 * d[1], 3);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_IN, d[3] ? 2 * d[1] : 0, 0); /* shift, scale */
+    case_slot(c, SLOT_SHARED, d[3] ? 0 : 2 * d[1], 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_OUT, d[2] ? 0 : d[0], 0);
+    case_slot(c, SLOT_OUT, d[0], 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, d[4] ? SLOT_ADD : SLOT_OUT, n, 1);
+    case_slot(c, SLOT_ADD, d[3] ? 2 * d[1] : 0, 2);
+    case_slot(c, SLOT_SHARED_ADD, d[3] ? 0 : 2 * d[1], 3);
     c->y = 3;
     c->dy = 6;
     c->terms = most(8 * d[0], d[1]);
@@ -246,16 +248,16 @@ static void qk_case(Case *c)
 
     c->name = "qk";
     c->run = qk_run;
-    slot(c, SLOT_IN, d[2] * wide, 0);
-    slot(c, SLOT_IN, d[3] * wide, 0);
-    slot(c, SLOT_SHARED, 2 * d[1], 0);
-    slot(c, SLOT_SHARED, all * d[1], 0); /* any numbers turn alike */
-    slot(c, SLOT_OUT, all * wide, 0);
-    slot(c, SLOT_OUT, all * d[0], 0);
-    slot(c, SLOT_IN, all * wide, 0);
-    slot(c, SLOT_OUT, d[2] * wide, 1);
-    slot(c, SLOT_OUT, d[3] * wide, 2);
-    slot(c, SLOT_SHARED_ADD, 2 * d[1], d[4] ? 3 : 0);
+    case_slot(c, SLOT_IN, d[2] * wide, 0);
+    case_slot(c, SLOT_IN, d[3] * wide, 0);
+    case_slot(c, SLOT_SHARED, 2 * d[1], 0);
+    case_slot(c, SLOT_SHARED, all * d[1], 0); /* any numbers turn alike */
+    case_slot(c, SLOT_OUT, all * wide, 0);
+    case_slot(c, SLOT_OUT, all * d[0], 0);
+    case_slot(c, SLOT_IN, all * wide, 0);
+    case_slot(c, SLOT_OUT, d[2] * wide, 1);
+    case_slot(c, SLOT_OUT, d[3] * wide, 2);
+    case_slot(c, SLOT_SHARED_ADD, 2 * d[1], d[4] ? 3 : 0);
     c->y = 4;
     c->dy = 6;
     c->terms = 8 * all * d[0];
@@ -300,21 +302,21 @@ static void attention_case(Case *c)
 
     c->name = "attention";
     c->run = attention_run;
-    slot(c, SLOT_IN, q, 0);
-    slot(c, SLOT_IN, k, 0);
-    slot(c, SLOT_IN, k, 0);
-    slot(c, SLOT_SHARED, bias, 0);
-    slot(c, SLOT_OUT, q, 0);
-    slot(c, SLOT_OUT, d[0] * d[2], 0);
-    slot(c, SLOT_IN, q, 0);
-    slot(c, SLOT_OUT, q, 1);
-    slot(c, SLOT_OUT, k, 2);
-    slot(c, SLOT_OUT, k, 3);
-    slot(c, SLOT_SHARED_ADD, bias, 4);
-    slot(c, SLOT_SCRATCH,
-         (int64_t)cpu->attention_scratch(d[2], d[3], d[1], 0) / 4, 0);
-    slot(c, SLOT_SCRATCH,
-         (int64_t)cpu->attention_scratch(d[2], d[3], d[1], 1) / 4, 0);
+    case_slot(c, SLOT_IN, q, 0);
+    case_slot(c, SLOT_IN, k, 0);
+    case_slot(c, SLOT_IN, k, 0);
+    case_slot(c, SLOT_SHARED, bias, 0);
+    case_slot(c, SLOT_OUT, q, 0);
+    case_slot(c, SLOT_OUT, d[0] * d[2], 0);
+    case_slot(c, SLOT_IN, q, 0);
+    case_slot(c, SLOT_OUT, q, 1);
+    case_slot(c, SLOT_OUT, k, 2);
+    case_slot(c, SLOT_OUT, k, 3);
+    case_slot(c, SLOT_SHARED_ADD, bias, 4);
+    case_slot(c, SLOT_SCRATCH,
+              (int64_t)cpu->attention_scratch(d[2], d[3], d[1], 0) / 4, 0);
+    case_slot(c, SLOT_SCRATCH,
+              (int64_t)cpu->attention_scratch(d[2], d[3], d[1], 1) / 4, 0);
     c->y = 4;
     c->dy = 6;
     c->terms = 4 * most(d[1], d[3]);
@@ -338,13 +340,13 @@ static void gate_case(Case *c)
 
     c->name = "gate";
     c->run = gate_run;
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_IN, 3 * d[1], 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_OUT, n, 2);
-    slot(c, SLOT_ADD, 3 * d[1], 3);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_IN, 3 * d[1], 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, n, 2);
+    case_slot(c, SLOT_ADD, 3 * d[1], 3);
     c->y = 3;
     c->dy = 4;
     c->terms = d[0];
@@ -371,12 +373,12 @@ static void plain_case(Case *c)
 
     c->name = "plain";
     c->run = plain_run;
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_ADD, n, 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_IN, n, 0);
-    slot(c, SLOT_OUT, n, 0);
-    slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_ADD, n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_IN, n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
+    case_slot(c, SLOT_OUT, n, 0);
     c->y = -1;
     c->terms = 1;
 }
@@ -434,6 +436,28 @@ static const struct {
     { gate_case, { 80, 96 } },
     { plain_case, { 3, 17, 1 } },
     { plain_case, { 9, 130, 0 } },
+    /* h, w, in, out, kernel, stride + 10 (padding) */
+    { ref_conv_case, { 5, 7, 3, 5, 3, 11 } },
+    { ref_conv_case, { 9, 6, 20, 4, 3, 12 } },
+    { ref_conv_case, { 7, 11, 6, 9, 3, 22 } },
+    { ref_conv_case, { 8, 4, 33, 16, 3, 22 } },
+    { ref_conv_case, { 1, 1, 24, 7, 3, 11 } },
+    { ref_conv_case, { 2, 2, 16, 32, 3, 11 } },
+    { ref_conv_case, { 6, 5, 7, 3, 4, 31 } },
+    { ref_conv_case, { 5, 3, 12, 11, 1, 1 } },
+    { ref_conv_case, { 4, 3, 10, 5, 3, 41 } },
+    { ref_conv_case, { 3, 5, 5, 12, 3, 42 } },
+    { ref_conv_case, { 9, 5, 4, 6, 2, 2 } },
+    { ref_conv_case, { 6, 4, 600, 5, 3, 11 } }, /* several products deep */
+    { ref_conv_case, { 24, 43, 8, 3, 3, 11 } }, /* several tiles */
+    { ref_group_norm_case, { 1, 24, 8, 1 } },
+    { ref_group_norm_case, { 35, 30, 6, 1 } },
+    { ref_group_norm_case, { 129, 32, 32, 0 } },
+    { ref_group_norm_case, { 150, 40, 2, 1 } },
+    { ref_add_rows_case, { 35, 21 } },
+    { ref_add_rows_case, { 130, 64 } },
+    { ref_halves_case, { 5, 33, DG_ACT_GELU_ERF } },
+    { attention_case, { 1, 512, 20, 33, 0, 0 } },
 };
 
 int case_count(void)

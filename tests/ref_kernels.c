@@ -1,5 +1,7 @@
 #include "ref_kernels.h"
 
+#include "ref_conv.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,16 +114,23 @@ static void act_grad(const ActArgs *a)
 
 static void gated(const GatedArgs *a)
 {
-    for (int64_t i = 0; i < a->count; ++i)
-        a->y[i] = (float)(a->a[i] * act_value(a->act, a->g[i]));
+    const int64_t rows = a->rows > 1 ? a->rows : 1;
+
+    for (int64_t i = 0; i < rows * a->count; ++i) {
+        const int64_t at = i / a->count * a->ld + i % a->count;
+        a->y[i] = (float)(a->a[at] * act_value(a->act, a->g[at]));
+    }
 }
 
 static void gated_grad(const GatedArgs *a)
 {
-    for (int64_t i = 0; i < a->count; ++i) {
-        a->da[i] = (float)(a->dy[i] * act_value(a->act, a->g[i]));
-        a->dg[i] =
-            (float)((double)a->dy[i] * a->a[i] * act_slope(a->act, a->g[i]));
+    const int64_t rows = a->rows > 1 ? a->rows : 1;
+
+    for (int64_t i = 0; i < rows * a->count; ++i) {
+        const int64_t at = i / a->count * a->ld + i % a->count;
+        a->da[at] = (float)(a->dy[i] * act_value(a->act, a->g[at]));
+        a->dg[at] =
+            (float)((double)a->dy[i] * a->a[at] * act_slope(a->act, a->g[at]));
     }
 }
 
@@ -449,6 +458,8 @@ static int64_t first_nonfinite(const float *x, int64_t count)
 static const Backend table = { "reference",
                                1,
                                attention_scratch,
+                               ref_conv_scratch,
+                               ref_group_norm_scratch,
                                gemm,
                                linear,
                                linear_grad,
@@ -467,6 +478,13 @@ static const Backend table = { "reference",
                                copy,
                                embed,
                                embed_grad,
+                               ref_conv,
+                               ref_conv_input_grad,
+                               ref_conv_weight_grad,
+                               ref_group_norm,
+                               ref_group_norm_grad,
+                               ref_add_rows,
+                               ref_add_rows_grad,
                                add,
                                scale,
                                fill,

@@ -130,6 +130,7 @@ static void test_every_option_allocates_nothing(void **state)
                                         "sampler.window_every=1",
                                         "grpo.timestep_mode=\"window\"",
                                         "grpo.timestep_scope=\"group\"",
+                                        "cfg.scale=2",
                                         "parallel.recompute=true",
                                         NULL };
 

@@ -365,6 +365,11 @@ static void test_check_sees_what_keys_say_together(void **state)
         { { "rewards=({weight=1.0;})" }, "element 1 has no name" },
         { { "rewards=({name=\"a\";},{name=\"a\";})" }, "'a' stands there" },
         { { "run.dir=" }, "run.dir is empty" },
+        { { "policy.prediction=epsilon", "sampler.steps=1000" },
+          "sampler.steps = 1000: must be at most 999" },
+        { { "policy.prediction=epsilon", "evaluate.steps=1000" },
+          "evaluate.steps = 1000: must be at most 999" },
+        { { "cfg.scale=0", "cfg.grad=detach_uncond" }, "cfg.scale = 0" },
         { { "prompts.world=none" }, "prompts.file is empty" },
     };
     (void)state;
@@ -378,6 +383,23 @@ static void test_check_sees_what_keys_say_together(void **state)
         dg_clear_error();
         expect_error(dg_config_check(&c), DG_EINVAL, rows[i].part);
     }
+}
+
+static void test_settle_decides_what_is_decoded(void **state)
+{
+    Config c;
+    (void)state;
+
+    dg_config_defaults(&c);
+    dg_config_settle(&c);
+    assert_int_equal(c.sampler.decode, DG_DECODE_X0);
+    dg_config_defaults(&c);
+    assert_int_equal(dg_config_set(&c, "policy.prediction=epsilon"), DG_OK);
+    dg_config_settle(&c);
+    assert_int_equal(c.sampler.decode, DG_DECODE_ZT);
+    assert_int_equal(dg_config_set(&c, "sampler.decode=x0"), DG_OK);
+    dg_config_settle(&c);
+    assert_int_equal(c.sampler.decode, DG_DECODE_X0);
 }
 
 static void test_check_train_wants_rewards_and_noise(void **state)
@@ -451,6 +473,7 @@ int main(void)
         cmocka_unit_test(test_load_lets_the_including_file_win),
         cmocka_unit_test(test_load_names_the_place),
         cmocka_unit_test(test_check_sees_what_keys_say_together),
+        cmocka_unit_test(test_settle_decides_what_is_decoded),
         cmocka_unit_test(test_check_train_wants_rewards_and_noise),
         cmocka_unit_test(test_help_and_markdown_name_every_key),
     };

@@ -101,6 +101,12 @@ static void test_half_arrays_agree(void **state)
     dg_half_narrow(back, wide, 9);
     assert_memory_equal(in, back, sizeof in);
     assert_true(wide[9] == 5.0F && back[9] == 77);
+    dg_bfloat_widen(wide, in, 9);
+    for (int i = 0; i < 9; i++)
+        assert_true(wide[i] == dg_bfloat_to_float(in[i]));
+    dg_bfloat_narrow(back, wide, 9);
+    assert_memory_equal(in, back, sizeof in);
+    assert_true(wide[9] == 5.0F && back[9] == 77);
 }
 
 int main(void)

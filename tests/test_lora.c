@@ -392,10 +392,10 @@ static void predict(const TinyRun *t, const Policy *p, float *out)
     float *noise = malloc(sizeof *noise *
                           (size_t)(p->shape.elements + p->shape.condition));
     const float *z = noise, *condition = noise + p->shape.elements;
-    const float sigma = 0.7f;
+    const float time = 0.7f;
     const RngKey key = { .purpose = DG_RNG_TEST };
     const PolicyBatch b = {
-        .num = 1, .z = &z, .sigma = &sigma, .condition = &condition
+        .num = 1, .z = &z, .time = &time, .condition = &condition
     };
     const Tensor *u;
 

@@ -24,7 +24,10 @@ static int load(void)
                           .config = &config,
                           .backend = dg_backend_cpu(),
                           .num_threads = 1 };
-    return dg_config_load(&config, "configs/tiny.cfg");
+    if (dg_config_load(&config, "configs/tiny.cfg") != DG_OK)
+        return DG_EINVAL;
+    dg_config_settle(&config);
+    return DG_OK;
 }
 
 static int is_count(double a, double b)
@@ -65,7 +68,7 @@ static void test_bench_meter_changes_nothing(void **state)
     float z[SIZE], condition[SIZE], plain[SIZE];
     const float sigma = 0.5f, *zs = z, *conditions = condition;
     const PolicyBatch batch = {
-        .num = 1, .z = &zs, .sigma = &sigma, .condition = &conditions
+        .num = 1, .z = &zs, .time = &sigma, .condition = &conditions
     };
     Meter meter;
     Policy *p;

@@ -157,7 +157,7 @@ static void predict(TinyRun *t, const Policy *p, Inputs *in, const int *which,
     u = dg_policy_predict(
         p, &t->team->workers[0].ctx,
         &(PolicyBatch) {
-            .num = num, .z = z, .sigma = sigma, .condition = condition });
+            .num = num, .z = z, .time = sigma, .condition = condition });
     assert_non_null(u);
     for (int i = 0; i < num; i++)
         memcpy(in->u[which[i]], dg_tensor_f32(u) + i * D, sizeof in->u[0]);
@@ -208,6 +208,38 @@ static void test_predict_does_not_see_neighbours(void **state)
     tiny_close(&t);
 }
 
+/* The network's output taken for data gives u = (z - x) / max(sigma, 0.05):
+ * three float operations on |z|, |x| <= 6, divided by s. */
+static void test_data_prediction_gives_the_velocity(void **state)
+{
+    static const char *const sets[] = { "policy.prediction=data", NULL };
+    TinyRun t, plain;
+    Inputs *in, *out;
+
+    (void)state;
+    tiny_open(&t, 1, sets);
+    tiny_open(&plain, 1, NULL);
+    in = new_inputs(&t);
+    out = new_inputs(&plain);
+    in->sigma[2] = out->sigma[2] = 0.01f;
+    for (int b = 0; b < BATCH; b++) {
+        const double s = in->sigma[b] < 0.05f ? 0.05f : in->sigma[b];
+
+        predict(&t, t.policy, in, &b, 1);
+        predict(&plain, plain.policy, out, &b, 1);
+        for (int64_t i = 0; i < D; i++) {
+            const double z = in->z[b][i], x = out->u[b][i];
+
+            assert_true(fabs(in->u[b][i] - (z - x) / s) <
+                        3 * 6e-8 * (fabs(z) + fabs(x)) / s + 1e-30);
+        }
+    }
+    free(in);
+    free(out);
+    tiny_close(&t);
+    tiny_close(&plain);
+}
+
 /* A condition is all that the text encoders give: prediction from token ids,
  * as in pretraining, is the same to the bit. */
 static void test_condition_stands_for_the_prompt(void **state)
@@ -231,7 +263,7 @@ static void test_condition_stands_for_the_prompt(void **state)
     u = dg_policy_predict(t.policy, &ctx,
                           &(PolicyBatch) { .num = 1,
                                            .z = &z,
-                                           .sigma = &in->sigma[1],
+                                           .time = &in->sigma[1],
                                            .t5_ids = ids,
                                            .clip_ids = ids + 16 });
     assert_non_null(u);
@@ -239,6 +271,39 @@ static void test_condition_stands_for_the_prompt(void **state)
     dg_context_fini(&ctx);
     free(in);
     tiny_close(&t);
+}
+
+/* The network is the same; its time is t / 1000 in place of sigma, and the
+ * schedule is DDIM's. */
+static void test_prediction_chooses_time_and_schedule(void **state)
+{
+    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
+    TinyRun v, e;
+    Schedule flow, ddim;
+    Inputs *a, *b;
+    const int zero = 0;
+
+    (void)state;
+    tiny_open(&v, 1, NULL);
+    tiny_open(&e, 1, sets);
+    MUST(dg_policy_schedule(v.policy, &flow, 50, 3));
+    MUST(dg_policy_schedule(e.policy, &ddim, 50, 3));
+    assert_true(flow.kind == DG_SCHEDULE_FLOW && flow.sigma[1] < 1);
+    assert_true(ddim.kind == DG_SCHEDULE_DDIM && ddim.timestep[0] == 981);
+    assert_true(v.policy->shape.time == DG_TIME_SIGMA);
+    a = new_inputs(&v);
+    b = new_inputs(&e);
+    a->sigma[0] = 0.981f;
+    b->sigma[0] = dg_schedule_time(&ddim, 0, e.policy->shape.time);
+    predict(&v, v.policy, a, &zero, 1);
+    predict(&e, e.policy, b, &zero, 1);
+    assert_memory_equal(a->u[0], b->u[0], sizeof a->u[0]);
+    dg_schedule_fini(&flow);
+    dg_schedule_fini(&ddim);
+    free(a);
+    free(b);
+    tiny_close(&v);
+    tiny_close(&e);
 }
 
 static void test_reference_stays_when_the_policy_learns(void **state)
@@ -312,19 +377,21 @@ static void test_checkpoint_loads_as_weights(void **state)
 
 static void test_sizes_come_from_the_file(void **state)
 {
+    static const char *const sets[] = { "policy.prediction=data", NULL };
     TinyRun t;
     char folder[256], path[300];
     Config c;
 
     (void)state;
     tiny_folder(folder);
-    tiny_open(&t, 1, NULL);
+    tiny_open(&t, 1, sets);
     MUST(dg_learner_save(t.learner, &t.session, folder, 1));
     snprintf(path, sizeof path, "%s/iter_000001.h5", folder);
     dg_config_defaults(&c);
     MUST(dg_policy_adopt_sizes(&c, path));
     assert_memory_equal(&c.flux, &t.config.flux, sizeof c.flux);
     assert_int_equal(c.policy.text_length, 16);
+    assert_int_equal(c.policy.prediction, DG_PREDICT_DATA);
     assert_int_equal(dg_policy_adopt_sizes(&c, "configs/tiny.cfg"), DG_EFORMAT);
     tiny_close(&t);
     tiny_drop(folder);
@@ -337,7 +404,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_tokenize_names_what_it_does_not_know),
     cmocka_unit_test(test_encode_does_not_remember),
     cmocka_unit_test(test_predict_does_not_see_neighbours),
+    cmocka_unit_test(test_data_prediction_gives_the_velocity),
     cmocka_unit_test(test_condition_stands_for_the_prompt),
+    cmocka_unit_test(test_prediction_chooses_time_and_schedule),
     cmocka_unit_test(test_reference_stays_when_the_policy_learns),
     cmocka_unit_test(test_draw_follows_the_seed),
     cmocka_unit_test(test_checkpoint_loads_as_weights),

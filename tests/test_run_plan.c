@@ -19,6 +19,7 @@ static void plan_of(Planned *p, const char *file, int ranks,
     MUST(dg_config_load(&p->config, file));
     for (; sets != NULL && *sets != NULL; sets++)
         MUST(dg_config_set(&p->config, *sets));
+    dg_config_settle(&p->config);
     MUST(dg_config_check(&p->config));
     p->session = (Session) { .comm = &tiny_comm,
                              .config = &p->config,
@@ -138,11 +139,17 @@ static void test_plan_is_what_a_run_reserves(void **state)
                                         "grpo.keep_top=1",
                                         "grpo.keep_bottom=1",
                                         NULL };
+    static const char *const guided[] = { "lora.rank=4", "grpo.kl_beta=0.1",
+                                          "cfg.scale=3", NULL };
+    static const char *const detached[] = { "cfg.scale=3",
+                                            "cfg.grad=detach_uncond", NULL };
 
     (void)state;
     compare_with_run(plain);
     compare_with_run(lora);
     compare_with_run(many);
+    compare_with_run(guided);
+    compare_with_run(detached);
 }
 
 /* A rank of three, without the other two. */
@@ -168,20 +175,33 @@ static void test_fullest_rank_is_planned(void **state)
     dg_prompts_free(&prompts);
 }
 
-/* Operations of a real rollout. */
-static void test_rollout_does_what_is_planned(void **state)
+/* Operations of a real rollout; the first of a guided run encodes the empty
+ * prompt besides. */
+static uint64_t compare_rollout(const char *const *sets, uint64_t extra)
 {
     Planned p;
     TinyRun t;
+    uint64_t rollout;
+
+    plan_of(&p, "configs/tiny.cfg", 1, sets);
+    tiny_open(&t, 1, sets);
+    tiny_experience(&t, 0);
+    rollout = dg_run_plan_value(&p.plan.flops, "iteration_rollout");
+    assert_true(dg_team_take_flops(t.team) ==
+                dg_run_plan_value(&p.plan.flops, "iteration_encode") + rollout +
+                    extra * dg_run_plan_value(&p.plan.flops, "encode"));
+    tiny_close(&t);
+    return rollout;
+}
+
+static void test_rollout_does_what_is_planned(void **state)
+{
+    static const char *const plain[] = { "lora.rank=4", NULL };
+    static const char *const guided[] = { "lora.rank=4", "cfg.scale=3", NULL };
 
     (void)state;
-    plan_of(&p, "configs/tiny.cfg", 1, NULL);
-    tiny_open(&t, 1, NULL);
-    tiny_experience(&t, 0);
-    assert_true(dg_team_take_flops(t.team) ==
-                dg_run_plan_value(&p.plan.flops, "iteration_encode") +
-                    dg_run_plan_value(&p.plan.flops, "iteration_rollout"));
-    tiny_close(&t);
+    compare_rollout(NULL, 0);
+    assert_true(compare_rollout(guided, 1) == 2 * compare_rollout(plain, 0));
 }
 
 static void test_what_only_plans_is_refused_elsewhere(void **state)

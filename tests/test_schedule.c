@@ -114,6 +114,12 @@ static void test_schedule_ddim_leading_times(void **state)
         assert_true(s.alpha_bar[j] == table[981 - 20 * j]);
         if (j < 49)
             assert_true(s.alpha_bar_next[j] == s.alpha_bar[j + 1]);
+        assert_true(dg_schedule_time(&s, j, DG_TIME_INTEGER) ==
+                    (float)(981 - 20 * j));
+        assert_true(dg_schedule_time(&s, j, DG_TIME_UNIT) ==
+                    (float)(981 - 20 * j) / 1000);
+        assert_true(dg_schedule_time_of(s.timestep[j], DG_TIME_BF16) ==
+                    dg_schedule_time(&s, j, DG_TIME_BF16));
     }
     assert_true(s.alpha_bar_next[49] == table[0]);
     dg_schedule_fini(&s);

@@ -44,10 +44,13 @@ static inline void tiny_team(TinyRun *t, int threads)
 {
     const Config *c = &t->config;
     const int64_t batch = c->grpo.micro_batch;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const StepPlanOpts plan_opts = { .batch = batch,
                                      .train_batch = batch,
-                                     .train_net = 1 };
+                                     .train_net = 1,
+                                     .guidance = &guidance };
     StepPlan plan;
+    size_t scratch;
     TeamOpts o = {
         .backend = dg_backend_cpu(),
         .num_threads = threads,
@@ -58,6 +61,9 @@ static inline void tiny_team(TinyRun *t, int threads)
         .max_items = 64,
     };
 
+    MUST(dg_update_scratch(&scratch, t->policy, c));
+    if (o.scratch_bytes < scratch)
+        o.scratch_bytes = scratch;
     MUST(dg_step_plan(&plan, t->policy, dg_backend_cpu(), &plan_opts));
     o.step_bytes = 2 * plan.step_bytes; /* a reference may stand beside */
     MUST(dg_team_create(&t->team, &o));
@@ -89,6 +95,7 @@ static inline void tiny_open(TinyRun *t, int threads, const char *const *sets)
     MUST(dg_config_load(&t->config, "configs/tiny.cfg"));
     for (; sets != NULL && *sets != NULL; sets++)
         MUST(dg_config_set(&t->config, *sets));
+    dg_config_settle(&t->config);
     MUST(dg_config_print(&t->text, &t->config));
     t->session = (Session) {
         .comm = &tiny_comm,

@@ -6,14 +6,14 @@ export OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_mpi_yield_when_idle=1
 export OMP_WAIT_POLICY=passive
 
-# tiny RANKS THREADS RUN [SET]...: the tiny configuration in $work/RUN, output
-# in $work/RUN.out; one rank without mpirun
+# tiny RANKS THREADS RUN [SET]...: the tiny configuration (or $TINY) in
+# $work/RUN, output in $work/RUN.out; one rank without mpirun
 tiny()
 {
     local n=$1 threads=$2 run=$3 set sets=()
     shift 3
     for set in "$@"; do sets+=(--set "$set"); done
-    local command=("$bin" train configs/tiny.cfg --set run.dir="$work/$run"
+    local command=("$bin" train "${TINY:-configs/tiny.cfg}" --set run.dir="$work/$run"
         --set run.threads="$threads" "${sets[@]}")
     if [ "$n" = 1 ]; then
         "${command[@]}" >"$work/$run.out" 2>&1
@@ -52,8 +52,9 @@ launch()
     shift 4
     for set in "$@"; do sets+=(--set "$set"); done
     [ "$n" = 1 ] || front=(mpirun --oversubscribe -n "$n")
-    "${front[@]}" "$bin" "$kind" configs/tiny.cfg --set run.dir="$work/$run" \
-        --set run.threads="$threads" "${sets[@]}" >>"$work/$run.out" 2>&1 &
+    "${front[@]}" "$bin" "$kind" "${TINY:-configs/tiny.cfg}" \
+        --set run.dir="$work/$run" --set run.threads="$threads" \
+        "${sets[@]}" >>"$work/$run.out" 2>&1 &
     pid=$!
 }
 

@@ -50,6 +50,8 @@ typedef struct CliSpec {
     const char *arguments; /* positionals behind CONFIG, "FILE.h5"; "" */
     int min_args, max_args;
     CliConfig config;
+    int own_prediction; /* policy.prediction is the configuration's, not that
+                         * of the start weights */
     const CliFlag *flags;
     int num_flags;
 } CliSpec;

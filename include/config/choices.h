@@ -9,6 +9,13 @@ typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;
+/* What the network puts out. The last two are for small ones of our own. */
+typedef enum Prediction {
+    DG_PREDICT_VELOCITY, /* noise - x, on a flow schedule */
+    DG_PREDICT_EPSILON,  /* the noise, on a DDIM schedule */
+    DG_PREDICT_DATA      /* x, on a flow schedule: u follows from it and z */
+} Prediction;
+
 typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
 
 typedef enum SdeKind {
@@ -20,7 +27,13 @@ typedef enum SdeKind {
 } SdeKind;
 
 typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
-typedef enum DecodeFrom { DG_DECODE_X0, DG_DECODE_ZT } DecodeFrom;
+typedef enum DecodeFrom {
+    DG_DECODE_AUTO, /* until dg_config_settle() */
+    DG_DECODE_X0,
+    DG_DECODE_ZT
+} DecodeFrom;
+
+typedef enum CfgGrad { DG_CFG_JOINT, DG_CFG_DETACH_UNCOND } CfgGrad;
 
 typedef enum TimestepMode {
     DG_TIMESTEP_RANDOM,

@@ -6,8 +6,8 @@
  * and doc/config.md. Meaning, unit and range of every field: doc/config.md.
  *
  * Order of work: dg_config_defaults, dg_config_load (a file, rank 0),
- * dg_config_set (each --set, rank 0), dg_config_check; then dg_config_print
- * gives the text that is broadcast, stored in outputs, and parsed back by
+ * dg_config_set (each --set, rank 0), dg_config_settle, dg_config_check; then
+ * dg_config_print gives the text that is broadcast, stored in outputs, and parsed back by
  * dg_config_parse to the same bits. Nothing here is collective.
  */
 #include "config/choices.h"
@@ -33,6 +33,7 @@ typedef struct RunConfig {
 
 typedef struct PolicyConfig {
     PolicyKind kind;
+    Prediction prediction;          /* of the network */
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
     int64_t text_length;            /* T5 tokens per prompt */
     double latent_scale;            /* of the space-to-depth codec */
@@ -167,6 +168,10 @@ typedef struct Config {
     ClipSizes clip;
     PromptsConfig prompts;
     SamplerConfig sampler;
+    struct {
+        double scale; /* classifier-free guidance w; 1: none */
+        CfgGrad grad; /* branches that the gradient goes through */
+    } cfg;
     GrpoConfig grpo;
     int64_t num_rewards;
     RewardConfig rewards[DG_CONFIG_REWARDS];
@@ -214,6 +219,13 @@ int dg_config_parse(Config *c, const char *text, const char *name);
  * Errors: DG_EUSAGE without '='; DG_EINVAL as above. c is then untouched.
  */
 int dg_config_set(Config *c, const char *assignment);
+
+/**
+ * Decides what is left to other keys: sampler.decode = auto becomes x0 where
+ * the network predicts velocity, zT where it predicts epsilon. The effective
+ * configuration has the decision.
+ */
+void dg_config_settle(Config *c);
 
 /**
  * What no single key can tell: sums, orders and bounds between keys.

@@ -16,6 +16,8 @@
  */
 #include <stdint.h>
 
+enum { DG_TRAIN_TIMES = 1000 }; /* integer timesteps of DDIM, 0..999 */
+
 typedef enum ScheduleKind {
     DG_SCHEDULE_FLOW, /* velocity prediction */
     DG_SCHEDULE_DDIM  /* noise (epsilon) prediction */
@@ -66,11 +68,15 @@ void dg_schedule_fini(Schedule *s);
  */
 float dg_schedule_time(const Schedule *s, int i, ModelTime mode);
 
+/** The same for integer timestep t, 0..1000, of any schedule; mode is not
+ *  DG_TIME_SIGMA, which panics. */
+float dg_schedule_time_of(int32_t t, ModelTime mode);
+
 /** The float nearest to x among bf16 values, ties to even; NaN stays NaN. */
 float dg_schedule_round_bf16(float x);
 
 /** alpha_bar of Stable Diffusion 1.x at integer time t, 0..999 (float table,
- *  running product in double). alpha_bar: [1000] out. */
+ *  running product in double). alpha_bar: [DG_TRAIN_TIMES] out. */
 void dg_schedule_alpha_bar_table(float *alpha_bar);
 
 #endif

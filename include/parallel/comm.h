@@ -56,6 +56,10 @@ void dg_comm_barrier_idle(const Comm *c);
 /** root's bytes to all; buf [bytes] in on root, out elsewhere. */
 void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root);
 
+/** The same among the ranks of one node; node_root is a node_rank. Every node
+ *  has its own root and bytes, equal on all of its ranks. */
+void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root);
+
 /**
  * root's block of any size to all, in memory of each rank's own.
  * buf, bytes   in on root; elsewhere out, *buf from malloc (one more zero

@@ -2,9 +2,10 @@
 #define DG_POLICY_POLICY_H
 /*
  * A policy: a generator with its text encoders and its codec, behind one face.
- * It knows how to turn a prompt into a condition, latents and a noise level
- * into the network's prediction, and latents into pixels. It knows nothing of
- * GRPO, schedules or ranks.
+ * It knows how to turn a prompt into a condition, latents and a time into the
+ * network's prediction, and latents into pixels. It says what the prediction
+ * is, and so which schedule it is sampled on. It knows nothing of GRPO or
+ * ranks.
  *
  * Latents are kept in the network's own packed order, [tokens, features], all
  * the way; a sampler works element by element and need not know.
@@ -18,6 +19,7 @@
  * its own context.
  */
 #include "config/config.h"
+#include "diffusion/schedule.h"
 #include "nn/lora.h"
 #include "nn/param.h"
 #include "tensor/context.h"
@@ -38,6 +40,8 @@ typedef struct PolicyShape {
     int64_t text_tokens, embed_width; /* prompt_embeds of one prompt */
     int64_t clip_tokens, pooled_width;
     int64_t condition; /* floats of one condition: embeds, then pooled */
+    Prediction prediction;
+    ModelTime time; /* what PolicyBatch.time is */
 } PolicyShape;
 
 /* Token ids of one prompt, for both encoders. */
@@ -50,7 +54,7 @@ typedef struct PromptTokens {
 typedef struct PolicyBatch {
     int64_t num;                   /* B */
     const float *const *z;         /* [B] latents, [elements] each */
-    const float *sigma;            /* [B] noise level in [0, 1] */
+    const float *time;             /* [B] as shape.time says */
     const float *const *condition; /* [B] encoded prompts, or NULL */
     const int32_t *t5_ids;   /* [B, text_tokens], when condition is NULL */
     const int32_t *clip_ids; /* [B, clip_tokens], when condition is NULL */
@@ -155,8 +159,17 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition);
 
 /**
- * The network's velocity u [B, tokens, features] for a batch; recorded when
- * the context records. Text encoders run too (and take gradients if their
+ * The schedule of the policy's prediction: flow with that shift for velocity
+ * and data, DDIM, which has none, for epsilon. Release with dg_schedule_fini().
+ * Errors: those of dg_schedule_init_flow(), dg_schedule_init_ddim().
+ */
+int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
+                       double shift);
+
+/**
+ * The prediction u [B, tokens, features] for a batch: a noise where
+ * shape.prediction is epsilon, else a velocity, that of predicted data being
+ * (z - x) / max(sigma, 0.05); recorded when the context records. Text encoders run too (and take gradients if their
  * set trains) when b->condition is NULL. NULL on error.
  */
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);

@@ -18,7 +18,4 @@ int dg_file_read(const char *path, char **text, size_t *bytes);
  */
 int dg_file_write(const char *path, const void *data, size_t bytes);
 
-/** Makes a name in a folder durable (after a rename). DG_EIO. */
-int dg_file_sync_folder(const char *path_in_folder);
-
 #endif

@@ -79,6 +79,9 @@ typedef struct GatedArgs {
     const float *a, *g, *dy;
     float *y;       /* forward */
     float *da, *dg; /* backward: overwritten */
+    /* rows > 1: of count elements each, which a, g, da, dg have at a pitch of
+     * ld and y, dy without gaps */
+    int64_t rows, ld;
 } GatedArgs;
 
 typedef enum NormKind { DG_NORM_LAYER, DG_NORM_RMS } NormKind;
@@ -179,11 +182,68 @@ typedef struct EmbedArgs {
     float *dtable; /* accumulated in order of count */
 } EmbedArgs;
 
+/*
+ * y[b, i, j, o] = bias[o] + sum over u, v, c of
+ *     weight[o, c, u, v] x[b, i stride + u - top, j stride + v - left, c],
+ * x being 0 outside its map (zeros below and to the right as far as out_h,
+ * out_w reach). With zoom 2 the map is read as if each of its pixels stood four
+ * times, twice as high and wide; else zoom is 1. Maps are channels-last;
+ * weights stand as in the files.
+ */
+typedef struct ConvArgs {
+    int64_t batch, h, w, in; /* of x */
+    int64_t out_h, out_w, out;
+    int64_t kernel_h, kernel_w, stride, top, left, zoom;
+    const float *x;      /* [batch, h, w, in] */
+    const float *weight; /* [out, in, kernel_h, kernel_w] */
+    const float *bias;   /* [out] or NULL */
+    float *y;            /* [batch, out_h, out_w, out] */
+    /* backward */
+    const float *dy;
+    float *dx; /* conv_input_grad */
+    int accumulate;
+    float *dweight; /* conv_weight_grad: accumulated, sample after sample */
+    float *dbias;   /* the same, or NULL */
+    void *scratch;  /* conv_scratch() bytes */
+} ConvArgs;
+
+/*
+ * y = act(xhat w + b), xhat = (x - mean) rstd with the mean and the biased
+ * variance of a sample's group: all rows of width/groups successive channels.
+ */
+typedef struct GroupNormArgs {
+    int64_t batch, rows, width, groups; /* rows: pixels of one sample */
+    float eps;
+    Act act;
+    const float *x;     /* [batch, rows, width] */
+    const float *w, *b; /* [width] */
+    float *y;
+    float *mean, *rstd; /* [batch, groups] out in forward, in in backward */
+    /* backward */
+    const float *dy;
+    float *dx;      /* overwritten, never NULL */
+    float *dw, *db; /* accumulated, or NULL */
+    void *scratch;  /* group_norm_scratch() bytes */
+} GroupNormArgs;
+
+/* y = x + v, the vector v of its sample added to each row */
+typedef struct AddRowsArgs {
+    int64_t batch, rows, width;
+    const float *x; /* [batch, rows, width] */
+    const float *v; /* [batch, width] */
+    float *y;
+    /* backward */
+    const float *dy;
+    float *dv; /* [batch, width] accumulated */
+} AddRowsArgs;
+
 typedef struct Backend {
     const char *name;
     int computes; /* 0: a plan, data pointers may be NULL */
     size_t (*attention_scratch)(int64_t sq, int64_t sk, int64_t d,
                                 int backward);
+    size_t (*conv_scratch)(const ConvArgs *); /* the sizes are looked at */
+    size_t (*group_norm_scratch)(int64_t width);
     void (*gemm)(const GemmArgs *);
     void (*linear)(const LinearArgs *);
     void (*linear_grad)(const LinearGradArgs *);
@@ -202,6 +262,13 @@ typedef struct Backend {
     void (*copy)(const CopyArgs *);
     void (*embed)(const EmbedArgs *);
     void (*embed_grad)(const EmbedArgs *);
+    void (*conv)(const ConvArgs *);
+    void (*conv_input_grad)(const ConvArgs *);
+    void (*conv_weight_grad)(const ConvArgs *);
+    void (*group_norm)(const GroupNormArgs *);
+    void (*group_norm_grad)(const GroupNormArgs *);
+    void (*add_rows)(const AddRowsArgs *);
+    void (*add_rows_grad)(const AddRowsArgs *);
     /* y = a + b (y may alias either); y = alpha x; y = value */
     void (*add)(float *y, const float *a, const float *b, int64_t count);
     void (*scale)(float *y, const float *x, float alpha, int64_t count);

@@ -15,13 +15,16 @@ typedef enum MeterKind {
     DG_METER_WEIGHT_GRAD, /* gradients of weights and biases */
     DG_METER_ATTENTION,
     DG_METER_ATTENTION_GRAD,
+    DG_METER_CONV,
+    DG_METER_CONV_INPUT_GRAD,
+    DG_METER_CONV_WEIGHT_GRAD,
     DG_METER_NORM, /* forward and backward, as all below */
     DG_METER_QK,
     DG_METER_GATE,
     DG_METER_ACT,
     DG_METER_COPY,
     DG_METER_EMBED,
-    DG_METER_OTHER, /* add, scale, fill, search for NaN */
+    DG_METER_OTHER, /* sums, scale, fill, search for NaN */
     DG_METER_KINDS,
     DG_METER_PRODUCT_KINDS = DG_METER_NORM /* those with products */
 } MeterKind;
@@ -31,7 +34,7 @@ enum { DG_METER_PRODUCTS = 256 };
 /* c[m,n] = a[m,k] b[k,n], asked for 'calls' times */
 typedef struct MeterProduct {
     int64_t m, n, k, calls;
-    MeterKind kind; /* of the call that asked: one of the first five */
+    MeterKind kind; /* of the call that asked: one with products */
 } MeterProduct;
 
 typedef struct Meter {
@@ -53,7 +56,8 @@ typedef struct Meter {
  * Products are counted as the ops state them: y = x w^T is [rows, out, in];
  * dw = dy^T x is one [out, in, rows] per sample, or one over all samples
  * where a sample has a single row; attention has two products per sample and
- * head, its backward five (the scores once more).
+ * head, its backward five (the scores once more); a convolution is one product
+ * per sample over the windows of its pixels.
  */
 void dg_meter_init(Meter *m, const Backend *inner);
 

@@ -2,7 +2,7 @@
 #define DG_TENSOR_OPS_H
 /*
  * Differentiable operations. Each runs at once through the context's backend
- * and records itself. Activations are [B, S, D] or [B, D]; B is the batch, an
+ * and records itself. Activations are [B, S, D], [B, D] or maps; B is the batch, an
  * entry of which is a sample whose bits never depend on its neighbours.
  * Parameters (w, bias, table) are tensors of a parameter set and may be NULL
  * where "or NULL" is said. Every op returns NULL once the context has failed,
@@ -37,6 +37,10 @@ Tensor *dg_op_act(Context *ctx, Tensor *x, Act act);
 
 /** y = a act(g), elementwise. */
 Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act);
+
+/** y = a act(g) with a, g the first and the second half of x's last axis:
+ *  [..,2n] -> [..,n]. */
+Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act);
 
 /** LayerNorm over the last axis; w, b [D] or both NULL. */
 Tensor *dg_op_layer_norm(Context *ctx, Tensor *x, const Tensor *w,
@@ -105,6 +109,44 @@ Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
 
 /** x [B,S,D] + table[0..S-1] (positions), table [>=S, D]. */
 Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table);
+
+/* --- maps: [B, H, W, C], channels-last ---------------------------------- */
+
+typedef struct ConvOpts {
+    int64_t stride;                   /* >= 1 */
+    int64_t top, left, bottom, right; /* zeros around the map, >= 0 */
+    int upsample; /* 1: of the map with each pixel four times (nearest) */
+} ConvOpts;
+
+/**
+ * Cross-correlation of x [B,H,W,in] with w [out,in,kh,kw], + bias [out] or
+ * NULL. -> [B,H',W',out], H' = floor((H + top + bottom - kh) / stride) + 1,
+ *  with upsample 2H for H: the larger map is never made.
+ * A 1 x 1 convolution is dg_op_linear(): its weight [out,in,1,1] fits.
+ */
+Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
+                     const Tensor *bias, const ConvOpts *o);
+
+typedef struct GroupNormOpts {
+    int64_t groups; /* divides C; a group is C/groups successive channels */
+    float eps;
+    Act act; /* of the result: DG_ACT_NONE or DG_ACT_SILU */
+} GroupNormOpts;
+
+/** act(GroupNorm(x)) over a sample's pixels and a group's channels; w, b [C].
+ *  x [B,..,C]. */
+Tensor *dg_op_group_norm(Context *ctx, Tensor *x, const Tensor *w,
+                         const Tensor *b, const GroupNormOpts *o);
+
+/** [B,..,Ca], [B,..,Cb] -> [B,..,Ca+Cb]. */
+Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b);
+
+/** x [B,..,C] + v [B,C], the same vector for every pixel of a sample. */
+Tensor *dg_op_add_channels(Context *ctx, Tensor *x, Tensor *v);
+
+/** [B,C,H,W] -> [B,H,W,C], and back: where maps enter and leave. */
+Tensor *dg_op_channels_last(Context *ctx, Tensor *x);
+Tensor *dg_op_channels_first(Context *ctx, Tensor *x);
 
 /** T5's bias: out[h,i,j] = table[buckets[i,j], h]; table [n, H];
  *  buckets [S, S] i32 in host memory, alive until backward -> [H,S,S]. */

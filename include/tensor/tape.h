@@ -20,16 +20,23 @@ enum { DG_BLOCK_MAX = 8 };
 typedef void (*TapeBlockFn)(Context *ctx, const void *args, Tensor *const *in,
                             Tensor **out);
 
+typedef struct TapeShape {
+    int num_dims;
+    int64_t dims[DG_MAX_DIMS];
+} TapeShape;
+
 typedef struct TapeBlock {
     TapeBlockFn fn;
     const void *args;
     size_t args_bytes;
     int num_in, num_out;
     Tensor *in[DG_BLOCK_MAX];
+    TapeShape shape[DG_BLOCK_MAX]; /* of out[i]; num_dims 0: that of in[i] */
 } TapeBlock;
 
 /**
- * Runs a block. out[i] must have the shape of in[i] (residual streams).
+ * Runs a block. out[i] has the shape of in[i] (residual streams) if no other
+ * is given: it must be known before the function runs.
  * On error out[] is set to NULL and the context's error is set.
  */
 void dg_tape_block(Context *ctx, const TapeBlock *b, Tensor **out);

@@ -12,8 +12,8 @@
 #include "train/session.h"
 
 /**
- * Encodes the prompts of prompts.file, prompts.eval_file and evaluate.file,
- * each once, shared out over ranks and threads, and writes prompts.cache,
+ * Encodes the prompts of prompts.file, prompts.eval_file and evaluate.file
+ * and the empty one, each once, shared out over ranks and threads, and writes prompts.cache,
  * whose data do not depend on the number of ranks. Collective.
  * Errors: DG_EINVAL naming the key, prompt or word; those of files.
  */
@@ -21,7 +21,8 @@ int dg_encode(const Session *s);
 
 /**
  * Opens prompts.cache; *out = NULL when the key is empty. Collective.
- * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO.
+ * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO; DG_EINVAL
+ * when guidance (cfg.scale) needs the empty prompt and it is not in it.
  */
 int dg_cache_open(Conditions **out, const Session *s, const Policy *p);
 

@@ -1,10 +1,16 @@
 #ifndef DG_TRAIN_PRETRAIN_H
 #define DG_TRAIN_PRETRAIN_H
 /*
- * Flow matching on the shapes world: makes the base that RL starts from.
+ * Pretraining on the shapes world: makes the base that RL starts from. What
+ * is learned follows from the policy's prediction:
  *
- *   z = (1 - sigma) x + sigma noise,  loss = mean (u(z, sigma, c) - (noise -
- *   x))^2,  sigma = 1 / (1 + exp(-n)), n ~ N(logit_mean, logit_std^2)
+ *   velocity (flow matching): z = (1 - sigma) x + sigma noise, target noise -
+ *     x, sigma = 1 / (1 + exp(-n)), n ~ N(logit_mean, logit_std^2)
+ *   epsilon (DDPM): z = sqrt(a) x + sqrt(1 - a) noise, target noise, a =
+ *     alpha_bar at t, t uniform in 0..999
+ *
+ * The loss is the mean square error. A part prompt_drop of the pictures is
+ * shown with an empty prompt, for classifier-free guidance.
  *
  * Network and text encoders are trained together. A work item is item_size
  * consecutive pictures of the step's batch; items are shared out over ranks

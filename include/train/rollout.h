@@ -31,9 +31,11 @@ typedef struct Rollout {
     Schedule schedule;
     SdeWindow window;
     SdeStep *steps;      /* [T] */
-    float *sigma;        /* [T] given to the network */
+    float *time;         /* [T] given to the network */
     Conditions *cache;   /* borrowed: read in place of encoding; or NULL */
     float *conditions;   /* [num_prompts, condition] */
+    float *uncond;       /* [condition] of the empty prompt; NULL: no cfg */
+    int uncond_known;    /* encoded: once, the text encoders are frozen */
     float *latents;      /* [num, T+1, D] */
     float *log_prob;     /* [num, T] */
     float *final;        /* [num, D] latent that is decoded */
@@ -61,8 +63,9 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration);
 
-/** Encodes the prompts of this rank's items, or reads their conditions from
- *  r->cache. Not collective. */
+/** Encodes the prompts of this rank's items, and the empty one if guidance
+ *  needs it and it is not known, or reads their conditions from r->cache.
+ *  Not collective. */
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
                       const PromptList *prompts);
 
@@ -81,6 +84,9 @@ void dg_rollout_share(Rollout *r, const Comm *c);
 /** Condition of a local item. */
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item);
+
+/** Guidance of all predictions of this rollout. */
+Guidance dg_rollout_guidance(const Rollout *r, const Config *c);
 
 /** The latent of item, step i. Local items only. */
 static inline float *dg_rollout_latent(const Rollout *r, int64_t item, int i)

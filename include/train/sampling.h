@@ -7,7 +7,7 @@
  */
 #include "base/philox.h"
 #include "diffusion/sde.h"
-#include "policy/policy.h"
+#include "train/guided.h"
 #include "train/team.h"
 
 enum { DG_SAMPLING_BATCH = 64 }; /* most samples of one forward pass */
@@ -28,15 +28,24 @@ typedef struct Sample {
 typedef struct SamplingRun {
     const Policy *policy;
     const SdeStep *steps; /* [T] */
-    const float *sigma;   /* [T] given to the network */
+    const float *time;    /* [T] given to the network */
+    Guidance guidance;    /* zero: none */
     int num_steps;        /* T */
     int keep_all;
-    DecodeFrom decode;
-    int score_given; /* 1: latents are given, only log_prob is computed */
+    DecodeFrom decode; /* settled: not auto */
+    int score_given;   /* 1: latents are given, only log_prob is computed */
 } SamplingRun;
 
 /** Bytes of worker scratch this needs. */
 size_t dg_sampling_scratch(const Policy *p);
+
+/**
+ * Encodes a prompt on a worker; scratch is used. "" is the prompt of the
+ * branch without one. condition: [shape.condition] f32 out.
+ * Errors: those of dg_policy_tokenize() and dg_policy_encode().
+ */
+int dg_sampling_encode(Worker *w, const Policy *p, const char *prompt,
+                       float *condition);
 
 /**
  * Runs num <= DG_SAMPLING_BATCH samples on a worker; not recorded.

@@ -4,7 +4,7 @@
  * Memory and arithmetic of one step, counted before anything runs: the same
  * code as the run's goes through the plan backend.
  */
-#include "policy/policy.h"
+#include "train/guided.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +12,7 @@
 typedef struct StepPlan {
     size_t encode_bytes;        /* arena of encoding one prompt */
     size_t rollout_bytes;       /* of predicting a batch, not recorded */
-    size_t update_bytes;        /* of predicting and going back */
+    size_t update_bytes;        /* of a training step, all of it */
     size_t step_bytes;          /* largest of the three */
     int64_t batch, train_batch; /* of the opts */
     uint64_t encode_flops;      /* of one prompt */
@@ -26,8 +26,11 @@ typedef struct StepPlanOpts {
     int train_net;       /* count the way back through the network */
     int train_text;      /* also run and train the text encoders */
     int recompute;
-    int cached;              /* conditions are read: nothing is encoded */
-    const Policy *reference; /* predicts before each update step, or NULL */
+    int cached;               /* conditions are read: nothing is encoded */
+    const Guidance *guidance; /* of rollouts, and of training but for
+                                 train_text; NULL: none. Its condition is
+                                 not read */
+    const Policy *reference;  /* of the KL term in training, or NULL */
 } StepPlanOpts;
 
 /** Counts. Not collective. Errors: DG_ENOMEM for the small structs. */

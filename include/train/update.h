@@ -3,6 +3,9 @@
 /*
  * The second half of an iteration: scores to advantages, selection, chosen
  * timesteps, and the gradient of the clipped objective by replaying them.
+ *
+ * With classifier-free guidance a sample's steps are passed through twice
+ * (train/guided.h); between the passes its seeds wait in the worker's scratch.
  */
 #include "grpo/advantage.h"
 #include "grpo/objective.h"
@@ -63,6 +66,14 @@ void dg_update_destroy(Update *u);
 /** The sizes of an update, and in 'bytes' what it would reserve, with no
  *  memory behind them: for plans. r may be an outline. */
 int dg_update_outline(Update *out, const Config *c, const Rollout *r);
+
+/** Bytes of worker scratch that dg_update_run() needs. Errors: DG_EINVAL
+ *  naming the key that leaves no step to train. */
+int dg_update_scratch(size_t *out, const Policy *p, const Config *c);
+
+/** Steps of one sample that are trained, at most: a window's size varies.
+ *  Errors as above. */
+int dg_update_most_steps(int *out, const Config *c);
 
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);

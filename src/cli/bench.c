@@ -1,9 +1,11 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "cpu/conv_rate.h"
 #include "cpu/sgemm_rate.h"
 #include "store/file.h"
 #include "train/bench.h"
+#include "train/bench_blocks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,12 +45,32 @@ static int tell(const Bench *b, const char *json)
     return err;
 }
 
+/* On rank 0, the others wait in the agreement that follows. */
+static int bench_blocks(const Session *session, int repeats)
+{
+    static const BenchConv conv = { dg_cpu_conv_bare_create,
+                                    dg_cpu_conv_bare_run,
+                                    dg_cpu_conv_bare_destroy };
+    const BlockSizes sizes = dg_bench_block_sizes();
+    BenchBlock blocks[DG_BENCH_BLOCKS];
+    int num;
+    const int err = dg_bench_blocks(blocks, &num, session->backend, &sizes,
+                                    dg_cpu_sgemm_bare, &conv, repeats);
+
+    if (!err)
+        dg_bench_blocks_text(stdout, blocks, num);
+    return err;
+}
+
 int dg_cli_bench(int argc, char **argv)
 {
     BenchOpts o = { .bare = dg_cpu_sgemm_bare, .repeats = 21 };
     const char *json = NULL, *repeats = NULL;
+    int blocks = 0;
     const CliFlag flags[] = {
         { "--network", "the network alone, no iterations", &o.network_only,
+          NULL },
+        { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)", &blocks,
           NULL },
         { "--repeats", "pairs of measurements (21)", NULL, &repeats },
         { "--json", "write the figures to this file too", NULL, &json },
@@ -60,7 +82,7 @@ int dg_cli_bench(int argc, char **argv)
                    "against the library's bare\nmatrix product, all ranks "
                    "against one; where the time of an iteration goes.",
         .flags = flags,
-        .num_flags = 3,
+        .num_flags = 4,
     };
     Session session;
     Bench bench;
@@ -73,9 +95,13 @@ int dg_cli_bench(int argc, char **argv)
     err = number(&o.repeats, "--repeats", repeats);
     if (!err)
         err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run)
+    if (!err && !cli.dry_run && blocks)
+        err = dg_agree(&cli.comm, cli.comm.rank == 0
+                                      ? bench_blocks(&session, o.repeats)
+                                      : DG_OK);
+    else if (!err && !cli.dry_run)
         err = dg_bench_run(&bench, &session, &o);
-    if (!err && !cli.dry_run)
+    if (!err && !cli.dry_run && !blocks)
         err = dg_agree(&cli.comm,
                        cli.comm.rank == 0 ? tell(&bench, json) : DG_OK);
     return dg_cli_end(&cli, err);

@@ -162,8 +162,10 @@ static void keep_command_line(Cli *cli, int argc, char **argv)
                                sizeof cli->command_line - at, " %s", argv[i]);
 }
 
-static int read_config(Config *c, const char *path, const Line *line)
+static int read_config(Config *c, const char *path, const Line *line,
+                       const CliSpec *s)
 {
+    Prediction own;
     int err = DG_OK;
 
     if (path != NULL)
@@ -171,13 +173,17 @@ static int read_config(Config *c, const char *path, const Line *line)
     for (int i = 0; !err && i < line->num_sets; i++)
         err = dg_config_set(c, line->sets[i]);
     /* weights that exist know the sizes of their networks */
+    own = c->policy.prediction;
     if (!err && c->policy.weights[0] != '\0')
         err = dg_policy_adopt_sizes(c, c->policy.weights);
+    if (s->own_prediction)
+        c->policy.prediction = own;
+    dg_config_settle(c);
     return err ? err : dg_config_check(c);
 }
 
 /* Rank 0 reads; then all ranks, it too, parse the same bytes. */
-static int share_config(Cli *cli, const Line *line)
+static int share_config(Cli *cli, const Line *line, const CliSpec *s)
 {
     const Comm *comm = &cli->comm;
     size_t bytes = 0;
@@ -185,7 +191,7 @@ static int share_config(Cli *cli, const Line *line)
 
     dg_config_defaults(&cli->config);
     if (comm->rank == 0) {
-        err = read_config(&cli->config, cli->config_path, line);
+        err = read_config(&cli->config, cli->config_path, line, s);
         if (!err)
             err = dg_config_print(&cli->config_text, &cli->config);
         if (!err)
@@ -234,7 +240,7 @@ int dg_cli_begin(Cli *cli, const CliSpec *s, int argc, char **argv)
     }
     if (s->config == DG_CLI_NONE)
         return DG_CLI_GO;
-    err = share_config(cli, &line);
+    err = share_config(cli, &line, s);
     if (err)
         return dg_cli_end(cli, err);
     if (line.print_config) {

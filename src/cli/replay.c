@@ -49,6 +49,7 @@ static int take_config(Cli *cli, const char *threads)
         strncat(assignment, threads, sizeof assignment - 16);
         err = dg_config_set(&cli->config, assignment);
     }
+    dg_config_settle(&cli->config);
     return err;
 }
 

@@ -60,6 +60,33 @@ static int check_sampler(const SamplerConfig *s)
     return DG_OK;
 }
 
+/* A DDIM step of n leads 1000 / n times down: there must be one. */
+static int check_epsilon(const Config *c)
+{
+    if (c->policy.prediction != DG_PREDICT_EPSILON)
+        return DG_OK;
+    if (c->sampler.steps > 999)
+        return dg_fail(DG_EINVAL,
+                       "sampler.steps = %lld: must be at most 999 with "
+                       "policy.prediction = epsilon",
+                       (Long)c->sampler.steps);
+    if (c->evaluate.steps > 999)
+        return dg_fail(DG_EINVAL,
+                       "evaluate.steps = %lld: must be at most 999 with "
+                       "policy.prediction = epsilon",
+                       (Long)c->evaluate.steps);
+    return DG_OK;
+}
+
+static int check_cfg(const Config *c)
+{
+    if (c->cfg.scale == 0 && c->cfg.grad == DG_CFG_DETACH_UNCOND)
+        return dg_fail(DG_EINVAL,
+                       "cfg.scale = 0: must not be 0 with cfg.grad = "
+                       "detach_uncond, which would leave no gradient");
+    return DG_OK;
+}
+
 static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
 {
     const int64_t kept = g->keep_top + g->keep_bottom;
@@ -96,12 +123,24 @@ static int check_rewards(const Config *c)
     return DG_OK;
 }
 
+void dg_config_settle(Config *c)
+{
+    if (c->sampler.decode == DG_DECODE_AUTO)
+        c->sampler.decode = c->policy.prediction == DG_PREDICT_EPSILON
+                                ? DG_DECODE_ZT
+                                : DG_DECODE_X0;
+}
+
 int dg_config_check(const Config *c)
 {
     int err = check_flux(&c->flux, &c->t5, &c->clip);
 
     if (!err)
         err = check_sampler(&c->sampler);
+    if (!err)
+        err = check_epsilon(c);
+    if (!err)
+        err = check_cfg(c);
     if (!err)
         err = check_grpo(&c->grpo, &c->sampler);
     if (!err)

@@ -62,6 +62,11 @@ static const Option rows[] = {
 
     ENUM("policy.kind", "\"flux\"", "flux", policy.kind, 0,
          "family of the generator"),
+    ENUM("policy.prediction", "\"velocity\"", "velocity|epsilon|data",
+         policy.prediction, 0,
+         "what the network puts out: the velocity, as FLUX.1; epsilon, the "
+         "noise of a DDIM schedule; or data, the clean latent, which is easier "
+         "for small networks on wide tokens"),
     STRING("policy.weights", "\"\"", policy.weights, 0,
            "start weights, file or folder; empty: random"),
     INT("policy.text_length", "32", 1, 4096, policy.text_length, 0,
@@ -147,7 +152,7 @@ static const Option rows[] = {
          "eta of ddim; 0: ODE"),
     INT("sampler.steps", "16", 2, 1000, sampler.steps, 0, "sampling steps T"),
     REAL("sampler.shift", "3.0", 0.01, 100, sampler.shift, 0,
-         "shift of the noise schedule, sigma = k l / (1 + (k - 1) l)"),
+         "shift of the flow schedule, sigma = k l / (1 + (k - 1) l)"),
     ENUM("sampler.init_noise", "\"per_prompt\"", "per_prompt|per_sample",
          sampler.init_noise, 0, "who shares the first noise"),
     INT("sampler.window_start", "0", 0, 999, sampler.window_start, 0,
@@ -156,11 +161,18 @@ static const Option rows[] = {
         "SDE steps of the window; 0: no window, all steps are SDE steps"),
     INT("sampler.window_every", "0", 0, 1e9, sampler.window_every, 0,
         "iterations after which the window moves on by one step; 0: never"),
-    ENUM("sampler.decode", "\"x0\"", "x0|zT", sampler.decode, 0,
+    ENUM("sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
          "what becomes the picture: predicted x0 of the last step, or its "
-         "noisy latent"),
+         "noisy latent zT; auto: x0 of velocity, zT of epsilon"),
     BOOL("sampler.cps_gaussian", "true", sampler.cps_gaussian, 0,
          "cps: Gaussian log-density; false: -(z' - mu)^2 as in its first code"),
+
+    REAL("cfg.scale", "1", 0, 100, cfg.scale, 0,
+         "classifier-free guidance w: u + w (c - u) of the predictions without "
+         "(u) and with (c) the prompt; 1: none"),
+    ENUM("cfg.grad", "\"joint\"", "joint|detach_uncond", cfg.grad, 0,
+         "guided training: gradient through both predictions, or through c "
+         "alone"),
 
     INT("grpo.num_generations", "12", 2, 4096, grpo.num_generations, 0,
         "group size G: samples per prompt"),
@@ -239,7 +251,8 @@ static const Option rows[] = {
     INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
         "updates between evaluations; 0: at the end only"),
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
-         "part of the pictures shown without their prompt"),
+         "part of the pictures shown with an empty prompt; cfg.scale needs "
+         "such a base"),
 
     STRING("evaluate.file", "\"\"", evaluate.file, FREE,
            "prompts of evaluate; empty: prompts.eval_file"),
@@ -247,7 +260,7 @@ static const Option rows[] = {
         "pictures per prompt"),
     INT("evaluate.steps", "25", 1, 1000, evaluate.steps, FREE, "ODE steps"),
     REAL("evaluate.shift", "3.0", 0.01, 100, evaluate.shift, FREE,
-         "shift of the noise schedule"),
+         "shift of the flow schedule"),
     INT("evaluate.num_prompts", "0", 0, 1e9, evaluate.num_prompts, FREE,
         "first prompts of the file; 0: all"),
     INT("evaluate.bootstrap", "1000", 1, 1e6, evaluate.bootstrap, FREE,

@@ -89,9 +89,32 @@ V_INLINE void gated_loop(const GatedArgs *a, const Act act)
     }
 }
 
+/* Row r alone; NULL stays NULL. */
+static GatedArgs gated_row(const GatedArgs *a, int64_t r)
+{
+    const int64_t in = r * a->ld, out = r * a->count;
+    GatedArgs row = *a;
+
+    row.a += in;
+    row.g += in;
+    if (a->y != NULL)
+        row.y += out;
+    if (a->dy != NULL) {
+        row.dy += out;
+        row.da += in;
+        row.dg += in;
+    }
+    return row;
+}
+
 void dg_cpu_gated(const GatedArgs *a)
 {
-    FOR_ACT(a->act, gated_loop, a);
+    int64_t r = 0;
+
+    do {
+        const GatedArgs row = gated_row(a, r);
+        FOR_ACT(a->act, gated_loop, &row);
+    } while (++r < a->rows);
 }
 
 V_INLINE void gated_grad_loop(const GatedArgs *a, const Act act)
@@ -108,5 +131,10 @@ V_INLINE void gated_grad_loop(const GatedArgs *a, const Act act)
 
 void dg_cpu_gated_grad(const GatedArgs *a)
 {
-    FOR_ACT(a->act, gated_grad_loop, a);
+    int64_t r = 0;
+
+    do {
+        const GatedArgs row = gated_row(a, r);
+        FOR_ACT(a->act, gated_grad_loop, &row);
+    } while (++r < a->rows);
 }

@@ -28,6 +28,22 @@ void dg_cpu_gate_grad(const GateArgs *a);
 void dg_cpu_copy(const CopyArgs *a);
 void dg_cpu_embed(const EmbedArgs *a);
 void dg_cpu_embed_grad(const EmbedArgs *a);
+
+size_t dg_cpu_conv_scratch(const ConvArgs *a);
+void dg_cpu_conv(const ConvArgs *a);
+void dg_cpu_conv_input_grad(const ConvArgs *a);
+void dg_cpu_conv_weight_grad(const ConvArgs *a);
+
+size_t dg_cpu_group_norm_scratch(int64_t width);
+void dg_cpu_group_norm(const GroupNormArgs *a);
+void dg_cpu_group_norm_grad(const GroupNormArgs *a);
+void dg_cpu_add_rows(const AddRowsArgs *a);
+void dg_cpu_add_rows_grad(const AddRowsArgs *a);
+
+/** sums[width] += the rows of x [rows, width], in order of blocks of rows. */
+void dg_cpu_add_columns(float *sums, const float *x, int64_t rows,
+                        int64_t width);
+
 void dg_cpu_add(float *y, const float *a, const float *b, int64_t count);
 void dg_cpu_scale(float *y, const float *x, float alpha, int64_t count);
 void dg_cpu_fill(float *y, float value, int64_t count);

@@ -109,6 +109,7 @@ V_INLINE V v_swap(V a)
 
 typedef float V8 __attribute__((vector_size(32)));
 typedef int32_t I8 __attribute__((vector_size(32)));
+typedef uint32_t U8 __attribute__((vector_size(32)));
 typedef struct V {
     V8 a, b;
 } V;
@@ -231,7 +232,8 @@ V_INLINE V v_abs(V a)
 }
 V_INLINE V8 v8_exp2_end(V8 p, V8 shifted, V8 x)
 {
-    return (V8)(((I8)p + ((I8)shifted << 23)) & ~(x < -126.0f));
+    /* unsigned: lanes that are dropped may wrap */
+    return (V8)(((U8)p + ((U8)shifted << 23)) & ~(U8)(x < -126.0f));
 }
 V_INLINE V v_exp2_end(V p, V shifted, V x)
 {

@@ -6,8 +6,6 @@
 
 #include "base/error.h"
 
-enum { TRAIN_TIMES = 1000 };
-
 /* The table must come out as torch.linspace gives it: counted up from the
  * start in the first half and down from the end in the second, in float. One
  * unit of the integer time depends on it in two published recipes. */
@@ -63,13 +61,13 @@ int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
 void dg_schedule_alpha_bar_table(float *alpha_bar)
 {
     const float lo = (float)sqrt(0.00085), hi = (float)sqrt(0.012);
-    const float step = (hi - lo) / (float)(TRAIN_TIMES - 1);
+    const float step = (hi - lo) / (float)(DG_TRAIN_TIMES - 1);
     double product = 1.0;
 
-    for (int i = 0; i < TRAIN_TIMES; i++) {
-        const float root = i < TRAIN_TIMES / 2
+    for (int i = 0; i < DG_TRAIN_TIMES; i++) {
+        const float root = i < DG_TRAIN_TIMES / 2
                                ? lo + step * (float)i
-                               : hi - step * (float)(TRAIN_TIMES - 1 - i);
+                               : hi - step * (float)(DG_TRAIN_TIMES - 1 - i);
         const float alpha = 1.0f - root * root;
 
         product *= alpha;
@@ -79,9 +77,9 @@ void dg_schedule_alpha_bar_table(float *alpha_bar)
 
 int dg_schedule_init_ddim(Schedule *out, int num_steps)
 {
-    if (num_steps < 1 || num_steps >= TRAIN_TIMES)
+    if (num_steps < 1 || num_steps >= DG_TRAIN_TIMES)
         return dg_fail(DG_EINVAL, "sampler.steps = %d: must be 1..%d for ddim",
-                       num_steps, TRAIN_TIMES - 1);
+                       num_steps, DG_TRAIN_TIMES - 1);
 
     Schedule s = { .kind = DG_SCHEDULE_DDIM, .num_steps = num_steps };
     const size_t n = (size_t)num_steps;
@@ -92,8 +90,8 @@ int dg_schedule_init_ddim(Schedule *out, int num_steps)
         dg_schedule_fini(&s);
         return dg_fail(DG_ENOMEM, "schedule of %d steps", num_steps);
     }
-    const int stride = TRAIN_TIMES / num_steps;
-    float table[TRAIN_TIMES];
+    const int stride = DG_TRAIN_TIMES / num_steps;
+    float table[DG_TRAIN_TIMES];
 
     dg_schedule_alpha_bar_table(table);
     for (int j = 0; j < num_steps; j++) {
@@ -130,18 +128,13 @@ float dg_schedule_round_bf16(float x)
     return x;
 }
 
-float dg_schedule_time(const Schedule *s, int i, ModelTime mode)
+float dg_schedule_time_of(int32_t timestep, ModelTime mode)
 {
-    if (i < 0 || i >= s->num_steps)
-        dg_panic("schedule: step %d outside 0..%d", i, s->num_steps - 1);
-
-    const float t = (float)s->timestep[i];
+    const float t = (float)timestep;
 
     switch (mode) {
     case DG_TIME_SIGMA:
-        if (s->kind != DG_SCHEDULE_FLOW)
-            dg_panic("schedule: sigma asked of a ddim schedule");
-        return s->sigma[i];
+        dg_panic("schedule: sigma asked of a ddim schedule");
     case DG_TIME_INTEGER:
         return t;
     case DG_TIME_UNIT:
@@ -151,4 +144,13 @@ float dg_schedule_time(const Schedule *s, int i, ModelTime mode)
                                       1000.0f);
     }
     dg_panic("schedule: unknown time mode %d", (int)mode);
+}
+
+float dg_schedule_time(const Schedule *s, int i, ModelTime mode)
+{
+    if (i < 0 || i >= s->num_steps)
+        dg_panic("schedule: step %d outside 0..%d", i, s->num_steps - 1);
+    if (mode == DG_TIME_SIGMA && s->kind == DG_SCHEDULE_FLOW)
+        return s->sigma[i];
+    return dg_schedule_time_of(s->timestep[i], mode);
 }

@@ -19,13 +19,10 @@ static void abort_job(void)
 
 static void find_node(Comm *c)
 {
-    MPI_Comm node;
-
     MPI_Comm_split_type(c->impl->mpi, MPI_COMM_TYPE_SHARED, c->rank,
-                        MPI_INFO_NULL, &node);
-    MPI_Comm_rank(node, &c->node_rank);
-    MPI_Comm_size(node, &c->node_size);
-    MPI_Comm_free(&node);
+                        MPI_INFO_NULL, &c->impl->node);
+    MPI_Comm_rank(c->impl->node, &c->node_rank);
+    MPI_Comm_size(c->impl->node, &c->node_size);
 }
 
 int dg_comm_init(Comm *c, int *argc, char ***argv)
@@ -42,6 +39,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     c->impl = malloc(sizeof *c->impl);
     if (c->impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
+    c->impl->node = MPI_COMM_NULL;
     MPI_Comm_dup(MPI_COMM_WORLD, &c->impl->mpi);
     MPI_Comm_rank(c->impl->mpi, &c->rank);
     MPI_Comm_size(c->impl->mpi, &c->size);
@@ -58,14 +56,17 @@ int dg_comm_self(Comm *out)
     if (c.impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
     MPI_Comm_dup(MPI_COMM_SELF, &c.impl->mpi);
+    MPI_Comm_dup(MPI_COMM_SELF, &c.impl->node);
     *out = c;
     return DG_OK;
 }
 
 void dg_comm_self_free(Comm *c)
 {
-    if (c->impl != NULL)
+    if (c->impl != NULL) {
+        MPI_Comm_free(&c->impl->node);
         MPI_Comm_free(&c->impl->mpi);
+    }
     free(c->impl);
     c->impl = NULL;
 }
@@ -77,8 +78,10 @@ void dg_comm_fini(Comm *c)
     dg_set_panic_hook(NULL);
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
-    if (c->impl != NULL && started && !ended)
+    if (c->impl != NULL && started && !ended) {
+        MPI_Comm_free(&c->impl->node);
         MPI_Comm_free(&c->impl->mpi);
+    }
     free(c->impl);
     c->impl = NULL;
     if (started && !ended)
@@ -126,19 +129,29 @@ void dg_comm_barrier_idle(const Comm *c)
     }
 }
 
-void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)
+static void bcast(MPI_Comm mpi, void *buf, size_t bytes, int root)
 {
     char *at = buf;
 
-    if (c->size == 1)
-        return;
     while (bytes > 0) {
         const size_t n = bytes < (size_t)PIECE ? bytes : (size_t)PIECE;
 
-        MPI_Bcast(at, (int)n, MPI_BYTE, root, c->impl->mpi);
+        MPI_Bcast(at, (int)n, MPI_BYTE, root, mpi);
         at += n;
         bytes -= n;
     }
+}
+
+void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)
+{
+    if (c->size > 1)
+        bcast(c->impl->mpi, buf, bytes, root);
+}
+
+void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root)
+{
+    if (c->node_size > 1)
+        bcast(c->impl->node, buf, bytes, node_root);
 }
 
 int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root)

@@ -7,6 +7,7 @@
 
 struct CommImpl {
     MPI_Comm mpi;
+    MPI_Comm node; /* the ranks of this node, in the same order */
 };
 
 #endif

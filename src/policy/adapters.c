@@ -58,9 +58,9 @@ static int open_probe(Probe *x, Policy *p, Context *ctx)
 
 static int predict(Probe *x, const float **u)
 {
-    const float *z = x->z, *condition = x->condition, sigma = 0.5f;
+    const float *z = x->z, *condition = x->condition, time = 0.5f;
     const PolicyBatch b = {
-        .num = 1, .z = &z, .sigma = &sigma, .condition = &condition
+        .num = 1, .z = &z, .time = &time, .condition = &condition
     };
     Tensor *y;
 

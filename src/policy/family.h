@@ -4,7 +4,8 @@
 #include "policy/policy.h"
 
 typedef struct PolicyFamily {
-    /* Sets p->shape and p->impl, adds parameters to p->net and p->text. */
+    /* Sets p->shape, its prediction and time too, and p->impl; adds
+     * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,

@@ -1,6 +1,10 @@
 /* The FLUX family: T5 states and CLIP's pooled state condition the FLUX
  * transformer. Small ones paint pixels directly: the codec is a fixed
- * space-to-depth by 'cell' pixels, followed by FLUX's own 2x2 packing. */
+ * space-to-depth by 'cell' pixels, followed by FLUX's own 2x2 packing.
+ *
+ * FLUX predicts velocity and is given sigma. The same network may predict the
+ * noise of a DDIM schedule, as DiT does, and is then given t / 1000: either
+ * way its time embedding sees a number in [0, 1000]. */
 #include "family.h"
 
 #include "base/error.h"
@@ -89,6 +93,9 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
         .clip_tokens = clip,
         .pooled_width = c->clip.hidden,
         .condition = c->policy.text_length * c->t5.d_model + c->clip.hidden,
+        .prediction = c->policy.prediction,
+        .time = c->policy.prediction == DG_PREDICT_EPSILON ? DG_TIME_UNIT
+                                                           : DG_TIME_SIGMA,
     };
     return DG_OK;
 }
@@ -242,7 +249,7 @@ static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     const int64_t z_dims[3] = { b->num, s->tokens, s->features };
     const int64_t c_dims[3] = { b->num, s->text_tokens, s->embed_width };
     const int64_t p_dims[2] = { b->num, s->pooled_width };
-    FluxInputs in = { .t = b->sigma, .grid_h = f->grid, .grid_w = f->grid };
+    FluxInputs in = { .t = b->time, .grid_h = f->grid, .grid_w = f->grid };
     float guidance[64];
     Tensor *pooled = NULL;
 

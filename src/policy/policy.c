@@ -7,6 +7,7 @@
 #include "store/checkpoint.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
+#include "tensor/ops.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,6 +200,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     if (err)
         return err;
     c->policy.kind = stored.policy.kind;
+    c->policy.prediction = stored.policy.prediction;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
     c->policy.codec = stored.policy.codec;
@@ -453,9 +455,53 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     return p->impl->family->encode(p, ctx, t, condition);
 }
 
+int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
+                       double shift)
+{
+    return p->shape.prediction == DG_PREDICT_EPSILON
+               ? dg_schedule_init_ddim(out, num_steps)
+               : dg_schedule_init_flow(out, num_steps, shift);
+}
+
+/* Below this noise level the division that makes a velocity of data stops
+ * growing. */
+static const float least_sigma = 0.05f;
+
+/* u = z/s - x/s, s = max(sigma, least_sigma): a gated residual whose gate
+ * -1/s and residual z/s are constants. */
+static Tensor *velocity_of_data(const Policy *p, Context *ctx,
+                                const PolicyBatch *b, Tensor *x)
+{
+    const int64_t dims[3] = { b->num, p->shape.tokens, p->shape.features };
+    const int64_t gate_dims[2] = { b->num, p->shape.features };
+    Tensor *z, *gate;
+
+    if (x == NULL)
+        return NULL;
+    z = dg_tensor_new(ctx, DG_F32, 3, dims);
+    gate = dg_tensor_new(ctx, DG_F32, 2, gate_dims);
+    if (z == NULL || gate == NULL)
+        return NULL;
+    for (int64_t i = 0; ctx->backend->computes && i < b->num; i++) {
+        const float s = b->time[i] < least_sigma ? least_sigma : b->time[i];
+        float *row = dg_tensor_f32(z) + i * p->shape.elements;
+        float *g = dg_tensor_f32(gate) + i * p->shape.features;
+
+        for (int64_t k = 0; k < p->shape.elements; k++)
+            row[k] = b->z[i][k] / s;
+        for (int64_t k = 0; k < p->shape.features; k++)
+            g[k] = -1 / s;
+    }
+    return dg_op_gate(ctx, z, x, gate, 0);
+}
+
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
-    return p->impl->family->predict(p, ctx, b);
+    Tensor *out = p->impl->family->predict(p, ctx, b);
+
+    return p->shape.prediction == DG_PREDICT_DATA
+               ? velocity_of_data(p, ctx, b, out)
+               : out;
 }
 
 void dg_policy_decode(const Policy *p, const float *latent, float *rgb)

@@ -1,6 +1,7 @@
 #include "store/file.h"
 
 #include "base/error.h"
+#include "base/out_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,65 +65,17 @@ close_file:
     return err;
 }
 
-static int write_all(int fd, const char *at, size_t bytes)
-{
-    while (bytes > 0) {
-        const ssize_t n = write(fd, at, bytes);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        at += n > 0 ? n : 0;
-        bytes -= n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
 int dg_file_write(const char *path, const void *data, size_t bytes)
 {
-    const size_t room = strlen(path) + sizeof ".tmp";
-    char *tmp = malloc(room);
-    int err, fd;
+    OutFile *f;
+    int err = dg_out_open(&f, path);
 
-    if (tmp == NULL)
-        return dg_fail(DG_ENOMEM, "%s: its name", path);
-    snprintf(tmp, room, "%s.tmp", path);
-    fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        err = fail(tmp, "create");
-        goto free_name;
-    }
-    err = DG_OK;
-    if (write_all(fd, data, bytes) != 0 || fsync(fd) != 0)
-        err = fail(path, "write");
-    if (close(fd) != 0 && err == DG_OK)
-        err = fail(path, "write");
-    if (err == DG_OK && rename(tmp, path) != 0)
-        err = fail(path, "rename into");
-    if (err == DG_OK)
-        err = dg_file_sync_folder(path);
+    if (err)
+        return err;
+    err = dg_out_write(f, data, bytes);
+    if (err)
+        dg_out_abandon(f);
     else
-        unlink(tmp);
-free_name:
-    free(tmp);
-    return err;
-}
-
-int dg_file_sync_folder(const char *path_in_folder)
-{
-    const char *slash = strrchr(path_in_folder, '/');
-    const size_t length = slash ? (size_t)(slash - path_in_folder) : 0;
-    char *folder =
-        slash ? strndup(path_in_folder, length ? length : 1) : strdup(".");
-    int err = DG_OK, fd;
-
-    if (folder == NULL)
-        return dg_fail(DG_ENOMEM, "%s: its folder's name", path_in_folder);
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* Some file systems cannot sync a folder and say EINVAL. */
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
-        err = fail(folder, "sync");
-    if (fd >= 0)
-        close(fd);
-    free(folder);
+        err = dg_out_commit(f);
     return err;
 }

@@ -2,7 +2,7 @@
 #include "h5_internal.h"
 
 #include "base/error.h"
-#include "store/file.h"
+#include "base/out_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -435,7 +435,7 @@ static int put_in_place(const H5File *f)
     if (rename(f->tmp, f->path) != 0)
         return dg_fail(DG_EIO, "%s: cannot rename to %s: %s", f->tmp, f->path,
                        strerror(errno));
-    return dg_file_sync_folder(f->path);
+    return dg_out_sync_folder(f->path);
 }
 
 int dg_h5_commit(H5File *f)

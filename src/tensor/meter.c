@@ -79,6 +79,20 @@ static uint64_t note_attention_grad(const AttentionArgs *a)
     return 5 * flops(heads, a->sq, a->sk, a->d);
 }
 
+static uint64_t note_conv(const ConvArgs *a, MeterKind kind)
+{
+    const int64_t pixels = a->out_h * a->out_w;
+    const int64_t window = a->kernel_h * a->kernel_w * a->in;
+
+    if (kind == DG_METER_CONV)
+        product(a->batch, pixels, a->out, window, kind);
+    else if (kind == DG_METER_CONV_INPUT_GRAD)
+        product(a->batch, pixels, window, a->out, kind);
+    else
+        product(a->batch, a->out, window, pixels, kind);
+    return flops(a->batch, pixels, a->out, window);
+}
+
 static void done(MeterKind kind, double began, uint64_t count)
 {
     meter->seconds[kind] += dg_clock_thread() - began;
@@ -121,6 +135,15 @@ METER_KERNEL(gate_grad, GateArgs, DG_METER_GATE, 0)
 METER_KERNEL(copy, CopyArgs, DG_METER_COPY, 0)
 METER_KERNEL(embed, EmbedArgs, DG_METER_EMBED, 0)
 METER_KERNEL(embed_grad, EmbedArgs, DG_METER_EMBED, 0)
+METER_KERNEL(conv, ConvArgs, DG_METER_CONV, note_conv(a, DG_METER_CONV))
+METER_KERNEL(conv_input_grad, ConvArgs, DG_METER_CONV_INPUT_GRAD,
+             note_conv(a, DG_METER_CONV_INPUT_GRAD))
+METER_KERNEL(conv_weight_grad, ConvArgs, DG_METER_CONV_WEIGHT_GRAD,
+             note_conv(a, DG_METER_CONV_WEIGHT_GRAD))
+METER_KERNEL(group_norm, GroupNormArgs, DG_METER_NORM, 0)
+METER_KERNEL(group_norm_grad, GroupNormArgs, DG_METER_NORM, 0)
+METER_KERNEL(add_rows, AddRowsArgs, DG_METER_OTHER, 0)
+METER_KERNEL(add_rows_grad, AddRowsArgs, DG_METER_OTHER, 0)
 
 static void meter_add(float *y, const float *a, const float *b, int64_t count)
 {
@@ -168,6 +191,8 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .name = inner->name,
         .computes = inner->computes,
         .attention_scratch = inner->attention_scratch,
+        .conv_scratch = inner->conv_scratch,
+        .group_norm_scratch = inner->group_norm_scratch,
         .gemm = meter_gemm,
         .linear = meter_linear,
         .linear_grad = meter_linear_grad,
@@ -186,6 +211,13 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .copy = meter_copy,
         .embed = meter_embed,
         .embed_grad = meter_embed_grad,
+        .conv = meter_conv,
+        .conv_input_grad = meter_conv_input_grad,
+        .conv_weight_grad = meter_conv_weight_grad,
+        .group_norm = meter_group_norm,
+        .group_norm_grad = meter_group_norm_grad,
+        .add_rows = meter_add_rows,
+        .add_rows_grad = meter_add_rows_grad,
         .add = meter_add,
         .scale = meter_scale,
         .fill = meter_fill,
@@ -236,9 +268,21 @@ uint64_t dg_meter_product_flops(const Meter *m)
 const char *dg_meter_name(MeterKind kind)
 {
     static const char *const names[DG_METER_KINDS] = {
-        "linear", "input grad", "weight grad", "attention", "attention grad",
-        "norm",   "qk",         "gate",        "act",       "copy",
-        "embed",  "other",
+        "linear",
+        "input grad",
+        "weight grad",
+        "attention",
+        "attention grad",
+        "conv",
+        "conv input grad",
+        "conv weight grad",
+        "norm",
+        "qk",
+        "gate",
+        "act",
+        "copy",
+        "embed",
+        "other",
     };
 
     return names[kind];

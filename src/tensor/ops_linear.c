@@ -263,3 +263,63 @@ Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act)
     }
     return dg_op_finish(ctx, y, "gated product");
 }
+
+/* --- the halves of one tensor ------------------------------------------ */
+
+static GatedArgs halves_args(const Tensor *x, const Tensor *dx, Act act)
+{
+    const int64_t n = dg_tensor_width(x) / 2;
+    GatedArgs a = { .act = act,
+                    .count = n,
+                    .rows = dg_tensor_rows(x),
+                    .ld = 2 * n,
+                    .a = dg_data(x),
+                    .da = dg_data(dx) };
+
+    a.g = a.a != NULL ? a.a + n : NULL;
+    a.dg = a.da != NULL ? a.da + n : NULL;
+    return a;
+}
+
+static void halves_back(Context *ctx, TapeNode *node)
+{
+    Tensor *x = node->t[0], *dx = dg_tensor_like(ctx, x);
+    GatedArgs a;
+
+    if (ctx->err)
+        return;
+    a = halves_args(x, dx, (Act)node->n[0]);
+    a.dy = dg_data(node->out->grad);
+    ctx->backend->gated_grad(&a);
+    dg_tape_give(ctx, x, dx);
+}
+
+Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act)
+{
+    int64_t dims[DG_MAX_DIMS];
+    TapeNode *node = NULL;
+    GatedArgs a;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    if (dg_tensor_width(x) % 2)
+        dg_panic("gated halves: width %lld is odd",
+                 (long long)dg_tensor_width(x));
+    for (int i = 0; i < x->num_dims; i++)
+        dims[i] = x->dims[i];
+    dims[x->num_dims - 1] /= 2;
+    y = dg_tensor_new(ctx, DG_F32, x->num_dims, dims);
+    if (y == NULL)
+        return NULL;
+    a = halves_args(x, NULL, act);
+    a.y = dg_data(y);
+    ctx->backend->gated(&a);
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, halves_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->n[0] = act;
+    }
+    return dg_op_finish(ctx, y, "gated product");
+}

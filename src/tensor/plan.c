@@ -18,6 +18,9 @@ PLAN_KERNEL(attention, AttentionArgs)
 PLAN_KERNEL(gate, GateArgs)
 PLAN_KERNEL(copy, CopyArgs)
 PLAN_KERNEL(embed, EmbedArgs)
+PLAN_KERNEL(conv, ConvArgs)
+PLAN_KERNEL(group_norm, GroupNormArgs)
+PLAN_KERNEL(add_rows, AddRowsArgs)
 
 static void plan_add(float *y, const float *a, const float *b, int64_t count)
 {
@@ -46,6 +49,8 @@ void dg_backend_plan(Backend *out, const Backend *model)
         .name = "plan",
         .computes = 0,
         .attention_scratch = model->attention_scratch,
+        .conv_scratch = model->conv_scratch,
+        .group_norm_scratch = model->group_norm_scratch,
         .gemm = plan_gemm,
         .linear = plan_linear,
         .linear_grad = plan_linear_grad,
@@ -64,6 +69,13 @@ void dg_backend_plan(Backend *out, const Backend *model)
         .copy = plan_copy,
         .embed = plan_embed,
         .embed_grad = plan_embed,
+        .conv = plan_conv,
+        .conv_input_grad = plan_conv,
+        .conv_weight_grad = plan_conv,
+        .group_norm = plan_group_norm,
+        .group_norm_grad = plan_group_norm,
+        .add_rows = plan_add_rows,
+        .add_rows_grad = plan_add_rows,
         .add = plan_add,
         .scale = plan_scale,
         .fill = plan_fill,

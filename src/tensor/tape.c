@@ -122,16 +122,26 @@ static void walk(Context *ctx, TapeNode *node)
             node->back(ctx, node);
 }
 
+static TapeShape out_shape(const TapeBlock *b, int i)
+{
+    TapeShape s = b->shape[i];
+
+    if (s.num_dims == 0) {
+        s.num_dims = b->in[i]->num_dims;
+        memcpy(s.dims, b->in[i]->dims, sizeof s.dims);
+    }
+    return s;
+}
+
 static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
 {
     for (int i = 0; i < b->num_out; i++) {
-        const Tensor *in = b->in[i];
+        const TapeShape s = out_shape(b, i);
 
-        if (in->num_dims != inner[i]->num_dims ||
-            memcmp(in->dims, inner[i]->dims,
-                   sizeof(int64_t) * (size_t)in->num_dims) != 0)
-            dg_panic("tape block: output %d has not the shape of input %d", i,
-                     i);
+        if (s.num_dims != inner[i]->num_dims ||
+            memcmp(s.dims, inner[i]->dims,
+                   sizeof(int64_t) * (size_t)s.num_dims) != 0)
+            dg_panic("tape block: output %d has not the shape it should", i);
     }
 }
 
@@ -142,8 +152,11 @@ static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
     Tensor *inner[DG_BLOCK_MAX] = { 0 };
     size_t mark, meta;
 
-    for (int i = 0; i < b->num_out; i++)
-        out[i] = dg_tensor_like(ctx, b->in[i]);
+    for (int i = 0; i < b->num_out; i++) {
+        const TapeShape s = out_shape(b, i);
+
+        out[i] = dg_tensor_new(ctx, DG_F32, s.num_dims, s.dims);
+    }
     if (ctx->err)
         return;
     mark = dg_arena_mark(&ctx->arena);

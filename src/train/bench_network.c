@@ -24,7 +24,7 @@ typedef struct Lab {
     float *grads; /* of what is trained */
     float *input; /* [batch, elements + condition] normal numbers */
     const float *z[MAX_BATCH], *condition[MAX_BATCH];
-    float sigma[MAX_BATCH];
+    float time[MAX_BATCH];
     float *a, *b, *c; /* operands of the bare product */
 } Lab;
 
@@ -41,6 +41,8 @@ static int fill_input(Lab *l, const Config *c)
     const int64_t width = s->elements + s->condition;
     const RngKey key = { .seed = (uint64_t)c->run.seed,
                          .purpose = DG_RNG_TEST };
+    const float top =
+        s->time == DG_TIME_SIGMA || s->time == DG_TIME_UNIT ? 1.0f : 1000.0f;
 
     l->input = new_floats(l->batch * width);
     if (l->input == NULL)
@@ -49,7 +51,7 @@ static int fill_input(Lab *l, const Config *c)
     for (int64_t i = 0; i < l->batch; i++) {
         l->z[i] = l->input + i * width;
         l->condition[i] = l->z[i] + s->elements;
-        l->sigma[i] = ((float)i + 0.5f) / (float)l->batch;
+        l->time[i] = top * ((float)i + 0.5f) / (float)l->batch;
     }
     return DG_OK;
 }
@@ -105,7 +107,7 @@ static void close_lab(Lab *l)
 static int run_pass(Lab *l, int backward)
 {
     const PolicyBatch batch = {
-        .num = l->batch, .z = l->z, .sigma = l->sigma, .condition = l->condition
+        .num = l->batch, .z = l->z, .time = l->time, .condition = l->condition
     };
     Tensor *u, *grad;
 

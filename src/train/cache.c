@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "train/guided.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 #include "train/team.h"
@@ -52,6 +53,56 @@ static int tokenize(const Policy *p, const char *prompt, int32_t *ids,
 
 /* --- reading --------------------------------------------------------------- */
 
+/* what  says in messages which prompt it is */
+static int check_prompt(const Conditions *c, const Policy *p, const char *text,
+                        const char *what, int32_t *ids)
+{
+    const char *stored;
+    HexDigest tokens;
+    int err;
+
+    if (dg_conditions_find(c, text, &stored) < 0)
+        return dg_fail(DG_EINVAL,
+                       "prompts.cache = \"%s\": %s, \"%.100s\", is not in "
+                       "it: encode again",
+                       dg_conditions_path(c), what, text);
+    err = tokenize(p, text, ids, tokens);
+    if (!err && strcmp(stored, tokens) != 0)
+        err = dg_fail(DG_EINVAL,
+                      "prompts.cache = \"%s\": %s, \"%.100s\", was made "
+                      "into other tokens: encode again",
+                      dg_conditions_path(c), what, text);
+    return err;
+}
+
+static int check_empty(const Conditions *c, const Policy *p, double scale)
+{
+    int32_t *ids = malloc(ids_bytes(p));
+    char what[64];
+    int err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
+
+    snprintf(what, sizeof what, "the empty prompt of cfg.scale = %g", scale);
+    if (!err)
+        err = check_prompt(c, p, "", what, ids);
+    free(ids);
+    return err;
+}
+
+static int check_list(const Conditions *c, const Policy *p,
+                      const PromptList *list, const char *path)
+{
+    int32_t *ids = malloc(ids_bytes(p));
+    char what[DG_CONFIG_STRING + 64];
+    int err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
+
+    for (int32_t i = 0; i < list->num && !err; i++) {
+        snprintf(what, sizeof what, "prompt %d of %s", i + 1, path);
+        err = check_prompt(c, p, list->item[i].text, what, ids);
+    }
+    free(ids);
+    return err;
+}
+
 static int open_one(Conditions **out, const char *path, const Policy *p)
 {
     HexDigest encoder;
@@ -81,7 +132,10 @@ int dg_cache_open(Conditions **out, const Session *s, const Policy *p)
     *out = NULL;
     if (path[0] == '\0')
         return DG_OK;
-    err = dg_agree(s->comm, open_one(out, path, p));
+    err = open_one(out, path, p);
+    if (!err && dg_guided_wanted(s->config))
+        err = check_empty(*out, p, s->config->cfg.scale);
+    err = dg_agree(s->comm, err);
     if (err) {
         dg_conditions_close(*out);
         *out = NULL;
@@ -89,44 +143,13 @@ int dg_cache_open(Conditions **out, const Session *s, const Policy *p)
     return err;
 }
 
-static int check_prompt(const Conditions *c, const Policy *p,
-                        const PromptList *list, int32_t i, const char *path,
-                        int32_t *ids)
-{
-    const char *stored, *text = list->item[i].text;
-    HexDigest tokens;
-    int err;
-
-    if (dg_conditions_find(c, text, &stored) < 0)
-        return dg_fail(DG_EINVAL,
-                       "prompts.cache = \"%s\": prompt %d of %s, \"%.100s\", "
-                       "is not in it: encode again",
-                       dg_conditions_path(c), i + 1, path, text);
-    err = tokenize(p, text, ids, tokens);
-    if (!err && strcmp(stored, tokens) != 0)
-        err = dg_fail(DG_EINVAL,
-                      "prompts.cache = \"%s\": prompt %d of %s, \"%.100s\", "
-                      "was made into other tokens: encode again",
-                      dg_conditions_path(c), i + 1, path, text);
-    return err;
-}
-
 int dg_cache_check(const Conditions *c, const Session *s, const Policy *p,
                    const PromptList *list, const char *path)
 {
-    int32_t *ids;
-    int err = DG_OK;
-
     if (c == NULL)
         return DG_OK;
-    if (s->comm->rank == 0) {
-        ids = malloc(ids_bytes(p));
-        err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
-        for (int32_t i = 0; i < list->num && !err; i++)
-            err = check_prompt(c, p, list, i, path, ids);
-        free(ids);
-    }
-    return dg_agree(s->comm, err);
+    return dg_agree(s->comm,
+                    s->comm->rank == 0 ? check_list(c, p, list, path) : DG_OK);
 }
 
 int dg_cache_read(Conditions *c, const char *prompt, float *condition)
@@ -189,24 +212,28 @@ static int open_lists(Encode *e)
     return err;
 }
 
-/* All prompts of all lists, once each, in the order of their digests. */
+static int set_entry(Entry *to, const char *text)
+{
+    to->text = text;
+    return dg_sha256_bytes(to->key, text, strlen(text));
+}
+
+/* All prompts of all lists, and the empty one, which guidance needs: once
+ * each, in the order of their digests. */
 static int collect(Encode *e)
 {
-    int64_t most = 0, n = 0;
-    int err = DG_OK;
+    int64_t most = 1, n = 0;
+    int err;
 
     for (int i = 0; i < FILES; i++)
         most += e->lists[i].num;
-    e->entries = malloc(((size_t)most + 1) * sizeof *e->entries);
+    e->entries = malloc((size_t)most * sizeof *e->entries);
     if (e->entries == NULL)
         return dg_fail(DG_ENOMEM, "%lld prompts", (long long)most);
+    err = set_entry(&e->entries[n++], "");
     for (int i = 0; i < FILES; i++)
-        for (int32_t k = 0; k < e->lists[i].num && !err; k++) {
-            Entry *to = &e->entries[n++];
-
-            to->text = e->lists[i].item[k].text;
-            err = dg_sha256_bytes(to->key, to->text, strlen(to->text));
-        }
+        for (int32_t k = 0; k < e->lists[i].num && !err; k++)
+            err = set_entry(&e->entries[n++], e->lists[i].item[k].text);
     qsort(e->entries, (size_t)n, sizeof *e->entries, compare_entries);
     for (int64_t i = 0; i < n; i++)
         if (i == 0 || strcmp(e->entries[i].key, e->entries[i - 1].key) != 0)

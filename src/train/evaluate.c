@@ -16,8 +16,9 @@ typedef struct Eval {
     int64_t first_prompt, num_local_prompts;
     Schedule schedule;
     SdeStep *steps;
-    float *sigma;
+    float *time;
     float *conditions;
+    float *uncond;          /* of the empty prompt; NULL: no guidance */
     float *latents, *final; /* [workers, batch, D] each */
     RewardScore *scores;    /* [N] */
 } Eval;
@@ -31,15 +32,12 @@ static int encode_one(Worker *w, int64_t i, void *user)
 {
     const Eval *e = user;
     const Policy *p = e->job->policy;
-    int32_t *ids = w->scratch;
-    const PromptTokens tokens = { ids, ids + p->shape.text_tokens };
-    int err =
-        dg_policy_tokenize(p, e->job->prompts->item[e->first_prompt + i].text,
-                           ids, ids + p->shape.text_tokens);
 
-    return err ? err
-               : dg_policy_encode(p, &w->ctx, &tokens,
-                                  e->conditions + i * p->shape.condition);
+    if (i == e->num_local_prompts)
+        return dg_sampling_encode(w, p, "", e->uncond);
+    return dg_sampling_encode(w, p,
+                              e->job->prompts->item[e->first_prompt + i].text,
+                              e->conditions + i * p->shape.condition);
 }
 
 static int read_conditions(const Eval *e)
@@ -51,6 +49,8 @@ static int read_conditions(const Eval *e)
         err = dg_cache_read(job->cache,
                             job->prompts->item[e->first_prompt + i].text,
                             e->conditions + i * job->policy->shape.condition);
+    if (!err && e->uncond != NULL)
+        err = dg_cache_read(job->cache, "", e->uncond);
     return err;
 }
 
@@ -89,12 +89,15 @@ static int run_batch(Worker *w, int64_t index, void *user)
     const int64_t from = index * job->batch, D = job->policy->shape.elements;
     const int64_t num = from + job->batch < e->num ? job->batch : e->num - from;
     const int64_t base = (int64_t)w->index * job->batch * D;
+    const Config *c = job->session->config;
     const SamplingRun run = {
         .policy = job->policy,
         .steps = e->steps,
-        .sigma = e->sigma,
+        .time = e->time,
+        .guidance = { c->cfg.scale, c->cfg.grad, e->uncond },
         .num_steps = e->schedule.num_steps,
-        .decode = DG_DECODE_X0,
+        /* of a flow x0 and zT are one; of DDIM zT is what pipelines show */
+        .decode = DG_DECODE_ZT,
     };
     Sample samples[DG_SAMPLING_BATCH];
     int err;
@@ -140,25 +143,28 @@ static int prepare(Eval *e)
     if (e->num > 0)
         e->num_local_prompts =
             (e->first + e->num - 1) / job->seeds - e->first_prompt + 1;
-    err = dg_schedule_init_flow(&e->schedule, (int)c->evaluate.steps,
-                                c->evaluate.shift);
+    err = dg_policy_schedule(job->policy, &e->schedule, (int)c->evaluate.steps,
+                             c->evaluate.shift);
     if (err)
         return err;
     e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
-    e->sigma = calloc((size_t)c->evaluate.steps, sizeof *e->sigma);
+    e->time = calloc((size_t)c->evaluate.steps, sizeof *e->time);
     e->conditions = calloc(
         (size_t)(e->num_local_prompts * job->policy->shape.condition) + 1,
         sizeof(float));
+    if (dg_guided_wanted(c))
+        e->uncond = calloc((size_t)job->policy->shape.condition, sizeof(float));
     e->latents = calloc(slots * (size_t)D, sizeof(float));
     e->final = calloc(slots * (size_t)D, sizeof(float));
     e->scores = calloc((size_t)e->N, sizeof *e->scores);
-    if (e->steps == NULL || e->sigma == NULL || e->conditions == NULL ||
-        e->latents == NULL || e->final == NULL || e->scores == NULL)
+    if (e->steps == NULL || e->time == NULL || e->conditions == NULL ||
+        (dg_guided_wanted(c) && e->uncond == NULL) || e->latents == NULL ||
+        e->final == NULL || e->scores == NULL)
         return dg_fail(DG_ENOMEM, "evaluation of %lld pictures",
                        (long long)e->N);
     for (int i = 0; i < e->schedule.num_steps && !err; i++) {
         err = dg_sde_step_init(&e->steps[i], &ode, &e->schedule, i);
-        e->sigma[i] = dg_schedule_time(&e->schedule, i, DG_TIME_SIGMA);
+        e->time[i] = dg_schedule_time(&e->schedule, i, job->policy->shape.time);
     }
     return err;
 }
@@ -167,8 +173,9 @@ static void release(Eval *e)
 {
     dg_schedule_fini(&e->schedule);
     free(e->steps);
-    free(e->sigma);
+    free(e->time);
     free(e->conditions);
+    free(e->uncond);
     free(e->latents);
     free(e->final);
     free(e->scores);
@@ -284,7 +291,9 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
         dg_progress_start("evaluate", e.num);
         err = job->cache != NULL
                   ? read_conditions(&e)
-                  : dg_team_run(job->team, e.num_local_prompts, encode_one, &e);
+                  : dg_team_run(job->team,
+                                e.num_local_prompts + (e.uncond != NULL),
+                                encode_one, &e);
         if (!err)
             err = dg_team_run(job->team, (e.num + job->batch - 1) / job->batch,
                               run_batch, &e);

@@ -70,6 +70,7 @@ static int open_cache(Infer *x, const Session *s)
 static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 {
     const Config *c = s->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     StepPlan plan;
     int err = dg_rewards_init(x->rewards, c);
 
@@ -86,9 +87,10 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
         err = open_cache(x, s);
     if (err)
         return err;
-    err = dg_step_plan(
-        &plan, x->policy, s->backend,
-        &(StepPlanOpts) { .batch = BATCH, .cached = x->cache != NULL });
+    err = dg_step_plan(&plan, x->policy, s->backend,
+                       &(StepPlanOpts) { .batch = BATCH,
+                                         .cached = x->cache != NULL,
+                                         .guidance = &guidance });
     if (!err)
         err = dg_team_create(
             &x->team, &(TeamOpts) { .backend = s->backend,

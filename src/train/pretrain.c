@@ -13,46 +13,79 @@
 
 /* --- one work item: a few pictures, forward and back ------------------- */
 
-static float draw_sigma(const Pretrain *t, const RngKey *key)
+/* How a picture is spoilt: z = keep x + spoil noise. */
+typedef struct Level {
+    float keep, spoil;
+    float time; /* given to the network */
+} Level;
+
+static Level draw_flow(const Pretrain *t, const RngKey *key)
 {
     const PretrainConfig *c = &t->session->config->pretrain;
-    float n;
+    const ModelTime mode = t->policy->shape.time;
+    float n, sigma;
 
     dg_rng_normal(&n, 0, 1, key);
-    return (float)(1 / (1 + exp(-(c->logit_mean + c->logit_std * (double)n))));
+    sigma = (float)(1 / (1 + exp(-(c->logit_mean + c->logit_std * (double)n))));
+    return (Level) { 1 - sigma, sigma,
+                     mode == DG_TIME_SIGMA
+                         ? sigma
+                         : dg_schedule_time_of((int32_t)(sigma * 1000), mode) };
 }
 
-/* Fills entry b of the item's batch from the stream's picture 'index'. */
-static int make_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
+static Level draw_ddim(const Pretrain *t, const RngKey *key)
+{
+    const uint32_t at = dg_rng_below(DG_TRAIN_TIMES, 0, key);
+    const double a = (double)t->alpha_bar[at];
+
+    return (Level) { (float)sqrt(a), (float)sqrt(1 - a),
+                     dg_schedule_time_of((int32_t)at, t->policy->shape.time) };
+}
+
+/* Shown without its prompt? */
+static int drop_prompt(const Pretrain *t, RngKey key)
+{
+    const double part = t->session->config->pretrain.prompt_drop;
+    float x;
+
+    key.purpose = DG_RNG_PROMPT_DROP;
+    dg_rng_uniform(&x, 0, 1, &key); /* never 0 or 1 */
+    return (double)x < part;
+}
+
+int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index)
 {
     const Config *c = t->session->config;
     const PolicyShape *s = &t->policy->shape;
+    const int epsilon = s->prediction == DG_PREDICT_EPSILON;
     RngKey key = { .seed = (uint64_t)c->run.seed,
                    .iteration = (uint32_t)t->step,
                    .sample = (uint32_t)(index % t->batch) };
     float *z = x->z + b * s->elements, *noise = x->target + b * s->elements;
-    float sigma;
+    Level level;
     int err = dg_world_stream_scene(&x->scene, &t->stream, (uint64_t)index);
 
     if (err)
         return err;
     dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
     dg_policy_code(t->policy, x->rgb, z);
-    err = dg_policy_tokenize(t->policy, x->scene.prompt,
-                             x->t5_ids + b * s->text_tokens,
-                             x->clip_ids + b * s->clip_tokens);
+    err = dg_policy_tokenize(
+        t->policy, drop_prompt(t, key) ? "" : x->scene.prompt,
+        x->t5_ids + b * s->text_tokens, x->clip_ids + b * s->clip_tokens);
     if (err)
         return err;
     key.purpose = DG_RNG_PRETRAIN_TIME;
-    x->sigma[b] = sigma = draw_sigma(t, &key);
+    level = epsilon ? draw_ddim(t, &key) : draw_flow(t, &key);
+    x->time[b] = level.time;
     key.purpose = DG_RNG_PRETRAIN_NOISE;
     dg_rng_normal(noise, 0, s->elements, &key);
     for (int64_t i = 0; i < s->elements; i++) {
         const float clean = z[i];
 
-        z[i] = (1 - sigma) * clean + sigma * noise[i];
-        noise[i] = noise[i] - clean; /* the target velocity */
+        z[i] = level.keep * clean + level.spoil * noise[i];
+        if (!epsilon)
+            noise[i] = noise[i] - clean; /* the target velocity */
     }
     x->rows[b] = z;
     return DG_OK;
@@ -89,7 +122,8 @@ static int run_item(Worker *w, int64_t i, void *user)
 
     dg_pretrain_scratch(&x, t->policy, size, w->scratch);
     for (int64_t b = 0; b < size && !err; b++)
-        err = make_picture(t, &x, b, t->step * t->batch + item * size + b);
+        err =
+            dg_pretrain_picture(t, &x, b, t->step * t->batch + item * size + b);
     if (err)
         return err;
     dg_context_reset(&w->ctx);
@@ -97,7 +131,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     u = dg_policy_predict(t->policy, &w->ctx,
                           &(PolicyBatch) { .num = size,
                                            .z = x.rows,
-                                           .sigma = x.sigma,
+                                           .time = x.time,
                                            .t5_ids = x.t5_ids,
                                            .clip_ids = x.clip_ids });
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;

@@ -23,7 +23,7 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
                                    (size_t)(s->image_size * s->image_size));
     x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
-    x->sigma = dg_arena_take(&a, sizeof(float) * (size_t)size);
+    x->time = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
     x->t5_ids =
         dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
@@ -78,11 +78,13 @@ static int open_team(Pretrain *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const StepPlanOpts plan_opts = { .batch = c->pretrain.item_size,
                                      .train_batch = c->pretrain.item_size,
                                      .train_net = 1,
                                      .train_text = 1,
-                                     .recompute = c->parallel.recompute };
+                                     .recompute = c->parallel.recompute,
+                                     .guidance = &guidance };
     PretrainScratch x;
     const size_t item =
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
@@ -127,6 +129,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     memset(t, 0, sizeof *t);
     t->session = s;
     t->batch = c->pretrain.batch;
+    dg_schedule_alpha_bar_table(t->alpha_bar);
     err = check(c);
     if (err)
         return err;

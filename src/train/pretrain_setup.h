@@ -25,12 +25,13 @@ typedef struct Pretrain {
     int64_t first, num;   /* this rank's items */
     int64_t step;         /* done so far */
     double *loss;         /* [items] of the step in work */
+    float alpha_bar[DG_TRAIN_TIMES]; /* for epsilon */
 } Pretrain;
 
 /* One item's places in a worker's scratch. */
 typedef struct PretrainScratch {
     WorldScene scene;
-    float *rgb, *z, *target, *sigma;
+    float *rgb, *z, *target, *time;
     const float **rows;
     int32_t *t5_ids, *clip_ids;
 } PretrainScratch;
@@ -39,6 +40,10 @@ typedef struct PretrainScratch {
  *  only that). */
 size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
                            void *memory);
+
+/** Fills entry b of an item's batch from the stream's picture 'index'. */
+int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
+                        int64_t index);
 
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);

@@ -29,6 +29,8 @@ static int read_items(Trainer *t, H5File *f)
                 dg_h5_read_rows(f, "condition", DG_H5_F32, 2, condition,
                                 r->first_prompt, r->num_prompts, r->conditions);
     }
+    if (!err && r->uncond != NULL)
+        err = dg_h5_read(f, "uncond", DG_H5_F32, 1, &condition[1], r->uncond);
     return err ? err
                : dg_h5_read(f, "prompt_index", DG_H5_I64, 1, &r->P, r->prompt);
 }
@@ -177,7 +179,8 @@ static int replay(Trainer *t, H5File *f)
         .path = dg_h5_path(f),
         .run = { .policy = t->policy,
                  .steps = r->steps,
-                 .sigma = r->sigma,
+                 .time = r->time,
+                 .guidance = dg_rollout_guidance(r, s->config),
                  .num_steps = r->T,
                  .keep_all = 1,
                  .decode = DG_DECODE_X0,

@@ -20,14 +20,16 @@ static void *reserve(Rollout *r, int64_t count, size_t size)
     return p;
 }
 
-static int reserve_all(Rollout *r, const Policy *p)
+static int reserve_all(Rollout *r, const Policy *p, int guided)
 {
     r->prompt = reserve(r, r->P, sizeof *r->prompt);
     r->order = reserve(r, r->most, sizeof *r->order);
     r->steps = reserve(r, r->T, sizeof *r->steps);
-    r->sigma = reserve(r, r->T, sizeof *r->sigma);
+    r->time = reserve(r, r->T, sizeof *r->time);
     r->conditions =
         reserve(r, r->num_prompts * p->shape.condition, sizeof *r->conditions);
+    if (guided)
+        r->uncond = reserve(r, p->shape.condition, sizeof *r->uncond);
     r->latents = reserve(r, r->num * (r->T + 1) * r->D, sizeof *r->latents);
     r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
     r->final = reserve(r, r->num * r->D, sizeof *r->final);
@@ -35,8 +37,9 @@ static int reserve_all(Rollout *r, const Policy *p)
     if (r->outline)
         return DG_OK;
     if (r->prompt == NULL || r->order == NULL || r->steps == NULL ||
-        r->sigma == NULL || r->conditions == NULL || r->latents == NULL ||
-        r->log_prob == NULL || r->final == NULL || r->scores == NULL)
+        r->time == NULL || r->conditions == NULL || r->latents == NULL ||
+        (guided && r->uncond == NULL) || r->log_prob == NULL ||
+        r->final == NULL || r->scores == NULL)
         return dg_fail(DG_ENOMEM,
                        "trajectories of %lld samples (grpo."
                        "prompts_per_iteration x grpo.num_generations / ranks)",
@@ -70,9 +73,11 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     if (r == NULL)
         return dg_fail(DG_ENOMEM, "rollout");
     set_sizes(r, c, p, (RankPlace) { s->comm->rank, s->comm->size }, most);
-    err = dg_schedule_init_flow(&r->schedule, r->T, c->sampler.shift);
+    err = dg_policy_schedule(p, &r->schedule, r->T, c->sampler.shift);
     if (!err)
-        err = reserve_all(r, p);
+        err = reserve_all(r, p, dg_guided_wanted(c));
+    for (int i = 0; i < r->T && !err; i++)
+        r->time[i] = dg_schedule_time(&r->schedule, i, p->shape.time);
     if (err) {
         dg_rollout_destroy(r);
         return err;
@@ -91,7 +96,7 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
     r->outline = 1;
     set_sizes(r, c, p, at, most);
     *out = r;
-    return reserve_all(r, p);
+    return reserve_all(r, p, dg_guided_wanted(c));
 }
 
 void dg_rollout_destroy(Rollout *r)
@@ -102,8 +107,9 @@ void dg_rollout_destroy(Rollout *r)
     free(r->prompt);
     free(r->order);
     free(r->steps);
-    free(r->sigma);
+    free(r->time);
     free(r->conditions);
+    free(r->uncond);
     free(r->latents);
     free(r->log_prob);
     free(r->final);
@@ -156,10 +162,7 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     err = dg_window_at(&r->window, &window, r->T, iteration);
     if (err)
         return err;
-    err = dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
-    for (int i = 0; i < r->T && !err; i++)
-        r->sigma[i] = dg_schedule_time(&r->schedule, i, DG_TIME_SIGMA);
-    return err;
+    return dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
 }
 
 /* --- encoding ---------------------------------------------------------- */
@@ -173,33 +176,47 @@ typedef struct EncodeJob {
 static int encode_one(Worker *w, int64_t i, void *user)
 {
     const EncodeJob *j = user;
-    const PolicyShape *s = &j->policy->shape;
-    const Prompt *prompt =
-        &j->prompts->item[j->r->prompt[j->r->first_prompt + i]];
-    int32_t *ids = w->scratch;
-    const PromptTokens tokens = { ids, ids + s->text_tokens };
-    int err =
-        dg_policy_tokenize(j->policy, prompt->text, ids, ids + s->text_tokens);
+    const Rollout *r = j->r;
 
-    return err ? err
-               : dg_policy_encode(j->policy, &w->ctx, &tokens,
-                                  j->r->conditions + i * s->condition);
+    if (i == r->num_prompts)
+        return dg_sampling_encode(w, j->policy, "", r->uncond);
+    return dg_sampling_encode(
+        w, j->policy, j->prompts->item[r->prompt[r->first_prompt + i]].text,
+        r->conditions + i * j->policy->shape.condition);
+}
+
+static int read_conditions(Rollout *r, const Policy *p,
+                           const PromptList *prompts)
+{
+    int err = DG_OK;
+
+    for (int64_t i = 0; i < r->num_prompts && !err; i++)
+        err = dg_cache_read(r->cache,
+                            prompts->item[r->prompt[r->first_prompt + i]].text,
+                            r->conditions + i * p->shape.condition);
+    if (!err && r->uncond != NULL && !r->uncond_known)
+        err = dg_cache_read(r->cache, "", r->uncond);
+    return err;
 }
 
 int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
                       const PromptList *prompts)
 {
     EncodeJob j = { r, p, prompts };
-    int err = DG_OK;
+    const int uncond = r->uncond != NULL && !r->uncond_known;
+    const int err =
+        r->cache != NULL
+            ? read_conditions(r, p, prompts)
+            : dg_team_run(team, r->num_prompts + uncond, encode_one, &j);
 
-    if (r->cache != NULL) {
-        for (int64_t i = 0; i < r->num_prompts && !err; i++)
-            err = dg_cache_read(
-                r->cache, prompts->item[r->prompt[r->first_prompt + i]].text,
-                r->conditions + i * p->shape.condition);
-        return err;
-    }
-    return dg_team_run(team, r->num_prompts, encode_one, &j);
+    if (!err)
+        r->uncond_known = r->uncond != NULL;
+    return err;
+}
+
+Guidance dg_rollout_guidance(const Rollout *r, const Config *c)
+{
+    return (Guidance) { c->cfg.scale, c->cfg.grad, r->uncond };
 }
 
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
@@ -281,7 +298,8 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team, const Policy *p)
         .session = s,
         .run = { .policy = p,
                  .steps = r->steps,
-                 .sigma = r->sigma,
+                 .time = r->time,
+                 .guidance = dg_rollout_guidance(r, s->config),
                  .num_steps = r->T,
                  .keep_all = 1,
                  .decode = s->config->sampler.decode },
@@ -314,11 +332,8 @@ size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K)
 {
     const size_t sampling = dg_sampling_scratch(p);
     const size_t scoring = picture_bytes(p) + dg_rewards_scratch(rewards, K);
-    const size_t ids =
-        sizeof(int32_t) * (size_t)(p->shape.text_tokens + p->shape.clip_tokens);
-    const size_t most = sampling > scoring ? sampling : scoring;
 
-    return most > ids ? most : ids;
+    return sampling > scoring ? sampling : scoring;
 }
 
 static int score_one(Worker *w, int64_t i, void *user)

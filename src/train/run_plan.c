@@ -98,7 +98,7 @@ static int open_outline(Outline *o, const Session *s, int ranks)
     if (!err)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
-        err = dg_trainer_num_steps(&o->steps, c);
+        err = dg_update_most_steps(&o->steps, c);
     return err ? err : count_steps(o);
 }
 
@@ -208,7 +208,8 @@ static void tell_activations(PlanTable *t, const Outline *o)
         o->again.update_bytes);
 }
 
-/* Prompts that ranks encode: a group that straddles two is encoded twice. */
+/* Prompts that ranks encode: a group that straddles two is encoded twice. The
+ * empty prompt, once in a run, is not counted. */
 static uint64_t encoded_prompts(const Outline *o, int ranks)
 {
     const Rollout *r = o->rollout;

@@ -7,7 +7,22 @@
 
 size_t dg_sampling_scratch(const Policy *p)
 {
-    return sizeof(float) * (size_t)p->shape.elements;
+    const size_t noise = sizeof(float) * (size_t)p->shape.elements;
+    const size_t ids =
+        sizeof(int32_t) * (size_t)(p->shape.text_tokens + p->shape.clip_tokens);
+
+    return noise > ids ? noise : ids;
+}
+
+int dg_sampling_encode(Worker *w, const Policy *p, const char *prompt,
+                       float *condition)
+{
+    int32_t *ids = w->scratch;
+    const PromptTokens tokens = { ids, ids + p->shape.text_tokens };
+    const int err =
+        dg_policy_tokenize(p, prompt, ids, ids + p->shape.text_tokens);
+
+    return err ? err : dg_policy_encode(p, &w->ctx, &tokens, condition);
 }
 
 static const float *row(const Tensor *u, int64_t b, int64_t D)
@@ -21,14 +36,14 @@ static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
                          const float *z, int step)
 {
     const PolicyBatch b = {
-        .num = 1, .z = &z, .sigma = &r->sigma[step], .condition = &s->condition
+        .num = 1, .z = &z, .time = &r->time[step], .condition = &s->condition
     };
 
     s->failed = 1;
     s->failed_step = step;
     dg_context_reset(&w->ctx);
     w->ctx.check_finite = 1;
-    dg_policy_predict(r->policy, &w->ctx, &b);
+    dg_guided_predict(r->policy, &w->ctx, &b, &r->guidance);
     w->ctx.check_finite = 0;
     snprintf(s->reason, sizeof s->reason, "%.250s",
              dg_context_error(&w->ctx) ? dg_last_error()->text
@@ -75,18 +90,18 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
 {
     const int64_t D = r->policy->shape.elements;
     const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
-    float sigma[DG_SAMPLING_BATCH];
+    float time[DG_SAMPLING_BATCH];
     const PolicyBatch batch = {
-        .num = num, .z = z, .sigma = sigma, .condition = condition
+        .num = num, .z = z, .time = time, .condition = condition
     };
 
     for (int64_t b = 0; b < num; b++) {
         z[b] = samples[b].latents + (r->keep_all ? i * D : 0);
         condition[b] = samples[b].condition;
-        sigma[b] = r->sigma[i];
+        time[b] = r->time[i];
     }
     dg_context_reset(&w->ctx);
-    return dg_policy_predict(r->policy, &w->ctx, &batch);
+    return dg_guided_predict(r->policy, &w->ctx, &batch, &r->guidance);
 }
 
 /* Looks for answers that are not finite; 1 if any was found and named, which
@@ -111,6 +126,8 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
 
     if (num > DG_SAMPLING_BATCH)
         dg_panic("a batch of %lld samples", (long long)num);
+    if (r->decode == DG_DECODE_AUTO)
+        dg_panic("sampler.decode is not settled");
     for (int64_t b = 0; b < num; b++)
         start(r, &samples[b]);
     for (int i = 0; i < r->num_steps; i++) {

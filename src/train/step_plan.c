@@ -1,14 +1,13 @@
 #include "train/step_plan.h"
 
 #include "base/error.h"
-#include "tensor/tape.h"
 
 #include <stdlib.h>
 
 /* A batch with the shapes of the run and nothing in it. */
 typedef struct EmptyBatch {
     PolicyBatch batch;
-    float *sigma;
+    float *time;
     int32_t *ids;
     const float **rows;
 } EmptyBatch;
@@ -20,15 +19,15 @@ static int empty_batch(EmptyBatch *e, const PolicyShape *s, int64_t num,
     const size_t ids = (size_t)(num * (s->text_tokens + s->clip_tokens));
 
     *e = (EmptyBatch) { 0 };
-    e->sigma = calloc((size_t)num, sizeof *e->sigma);
+    e->time = calloc((size_t)num, sizeof *e->time);
     e->ids = calloc(ids, sizeof *e->ids);
     e->rows = calloc((size_t)num, sizeof *e->rows);
-    if (e->sigma == NULL || e->ids == NULL || e->rows == NULL)
+    if (e->time == NULL || e->ids == NULL || e->rows == NULL)
         return dg_fail(DG_ENOMEM, "plan");
     e->batch = (PolicyBatch) {
         .num = num,
         .z = e->rows,
-        .sigma = e->sigma,
+        .time = e->time,
         .condition = with_text ? NULL : e->rows,
         .t5_ids = e->ids,
         .clip_ids = e->ids,
@@ -38,7 +37,7 @@ static int empty_batch(EmptyBatch *e, const PolicyShape *s, int64_t num,
 
 static void free_batch(EmptyBatch *e)
 {
-    free(e->sigma);
+    free(e->time);
     free(e->ids);
     free(e->rows);
 }
@@ -50,12 +49,23 @@ static void restart(Context *ctx)
     ctx->flops = 0;
 }
 
+static Guidance guidance_of(const StepPlanOpts *o, const EmptyBatch *e)
+{
+    Guidance g = { 0 };
+
+    if (o->guidance != NULL)
+        g = *o->guidance;
+    g.uncond = o->guidance != NULL ? e->time : NULL; /* there, not read */
+    return g;
+}
+
 static int count_use(StepPlan *out, Context *ctx, const Policy *p,
-                     const EmptyBatch *e, int cached)
+                     const EmptyBatch *e, const StepPlanOpts *o)
 {
     const PromptTokens tokens = { e->ids, e->ids };
+    const Guidance g = guidance_of(o, e);
 
-    if (!cached) {
+    if (!o->cached) {
         int err = dg_policy_encode(p, ctx, &tokens, NULL);
 
         if (err)
@@ -64,7 +74,7 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
         out->encode_flops = ctx->flops;
     }
     restart(ctx);
-    dg_policy_predict(p, ctx, &e->batch);
+    dg_guided_predict(p, ctx, &e->batch, &g);
     out->rollout_bytes = ctx->arena.peak;
     out->predict_flops = ctx->flops;
     return dg_context_error(ctx);
@@ -73,19 +83,22 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
 static int count_training(StepPlan *out, Context *ctx, const Policy *p,
                           const EmptyBatch *e, const StepPlanOpts *o)
 {
-    Tensor *u;
+    Guidance g = guidance_of(o, e);
+    Tensor *u, *branch;
 
+    if (o->train_text) /* pretraining is not guided */
+        g.uncond = NULL;
     restart(ctx);
     dg_context_train(ctx, dg_policy_trained(p)->id, NULL, o->train_net);
     dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
     ctx->recompute = o->recompute;
-    /* its prediction stays while the policy's is recorded */
     if (o->reference != NULL)
-        dg_policy_predict(o->reference, ctx, &e->batch);
-    dg_tape_begin(ctx);
-    u = dg_policy_predict(p, ctx, &e->batch);
+        dg_guided_predict(o->reference, ctx, &e->batch, &g);
+    u = dg_guided_record(p, ctx, &e->batch, &g, &branch);
     if (u != NULL)
-        dg_tape_backward(ctx, u, dg_tensor_like(ctx, u));
+        dg_guided_back(ctx, &g, branch, dg_tensor_like(ctx, u));
+    if (u != NULL && dg_guided_twice(&g))
+        dg_guided_back_uncond(p, ctx, &e->batch, &g, NULL);
     out->update_bytes = ctx->arena.peak;
     out->update_flops = ctx->flops;
     return dg_context_error(ctx);
@@ -106,7 +119,7 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
         return err;
     err = empty_batch(&e, &p->shape, o->batch, 0);
     if (!err)
-        err = count_use(&plan, &ctx, p, &e, o->cached);
+        err = count_use(&plan, &ctx, p, &e, o);
     free_batch(&e);
     if (!err && (o->train_net || o->train_text)) {
         err = empty_batch(&e, &p->shape, o->train_batch, o->train_text);

@@ -65,9 +65,6 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
 /** Bytes of the copies that trajectory files need. */
 size_t dg_trainer_kept_bytes(const Config *c, const Policy *p);
 
-/** Timesteps that are trained of each sample, at most. */
-int dg_trainer_num_steps(int *num, const Config *c);
-
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);

@@ -23,51 +23,45 @@ static int open_prompts(Trainer *t)
     return err;
 }
 
-/* A window's size varies, at most its full size. */
-int dg_trainer_num_steps(int *num, const Config *c)
-{
-    const TimestepOpts o = { c->grpo.timestep_mode, c->grpo.timestep_count,
-                             c->grpo.timestep_scope, c->grpo.timestep_fraction,
-                             (uint64_t)c->run.seed };
-    const int T = (int)c->sampler.steps;
-    const SdeWindow window = { 0, c->sampler.window_size > 0
-                                      ? (int)c->sampler.window_size
-                                      : T };
-
-    return dg_timesteps_count(num, &o, T, &window);
-}
-
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
  * all that are chosen where they are fewer. */
-static int64_t most_at_once(const Config *c)
+static int most_at_once(int64_t *num, const Config *c)
 {
     int steps;
+    const int err = dg_update_most_steps(&steps, c);
 
-    if (dg_trainer_num_steps(&steps, c) != DG_OK)
-        return c->grpo.micro_batch; /* named when the run begins */
-    return steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+    if (!err)
+        *num = steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+    return err;
 }
 
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const StepPlanOpts opts = { .batch = c->grpo.micro_batch,
-                                .train_batch = most_at_once(c),
-                                .train_net = 1,
-                                .recompute = t->recompute,
-                                .cached = t->cached,
-                                .reference = t->reference };
-    int err = dg_step_plan(plan, t->policy, s->backend, &opts);
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
+    const size_t rollout =
+        dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
+    StepPlanOpts opts = { .batch = c->grpo.micro_batch,
+                          .train_net = 1,
+                          .recompute = t->recompute,
+                          .cached = t->cached,
+                          .guidance = &guidance,
+                          .reference = t->reference };
+    size_t update;
+    int err = most_at_once(&opts.train_batch, c);
 
+    if (!err)
+        err = dg_update_scratch(&update, t->policy, c);
+    if (!err)
+        err = dg_step_plan(plan, t->policy, s->backend, &opts);
     if (err)
         return err;
     *team = (TeamOpts) {
         .backend = s->backend,
         .num_threads = s->num_threads,
         .step_bytes = plan->step_bytes,
-        .scratch_bytes =
-            dg_rollout_scratch(t->policy, t->rewards, c->num_rewards),
+        .scratch_bytes = update > rollout ? update : rollout,
         .num_grads = dg_policy_trained(t->policy)->count,
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
@@ -108,12 +102,18 @@ int dg_trainer_check(const Config *c)
     if (c->sampler.sde == DG_SDE_ODE || c->sampler.eta == 0)
         return dg_fail(DG_EINVAL,
                        "sampler.sde = ode or sampler.eta = 0: training needs "
-                       "a stochastic sampler (dance, flow_sde, cps)");
-    if (c->sampler.sde == DG_SDE_DDIM)
+                       "a stochastic sampler (dance, flow_sde, cps, ddim)");
+    if ((c->sampler.sde == DG_SDE_DDIM) !=
+        (c->policy.prediction == DG_PREDICT_EPSILON))
         return dg_fail(DG_EINVAL,
-                       "sampler.sde = \"ddim\": needs a policy that predicts "
-                       "noise; policy.kind = \"flux\" predicts velocity "
-                       "(dance, flow_sde, cps)");
+                       "sampler.sde = \"%s\": must be %s, since the policy "
+                       "predicts %s (policy.prediction)",
+                       dg_sde_kind_name(c->sampler.sde),
+                       c->policy.prediction == DG_PREDICT_EPSILON
+                           ? "ddim"
+                           : "dance, flow_sde or cps",
+                       c->policy.prediction == DG_PREDICT_EPSILON ? "epsilon"
+                                                                  : "velocity");
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
@@ -139,6 +139,11 @@ static void describe(const Trainer *t)
         dg_warn("%d ranks for %lld work items: %lld ranks are idle",
                 s->comm->size, (long long)r->N,
                 (long long)(s->comm->size - r->N));
+    if (r->uncond != NULL && s->config->grpo.updates_per_iteration > 1)
+        dg_warn("grpo.updates_per_iteration = %lld with cfg.scale = %g: guided "
+                "training is stable with one update per iteration",
+                (long long)s->config->grpo.updates_per_iteration,
+                s->config->cfg.scale);
 }
 
 size_t dg_trainer_kept_bytes(const Config *c, const Policy *p)

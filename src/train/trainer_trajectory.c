@@ -18,6 +18,7 @@ typedef struct Columns {
     uint8_t *missing;
     const char **prompts;
     int64_t *prompt_index;
+    float *sigma; /* [T + 1] */
 } Columns;
 
 typedef struct Items {
@@ -53,6 +54,7 @@ static void free_columns(Columns *c)
     free(c->missing);
     free(c->prompts);
     free(c->prompt_index);
+    free(c->sigma);
 }
 
 static int take_columns(Columns *c, const Trainer *t)
@@ -72,9 +74,10 @@ static int take_columns(Columns *c, const Trainer *t)
     c->missing = malloc(scores);
     c->prompts = malloc(sizeof *c->prompts * (size_t)r->P);
     c->prompt_index = malloc(sizeof *c->prompt_index * (size_t)r->P);
+    c->sigma = malloc(sizeof *c->sigma * (size_t)(r->T + 1));
     if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
         !c->reward || !c->strict || !c->missing || !c->prompts ||
-        !c->prompt_index)
+        !c->prompt_index || !c->sigma)
         return dg_fail(DG_ENOMEM, "trajectory file");
     for (size_t i = 0; i < terms; i++) {
         c->step[i] = u->result[i].step;
@@ -88,6 +91,9 @@ static int take_columns(Columns *c, const Trainer *t)
         c->strict[i] = r->scores[i].strict;
         c->missing[i] = r->scores[i].missing != 0;
     }
+    for (int i = 0; i < r->T; i++)
+        c->sigma[i] = r->steps[i].sigma;
+    c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
     for (int64_t i = 0; i < r->P; i++) {
         c->prompts[i] = t->prompts.item[r->prompt[i]].text;
         c->prompt_index[i] = r->prompt[i];
@@ -124,7 +130,7 @@ static void share(H5Item *i, int64_t first, int64_t num)
     i->num = num;
 }
 
-static void put_samples(Items *to, const Trainer *t)
+static void put_samples(Items *to, const Trainer *t, const Columns *c)
 {
     const Rollout *r = t->rollout;
     H5Item *i = put(to, "latents", DG_H5_F32, r->latents,
@@ -141,8 +147,11 @@ static void put_samples(Items *to, const Trainer *t)
             "item, element");
     dims(i, 2, r->N, r->D, 0);
     share(i, r->first, r->num);
-    i = put(to, "sigma", DG_H5_F32, r->schedule.sigma, "noise levels", "step");
+    i = put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step");
     dims(i, 1, r->T + 1, 0, 0);
+    i = put(to, "time", DG_H5_F32, r->time, "times given to the network",
+            "step");
+    dims(i, 1, r->T, 0, 0);
 }
 
 /* A prompt slot is written by the rank that owns its first item. */
@@ -161,6 +170,10 @@ static void put_conditions(Items *to, const Trainer *t)
     share(i, from, r->num > 0 ? end - from : 0);
     if (i->num == 0)
         i->data = r->conditions;
+    if (r->uncond != NULL)
+        dims(put(to, "uncond", DG_H5_F32, r->uncond,
+                 "the empty prompt encoded, for guidance", "element"),
+             1, width, 0, 0);
 }
 
 static void put_scores(Items *to, const Trainer *t, const Columns *c)
@@ -259,7 +272,7 @@ int dg_trainer_write_trajectory(Trainer *t)
         };
 
         dg_trainer_digest(after, trained->values, trained->count);
-        put_samples(&items, t);
+        put_samples(&items, t, &columns);
         put_conditions(&items, t);
         put_scores(&items, t, &columns);
         put_results(&items, t, &columns);

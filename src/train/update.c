@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "tensor/tape.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 typedef struct Part {
     const UpdateJob *job;
     ObjectiveOpts objective;
+    Guidance guidance;
     int index;      /* of the update */
     double divisor; /* terms of the update, all ranks */
 } Part;
@@ -24,24 +24,33 @@ static const SdeStep *step_of(const Part *p, int64_t k, int64_t j)
     return &r->steps[u->steps[(k - u->first_kept) * r->T + j]];
 }
 
-/* Latents, times and the condition of steps j..j+num-1 of one item. */
-static void fill_batch(const Part *p, int64_t k, int64_t j, int64_t num,
-                       PolicyBatch *batch, const float **z, float *sigma,
-                       const float **condition)
+/* Some steps of one item: the j-th to the (j + num - 1)-th of its choice. */
+typedef struct Steps {
+    int64_t k, j, num;
+    PolicyBatch batch;
+    const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
+    float time[DG_SAMPLING_BATCH];
+} Steps;
+
+static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
 {
     const Update *u = p->job->update;
     const Rollout *r = p->job->rollout;
-    const int64_t item = u->kept[k];
+    const int64_t most = p->job->session->config->grpo.micro_batch;
+    const int64_t left = u->steps_per_item - j, item = u->kept[k];
 
-    for (int64_t b = 0; b < num; b++) {
+    s->k = k;
+    s->j = j;
+    s->num = left < most ? left : most;
+    for (int64_t b = 0; b < s->num; b++) {
         const int step = step_of(p, k, j + b)->index;
 
-        z[b] = dg_rollout_latent(r, item, step);
-        sigma[b] = r->sigma[step];
-        condition[b] = dg_rollout_condition(r, p->job->policy, item);
+        s->z[b] = dg_rollout_latent(r, item, step);
+        s->time[b] = r->time[step];
+        s->condition[b] = dg_rollout_condition(r, p->job->policy, item);
     }
-    *batch = (PolicyBatch) {
-        .num = num, .z = z, .sigma = sigma, .condition = condition
+    s->batch = (PolicyBatch) {
+        .num = s->num, .z = s->z, .time = s->time, .condition = s->condition
     };
 }
 
@@ -85,51 +94,63 @@ static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
 
 /* The prediction is not finite: once more, each op checking itself, so that
  * the message names the layer. */
-static int name_layer(Worker *w, const Policy *p, const PolicyBatch *batch)
+static int name_layer(Worker *w, const Part *p, const PolicyBatch *batch)
 {
     int err;
 
     dg_context_reset(&w->ctx);
     w->ctx.check_finite = 1;
-    dg_policy_predict(p, &w->ctx, batch);
+    dg_guided_predict(p->job->policy, &w->ctx, batch, &p->guidance);
     w->ctx.check_finite = 0;
     err = dg_context_error(&w->ctx);
     dg_context_reset(&w->ctx);
     return err ? err : dg_fail(DG_ENUMERIC, "network output is not finite");
 }
 
-/* Steps j..j+num-1 of one item, forward and, where any of them has a
- * gradient, back. */
-static int run_steps(Worker *w, const Part *p, int64_t k, int64_t j,
-                     int64_t num)
+/* Some steps forward and, where any of them has a gradient, back. The seeds
+ * of a second pass are kept. */
+static int run_steps(Worker *w, const Part *p, const Steps *s)
 {
     int any = 0;
     const int64_t D = p->job->rollout->D;
-    const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
-    float sigma[DG_SAMPLING_BATCH];
-    PolicyBatch batch;
-    Tensor *u, *grad, *ref = NULL;
+    Tensor *u, *branch, *grad, *ref = NULL;
     int err;
 
-    fill_batch(p, k, j, num, &batch, z, sigma, condition);
     dg_context_reset(&w->ctx);
     if (p->job->reference != NULL)
-        ref = dg_policy_predict(p->job->reference, &w->ctx, &batch);
-    dg_tape_begin(&w->ctx);
-    u = dg_policy_predict(p->job->policy, &w->ctx, &batch);
+        ref = dg_guided_predict(p->job->reference, &w->ctx, &s->batch,
+                                &p->guidance);
+    u = dg_guided_record(p->job->policy, &w->ctx, &s->batch, &p->guidance,
+                         &branch);
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), num * D) >= 0)
-        return name_layer(w, p->job->policy, &batch);
-    for (int64_t b = 0; b < num; b++) {
-        err = one_term(p, k, j + b, dg_tensor_f32(u) + b * D,
+    if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), s->num * D) >= 0)
+        return name_layer(w, p, &s->batch);
+    for (int64_t b = 0; b < s->num; b++) {
+        err = one_term(p, s->k, s->j + b, dg_tensor_f32(u) + b * D,
                        ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
                        dg_tensor_f32(grad) + b * D, &any);
         if (err)
             return err;
     }
-    return any ? dg_tape_backward(&w->ctx, u, grad) : DG_OK;
+    if (dg_guided_twice(&p->guidance))
+        memcpy((float *)w->scratch + s->j * D, grad->data,
+               sizeof(float) * (size_t)(s->num * D));
+    return any ? dg_guided_back(&w->ctx, &p->guidance, branch, grad) : DG_OK;
+}
+
+/* The branch without the prompt, back from the kept seeds. */
+static int run_uncond(Worker *w, const Part *p, const Steps *s)
+{
+    const int64_t D = p->job->rollout->D;
+    const float *seeds = (const float *)w->scratch + s->j * D;
+
+    for (int64_t i = 0; i < s->num * D; i++)
+        if (seeds[i] != 0)
+            return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
+                                         &p->guidance, seeds);
+    return DG_OK; /* clipped away, all of it */
 }
 
 static void note(const Part *p, int64_t k)
@@ -179,7 +200,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     const Part *p = user;
     const Update *u = p->job->update;
     const int64_t k = u->local[i];
-    const int64_t batch = p->job->session->config->grpo.micro_batch;
+    Steps s = { .num = 0 };
     int64_t bad;
     int err = DG_OK;
 
@@ -190,10 +211,16 @@ static int run_item(Worker *w, int64_t i, void *user)
         return DG_OK;
     }
     memset(w->grads, 0, sizeof *w->grads * (size_t)p->job->learner->num);
-    for (int64_t j = 0; j < u->steps_per_item && !err; j += batch)
-        err = run_steps(w, p, k, j,
-                        j + batch < u->steps_per_item ? batch
-                                                      : u->steps_per_item - j);
+    for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
+        fill_steps(&s, p, k, j);
+        err = run_steps(w, p, &s);
+    }
+    for (int64_t j = 0;
+         j < u->steps_per_item && !err && dg_guided_twice(&p->guidance);
+         j += s.num) {
+        fill_steps(&s, p, k, j);
+        err = run_uncond(w, p, &s);
+    }
     if (!err)
         err = dg_exact_add(&w->sum, w->grads, &bad);
     if (err == DG_ENUMERIC) {
@@ -365,6 +392,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
                            .kl_beta = c->grpo.kl_beta,
                            .num_rewards = (int)c->num_rewards,
                            .weights = weights },
+            .guidance = dg_rollout_guidance(job->rollout, c),
             .index = i,
         };
 

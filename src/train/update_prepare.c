@@ -86,16 +86,6 @@ int dg_update_create(Update **out, const Session *s, const Rollout *r)
     return DG_OK;
 }
 
-int dg_update_outline(Update *out, const Config *c, const Rollout *r)
-{
-    int err;
-
-    memset(out, 0, sizeof *out);
-    out->outline = 1;
-    err = set_sizes(out, c, r);
-    return err ? err : reserve_all(out, r);
-}
-
 void dg_update_destroy(Update *u)
 {
     if (u == NULL)
@@ -112,6 +102,40 @@ void dg_update_destroy(Update *u)
     free(u->result);
     free(u->local);
     free(u);
+}
+
+int dg_update_outline(Update *out, const Config *c, const Rollout *r)
+{
+    int err;
+
+    memset(out, 0, sizeof *out);
+    out->outline = 1;
+    err = set_sizes(out, c, r);
+    return err ? err : reserve_all(out, r);
+}
+
+int dg_update_most_steps(int *out, const Config *c)
+{
+    const TimestepOpts o = timestep_opts(c);
+    const int T = (int)c->sampler.steps;
+    const SdeWindow window = { 0, c->sampler.window_size > 0
+                                      ? (int)c->sampler.window_size
+                                      : T };
+
+    return dg_timesteps_count(out, &o, T, &window);
+}
+
+int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
+{
+    const Guidance g = { c->cfg.scale, c->cfg.grad, &(float) { 0 } };
+    int steps;
+    const int err = dg_update_most_steps(&steps, c);
+
+    if (!err)
+        *out = dg_guided_twice(&g)
+                   ? sizeof(float) * (size_t)p->shape.elements * (size_t)steps
+                   : 0;
+    return err;
 }
 
 static int advantages(Update *u, const Session *s, const Rollout *r)

@@ -75,3 +75,15 @@ void dg_half_narrow(uint16_t *out, const float *in, int64_t num)
     for (int64_t i = 0; i < num; i++)
         out[i] = dg_half_from_float(in[i]);
 }
+
+void dg_bfloat_widen(float *out, const uint16_t *in, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++)
+        out[i] = dg_bfloat_to_float(in[i]);
+}
+
+void dg_bfloat_narrow(uint16_t *out, const float *in, int64_t num)
+{
+    for (int64_t i = 0; i < num; i++)
+        out[i] = dg_bfloat_from_float(in[i]);
+}

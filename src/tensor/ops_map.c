@@ -1,0 +1,201 @@
+#include "tensor/ops.h"
+
+#include "base/error.h"
+#include "op.h"
+
+/* Maps are moved by the copy kernel: rows of channels between two pitches. */
+
+static const float *at(const float *p, int64_t offset)
+{
+    return p != NULL ? p + offset : NULL;
+}
+
+/* --- channels joined ---------------------------------------------------- */
+
+/* node: t[0] a, t[1] b */
+static void concat_back(Context *ctx, TapeNode *node)
+{
+    const int64_t wide = dg_tensor_width(node->out);
+    int64_t from = 0;
+
+    for (int i = 0; i < 2; i++) {
+        Tensor *x = node->t[i];
+        const int64_t width = dg_tensor_width(x);
+        int accumulate = 0;
+        Tensor *dx = dg_tape_grad(ctx, x, &accumulate);
+
+        if (dx != NULL)
+            ctx->backend->copy(&(CopyArgs) {
+                .blocks = 1,
+                .rows = dg_tensor_rows(x),
+                .width = width,
+                .src_ld = wide,
+                .dst_ld = width,
+                .src = at(dg_data(node->out->grad), from),
+                .dst = dg_data(dx),
+                .accumulate = accumulate,
+            });
+        from += width;
+    }
+}
+
+Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b)
+{
+    int64_t dims[DG_MAX_DIMS], to = 0;
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || a == NULL || b == NULL)
+        return NULL;
+    if (dg_tensor_rows(a) != dg_tensor_rows(b))
+        dg_panic("concat: %lld pixels and %lld", (long long)dg_tensor_rows(a),
+                 (long long)dg_tensor_rows(b));
+    for (int i = 0; i < a->num_dims; i++)
+        dims[i] = a->dims[i];
+    dims[a->num_dims - 1] += dg_tensor_width(b);
+    y = dg_tensor_new(ctx, DG_F32, a->num_dims, dims);
+    if (y == NULL)
+        return NULL;
+    for (int i = 0; i < 2; i++) {
+        const Tensor *x = i == 0 ? a : b;
+
+        ctx->backend->copy(&(CopyArgs) {
+            .blocks = 1,
+            .rows = dg_tensor_rows(x),
+            .width = dg_tensor_width(x),
+            .src_ld = dg_tensor_width(x),
+            .dst_ld = dg_tensor_width(y),
+            .src = dg_data(x),
+            .dst = (float *)at(dg_data(y), to),
+        });
+        to += dg_tensor_width(x);
+    }
+    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
+        node = dg_tape_push(ctx, concat_back, y);
+    if (node != NULL) {
+        node->t[0] = a;
+        node->t[1] = b;
+    }
+    return dg_op_finish(ctx, y, "concatenation");
+}
+
+/* --- a vector to every pixel -------------------------------------------- */
+
+/* node: t[0] x, t[1] v */
+static void add_channels_back(Context *ctx, TapeNode *node)
+{
+    Tensor *x = node->t[0], *v = node->t[1], *dy = node->out->grad;
+    Tensor *dv = dg_tape_grad_zeroed(ctx, v);
+
+    if (ctx->err)
+        return;
+    if (dv != NULL)
+        ctx->backend->add_rows_grad(&(AddRowsArgs) {
+            .batch = x->dims[0],
+            .rows = dg_rows_per_sample(x),
+            .width = dg_tensor_width(x),
+            .dy = dg_data(dy),
+            .dv = dg_data(dv),
+        });
+    dg_tape_give(ctx, x, dy);
+}
+
+Tensor *dg_op_add_channels(Context *ctx, Tensor *x, Tensor *v)
+{
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || x == NULL || v == NULL)
+        return NULL;
+    if (v->dims[0] != x->dims[0] ||
+        dg_tensor_count(v) != x->dims[0] * dg_tensor_width(x))
+        dg_panic("add channels: vector and map do not fit");
+    y = dg_tensor_like(ctx, x);
+    if (y == NULL)
+        return NULL;
+    ctx->backend->add_rows(&(AddRowsArgs) {
+        .batch = x->dims[0],
+        .rows = dg_rows_per_sample(x),
+        .width = dg_tensor_width(x),
+        .x = dg_data(x),
+        .v = dg_data(v),
+        .y = dg_data(y),
+    });
+    if (dg_op_records(ctx, x, NULL) || dg_op_records(ctx, v, NULL))
+        node = dg_tape_push(ctx, add_channels_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->t[1] = v;
+    }
+    return dg_op_finish(ctx, y, "added channels");
+}
+
+/* --- order of the axes -------------------------------------------------- */
+
+/* x [B,R,C] to y [B,C,R], column after column */
+static void swap_axes(Context *ctx, const Tensor *x, Tensor *y, int64_t rows,
+                      int accumulate)
+{
+    const int64_t columns = dg_tensor_count(x) / x->dims[0] / rows;
+    const int64_t sample = rows * columns;
+
+    for (int64_t i = 0; i < columns; i++)
+        ctx->backend->copy(&(CopyArgs) {
+            .blocks = x->dims[0],
+            .rows = rows,
+            .width = 1,
+            .src_block = sample,
+            .src_ld = columns,
+            .dst_block = sample,
+            .dst_ld = 1,
+            .src = at(dg_data(x), i),
+            .dst = (float *)at(dg_data(y), i * rows),
+            .accumulate = accumulate,
+        });
+}
+
+/* node: t[0] x; n[0] rows of y */
+static void swap_back(Context *ctx, TapeNode *node)
+{
+    int accumulate;
+    Tensor *dx = dg_tape_grad(ctx, node->t[0], &accumulate);
+
+    if (dx != NULL)
+        swap_axes(ctx, node->out->grad, dx, node->n[0], accumulate);
+}
+
+static Tensor *swapped(Context *ctx, Tensor *x, const int64_t *dims,
+                       int64_t rows)
+{
+    Tensor *y = dg_tensor_new(ctx, DG_F32, 4, dims);
+    TapeNode *node = NULL;
+
+    if (y == NULL)
+        return NULL;
+    swap_axes(ctx, x, y, rows, 0);
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, swap_back, y);
+    if (node != NULL) {
+        node->t[0] = x;
+        node->n[0] = dg_tensor_count(x) / x->dims[0] / rows;
+    }
+    return y;
+}
+
+Tensor *dg_op_channels_last(Context *ctx, Tensor *x)
+{
+    if (ctx->err || x == NULL)
+        return NULL;
+    return swapped(
+        ctx, x, (int64_t[]) { x->dims[0], x->dims[2], x->dims[3], x->dims[1] },
+        x->dims[1]);
+}
+
+Tensor *dg_op_channels_first(Context *ctx, Tensor *x)
+{
+    if (ctx->err || x == NULL)
+        return NULL;
+    return swapped(
+        ctx, x, (int64_t[]) { x->dims[0], x->dims[3], x->dims[1], x->dims[2] },
+        x->dims[1] * x->dims[2]);
+}

@@ -1,0 +1,58 @@
+#ifndef DG_WEIGHTS_MAPPED_H
+#define DG_WEIGHTS_MAPPED_H
+/*
+ * What a WeightFile is inside, for the readers of this folder. A reader
+ * checks that every value of a tensor lies inside the bytes before it adds
+ * it; what reads values later checks nothing again.
+ */
+#include "weights/weight_file.h"
+
+typedef struct MappedTensor {
+    WeightInfo info; /* name from malloc */
+    const unsigned char *data;
+    int gaps; /* 1: strides are not those of row-major order */
+    int64_t strides[DG_WEIGHT_MAX_DIMS]; /* elements, >= 0 */
+} MappedTensor;
+
+typedef struct WeightFileNote {
+    char *key, *text;
+} WeightFileNote;
+
+struct WeightFile {
+    char *path;
+    const char *format;
+    const unsigned char *bytes;
+    size_t num_bytes;
+    int owns_map;
+    MappedTensor *tensors;
+    int64_t num, cap;
+    WeightFileNote *notes;
+    int64_t num_notes;
+};
+
+/** Maps a file for reading. An empty one has bytes NULL. Errors: DG_EIO,
+ *  DG_ENOMEM. */
+int dg_map_open(const char *path, const unsigned char **bytes,
+                size_t *num_bytes);
+void dg_map_close(const unsigned char *bytes, size_t num_bytes);
+
+/** A file over memory that outlives it. Errors: DG_ENOMEM. */
+int dg_mapped_create(WeightFile **out, const char *path, const char *format,
+                     const void *bytes, size_t num_bytes);
+
+/**
+ * Completes info (count, bytes) from type and dims, all >= 0.
+ * Errors: DG_EFORMAT naming file and tensor: a size beyond 63 bits, or values
+ * that do not fill whole bytes.
+ */
+int dg_mapped_measure(const WeightFile *f, WeightInfo *info);
+
+/** Adds a tensor; its name is copied. Errors: DG_ENOMEM. */
+int dg_mapped_add(WeightFile *f, const MappedTensor *t);
+/** Adds a note; texts are copied. Errors: DG_ENOMEM. */
+int dg_mapped_add_note(WeightFile *f, const char *key, const char *text);
+
+/** Sorts by name. Errors: DG_EFORMAT naming a tensor that is there twice. */
+int dg_mapped_sort(WeightFile *f);
+
+#endif

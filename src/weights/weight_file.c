@@ -1,0 +1,441 @@
+#include "weights/weight_file.h"
+
+#include "base/error.h"
+#include "mapped.h"
+#include "weights/half.h"
+#include "weights/safetensors.h"
+#include "weights/torch_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "values in the files are little-endian and read as they are");
+
+static const struct {
+    const char *name;
+    int bits;
+} types[DG_WEIGHT_NUM_TYPES] = {
+    [DG_WEIGHT_F32] = { "F32", 32 },
+    [DG_WEIGHT_F16] = { "F16", 16 },
+    [DG_WEIGHT_BF16] = { "BF16", 16 },
+    [DG_WEIGHT_F64] = { "F64", 64 },
+    [DG_WEIGHT_I64] = { "I64", 64 },
+    [DG_WEIGHT_I32] = { "I32", 32 },
+    [DG_WEIGHT_I16] = { "I16", 16 },
+    [DG_WEIGHT_I8] = { "I8", 8 },
+    [DG_WEIGHT_U64] = { "U64", 64 },
+    [DG_WEIGHT_U32] = { "U32", 32 },
+    [DG_WEIGHT_U16] = { "U16", 16 },
+    [DG_WEIGHT_U8] = { "U8", 8 },
+    [DG_WEIGHT_BOOL] = { "BOOL", 8 },
+    [DG_WEIGHT_F8_E4M3] = { "F8_E4M3", 8 },
+    [DG_WEIGHT_F8_E5M2] = { "F8_E5M2", 8 },
+    [DG_WEIGHT_F8_E8M0] = { "F8_E8M0", 8 },
+    [DG_WEIGHT_F6_E2M3] = { "F6_E2M3", 6 },
+    [DG_WEIGHT_F6_E3M2] = { "F6_E3M2", 6 },
+    [DG_WEIGHT_F4] = { "F4", 4 },
+    [DG_WEIGHT_C64] = { "C64", 64 },
+};
+
+const char *dg_weight_type_name(WeightType t)
+{
+    return types[t].name;
+}
+
+WeightType dg_weight_type_find(const char *name)
+{
+    int t = 0;
+
+    while (t < DG_WEIGHT_NUM_TYPES && strcmp(types[t].name, name) != 0)
+        t++;
+    return (WeightType)t;
+}
+
+int dg_weight_type_bits(WeightType t)
+{
+    return types[t].bits;
+}
+
+/* The bytes ------------------------------------------------------------- */
+
+int dg_map_open(const char *path, const unsigned char **bytes,
+                size_t *num_bytes)
+{
+    struct stat st;
+    void *map = NULL;
+    int err = DG_OK;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return dg_fail(DG_EIO, "%s: cannot open: %s", path, strerror(errno));
+    if (fstat(fd, &st) != 0)
+        err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        err = dg_fail(DG_EIO, "%s: cannot read: not a file", path);
+    if (!err && st.st_size > 0) {
+        map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED)
+            err = dg_fail(DG_EIO, "%s: cannot map: %s", path, strerror(errno));
+    }
+    close(fd);
+    if (err)
+        return err;
+    *bytes = map;
+    *num_bytes = (size_t)st.st_size;
+    return DG_OK;
+}
+
+void dg_map_close(const unsigned char *bytes, size_t num_bytes)
+{
+    if (num_bytes > 0)
+        munmap((void *)(uintptr_t)bytes, num_bytes);
+}
+
+int dg_mapped_create(WeightFile **out, const char *path, const char *format,
+                     const void *bytes, size_t num_bytes)
+{
+    WeightFile *f = calloc(1, sizeof *f);
+
+    if (f != NULL)
+        f->path = strdup(path);
+    if (f == NULL || f->path == NULL) {
+        free(f);
+        return dg_fail(DG_ENOMEM, "%s: its index", path);
+    }
+    f->format = format;
+    f->bytes = bytes;
+    f->num_bytes = num_bytes;
+    *out = f;
+    return DG_OK;
+}
+
+int dg_weight_file_open(WeightFile **out, const char *path)
+{
+    const unsigned char *bytes;
+    size_t num;
+    int err = dg_map_open(path, &bytes, &num);
+
+    if (err)
+        return err;
+    if (num >= 2 && ((bytes[0] == 'P' && bytes[1] == 'K') ||
+                     (bytes[0] == 0x80 && bytes[1] == 2)))
+        err = dg_torch_file_parse(out, path, bytes, num);
+    else
+        err = dg_safetensors_parse(out, path, bytes, num);
+    if (err)
+        dg_map_close(bytes, num);
+    else
+        (*out)->owns_map = 1;
+    return err;
+}
+
+void dg_weight_file_close(WeightFile *f)
+{
+    if (f == NULL)
+        return;
+    for (int64_t i = 0; i < f->num; i++)
+        free((char *)(uintptr_t)f->tensors[i].info.name);
+    for (int64_t i = 0; i < f->num_notes; i++) {
+        free(f->notes[i].key);
+        free(f->notes[i].text);
+    }
+    if (f->owns_map)
+        dg_map_close(f->bytes, f->num_bytes);
+    free(f->notes);
+    free(f->tensors);
+    free(f->path);
+    free(f);
+}
+
+/* The list -------------------------------------------------------------- */
+
+int dg_mapped_measure(const WeightFile *f, WeightInfo *info)
+{
+    int64_t bits;
+
+    info->count = 1;
+    for (int i = 0; i < info->num_dims; i++)
+        if (__builtin_mul_overflow(info->count, info->dims[i], &info->count))
+            return dg_fail(DG_EFORMAT, "%s: tensor %s: its size overflows",
+                           f->path, info->name);
+    if (__builtin_mul_overflow(info->count, types[info->type].bits, &bits))
+        return dg_fail(DG_EFORMAT, "%s: tensor %s: its size overflows", f->path,
+                       info->name);
+    if (bits % 8 != 0)
+        return dg_fail(DG_EFORMAT,
+                       "%s: tensor %s: %" PRId64 " values of type %s do not "
+                       "fill whole bytes",
+                       f->path, info->name, info->count,
+                       types[info->type].name);
+    info->bytes = bits / 8;
+    return DG_OK;
+}
+
+int dg_mapped_add(WeightFile *f, const MappedTensor *t)
+{
+    char *name;
+
+    if (f->num == f->cap) {
+        const int64_t cap = f->cap ? 2 * f->cap : 64;
+        MappedTensor *more = realloc(f->tensors, (size_t)cap * sizeof *more);
+
+        if (more == NULL)
+            return dg_fail(DG_ENOMEM, "%s: index of %" PRId64 " tensors",
+                           f->path, cap);
+        f->tensors = more;
+        f->cap = cap;
+    }
+    name = strdup(t->info.name);
+    if (name == NULL)
+        return dg_fail(DG_ENOMEM, "%s: a tensor's name", f->path);
+    f->tensors[f->num] = *t;
+    f->tensors[f->num++].info.name = name;
+    return DG_OK;
+}
+
+int dg_mapped_add_note(WeightFile *f, const char *key, const char *text)
+{
+    WeightFileNote n = { strdup(key), strdup(text) };
+    WeightFileNote *more =
+        realloc(f->notes, (size_t)(f->num_notes + 1) * sizeof *more);
+
+    if (more != NULL)
+        f->notes = more;
+    if (more == NULL || n.key == NULL || n.text == NULL) {
+        free(n.key);
+        free(n.text);
+        return dg_fail(DG_ENOMEM, "%s: a note", f->path);
+    }
+    f->notes[f->num_notes++] = n;
+    return DG_OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const MappedTensor *s = a, *t = b;
+
+    return strcmp(s->info.name, t->info.name);
+}
+
+int dg_mapped_sort(WeightFile *f)
+{
+    if (f->num > 1)
+        qsort(f->tensors, (size_t)f->num, sizeof *f->tensors, by_name);
+    for (int64_t i = 1; i < f->num; i++)
+        if (by_name(&f->tensors[i - 1], &f->tensors[i]) == 0)
+            return dg_fail(DG_EFORMAT, "%s: tensor %s is there twice", f->path,
+                           f->tensors[i].info.name);
+    return DG_OK;
+}
+
+const char *dg_weight_file_path(const WeightFile *f)
+{
+    return f->path;
+}
+
+const char *dg_weight_file_format(const WeightFile *f)
+{
+    return f->format;
+}
+
+int64_t dg_weight_file_num(const WeightFile *f)
+{
+    return f->num;
+}
+
+const WeightInfo *dg_weight_file_info(const WeightFile *f, int64_t i)
+{
+    return &f->tensors[i].info;
+}
+
+int64_t dg_weight_file_find(const WeightFile *f, const char *name)
+{
+    const MappedTensor key = { .info = { .name = name } };
+    const MappedTensor *t = NULL;
+
+    if (f->num > 0)
+        t = bsearch(&key, f->tensors, (size_t)f->num, sizeof *f->tensors,
+                    by_name);
+    return t != NULL ? t - f->tensors : -1;
+}
+
+const char *dg_weight_file_note(const WeightFile *f, const char *key)
+{
+    for (int64_t i = 0; i < f->num_notes; i++)
+        if (strcmp(f->notes[i].key, key) == 0)
+            return f->notes[i].text;
+    return NULL;
+}
+
+int dg_weight_file_note_at(const WeightFile *f, int64_t i, const char **key,
+                           const char **text)
+{
+    if (i < 0 || i >= f->num_notes)
+        return DG_EINVAL;
+    *key = f->notes[i].key;
+    *text = f->notes[i].text;
+    return DG_OK;
+}
+
+/* The values ------------------------------------------------------------ */
+
+/* Values stand anywhere: old safetensors headers are not padded. */
+#define TAKE(type, value)                      \
+    for (int64_t k = 0; k < num; k++) {        \
+        type x;                                \
+        memcpy(&x, from + k * step, sizeof x); \
+        dst[k] = value;                        \
+    }
+
+/* num values, step bytes from one to the next */
+static void widen(float *dst, const unsigned char *from, WeightType type,
+                  int64_t num, int64_t step)
+{
+    switch (type) {
+    case DG_WEIGHT_F32:
+        if (step == sizeof *dst) {
+            memcpy(dst, from, (size_t)num * sizeof *dst);
+            break;
+        }
+        TAKE(float, x)
+        break;
+    case DG_WEIGHT_F16:
+        TAKE(uint16_t, dg_half_to_float(x))
+        break;
+    case DG_WEIGHT_BF16:
+        TAKE(uint16_t, dg_bfloat_to_float(x))
+        break;
+    case DG_WEIGHT_F64:
+        TAKE(double, (float)x)
+        break;
+    case DG_WEIGHT_I64:
+        TAKE(int64_t, (float)x)
+        break;
+    default:
+        dg_panic("values of type %d are not convertible", (int)type);
+    }
+}
+
+/* Byte offset of value i, as strides have it. */
+static int64_t place(const MappedTensor *t, int64_t i, int64_t size)
+{
+    int64_t at = 0;
+
+    for (int d = t->info.num_dims - 1; d >= 0; d--) {
+        at += i % t->info.dims[d] * t->strides[d];
+        i /= t->info.dims[d];
+    }
+    return at * size;
+}
+
+/* Calls of take() for runs of values whose places are evenly spaced. */
+typedef void RunFn(void *dst, const unsigned char *from, WeightType type,
+                   int64_t num, int64_t step);
+
+static void walk(const MappedTensor *t, int64_t first, int64_t num, void *dst,
+                 int64_t dst_size, RunFn *take)
+{
+    const int64_t size = types[t->info.type].bits / 8;
+    const int last = t->info.num_dims - 1;
+    char *to = dst;
+
+    if (!t->gaps || last < 0) {
+        take(to, t->data + first * size, t->info.type, num, size);
+        return;
+    }
+    while (num > 0) {
+        const int64_t rest = t->info.dims[last] - first % t->info.dims[last];
+        const int64_t n = num < rest ? num : rest;
+
+        take(to, t->data + place(t, first, size), t->info.type, n,
+             t->strides[last] * size);
+        to += n * dst_size;
+        first += n;
+        num -= n;
+    }
+}
+
+static void take_floats(void *dst, const unsigned char *from, WeightType type,
+                        int64_t num, int64_t step)
+{
+    widen(dst, from, type, num, step);
+}
+
+static void take_bytes(void *dst, const unsigned char *from, WeightType type,
+                       int64_t num, int64_t step)
+{
+    const size_t size = (size_t)types[type].bits / 8;
+
+    for (int64_t k = 0; k < num; k++)
+        memcpy((char *)dst + (size_t)k * size, from + k * step, size);
+}
+
+int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
+                            int64_t num, float *dst)
+{
+    const MappedTensor *t = &f->tensors[i];
+
+    if (t->info.type > DG_WEIGHT_I64)
+        return dg_fail(DG_EINVAL,
+                       "%s: tensor %s has type %s: only F32, F16, BF16, F64 "
+                       "and I64 can be read",
+                       f->path, t->info.name, types[t->info.type].name);
+    if (first < 0 || num < 0 || first > t->info.count ||
+        num > t->info.count - first)
+        return dg_fail(DG_EINVAL,
+                       "%s: tensor %s: %" PRId64 " values from %" PRId64
+                       ", it has %" PRId64,
+                       f->path, t->info.name, num, first, t->info.count);
+    if (num > 0)
+        walk(t, first, num, dst, sizeof *dst, take_floats);
+    return DG_OK;
+}
+
+int dg_weight_file_read(const WeightFile *f, int64_t i, int64_t first,
+                        int64_t num, float *dst)
+{
+    int bad = 0;
+    int err = dg_weight_file_read_any(f, i, first, num, dst);
+
+    if (err)
+        return err;
+    /* x - x is 0 for finite x alone */
+    for (int64_t k = 0; k < num; k++)
+        bad |= dst[k] - dst[k] != 0.0F;
+    if (!bad)
+        return DG_OK;
+    for (int64_t k = 0; k < num; k++)
+        if (!isfinite(dst[k]))
+            return dg_fail(DG_ENUMERIC,
+                           "%s: tensor %s, element %" PRId64
+                           " is %g: weights must be finite",
+                           f->path, f->tensors[i].info.name, first + k,
+                           (double)dst[k]);
+    return DG_OK;
+}
+
+int dg_weight_file_read_raw(const WeightFile *f, int64_t i, void *dst)
+{
+    const MappedTensor *t = &f->tensors[i];
+    const int bits = types[t->info.type].bits;
+
+    if (!t->gaps) {
+        if (t->info.bytes > 0)
+            memcpy(dst, t->data, (size_t)t->info.bytes);
+        return DG_OK;
+    }
+    if (bits % 8 != 0)
+        return dg_fail(DG_EINVAL, "%s: tensor %s has gaps in type %s", f->path,
+                       t->info.name, types[t->info.type].name);
+    if (t->info.count > 0)
+        walk(t, 0, t->info.count, dst, bits / 8, take_bytes);
+    return DG_OK;
+}

@@ -1,0 +1,41 @@
+#!/bin/bash
+# inspect of weights that other programs wrote: listed, summed up, refused.
+. "$(dirname "$0")/lib.sh"
+
+golden=tests/golden/weights
+
+expect_code "inspect: safetensors, a tensor" 0 "a.bias: BF16 [2, 2, 1], 8 bytes" \
+    "$bin" inspect $golden/mixed.safetensors
+expect_code "inspect: safetensors, its sums" 0 \
+    "6 tensors, 29 values, 94 bytes (F32, F16, BF16)" \
+    "$bin" inspect $golden/mixed.safetensors
+expect_code "inspect: safetensors, values" 0 \
+    "least 0.901449, greatest 0.901449, mean 0.901449" \
+    "$bin" inspect $golden/mixed.safetensors
+expect_code "inspect: PyTorch, nested names" 0 \
+    "state_dict.expanded: F32 [2, 3], 24 bytes" "$bin" inspect $golden/torch.bin
+expect_code "inspect: a snapshot's networks" 0 \
+    "FluxTransformer2DModel: 80 tensors, 27976 values, 55952 bytes (BF16)" \
+    "$bin" inspect $golden/snapshot
+expect_code "inspect: a network's shards" 0 \
+    "model-00003-of-00003.safetensors: safetensors" \
+    "$bin" inspect $golden/snapshot/text_encoder_2
+# of all names and bytes in order, computed in Python from the files
+expect_code "inspect: digest over shards" 0 \
+    "f62d95c702530b54676373475571a2cce8b4761e3a09dad7d9cdfabfffe323eb" \
+    "$bin" inspect --digest $golden/snapshot/transformer
+expect_code "inspect: a pickle that wants more is refused" 1 "os.getenv" \
+    "$bin" inspect $golden/forbidden.pt
+expect_code "inspect: a variant that is not there" 1 'of variant "fp16"' \
+    "$bin" inspect --variant fp16 $golden/snapshot/text_encoder
+mkdir "$work/empty"
+expect_code "inspect: a folder without weights" 1 "empty: no weights" \
+    "$bin" inspect "$work/empty"
+head -c 200 $golden/mixed.safetensors >"$work/cut.safetensors"
+expect_code "inspect: a file cut short" 1 "cut.safetensors: not a whole" \
+    "$bin" inspect "$work/cut.safetensors"
+ranks 2 "$bin" inspect $golden/forbidden.pt >"$work/out" 2>&1
+rc=$?
+expect "inspect: two ranks, one message, exit code 1" bash -c \
+    "[ $rc = 1 ] && [ \$(grep -c '^ERROR ' '$work/out') = 1 ]"
+exit $bad

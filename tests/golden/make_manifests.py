@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Names, shapes and types of the tensors of the real networks.
+
+Run by hand, from the repository's root, with torch, diffusers and transformers
+installed (no weights are needed: modules are made on the meta device):
+
+    python3 tests/golden/make_manifests.py
+
+Writes tests/golden/manifests/*.tsv: name, shape, dtype of the public files.
+Configurations are those of the public checkpoints. transformers 5 leaves the
+prefix "text_model." of CLIP out of its modules; the public files have it.
+"""
+import os
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import T5Config, T5EncoderModel
+
+OUT = "tests/golden/manifests"
+VAE = dict(in_channels=3, out_channels=3, layers_per_block=2,
+           block_out_channels=(128, 256, 512, 512),
+           down_block_types=("DownEncoderBlock2D",) * 4,
+           up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=32)
+FLUX = dict(patch_size=1, in_channels=64, num_layers=19, num_single_layers=38,
+            attention_head_dim=128, num_attention_heads=24,
+            joint_attention_dim=4096, pooled_projection_dim=768,
+            axes_dims_rope=(16, 56, 56))
+T5 = dict(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24,
+          num_heads=64, feed_forward_proj="gated-gelu")
+CLIP = dict(vocab_size=49408, hidden_size=768, intermediate_size=3072,
+            num_hidden_layers=12, num_attention_heads=12,
+            max_position_embeddings=77)
+# file, module, dtype of the public files, tensors and parameters that there
+# must be
+NETWORKS = (
+    ("sd14_unet", lambda: UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=768, attention_head_dim=8), "F32",
+     686, 859520964),
+    ("clip_l_text", lambda: CLIPTextModel(CLIPTextConfig(**CLIP)), "F32", 196,
+     123060480),
+    ("vae_4ch", lambda: AutoencoderKL(latent_channels=4, **VAE), "F32", 248,
+     83653863),
+    ("vae_16ch", lambda: AutoencoderKL(
+        latent_channels=16, use_quant_conv=False, use_post_quant_conv=False,
+        **VAE), "BF16", 244, 83819683),
+    ("flux_dev", lambda: FluxTransformer2DModel(guidance_embeds=True, **FLUX),
+     "BF16", 1160, 11901408320),
+    ("t5_xxl_encoder", lambda: T5EncoderModel(T5Config(**T5)), "BF16", 219,
+     4762310656),
+)
+
+
+def main():
+    os.makedirs(OUT, exist_ok=True)
+    for file, make, dtype, num, count in NETWORKS:
+        with torch.device("meta"):
+            state = make().state_dict()
+        state.pop("encoder.embed_tokens.weight", None)  # alias of shared
+        if file.startswith("clip"):
+            state = {k if k.startswith("text_model.") else f"text_model.{k}": v
+                     for k, v in state.items() if "position_ids" not in k}
+        assert len(state) == num, (file, len(state))
+        assert sum(t.numel() for t in state.values()) == count, file
+        with open(f"{OUT}/{file}.tsv", "w", encoding="utf-8") as f:
+            for name, t in sorted(state.items()):
+                shape = ",".join(str(d) for d in t.shape)
+                f.write(f"{name}\t{shape}\t{dtype}\n")
+
+
+main()

@@ -1,0 +1,75 @@
+/* Weights on every rank: read once per node, passed on, failures agreed. */
+#include "mpi_test.h"
+#include "base/error.h"
+#include "weights/load.h"
+#include "weights/safetensors.h"
+
+#include <math.h>
+
+enum { NUM = 100 };
+
+static void test_node_bcast_from_any_root(void **state)
+{
+    (void)state;
+    EXPECT(comm.node_size >= 1 && comm.node_rank < comm.node_size);
+    for (int root = 0; root < comm.node_size; root++) {
+        int v[2] = { -1, -1 };
+
+        if (comm.node_rank == root)
+            v[0] = v[1] = 100 + root;
+        dg_comm_node_bcast(&comm, v, sizeof v, root);
+        EXPECT(v[0] == 100 + root && v[1] == 100 + root);
+    }
+    VERDICT();
+}
+
+static void write_file(const char *path, const float *data)
+{
+    const WeightOut t = { "w", DG_WEIGHT_F32, 1, { NUM }, data };
+
+    if (comm.rank == 0)
+        EXPECT(dg_safetensors_write(path, &t, 1, NULL, NULL) == DG_OK);
+    dg_comm_barrier(&comm);
+}
+
+static void test_every_rank_gets_the_values(void **state)
+{
+    const WeightWant want = { "w", 1, { NUM }, 3 };
+    char folder[256], path[300];
+    float data[NUM], got[NUM + 4];
+    LoadOpts o = { .wants = &want, .num_wants = 1 };
+
+    (void)state;
+    make_folder(folder);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    for (int i = 0; i < NUM; i++)
+        data[i] = 0.5f * (float)i;
+    write_file(path, data);
+    /* the others need no file: only the node's first rank reads */
+    o.path = comm.node_rank == 0 ? folder : "/nowhere";
+    EXPECT(dg_load_values(&comm, &o, 0, NUM + 4, got) == DG_OK);
+    EXPECT(got[0] == 0 && got[2] == 0 && got[NUM + 3] == 0);
+    EXPECT(memcmp(got + 3, data, sizeof data) == 0);
+    EXPECT(dg_load_values(&comm, &o, 13, 5, got) == DG_OK);
+    EXPECT(memcmp(got, data + 10, 5 * sizeof *got) == 0);
+    o.path = "/nowhere";
+    EXPECT(dg_load_values(&comm, &o, 0, NUM, got) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, "/nowhere: cannot open") != NULL);
+    drop_folder(folder);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_node_bcast_from_any_root),
+        cmocka_unit_test(test_every_rank_gets_the_values),
+    };
+    int failed;
+
+    if (mpi_test_start(&argc, &argv))
+        return 1;
+    failed = cmocka_run_group_tests_name("mpi_load", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed;
+}

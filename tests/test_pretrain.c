@@ -1,0 +1,167 @@
+/* Pretraining's inputs: what is spoilt by how much, what the target is, and
+ * how often a prompt is left out. */
+#include "tiny_run.h"
+
+#include "../src/train/pretrain_setup.h"
+
+#include <math.h>
+
+enum { NUM = 600, SIZE = 4, D = 3072 };
+
+typedef struct Bench {
+    TinyRun run;
+    Pretrain p;
+    PretrainScratch x;
+    void *memory;
+    int32_t empty[64];
+} Bench;
+
+static void open_bench(Bench *b, const char *const *sets)
+{
+    memset(b, 0, sizeof *b);
+    tiny_open(&b->run, 1, sets);
+    b->p.session = &b->run.session;
+    b->p.policy = b->run.policy;
+    b->p.stream = (WorldStream) { .seed = 5, .side = 32 };
+    b->p.batch = 1 << 19;
+    dg_schedule_alpha_bar_table(b->p.alpha_bar);
+    b->memory = malloc(dg_pretrain_scratch(&b->x, b->run.policy, SIZE, NULL));
+    assert_non_null(b->memory);
+    dg_pretrain_scratch(&b->x, b->run.policy, SIZE, b->memory);
+    MUST(dg_policy_tokenize(b->run.policy, "", b->empty, b->empty + 16));
+}
+
+static void close_bench(Bench *b)
+{
+    free(b->memory);
+    tiny_close(&b->run);
+}
+
+/* Picture 'index' as entry index % SIZE; clean [D] out: its latent. Returns
+ * whether its prompt is left out: the tokens are one or the other. */
+static int make(Bench *b, int index, float *clean)
+{
+    const int at = index % SIZE;
+    int32_t full[64];
+    const int32_t *t5 = b->x.t5_ids + at * 16, *clip = b->x.clip_ids + at * 16;
+    int dropped;
+
+    MUST(dg_pretrain_picture(&b->p, &b->x, at, index));
+    assert_ptr_equal(b->x.rows[at], b->x.z + at * D);
+    dg_policy_code(b->run.policy, b->x.rgb, clean);
+    MUST(dg_policy_tokenize(b->run.policy, b->x.scene.prompt, full, full + 16));
+    dropped = memcmp(t5, b->empty, 64) == 0;
+    assert_memory_equal(t5, dropped ? b->empty : full, 64);
+    assert_memory_equal(clip, (dropped ? b->empty : full) + 16, 64);
+    return dropped;
+}
+
+/* Mean and variance of num numbers are those of N(0, 1), to five standard
+ * deviations. */
+static void check_normal(double sum, double squares, double num)
+{
+    assert_true(fabs(sum / num) < 5 / sqrt(num));
+    assert_true(fabs(squares / num - 1) < 5 * sqrt(2 / num));
+}
+
+/* z = sqrt(a) x + sqrt(1 - a) n at an integer time shown as t / 1000, n the
+ * target: two products and a sum, each rounded, of values below 10. Times are
+ * uniform: mean 499.5, standard deviation 288.7, every tenth visited. */
+static void test_epsilon_is_the_ddpm_forward_process(void **state)
+{
+    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
+    float clean[D], table[DG_TRAIN_TIMES];
+    double sum = 0, squares = 0, times = 0;
+    int tenth[10] = { 0 };
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    dg_schedule_alpha_bar_table(table);
+    for (int k = 0; k < NUM; k++) {
+        const float *z = b.x.z + k % SIZE * D, *n = b.x.target + k % SIZE * D;
+        long t;
+
+        assert_false(make(&b, k, clean));
+        t = lrint((double)b.x.time[k % SIZE] * 1000);
+        assert_in_range(t, 0, 999);
+        assert_true(b.x.time[k % SIZE] == (float)t / 1000);
+        for (int i = 0; i < D; i++) {
+            const double a = (double)table[t];
+
+            assert_true(fabs(z[i] - (sqrt(a) * clean[i] + sqrt(1 - a) * n[i])) <
+                        3 * 10 * 0x1p-24);
+            sum += n[i];
+            squares += (double)n[i] * n[i];
+        }
+        times += (double)t;
+        tenth[t / 100]++;
+    }
+    check_normal(sum, squares, (double)NUM * D);
+    assert_true(fabs(times / NUM - 499.5) < 5 * 288.7 / sqrt(NUM));
+    for (int i = 0; i < 10; i++) /* 60 +- 7.3 each */
+        assert_in_range(tenth[i], 60 - 37, 60 + 37);
+    close_bench(&b);
+}
+
+/* z = (1 - sigma) x + sigma n, target n - x, sigma shown. */
+static void test_velocity_is_flow_matching(void **state)
+{
+    float clean[D];
+    double sum = 0, squares = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, NULL);
+    for (int k = 0; k < NUM / 10; k++) {
+        const float *z = b.x.z + k % SIZE * D, *v = b.x.target + k % SIZE * D;
+        double sigma;
+
+        assert_false(make(&b, k, clean));
+        sigma = (double)b.x.time[k % SIZE];
+        assert_true(sigma > 0 && sigma < 1);
+        for (int i = 0; i < D; i++) {
+            const double n = (double)v[i] + clean[i];
+
+            assert_true(fabs(z[i] - ((1 - sigma) * clean[i] + sigma * n)) <
+                        4 * 10 * 0x1p-24);
+            sum += n;
+            squares += n * n;
+        }
+    }
+    check_normal(sum, squares, NUM / 10.0 * D);
+    close_bench(&b);
+}
+
+/* A binomial: five standard deviations. With 0 none, with 1 all; the noise
+ * and time of a picture do not depend on it. */
+static void test_prompts_are_dropped_as_often_as_asked(void **state)
+{
+    static const char *const some[] = { "pretrain.prompt_drop=0.2", NULL };
+    static const char *const all[] = { "pretrain.prompt_drop=1", NULL };
+    float clean[D], z[D];
+    int dropped = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, some);
+    for (int k = 0; k < NUM; k++)
+        dropped += make(&b, k, clean);
+    assert_true(fabs(dropped - 0.2 * NUM) < 5 * sqrt(0.2 * 0.8 * NUM));
+    make(&b, 0, clean);
+    memcpy(z, b.x.z, sizeof z);
+    close_bench(&b);
+    open_bench(&b, all);
+    for (int k = NUM / 10; k >= 0; k--)
+        assert_true(make(&b, k, clean));
+    assert_memory_equal(z, b.x.z, sizeof z);
+    close_bench(&b);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
+    cmocka_unit_test(test_velocity_is_flow_matching),
+    cmocka_unit_test(test_prompts_are_dropped_as_often_as_asked),
+};
+
+TINY_MAIN(tests)
