@@ -186,6 +186,8 @@ static void check_sum(int exact)
     for (int i = 0; i < 3; ++i) {
         int64_t bad = 0;
         normals(g, D, 200u + (uint32_t)i);
+        for (int j = 0; j < D; j += 2)
+            g[j] *= 1e-6f; /* below the unit: these are rounded */
         dg_cuda_upload(g_at, g, BYTES);
         assert_int_equal(dg_exact_add(&h[i > 0], g, NULL), DG_OK);
         assert_int_equal(dg_cuda_exact_add(&d[i > 0], g_at, &bad), DG_OK);
