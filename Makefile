@@ -104,7 +104,7 @@ $(BUILD)/cuda/%.o: cuda/%.cu
 
 check-cuda:
 	@test -x "$(NVCC)" || { echo "CUDA=1: no nvcc at $(NVCC): set CUDA_HOME" \
-	    "to the CUDA toolkit (12 or later), or build with CUDA=0" >&2; exit 1; }
+	    "to the CUDA toolkit (12.8 or later), or build with CUDA=0" >&2; exit 1; }
 	@test -n "$(CUDA_RUNTIME)" || { echo "CUDA=1: no libcudart below" \
 	    "$(CUDA_HOME)" >&2; exit 1; }
 	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
