@@ -178,7 +178,7 @@ static void test_gradient_through_data_is_that_of_the_loss(void **state)
 
     (void)state;
     open_update(&t, 1, sets);
-    check_gradient(&t);
+    check_gradient(&t, 0.05);
     tiny_close(&t);
 }
 

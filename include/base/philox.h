@@ -43,6 +43,10 @@ typedef struct RngKey {
 void dg_philox4x32(uint32_t out[4], const uint32_t counter[4],
                    const uint32_t key[2]);
 
+/** What a key's stream is made of: its counter, word 0 (the block) being 0,
+ *  and Philox' own key. Panics when a coordinate does not fit. */
+void dg_rng_counter(uint32_t ctr[4], uint32_t key[2], const RngKey *k);
+
 /** The block-th four words of a key's stream (counter word 0 = block). */
 void dg_rng_block(uint32_t out[4], const RngKey *k, uint32_t block);
 
