@@ -27,6 +27,7 @@ typedef enum RngPurpose {
     DG_RNG_BEST_OF_N = 11,   /* order of the kept samples */
     DG_RNG_TEST = 12,        /* test data */
     DG_RNG_PROMPT_DROP = 13, /* prompt dropout of pretraining */
+    DG_RNG_PROMPT_SWAP = 16, /* pictures under another one's prompt */
     DG_RNG_MAX
 } RngPurpose;
 
