@@ -2,6 +2,7 @@
 # CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR are the user's; ours are kept apart.
 
 CC       = gcc
+CXX      = g++
 CFLAGS  ?= -O3
 ARCH    ?= native
 PREFIX  ?= /usr/local
@@ -21,8 +22,13 @@ else
 BINARY   = $(BUILD)/bin/dancegrpo
 endif
 
-ifneq ($(filter-out 0,$(CUDA)),)
-$(error CUDA=$(CUDA): this version has no GPU side yet; build with CUDA=0)
+# the GPU side, CUDA=1: nvcc and libraries under CUDA_HOME
+CUDA      ?= 0
+CUDA_HOME ?= /usr/local/cuda
+CUDA_ARCH ?= 80 90 100
+NVCC      ?= $(CUDA_HOME)/bin/nvcc
+ifneq ($(filter-out 0 1,$(CUDA)),)
+$(error CUDA=$(CUDA): 1 builds the GPU side, 0 leaves it out)
 endif
 
 PACKAGES = ompi-c hdf5-mpi libconfig libpng libcjson libutf8proc libpcre2-8 \
@@ -51,11 +57,79 @@ LIB      = $(BUILD)/libdancegrpo.a
 TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 TOOLS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tools/*.c))
 
+# cuda/*.cu twice: as plain C++ against tests/cuda_emulation for the tests,
+# and by nvcc for the GPU. Neither contracts multiply and add.
+KERNELS   := $(wildcard cuda/*.cu)
+EMULATION := $(wildcard tests/cuda_emulation/*.cc)
+EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
+EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
+CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
+             -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
+             -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
+             -MMD -MP
+ifeq ($(CUDA),1)
+CUDA_LIB   = $(BUILD)/libdgcuda.a
+CUDA_OBJECTS := $(KERNELS:%.cu=$(BUILD)/%.o)
+# the static runtime if there is one; cuBLASLt as it is found
+CUDA_DIRS := $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib \
+             $(CUDA_HOME)/targets/*/lib)
+find_cuda  = $(firstword $(wildcard $(foreach d,$(CUDA_DIRS),$(1:%=$(d)/%))))
+CUDA_RUNTIME := $(call find_cuda,libcudart_static.a libcudart.so)
+CUDA_LT      := $(call find_cuda,libcublasLt.so libcublasLt_static.a)
+CUDA_LIBS  = $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
+             $(CUDA_RUNTIME) $(CUDA_LT:%.so=-Wl,-rpath,$(dir $(CUDA_LT))) \
+             -lstdc++ -ldl -lrt -lpthread
+NVCC_FLAGS = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) \
+             -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas \
+             $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
+             -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
+endif
+
 all: $(BINARY)
 
-$(BINARY): $(BUILD)/src/cli/main.o $(SAN_OBJECT) $(LIB)
+$(BINARY): $(BUILD)/src/cli/main.o $(SAN_OBJECT) $(LIB) $(CUDA_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out $(CUDA_LIB),$^) \
+	    $(CUDA_LIB:%=-Wl,--whole-archive % -Wl,--no-whole-archive $(LIB)) \
+	    $(ALL_LIBS) $(CUDA_LIBS)
+
+$(CUDA_LIB): $(CUDA_OBJECTS)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(CUDA_OBJECTS): | check-cuda
+$(BUILD)/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+check-cuda:
+	@test -x "$(NVCC)" || { echo "CUDA=1: no nvcc at $(NVCC): set CUDA_HOME" \
+	    "to the CUDA toolkit (12.8 or later), or build with CUDA=0" >&2; exit 1; }
+	@test -n "$(CUDA_RUNTIME)" || { echo "CUDA=1: no libcudart below" \
+	    "$(CUDA_HOME)" >&2; exit 1; }
+	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
+	    "$(CUDA_HOME): it comes with the toolkit's cuBLAS" >&2; exit 1; }
+
+$(EMULATED_LIB): $(EMULATED)
+	@rm -f $@
+	@ar rcs $@ $^
+
+$(BUILD)/tests/cuda/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(CXX_FLAGS) -x c++ -c -o $@ $<
+
+$(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXX_FLAGS) -c -o $@ $<
+
+$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
+
+# the same tests on a real GPU
+GPU_TESTS := $(patsubst tests/%.c,$(BUILD)/gpu/%,$(wildcard tests/test_cuda_*.c))
+$(BUILD)/gpu/%: $(BUILD)/tests/%.o $(REFS) $(CUDA_LIB) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $< $(REFS) $(CUDA_LIB) $(LIB) -lcmocka $(ALL_LIBS) $(CUDA_LIBS)
 
 $(LIB): $(OBJECTS)
 	@rm -f $@
@@ -96,6 +170,13 @@ $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/fuzz/lib.a
 	clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(BUILD)/fuzz/lib.a \
 	    $(DEP_LIBS) -lm
 
+# rewritten only when CUDA= differs: only what asks for it is built again
+$(BUILD)/src/cli/session.o: $(BUILD)/generated/features.h
+$(BUILD)/generated/features.h: FORCE
+	@mkdir -p $(@D)
+	@echo "#define DG_CUDA $(CUDA)" > $@.new; \
+	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
 # rewritten only when the commit differs, so that nothing is built in vain
 $(BUILD)/src/base/version.o: $(BUILD)/generated/commit.h
 $(BUILD)/generated/commit.h: FORCE
@@ -119,6 +200,16 @@ check-long: check-deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY) tests
 	@DG_BIN=$(BINARY) NP="$(NP)" SAN="$(SAN)" LONG=1 tests/run.sh $(BUILD)
 
+check-gpu:
+ifeq ($(CUDA),1)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) gpu-tests
+	@bad=0; for t in $(GPU_TESTS); do $$t || bad=1; done; exit $$bad
+else
+	@echo "make check-gpu wants CUDA=1 and a machine with a GPU" >&2; exit 1
+endif
+
+gpu-tests: $(GPU_TESTS)
+
 check-deps:
 	@./deps.sh check
 
@@ -130,7 +221,8 @@ lint: $(BINARY)
 	@DG_BIN=$(BINARY) tests/lint.sh
 
 format:
-	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c
+	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c \
+	    cuda/*.cu cuda/*.h tests/cuda_emulation/*
 
 doc: $(BINARY)
 	$(BINARY) config --markdown > doc/config.md
@@ -170,10 +262,14 @@ help:
 	@echo "make install uninstall      PREFIX=$(PREFIX) DESTDIR="
 	@echo "make clean distclean"
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
-	@echo "           SAN=1 (address and undefined behaviour) CUDA=0"
+	@echo "           SAN=1 (address and undefined behaviour)"
+	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
+	@echo "make check-gpu CUDA=1      the kernels' tests on a real GPU"
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
-         $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d)
+         $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
+         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d)
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
-        prompts install uninstall clean distclean help FORCE
+        prompts check-cuda check-gpu gpu-tests install uninstall clean \
+        distclean help FORCE
 .SECONDARY:

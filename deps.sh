@@ -24,6 +24,7 @@ header jpeglib.h libjpeg-dev
 header dnnl.h libdnnl-dev'
 
 rows_check='header cmocka.h libcmocka-dev
+tool g++ g++
 tool git git
 wish clang-format clang-format
 wish cppcheck cppcheck

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.." || exit 1
 bin=${DG_BIN:-bin/dancegrpo}
 bad=0
 headers=$(find include -name '*.h')
-sources=$(find src -name '*.[ch]')
-tests=$(find tests -name '*.[ch]')
+sources=$(find src cuda -name '*.[ch]' -o -name '*.cu')
+tests=$(find tests -name '*.[ch]' -o -name '*.cc')
 
 # name, complaints ("" is good)
 verdict()
@@ -63,6 +63,8 @@ check_apis()
         'src/store/'
     check_local libconfig '\bconfig_(setting|lookup|init|destroy|read)|libconfig\.h' \
         'src/config/'
+    check_local CUDA '\bcuda[A-Z][A-Za-z]*\(|\bcublas[A-Z]|cuda_runtime|cublasLt\.h' \
+        'cuda/'
     check_local OpenSSL '\bEVP_|openssl/' 'src/base/sha256\.c'
 }
 
@@ -72,7 +74,7 @@ floor_of()
     case $1 in
     base) echo 1 ;;
     tensor | text | config | world) echo 2 ;;
-    nn | diffusion | cpu) echo 3 ;;
+    nn | diffusion | cpu | cuda) echo 3 ;;
     weights | parallel) echo 4 ;;
     models | grpo | optim | store) echo 5 ;;
     policy | reward | report) echo 6 ;;
@@ -82,17 +84,35 @@ floor_of()
     esac
 }
 
+# a file of cuda, and its header, stand on the floor of the twin they have in
+# src, but not below the kernels' own
+floor_of_file()
+{
+    local twin floor
+    case $1 in
+    cuda/* | include/cuda/*)
+        floor=$(floor_of cuda)
+        for twin in src/*/"$(basename "${1%.*}").c"; do
+            [ "$(floor_of "$(echo "$twin" | cut -d/ -f2)")" -gt "$floor" ] &&
+                floor=$(floor_of "$(echo "$twin" | cut -d/ -f2)")
+        done
+        echo "$floor"
+        ;;
+    *) floor_of "$(echo "$1" | cut -d/ -f2)" ;;
+    esac
+}
+
 check_floors()
 {
     local out= file mine folder line
     while IFS=: read -r file line folder; do
-        mine=$(floor_of "$(echo "$file" | cut -d/ -f2)")
+        mine=$(floor_of_file "$file")
         folder=$(echo "$folder" | sed -E 's/.*"([a-z]+)\/.*/\1/')
         if [ "$(floor_of "$folder")" -gt "$mine" ]; then
             out="$out$file:$line includes $folder
 "
         fi
-    done < <(grep -nE '^ *#include "[a-z]+/' -r src include)
+    done < <(grep -nE '^ *#include "[a-z]+/' -r src include cuda)
     verdict "lint: floors" "$out"
 }
 
@@ -105,7 +125,7 @@ check_lengths()
     verdict "lint: files of at most 600 lines" "$out"
     command -v ctags >/dev/null || return
     # shellcheck disable=SC2086
-    out=$(ctags -x --c-kinds=f --_xformat='%n %e %F %N' $sources $tests |
+    out=$(ctags -x --map-C++=+.cu --kinds-c=f --kinds-c++=f --_xformat='%n %e %F %N' $sources $tests |
         awk '$2 - $1 + 1 > 60 { print $3 ":" $1 ": " $4 ": " $2 - $1 + 1 \
              " lines" }')
     verdict "lint: functions of at most 60 lines" "$out"
@@ -114,8 +134,8 @@ check_lengths()
 check_index()
 {
     local out= folder file
-    for folder in src/*/; do
-        for file in "$folder"*.c; do
+    for folder in src/*/ cuda/; do
+        for file in "$folder"*.c "$folder"*.cu; do
             [ -e "$file" ] || continue
             grep -qs "^$(basename "$file")[ 	]" "${folder}INDEX" ||
                 out="$out${folder}INDEX lacks $(basename "$file")
@@ -154,10 +174,10 @@ check_named()
     local out= page name
     for page in README.md doc/*.md; do
         for name in $(grep -oE 'dg_[a-z0-9_]+\(\)' "$page" | tr -d '()' | sort -u); do
-            grep -rqw "$name" include src || out="$out$page: $name()
+            grep -rqw "$name" include src cuda || out="$out$page: $name()
 "
         done
-        for name in $(grep -oE '\b(src|include|tests|jobs)/[A-Za-z0-9_./]+\b' \
+        for name in $(grep -oE '\b(src|include|cuda|tests|jobs)/[A-Za-z0-9_./]+\b' \
             "$page" | sort -u); do
             [ -e "$name" ] || [ "$name" = tests/test_x.c ] ||
                 out="$out$page: $name

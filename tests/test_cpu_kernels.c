@@ -1,10 +1,9 @@
 /*
  * The cpu kernels against plain double loops, finite differences, and the
- * promises of tensor/backend.h: a sample's bits do not depend on its
- * neighbours, sums over samples run in order, nothing is written outside.
+ * promises of tensor/backend.h: ref_checks.c, and what is theirs alone.
  */
 #include "cpu/cpu.h"
-#include "kernel_case.h"
+#include "ref_checks.h"
 #include "ref_kernels.h"
 
 #include <float.h>
@@ -12,375 +11,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
-
-enum { GUARD = 64, MAX_BATCH = 8 };
-
-static uint64_t state;
-
-/* uniform in -2..2 */
-static float draw(void)
-{
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(state >> 32) * 0x1p-30f;
-}
-
-static int per_sample(const Slot *s)
-{
-    return s->kind == SLOT_IN || s->kind == SLOT_OUT || s->kind == SLOT_ADD;
-}
-
-static int is_output(const Slot *s)
-{
-    return s->kind == SLOT_OUT || s->kind == SLOT_ADD ||
-           s->kind == SLOT_SHARED_ADD;
-}
-
-static int64_t slot_count(const Slot *s, int64_t batch)
-{
-    return per_sample(s) ? s->size * batch : s->size;
-}
-
-/* Buffers of a run, between guards; a kernel's alignment is not promised. */
-typedef struct Buffers {
-    const Case *c;
-    int64_t batch;
-    float *raw[CASE_SLOTS], *p[CASE_SLOTS];
-} Buffers;
-
-static const float guard_value = -123.75f;
-
-static void buffers_make(Buffers *b, const Case *c, int64_t batch)
-{
-    b->c = c;
-    b->batch = batch;
-    for (int s = 0; s < c->num_slots; ++s) {
-        const int64_t n = slot_count(&c->slots[s], batch);
-        const size_t bytes = (size_t)(n + 2 * GUARD) * sizeof(float);
-        b->raw[s] = aligned_alloc(256, (bytes + 255) / 256 * 256);
-        assert_non_null(b->raw[s]);
-        b->p[s] = b->raw[s] + GUARD;
-        for (int64_t i = 0; i < GUARD; ++i)
-            b->raw[s][i] = b->p[s][n + i] = guard_value;
-        for (int64_t i = 0; i < n; ++i)
-            b->p[s][i] = draw();
-    }
-}
-
-static void buffers_check_guards(const Buffers *b)
-{
-    for (int s = 0; s < b->c->num_slots; ++s) {
-        const int64_t n = slot_count(&b->c->slots[s], b->batch);
-        for (int64_t i = 0; i < GUARD; ++i)
-            if (b->raw[s][i] != guard_value || b->p[s][n + i] != guard_value)
-                fail_msg("%s slot %d: written outside", b->c->name, s);
-    }
-}
-
-static void buffers_free(Buffers *b)
-{
-    for (int s = 0; s < b->c->num_slots; ++s)
-        free(b->raw[s]);
-}
-
-/* samples first .. of src become samples 0 .. of dst; shared slots too */
-static void buffers_take(Buffers *dst, const Buffers *src, int64_t first)
-{
-    for (int s = 0; s < dst->c->num_slots; ++s) {
-        const Slot *slot = &dst->c->slots[s];
-        const int64_t n = slot_count(slot, dst->batch);
-        const int64_t at = per_sample(slot) ? first * slot->size : 0;
-        if (slot->kind != SLOT_SCRATCH)
-            memcpy(dst->p[s], src->p[s] + at, (size_t)n * sizeof(float));
-    }
-}
-
-static void run(const Backend *be, Buffers *b)
-{
-    b->c->run(be, b->c, b->batch, b->p);
-    buffers_check_guards(b);
-}
-
-static void say_case(const Case *c, char *text, size_t size)
-{
-    int at = snprintf(text, size, "%s", c->name);
-
-    for (int i = 0; i < CASE_DIMS; ++i)
-        at += snprintf(text + at, size - (size_t)at, " %lld",
-                       (long long)c->dims[i]);
-}
-
-/* Rounding grows as sqrt(terms) eps times the size of what is summed. The
- * factor 16 covers inputs of up to 2 and the chain of kernels in a case. */
-static void compare(const Case *c, int s, const float *x, const float *y,
-                    int64_t n)
-{
-    double size = 1.0, worst = 0.0;
-    int64_t where = 0;
-    char text[128];
-
-    for (int64_t i = 0; i < n; ++i)
-        size = fmax(size, fabs(y[i]));
-    for (int64_t i = 0; i < n; ++i)
-        if (!(fabs((double)x[i] - y[i]) <= worst)) {
-            worst = fabs((double)x[i] - y[i]);
-            where = i;
-        }
-    say_case(c, text, sizeof text);
-    if (!(worst <= 16.0 * FLT_EPSILON * sqrt((double)c->terms) * size))
-        fail_msg("%s slot %d at %lld: %.9g is not %.9g", text, s,
-                 (long long)where, x[where], y[where]);
-}
-
-static void test_kernels_agree_with_double_loops(void **unused)
-{
-    (void)unused;
-    for (int i = 0; i < case_count(); ++i) {
-        Case c;
-        Buffers mine, ref;
-        case_get(i, &c);
-        state = (uint64_t)i;
-        buffers_make(&mine, &c, 3);
-        buffers_make(&ref, &c, 3);
-        buffers_take(&ref, &mine, 0);
-        run(dg_backend_cpu(), &mine);
-        run(ref_backend(), &ref);
-        for (int s = 0; s < c.num_slots; ++s)
-            if (is_output(&c.slots[s]))
-                compare(&c, s, mine.p[s], ref.p[s], slot_count(&c.slots[s], 3));
-        buffers_free(&mine);
-        buffers_free(&ref);
-    }
-}
-
-/* per-sample outputs of sample i of a against sample j of b, bit for bit */
-static void same_sample(const Buffers *a, int64_t i, const Buffers *b,
-                        int64_t j)
-{
-    char text[128];
-
-    say_case(a->c, text, sizeof text);
-    for (int s = 0; s < a->c->num_slots; ++s) {
-        const Slot *slot = &a->c->slots[s];
-        if (!per_sample(slot) || !is_output(slot))
-            continue;
-        if (memcmp(a->p[s] + i * slot->size, b->p[s] + j * slot->size,
-                   (size_t)slot->size * sizeof(float)))
-            fail_msg("%s slot %d: batch of %lld differs from batch of %lld",
-                     text, s, (long long)a->batch, (long long)b->batch);
-    }
-}
-
-static void invariance(const Case *c)
-{
-    Buffers all, in, some;
-
-    buffers_make(&all, c, MAX_BATCH);
-    buffers_make(&in, c, MAX_BATCH);
-    buffers_take(&in, &all, 0);
-    run(dg_backend_cpu(), &all);
-    for (int64_t batch = 1; batch <= 3; batch += 2)
-        for (int64_t first = 0; first + batch <= MAX_BATCH; ++first) {
-            buffers_make(&some, c, batch);
-            buffers_take(&some, &in, first);
-            run(dg_backend_cpu(), &some);
-            for (int64_t j = 0; j < batch; ++j)
-                same_sample(&all, first + j, &some, j);
-            buffers_free(&some);
-        }
-    buffers_free(&all);
-    buffers_free(&in);
-}
-
-static void test_samples_do_not_depend_on_neighbours(void **unused)
-{
-    (void)unused;
-    for (int i = 0; i < case_count(); ++i) {
-        Case c;
-        case_get(i, &c);
-        state = 1000u + (uint64_t)i;
-        invariance(&c);
-    }
-}
-
-/* A batch of 4 against 1 + 3 into the same shared buffers. */
-static void test_shared_sums_run_in_order(void **unused)
-{
-    (void)unused;
-    for (int i = 0; i < case_count(); ++i) {
-        Case c;
-        Buffers four, in, part;
-        case_get(i, &c);
-        state = 2000u + (uint64_t)i;
-        buffers_make(&four, &c, 4);
-        buffers_make(&in, &c, 4);
-        buffers_take(&in, &four, 0);
-        run(dg_backend_cpu(), &four);
-        for (int64_t first = 0; first < 4; first += first ? 3 : 1) {
-            buffers_make(&part, &c, first ? 3 : 1);
-            buffers_take(&part, &in, first);
-            run(dg_backend_cpu(), &part);
-            for (int s = 0; s < c.num_slots; ++s)
-                if (c.slots[s].kind == SLOT_SHARED_ADD)
-                    memcpy(in.p[s], part.p[s],
-                           (size_t)c.slots[s].size * sizeof(float));
-            buffers_free(&part);
-        }
-        for (int s = 0; s < c.num_slots; ++s)
-            if (c.slots[s].kind == SLOT_SHARED_ADD &&
-                memcmp(four.p[s], in.p[s],
-                       (size_t)c.slots[s].size * sizeof(float)))
-                fail_msg("%s %d slot %d: batch of 4 is not 1 + 3", c.name, i,
-                         s);
-        buffers_free(&four);
-        buffers_free(&in);
-    }
-}
-
-static double loss(const Buffers *b)
-{
-    const Case *c = b->c;
-    double sum = 0.0;
-
-    for (int64_t i = 0; i < slot_count(&c->slots[c->y], b->batch); ++i)
-        sum += (double)b->p[c->y][i] * b->p[c->dy][i];
-    return sum;
-}
-
-static double moved_loss(const Case *c, const Buffers *in, int s,
-                         const float *way, double h)
-{
-    Buffers b;
-    double result;
-
-    buffers_make(&b, c, in->batch);
-    buffers_take(&b, in, 0);
-    for (int64_t i = 0; i < slot_count(&c->slots[s], b.batch); ++i)
-        b.p[s][i] = (float)(in->p[s][i] + h * way[i]);
-    run(ref_backend(), &b);
-    result = loss(&b);
-    buffers_free(&b);
-    return result;
-}
-
-/* eps / 2 |y| |dy| per element, as a random walk */
-static double loss_noise(const Buffers *b)
-{
-    const Case *c = b->c;
-    double sum = 0.0;
-
-    for (int64_t i = 0; i < slot_count(&c->slots[c->y], b->batch); ++i)
-        sum += pow((double)b->p[c->y][i] * b->p[c->dy][i], 2);
-    return 0.5 * FLT_EPSILON * sqrt(sum);
-}
-
-/* <gradient, way> against the central difference of the plain loops' loss,
- * with step h and 2h, so that h^4 remains. What is left is the rounding of
- * the moved inputs and of y, divided by h. */
-static void check_slope(const Case *c, const Buffers *in, const Buffers *out,
-                        int s)
-{
-    const int input = c->slots[s].grad_of - 1;
-    const int64_t n = slot_count(&c->slots[input], in->batch);
-    const double h = 1.0 / 64;
-    float *way = malloc((size_t)n * sizeof *way);
-    const double noise = 8.0 * loss_noise(out) / h;
-    double slope = 0.0, size = 0.0, near, far;
-    char text[128];
-
-    for (int64_t i = 0; i < n; ++i) {
-        way[i] = draw() / sqrtf((float)n) * 2.0f;
-        slope += (double)way[i] * out->p[s][i];
-        size += (double)out->p[s][i] * out->p[s][i];
-    }
-    near =
-        (moved_loss(c, in, input, way, h) - moved_loss(c, in, input, way, -h)) /
-        (2 * h);
-    far = (moved_loss(c, in, input, way, 2 * h) -
-           moved_loss(c, in, input, way, -2 * h)) /
-          (4 * h);
-    near = (4 * near - far) / 3; /* Richardson: h^4 remains */
-    say_case(c, text, sizeof text);
-    if (!(fabs(near - slope) <= 1e-3 * sqrt(size / (double)n) + noise))
-        fail_msg("%s slot %d: slope %.9g, finite difference %.9g", text, s,
-                 slope, near);
-    free(way);
-}
-
-static void test_gradients_agree_with_finite_differences(void **unused)
-{
-    (void)unused;
-    for (int i = 0; i < case_count(); ++i) {
-        Case c;
-        Buffers in, out;
-        case_get(i, &c);
-        state = 3000u + (uint64_t)i;
-        if (c.y < 0 || c.terms > 1000)
-            continue;
-        buffers_make(&in, &c, 2);
-        for (int s = 0; s < c.num_slots; ++s)
-            if (is_output(&c.slots[s]))
-                memset(in.p[s], 0, (size_t)slot_count(&c.slots[s], 2) * 4);
-        buffers_make(&out, &c, 2);
-        buffers_take(&out, &in, 0);
-        run(dg_backend_cpu(), &out);
-        for (int s = 0; s < c.num_slots; ++s)
-            if (c.slots[s].grad_of && c.slots[s].size)
-                check_slope(&c, &in, &out, s);
-        buffers_free(&in);
-        buffers_free(&out);
-    }
-}
-
-/* NaN in one element of sample 1: its output shows it, its neighbours' bits
- * stay. */
-static void nan_stays(const Case *c, int input)
-{
-    Buffers good, bad;
-    int64_t seen = 0;
-    char text[128];
-
-    buffers_make(&good, c, 3);
-    buffers_make(&bad, c, 3);
-    buffers_take(&bad, &good, 0);
-    bad.p[input][c->slots[input].size + c->slots[input].size / 2] = NAN;
-    run(dg_backend_cpu(), &good);
-    run(dg_backend_cpu(), &bad);
-    same_sample(&good, 0, &bad, 0);
-    same_sample(&good, 2, &bad, 2);
-    say_case(c, text, sizeof text);
-    for (int s = 0; s < c->num_slots; ++s) {
-        const Slot *slot = &c->slots[s];
-        /* what goes into y shows in y; only dy's NaN shows elsewhere */
-        const int looked_at = c->y >= 0 && input != c->dy
-                                  ? s == c->y
-                                  : per_sample(slot) && is_output(slot);
-        for (int64_t i = 0; looked_at && i < slot->size; ++i)
-            seen += isnan(bad.p[s][slot->size + i]) != 0;
-    }
-    if (seen == 0)
-        fail_msg("%s: NaN in slot %d disappears", text, input);
-    buffers_free(&good);
-    buffers_free(&bad);
-}
-
-static void test_nan_is_kept_and_stays_in_its_sample(void **unused)
-{
-    (void)unused;
-    for (int i = 0; i < case_count(); ++i) {
-        Case c;
-        case_get(i, &c);
-        state = 4000u + (uint64_t)i;
-        for (int s = 0; s < c.num_slots; ++s)
-            if (c.slots[s].kind == SLOT_IN && c.slots[s].size &&
-                strcmp(c.name, "plain") && strcmp(c.name, "gate"))
-                nan_stays(&c, s);
-    }
-}
 
 static void test_embed_looks_up_and_adds_back(void **unused)
 {
@@ -389,10 +23,10 @@ static void test_embed_looks_up_and_adds_back(void **unused)
     EmbedArgs a = { 5, 19, 5, ids, table, y, table, d[0] };
 
     (void)unused;
-    state = 6;
+    kernel_draws_from(6);
     for (int i = 0; i < 5 * 19; ++i) {
-        table[i] = draw();
-        d[0][i] = d[1][i] = draw();
+        table[i] = kernel_draw();
+        d[0][i] = d[1][i] = kernel_draw();
     }
     dg_backend_cpu()->embed(&a);
     a.y = want;
@@ -411,9 +45,9 @@ static void test_first_nonfinite_finds_the_first(void **unused)
     float *x = malloc(N * sizeof *x);
 
     (void)unused;
-    state = 7;
+    kernel_draws_from(7);
     for (int i = 0; i < N; ++i)
-        x[i] = draw() * 1e38f;
+        x[i] = kernel_draw() * 1e38f;
     assert_int_equal(dg_backend_cpu()->first_nonfinite(x, N), -1);
     for (size_t i = sizeof places / sizeof *places; i-- > 0;) {
         x[places[i]] = i & 1 ? NAN : -INFINITY;
@@ -442,6 +76,7 @@ static void test_activations_are_accurate_everywhere(void **unused)
 
 int main(void)
 {
+    const KernelsUnderTest cpu = { dg_backend_cpu(), 8, NULL, NULL };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_agree_with_double_loops),
         cmocka_unit_test(test_samples_do_not_depend_on_neighbours),
@@ -453,5 +88,6 @@ int main(void)
         cmocka_unit_test(test_activations_are_accurate_everywhere),
     };
 
+    kernel_checks_use(&cpu);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,10 +158,43 @@ static void test_prompts_are_dropped_as_often_as_asked(void **state)
     close_bench(&b);
 }
 
+/* The same for prompts of other pictures; the picture stays. A few of those
+ * others say the same by chance. */
+static void test_prompts_are_swapped_as_often_as_asked(void **state)
+{
+    static const char *const sets[] = { "pretrain.prompt_swap=0.3", NULL };
+    float clean[D], rgb[D], own_latent[D];
+    WorldScene own;
+    int swapped = 0, same = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    for (int k = 0; k < NUM; k++) {
+        WorldScene other;
+
+        assert_false(make(&b, k, clean));
+        MUST(dg_world_stream_scene(&own, &b.p.stream, (uint64_t)k));
+        MUST(dg_world_stream_scene(&other, &b.p.stream,
+                                   (uint64_t)k + ((uint64_t)1 << 40)));
+        dg_world_draw(rgb, &own, (int)b.run.policy->shape.image_size);
+        dg_policy_code(b.run.policy, rgb, own_latent);
+        assert_memory_equal(own_latent, clean, sizeof clean);
+        swapped += strcmp(b.x.scene.prompt, own.prompt) != 0;
+        same += strcmp(other.prompt, own.prompt) == 0;
+        assert_true(strcmp(b.x.scene.prompt, own.prompt) == 0 ||
+                    strcmp(b.x.scene.prompt, other.prompt) == 0);
+    }
+    assert_true(same < NUM / 20);
+    assert_true(fabs(swapped - 0.3 * (NUM - same)) < 5 * sqrt(0.3 * 0.7 * NUM));
+    close_bench(&b);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
     cmocka_unit_test(test_velocity_is_flow_matching),
     cmocka_unit_test(test_prompts_are_dropped_as_often_as_asked),
+    cmocka_unit_test(test_prompts_are_swapped_as_often_as_asked),
 };
 
 TINY_MAIN(tests)

@@ -29,6 +29,7 @@ typedef enum RngPurpose {
     DG_RNG_PROMPT_DROP = 13, /* prompt dropout of pretraining */
     DG_RNG_LORA_INIT = 14,   /* adapters' first values; counter: parameter */
     DG_RNG_LORA_PROBE = 15,  /* do adapters act? a trial at the start */
+    DG_RNG_PROMPT_SWAP = 16, /* pictures under another one's prompt */
     DG_RNG_MAX
 } RngPurpose;
 
@@ -44,6 +45,10 @@ typedef struct RngKey {
 /** Raw Philox4x32-10: out = f(counter, key). */
 void dg_philox4x32(uint32_t out[4], const uint32_t counter[4],
                    const uint32_t key[2]);
+
+/** What a key's stream is made of: its counter, word 0 (the block) being 0,
+ *  and Philox' own key. Panics when a coordinate does not fit. */
+void dg_rng_counter(uint32_t ctr[4], uint32_t key[2], const RngKey *k);
 
 /** The block-th four words of a key's stream (counter word 0 = block). */
 void dg_rng_block(uint32_t out[4], const RngKey *k, uint32_t block);

@@ -148,6 +148,7 @@ typedef struct PretrainConfig {
     double logit_std;
     int64_t eval_every; /* steps; 0: only at the end */
     double prompt_drop; /* probability of an empty prompt */
+    double prompt_swap; /* probability of another picture's prompt */
 } PretrainConfig;
 
 typedef struct EvaluateConfig {

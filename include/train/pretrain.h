@@ -9,7 +9,9 @@
  *   epsilon (DDPM): z = sqrt(a) x + sqrt(1 - a) noise, target noise, a =
  *     alpha_bar at t, t uniform in 0..999
  *
- * The loss is the mean square error. A part prompt_drop of the pictures is
+ * The loss is the mean square error. A part prompt_swap of the pictures
+ * is shown under the prompt of another picture: a base with the faults that
+ * wrong captions leave. A part prompt_drop is
  * shown with an empty prompt, for classifier-free guidance.
  *
  * Network and text encoders are trained together. A work item is item_size

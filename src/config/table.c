@@ -250,6 +250,9 @@ static const Option rows[] = {
          "spread of the logit-normal times"),
     INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
         "updates between evaluations; 0: at the end only"),
+    REAL("pretrain.prompt_swap", "0", 0, 1, pretrain.prompt_swap, 0,
+         "part of the pictures shown under the prompt of another picture, as "
+         "captions gathered from the web are wrong"),
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
          "part of the pictures shown with an empty prompt; cfg.scale needs "
          "such a base"),

@@ -42,15 +42,32 @@ static Level draw_ddim(const Pretrain *t, const RngKey *key)
                      dg_schedule_time_of((int32_t)at, t->policy->shape.time) };
 }
 
-/* Shown without its prompt? */
-static int drop_prompt(const Pretrain *t, RngKey key)
+static int happens(double part, RngKey key, RngPurpose purpose)
 {
-    const double part = t->session->config->pretrain.prompt_drop;
     float x;
 
-    key.purpose = DG_RNG_PROMPT_DROP;
+    key.purpose = purpose;
     dg_rng_uniform(&x, 0, 1, &key); /* never 0 or 1 */
     return (double)x < part;
+}
+
+/* Pictures whose prompts stand under others are never shown themselves. */
+static const uint64_t other_pictures = (uint64_t)1 << 40;
+
+/* The prompt that picture 'index', now in x->scene, is shown under: its own,
+ * another picture's, or none. The scene may be overwritten. */
+static int choose_prompt(const char **out, const Pretrain *t,
+                         PretrainScratch *x, int64_t index, RngKey key)
+{
+    const PretrainConfig *c = &t->session->config->pretrain;
+    int err = DG_OK;
+
+    if (happens(c->prompt_swap, key, DG_RNG_PROMPT_SWAP))
+        err = dg_world_stream_scene(&x->scene, &t->stream,
+                                    other_pictures + (uint64_t)index);
+    *out =
+        happens(c->prompt_drop, key, DG_RNG_PROMPT_DROP) ? "" : x->scene.prompt;
+    return err;
 }
 
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
@@ -63,6 +80,7 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                    .iteration = (uint32_t)t->step,
                    .sample = (uint32_t)(index % t->batch) };
     float *z = x->z + b * s->elements, *noise = x->target + b * s->elements;
+    const char *prompt = "";
     Level level;
     int err = dg_world_stream_scene(&x->scene, &t->stream, (uint64_t)index);
 
@@ -70,9 +88,11 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
         return err;
     dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
     dg_policy_code(t->policy, x->rgb, z);
-    err = dg_policy_tokenize(
-        t->policy, drop_prompt(t, key) ? "" : x->scene.prompt,
-        x->t5_ids + b * s->text_tokens, x->clip_ids + b * s->clip_tokens);
+    err = choose_prompt(&prompt, t, x, index, key);
+    if (!err)
+        err = dg_policy_tokenize(t->policy, prompt,
+                                 x->t5_ids + b * s->text_tokens,
+                                 x->clip_ids + b * s->clip_tokens);
     if (err)
         return err;
     key.purpose = DG_RNG_PRETRAIN_TIME;

@@ -1,0 +1,44 @@
+extern "C" {
+#include "cuda/cuda.h"
+}
+
+#include "kernels.h"
+
+static Backend table_make(void)
+{
+    Backend t = {};
+
+    t.name = "cuda";
+    t.computes = 1;
+    t.attention_scratch = dg_cuda_attention_scratch;
+    t.gemm = dg_cuda_gemm;
+    t.linear = dg_cuda_linear;
+    t.linear_grad = dg_cuda_linear_grad;
+    t.act = dg_cuda_act;
+    t.act_grad = dg_cuda_act_grad;
+    t.gated = dg_cuda_gated;
+    t.gated_grad = dg_cuda_gated_grad;
+    t.norm = dg_cuda_norm;
+    t.norm_grad = dg_cuda_norm_grad;
+    t.qk = dg_cuda_qk;
+    t.qk_grad = dg_cuda_qk_grad;
+    t.attention = dg_cuda_attention;
+    t.attention_grad = dg_cuda_attention_grad;
+    t.gate = dg_cuda_gate;
+    t.gate_grad = dg_cuda_gate_grad;
+    t.copy = dg_cuda_copy;
+    t.embed = dg_cuda_embed;
+    t.embed_grad = dg_cuda_embed_grad;
+    t.add = dg_cuda_add;
+    t.scale = dg_cuda_scale;
+    t.fill = dg_cuda_fill;
+    t.first_nonfinite = dg_cuda_first_nonfinite;
+    return t;
+}
+
+static const Backend table = table_make();
+
+extern "C" const Backend *dg_backend_cuda(void)
+{
+    return &table;
+}

@@ -1,0 +1,186 @@
+#include "kernels.h"
+
+#include "columns.h"
+#include "stream.h"
+
+/*
+ * Elementwise kernels: a thread takes elements first_index(), + index_step()
+ * ..; no shared memory, blocks of THREADS.
+ */
+
+/* element i of [batch, rows, width]: its sample and column */
+__device__ inline int64_t gate_at(const GateArgs &a, int64_t i)
+{
+    return i / (a.rows * a.width) * a.ld_gate + i % a.width;
+}
+
+__global__ void gate_kernel(GateArgs a)
+{
+    const int64_t count = a.batch * a.rows * a.width;
+
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(a.y, i, fmaf(get(a.gate, gate_at(a, i)), get(a.f, i), get(a.r, i)));
+}
+
+__global__ void gate_input_grad_kernel(GateArgs a)
+{
+    const int64_t count = a.batch * a.rows * a.width;
+
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(a.df, i, get(a.gate, gate_at(a, i)) * get(a.dy, i));
+}
+
+/* dy f of one sample, summed over rows */
+struct GateTerm {
+    const float *dy, *f;
+    int64_t width;
+
+    __device__ void add(int64_t r, int64_t c, float *sum) const
+    {
+        const int64_t i = r * width + c;
+        sum[0] = fmaf(get(dy, i), get(f, i), sum[0]);
+    }
+};
+
+void dg_cuda_gate(const GateArgs *a)
+{
+    DG_LAUNCH(gate_kernel, dg_blocks(a->batch * a->rows * a->width, THREADS),
+              THREADS, 0, *a);
+}
+
+void dg_cuda_gate_grad(const GateArgs *a)
+{
+    if (a->df != NULL)
+        DG_LAUNCH(gate_input_grad_kernel,
+                  dg_blocks(a->batch * a->rows * a->width, THREADS), THREADS, 0,
+                  *a);
+    for (int64_t b = 0; a->dgate != NULL && b < a->batch; ++b) {
+        const int64_t at = b * a->rows * a->width;
+        const GateTerm term = { a->dy + at, a->f + at, a->width };
+        const ColumnSums<1> to = { { a->dgate + b * a->ld_gate } };
+        dg_column_sums(term, a->rows, a->width, to);
+    }
+}
+
+__global__ void copy_kernel(CopyArgs a)
+{
+    const int64_t count = a.blocks * a.rows * a.width;
+
+    for (int64_t i = first_index(); i < count; i += index_step()) {
+        const int64_t b = i / (a.rows * a.width);
+        const int64_t r = i / a.width % a.rows, c = i % a.width;
+        const int64_t to = b * a.dst_block + r * a.dst_ld + c;
+        const float x = get(a.src, b * a.src_block + r * a.src_ld + c);
+        put(a.dst, to, a.accumulate ? get(a.dst, to) + x : x);
+    }
+}
+
+void dg_cuda_copy(const CopyArgs *a)
+{
+    DG_LAUNCH(copy_kernel, dg_blocks(a->blocks * a->rows * a->width, THREADS),
+              THREADS, 0, *a);
+}
+
+__global__ void embed_kernel(EmbedArgs a)
+{
+    const int64_t count = a.count * a.width;
+
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(a.y, i,
+            get(a.table, (int64_t)a.ids[i / a.width] * a.width + i % a.width));
+}
+
+/*
+ * Block i looks at place i. If it is the first place of its id, the block
+ * adds all places of that id to the table's row, in rising order, a thread a
+ * column; otherwise another block does. So each row is one block's.
+ */
+__global__ void embed_grad_kernel(EmbedArgs a)
+{
+    for (int64_t i = blockIdx.x; i < a.count; i += gridDim.x) {
+        const int32_t id = a.ids[i];
+        int first = 1;
+        for (int64_t j = 0; j < i && first; ++j)
+            first = a.ids[j] != id;
+        for (int64_t c = threadIdx.x; first && c < a.width; c += blockDim.x) {
+            const int64_t to = (int64_t)id * a.width + c;
+            float sum = get(a.dtable, to);
+            for (int64_t j = i; j < a.count; ++j)
+                if (a.ids[j] == id)
+                    sum += get(a.dy, j * a.width + c);
+            put(a.dtable, to, sum);
+        }
+    }
+}
+
+void dg_cuda_embed(const EmbedArgs *a)
+{
+    DG_LAUNCH(embed_kernel, dg_blocks(a->count * a->width, THREADS), THREADS, 0,
+              *a);
+}
+
+void dg_cuda_embed_grad(const EmbedArgs *a)
+{
+    DG_LAUNCH(embed_grad_kernel, dg_blocks(a->count, 1), THREADS, 0, *a);
+}
+
+__global__ void add_kernel(float *y, const float *a, const float *b,
+                           int64_t count)
+{
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(y, i, get(a, i) + get(b, i));
+}
+
+__global__ void scale_kernel(float *y, const float *x, float alpha,
+                             int64_t count)
+{
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(y, i, get(x, i) * alpha);
+}
+
+__global__ void fill_kernel(float *y, float value, int64_t count)
+{
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put(y, i, value);
+}
+
+void dg_cuda_add(float *y, const float *a, const float *b, int64_t count)
+{
+    DG_LAUNCH(add_kernel, dg_blocks(count, THREADS), THREADS, 0, y, a, b,
+              count);
+}
+
+void dg_cuda_scale(float *y, const float *x, float alpha, int64_t count)
+{
+    DG_LAUNCH(scale_kernel, dg_blocks(count, THREADS), THREADS, 0, y, x, alpha,
+              count);
+}
+
+void dg_cuda_fill(float *y, float value, int64_t count)
+{
+    DG_LAUNCH(fill_kernel, dg_blocks(count, THREADS), THREADS, 0, y, value,
+              count);
+}
+
+/* A thread keeps its first index; the least of them all is an integer, whose
+ * atomic minimum does not depend on the order. -1 is the largest unsigned. */
+__global__ void first_nonfinite_kernel(unsigned long long *found,
+                                       const float *x, int64_t count)
+{
+    for (int64_t i = first_index(); i < count; i += index_step())
+        if (!isfinite(get(x, i))) {
+            atomicMin(found, (unsigned long long)i);
+            return;
+        }
+}
+
+int64_t dg_cuda_first_nonfinite(const float *x, int64_t count)
+{
+    CudaStream *s = dg_cuda_current();
+
+    dg_cuda_note(cudaMemsetAsync(s->result, 0xff, sizeof *s->result, s->stream),
+                 "first_nonfinite");
+    DG_LAUNCH(first_nonfinite_kernel, dg_blocks(count, THREADS), THREADS, 0,
+              (unsigned long long *)s->result, x, count);
+    return dg_cuda_result(s, -1);
+}

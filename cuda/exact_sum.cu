@@ -1,0 +1,159 @@
+#include "device.h"
+#include "stream.h"
+
+#include <math.h>
+
+extern "C" {
+#include "cuda/exact_sum.h"
+}
+
+/*
+ * All kernels: a thread takes elements first_index(), + index_step() ..; no
+ * shared memory, blocks of THREADS.
+ */
+
+/* The first element not allowed. The comparison is false for NaN. */
+__global__ void exact_bad_kernel(unsigned long long *found, const float *g,
+                                 int64_t num, float limit)
+{
+    for (int64_t i = first_index(); i < num; i += index_step())
+        if (!(fabsf(get(g, i)) <= limit)) {
+            atomicMin(found, (unsigned long long)i);
+            return;
+        }
+}
+
+__global__ void exact_fixed_kernel(int64_t *sum, const float *g, int64_t num,
+                                   double scale)
+{
+    for (int64_t i = first_index(); i < num; i += index_step())
+        sum[i] += (int64_t)rint((double)get(g, i) * scale);
+}
+
+__global__ void exact_plain_kernel(float *sum, const float *g, int64_t num)
+{
+    for (int64_t i = first_index(); i < num; i += index_step())
+        sum[i] += get(g, i);
+}
+
+__global__ void exact_merge_kernel(int64_t *sum, const int64_t *more,
+                                   int64_t num)
+{
+    for (int64_t i = first_index(); i < num; i += index_step())
+        sum[i] += more[i];
+}
+
+__global__ void exact_read_kernel(float *out, ExactSum s, double unit,
+                                  double divisor)
+{
+    for (int64_t i = first_index(); i < s.num; i += index_step())
+        put(out, i,
+            s.fixed != NULL ? (float)((double)s.fixed[i] * unit / divisor)
+                            : (float)((double)s.plain[i] / divisor));
+}
+
+extern "C" int dg_cuda_exact_init(ExactSum *s, void *buffer, int64_t num,
+                                  int exact, int scale_bits, int64_t max_items)
+{
+    /* of no elements: the buffer is not the host's to clear */
+    const int err = dg_exact_init(s, buffer, num < 0 ? num : 0, exact,
+                                  scale_bits, max_items);
+
+    if (err)
+        return err;
+    s->num = num;
+    dg_cuda_exact_clear(s);
+    return DG_OK;
+}
+
+extern "C" void dg_cuda_exact_clear(ExactSum *s)
+{
+    void *buffer = s->fixed != NULL ? (void *)s->fixed : (void *)s->plain;
+
+    s->items = 0;
+    dg_cuda_note(cudaMemsetAsync(buffer, 0,
+                                 dg_exact_bytes(s->num, s->fixed != NULL),
+                                 dg_cuda_current()->stream),
+                 "clearing a gradient sum");
+}
+
+/* index of the first element not allowed, or -1 */
+static int64_t first_bad(const ExactSum *s, const float *g)
+{
+    CudaStream *c = dg_cuda_current();
+
+    dg_cuda_note(cudaMemsetAsync(c->result, 0xff, sizeof *c->result, c->stream),
+                 "gradient sum");
+    DG_LAUNCH(exact_bad_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
+              (unsigned long long *)c->result, g, s->num, s->limit);
+    return dg_cuda_result(c, -1);
+}
+
+static int bad_element(const ExactSum *s, const float *g, int64_t at)
+{
+    float value = NAN;
+    int err;
+
+    dg_cuda_download(&value, g + at, sizeof value);
+    err = dg_cuda_wait();
+    if (err)
+        return err;
+    return dg_fail(DG_ENUMERIC,
+                   "gradient element %lld is %g: finite values up to %g in "
+                   "size are allowed",
+                   (long long)at, (double)value, (double)s->limit);
+}
+
+static int too_many(int64_t items, int64_t max_items)
+{
+    return dg_fail(DG_EINVAL,
+                   "gradient sum: %lld items, at most %lld were announced",
+                   (long long)items, (long long)max_items);
+}
+
+extern "C" int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad)
+{
+    const int64_t at = first_bad(s, g);
+    const int err = dg_cuda_wait();
+
+    if (err)
+        return err;
+    if (bad != NULL)
+        *bad = at;
+    if (at >= 0)
+        return bad_element(s, g, at);
+    if (s->items >= s->max_items)
+        return too_many(s->items + 1, s->max_items);
+    if (s->fixed != NULL)
+        DG_LAUNCH(exact_fixed_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
+                  s->fixed, g, s->num, ldexp(1.0, s->scale_bits));
+    else
+        DG_LAUNCH(exact_plain_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
+                  s->plain, g, s->num);
+    s->items++;
+    return DG_OK;
+}
+
+extern "C" int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from)
+{
+    if (into->num != from->num || into->scale_bits != from->scale_bits ||
+        (into->fixed == NULL) != (from->fixed == NULL))
+        return dg_fail(DG_EINVAL, "gradient sums of different kinds");
+    if (into->items + from->items > into->max_items)
+        return too_many(into->items + from->items, into->max_items);
+    if (into->fixed != NULL)
+        DG_LAUNCH(exact_merge_kernel, dg_blocks(into->num, THREADS), THREADS, 0,
+                  into->fixed, from->fixed, into->num);
+    else
+        DG_LAUNCH(exact_plain_kernel, dg_blocks(into->num, THREADS), THREADS, 0,
+                  into->plain, from->plain, into->num);
+    into->items += from->items;
+    return DG_OK;
+}
+
+extern "C" void dg_cuda_exact_read(const ExactSum *s, float *out,
+                                   double divisor)
+{
+    DG_LAUNCH(exact_read_kernel, dg_blocks(s->num, THREADS), THREADS, 0, out,
+              *s, ldexp(1.0, -s->scale_bits), divisor);
+}

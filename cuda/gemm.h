@@ -1,0 +1,18 @@
+#ifndef DG_CUDA_GEMM_H
+#define DG_CUDA_GEMM_H
+/*
+ * The one place that calls the library's matrix product. Internal to cuda.
+ */
+#include "device.h"
+
+enum { DG_FEW_ROWS = 16 };
+
+/**
+ * Products of 'batch' samples by one algorithm, chosen for ONE sample of
+ * g->m rows and kept: the bits of a sample do not depend on batch. Pointers
+ * move by stride_a, stride_b, stride_c elements per sample.
+ */
+void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
+                      int64_t stride_b, int64_t stride_c);
+
+#endif

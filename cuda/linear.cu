@@ -1,0 +1,111 @@
+#include "kernels.h"
+
+#include "act.h"
+#include "columns.h"
+#include "gemm.h"
+#include "stream.h"
+
+/* y = act(y + bias), pre = y + bias; a thread an element, as in act.cu */
+__global__ void linear_finish_kernel(LinearArgs a)
+{
+    const int64_t count = a.rows * a.out;
+
+    for (int64_t i = first_index(); i < count; i += index_step()) {
+        float v = get(a.y, i);
+        if (a.bias != NULL)
+            v += get(a.bias, i % a.out);
+        if (a.pre != NULL)
+            put(a.pre, i, v);
+        put(a.y, i, act_value(a.act, v));
+    }
+}
+
+/* y (+)= x w^T over one range of k */
+static void product(const LinearArgs *a, const float *x, const float *w,
+                    int64_t k, int adds)
+{
+    GemmArgs g = {};
+
+    g.trans_b = 1;
+    g.m = a->rows, g.n = a->out, g.k = k;
+    g.lda = k, g.ldb = a->ldw, g.ldc = a->out;
+    g.rows_per_sample = a->rows_per_sample;
+    g.beta = adds ? 1.0f : 0.0f;
+    g.a = x, g.b = w, g.c = a->y;
+    dg_cuda_gemm(&g);
+}
+
+void dg_cuda_linear(const LinearArgs *a)
+{
+    product(a, a->x, a->w, a->in, 0);
+    if (a->x2 != NULL && a->in2 > 0)
+        product(a, a->x2, a->w + a->in, a->in2, 1);
+    if (a->bias != NULL || a->pre != NULL || a->act != DG_ACT_NONE)
+        DG_LAUNCH(linear_finish_kernel, dg_blocks(a->rows * a->out, THREADS),
+                  THREADS, 0, *a);
+}
+
+/*
+ * dw += dy^T x for few rows: a thread takes an element of dw and adds all
+ * rows of all samples in order, which is the sample-after-sample sum without
+ * rereading dw. Block (32, 8) covers 32 columns and 8 rows of dw; grid
+ * (columns / 32, rows / 8). No shared memory.
+ */
+__global__ void few_rows_grad_kernel(LinearGradArgs a)
+{
+    const int64_t i = (int64_t)blockIdx.x * WARP + threadIdx.x;
+    const int64_t rows = a.batch * a.rows;
+
+    for (int64_t o = (int64_t)blockIdx.y * blockDim.y + threadIdx.y;
+         i < a.in && o < a.out; o += (int64_t)gridDim.y * blockDim.y) {
+        float sum = get(a.dw, o * a.ldw + i);
+        for (int64_t r = 0; r < rows; ++r)
+            sum = fmaf(get(a.dy, r * a.out + o), get(a.x, r * a.in + i), sum);
+        put(a.dw, o * a.ldw + i, sum);
+    }
+}
+
+static void weight_grad(const LinearGradArgs *a)
+{
+    GemmArgs g = {};
+
+    g.trans_a = 1;
+    g.m = a->out, g.n = a->in, g.k = a->rows;
+    g.lda = a->out, g.ldb = a->in, g.ldc = a->ldw;
+    g.beta = 1.0f;
+    g.c = a->dw;
+    for (int64_t b = 0; b < a->batch; ++b) {
+        g.a = a->dy + b * a->rows * a->out;
+        g.b = a->x + b * a->rows * a->in;
+        dg_cuda_products(&g, 1, a->rows * a->out, a->rows * a->in, 0);
+    }
+}
+
+/* dy of one sample */
+struct BiasTerm {
+    const float *dy;
+    int64_t width;
+
+    __device__ void add(int64_t r, int64_t c, float *sum) const
+    {
+        sum[0] += get(dy, r * width + c);
+    }
+};
+
+void dg_cuda_linear_grad(const LinearGradArgs *a)
+{
+    const int64_t tall = (a->out + WARPS - 1) / WARPS;
+
+    if (a->rows < DG_FEW_ROWS)
+        DG_LAUNCH(few_rows_grad_kernel,
+                  dim3((unsigned)((a->in + WARP - 1) / WARP),
+                       (unsigned)(tall < 65535 ? tall : 65535)),
+                  dim3(WARP, WARPS), 0, *a);
+    else
+        weight_grad(a);
+    for (int64_t b = 0; a->dbias != NULL && b < a->batch; ++b) {
+        const BiasTerm term = { a->dy + b * a->rows * a->out, a->out };
+        const ColumnSums<1> to = { { a->dbias } };
+        dg_column_sums(term, a->rows, a->out, to);
+    }
+}

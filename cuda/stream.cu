@@ -1,0 +1,168 @@
+#include "stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static thread_local CudaStream *current;
+
+CudaStream *dg_cuda_current(void)
+{
+    if (current == NULL)
+        dg_panic("no CUDA stream in use: dg_cuda_use() comes first");
+    return current;
+}
+
+void dg_cuda_note_text(const char *what, const char *why)
+{
+    CudaStream *s = dg_cuda_current();
+
+    if (s->failed)
+        return;
+    s->failed = 1;
+    snprintf(s->text, sizeof s->text, "%s: %s", what, why);
+}
+
+void dg_cuda_note(cudaError_t e, const char *what)
+{
+    if (e != cudaSuccess)
+        dg_cuda_note_text(what, cudaGetErrorString(e));
+}
+
+int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
+{
+    *s->result_host = fallback;
+    dg_cuda_note(cudaMemcpyAsync(s->result_host, s->result,
+                                 sizeof *s->result_host, cudaMemcpyDeviceToHost,
+                                 s->stream),
+                 "copy of a result");
+    const cudaError_t e = cudaStreamSynchronize(s->stream);
+    dg_cuda_note(e, "wait for a result");
+    return e == cudaSuccess ? *s->result_host : fallback;
+}
+
+static int device_error(cudaError_t e, const char *what)
+{
+    return dg_fail(e == cudaErrorMemoryAllocation ? DG_ENOMEM : DG_EDEVICE,
+                   "CUDA: %s: %s", what, cudaGetErrorString(e));
+}
+
+extern "C" int dg_cuda_device_count(int *count)
+{
+    int n = 0;
+    const cudaError_t e = cudaGetDeviceCount(&n);
+
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return device_error(e, "looking for GPUs");
+    }
+    if (n < 1)
+        return dg_fail(DG_EDEVICE, "CUDA: no GPU is visible");
+    *count = n;
+    return DG_OK;
+}
+
+/* what the device gives to a stream; freed by the caller on failure */
+static cudaError_t stream_reserve(CudaStream *s)
+{
+    const size_t bytes = DG_WORKSPACE_FLOATS * sizeof(float);
+    cudaError_t e = cudaSetDevice(s->device);
+
+    if (e == cudaSuccess)
+        e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess)
+        e = cudaMalloc((void **)&s->workspace, bytes);
+    if (e == cudaSuccess)
+        e = cudaMalloc((void **)&s->result, sizeof *s->result);
+    if (e == cudaSuccess)
+        e = cudaMallocHost((void **)&s->result_host, sizeof *s->result_host);
+    return e;
+}
+
+extern "C" int dg_cuda_stream_create(CudaStream **out, int device)
+{
+    CudaStream *s = (CudaStream *)calloc(1, sizeof *s);
+    int err;
+
+    if (s == NULL)
+        return dg_fail(DG_ENOMEM, "CUDA stream");
+    s->device = device;
+    const cudaError_t e = stream_reserve(s);
+    err = e == cudaSuccess ? dg_cuda_gemm_cache_create(&s->gemm)
+                           : device_error(e, "a stream and its workspace");
+    if (err) {
+        dg_cuda_stream_destroy(s);
+        return err;
+    }
+    *out = s;
+    return DG_OK;
+}
+
+extern "C" void dg_cuda_stream_destroy(CudaStream *s)
+{
+    if (s == NULL)
+        return;
+    if (current == s)
+        current = NULL;
+    cudaSetDevice(s->device);
+    if (s->stream != NULL)
+        cudaStreamSynchronize(s->stream);
+    dg_cuda_gemm_cache_destroy(s->gemm);
+    cudaFreeHost(s->result_host);
+    cudaFree(s->result);
+    cudaFree(s->workspace);
+    if (s->stream != NULL)
+        cudaStreamDestroy(s->stream);
+    free(s);
+}
+
+extern "C" void dg_cuda_use(CudaStream *s)
+{
+    current = s;
+    if (s != NULL)
+        dg_cuda_note(cudaSetDevice(s->device), "choosing the device");
+}
+
+extern "C" int dg_cuda_wait(void)
+{
+    CudaStream *s = dg_cuda_current();
+
+    dg_cuda_note(cudaStreamSynchronize(s->stream), "waiting for the device");
+    if (!s->failed)
+        return DG_OK;
+    s->failed = 0;
+    return dg_fail(DG_EDEVICE, "CUDA: %s", s->text);
+}
+
+extern "C" int dg_cuda_alloc(void **out, size_t bytes)
+{
+    dg_cuda_current();
+    *out = NULL;
+    const cudaError_t e = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (e == cudaSuccess)
+        return DG_OK;
+    cudaGetLastError();
+    *out = NULL;
+    return dg_fail(DG_ENOMEM, "CUDA: %zu bytes of device memory: %s", bytes,
+                   cudaGetErrorString(e));
+}
+
+extern "C" void dg_cuda_free(void *p)
+{
+    if (p != NULL)
+        dg_cuda_note(cudaFree(p), "freeing device memory");
+}
+
+extern "C" void dg_cuda_upload(void *device, const void *host, size_t bytes)
+{
+    dg_cuda_note(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
+                                 dg_cuda_current()->stream),
+                 "copy to the device");
+}
+
+extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
+{
+    dg_cuda_note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
+                                 dg_cuda_current()->stream),
+                 "copy from the device");
+}

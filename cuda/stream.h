@@ -1,0 +1,90 @@
+#ifndef DG_CUDA_STREAM_H
+#define DG_CUDA_STREAM_H
+/*
+ * What runs on the current stream, and how. Every launch of cuda/ goes
+ * through DG_LAUNCH, every call of a library through stream.cu or gemm.cu.
+ * Internal to cuda.
+ */
+#include <cuda_runtime.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tuple>
+
+extern "C" {
+#include "base/error.h"
+#include "cuda/cuda.h"
+}
+
+enum {
+    DG_WORKSPACE_FLOATS = 4 << 20, /* of a stream; for partial sums */
+    DG_SHARED_PLAIN = 48 * 1024    /* bytes a block gets without asking */
+};
+
+struct GemmCache;
+
+struct CudaStream {
+    int device;
+    cudaStream_t stream;
+    struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
+    float *workspace;       /* [DG_WORKSPACE_FLOATS], device */
+    int64_t *result;        /* one number, device; and where it arrives */
+    int64_t *result_host;
+    int failed;
+    char text[200]; /* of the first failure */
+};
+
+/** The calling thread's current stream; panics without one. */
+CudaStream *dg_cuda_current(void);
+
+/** Keeps the first failure; what: kernel or call. */
+void dg_cuda_note(cudaError_t e, const char *what);
+void dg_cuda_note_text(const char *what, const char *why);
+
+/** The stream's result number, after waiting; fallback if that failed. */
+int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
+
+int dg_cuda_gemm_cache_create(struct GemmCache **out);
+void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
+
+/* A grid with a dim of 0 is no work. Arguments are converted to the kernel's
+ * parameters as in a call. */
+template <typename... P, typename... A>
+void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
+                    dim3 block, size_t shared, const A &...args)
+{
+    std::tuple<P...> values(args...);
+    CudaStream *s = dg_cuda_current();
+
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return;
+    if (shared > DG_SHARED_PLAIN)
+        dg_cuda_note(cudaFuncSetAttribute(
+                         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         (int)shared),
+                     name);
+    std::apply(
+        [&](auto &...v) {
+            void *list[] = { (void *)&v... };
+            cudaError_t e =
+                cudaLaunchKernel(kernel, grid, block, list, shared, s->stream);
+            const cudaError_t last = cudaGetLastError();
+            dg_cuda_note(e != cudaSuccess ? e : last, name);
+        },
+        values);
+}
+
+/** DG_LAUNCH(kernel, grid, block, bytes of shared memory, arguments ...) */
+#define DG_LAUNCH(kernel, grid, block, shared, ...) \
+    dg_cuda_launch(#kernel, kernel, grid, block, shared, __VA_ARGS__)
+
+/** Blocks of 'threads' that cover count elements once; at most 2^20, kernels
+ *  go on by the whole grid. */
+static inline dim3 dg_blocks(int64_t count, int threads)
+{
+    const int64_t blocks = (count + threads - 1) / threads;
+
+    return dim3((unsigned)(blocks < 1 << 20 ? blocks : 1 << 20));
+}
+
+#endif

@@ -1,0 +1,229 @@
+/* cublasLt.h on plain loops. */
+#include "cublasLt.h"
+
+#include <stdlib.h>
+
+const char *cublasLtGetStatusString(cublasStatus_t s)
+{
+    return s == CUBLAS_STATUS_SUCCESS         ? "success"
+           : s == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported"
+                                              : "invalid value";
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
+{
+    *h = nullptr;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* copies an attribute of the right size */
+static cublasStatus_t take(void *to, size_t size, const void *value,
+                           size_t bytes)
+{
+    if (bytes != size)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(to, value, size);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t l, cudaDataType,
+                                        uint64_t rows, uint64_t cols,
+                                        int64_t ld)
+{
+    *l = cublasLtMatrixLayoutOpaque_t { rows, cols, ld, 0, 1 };
+    return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS
+                               : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(
+    cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t attr,
+    const void *value, size_t bytes)
+{
+    if (attr == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT)
+        return take(&l->batch, sizeof l->batch, value, bytes);
+    return take(&l->stride, sizeof l->stride, value, bytes);
+}
+
+cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t d,
+                                      cublasComputeType_t, cudaDataType_t)
+{
+    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N };
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(
+    cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attr,
+    const void *value, size_t bytes)
+{
+    int32_t *to =
+        attr == CUBLASLT_MATMUL_DESC_TRANSA ? &d->trans_a : &d->trans_b;
+
+    return take(to, sizeof *to, value, bytes);
+}
+
+cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t p)
+{
+    *p = cublasLtMatmulPreferenceOpaque_t { 0, 7, { 256, 256, 256, 256 } };
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
+    cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attr,
+    const void *value, size_t bytes)
+{
+    if (attr == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES)
+        return take(&p->workspace, sizeof p->workspace, value, bytes);
+    if (attr == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK)
+        return take(&p->reduction, sizeof p->reduction, value, bytes);
+    return take(&p->align[attr - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES],
+                sizeof p->align[0], value, bytes);
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
+    cublasLtHandle_t, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
+    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
+    cublasLtMatmulPreference_t p, int wanted,
+    cublasLtMatmulHeuristicResult_t results[], int *found)
+{
+    const uint64_t k = d->trans_a == CUBLAS_OP_N ? a->cols : a->rows;
+    const uint64_t size = c->rows * c->cols * (uint64_t)c->batch;
+    cublasLtMatmulAlgo_t algo = { 8, 1, 256 };
+
+    if (wanted < 1)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    for (uint64_t s = size; s > 64; s /= 2)
+        algo.chunk = algo.chunk * 7 % 61 + 2; /* any rule will do */
+    for (int i = 0; i < 4; ++i)
+        if (p->align[i] < algo.align)
+            algo.align = p->align[i];
+    if (algo.align < 16) {
+        algo.align = 4;
+        algo.chunk += 1;
+    }
+    if (p->reduction != CUBLASLT_REDUCTION_SCHEME_NONE && k >= 32)
+        algo.split = 2;
+    results[0].algo = algo;
+    results[0].workspaceSize = 0;
+    results[0].state = CUBLAS_STATUS_SUCCESS;
+    *found = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(
+    cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+    const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *out)
+{
+    out->algo = *algo;
+    out->workspaceSize = 0;
+    out->state = CUBLAS_STATUS_SUCCESS;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+namespace
+{
+
+/* one product of column-major matrices; at [k, m] is op(A) transposed */
+struct Product {
+    int64_t m, n, k;
+    const float *at, *b;
+    int64_t row_b, col_b; /* element (l, j) at l row_b + j col_b */
+    float *d;
+    int64_t ldd;
+    float alpha, beta;
+    const cublasLtMatmulAlgo_t *algo;
+};
+
+void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
+               float *sum, float *part)
+{
+    for (int64_t l = first; l < last; ++l) {
+        const float b = p->b[l * p->row_b + j * p->col_b];
+        const float *a = p->at + l * p->m;
+        for (int64_t i = 0; i < p->m; ++i)
+            part[i] = fmaf(a[i], b, part[i]);
+        if ((l - first + 1) % p->algo->chunk && l + 1 < last)
+            continue;
+        for (int64_t i = 0; i < p->m; ++i) {
+            sum[i] += part[i];
+            part[i] = 0.0f;
+        }
+    }
+}
+
+void product(const Product *p, float *work)
+{
+    float *sum = work, *part = work + p->m;
+
+    for (int64_t j = 0; j < p->n; ++j) {
+        float *d = p->d + j * p->ldd;
+        memset(work, 0, 2 * (size_t)p->m * sizeof *work);
+        for (uint32_t s = 0; s < p->algo->split; ++s)
+            add_range(p, j, p->k * s / p->algo->split,
+                      p->k * (s + 1) / p->algo->split, sum, part);
+        for (int64_t i = 0; i < p->m; ++i)
+            d[i] = p->alpha * sum[i] + (p->beta != 0.0f ? p->beta * d[i] : 0);
+    }
+}
+
+bool aligned(const void *p, const cublasLtMatmulAlgo_t *algo)
+{
+    return (uintptr_t)p % algo->align == 0;
+}
+
+} // namespace
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                              const void *alpha, const void *A,
+                              cublasLtMatrixLayout_t a, const void *B,
+                              cublasLtMatrixLayout_t b, const void *beta,
+                              const void *C, cublasLtMatrixLayout_t, void *D,
+                              cublasLtMatrixLayout_t d,
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t,
+                              cudaStream_t)
+{
+    const bool ta = desc->trans_a == CUBLAS_OP_T;
+    const bool tb = desc->trans_b == CUBLAS_OP_T;
+    const int64_t m = (int64_t)d->rows, n = (int64_t)d->cols;
+    const int64_t k = (int64_t)(ta ? a->rows : a->cols);
+
+    if (C != D || (int64_t)(ta ? a->cols : a->rows) != m ||
+        (int64_t)(tb ? b->cols : b->rows) != k ||
+        (int64_t)(tb ? b->rows : b->cols) != n || a->batch != d->batch ||
+        b->batch != d->batch)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    float *at = (float *)malloc((size_t)(m * k) * sizeof(float));
+    float *work = (float *)malloc(2 * (size_t)m * sizeof(float));
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (int64_t i = 0; i < d->batch; ++i) {
+        const float *pa = (const float *)A + i * a->stride;
+        Product p = { m,
+                      n,
+                      k,
+                      at,
+                      (const float *)B + i * b->stride,
+                      tb ? b->ld : 1,
+                      tb ? 1 : b->ld,
+                      (float *)D + i * d->stride,
+                      d->ld,
+                      *(const float *)alpha,
+                      *(const float *)beta,
+                      algo };
+        if (!aligned(pa, algo) || !aligned(p.b, algo) || !aligned(p.d, algo)) {
+            status = CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
+            break;
+        }
+        for (int64_t l = 0; l < k; ++l)
+            for (int64_t r = 0; r < m; ++r)
+                at[l * m + r] = ta ? pa[r * a->ld + l] : pa[l * a->ld + r];
+        product(&p, work);
+    }
+    free(at);
+    free(work);
+    return status;
+}

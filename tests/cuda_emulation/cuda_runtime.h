@@ -1,0 +1,175 @@
+#ifndef CUDA_EMULATION_RUNTIME_H
+#define CUDA_EMULATION_RUNTIME_H
+/*
+ * The part of the CUDA runtime that cuda/ uses, on the host, so that kernels
+ * run in the tests of machines without a GPU. The .cu files compile as plain
+ * C++ against this folder.
+ *
+ * Blocks run one after the other. A block's threads are fibres: each runs
+ * until it waits for its warp or its block, then the next one runs. What
+ * would be undefined on a device (threads that miss a barrier, a launch
+ * beyond the limits of sm_80) ends the program with a message. Device memory
+ * is host memory between guard bytes, poisoned with NaN; so is dynamic shared
+ * memory before each block. cuda_emulation_order() turns the order of blocks
+ * and threads round: results that change were a race.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__      thread_local
+#define __launch_bounds__(...)
+
+struct uint3 {
+    unsigned x, y, z;
+};
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1)
+        : x(x), y(y), z(z)
+    {
+    }
+};
+
+extern thread_local uint3 threadIdx, blockIdx;
+extern thread_local dim3 blockDim, gridDim;
+
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInvalidDevice = 101
+} cudaError_t;
+
+typedef enum cudaMemcpyKind {
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3
+} cudaMemcpyKind;
+
+enum { cudaStreamNonBlocking = 1 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+typedef struct CUstream_st *cudaStream_t;
+
+const char *cudaGetErrorString(cudaError_t e);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaMalloc(void **p, size_t bytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMallocHost(void **p, size_t bytes);
+cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
+                            cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
+
+/* --- launches ------------------------------------------------------------ */
+
+/** 1: last block and last thread first. */
+extern "C" void cuda_emulation_order(int reversed);
+
+cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
+                                  size_t shared_limit, void (*call)(void *),
+                                  void *user);
+/** The limit of dynamic shared memory set for a kernel; limit < 0: asks. */
+size_t cuda_emulation_shared_limit(const void *kernel, int64_t limit);
+
+template <typename T>
+cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute, int value)
+{
+    cuda_emulation_shared_limit((const void *)kernel, value);
+    return cudaSuccess;
+}
+
+template <typename... P, size_t... I>
+void cuda_emulation_call(void (*kernel)(P...), void **args,
+                         std::index_sequence<I...>)
+{
+    kernel(*static_cast<P *>(args[I])...);
+}
+
+template <typename... P>
+cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
+                             void **args, size_t shared, cudaStream_t)
+{
+    struct Call {
+        void (*kernel)(P...);
+        void **args;
+    } call = { kernel, args };
+
+    return cuda_emulation_launch(
+        grid, block, shared,
+        cuda_emulation_shared_limit((const void *)kernel, -1),
+        [](void *user) {
+            Call *c = static_cast<Call *>(user);
+            cuda_emulation_call(c->kernel, c->args,
+                                std::index_sequence_for<P...> {});
+        },
+        &call);
+}
+
+/* --- inside of kernels --------------------------------------------------- */
+
+void __syncthreads(void);
+/** Hands in a lane's bits, waits for its warp, returns all 32 lanes'. */
+const uint64_t *cuda_emulation_exchange(unsigned mask, uint64_t bits);
+int cuda_emulation_lane(void);
+
+inline void __syncwarp(unsigned mask = 0xffffffffu)
+{
+    cuda_emulation_exchange(mask, 0);
+}
+
+template <typename T> T cuda_emulation_read(unsigned mask, T value, int lane)
+{
+    uint64_t bits = 0;
+    T result;
+
+    static_assert(sizeof value <= sizeof bits, "shuffles move 8 bytes at most");
+    memcpy(&bits, &value, sizeof value);
+    bits = cuda_emulation_exchange(mask, bits)[lane & 31];
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+template <typename T> T __shfl_xor_sync(unsigned mask, T value, int other)
+{
+    return cuda_emulation_read(mask, value, cuda_emulation_lane() ^ other);
+}
+
+template <typename T> T __shfl_sync(unsigned mask, T value, int lane)
+{
+    return cuda_emulation_read(mask, value, lane);
+}
+
+inline unsigned long long atomicMin(unsigned long long *p,
+                                    unsigned long long value)
+{
+    const unsigned long long old = *p;
+
+    *p = value < old ? value : old;
+    return old;
+}
+
+inline unsigned __float_as_uint(float x)
+{
+    unsigned bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+#endif

@@ -1,0 +1,289 @@
+/* Blocks and fibres of cuda_runtime.h: scheduler, barriers, shuffles. */
+#include "cuda_runtime.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+enum {
+    WARP = 32,
+    MAX_THREADS = 1024,
+    STACK_BYTES = 65536,
+    SHARED_BYTES = 163 * 1024, /* of a block on sm_80 */
+    SHARED_PLAIN = 48 * 1024   /* without asking for more */
+};
+
+thread_local uint3 threadIdx, blockIdx;
+thread_local dim3 blockDim, gridDim;
+alignas(256) thread_local float dg_cuda_shared[SHARED_BYTES / sizeof(float)];
+
+namespace
+{
+
+enum State { READY, AT_WARP, AT_BLOCK, DONE };
+
+struct Fibre {
+#if defined(__x86_64__)
+    void *sp;
+#else
+    ucontext_t context;
+#endif
+    bool begun;
+};
+
+struct Thread {
+    State state;
+    int fibre; /* -1: not begun, or done */
+    unsigned parity;
+};
+
+struct Machine {
+    Fibre main, fibre[MAX_THREADS];
+    char *stacks;
+    int free[MAX_THREADS], num_free;
+    Thread thread[MAX_THREADS];
+    int num_threads, current;
+    uint64_t slots[MAX_THREADS / WARP][2][WARP];
+    size_t shared;
+    void (*call)(void *);
+    void *user;
+};
+
+thread_local Machine *machine;
+int reversed;
+
+[[noreturn]] void fault(const char *what)
+{
+    fprintf(stderr, "cuda emulation: %s (block %u %u %u, thread %u %u %u)\n",
+            what, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
+            threadIdx.z);
+    abort();
+}
+
+/* --- fibres -------------------------------------------------------------- */
+
+void fibre_main();
+
+#if defined(__x86_64__)
+extern "C" void cuda_emulation_switch(void **save, void *to);
+/* registers a call preserves go to the stack, the stacks change places */
+asm(".text\n"
+    ".type cuda_emulation_switch, @function\n"
+    "cuda_emulation_switch:\n"
+    "pushq %rbp\n pushq %rbx\n pushq %r12\n"
+    "pushq %r13\n pushq %r14\n pushq %r15\n"
+    "movq %rsp, (%rdi)\n"
+    "movq %rsi, %rsp\n"
+    "popq %r15\n popq %r14\n popq %r13\n"
+    "popq %r12\n popq %rbx\n popq %rbp\n"
+    "ret\n"
+    ".size cuda_emulation_switch, . - cuda_emulation_switch\n");
+
+void fibre_switch(Fibre *from, Fibre *to)
+{
+    cuda_emulation_switch(&from->sp, to->sp);
+}
+
+void fibre_begin(Fibre *f, char *stack)
+{
+    void **top = (void **)(stack + STACK_BYTES) - 2;
+
+    *top = (void *)fibre_main; /* where the first switch returns to */
+    f->sp = top - 6;
+}
+#else
+void fibre_switch(Fibre *from, Fibre *to)
+{
+    swapcontext(&from->context, &to->context);
+}
+
+void fibre_begin(Fibre *f, char *stack)
+{
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_link = nullptr;
+    makecontext(&f->context, fibre_main, 0);
+}
+#endif
+
+/* A fibre runs one thread after the other, each given by the scheduler. */
+void fibre_main()
+{
+    Machine *m = machine;
+
+    for (;;) {
+        Thread *t = &m->thread[m->current];
+        const int mine = t->fibre;
+
+        m->call(m->user);
+        t->state = DONE;
+        t->fibre = -1;
+        m->free[m->num_free++] = mine;
+        fibre_switch(&m->fibre[mine], &m->main);
+    }
+}
+
+/* --- scheduler ----------------------------------------------------------- */
+
+void set_thread_index(int i)
+{
+    threadIdx.x = (unsigned)i % blockDim.x;
+    threadIdx.y = (unsigned)i / blockDim.x % blockDim.y;
+    threadIdx.z = (unsigned)i / blockDim.x / blockDim.y;
+}
+
+/* runs thread i until it waits or ends */
+void resume(Machine *m, int i)
+{
+    Thread *t = &m->thread[i];
+
+    if (t->fibre < 0) {
+        t->fibre = m->free[--m->num_free];
+        if (!m->fibre[t->fibre].begun) {
+            m->fibre[t->fibre].begun = true;
+            fibre_begin(&m->fibre[t->fibre],
+                        m->stacks + (size_t)t->fibre * STACK_BYTES);
+        }
+    }
+    m->current = i;
+    set_thread_index(i);
+    fibre_switch(&m->main, &m->fibre[t->fibre]);
+}
+
+/* the running thread waits in the given state */
+void wait(State state)
+{
+    Machine *m = machine;
+    Thread *t = &m->thread[m->current];
+
+    t->state = state;
+    fibre_switch(&m->fibre[t->fibre], &m->main);
+}
+
+int count_state(const Machine *m, int first, int num, State state)
+{
+    int n = 0;
+
+    for (int i = first; i < first + num; ++i)
+        n += m->thread[i].state == state;
+    return n;
+}
+
+/* a warp, until all of it waits for the block or is done */
+void run_warp(Machine *m, int first)
+{
+    for (;;) {
+        for (int l = 0; l < WARP; ++l) {
+            const int i = first + (reversed ? WARP - 1 - l : l);
+            if (m->thread[i].state == READY)
+                resume(m, i);
+        }
+        const int waiting = count_state(m, first, WARP, AT_WARP);
+        if (waiting == 0)
+            return;
+        if (waiting < WARP)
+            fault("some threads of a warp miss its barrier");
+        for (int l = 0; l < WARP; ++l)
+            m->thread[first + l].state = READY;
+    }
+}
+
+void run_block(Machine *m)
+{
+    const int warps = m->num_threads / WARP;
+
+    for (int i = 0; i < m->num_threads; ++i)
+        m->thread[i] = Thread { READY, -1, 0 };
+    memset(dg_cuda_shared, 0xff, m->shared);
+    for (;;) {
+        for (int w = 0; w < warps; ++w)
+            run_warp(m, (reversed ? warps - 1 - w : w) * WARP);
+        const int waiting = count_state(m, 0, m->num_threads, AT_BLOCK);
+        if (waiting == 0)
+            return;
+        if (waiting < m->num_threads)
+            fault("some threads of a block miss __syncthreads()");
+        for (int i = 0; i < m->num_threads; ++i)
+            m->thread[i].state = READY;
+    }
+}
+
+Machine *machine_get()
+{
+    if (machine != nullptr)
+        return machine;
+    machine = (Machine *)calloc(1, sizeof *machine);
+    if (machine == nullptr)
+        abort();
+    machine->stacks = (char *)mmap(
+        nullptr, (size_t)MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
+        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (machine->stacks == (char *)MAP_FAILED)
+        abort();
+    for (int i = 0; i < MAX_THREADS; ++i)
+        machine->free[machine->num_free++] = MAX_THREADS - 1 - i;
+    return machine;
+}
+
+} // namespace
+
+extern "C" void cuda_emulation_order(int last_first)
+{
+    reversed = last_first;
+}
+
+cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
+                                  size_t shared_limit, void (*call)(void *),
+                                  void *user)
+{
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+
+    if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+        grid.z > 65535 || threads == 0 || threads > MAX_THREADS ||
+        threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
+        (shared > SHARED_PLAIN && shared > shared_limit))
+        return cudaErrorInvalidConfiguration;
+    Machine *m = machine_get();
+    m->call = call;
+    m->user = user;
+    m->shared = shared;
+    m->num_threads = (int)threads;
+    blockDim = block;
+    gridDim = grid;
+    for (uint64_t n = 0; n < blocks; ++n) {
+        const uint64_t b = reversed ? blocks - 1 - n : n;
+        blockIdx.x = (unsigned)(b % grid.x);
+        blockIdx.y = (unsigned)(b / grid.x % grid.y);
+        blockIdx.z = (unsigned)(b / grid.x / grid.y);
+        run_block(m);
+    }
+    return cudaSuccess;
+}
+
+void __syncthreads(void)
+{
+    wait(AT_BLOCK);
+}
+
+int cuda_emulation_lane(void)
+{
+    return machine->current % WARP;
+}
+
+/* Two sets of slots in turn: nobody reaches the next but one exchange before
+ * all have left this one. */
+const uint64_t *cuda_emulation_exchange(unsigned mask, uint64_t bits)
+{
+    Machine *m = machine;
+    Thread *t = &m->thread[m->current];
+    uint64_t *slots = m->slots[m->current / WARP][t->parity++ % 2];
+
+    if (mask != 0xffffffffu)
+        fault("a shuffle without the whole warp");
+    slots[m->current % WARP] = bits;
+    wait(AT_WARP);
+    return slots;
+}

@@ -1,0 +1,41 @@
+#ifndef REF_CHECKS_H
+#define REF_CHECKS_H
+/*
+ * What every backend's kernels have to pass, on the cases of kernel_case.h:
+ * the plain double loops agree, finite differences agree, a sample's bits do
+ * not depend on its neighbours, sums over samples run in order, NaN stays
+ * visible and in its sample, nothing is written outside.
+ */
+#include "kernel_case.h"
+
+enum { KERNEL_GUARD = 64 }; /* floats before and after each buffer */
+
+typedef struct KernelsUnderTest {
+    const Backend *backend;
+    int64_t most_samples; /* of the largest batch */
+    /* names of the cases to run, NULL at the end; NULL: all */
+    const char *const *families;
+    /* Runs a case elsewhere: raw[slot] holds counts[slot] floats, guards
+     * included, and is updated. NULL: runs it on the buffers themselves. */
+    void (*run)(const Case *c, int64_t batch, float **raw,
+                const int64_t *counts);
+} KernelsUnderTest;
+
+/** What the tests below test. */
+void kernel_checks_use(const KernelsUnderTest *k);
+
+/** Numbers in -2..2, the same after the same seed. */
+void kernel_draws_from(uint64_t seed);
+float kernel_draw(void);
+
+/** The same bits when threads run in another order, which reverse() sets. */
+void kernel_check_order(void (*reverse)(int reversed));
+
+/* cmocka tests */
+void test_kernels_agree_with_double_loops(void **unused);
+void test_samples_do_not_depend_on_neighbours(void **unused);
+void test_shared_sums_run_in_order(void **unused);
+void test_gradients_agree_with_finite_differences(void **unused);
+void test_nan_is_kept_and_stays_in_its_sample(void **unused);
+
+#endif

@@ -1,0 +1,317 @@
+/*
+ * What training needs on the device besides the networks, against the host's
+ * own functions: the same bits from the same numbers.
+ */
+#include "base/error.h"
+#include "cuda/adamw.h"
+#include "cuda/cuda.h"
+#include "cuda/ema.h"
+#include "cuda/exact_sum.h"
+#include "cuda/grad_norm.h"
+#include "cuda/objective.h"
+#include "cuda/philox.h"
+#include "cuda/sde.h"
+#include "optim/ema.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const RngKey key = { .seed = 0x123456789abcdefu,
+                            .purpose = DG_RNG_TEST,
+                            .iteration = 3,
+                            .prompt = 70000,
+                            .sample = 11,
+                            .step = 7 };
+
+static void *device_of(const void *host, size_t bytes)
+{
+    void *p;
+
+    assert_int_equal(dg_cuda_alloc(&p, bytes), DG_OK);
+    if (host != NULL)
+        dg_cuda_upload(p, host, bytes);
+    return p;
+}
+
+/* device memory holds exactly these bytes; it is freed */
+static void same_bits(void *device, const void *want, size_t bytes)
+{
+    void *got = malloc(bytes);
+
+    dg_cuda_download(got, device, bytes);
+    if (dg_cuda_wait() != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    assert_memory_equal(got, want, bytes);
+    dg_cuda_free(device);
+    free(got);
+}
+
+static void normals(float *out, int64_t num, uint32_t iteration)
+{
+    RngKey k = key;
+
+    k.iteration = iteration;
+    dg_rng_normal(out, 0, num, &k);
+}
+
+static void test_noise_has_the_hosts_bits(void **unused)
+{
+    static const int64_t ranges[][2] = {
+        { 0, 40000 }, { 0, 1 }, { 3, 2 }, { 5, 1023 }, { 1 << 20, 7 }, { 4, 0 }
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; ++i) {
+        const int64_t n = ranges[i][1];
+        float *want = malloc(((size_t)n + 1) * sizeof *want);
+        float *at = device_of(NULL, (size_t)n * sizeof *want);
+        dg_rng_normal(want, ranges[i][0], n, &key);
+        dg_cuda_rng_normal(at, ranges[i][0], n, &key);
+        same_bits(at, want, (size_t)n * sizeof *want);
+        free(want);
+    }
+}
+
+enum { D = 5003, BYTES = D * (int)sizeof(float) };
+
+static float z[D], u[D], z_next[D], u_ref[D];
+
+static void step_make(SdeStep *s, SdeKind kind, int index)
+{
+    static float sigma[5] = { 1.0f, 0.9f, 0.7f, 0.4f, 0.0f };
+    const Schedule schedule = { .kind = DG_SCHEDULE_FLOW,
+                                .num_steps = 4,
+                                .sigma = sigma };
+    const SdeOpts o = { kind, DG_LOG_PROB_GAUSSIAN, 0.6 };
+
+    assert_int_equal(dg_sde_step_init(s, &o, &schedule, index), DG_OK);
+    normals(z, D, 100);
+    normals(u, D, 101);
+    normals(u_ref, D, 102);
+}
+
+static void check_step(const SdeStep *s)
+{
+    static float noise[D], x0[D];
+    float *z_at = device_of(z, BYTES), *u_at = device_of(u, BYTES);
+    float *ref_at = device_of(u_ref, BYTES);
+    float *next_at = device_of(NULL, BYTES), *draw_at = device_of(NULL, BYTES);
+    float *x0_at = device_of(NULL, BYTES), *noise_at;
+    float *log_prob_at = device_of(NULL, sizeof(float));
+    double *kl_at = device_of(NULL, sizeof(double));
+
+    dg_rng_normal(noise, 0, D, &key);
+    dg_sde_next(z_next, s, z, u, noise, D);
+    dg_sde_x0(x0, s, z, u, D);
+    noise_at = device_of(noise, BYTES);
+    dg_cuda_sde_next(next_at, s, z_at, u_at, noise_at, D);
+    dg_cuda_sde_draw(draw_at, s, z_at, u_at, &key, D);
+    dg_cuda_sde_x0(x0_at, s, z_at, u_at, D);
+    dg_cuda_sde_log_prob(log_prob_at, s, z_at, u_at, next_at, D);
+    dg_cuda_sde_kl(kl_at, s, u_at, ref_at, D);
+    const float log_prob = dg_sde_log_prob(s, z, u, z_next, D);
+    const double kl = dg_sde_kl(s, u, u_ref, D);
+    same_bits(log_prob_at, &log_prob, sizeof log_prob);
+    same_bits(kl_at, &kl, sizeof kl);
+    same_bits(next_at, z_next, BYTES);
+    same_bits(draw_at, z_next, BYTES);
+    same_bits(x0_at, x0, BYTES);
+    dg_cuda_free(noise_at);
+    dg_cuda_free(ref_at);
+    dg_cuda_free(z_at);
+    dg_cuda_free(u_at);
+}
+
+static void test_steps_have_the_hosts_bits(void **unused)
+{
+    SdeStep s;
+
+    (void)unused;
+    for (int kind = DG_SDE_ODE; kind <= DG_SDE_CPS; ++kind)
+        for (int i = 0; i < 4; ++i) {
+            step_make(&s, (SdeKind)kind, i);
+            check_step(&s);
+        }
+}
+
+static void test_seeds_have_the_hosts_bits(void **unused)
+{
+    static float grad[D];
+    SdeStep s;
+
+    (void)unused;
+    for (int kl = 0; kl < 2; ++kl) {
+        const ObjectiveTerm term = { .coef = -0.37, .kl_coef = 0.011 * kl };
+        step_make(&s, DG_SDE_DANCE, 2);
+        normals(z_next, D, 103);
+        dg_objective_seed(grad, &term, &s,
+                          &(ObjectiveTensors) { z, u, z_next, u_ref }, D);
+        float *z_at = device_of(z, BYTES), *u_at = device_of(u, BYTES);
+        float *next_at = device_of(z_next, BYTES);
+        float *ref_at = device_of(u_ref, BYTES);
+        float *grad_at = device_of(NULL, BYTES);
+        dg_cuda_objective_seed(
+            grad_at, &term, &s,
+            &(ObjectiveTensors) { z_at, u_at, next_at, ref_at }, D);
+        same_bits(grad_at, grad, BYTES);
+        dg_cuda_free(z_at);
+        dg_cuda_free(u_at);
+        dg_cuda_free(next_at);
+        dg_cuda_free(ref_at);
+    }
+}
+
+/* three items, two of them summed apart and merged */
+static void check_sum(int exact)
+{
+    const size_t bytes = dg_exact_bytes(D, exact);
+    void *host[2] = { malloc(bytes), malloc(bytes) };
+    void *device[2] = { device_of(NULL, bytes), device_of(NULL, bytes) };
+    ExactSum h[2], d[2];
+    static float g[D];
+    float *g_at = device_of(NULL, BYTES);
+
+    for (int i = 0; i < 2; ++i) {
+        assert_int_equal(dg_exact_init(&h[i], host[i], D, exact, 40, 3), 0);
+        assert_int_equal(dg_cuda_exact_init(&d[i], device[i], D, exact, 40, 3),
+                         0);
+    }
+    for (int i = 0; i < 3; ++i) {
+        int64_t bad = 0;
+        normals(g, D, 200u + (uint32_t)i);
+        for (int j = 0; j < D; j += 2)
+            g[j] *= 1e-6f; /* below the unit: these are rounded */
+        dg_cuda_upload(g_at, g, BYTES);
+        assert_int_equal(dg_exact_add(&h[i > 0], g, NULL), DG_OK);
+        assert_int_equal(dg_cuda_exact_add(&d[i > 0], g_at, &bad), DG_OK);
+        assert_int_equal(bad, -1);
+    }
+    assert_int_equal(dg_exact_merge(&h[0], &h[1]), DG_OK);
+    assert_int_equal(dg_cuda_exact_merge(&d[0], &d[1]), DG_OK);
+    assert_int_equal(d[0].items, 3);
+    dg_exact_read(&h[0], g, 7.0);
+    dg_cuda_exact_read(&d[0], g_at, 7.0);
+    same_bits(g_at, g, BYTES);
+    assert_int_equal(dg_cuda_exact_merge(&d[0], &d[1]), DG_EINVAL);
+    same_bits(device[0], host[0], bytes);
+    dg_cuda_free(device[1]);
+    free(host[0]);
+    free(host[1]);
+}
+
+static void test_sums_have_the_hosts_bits(void **unused)
+{
+    (void)unused;
+    check_sum(1);
+    check_sum(0);
+}
+
+/* What is refused is named as on the host, and leaves the sum as it was. */
+static void test_bad_gradients_are_named(void **unused)
+{
+    static const float values[] = { NAN, INFINITY, -1e30f };
+    static int64_t zeros[D];
+    int64_t *buffer = device_of(NULL, sizeof zeros);
+    static float g[D];
+    ExactSum s;
+
+    (void)unused;
+    normals(g, D, 1);
+    assert_int_equal(dg_cuda_exact_init(&s, buffer, D, 1, 40, 5), DG_OK);
+    for (size_t i = 0; i < sizeof values / sizeof *values; ++i) {
+        const int64_t at = 4000 - 1999 * (int64_t)i;
+        int64_t bad = -2;
+        char text[64];
+        g[at] = values[i];
+        float *g_at = device_of(g, BYTES);
+        assert_int_equal(dg_cuda_exact_add(&s, g_at, &bad), DG_ENUMERIC);
+        assert_int_equal(bad, at);
+        snprintf(text, sizeof text, "element %lld is", (long long)at);
+        assert_non_null(strstr(dg_last_error()->text, text));
+        dg_cuda_free(g_at);
+    }
+    assert_int_equal(s.items, 0);
+    same_bits(buffer, zeros, sizeof zeros);
+}
+
+static void test_optimizer_has_the_hosts_bits(void **unused)
+{
+    static float x[5][D]; /* w, m, v, grad, ema */
+    float *at[5];
+    const AdamwOpts o = dg_adamw_default();
+    AdamwStep s;
+
+    (void)unused;
+    for (int i = 0; i < 5; ++i) {
+        normals(x[i], D, 300u + (uint32_t)i);
+        for (int j = 0; i == 2 && j < D; ++j)
+            x[i][j] = fabsf(x[i][j]);
+        at[i] = device_of(x[i], BYTES);
+    }
+    for (int n = 1; n <= 3; ++n) {
+        assert_int_equal(dg_adamw_step_init(&s, &o, 0.01, n, 0.3), DG_OK);
+        dg_adamw_update(x[0], x[1], x[2], x[3], D, &s);
+        dg_ema_update(x[4], x[0], D, 0.97);
+        dg_cuda_adamw_update(at[0], at[1], at[2], at[3], D, &s);
+        dg_cuda_ema_update(at[4], at[0], D, 0.97);
+    }
+    for (int i = 0; i < 5; ++i)
+        same_bits(at[i], x[i], BYTES);
+}
+
+/* counts around borders of chunks, and enough chunks for two folds */
+static void test_norm_has_the_hosts_bits(void **unused)
+{
+    static const int64_t counts[] = {
+        1, 17, 4096, 4097, 50000, 700 * 4096 + 5
+    };
+    const int64_t most = 700 * 4096 + 5;
+    float *g = malloc((size_t)most * sizeof *g);
+    double *scratch = malloc(701 * sizeof *scratch);
+
+    (void)unused;
+    normals(g, most, 400);
+    float *g_at = device_of(g, (size_t)most * sizeof *g);
+    double *scratch_at = device_of(NULL, 701 * sizeof *scratch);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i) {
+        double norm = 0;
+        assert_int_equal(dg_cuda_grad_norm(&norm, g_at, counts[i], scratch_at),
+                         DG_OK);
+        assert_true(norm == dg_grad_norm(g, counts[i], scratch));
+    }
+    dg_cuda_free(g_at);
+    dg_cuda_free(scratch_at);
+    free(g);
+    free(scratch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_noise_has_the_hosts_bits),
+        cmocka_unit_test(test_steps_have_the_hosts_bits),
+        cmocka_unit_test(test_seeds_have_the_hosts_bits),
+        cmocka_unit_test(test_sums_have_the_hosts_bits),
+        cmocka_unit_test(test_bad_gradients_are_named),
+        cmocka_unit_test(test_optimizer_has_the_hosts_bits),
+        cmocka_unit_test(test_norm_has_the_hosts_bits),
+    };
+    CudaStream *stream;
+    int failed;
+
+    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
+        print_error("%s\n", dg_last_error()->text);
+        return 1;
+    }
+    dg_cuda_use(stream);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dg_cuda_stream_destroy(stream);
+    return failed;
+}
