@@ -58,7 +58,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 
     if (!err)
         err = dg_agree(s->comm, open_prompts(x, s, o));
-    if (!err && c->policy.weights[0] == '\0')
+    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
                                  "file or a checkpoint");
     if (!err)
@@ -159,7 +159,8 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
     };
     const ImageText texts[] = { { "seed", seed },
                                 { "prompt", prompts },
-                                { "weights", s->config->policy.weights } };
+                                { "weights", s->config->policy.weights },
+                                { "folder", s->config->policy.path } };
     Image image;
     int err;
 

@@ -186,7 +186,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
                                    c->prompts.eval_file);
     if (err)
         return err;
-    if (c->policy.weights[0] == '\0')
+    if (c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = dg_trainer_reserve(t);
     if (!err)
