@@ -334,6 +334,12 @@ static void test_a_bad_folder_is_named(void **state)
            "unet/config.json", "use_linear_projection");
     refuse("sed -i 's/\"epsilon\"/\"v_prediction\"/' scheduler/*",
            "scheduler_config.json", "prediction_type");
+    refuse("sed -i 's/\"norm_num_groups\": 8/\"norm_num_groups\": 7/' "
+           "unet/config.json",
+           "/", "norm_num_groups");
+    refuse("sed -i -z 's/\"block_out_channels\": .[^]]*/"
+           "\"block_out_channels\": [/' vae/config.json",
+           "vae/config.json", "block_out_channels");
     /* the last value of the file: a NaN in a tensor of its own */
     refuse("f=$(ls unet/*.safetensors) && truncate -s -4 $f && "
            "printf '\\0\\0\\300\\177' >>$f",

@@ -80,12 +80,29 @@ static int open_tokenizer(SdPolicy *s)
     return DG_OK;
 }
 
-static int create_decoder(SdPolicy *s)
+/* A network's complaint of its sizes, with the folder that has them. */
+static int name_folder(const SdPolicy *s, int err)
 {
-    int err = dg_vae_create(&s->vae, &s->config.vae, DG_VAE_DECODER, &s->codec,
-                            "vae.");
+    char reason[512];
 
-    return err ? err : dg_params_allocate(&s->codec, NULL);
+    if (err != DG_EINVAL)
+        return err;
+    snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
+    return dg_fail(DG_EFORMAT, "%s: %s", s->folder, reason);
+}
+
+static int create_networks(Policy *p, SdPolicy *s)
+{
+    int err = dg_unet_create(&s->unet, &s->config.unet, &p->net, "unet.");
+
+    if (!err)
+        err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
+                             "text_encoder.");
+    if (err || p->net.id == DG_PARAMS_REFERENCE)
+        return name_folder(s, err);
+    err = dg_vae_create(&s->vae, &s->config.vae, DG_VAE_DECODER, &s->codec,
+                        "vae.");
+    return err ? name_folder(s, err) : dg_params_allocate(&s->codec, NULL);
 }
 
 static int sd_create(Policy *p, const Config *c)
@@ -106,12 +123,7 @@ static int sd_create(Policy *p, const Config *c)
     if (!err)
         err = open_tokenizer(s);
     if (!err)
-        err = dg_unet_create(&s->unet, &s->config.unet, &p->net, "unet.");
-    if (!err)
-        err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
-                             "text_encoder.");
-    if (!err && p->net.id != DG_PARAMS_REFERENCE)
-        err = create_decoder(s);
+        err = create_networks(p, s);
     return err;
 }
 

@@ -115,6 +115,15 @@ static int widths(Reader *r, int64_t *out, int most)
     if (!r->err)
         r->err = dg_model_config_ints(r->file, "block_out_channels", out, most,
                                       &num);
+    if (!r->err && num == 0)
+        r->err =
+            dg_fail(DG_EFORMAT, "%s: block_out_channels: is empty", r->path);
+    for (int i = 0; i < num && !r->err; i++)
+        if (out[i] < 1 || out[i] > 65536)
+            r->err = dg_fail(DG_EFORMAT,
+                             "%s: block_out_channels: %lld: must be in "
+                             "[1, 65536]",
+                             r->path, (long long)out[i]);
     return num;
 }
 

@@ -177,7 +177,8 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
     err = dg_image_grid(&image, job->pictures, &grid);
     if (err)
         return err;
-    err = dg_image_write_png(o->out, &image, texts, 3);
+    err = dg_image_write_png(o->out, &image, texts,
+                             3 + (s->config->policy.path[0] != '\0'));
     dg_image_free(&image);
     if (!err)
         dg_info("wrote %s: %lld prompts x %lld seeds", o->out,
