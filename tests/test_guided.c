@@ -353,7 +353,7 @@ static void paint(Lab *l, const char *prompt, uint32_t number, uint8_t *rgb)
             l->z[0][i] = (float)(sqrt(next) * x + sqrt(1 - next) * n);
         }
     }
-    dg_policy_decode(l->t.policy, l->z[0], picture);
+    MUST(dg_policy_decode(l->t.policy, l->ctx, l->z[0], picture));
     for (int i = 0; i < PIXELS; i++)
         rgb[i] = (uint8_t)lrintf(255 * picture[i]);
 }

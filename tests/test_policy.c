@@ -32,7 +32,7 @@ static void test_codec_goes_back_and_forth(void **state)
     for (int64_t i = 0; i < n; i++)
         rgb[i] = 0.5f + 0.5f * sinf(rgb[i]);
     dg_policy_code(t.policy, rgb, latent);
-    dg_policy_decode(t.policy, latent, back);
+    MUST(dg_policy_decode(t.policy, &t.team->workers[0].ctx, latent, back));
     for (int64_t i = 0; i < n; i++) {
         const double z = 2.0 * (2.0 * (double)rgb[i] - 1);
 
@@ -75,7 +75,7 @@ static void test_decode_clamps_and_keeps_nan(void **state)
     tiny_open(&t, 1, NULL);
     for (int i = 0; i < 3 * 32 * 32; i++)
         latent[i] = i % 3 == 0 ? 1e30f : i % 3 == 1 ? -7 : NAN;
-    dg_policy_decode(t.policy, latent, rgb);
+    MUST(dg_policy_decode(t.policy, &t.team->workers[0].ctx, latent, rgb));
     for (int i = 0, ones = 0, zeros = 0; i < 3 * 32 * 32; i++) {
         ones += rgb[i] == 1;
         zeros += rgb[i] == 0;

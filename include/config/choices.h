@@ -7,7 +7,7 @@
 
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
-typedef enum PolicyKind { DG_POLICY_FLUX } PolicyKind;
+typedef enum PolicyKind { DG_POLICY_FLUX, DG_POLICY_SD } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;
 /* What the network puts out. The last two are for small ones of our own. */
 typedef enum Prediction {

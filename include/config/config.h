@@ -34,6 +34,7 @@ typedef struct RunConfig {
 typedef struct PolicyConfig {
     PolicyKind kind;
     Prediction prediction;          /* of the network */
+    char path[DG_CONFIG_STRING];    /* folder of kind sd's networks */
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
     int64_t text_length;            /* T5 tokens per prompt */
     double latent_scale;            /* of the space-to-depth codec */

@@ -13,15 +13,16 @@
  * Parameters lie in one flat buffer: the network's adapters, if it has any
  * (LoRA), the network ('net'), the text encoders ('text'), frozen in RL. What
  * RL trains, adapters or else the network, is so a prefix of it; net and text
- * together are the base. Names are the safetensors keys behind
- * "transformer.", "text_encoder." (CLIP) and "text_encoder_2." (T5). Forward
- * functions only read the policy: any number of threads may use it, each with
- * its own context.
+ * together are the base. Names are the safetensors keys behind "transformer."
+ * or "unet.", "text_encoder." (CLIP) and "text_encoder_2." (T5). A learned
+ * codec is frozen, and in neither. Forward functions only read the policy: any
+ * number of threads may use it, each with its own context.
  */
 #include "config/config.h"
 #include "diffusion/schedule.h"
 #include "nn/lora.h"
 #include "nn/param.h"
+#include "parallel/comm.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
@@ -30,16 +31,18 @@ enum {
     DG_PARAMS_NET = 1,
     DG_PARAMS_TEXT = 2,
     DG_PARAMS_REFERENCE = 3,
-    DG_PARAMS_LORA = 4
+    DG_PARAMS_LORA = 4,
+    DG_PARAMS_CODEC = 5
 };
 
 typedef struct PolicyShape {
     int64_t tokens, features;         /* of a packed latent */
     int64_t elements;                 /* D = tokens * features */
     int64_t image_size;               /* pixels, height = width */
-    int64_t text_tokens, embed_width; /* prompt_embeds of one prompt */
+    int64_t text_tokens, embed_width; /* T5 states of one prompt; 0: no T5 */
     int64_t clip_tokens, pooled_width;
-    int64_t condition; /* floats of one condition: embeds, then pooled */
+    int64_t condition; /* floats of one condition: T5 states, then CLIP's
+                          pooled one; or CLIP's states */
     Prediction prediction;
     ModelTime time; /* what PolicyBatch.time is */
 } PolicyShape;
@@ -80,9 +83,10 @@ typedef struct Policy {
 } Policy;
 
 /**
- * Builds the networks of c->policy, c->flux, c->t5, c->clip and reserves
- * their parameters, all zero. Not collective.
- * Errors: DG_EINVAL naming the key that does not fit, DG_ENOMEM.
+ * Builds the networks of c->policy, c->flux, c->t5, c->clip, or those of the
+ * folder policy.path, and reserves their parameters, all zero. Not collective.
+ * Errors: DG_EINVAL naming the key that does not fit, DG_ENOMEM; of a folder
+ * DG_EIO, DG_EFORMAT naming the file.
  */
 int dg_policy_create(Policy **out, const Config *c);
 void dg_policy_destroy(Policy *p);
@@ -130,11 +134,28 @@ void dg_policy_draw_adapters(Policy *p, uint64_t seed);
 
 /**
  * Makes c's network sizes those of a weights file or checkpoint (the
- * configuration stored in it); of a checkpoint of adapters, lora.* too, which
- * must be the same where c sets lora.rank. By this rank alone.
+ * configuration stored in it), and policy.path its folder if it names none; of
+ * a checkpoint of adapters, lora.* too, which must be the same where c sets
+ * lora.rank. By this rank alone.
  * Errors: DG_EIO, DG_EFORMAT naming the file; DG_EINVAL.
  */
 int dg_policy_adopt_sizes(Config *c, const char *path);
+
+/**
+ * Makes c->policy.prediction that of the folder policy.path, whose
+ * configuration files it checks; nothing if the kind has no folder. By this
+ * rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming file and key.
+ */
+int dg_policy_adopt_folder(Config *c);
+
+/**
+ * Fills the parameters that the folder policy.path holds, if the kind has one:
+ * all, or with all = 0 only the codec's, which no weights file has. Each node
+ * reads once. Collective.
+ * Errors, agreed: DG_EIO, DG_EFORMAT naming file and tensor.
+ */
+int dg_policy_load_folder(Policy *p, const Comm *comm, int all);
 
 /**
  * Reads all parameters from a weights file or a checkpoint (EMA if ema is
@@ -175,8 +196,13 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
 
 /** Latent to pixels: rgb [image_size, image_size, 3] f32, clamped to
- *  [0, 1]. latent [elements]. */
-void dg_policy_decode(const Policy *p, const float *latent, float *rgb);
+ *  [0, 1], NaN kept. latent [elements]. The context is reset; in a plan
+ *  neither array is read or written. Errors: those of the context. */
+int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
+                     float *rgb);
+
+/** 1 if pictures can be coded, as pretraining must. */
+int dg_policy_codes(const Policy *p);
 
 /** Pixels in [0, 1] to a clean latent. */
 void dg_policy_code(const Policy *p, const float *rgb, float *latent);

@@ -12,8 +12,9 @@
 typedef struct StepPlan {
     size_t encode_bytes;        /* arena of encoding one prompt */
     size_t rollout_bytes;       /* of predicting a batch, not recorded */
+    size_t decode_bytes;        /* of painting one latent */
     size_t update_bytes;        /* of a training step, all of it */
-    size_t step_bytes;          /* largest of the three */
+    size_t step_bytes;          /* largest of the four */
     int64_t batch, train_batch; /* of the opts */
     uint64_t encode_flops;      /* of one prompt */
     uint64_t predict_flops;     /* of one batch */

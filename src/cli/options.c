@@ -178,6 +178,8 @@ static int read_config(Config *c, const char *path, const Line *line,
         err = dg_policy_adopt_sizes(c, c->policy.weights);
     if (s->own_prediction)
         c->policy.prediction = own;
+    if (!err)
+        err = dg_policy_adopt_folder(c);
     dg_config_settle(c);
     return err ? err : dg_config_check(c);
 }

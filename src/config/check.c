@@ -39,6 +39,19 @@ static int check_flux(const FluxSizes *f, const T5Sizes *t5,
     return DG_OK;
 }
 
+static int check_policy(const PolicyConfig *p)
+{
+    if (p->kind == DG_POLICY_SD && p->path[0] == '\0')
+        return dg_fail(DG_EINVAL, "policy.path is empty: must name a folder "
+                                  "with policy.kind = sd");
+    if (p->kind != DG_POLICY_SD && p->path[0] != '\0')
+        return dg_fail(DG_EINVAL,
+                       "policy.path = \"%.200s\": needs "
+                       "policy.kind = sd",
+                       p->path);
+    return DG_OK;
+}
+
 static int check_sampler(const SamplerConfig *s)
 {
     if (s->sde == DG_SDE_CPS && s->eta > 1)
@@ -135,6 +148,8 @@ int dg_config_check(const Config *c)
 {
     int err = check_flux(&c->flux, &c->t5, &c->clip);
 
+    if (!err)
+        err = check_policy(&c->policy);
     if (!err)
         err = check_sampler(&c->sampler);
     if (!err)

@@ -60,15 +60,20 @@ static const Option rows[] = {
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside, or stop"),
 
-    ENUM("policy.kind", "\"flux\"", "flux", policy.kind, 0,
-         "family of the generator"),
+    ENUM("policy.kind", "\"flux\"", "flux|sd", policy.kind, 0,
+         "family of the generator: FLUX, of the sizes below, or Stable "
+         "Diffusion 1.x, from the folder policy.path"),
+    STRING("policy.path", "\"\"", policy.path, 0,
+           "folder of a Stable Diffusion 1.x in the layout of Hugging Face: "
+           "sizes, tokenizer and weights"),
     ENUM("policy.prediction", "\"velocity\"", "velocity|epsilon|data",
          policy.prediction, 0,
          "what the network puts out: the velocity, as FLUX.1; epsilon, the "
          "noise of a DDIM schedule; or data, the clean latent, which is easier "
          "for small networks on wide tokens"),
     STRING("policy.weights", "\"\"", policy.weights, 0,
-           "start weights, file or folder; empty: random"),
+           "start weights, file or checkpoint; empty: those of policy.path, or "
+           "random"),
     INT("policy.text_length", "32", 1, 4096, policy.text_length, 0,
         "T5 tokens per prompt"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
@@ -243,7 +248,7 @@ static const Option rows[] = {
     INT("pretrain.world_seed", "1", 0, BIG, pretrain.world_seed, 0,
         "seed of the pictures"),
     INT("pretrain.image_size", "32", 8, 4096, pretrain.image_size, 0,
-        "height = width in pixels"),
+        "height = width in pixels, in training and evaluation too"),
     REAL("pretrain.logit_mean", "0", -10, 10, pretrain.logit_mean, 0,
          "mean of the logit-normal times"),
     REAL("pretrain.logit_std", "1", 0.01, 10, pretrain.logit_std, 0,

@@ -8,12 +8,16 @@ typedef struct PolicyFamily {
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
+    /* See dg_policy_load_folder(); NULL: the family has no folder. */
+    int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,
                     int32_t *ids_clip);
     int (*encode)(const Policy *p, Context *ctx, const PromptTokens *t,
                   float *condition);
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
-    void (*decode)(const Policy *p, const float *latent, float *rgb);
+    int (*decode)(const Policy *p, Context *ctx, const float *latent,
+                  float *rgb);
+    /* NULL: pictures cannot be coded */
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
 
@@ -23,5 +27,11 @@ struct PolicyImpl {
 };
 
 extern const PolicyFamily dg_policy_flux;
+extern const PolicyFamily dg_policy_sd;
+
+/* One tensor of dims[0] rows gathered from as many places, each offset values
+ * on. In a plan rows is not read. */
+Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
+                       int num_dims, const int64_t *dims);
 
 #endif

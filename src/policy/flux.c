@@ -226,22 +226,6 @@ static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     return DG_OK;
 }
 
-/* One tensor of B rows gathered from B places. */
-static Tensor *gather(Context *ctx, const float *const *rows, int64_t offset,
-                      int num_dims, const int64_t *dims)
-{
-    Tensor *y = dg_tensor_new(ctx, DG_F32, num_dims, dims);
-    int64_t count;
-
-    if (y == NULL || !ctx->backend->computes)
-        return y;
-    count = dg_tensor_count(y) / dims[0];
-    for (int64_t b = 0; b < dims[0]; b++)
-        memcpy(dg_tensor_f32(y) + b * count, rows[b] + offset,
-               sizeof(float) * (size_t)count);
-    return y;
-}
-
 static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
     const FluxPolicy *f = impl_of(p);
@@ -258,11 +242,11 @@ static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     for (int64_t i = 0; i < b->num; i++)
         guidance[i] = f->guidance;
     in.guidance = f->guidance_embeds ? guidance : NULL;
-    in.hidden = gather(ctx, b->z, 0, 3, z_dims);
+    in.hidden = dg_policy_rows(ctx, b->z, 0, 3, z_dims);
     if (b->condition != NULL) {
-        in.context = gather(ctx, b->condition, 0, 3, c_dims);
-        in.pooled = gather(ctx, b->condition, s->text_tokens * s->embed_width,
-                           2, p_dims);
+        in.context = dg_policy_rows(ctx, b->condition, 0, 3, c_dims);
+        in.pooled = dg_policy_rows(ctx, b->condition,
+                                   s->text_tokens * s->embed_width, 2, p_dims);
     } else {
         in.context =
             dg_t5_forward(f->t5, ctx, b->t5_ids, b->num, s->text_tokens);
@@ -288,12 +272,15 @@ static int64_t packed_place(const FluxPolicy *f, int64_t y, int64_t x, int c)
     return token * 12 * cell * cell + channel * 4 + ly % 2 * 2 + lx % 2;
 }
 
-static void flux_decode(const Policy *p, const float *latent, float *rgb)
+static int flux_decode(const Policy *p, Context *ctx, const float *latent,
+                       float *rgb)
 {
     const FluxPolicy *f = impl_of(p);
     const int64_t size = p->shape.image_size;
     const float half = 0.5f / f->scale;
 
+    if (!ctx->backend->computes) /* it takes no memory */
+        return DG_OK;
     for (int64_t y = 0; y < size; y++)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++) {
@@ -302,6 +289,7 @@ static void flux_decode(const Policy *p, const float *latent, float *rgb)
                 /* written so that NaN stays NaN */
                 rgb[(y * size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
             }
+    return DG_OK;
 }
 
 static void flux_code(const Policy *p, const float *rgb, float *latent)

@@ -18,6 +18,8 @@ static const PolicyFamily *family_of(PolicyKind kind)
     switch (kind) {
     case DG_POLICY_FLUX:
         return &dg_policy_flux;
+    case DG_POLICY_SD:
+        return &dg_policy_sd;
     }
     dg_panic("policy kind %d is not in the table", (int)kind);
 }
@@ -200,6 +202,8 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     if (err)
         return err;
     c->policy.kind = stored.policy.kind;
+    if (c->policy.path[0] == '\0')
+        memcpy(c->policy.path, stored.policy.path, sizeof c->policy.path);
     c->policy.prediction = stored.policy.prediction;
     c->policy.text_length = stored.policy.text_length;
     c->policy.latent_scale = stored.policy.latent_scale;
@@ -440,6 +444,13 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     return err;
 }
 
+int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
+{
+    const PolicyFamily *family = p->impl->family;
+
+    return family->load != NULL ? family->load(p, comm, all) : DG_OK;
+}
+
 int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip)
 {
@@ -504,9 +515,15 @@ Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
                : out;
 }
 
-void dg_policy_decode(const Policy *p, const float *latent, float *rgb)
+int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
+                     float *rgb)
 {
-    p->impl->family->decode(p, latent, rgb);
+    return p->impl->family->decode(p, ctx, latent, rgb);
+}
+
+int dg_policy_codes(const Policy *p)
+{
+    return p->impl->family->code != NULL;
 }
 
 void dg_policy_code(const Policy *p, const float *rgb, float *latent)

@@ -63,23 +63,27 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
-static void score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
+static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
 {
     const Policy *p = e->job->policy;
     const int64_t size = p->shape.image_size;
     const size_t picture =
         (sizeof(float) * 3 * (size_t)(size * size) + 63) & ~(size_t)63;
     float *rgb = w->scratch;
+    int err;
 
     e->scores[item] = (RewardScore) { NAN, NAN, 1 };
     if (s->failed)
-        return;
-    dg_policy_decode(p, s->final, rgb);
+        return DG_OK;
+    err = dg_policy_decode(p, &w->ctx, s->final, rgb);
+    if (err)
+        return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
     if (e->job->with_scores)
         dg_reward_score(&e->job->rewards[0], rgb, size, prompt_of(e, item),
                         &e->scores[item], (char *)w->scratch + picture);
+    return DG_OK;
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)
@@ -118,7 +122,7 @@ static int run_batch(Worker *w, int64_t index, void *user)
     }
     err = dg_sampling_run(w, &run, samples, num);
     for (int64_t b = 0; b < num && !err; b++)
-        score_one(w, e, &samples[b], e->first + from + b);
+        err = score_one(w, e, &samples[b], e->first + from + b);
     dg_progress_add(num);
     return err;
 }

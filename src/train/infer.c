@@ -76,7 +76,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 
     if (!err)
         err = dg_agree(s->comm, open_prompts(x, s, o));
-    if (!err && c->policy.weights[0] == '\0')
+    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
                                  "file or a checkpoint");
     if (!err)
@@ -184,7 +184,8 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
     };
     const ImageText texts[] = { { "seed", seed },
                                 { "prompt", prompts },
-                                { "weights", s->config->policy.weights } };
+                                { "weights", s->config->policy.weights },
+                                { "folder", s->config->policy.path } };
     Image image;
     int err;
 
@@ -201,7 +202,8 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
     err = dg_image_grid(&image, job->pictures, &grid);
     if (err)
         return err;
-    err = dg_image_write_png(o->out, &image, texts, 3);
+    err = dg_image_write_png(o->out, &image, texts,
+                             3 + (s->config->policy.path[0] != '\0'));
     dg_image_free(&image);
     if (!err)
         dg_info("wrote %s: %lld prompts x %lld seeds", o->out,

@@ -345,7 +345,11 @@ static int score_one(Worker *w, int64_t i, void *user)
     float *rgb = w->scratch;
     void *scratch = (char *)w->scratch + picture_bytes(j->policy);
 
-    dg_policy_decode(j->policy, r->final + i * r->D, rgb);
+    const int err =
+        dg_policy_decode(j->policy, &w->ctx, r->final + i * r->D, rgb);
+
+    if (err)
+        return err;
     for (int64_t k = 0; k < r->K; k++) {
         RewardScore *score = &r->scores[item * r->K + k];
 

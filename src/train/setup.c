@@ -34,10 +34,11 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     Policy *p = NULL;
     int err = dg_agree(s->comm, dg_policy_create(&p, s->config));
 
-    if (err)
-        return err;
-    dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
-    if (path[0] != '\0') {
+    if (!err)
+        dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
+    if (!err)
+        err = dg_policy_load_folder(p, s->comm, path[0] == '\0');
+    if (!err && path[0] != '\0') {
         if (s->comm->rank == 0)
             err = dg_policy_load(p, path, ema);
         err = dg_agree(s->comm, err);

@@ -64,10 +64,10 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
 {
     const PromptTokens tokens = { e->ids, e->ids };
     const Guidance g = guidance_of(o, e);
+    int err;
 
     if (!o->cached) {
-        int err = dg_policy_encode(p, ctx, &tokens, NULL);
-
+        err = dg_policy_encode(p, ctx, &tokens, NULL);
         if (err)
             return err;
         out->encode_bytes = ctx->arena.peak;
@@ -77,7 +77,12 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
     dg_guided_predict(p, ctx, &e->batch, &g);
     out->rollout_bytes = ctx->arena.peak;
     out->predict_flops = ctx->flops;
-    return dg_context_error(ctx);
+    if (dg_context_error(ctx))
+        return dg_context_error(ctx);
+    restart(ctx);
+    err = dg_policy_decode(p, ctx, NULL, NULL);
+    out->decode_bytes = ctx->arena.peak;
+    return err;
 }
 
 static int count_training(StepPlan *out, Context *ctx, const Policy *p,
@@ -135,6 +140,8 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
     plan.step_bytes = plan.encode_bytes;
     if (plan.rollout_bytes > plan.step_bytes)
         plan.step_bytes = plan.rollout_bytes;
+    if (plan.decode_bytes > plan.step_bytes)
+        plan.step_bytes = plan.decode_bytes;
     if (plan.update_bytes > plan.step_bytes)
         plan.step_bytes = plan.update_bytes;
     *out = plan;

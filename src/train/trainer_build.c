@@ -239,7 +239,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
                                    c->prompts.eval_file);
     if (err)
         return err;
-    if (c->policy.weights[0] == '\0')
+    if (c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)

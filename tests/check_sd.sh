@@ -1,0 +1,72 @@
+#!/bin/bash
+# Training on a Stable Diffusion folder keeps the promises, from the command
+# line; a folder that does not serve is refused by name.
+. "$(dirname "$0")/train_lib.sh"
+export TINY=configs/tiny_sd.cfg
+folder=tests/golden/sd_tiny
+
+expect "sd: a run" tiny 1 1 whole
+whole=$(digest whole)
+expect "sd: the ratio is 1, exactly, in every iteration" test \
+    "$(metric whole ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+expect "sd: peak_bytes is plan_bytes" test "$(metric whole peak_bytes)" = \
+    "$(metric whole plan_bytes)"
+expect "sd: brightness differs among pictures" test \
+    "$(metric whole zero_std_groups | tr '\n' ' ')" = "0 0 0 "
+tiny 2 1 two parallel.recompute=true
+same_digest "sd: two ranks, blocks run again, the same weights" two "$whole"
+tiny 1 2 micro grpo.micro_batch=1
+same_digest "sd: micro-batch 1, two threads, the same weights" micro "$whole"
+tiny 1 1 late run.max_seconds=1e-3
+expect "sd: stopped after one iteration" test "$(last_checkpoint late)" = 1
+expect "sd: continued" tiny 1 1 late
+same_digest "sd: continued, the same weights" late "$whole"
+expect "sd: replay" "$bin" replay "$work/whole/trajectories/iter_000002.h5"
+
+# a reference has no decoder
+expect "sd: with a KL term" tiny 1 1 kl grpo.kl_beta=0.1 run.iterations=1
+expect "sd: with a KL term, peak_bytes is plan_bytes" test \
+    "$(metric kl peak_bytes)" = "$(metric kl plan_bytes)"
+
+# --- without training -------------------------------------------------------
+last=$work/whole/checkpoints/iter_000003.h5
+expect_code "sd: evaluate the folder" 0 "all" "$bin" evaluate "$TINY" \
+    --json "$work/base.json"
+expect_code "sd: evaluate a checkpoint with the folder" 0 "all" "$bin" \
+    evaluate "$TINY" --set policy.weights="$last" --json "$work/tuned.json"
+expect "sd: training changed the pictures" bash -c \
+    "! cmp -s '$work/base.json' '$work/tuned.json'"
+expect_code "sd: a checkpoint knows its folder" 0 "all" "$bin" evaluate \
+    "$TINY" --set policy.kind=flux --set policy.path= \
+    --set policy.weights="$last" --json "$work/again.json"
+expect "sd: and gives the same pictures" cmp "$work/tuned.json" \
+    "$work/again.json"
+expect "sd: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 --out "$work/grid.png"
+expect "sd: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
+    run.iterations=1
+
+# --- folders that do not serve ------------------------------------------------
+# refused NAME TEXT SET...: exit code 1, one message with the text
+refused()
+{
+    local name=$1 text=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    expect_code "sd: $name" 1 "$text" "$bin" train "$TINY" \
+        --set run.dir="$work/refused" "${sets[@]}"
+    expect "sd: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
+
+refused "no folder" "policy.path" policy.path=
+refused "folder is not there" "$work/none" policy.path="$work/none"
+cp -r $folder "$work/bad"
+rm -r "$work/bad/vae"
+refused "no vae" "bad/vae/config.json" policy.path="$work/bad"
+cp -r $folder/vae "$work/bad"
+truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
+refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
+    policy.path="$work/bad"
+refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
+expect_code "sd: pretraining" 1 "policy.kind" "$bin" pretrain "$TINY" \
+    --set run.dir="$work/refused"
+exit $bad
