@@ -31,7 +31,7 @@ ifneq ($(filter-out 0 1,$(CUDA)),)
 $(error CUDA=$(CUDA): 1 builds the GPU side, 0 leaves it out)
 endif
 
-PACKAGES = ompi-c hdf5-mpi libconfig libpng libcjson libutf8proc libpcre2-8 \
+PACKAGES = ompi-c hdf5-mpi libconfig libpng libcjson libutf8proc \
            libcrypto
 DEP_CFLAGS := $(shell $(PKG) --cflags $(PACKAGES) 2>/dev/null)
 DEP_LIBS   := $(shell $(PKG) --libs $(PACKAGES) 2>/dev/null) -ldnnl -ljpeg

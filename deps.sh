@@ -18,7 +18,6 @@ pc libconfig libconfig-dev
 pc libpng libpng-dev
 pc libcjson libcjson-dev
 pc libutf8proc libutf8proc-dev
-pc libpcre2-8 libpcre2-dev
 pc libcrypto libssl-dev
 header jpeglib.h libjpeg-dev
 header dnnl.h libdnnl-dev'
