@@ -81,6 +81,7 @@ expect "make: install and uninstall with DESTDIR" bash -c "
     '$work/stage/opt/dg/bin/dancegrpo' --version &&
     make -s uninstall DESTDIR='$work/stage' PREFIX=/opt/dg &&
     [ -z \"\$(find '$work/stage' -type f)\" ]"
-expect_code "make: CUDA=1 is refused with a reason" 2 "no GPU side" \
-    make CUDA=1 all
+expect_code "make: CUDA=1 without a toolkit tells what is missing" 2 \
+    "no nvcc at /nowhere/bin/nvcc: set CUDA_HOME" \
+    make CUDA=1 CUDA_HOME=/nowhere BUILD="$work/gpu" all
 exit $bad
