@@ -50,7 +50,23 @@ typedef int32_t Order __attribute__((vector_size(64)));
 #define ODD \
     ((Order) { 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31 })
 
-/* Four rows: q[c] holds columns c, c+4, c+8, c+12, a quarter each. */
+#else
+
+typedef V8 Row;
+
+/* a and b interleaved inside each half, by one or two elements; then their
+ * lower halves side by side, and their upper ones */
+#define LOW1  ((I8) { 0, 8, 1, 9, 4, 12, 5, 13 })
+#define HIGH1 ((I8) { 2, 10, 3, 11, 6, 14, 7, 15 })
+#define LOW2  ((I8) { 0, 1, 8, 9, 4, 5, 12, 13 })
+#define HIGH2 ((I8) { 2, 3, 10, 11, 6, 7, 14, 15 })
+#define HALF0 ((I8) { 0, 1, 2, 3, 8, 9, 10, 11 })
+#define HALF1 ((I8) { 4, 5, 6, 7, 12, 13, 14, 15 })
+
+#endif
+
+/* Four rows: q[c] holds columns c, c + 4, ..., a quarter (a half of eight
+ * lanes) each. */
 V_INLINE void turn_rows(Row q[4], const float *w, int64_t ld)
 {
     Row r[4], t[4];
@@ -67,6 +83,8 @@ V_INLINE void turn_rows(Row q[4], const float *w, int64_t ld)
     q[2] = __builtin_shuffle(t[1], t[3], LOW2);
     q[3] = __builtin_shuffle(t[1], t[3], HIGH2);
 }
+
+#if defined(__AVX512F__)
 
 void dg_cpu_transpose16(float *t, int64_t ld_t, const float *w, int64_t ld_w)
 {
@@ -93,43 +111,16 @@ void dg_cpu_transpose16(float *t, int64_t ld_t, const float *w, int64_t ld_w)
 
 #else
 
-/* a and b interleaved inside each half, by one or two elements; then their
- * lower halves side by side, and their upper ones */
-#define LOW1  ((I8) { 0, 8, 1, 9, 4, 12, 5, 13 })
-#define HIGH1 ((I8) { 2, 10, 3, 11, 6, 14, 7, 15 })
-#define LOW2  ((I8) { 0, 1, 8, 9, 4, 5, 12, 13 })
-#define HIGH2 ((I8) { 2, 3, 10, 11, 6, 7, 14, 15 })
-#define HALF0 ((I8) { 0, 1, 2, 3, 8, 9, 10, 11 })
-#define HALF1 ((I8) { 4, 5, 6, 7, 12, 13, 14, 15 })
-
-/* Four rows: q[c] holds columns c and c + 4, a half each. */
-V_INLINE void turn_rows(V8 q[4], const float *w, int64_t ld)
-{
-    V8 r[4], t[4];
-
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-        memcpy(&r[i], w + i * ld, sizeof r[i]);
-    t[0] = __builtin_shuffle(r[0], r[1], LOW1);
-    t[1] = __builtin_shuffle(r[0], r[1], HIGH1);
-    t[2] = __builtin_shuffle(r[2], r[3], LOW1);
-    t[3] = __builtin_shuffle(r[2], r[3], HIGH1);
-    q[0] = __builtin_shuffle(t[0], t[2], LOW2);
-    q[1] = __builtin_shuffle(t[0], t[2], HIGH2);
-    q[2] = __builtin_shuffle(t[1], t[3], LOW2);
-    q[3] = __builtin_shuffle(t[1], t[3], HIGH2);
-}
-
 V_INLINE void transpose8(float *t, int64_t ld_t, const float *w, int64_t ld_w)
 {
-    V8 q[2][4];
+    Row q[2][4];
 
     turn_rows(q[0], w, ld_w);
     turn_rows(q[1], w + 4 * ld_w, ld_w);
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
-        const V8 low = __builtin_shuffle(q[0][c], q[1][c], HALF0);
-        const V8 high = __builtin_shuffle(q[0][c], q[1][c], HALF1);
+        const Row low = __builtin_shuffle(q[0][c], q[1][c], HALF0);
+        const Row high = __builtin_shuffle(q[0][c], q[1][c], HALF1);
         memcpy(t + c * ld_t, &low, sizeof low);
         memcpy(t + (c + 4) * ld_t, &high, sizeof high);
     }
