@@ -150,6 +150,8 @@ typedef struct PretrainConfig {
     int64_t eval_every; /* steps; 0: only at the end */
     double prompt_drop; /* probability of an empty prompt */
     double prompt_swap; /* probability of another picture's prompt */
+    double faded;       /* probability of a washed-out picture */
+    double blurred;     /* probability of a picture out of focus */
 } PretrainConfig;
 
 typedef struct EvaluateConfig {
