@@ -66,10 +66,12 @@ static void check_normal(double sum, double squares, double num)
 
 /* z = sqrt(a) x + sqrt(1 - a) n at an integer time shown as t / 1000, n the
  * target: two products and a sum, each rounded, of values below 10. Times are
- * uniform: mean 499.5, standard deviation 288.7, every tenth visited. */
+ * uniform: mean 499.5, standard deviation 288.7, every tenth visited. The
+ * loss's weight is a^-loss_power. */
 static void test_epsilon_is_the_ddpm_forward_process(void **state)
 {
-    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
+    static const char *const sets[] = { "policy.prediction=epsilon",
+                                        "pretrain.loss_power=0.5", NULL };
     float clean[D], table[DG_TRAIN_TIMES];
     double sum = 0, squares = 0, times = 0;
     int tenth[10] = { 0 };
@@ -86,6 +88,8 @@ static void test_epsilon_is_the_ddpm_forward_process(void **state)
         t = lrint((double)b.x.time[k % SIZE] * 1000);
         assert_in_range(t, 0, 999);
         assert_true(b.x.time[k % SIZE] == (float)t / 1000);
+        assert_true(fabs(b.x.weight[k % SIZE] * sqrt((double)table[t]) - 1) <
+                    0x1p-23);
         for (int i = 0; i < D; i++) {
             const double a = (double)table[t];
 
@@ -120,6 +124,7 @@ static void test_velocity_is_flow_matching(void **state)
         assert_false(make(&b, k, clean));
         sigma = (double)b.x.time[k % SIZE];
         assert_true(sigma > 0 && sigma < 1);
+        assert_true(b.x.weight[k % SIZE] == 1);
         for (int i = 0; i < D; i++) {
             const double n = (double)v[i] + clean[i];
 

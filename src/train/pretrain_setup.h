@@ -31,7 +31,7 @@ typedef struct Pretrain {
 /* One item's places in a worker's scratch. */
 typedef struct PretrainScratch {
     WorldScene scene;
-    float *rgb, *z, *target, *time;
+    float *rgb, *z, *target, *time, *weight;
     const float **rows;
     int32_t *t5_ids, *clip_ids;
 } PretrainScratch;
