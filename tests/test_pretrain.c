@@ -195,7 +195,45 @@ static void test_prompts_are_swapped_as_often_as_asked(void **state)
     close_bench(&b);
 }
 
+/* sum_b w_b |u_b - target_b|^2 / divisor in a loop of its own, all sums of few
+ * numbers exact in float; the gradient is its derivative, a quadratic, whose
+ * difference quotient is exact. */
+static void test_loss_is_weighted_per_picture(void **state)
+{
+    const int64_t dims[3] = { 3, 2, 4 };
+    float u[24], g[24], target[24], weight[3] = { 1, 0.5f, 4 };
+    Tensor tu = { .dtype = DG_F32, .num_dims = 3, .data = u }, tg = tu;
+    PretrainScratch x = { .target = target, .weight = weight };
+    double want = 0, loss;
+
+    (void)state;
+    memcpy(tu.dims, dims, sizeof dims);
+    memcpy(tg.dims, dims, sizeof dims);
+    tg.data = g;
+    for (int i = 0; i < 24; i++) {
+        u[i] = (float)(i % 5);
+        target[i] = (float)(i % 7) / 2;
+        want += (double)weight[i / 8] * (u[i] - target[i]) *
+                (u[i] - target[i]) / 32;
+    }
+    loss = dg_pretrain_loss(&tu, &tg, &x, 32);
+    assert_true(loss == want);
+    for (int i = 0; i < 24; i++) {
+        const float g_at = g[i], u_at = u[i];
+        double up, down;
+
+        u[i] = u_at + 0.25f;
+        up = dg_pretrain_loss(&tu, &tg, &x, 32);
+        u[i] = u_at - 0.25f;
+        down = dg_pretrain_loss(&tu, &tg, &x, 32);
+        u[i] = u_at;
+        assert_true((up - down) / 0.5 == (double)g_at);
+        dg_pretrain_loss(&tu, &tg, &x, 32);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_loss_is_weighted_per_picture),
     cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
     cmocka_unit_test(test_velocity_is_flow_matching),
     cmocka_unit_test(test_prompts_are_dropped_as_often_as_asked),

@@ -116,9 +116,8 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     return DG_OK;
 }
 
-/* Turns u into d loss / d u in place of grad; returns the item's loss sum. */
-static double seed_gradient(const Tensor *u, Tensor *grad,
-                            const PretrainScratch *x, double divisor)
+double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
+                        double divisor)
 {
     const int64_t num = u->dims[0], count = dg_tensor_count(u) / num;
     double loss = 0;
@@ -168,7 +167,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    t->loss[item] = seed_gradient(
+    t->loss[item] = dg_pretrain_loss(
         u, grad, &x, (double)t->policy->shape.elements * (double)t->batch);
     memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
     err = dg_tape_backward(&w->ctx, u, grad);

@@ -45,6 +45,11 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index);
 
+/** The item's weighted square errors by the divisor; grad out, as u: its
+ *  derivative by u. */
+double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
+                        double divisor);
+
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);
 int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
