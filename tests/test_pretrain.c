@@ -232,7 +232,47 @@ static void test_loss_is_weighted_per_picture(void **state)
     }
 }
 
+/* Poor pictures are as frequent as asked, and are the scene's own, faded
+ * towards grey; noise and time do not depend on it. */
+static void test_pictures_fade_as_often_as_asked(void **state)
+{
+    static const char *const sets[] = { "pretrain.faded=0.3", NULL };
+    float clean[D], rgb[D], own[D], grey[D];
+    WorldScene scene;
+    int faded = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    for (int i = 0; i < D; i++)
+        rgb[i] = 128.0f / 255;
+    dg_policy_code(b.run.policy, rgb, grey);
+    for (int k = 0; k < NUM; k++) {
+        double across = 0, square = 0, left = 0, ratio;
+
+        make(&b, k, clean);
+        MUST(dg_world_stream_scene(&scene, &b.p.stream, (uint64_t)k));
+        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.image_size);
+        dg_policy_code(b.run.policy, rgb, own);
+        for (int i = 0; i < D; i++) {
+            across += ((double)own[i] - grey[i]) * ((double)clean[i] - grey[i]);
+            square += ((double)own[i] - grey[i]) * ((double)own[i] - grey[i]);
+        }
+        ratio = across / square;
+        for (int i = 0; i < D; i++)
+            left +=
+                fabs(clean[i] - grey[i] - ratio * ((double)own[i] - grey[i]));
+        assert_true(left / D < 1e-5); /* its own picture, times a number */
+        faded += ratio < 0.999;
+        assert_true(ratio > 0.149 && ratio < 1.001);
+        assert_true(ratio < 0.501 || ratio > 0.999);
+    }
+    assert_true(fabs(faded - 0.3 * NUM) < 5 * sqrt(0.3 * 0.7 * NUM));
+    close_bench(&b);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_pictures_fade_as_often_as_asked),
     cmocka_unit_test(test_loss_is_weighted_per_picture),
     cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
     cmocka_unit_test(test_velocity_is_flow_matching),

@@ -165,6 +165,8 @@ typedef struct PretrainConfig {
     double loss_power;  /* epsilon: loss times alpha_bar^-this */
     double prompt_drop; /* probability of an empty prompt */
     double prompt_swap; /* probability of another picture's prompt */
+    double faded;       /* probability of a washed-out picture */
+    double blurred;     /* probability of a picture out of focus */
 } PretrainConfig;
 
 typedef struct EvaluateConfig {

@@ -284,6 +284,12 @@ static const Option rows[] = {
     REAL("pretrain.prompt_swap", "0", 0, 1, pretrain.prompt_swap, 0,
          "part of the pictures shown under the prompt of another picture, as "
          "captions gathered from the web are wrong"),
+    REAL(
+        "pretrain.faded", "0", 0, 1, pretrain.faded, 0,
+        "part of the pictures shown washed out: 0.15 to 0.5 of their contrast"),
+    REAL("pretrain.blurred", "0", 0, 1, pretrain.blurred, 0,
+         "part of the pictures shown out of focus: blurred by 1.4 to 2.8 "
+         "pixels"),
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
          "part of the pictures shown with an empty prompt; cfg.scale needs "
          "such a base"),

@@ -6,6 +6,7 @@
 #include "pretrain_setup.h"
 #include "store/metrics.h"
 #include "tensor/tape.h"
+#include "world/spoil.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,6 +75,20 @@ static int choose_prompt(const char **out, const Pretrain *t,
     return err;
 }
 
+/* Poor pictures among good ones; which, and how poor, is the key's. */
+static void spoil(float *rgb, int side, const PretrainConfig *c, RngKey key)
+{
+    enum { FADED, CONTRAST, BLURRED, PASSES, NUM };
+    float x[NUM];
+
+    key.purpose = DG_RNG_SPOIL;
+    dg_rng_uniform(x, 0, NUM, &key);
+    if ((double)x[FADED] < c->faded)
+        dg_world_fade(rgb, side, 0.15f + 0.35f * x[CONTRAST]);
+    if ((double)x[BLURRED] < c->blurred)
+        dg_world_blur(rgb, side, 4 + (int)(12 * x[PASSES]));
+}
+
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index)
 {
@@ -91,6 +106,7 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     if (err)
         return err;
     dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
+    spoil(x->rgb, (int)s->image_size, &c->pretrain, key);
     dg_policy_code(t->policy, x->rgb, z);
     err = choose_prompt(&prompt, t, x, index, key);
     if (!err)
