@@ -7,7 +7,7 @@
  *   velocity (flow matching): z = (1 - sigma) x + sigma noise, target noise -
  *     x, sigma = 1 / (1 + exp(-n)), n ~ N(logit_mean, logit_std^2)
  *   epsilon (DDPM): z = sqrt(a) x + sqrt(1 - a) noise, target noise, a =
- *     alpha_bar at t, t uniform in 0..999
+ *     alpha_bar at t, t uniform in 0..999; the loss times a^-loss_power
  *
  * The loss is the mean square error. Parts of the pictures are shown as data
  * from the web are: under another picture's prompt (prompt_swap), washed out

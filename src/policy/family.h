@@ -2,6 +2,7 @@
 #define DG_SRC_POLICY_FAMILY_H
 /* What a generator family provides to policy.c; not public. */
 #include "policy/policy.h"
+#include "text/words.h"
 
 typedef struct PolicyFamily {
     /* Sets p->shape, its prediction and time too, and p->impl; adds
@@ -17,7 +18,8 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
-    /* NULL: pictures cannot be coded */
+    /* whether pictures can be coded; NULL: always */
+    int (*codes)(const Policy *p);
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
 
@@ -28,6 +30,12 @@ struct PolicyImpl {
 
 extern const PolicyFamily dg_policy_flux;
 extern const PolicyFamily dg_policy_sd;
+
+/* Tokens of an encoder whose size is the key's: 'wanted', or with 0 as many as
+ * there are words. Other numbers than that are for outlines only. DG_EINVAL
+ * naming the key. */
+int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
+                    int64_t wanted, const Words *words);
 
 /* One tensor of dims[0] rows gathered from as many places, each offset values
  * on. In a plan rows is not read. */

@@ -209,6 +209,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->policy.latent_scale = stored.policy.latent_scale;
     c->policy.codec = stored.policy.codec;
     c->flux = stored.flux;
+    c->unet = stored.unet;
     c->t5 = stored.t5;
     c->clip = stored.clip;
     c->pretrain.image_size = stored.pretrain.image_size;
@@ -523,7 +524,9 @@ int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
 
 int dg_policy_codes(const Policy *p)
 {
-    return p->impl->family->code != NULL;
+    const PolicyFamily *family = p->impl->family;
+
+    return family->codes == NULL || family->codes(p);
 }
 
 void dg_policy_code(const Policy *p, const float *rgb, float *latent)
