@@ -160,7 +160,8 @@ int dg_policy_load_folder(Policy *p, const Comm *comm, int all);
 /**
  * Reads all parameters from a weights file or a checkpoint (EMA if ema is
  * set, else master weights); of a checkpoint of adapters, these and then the
- * base that it names (or lora.base), whose digest must be the stored one.
+ * base that it names (or lora.base; if it names none, that of the folder,
+ * which must be loaded before), whose digest must be the stored one.
  * Adapters that the file has not are left alone. By this rank alone.
  * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
  */

@@ -85,7 +85,7 @@ static void try_target(Probe *x, int target)
                              .prompt = (uint32_t)i };
         float *v = q->value.data;
 
-        if (i % 2 == 0 || dg_lora_target_of(&x->p->lora, q->name) != target)
+        if (i % 2 == 0 || !dg_lora_names(&x->p->lora, target, q->name))
             continue; /* A, or another's B */
         dg_rng_normal(v, 0, dg_tensor_count(&q->value), &key);
         for (int64_t k = 0; k < dg_tensor_count(&q->value); k++)
@@ -111,10 +111,12 @@ int dg_policy_check_adapters(Policy *p, Context *ctx)
         memcpy(p->adapters.values, x.kept,
                sizeof(float) * (size_t)p->adapters.count);
         if (!err && memcmp(x.first, u, bytes) == 0)
-            err = dg_fail(DG_EINVAL,
-                          "lora.targets: adapters on \"%s\" do not change what "
-                          "the network gives: is %s trained?",
-                          p->lora.target[i], p->base_path);
+            err =
+                dg_fail(DG_EINVAL,
+                        "lora.targets: adapters on \"%s\" do not change what "
+                        "the network gives: is %s trained?",
+                        p->lora.target.text[i],
+                        p->base_path[0] != '\0' ? p->base_path : "policy.path");
     }
     dg_context_reset(ctx);
     close_probe(&x);

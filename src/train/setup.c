@@ -36,8 +36,10 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
 
     if (!err)
         dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
+    /* a checkpoint's adapters may stand on the folder's own weights */
     if (!err)
-        err = dg_policy_load_folder(p, s->comm, path[0] == '\0');
+        err = dg_policy_load_folder(
+            p, s->comm, path[0] == '\0' || p->adapters.num_params > 0);
     if (!err && path[0] != '\0') {
         if (s->comm->rank == 0)
             err = dg_policy_load(p, path, ema);
