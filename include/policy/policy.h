@@ -126,6 +126,13 @@ int dg_policy_note_base(Policy *p);
  */
 int dg_policy_check_adapters(Policy *p, Context *ctx);
 
+/**
+ * Puts the adapters into the network: W + (alpha / rank) B A, each element
+ * summed in double and rounded once; B is then 0, so that the policy stays
+ * what it was. The base is no longer that of base_sha256.
+ */
+void dg_policy_merge(Policy *p);
+
 /** Fresh parameters for pretraining, drawn from seed. */
 void dg_policy_draw(Policy *p, uint64_t seed);
 

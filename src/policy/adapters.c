@@ -1,4 +1,4 @@
-/* Adapters of a policy: the base below them, and whether they act. */
+/* Adapters of a policy: the base below them, whether they act, merging. */
 #include "policy/policy.h"
 
 #include "base/error.h"
@@ -6,6 +6,7 @@
 #include "base/sha256.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,4 +122,48 @@ int dg_policy_check_adapters(Policy *p, Context *ctx)
     dg_context_reset(ctx);
     close_probe(&x);
     return err;
+}
+
+/* out[i] += scale sum_r b[r] a[r][i], summed in double, a block at a time. */
+static void add_row(float *out, const float *a, const float *b, double scale,
+                    int64_t rank, int64_t in)
+{
+    enum { BLOCK = 256 };
+
+    for (int64_t at = 0; at < in; at += BLOCK) {
+        const int64_t num = in - at < BLOCK ? in - at : BLOCK;
+        double sum[BLOCK] = { 0 };
+
+        for (int64_t r = 0; r < rank; r++)
+            for (int64_t i = 0; i < num; i++)
+                sum[i] += (double)b[r] * (double)a[r * in + at + i];
+        for (int64_t i = 0; i < num; i++)
+            out[at + i] = (float)((double)out[at + i] + scale * sum[i]);
+    }
+}
+
+void dg_policy_merge(Policy *p)
+{
+    static const char end[] = ".lora_A.weight";
+
+    for (int k = 0; k < p->adapters.num_params; k += 2) {
+        const Param *a = p->adapters.params[k], *b = p->adapters.params[k + 1];
+        const int64_t rank = a->value.dims[0], in = a->value.dims[1];
+        const int64_t out = b->value.dims[0];
+        float *up = b->value.data, *w;
+        char name[DG_PARAM_NAME];
+        const Param *q;
+
+        snprintf(name, sizeof name, "%.*s.weight",
+                 (int)(strlen(a->name) - strlen(end)), a->name);
+        q = dg_params_find(&p->net, name);
+        if (q == NULL)
+            dg_panic("adapter %s has no weight below it", a->name);
+        w = q->value.data;
+#pragma omp parallel for
+        for (int64_t o = 0; o < out; o++)
+            add_row(w + o * in, a->value.data, up + o * rank,
+                    (double)p->lora.scale, rank, in);
+        memset(up, 0, sizeof *up * (size_t)(out * rank));
+    }
 }

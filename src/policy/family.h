@@ -3,7 +3,11 @@
 /* What a generator family provides to policy.c; not public. */
 #include "policy/policy.h"
 
+#include <stdio.h>
+
 typedef struct PolicyFamily {
+    /* The network's folder in a pipeline of diffusers; its names begin so. */
+    const char *component;
     /* Sets p->shape, its prediction and time too, and p->impl; adds
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
@@ -17,6 +21,9 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
+    /* config.json of the network, as diffusers writes it, where no folder has
+     * one; NULL: there always is a folder. */
+    void (*describe)(const Config *c, FILE *out);
     /* NULL: pictures cannot be coded */
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;

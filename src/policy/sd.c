@@ -256,6 +256,7 @@ int dg_policy_adopt_folder(Config *c)
 }
 
 const PolicyFamily dg_policy_sd = {
+    .component = "unet",
     .create = sd_create,
     .destroy = sd_destroy,
     .load = sd_load,
