@@ -106,11 +106,16 @@ static int load(Policy *p, const Comm *self, const ConvertOpts *o,
     return err || !whole ? err : check_text(p, text, o);
 }
 
-/* diffusers' FLUX has one base of its rotary frequencies, not a key for it. */
+/* What diffusers has no key for. */
 static void warn(const Config *c, const ExportOpts *e)
 {
-    if (c->policy.kind == DG_POLICY_FLUX && c->policy.path[0] == '\0' &&
-        c->flux.rope_theta != 10000)
+    if (c->policy.kind != DG_POLICY_FLUX)
+        return;
+    if (c->policy.prediction != DG_PREDICT_VELOCITY)
+        dg_warn("%s: the network does not put out the velocity that diffusers' "
+                "FLUX pipelines take (policy.prediction)",
+                e->folder);
+    if (c->policy.path[0] == '\0' && c->flux.rope_theta != 10000)
         dg_warn("%s: flux.rope_theta = %g: diffusers takes 10000; after "
                 "loading set pos_embed.theta",
                 e->folder, c->flux.rope_theta);

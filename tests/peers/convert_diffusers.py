@@ -189,6 +189,12 @@ def check_flux(work):
         net = FluxTransformer2DModel.from_pretrained(folder)
         compare(f"flux, adapters merged, {weights}", flux_output(net, x), x,
                 base)
+    shipped = "configs/weights/shapes_flux.h5"
+    folder = convert(work, "flux_shipped", shipped)
+    net = FluxTransformer2DModel.from_pretrained(folder)
+    net.pos_embed.theta = 100.0  # configs/shapes_pretrain.cfg
+    x = output(work, shipped, "raw")
+    compare("flux, the demo's base", flux_output(net, x), x)
     with open(f"{folder}/config.json") as f:
         mine = json.load(f)
     theirs = dict(net.config)
