@@ -104,6 +104,8 @@ refused "a pipeline of adapters" "with --merge" "$adapters" --pipeline copy
 refused "shards of adapters" "which are one file" "$adapters" --shard-size 1GB
 refused "a pipeline without a folder" "comes from no folder" "$work/moved.h5" \
     --pipeline copy
+refused "another folder where there is none" "--folder: $work/moved.h5 comes" \
+    "$work/moved.h5" --folder $folder
 refused "no averaged weights" "--weights ema: $work/moved.h5 holds none" \
     "$work/moved.h5" --weights ema
 refused "another type" "float32 | float16 | bfloat16" "$full" --dtype int8

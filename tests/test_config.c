@@ -405,9 +405,11 @@ static void test_texts_come_in_every_form(void **state)
         "lora: { targets = (\"to_q\", \"*.ff.net.2\"); };",
         "lora: { targets = \"to_q, *.ff.net.2\"; };", /* of older files */
     };
+    char line[160], many[160] = "lora.targets=";
     Config c;
     (void)state;
 
+    snprintf(line, sizeof line, "lora: { targets = \"%096d\"; };", 0);
     dg_config_defaults(&c);
     assert_string_equal(targets_of(&c), "to_q/to_k/to_v/to_out.0");
     for (int i = 0; i < 3; i++) {
@@ -422,6 +424,16 @@ static void test_texts_come_in_every_form(void **state)
     refuse("lora: { targets = []; };", DG_EINVAL, "list of 1 to 32 texts");
     refuse("lora: { targets = \" , \"; };", DG_EINVAL, "list of 1 to 32");
     refuse("lora: { targets = [\"a\", \"\"]; };", DG_EINVAL, "list of 1");
+    refuse(line, DG_EINVAL, "at most 95 bytes");
+    line[18 + 96] = '\0'; /* one byte less */
+    strcat(line, "\"; };");
+    assert_int_equal(dg_config_parse(&c, line, "x.cfg"), DG_OK);
+    assert_int_equal(strlen(c.lora.targets.text[0]), 95);
+    for (int i = 0; i < DG_CONFIG_TEXTS; i++)
+        strcat(many, "a ");
+    assert_int_equal(dg_config_set(&c, many), DG_OK);
+    strcat(many, "a");
+    expect_error(dg_config_set(&c, many), DG_EINVAL, "list of 1 to 32 texts");
     refuse("lora: { targets = [1, 2]; };", DG_EINVAL, "at most 95 bytes");
     refuse("lora: { targets = 3; };", DG_EINVAL, "x.cfg:1: lora.targets = 3");
 }

@@ -61,16 +61,15 @@ static int read_config(Config *c, const ConvertOpts *o)
     int err;
 
     dg_config_defaults(c);
-    err = set_text(c->policy.path, "--folder", o->folder);
-    if (!err)
-        err = set_text(c->lora.base, "--base", o->base);
-    if (!err)
-        err = dg_policy_adopt_sizes(c, o->checkpoint);
-    if (!err && o->rest != DG_EXPORT_ALONE && c->policy.path[0] == '\0')
-        err = dg_fail(DG_EINVAL,
-                      "--pipeline: %s comes from no folder (policy.path)",
+    err = dg_policy_adopt_sizes(c, o->checkpoint);
+    if (!err && c->policy.path[0] == '\0' &&
+        (o->rest != DG_EXPORT_ALONE || o->folder != NULL))
+        err = dg_fail(DG_EINVAL, "%s: %s comes from no folder (policy.path)",
+                      o->folder != NULL ? "--folder" : "--pipeline",
                       o->checkpoint);
-    return err;
+    if (!err)
+        err = set_text(c->policy.path, "--folder", o->folder);
+    return err ? err : set_text(c->lora.base, "--base", o->base);
 }
 
 /* Frozen encoders are taken from the folder: they have to be the same. */
