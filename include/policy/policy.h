@@ -115,6 +115,13 @@ void dg_policy_drop_text(Policy *p);
 /** Number of values of the base, padding included. */
 int64_t dg_policy_num_base(const Policy *p);
 
+/**
+ * on: 1 if a file holds adapters that stand on the weights of the folder
+ * policy.path, which dg_policy_load() finds in place. By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming the file.
+ */
+int dg_policy_on_folder(const Policy *p, const char *path, int *on);
+
 /** Sets base_sha256 from the values there are. Errors: DG_ENOMEM. */
 int dg_policy_note_base(Policy *p);
 

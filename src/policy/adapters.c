@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/philox.h"
 #include "base/sha256.h"
+#include "store/h5.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +15,24 @@ int dg_policy_note_base(Policy *p)
 {
     return dg_sha256_bytes(p->base_sha256, p->net.values,
                            sizeof(float) * (size_t)dg_policy_num_base(p));
+}
+
+int dg_policy_on_folder(const Policy *p, const char *path, int *on)
+{
+    char *base = NULL;
+    H5File *f;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    *on = 0;
+    if (dg_h5_has_key(f, NULL, "base_sha256")) {
+        err = dg_h5_get_text(f, NULL, "base_path", &base);
+        *on = !err && base[0] == '\0' && p->base_moved[0] == '\0';
+    }
+    free(base);
+    dg_h5_close(f);
+    return err;
 }
 
 /* One trial input and what the network makes of it. */

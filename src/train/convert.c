@@ -88,14 +88,14 @@ static int check_text(const Policy *p, const char *folder_sha256,
     return err;
 }
 
-static int load(Policy *p, const Comm *self, const ConvertOpts *o,
-                const ExportSource *source)
+static int load(Policy *p, const Comm *self, const ConvertOpts *o)
 {
     const int whole = o->rest != DG_EXPORT_ALONE;
     char text[DG_SHA256_HEX] = "";
-    int err = DG_OK;
+    int on_folder;
+    int err = dg_policy_on_folder(p, o->checkpoint, &on_folder);
 
-    if (source->adapters || whole)
+    if (!err && (on_folder || whole))
         err = dg_policy_load_folder(p, self, 1);
     if (!err && whole)
         err = dg_sha256_bytes(text, p->text.values,
@@ -140,7 +140,7 @@ static int convert(const Comm *self, const ConvertOpts *o)
     if (!err)
         err = dg_policy_create(&p, &config);
     if (!err)
-        err = load(p, self, o, &source);
+        err = load(p, self, o);
     if (!err && o->merge)
         dg_policy_merge(p);
     e.adapters = source.adapters && !o->merge;
