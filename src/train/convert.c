@@ -126,7 +126,7 @@ static int convert(const Comm *self, const ConvertOpts *o)
                      .type = o->type,
                      .max_shard_bytes = o->max_shard_bytes,
                      .rest = o->rest };
-    ExportSource source;
+    ExportSource source = { 0 };
     Policy *p = NULL;
     Config config;
     int err = dg_out_folder_check(o->to);
