@@ -45,6 +45,31 @@ expect "sd: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 --out "$work/gri
 expect "sd: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
     run.iterations=1
 
+# --- adapters on the folder's own weights ---------------------------------------
+adapters=(lora.rank=4 lora.alpha=8 'lora.targets=["attn2.to_*"]')
+expect "sd: adapters" tiny 1 1 adapted "${adapters[@]}"
+expect "sd: adapters, the ratio is 1" test \
+    "$(metric adapted ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+tiny 2 1 adapted2 "${adapters[@]}" trajectory.every=0
+same_digest "sd: adapters, two ranks" adapted2 "$(digest adapted)"
+tiny 1 1 adapted3 "${adapters[@]}" run.max_seconds=1e-3
+expect "sd: adapters, continued" tiny 1 1 adapted3 "${adapters[@]}"
+same_digest "sd: adapters, continued, the same ones" adapted3 \
+    "$(digest adapted)"
+expect "sd: adapters, replay" "$bin" replay \
+    "$work/adapted/trajectories/iter_000002.h5"
+last=$work/adapted/checkpoints/iter_000003.h5
+expect_code "sd: evaluate adapters" 0 "all" "$bin" evaluate "$TINY" \
+    --set policy.weights="$last" --json "$work/adapted.json"
+expect "sd: which change the pictures" bash -c \
+    "! cmp -s '$work/base.json' '$work/adapted.json'"
+cp -r $folder "$work/other"
+printf '\001' | dd of="$work/other/unet/diffusion_pytorch_model.safetensors" \
+    bs=1 seek=200000 conv=notrunc 2>/dev/null
+expect_code "sd: adapters of another folder" 1 "those of policy.path have" \
+    "$bin" evaluate "$TINY" --set policy.weights="$last" \
+    --set policy.path="$work/other"
+
 # --- folders that do not serve ------------------------------------------------
 # refused NAME TEXT SET...: exit code 1, one message with the text
 refused()

@@ -401,6 +401,59 @@ static void test_check_sees_what_keys_say_together(void **state)
     }
 }
 
+/* The texts of lora.targets with / between them. */
+static const char *targets_of(const Config *c)
+{
+    static char text[DG_CONFIG_TEXTS * DG_CONFIG_TEXT];
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < DG_CONFIG_TEXTS && c->lora.targets.text[i][0]; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s",
+                                 i ? "/" : "", c->lora.targets.text[i]);
+    return text;
+}
+
+static void test_texts_come_in_every_form(void **state)
+{
+    static const char *const same[] = {
+        "lora: { targets = [\"to_q\", \"*.ff.net.2\"]; };",
+        "lora: { targets = (\"to_q\", \"*.ff.net.2\"); };",
+        "lora: { targets = \"to_q, *.ff.net.2\"; };", /* of older files */
+    };
+    char line[160], many[160] = "lora.targets=";
+    Config c;
+    (void)state;
+
+    snprintf(line, sizeof line, "lora: { targets = \"%096d\"; };", 0);
+    dg_config_defaults(&c);
+    assert_string_equal(targets_of(&c), "to_q/to_k/to_v/to_out.0");
+    for (int i = 0; i < 3; i++) {
+        dg_config_defaults(&c);
+        assert_int_equal(dg_config_parse(&c, same[i], "x.cfg"), DG_OK);
+        assert_string_equal(targets_of(&c), "to_q/*.ff.net.2");
+    }
+    assert_int_equal(dg_config_set(&c, "lora.targets=to_v,to_out.0"), DG_OK);
+    assert_string_equal(targets_of(&c), "to_v/to_out.0");
+    assert_int_equal(dg_config_set(&c, "lora.targets=[\"a\"]"), DG_OK);
+    assert_string_equal(targets_of(&c), "a");
+    refuse("lora: { targets = []; };", DG_EINVAL, "list of 1 to 32 texts");
+    refuse("lora: { targets = \" , \"; };", DG_EINVAL, "list of 1 to 32");
+    refuse("lora: { targets = [\"a\", \"\"]; };", DG_EINVAL, "list of 1");
+    refuse(line, DG_EINVAL, "at most 95 bytes");
+    line[18 + 96] = '\0'; /* one byte less */
+    strcat(line, "\"; };");
+    assert_int_equal(dg_config_parse(&c, line, "x.cfg"), DG_OK);
+    assert_int_equal(strlen(c.lora.targets.text[0]), 95);
+    for (int i = 0; i < DG_CONFIG_TEXTS; i++)
+        strcat(many, "a ");
+    assert_int_equal(dg_config_set(&c, many), DG_OK);
+    strcat(many, "a");
+    expect_error(dg_config_set(&c, many), DG_EINVAL, "list of 1 to 32 texts");
+    refuse("lora: { targets = [1, 2]; };", DG_EINVAL, "at most 95 bytes");
+    refuse("lora: { targets = 3; };", DG_EINVAL, "x.cfg:1: lora.targets = 3");
+}
+
 static void test_settle_decides_what_is_decoded(void **state)
 {
     Config c;
@@ -489,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_load_lets_the_including_file_win),
         cmocka_unit_test(test_load_names_the_place),
         cmocka_unit_test(test_check_sees_what_keys_say_together),
+        cmocka_unit_test(test_texts_come_in_every_form),
         cmocka_unit_test(test_settle_decides_what_is_decoded),
         cmocka_unit_test(test_check_train_wants_rewards_and_noise),
         cmocka_unit_test(test_help_and_markdown_name_every_key),

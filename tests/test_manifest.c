@@ -6,6 +6,8 @@
 #include "models/clip.h"
 #include "models/flux_transformer.h"
 #include "models/t5.h"
+#include "models/unet.h"
+#include "models/vae.h"
 #include "weights/remap.h"
 #include "weights/safetensors.h"
 #include "weights/snapshot.h"
@@ -64,6 +66,42 @@ static void test_text_encoders_are_the_public_ones(void **state)
     dg_clip_destroy(m);
     dg_t5_destroy(t);
     dg_params_fini(&set);
+}
+
+static void test_unet_is_the_public_one(void **state)
+{
+    const UnetConfig c = dg_unet_sd1();
+    Unet *m;
+    ParamSet set;
+
+    (void)state;
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_unet_create(&m, &c, &set, "unet."), DG_OK);
+    manifest_compare("sd14_unet", &set, "unet.", 686, 859520964);
+    dg_unet_destroy(m);
+    dg_params_fini(&set);
+}
+
+static void compare_vae(const char *network, const VaeConfig *c,
+                        int num_tensors, int64_t num_values)
+{
+    Vae *m;
+    ParamSet set;
+
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_vae_create(&m, c, DG_VAE_BOTH, &set, "vae."), DG_OK);
+    manifest_compare(network, &set, "vae.", num_tensors, num_values);
+    dg_vae_destroy(m);
+    dg_params_fini(&set);
+}
+
+static void test_autoencoders_are_the_public_ones(void **state)
+{
+    const VaeConfig sd = dg_vae_sd1(), flux = dg_vae_flux();
+
+    (void)state;
+    compare_vae("vae_4ch", &sd, 248, 83653863);
+    compare_vae("vae_16ch", &flux, 244, 83819683);
 }
 
 /* Every public tensor of FLUX has one rule into the original layout, and the
@@ -376,6 +414,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flux_dev_is_the_public_one),
         cmocka_unit_test(test_text_encoders_are_the_public_ones),
+        cmocka_unit_test(test_unet_is_the_public_one),
+        cmocka_unit_test(test_autoencoders_are_the_public_ones),
         cmocka_unit_test(test_rules_cover_the_original_layout),
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_layouts_give_the_same_values),

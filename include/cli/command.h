@@ -96,6 +96,7 @@ int dg_cli_train(int argc, char **argv);
 int dg_cli_sample(int argc, char **argv);
 int dg_cli_encode(int argc, char **argv);
 int dg_cli_evaluate(int argc, char **argv);
+int dg_cli_convert(int argc, char **argv);
 int dg_cli_inspect(int argc, char **argv);
 int dg_cli_replay(int argc, char **argv);
 int dg_cli_plan(int argc, char **argv);

@@ -19,8 +19,15 @@ enum {
     DG_CONFIG_STRING = 512, /* bytes of a string field, with its '\0' */
     DG_CONFIG_REWARDS = 16, /* most rewards in one run */
     DG_CONFIG_AXES = 3,     /* rotary axes of FLUX */
-    DG_CONFIG_LEVELS = 8    /* most levels of a U-Net */
+    DG_CONFIG_LEVELS = 8,   /* most levels of a U-Net */
+    DG_CONFIG_TEXTS = 32,   /* most texts of a list */
+    DG_CONFIG_TEXT = 96     /* bytes of one, with its '\0' */
 };
+
+/* Texts in use come first; an empty one ends them. */
+typedef struct TextList {
+    char text[DG_CONFIG_TEXTS][DG_CONFIG_TEXT];
+} TextList;
 
 typedef struct RunConfig {
     char dir[DG_CONFIG_STRING]; /* run folder */
@@ -44,10 +51,10 @@ typedef struct PolicyConfig {
 } PolicyConfig;
 
 typedef struct LoraConfig {
-    int64_t rank;                   /* 0: full fine-tuning */
-    double alpha;                   /* scale = alpha / rank */
-    char targets[DG_CONFIG_STRING]; /* names of linears, by commas */
-    char base[DG_CONFIG_STRING];    /* weights below a checkpoint's adapters */
+    int64_t rank;                /* 0: full fine-tuning */
+    double alpha;                /* scale = alpha / rank */
+    TextList targets;            /* patterns of linears' names */
+    char base[DG_CONFIG_STRING]; /* weights below a checkpoint's adapters */
 } LoraConfig;
 
 typedef struct FluxSizes {

@@ -115,6 +115,13 @@ void dg_policy_drop_text(Policy *p);
 /** Number of values of the base, padding included. */
 int64_t dg_policy_num_base(const Policy *p);
 
+/**
+ * on: 1 if a file holds adapters that stand on the weights of the folder
+ * policy.path, which dg_policy_load() finds in place. By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming the file.
+ */
+int dg_policy_on_folder(const Policy *p, const char *path, int *on);
+
 /** Sets base_sha256 from the values there are. Errors: DG_ENOMEM. */
 int dg_policy_note_base(Policy *p);
 
@@ -125,6 +132,13 @@ int dg_policy_note_base(Policy *p);
  * Errors: DG_EINVAL naming the target; those of the context.
  */
 int dg_policy_check_adapters(Policy *p, Context *ctx);
+
+/**
+ * Puts the adapters into the network: W + (alpha / rank) B A, each element
+ * summed in double and rounded once; B is then 0, so that the policy stays
+ * what it was. The base is no longer that of base_sha256.
+ */
+void dg_policy_merge(Policy *p);
 
 /** Fresh parameters for pretraining, drawn from seed. */
 void dg_policy_draw(Policy *p, uint64_t seed);
@@ -160,7 +174,8 @@ int dg_policy_load_folder(Policy *p, const Comm *comm, int all);
 /**
  * Reads all parameters from a weights file or a checkpoint (EMA if ema is
  * set, else master weights); of a checkpoint of adapters, these and then the
- * base that it names (or lora.base), whose digest must be the stored one.
+ * base that it names (or lora.base; if it names none, that of the folder,
+ * which must be loaded before), whose digest must be the stored one.
  * Adapters that the file has not are left alone. By this rank alone.
  * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
  */

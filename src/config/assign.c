@@ -178,6 +178,58 @@ static int assign_string(const Option *o, char *field,
     return DG_OK;
 }
 
+static int add_text(const Option *o, char *texts, int *num, const char *from,
+                    size_t length)
+{
+    if (length == 0 || length >= o->stride || *num >= (int)o->size)
+        return 0;
+    memcpy(texts + (size_t)*num * o->stride, from, length);
+    ++*num;
+    return 1;
+}
+
+/* "a,b" */
+static int add_parts(const Option *o, char *texts, int *num, const char *value)
+{
+    static const char separators[] = ", \t";
+    int ok = 1;
+
+    for (value += strspn(value, separators); *value != '\0' && ok;
+         value += strspn(value, separators)) {
+        const size_t length = strcspn(value, separators);
+
+        ok = add_text(o, texts, num, value, length);
+        value += length;
+    }
+    return ok;
+}
+
+/* An array or a list; or one text, as files of an older version have it. */
+static int assign_texts(const Option *o, char *field, const config_setting_t *s,
+                        const char *name)
+{
+    const char *value = config_setting_get_string(s);
+    char *texts = calloc(o->size, o->stride);
+    int num = 0, ok = 1;
+
+    if (texts == NULL)
+        return dg_fail(DG_ENOMEM, "%s: no memory for %s", name, o->key);
+    if (value != NULL) {
+        ok = add_parts(o, texts, &num, value);
+    } else {
+        ok = config_setting_is_array(s) || config_setting_is_list(s);
+        for (int i = 0; ok && i < config_setting_length(s); i++) {
+            value = config_setting_get_string_elem(s, i);
+            ok =
+                value != NULL && add_text(o, texts, &num, value, strlen(value));
+        }
+    }
+    if (ok && num > 0)
+        memcpy(field, texts, o->size * o->stride);
+    free(texts);
+    return ok && num > 0 ? DG_OK : refuse(o, s, name);
+}
+
 static int assign_default(const Option *o, void *base)
 {
     if (o->type == OPT_REAL && strcmp(o->standard, "nan") == 0) {
@@ -273,6 +325,8 @@ int dg_assign_setting(const Option *o, void *base, const config_setting_t *s,
         return assign_choice(o, field, s, name);
     case OPT_INTS:
         return assign_integers(o, base, s, name);
+    case OPT_TEXTS:
+        return assign_texts(o, field, s, name);
     case OPT_LIST:
         return assign_list(o, base, s, name);
     }
@@ -352,6 +406,14 @@ int dg_assign_read_tree(config_t *tree, const char *text)
     return ok;
 }
 
+/* 1 where a text on the command line may do without its quotes. */
+static int is_bare(const Option *o, const char *text)
+{
+    if (o->type == OPT_TEXTS)
+        return strchr("\"[(", *text) == NULL;
+    return (o->type == OPT_STRING || o->type == OPT_ENUM) && *text != '"';
+}
+
 /* "v = text", where a bare word of a string gets its quotes. */
 static char *as_setting(const Option *o, const char *text)
 {
@@ -362,7 +424,7 @@ static char *as_setting(const Option *o, const char *text)
     if (f == NULL)
         return NULL;
     fputs("v = ", f);
-    if ((o->type == OPT_STRING || o->type == OPT_ENUM) && *text != '"')
+    if (is_bare(o, text))
         write_string(f, text);
     else
         fputs(text, f);
@@ -402,6 +464,16 @@ static void write_choice(FILE *out, const char *choices, int chosen)
     for (; chosen > 0; chosen--)
         choices = strchr(choices, '|') + 1;
     fprintf(out, "\"%.*s\"", (int)strcspn(choices, "|"), choices);
+}
+
+static void write_texts(FILE *out, const Option *o, const char *texts)
+{
+    fputs("[", out);
+    for (size_t i = 0; i < o->size && texts[i * o->stride] != '\0'; i++) {
+        fputs(i ? ", " : "", out);
+        write_string(out, texts + i * o->stride);
+    }
+    fputs("]", out);
 }
 
 static void write_list(FILE *out, const Option *o, const char *base)
@@ -465,6 +537,9 @@ void dg_assign_write(FILE *out, const Option *o, const void *base)
         break;
     case OPT_INTS:
         write_integers(out, o, base);
+        break;
+    case OPT_TEXTS:
+        write_texts(out, o, field);
         break;
     case OPT_LIST:
         write_list(out, o, base);

@@ -88,8 +88,11 @@ static const Option rows[] = {
         "rank of the adapters that are trained; 0: all of the network is"),
     REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
          "adapters are scaled by alpha / rank"),
-    STRING("lora.targets", "\"to_q,to_k,to_v,to_out.0\"", lora.targets, 0,
-           "linear layers with an adapter, by commas: ends of their names"),
+    { "lora.targets", OPT_TEXTS, "[\"to_q\", \"to_k\", \"to_v\", \"to_out.0\"]",
+      0, 0, AT(lora.targets.text), DG_CONFIG_TEXTS, NULL,
+      "linear layers with an adapter: ends of their dotted names, * standing "
+      "for any text; also as one text with commas",
+      0, NULL, 0, DG_CONFIG_TEXT, 0 },
     STRING("lora.base", "\"\"", lora.base, FREE,
            "weights below the adapters of a checkpoint, where they are not "
            "where it says"),

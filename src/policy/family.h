@@ -4,7 +4,11 @@
 #include "policy/policy.h"
 #include "text/words.h"
 
+#include <stdio.h>
+
 typedef struct PolicyFamily {
+    /* The network's folder in a pipeline of diffusers; its names begin so. */
+    const char *component;
     /* Sets p->shape, its prediction and time too, and p->impl; adds
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
@@ -20,6 +24,10 @@ typedef struct PolicyFamily {
                   float *rgb);
     /* whether pictures can be coded; NULL: always */
     int (*codes)(const Policy *p);
+    /* config.json of the network, as diffusers writes it, where no folder has
+     * one. */
+    void (*describe)(const Config *c, FILE *out);
+    /* NULL: pictures cannot be coded */
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
 

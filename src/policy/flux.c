@@ -290,7 +290,37 @@ static void flux_code(const Policy *p, const float *rgb, float *latent)
                     f->scale * (2 * rgb[(y * size + x) * 3 + c] - 1);
 }
 
+/* Sorted and indented as json.dumps(..., indent=2, sort_keys=True) does. */
+static void flux_describe(const Config *c, FILE *out)
+{
+    const FluxSizes *f = &c->flux;
+
+    fprintf(out,
+            "{\n"
+            "  \"_class_name\": \"FluxTransformer2DModel\",\n"
+            "  \"attention_head_dim\": %lld,\n"
+            "  \"axes_dims_rope\": [\n    %lld,\n    %lld,\n    %lld\n  ],\n"
+            "  \"guidance_embeds\": %s,\n"
+            "  \"in_channels\": %lld,\n"
+            "  \"joint_attention_dim\": %lld,\n"
+            "  \"num_attention_heads\": %lld,\n"
+            "  \"num_layers\": %lld,\n"
+            "  \"num_single_layers\": %lld,\n"
+            "  \"out_channels\": null,\n"
+            "  \"patch_size\": 1,\n"
+            "  \"pooled_projection_dim\": %lld\n"
+            "}\n",
+            (long long)f->head_dim, (long long)f->axes_dims[0],
+            (long long)f->axes_dims[1], (long long)f->axes_dims[2],
+            f->guidance_embeds ? "true" : "false", (long long)f->in_channels,
+            (long long)f->joint_attention_dim, (long long)f->num_heads,
+            (long long)f->num_layers, (long long)f->num_single_layers,
+            (long long)f->pooled_dim);
+}
+
 const PolicyFamily dg_policy_flux = {
+    .component = "transformer",
+    .describe = flux_describe,
     .create = flux_create,
     .destroy = flux_destroy,
     .tokenize = flux_tokenize,

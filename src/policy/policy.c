@@ -36,7 +36,7 @@ static int outline(Policy *p, const Config *c, int net_id)
     memcpy(p->base_moved, c->lora.base, sizeof p->base_moved);
     if (!err && c->lora.rank > 0) {
         err = dg_lora_init(&p->lora, &p->adapters, c->lora.rank, c->lora.alpha,
-                           c->lora.targets);
+                           &c->lora.targets);
         p->net.lora = &p->lora;
     }
     if (!err)
@@ -166,18 +166,21 @@ static int adopt_lora(LoraConfig *to, const LoraConfig *stored,
                       const char *path)
 {
     if (to->rank > 0 &&
-        (to->rank != stored->rank || to->alpha != stored->alpha ||
-         strcmp(to->targets, stored->targets) != 0))
+        (to->rank != stored->rank || to->alpha != stored->alpha))
         return dg_fail(DG_EINVAL,
-                       "%s: adapters of lora.rank = %lld, alpha = %g, targets "
-                       "= \"%s\": must be those of the configuration, %lld, "
-                       "%g, \"%s\"",
+                       "%s: adapters of lora.rank = %lld, alpha = %g: must be "
+                       "those of the configuration, %lld, %g",
                        path, (long long)stored->rank, stored->alpha,
-                       stored->targets, (long long)to->rank, to->alpha,
-                       to->targets);
+                       (long long)to->rank, to->alpha);
+    if (to->rank > 0 &&
+        memcmp(&to->targets, &stored->targets, sizeof to->targets) != 0)
+        return dg_fail(DG_EINVAL,
+                       "%s: its adapters' lora.targets are not those of the "
+                       "configuration",
+                       path);
     to->rank = stored->rank;
     to->alpha = stored->alpha;
-    memcpy(to->targets, stored->targets, sizeof to->targets);
+    to->targets = stored->targets;
     return DG_OK;
 }
 
@@ -361,24 +364,28 @@ static int check_base(const char *path)
 }
 
 /* The weights below a checkpoint's adapters, which must be those they were
- * trained on. */
+ * trained on. Without a path they are those of the folder, there already. */
 static int load_base(Policy *p, const char *of, const char *path,
                      const char *sha256)
 {
-    int err;
+    int err = DG_OK;
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    err = check_base(path);
-    if (!err)
-        err = dg_policy_load(p, path, 0);
+    p->base_path[0] = '\0';
+    if (path[0] != '\0') {
+        err = check_base(path);
+        if (!err)
+            err = dg_policy_load(p, path, 0);
+    }
     if (!err)
         err = dg_policy_note_base(p);
     if (!err && strcmp(p->base_sha256, sha256) != 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: its adapters belong to weights of SHA-256 %.16s..., "
                       "those of %s have %.16s...",
-                      of, sha256, path, p->base_sha256);
+                      of, sha256, path[0] != '\0' ? path : "policy.path",
+                      p->base_sha256);
     return err;
 }
 

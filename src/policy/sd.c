@@ -328,6 +328,8 @@ int dg_policy_adopt_folder(Config *c)
 }
 
 const PolicyFamily dg_policy_sd = {
+    .component = "unet",
+    .describe = dg_sd_describe,
     .create = sd_create,
     .destroy = sd_destroy,
     .load = sd_load,

@@ -9,6 +9,8 @@
 #include "models/unet.h"
 #include "models/vae.h"
 
+#include <stdio.h>
+
 enum { DG_SD_PATH = 1024 };
 
 typedef struct SdConfig {
@@ -36,5 +38,9 @@ int dg_sd_config_read(SdConfig *out, const char *folder);
  * types than Stable Diffusion 1.x has.
  */
 int dg_sd_config_sizes(SdConfig *out, const Config *c);
+
+/** Writes c->unet, checked by dg_sd_config_sizes(), as the config.json of
+ *  diffusers' UNet2DConditionModel. */
+void dg_sd_describe(const Config *c, FILE *out);
 
 #endif

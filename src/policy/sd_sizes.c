@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* Which levels have attention: those of type 'with', not 'plain'. Names stand
@@ -62,4 +63,50 @@ int dg_sd_config_sizes(SdConfig *out, const Config *c)
     if (!err)
         *out = s;
     return err;
+}
+
+/* "a, b" as "a", "b" on lines of their own */
+static void write_names(FILE *out, const char *key, const char *list)
+{
+    const char *between = "";
+
+    fprintf(out, "  \"%s\": [", key);
+    for (const char *p = list; *(p += strspn(p, ", ")) != '\0';) {
+        const size_t n = strcspn(p, ", ");
+
+        fprintf(out, "%s\n    \"%.*s\"", between, (int)n, p);
+        between = ",";
+        p += n;
+    }
+    fputs("\n  ],\n", out);
+}
+
+void dg_sd_describe(const Config *c, FILE *out)
+{
+    const UnetSizes *u = &c->unet;
+
+    fprintf(out,
+            "{\n"
+            "  \"_class_name\": \"UNet2DConditionModel\",\n"
+            "  \"attention_head_dim\": %" PRId64 ",\n"
+            "  \"block_out_channels\": [",
+            u->attention_head_dim);
+    for (int64_t i = 0; i < u->num_levels; i++)
+        fprintf(out, "%s\n    %" PRId64, i ? "," : "",
+                u->block_out_channels[i]);
+    fprintf(out, "\n  ],\n  \"cross_attention_dim\": %" PRId64 ",\n",
+            u->cross_attention_dim);
+    write_names(out, "down_block_types", u->down_block_types);
+    fprintf(out,
+            "  \"flip_sin_to_cos\": true,\n"
+            "  \"freq_shift\": 0,\n"
+            "  \"in_channels\": %" PRId64 ",\n"
+            "  \"layers_per_block\": %" PRId64 ",\n"
+            "  \"norm_num_groups\": %" PRId64 ",\n"
+            "  \"out_channels\": %" PRId64 ",\n",
+            u->in_channels, u->layers_per_block, u->norm_num_groups,
+            u->in_channels);
+    write_names(out, "up_block_types", u->up_block_types);
+    /* a sample has image_size / cell pixels on a side, 3 cell^2 channels */
+    fprintf(out, "  \"sample_size\": null\n}\n");
 }
