@@ -18,6 +18,7 @@ typedef struct StepPlan {
     int64_t batch, train_batch; /* of the opts */
     uint64_t encode_flops;      /* of one prompt */
     uint64_t predict_flops;     /* of one batch */
+    uint64_t decode_flops;      /* of one latent */
     uint64_t update_flops;      /* forward and backward of one batch */
 } StepPlan;
 

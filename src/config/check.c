@@ -44,11 +44,6 @@ static int check_policy(const PolicyConfig *p)
     if (p->kind == DG_POLICY_SD && p->path[0] == '\0')
         return dg_fail(DG_EINVAL, "policy.path is empty: must name a folder "
                                   "with policy.kind = sd");
-    if (p->kind != DG_POLICY_SD && p->path[0] != '\0')
-        return dg_fail(DG_EINVAL,
-                       "policy.path = \"%.200s\": needs "
-                       "policy.kind = sd",
-                       p->path);
     return DG_OK;
 }
 
@@ -138,6 +133,10 @@ static int check_rewards(const Config *c)
 
 void dg_config_settle(Config *c)
 {
+    if (c->policy.text_length == 0)
+        c->policy.text_length =
+            c->policy.kind == DG_POLICY_FLUX && c->policy.path[0] != '\0' ? 512
+                                                                          : 32;
     if (c->sampler.decode == DG_DECODE_AUTO)
         c->sampler.decode = c->policy.prediction == DG_PREDICT_EPSILON
                                 ? DG_DECODE_ZT

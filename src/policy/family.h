@@ -8,6 +8,9 @@ typedef struct PolicyFamily {
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
+    /* See dg_policy_adopt_folder(); there: policy.path is a folder that is
+     * there. Of the kind's first family; NULL: the family has no folder. */
+    int (*adopt)(Config *c, int there);
     /* See dg_policy_load_folder(); NULL: the family has no folder. */
     int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,

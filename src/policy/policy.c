@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/sha256.h"
 #include "family.h"
+#include "folder.h"
 #include "store/checkpoint.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const PolicyFamily *family_of(PolicyKind kind)
 {
@@ -359,6 +361,13 @@ static int check_base(const char *path)
     return err;
 }
 
+static int is_file(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 /* The weights below a checkpoint's adapters, which must be those they were
  * trained on. */
 static int load_base(Policy *p, const char *of, const char *path,
@@ -368,9 +377,16 @@ static int load_base(Policy *p, const char *of, const char *path,
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    err = check_base(path);
-    if (!err)
-        err = dg_policy_load(p, path, 0);
+    if (p->impl->family->load != NULL && !is_file(path)) {
+        /* the folder, which is loaded already; where it is now does not
+         * matter */
+        snprintf(p->base_path, sizeof p->base_path, "%s", path);
+        err = DG_OK;
+    } else {
+        err = check_base(path);
+        if (!err)
+            err = dg_policy_load(p, path, 0);
+    }
     if (!err)
         err = dg_policy_note_base(p);
     if (!err && strcmp(p->base_sha256, sha256) != 0)
@@ -444,6 +460,20 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     return err;
 }
 
+int dg_policy_has_folder(const Config *c)
+{
+    return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
+}
+
+int dg_policy_adopt_folder(Config *c, int outline)
+{
+    const PolicyFamily *family = family_of(c->policy.kind);
+
+    if (c->policy.path[0] == '\0')
+        return DG_OK;
+    return family->adopt(c, !outline || dg_policy_has_folder(c));
+}
+
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
 {
     const PolicyFamily *family = p->impl->family;
@@ -469,9 +499,10 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
                        double shift)
 {
-    return p->shape.prediction == DG_PREDICT_EPSILON
-               ? dg_schedule_init_ddim(out, num_steps)
-               : dg_schedule_init_flow(out, num_steps, shift);
+    if (p->shape.prediction == DG_PREDICT_EPSILON)
+        return dg_schedule_init_ddim(out, num_steps);
+    return dg_schedule_init_flow(out, num_steps,
+                                 shift == 0 ? p->shape.auto_shift : shift);
 }
 
 /* Below this noise level the division that makes a velocity of data stops

@@ -5,10 +5,9 @@
 #include "family.h"
 
 #include "base/error.h"
+#include "folder.h"
 #include "sd_config.h"
 #include "tensor/ops.h"
-#include "text/tokenizer.h"
-#include "weights/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +15,8 @@
 
 typedef struct SdPolicy {
     PolicyImpl base;
-    char folder[DG_CONFIG_STRING];
+    char path[DG_CONFIG_STRING];
+    Folder folder; /* of path */
     SdConfig config;
     Unet *unet;
     ClipText *clip;
@@ -42,7 +42,7 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
         return dg_fail(DG_EINVAL,
                        "pretrain.image_size = %lld: must be a multiple of "
                        "%lld for the networks of %s",
-                       (long long)size, (long long)step, s->folder);
+                       (long long)size, (long long)step, s->path);
     if (c->policy.prediction != DG_PREDICT_EPSILON)
         return dg_fail(DG_EINVAL, "policy.prediction: must be epsilon with "
                                   "policy.kind = sd");
@@ -60,37 +60,6 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
     return DG_OK;
 }
 
-static int open_tokenizer(SdPolicy *s)
-{
-    const TokenizerInfo *info;
-    char path[DG_SD_PATH];
-    int err = dg_sd_path(path, s->folder, "tokenizer", NULL);
-
-    if (!err)
-        err = dg_tokenizer_open(&s->tokenizer, path);
-    if (err)
-        return err;
-    info = dg_tokenizer_info(s->tokenizer);
-    if (info->kind != DG_TOKENIZER_CLIP)
-        return dg_fail(DG_EFORMAT, "%s: not a CLIP tokenizer", path);
-    if (info->num_ids > s->config.clip.vocab_size)
-        return dg_fail(DG_EFORMAT,
-                       "%s: %d token ids, the text_encoder has %lld", path,
-                       info->num_ids, (long long)s->config.clip.vocab_size);
-    return DG_OK;
-}
-
-/* A network's complaint of its sizes, with the folder that has them. */
-static int name_folder(const SdPolicy *s, int err)
-{
-    char reason[512];
-
-    if (err != DG_EINVAL)
-        return err;
-    snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
-    return dg_fail(DG_EFORMAT, "%s: %s", s->folder, reason);
-}
-
 static int create_networks(Policy *p, SdPolicy *s)
 {
     int err = dg_unet_create(&s->unet, &s->config.unet, &p->net, "unet.");
@@ -99,10 +68,26 @@ static int create_networks(Policy *p, SdPolicy *s)
         err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
                              "text_encoder.");
     if (err || p->net.id == DG_PARAMS_REFERENCE)
-        return name_folder(s, err);
-    err = dg_vae_create(&s->vae, &s->config.vae, DG_VAE_DECODER, &s->codec,
-                        "vae.");
-    return err ? name_folder(s, err) : dg_params_allocate(&s->codec, NULL);
+        return dg_folder_blame(&s->folder, err);
+    p->codec = &s->codec;
+    err = dg_folder_decoder(&s->vae, &s->config.vae, &s->codec, p->outline);
+    return dg_folder_blame(&s->folder, err);
+}
+
+/* Of an outline alone without its folder: the public sizes, no tokens. */
+static int read_folder(const Policy *p, SdPolicy *s)
+{
+    int err;
+
+    if (p->outline && !dg_folder_exists(s->path)) {
+        s->config = dg_sd_config_public();
+        return DG_OK;
+    }
+    err = dg_sd_config_read(&s->config, s->path);
+    return err ? err
+               : dg_folder_tokenizer(&s->tokenizer, &s->folder, "tokenizer",
+                                     DG_TOKENIZER_CLIP,
+                                     s->config.clip.vocab_size);
 }
 
 static int sd_create(Policy *p, const Config *c)
@@ -114,14 +99,13 @@ static int sd_create(Policy *p, const Config *c)
         return dg_fail(DG_ENOMEM, "policy");
     s->base.family = &dg_policy_sd;
     p->impl = &s->base;
-    snprintf(s->folder, sizeof s->folder, "%s", c->policy.path);
+    snprintf(s->path, sizeof s->path, "%s", c->policy.path);
+    s->folder = (Folder) { s->path, "Stable Diffusion 1.x" };
     err = dg_params_init(&s->codec, DG_PARAMS_CODEC);
     if (!err)
-        err = dg_sd_config_read(&s->config, s->folder);
+        err = read_folder(p, s);
     if (!err)
         err = set_shape(p, s, c);
-    if (!err)
-        err = open_tokenizer(s);
     if (!err)
         err = create_networks(p, s);
     return err;
@@ -139,39 +123,15 @@ static void sd_destroy(Policy *p)
     free(s);
 }
 
-/* The decoder is a half of what the vae's files hold. */
-static const char *const encoder_names[] = { "encoder.*", "quant_conv.*" };
-
-static int load_component(const SdPolicy *s, const Comm *comm, ParamSet *set,
-                          const char *component)
-{
-    const ManifestOpts half = { encoder_names, 2 };
-    char path[DG_SD_PATH], prefix[64];
-    WeightWant *wants = NULL;
-    LoadOpts o = { .path = path };
-    int err = dg_sd_path(path, s->folder, component, NULL);
-
-    snprintf(prefix, sizeof prefix, "%s.", component);
-    if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, set, prefix);
-    err = dg_agree(comm, err);
-    o.wants = wants;
-    o.manifest = set == &s->codec ? &half : NULL;
-    if (!err)
-        err = dg_load_values(comm, &o, 0, set->count, set->values);
-    free(wants);
-    return err;
-}
-
 static int sd_load(Policy *p, const Comm *comm, int all)
 {
     SdPolicy *s = impl_of(p);
-    int err = load_component(s, comm, &s->codec, "vae");
+    int err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
 
     if (!err && all)
-        err = load_component(s, comm, &p->text, "text_encoder");
+        err = dg_folder_load(&s->folder, comm, &p->text, "text_encoder", 0);
     if (!err && all)
-        err = load_component(s, comm, &p->net, "unet");
+        err = dg_folder_load(&s->folder, comm, &p->net, "unet", 0);
     return err;
 }
 
@@ -224,40 +184,26 @@ static int sd_decode(const Policy *p, Context *ctx, const float *latent,
 {
     const SdPolicy *s = impl_of(p);
     const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
-    const int64_t num = 3 * p->shape.image_size * p->shape.image_size;
-    Tensor *z, *picture;
 
     if (s->vae == NULL)
         dg_panic("a reference network does not decode");
     dg_context_reset(ctx);
-    z = dg_policy_rows(ctx, &latent, 0, 4, dims);
-    if (z != NULL && ctx->backend->computes)
-        dg_vae_from_model(&s->config.vae, dg_tensor_f32(z), p->shape.elements);
-    picture = dg_vae_decode(s->vae, ctx, z);
-    if (dg_context_error(ctx) || !ctx->backend->computes)
-        return dg_context_error(ctx);
-    for (int64_t i = 0; i < num; i++) {
-        const float v = dg_tensor_f32(picture)[i] * 0.5f + 0.5f;
-
-        /* written so that NaN stays NaN */
-        rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
-    }
-    return DG_OK;
+    return dg_folder_paint(s->vae, ctx,
+                           dg_policy_rows(ctx, &latent, 0, 4, dims), rgb);
 }
 
-int dg_policy_adopt_folder(Config *c)
+static int sd_adopt(Config *c, int there)
 {
     SdConfig config;
 
-    if (c->policy.kind != DG_POLICY_SD || c->policy.path[0] == '\0')
-        return DG_OK;
     c->policy.prediction = DG_PREDICT_EPSILON;
-    return dg_sd_config_read(&config, c->policy.path);
+    return there ? dg_sd_config_read(&config, c->policy.path) : DG_OK;
 }
 
 const PolicyFamily dg_policy_sd = {
     .create = sd_create,
     .destroy = sd_destroy,
+    .adopt = sd_adopt,
     .load = sd_load,
     .tokenize = sd_tokenize,
     .encode = sd_encode,

@@ -8,17 +8,11 @@
 #include "models/unet.h"
 #include "models/vae.h"
 
-enum { DG_SD_PATH = 1024 };
-
 typedef struct SdConfig {
     UnetConfig unet;
     VaeConfig vae;
     ClipTextConfig clip;
 } SdConfig;
-
-/** out = folder/component, or folder/component/file. DG_EINVAL: too long. */
-int dg_sd_path(char out[DG_SD_PATH], const char *folder, const char *component,
-               const char *file);
 
 /**
  * Reads folder/{unet,vae,text_encoder}/config.json and, where there is one,
@@ -27,5 +21,8 @@ int dg_sd_path(char out[DG_SD_PATH], const char *folder, const char *component,
  * network than Stable Diffusion 1.x has.
  */
 int dg_sd_config_read(SdConfig *out, const char *folder);
+
+/** Stable Diffusion 1.4, where there is no folder to read. */
+SdConfig dg_sd_config_public(void);
 
 #endif

@@ -76,7 +76,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 
     if (!err)
         err = dg_agree(s->comm, open_prompts(x, s, o));
-    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
+    if (!err && !dg_setup_has_weights(c))
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
                                  "file or a checkpoint");
     if (!err)

@@ -147,8 +147,9 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err && !dg_policy_codes(t->policy))
-        err = dg_fail(DG_EINVAL, "policy.kind = sd: must be flux for "
-                                 "pretraining");
+        err = dg_fail(DG_EINVAL, "policy.path: its decoder codes no pictures: "
+                                 "pretraining needs policy.kind = flux "
+                                 "without a folder");
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)

@@ -28,6 +28,11 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
     return err;
 }
 
+int dg_setup_has_weights(const Config *c)
+{
+    return c->policy.weights[0] != '\0' || c->policy.path[0] != '\0';
+}
+
 int dg_setup_policy(const Session *s, int ema, Policy **out)
 {
     const char *path = s->config->policy.weights;
@@ -36,8 +41,12 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
 
     if (!err)
         dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
+    if (!err) /* what a checkpoint of adapters stands on may be the folder */
+        err = dg_policy_load_folder(
+            p, s->comm, path[0] == '\0' || p->adapters.num_params > 0);
     if (!err)
-        err = dg_policy_load_folder(p, s->comm, path[0] == '\0');
+        snprintf(p->base_path, sizeof p->base_path, "%s",
+                 s->config->policy.path);
     if (!err && path[0] != '\0') {
         if (s->comm->rank == 0)
             err = dg_policy_load(p, path, ema);

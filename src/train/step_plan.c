@@ -82,6 +82,7 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
     restart(ctx);
     err = dg_policy_decode(p, ctx, NULL, NULL);
     out->decode_bytes = ctx->arena.peak;
+    out->decode_flops = ctx->flops;
     return err;
 }
 

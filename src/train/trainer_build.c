@@ -117,10 +117,10 @@ int dg_trainer_check(const Config *c)
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
-    if (c->lora.rank > 0 && c->policy.weights[0] == '\0')
+    if (c->lora.rank > 0 && !dg_setup_has_weights(c))
         return dg_fail(DG_EINVAL,
                        "lora.rank = %lld: adapters need trained weights below "
-                       "them: policy.weights must name some",
+                       "them: policy.weights or policy.path must name some",
                        (long long)c->lora.rank);
     return DG_OK;
 }
@@ -239,7 +239,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
                                    c->prompts.eval_file);
     if (err)
         return err;
-    if (c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
+    if (!dg_setup_has_weights(c))
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
