@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DG_PLAN_LINES = 16 };
+enum { DG_PLAN_LINES = 20 };
 
 typedef struct PlanLine {
     const char *key;  /* of the JSON */
