@@ -136,6 +136,9 @@ static void test_parse_names_file_line_and_range(void **state)
     refuse("parallel: { exact_sum = 1; };", DG_EINVAL, "true or false");
     refuse("flux: { axes_dims = [4, 4]; };", DG_EINVAL, "must be 3 integers");
     refuse("flux: { axes_dims = [4, 4, -4]; };", DG_EINVAL, "must be 3");
+    refuse("unet: { block_out_channels = [1,1,1,1,1,1,1,1,1]; };", DG_EINVAL,
+           "must be at most 8 integers");
+    refuse("unet: { block_out_channels = [8, 0]; };", DG_EINVAL, "must be at");
     refuse("run: { dir = 5; };", DG_EINVAL, "must be text");
     refuse("run: { seed = 99999999999999999999; };", DG_EINVAL,
            "run.seed = 1e+20: must be integer");
@@ -192,6 +195,14 @@ static void test_set_takes_every_type(void **state)
     assert_true(c.grpo.best_of_n);
     assert_int_equal(dg_config_set(&c, "flux.axes_dims=[2,15,15]"), DG_OK);
     assert_int_equal(c.flux.axes_dims[2], 15);
+    assert_int_equal(c.unet.num_levels, 0);
+    assert_int_equal(dg_config_set(&c, "unet.block_out_channels=[8,16,32]"),
+                     DG_OK);
+    assert_int_equal(dg_config_set(&c, "unet.block_out_channels=[24,48]"),
+                     DG_OK);
+    assert_int_equal(c.unet.num_levels, 2);
+    assert_int_equal(c.unet.block_out_channels[1], 48);
+    assert_int_equal(c.unet.block_out_channels[2], 0);
     assert_int_equal(
         dg_config_set(&c, "rewards=({name=\"shapes\"; weight=0.5;})"), DG_OK);
     assert_int_equal(c.num_rewards, 1);
@@ -355,6 +366,11 @@ static void test_check_sees_what_keys_say_together(void **state)
         { { "t5.d_model=64" }, "must be t5.d_model = 64" },
         { { "clip.hidden=64" }, "must be clip.hidden = 64" },
         { { "clip.heads=3" }, "multiple of clip.heads = 3" },
+        { { "policy.kind=sd" }, "unet.block_out_channels are empty" },
+        { { "policy.kind=sd", "unet.block_out_channels=[8]", "clip.hidden=64" },
+          "unet.cross_attention_dim = 128: must be clip.hidden = 64" },
+        { { "policy.kind=sd", "unet.block_out_channels=[8]", "clip.heads=3" },
+          "multiple of clip.heads = 3" },
         { { "sampler.sde=cps", "sampler.eta=1.5" }, "must be in [0, 1]" },
         { { "sampler.window_size=4", "sampler.window_start=15" },
           "window_start = 15: must be at most sampler.steps - 2 = 14" },

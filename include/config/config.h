@@ -18,7 +18,8 @@
 enum {
     DG_CONFIG_STRING = 512, /* bytes of a string field, with its '\0' */
     DG_CONFIG_REWARDS = 16, /* most rewards in one run */
-    DG_CONFIG_AXES = 3      /* rotary axes of FLUX */
+    DG_CONFIG_AXES = 3,     /* rotary axes of FLUX */
+    DG_CONFIG_LEVELS = 8    /* most levels of a U-Net */
 };
 
 typedef struct RunConfig {
@@ -36,7 +37,7 @@ typedef struct PolicyConfig {
     Prediction prediction;          /* of the network */
     char path[DG_CONFIG_STRING];    /* folder of the networks */
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
-    int64_t text_length;            /* T5 tokens per prompt; 0: by the kind */
+    int64_t text_length;            /* tokens per prompt; 0: by the kind */
     double latent_scale;            /* of the space-to-depth codec */
     double guidance;                /* embedded guidance scale */
     CodecKind codec;                /* between latents and pixels */
@@ -62,6 +63,19 @@ typedef struct FluxSizes {
     int guidance_embeds;
     double rope_theta; /* base of the rotary frequencies */
 } FluxSizes;
+
+/* As the unet's config.json of Stable Diffusion 1.x. */
+typedef struct UnetSizes {
+    int64_t in_channels; /* = out_channels */
+    int64_t num_levels;  /* entries of block_out_channels; 0: no sizes given */
+    int64_t block_out_channels[DG_CONFIG_LEVELS];
+    char down_block_types[DG_CONFIG_STRING]; /* by commas, one per level */
+    char up_block_types[DG_CONFIG_STRING];   /* from the lowest level up */
+    int64_t layers_per_block;
+    int64_t attention_head_dim;  /* the number of heads, as there */
+    int64_t cross_attention_dim; /* = clip.hidden */
+    int64_t norm_num_groups;
+} UnetSizes;
 
 typedef struct T5Sizes {
     int64_t d_model;
@@ -149,6 +163,7 @@ typedef struct PretrainConfig {
     double logit_mean;  /* of the logit-normal times */
     double logit_std;
     int64_t eval_every; /* steps; 0: only at the end */
+    double loss_power;  /* epsilon: loss times alpha_bar^-this */
     double prompt_drop; /* probability of an empty prompt */
     double prompt_swap; /* probability of another picture's prompt */
 } PretrainConfig;
@@ -167,6 +182,7 @@ typedef struct Config {
     PolicyConfig policy;
     LoraConfig lora;
     FluxSizes flux;
+    UnetSizes unet;
     T5Sizes t5;
     ClipSizes clip;
     PromptsConfig prompts;

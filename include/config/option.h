@@ -13,7 +13,7 @@ typedef enum OptionType {
     OPT_BOOL,   /* int */
     OPT_STRING, /* char[size] */
     OPT_ENUM,   /* int-sized enum; names in 'choices', in its order */
-    OPT_INTS,   /* int64_t[size] */
+    OPT_INTS,   /* int64_t[size]; with at_count 0 to size of them */
     OPT_LIST    /* list of groups: 'sub' rows, relative to one element */
 } OptionType;
 
@@ -32,7 +32,8 @@ typedef struct Option {
     /* LIST only */
     const struct Option *sub;
     int num_sub;
-    size_t stride;   /* bytes of one element */
+    size_t stride; /* bytes of one element */
+    /* LIST; INTS of any number, else 0 */
     size_t at_count; /* offset of the int64_t count */
 } Option;
 

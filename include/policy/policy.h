@@ -146,8 +146,8 @@ int dg_policy_adopt_sizes(Config *c, const char *path);
 
 /**
  * Makes c->policy.prediction, and of kind flux the codec and all sizes, those
- * of the folder policy.path, whose configuration files it checks; nothing if
- * policy.path is empty. By this rank alone.
+ * of the folder policy.path, whose configuration files it checks; without one
+ * only the prediction of kind sd, which has no other. By this rank alone.
  * outline  1: only sizes are needed. A folder that is not there is then no
  *          error: sizes are c's, or of kind sd Stable Diffusion 1.4's
  * Errors: DG_EIO, DG_EFORMAT naming file and key.

@@ -7,7 +7,7 @@
  *   velocity (flow matching): z = (1 - sigma) x + sigma noise, target noise -
  *     x, sigma = 1 / (1 + exp(-n)), n ~ N(logit_mean, logit_std^2)
  *   epsilon (DDPM): z = sqrt(a) x + sqrt(1 - a) noise, target noise, a =
- *     alpha_bar at t, t uniform in 0..999
+ *     alpha_bar at t, t uniform in 0..999; the loss times a^-loss_power
  *
  * The loss is the mean square error. A part prompt_swap of the pictures
  * is shown under the prompt of another picture: a base with the faults that

@@ -105,17 +105,25 @@ static int integer_fits(const Option *o, const config_setting_t *s)
     return i >= o->min && i <= o->max;
 }
 
-static int assign_integers(const Option *o, int64_t *field,
+static int assign_integers(const Option *o, char *base,
                            const config_setting_t *s, const char *name)
 {
-    if (!config_setting_is_aggregate(s) || config_setting_is_group(s) ||
-        config_setting_length(s) != (int)o->size)
+    int64_t *field = dg_option_field(o, base);
+    const int any = o->at_count != 0, most = (int)o->size;
+    int num;
+
+    if (!config_setting_is_aggregate(s) || config_setting_is_group(s))
         return refuse(o, s, name);
-    for (int i = 0; i < (int)o->size; i++)
+    num = config_setting_length(s);
+    if (num > most || (!any && num < most))
+        return refuse(o, s, name);
+    for (int i = 0; i < num; i++)
         if (!integer_fits(o, config_setting_get_elem(s, (unsigned)i)))
             return refuse(o, s, name);
-    for (int i = 0; i < (int)o->size; i++)
-        field[i] = config_setting_get_int64_elem(s, i);
+    for (int i = 0; i < most; i++)
+        field[i] = i < num ? config_setting_get_int64_elem(s, i) : 0;
+    if (any)
+        *(int64_t *)(void *)(base + o->at_count) = num;
     return DG_OK;
 }
 
@@ -264,7 +272,7 @@ int dg_assign_setting(const Option *o, void *base, const config_setting_t *s,
     case OPT_ENUM:
         return assign_choice(o, field, s, name);
     case OPT_INTS:
-        return assign_integers(o, field, s, name);
+        return assign_integers(o, base, s, name);
     case OPT_LIST:
         return assign_list(o, base, s, name);
     }
@@ -420,6 +428,21 @@ static void write_list(FILE *out, const Option *o, const char *base)
     fputs(num ? " )" : ")", out);
 }
 
+static void write_integers(FILE *out, const Option *o, const char *base)
+{
+    const int64_t *list = dg_option_value(o, base);
+    const int64_t num =
+        o->at_count != 0 ? *(const int64_t *)(const void *)(base + o->at_count)
+                         : (int64_t)o->size;
+
+    fputs("[", out);
+    for (int64_t i = 0; i < num; i++) {
+        fputs(i ? ", " : "", out);
+        write_integer(out, list[i]);
+    }
+    fputs("]", out);
+}
+
 void dg_assign_write(FILE *out, const Option *o, const void *base)
 {
     const void *field = dg_option_value(o, base);
@@ -441,12 +464,7 @@ void dg_assign_write(FILE *out, const Option *o, const void *base)
         write_choice(out, o->choices, *(const int *)field);
         break;
     case OPT_INTS:
-        fputs("[", out);
-        for (size_t i = 0; i < o->size; i++) {
-            fputs(i ? ", " : "", out);
-            write_integer(out, ((const int64_t *)field)[i]);
-        }
-        fputs("]", out);
+        write_integers(out, o, base);
         break;
     case OPT_LIST:
         write_list(out, o, base);

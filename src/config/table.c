@@ -61,8 +61,8 @@ static const Option rows[] = {
          "after a NaN or Inf: set the sample aside, or stop"),
 
     ENUM("policy.kind", "\"flux\"", "flux|sd", policy.kind, 0,
-         "family of the generator: FLUX, from the folder policy.path or of "
-         "the sizes below, or Stable Diffusion 1.x, from a folder"),
+         "family of the generator: FLUX or Stable Diffusion 1.x, of the folder "
+         "policy.path or of the sizes below"),
     STRING("policy.path", "\"\"", policy.path, 0,
            "folder of a FLUX.1 or Stable Diffusion 1.x in the layout of "
            "Hugging Face: sizes, tokenizers and weights"),
@@ -75,7 +75,8 @@ static const Option rows[] = {
            "start weights, file or checkpoint; empty: those of policy.path, or "
            "random"),
     INT("policy.text_length", "0", 0, 4096, policy.text_length, 0,
-        "T5 tokens per prompt; 0: 512 for FLUX from policy.path, else 32"),
+        "tokens per prompt of small networks, T5's of a folder's FLUX; 0: 512 "
+        "for the latter, else 32"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
          "latents = scale (2 pixels - 1) in the space-to-depth codec"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
@@ -118,6 +119,28 @@ static const Option rows[] = {
          "base of the rotary frequencies; 10000 in FLUX.1"),
     BOOL("flux.guidance_embeds", "false", flux.guidance_embeds, 0,
          "network takes a guidance scale"),
+
+    INT("unet.in_channels", "12", 1, 65536, unet.in_channels, 0,
+        "values of a latent's pixel, in and out: 3 cell^2 (3, 12, 27, 48, "
+        "...)"),
+    { "unet.block_out_channels", OPT_INTS, "[]", 1, 65536,
+      AT(unet.block_out_channels), DG_CONFIG_LEVELS, NULL,
+      "width per level, of the highest first; empty: no sizes, the network is "
+      "policy.path's",
+      0, NULL, 0, 0, AT(unet.num_levels) },
+    STRING("unet.down_block_types", "\"\"", unet.down_block_types, 0,
+           "DownBlock2D or CrossAttnDownBlock2D per level, by commas"),
+    STRING("unet.up_block_types", "\"\"", unet.up_block_types, 0,
+           "UpBlock2D or CrossAttnUpBlock2D per level, of the lowest first, by "
+           "commas"),
+    INT("unet.layers_per_block", "2", 1, 64, unet.layers_per_block, 0,
+        "residual blocks per level on the way down; one more on the way up"),
+    INT("unet.attention_head_dim", "8", 1, 1024, unet.attention_head_dim, 0,
+        "attention heads, in spite of its name"),
+    INT("unet.cross_attention_dim", "128", 1, 65536, unet.cross_attention_dim,
+        0, "width of the text states = clip.hidden"),
+    INT("unet.norm_num_groups", "32", 1, 65536, unet.norm_num_groups, 0,
+        "groups of channels that are normed together"),
 
     INT("t5.d_model", "128", 1, 65536, t5.d_model, 0, "T5 encoder: width"),
     INT("t5.d_ff", "256", 1, 262144, t5.d_ff, 0,
@@ -261,6 +284,10 @@ static const Option rows[] = {
          "spread of the logit-normal times"),
     INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
         "updates between evaluations; 0: at the end only"),
+    REAL("pretrain.loss_power", "0", 0, 1, pretrain.loss_power, 0,
+         "epsilon: a picture's loss is times alpha_bar^-this; 0: the noise's "
+         "error, 1: that of SD 2's v, which is the clean picture's at high "
+         "noise"),
     REAL("pretrain.prompt_swap", "0", 0, 1, pretrain.prompt_swap, 0,
          "part of the pictures shown under the prompt of another picture, as "
          "captions gathered from the web are wrong"),

@@ -19,8 +19,10 @@ static const struct {
     { "policy", "The generator that is trained" },
     { "lora", "Adapters: a small part that is trained in place of all" },
     { "flux", "Sizes of a FLUX transformer that starts from random weights" },
-    { "t5", "Sizes of its T5 text encoder" },
-    { "clip", "Sizes of its CLIP text encoder" },
+    { "unet", "Sizes of a U-Net, of Stable Diffusion, that starts from random "
+              "weights" },
+    { "t5", "Sizes of FLUX's T5 text encoder" },
+    { "clip", "Sizes of the CLIP text encoder, of either" },
     { "prompts", "Where prompts come from" },
     { "sampler", "How pictures are rolled out" },
     { "grpo", "Groups, advantages and the clipped objective" },

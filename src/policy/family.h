@@ -2,14 +2,15 @@
 #define DG_SRC_POLICY_FAMILY_H
 /* What a generator family provides to policy.c; not public. */
 #include "policy/policy.h"
+#include "text/words.h"
 
 typedef struct PolicyFamily {
     /* Sets p->shape, its prediction and time too, and p->impl; adds
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
-    /* See dg_policy_adopt_folder(); there: policy.path is a folder that is
-     * there. Of the kind's first family; NULL: the family has no folder. */
+    /* See dg_policy_adopt_folder(); there: policy.path names a folder that
+     * must be read. Of the family that a kind stands for. */
     int (*adopt)(Config *c, int there);
     /* See dg_policy_load_folder(); NULL: the family has no folder. */
     int (*load)(Policy *p, const Comm *comm, int all);
@@ -20,7 +21,8 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
-    /* NULL: pictures cannot be coded */
+    /* whether pictures can be coded; NULL: always, if there is code */
+    int (*codes)(const Policy *p);
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
 
@@ -31,6 +33,12 @@ struct PolicyImpl {
 
 extern const PolicyFamily dg_policy_flux;
 extern const PolicyFamily dg_policy_sd;
+
+/* Tokens of an encoder whose size is the key's: 'wanted', or with 0 as many as
+ * there are words. Other numbers than that are for outlines only, or for a
+ * folder's tokenizer, without words. DG_EINVAL naming the key. */
+int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
+                    int64_t wanted, const Words *words);
 
 /* One tensor of dims[0] rows gathered from as many places, each offset values
  * on. In a plan rows is not read. */

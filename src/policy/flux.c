@@ -106,21 +106,6 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
     return DG_OK;
 }
 
-/* Tokens of an encoder: the words of the world, or, in an outline or with a
- * folder, any. */
-static int set_vocab(int64_t *out, const Policy *p, const char *key,
-                     int64_t wanted, const Words *words)
-{
-    *out = wanted > 0 ? wanted : words->num;
-    if (!p->outline && words->num > 0 && *out != words->num)
-        return dg_fail(DG_EINVAL,
-                       "%s = %lld: the only vocabulary without policy.path, "
-                       "the world's, has %lld words; others can be planned "
-                       "(dancegrpo plan)",
-                       key, (long long)wanted, (long long)words->num);
-    return DG_OK;
-}
-
 static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
 {
     const FluxConfig flux = {
@@ -152,12 +137,12 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .num_attention_heads = c->clip.heads,
         .max_position_embeddings = p->shape.clip_tokens,
     };
-    int err = set_vocab(&t5.vocab_size, p, "t5.vocab_size", c->t5.vocab_size,
-                        &f->t5_words);
+    int err = dg_policy_vocab(&t5.vocab_size, p, "t5.vocab_size",
+                              c->t5.vocab_size, &f->t5_words);
 
     if (!err)
-        err = set_vocab(&clip.vocab_size, p, "clip.vocab_size",
-                        c->clip.vocab_size, &f->clip_words);
+        err = dg_policy_vocab(&clip.vocab_size, p, "clip.vocab_size",
+                              c->clip.vocab_size, &f->clip_words);
     if (!err)
         err = dg_flux_create(&f->transformer, &flux, &p->net, "transformer.");
 

@@ -198,6 +198,8 @@ int dg_flux_adopt(Config *c, int there)
     FluxShift shift;
     int err;
 
+    if (c->policy.path[0] == '\0')
+        return DG_OK;
     c->policy.prediction = DG_PREDICT_VELOCITY;
     c->policy.codec = DG_CODEC_VAE;
     if (!there)

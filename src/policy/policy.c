@@ -211,6 +211,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->policy.latent_scale = stored.policy.latent_scale;
     c->policy.codec = stored.policy.codec;
     c->flux = stored.flux;
+    c->unet = stored.unet;
     c->t5 = stored.t5;
     c->clip = stored.clip;
     c->pretrain.image_size = stored.pretrain.image_size;
@@ -377,7 +378,7 @@ static int load_base(Policy *p, const char *of, const char *path,
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    if (p->impl->family->load != NULL && !is_file(path)) {
+    if (p->codec != NULL && !is_file(path)) {
         /* the folder, which is loaded already; where it is now does not
          * matter */
         snprintf(p->base_path, sizeof p->base_path, "%s", path);
@@ -467,11 +468,9 @@ int dg_policy_has_folder(const Config *c)
 
 int dg_policy_adopt_folder(Config *c, int outline)
 {
-    const PolicyFamily *family = family_of(c->policy.kind);
-
-    if (c->policy.path[0] == '\0')
-        return DG_OK;
-    return family->adopt(c, !outline || dg_policy_has_folder(c));
+    return family_of(c->policy.kind)
+        ->adopt(c, c->policy.path[0] != '\0' &&
+                       (!outline || dg_policy_has_folder(c)));
 }
 
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
@@ -554,7 +553,9 @@ int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
 
 int dg_policy_codes(const Policy *p)
 {
-    return p->impl->family->code != NULL;
+    const PolicyFamily *family = p->impl->family;
+
+    return family->code != NULL && (family->codes == NULL || family->codes(p));
 }
 
 void dg_policy_code(const Policy *p, const float *rgb, float *latent)

@@ -1,12 +1,15 @@
-/* The family of Stable Diffusion 1.x, from a Hugging Face folder: all of
- * CLIP's states condition a U-Net that predicts noise. A latent is a map,
- * channels-last, so its pixels are the tokens. The auto-encoder's decoder is
- * frozen, in memory of its own: neither trained nor stored in checkpoints. */
+/* The family of Stable Diffusion 1.x: all of CLIP's states condition a U-Net
+ * that predicts noise. A latent is a map, channels-last, so its pixels are the
+ * tokens. From a Hugging Face folder it has the folder's tokenizer and
+ * auto-encoder, whose decoder is frozen, in memory of its own: neither trained
+ * nor stored in checkpoints. Of the configuration's sizes, without a folder, it
+ * reads the words of the shapes world and paints pixels directly. */
 #include "family.h"
 
 #include "base/error.h"
 #include "folder.h"
 #include "sd_config.h"
+#include "sd_pixels.h"
 #include "tensor/ops.h"
 
 #include <stdio.h>
@@ -15,15 +18,19 @@
 
 typedef struct SdPolicy {
     PolicyImpl base;
-    char path[DG_CONFIG_STRING];
-    Folder folder; /* of path */
+    char path[DG_CONFIG_STRING]; /* "": sizes are the configuration's */
+    Folder folder;               /* of path */
     SdConfig config;
     Unet *unet;
     ClipText *clip;
+    int64_t side; /* of the latent map */
+    /* of a folder */
     Vae *vae;       /* decoder; NULL in a reference, which paints nothing */
     ParamSet codec; /* of the decoder */
     Tokenizer *tokenizer;
-    int64_t side; /* of the latent map */
+    /* without one */
+    Words words;
+    SdPixels pixels;
 } SdPolicy;
 
 static SdPolicy *impl_of(const Policy *p)
@@ -31,18 +38,43 @@ static SdPolicy *impl_of(const Policy *p)
     return (SdPolicy *)p->impl;
 }
 
+static int has_folder(const SdPolicy *s)
+{
+    return s->path[0] != '\0';
+}
+
+/* Pixels of the picture beside one of the map. */
+static int set_factor(SdPolicy *s, const Config *c, int64_t *factor)
+{
+    int err = DG_OK;
+
+    if (has_folder(s)) {
+        *factor = (int64_t)1 << (s->config.vae.num_levels - 1);
+        return DG_OK;
+    }
+    err = dg_sd_pixels_cell(factor, s->config.unet.in_channels);
+    if (!err)
+        s->pixels = (SdPixels) { c->pretrain.image_size, *factor,
+                                 (float)c->policy.latent_scale };
+    return err;
+}
+
 static int set_shape(Policy *p, SdPolicy *s, const Config *c)
 {
     const SdConfig *m = &s->config;
     const int64_t size = c->pretrain.image_size;
-    const int64_t factor = (int64_t)1 << (m->vae.num_levels - 1);
-    const int64_t step = factor << (m->unet.num_levels - 1);
+    int64_t factor, step;
+    int err = set_factor(s, c, &factor);
 
+    if (err)
+        return err;
+    step = factor << (m->unet.num_levels - 1);
     if (size % step != 0)
         return dg_fail(DG_EINVAL,
                        "pretrain.image_size = %lld: must be a multiple of "
                        "%lld for the networks of %s",
-                       (long long)size, (long long)step, s->path);
+                       (long long)size, (long long)step,
+                       has_folder(s) ? s->path : "unet.block_out_channels");
     if (c->policy.prediction != DG_PREDICT_EPSILON)
         return dg_fail(DG_EINVAL, "policy.prediction: must be epsilon with "
                                   "policy.kind = sd");
@@ -60,6 +92,13 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
     return DG_OK;
 }
 
+static int set_words(const Policy *p, SdPolicy *s, const Config *c)
+{
+    dg_words_world(&s->words, DG_WORDS_EOS_LAST);
+    return dg_policy_vocab(&s->config.clip.vocab_size, p, "clip.vocab_size",
+                           c->clip.vocab_size, &s->words);
+}
+
 static int create_networks(Policy *p, SdPolicy *s)
 {
     int err = dg_unet_create(&s->unet, &s->config.unet, &p->net, "unet.");
@@ -67,6 +106,8 @@ static int create_networks(Policy *p, SdPolicy *s)
     if (!err)
         err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
                              "text_encoder.");
+    if (!has_folder(s))
+        return err;
     if (err || p->net.id == DG_PARAMS_REFERENCE)
         return dg_folder_blame(&s->folder, err);
     p->codec = &s->codec;
@@ -103,9 +144,12 @@ static int sd_create(Policy *p, const Config *c)
     s->folder = (Folder) { s->path, "Stable Diffusion 1.x" };
     err = dg_params_init(&s->codec, DG_PARAMS_CODEC);
     if (!err)
-        err = read_folder(p, s);
+        err = has_folder(s) ? read_folder(p, s)
+                            : dg_sd_config_sizes(&s->config, c);
     if (!err)
         err = set_shape(p, s, c);
+    if (!err && !has_folder(s))
+        err = set_words(p, s, c);
     if (!err)
         err = create_networks(p, s);
     return err;
@@ -126,8 +170,11 @@ static void sd_destroy(Policy *p)
 static int sd_load(Policy *p, const Comm *comm, int all)
 {
     SdPolicy *s = impl_of(p);
-    int err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
+    int err;
 
+    if (!has_folder(s))
+        return DG_OK;
+    err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
     if (!err && all)
         err = dg_folder_load(&s->folder, comm, &p->text, "text_encoder", 0);
     if (!err && all)
@@ -138,9 +185,14 @@ static int sd_load(Policy *p, const Comm *comm, int all)
 static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip)
 {
+    const SdPolicy *s = impl_of(p);
+    const int32_t length = (int32_t)p->shape.clip_tokens;
+
     (void)ids_t5; /* none: shape.text_tokens is 0 */
-    return dg_tokenizer_encode(impl_of(p)->tokenizer, ids_clip,
-                               (int32_t)p->shape.clip_tokens, NULL, prompt);
+    return has_folder(s)
+               ? dg_tokenizer_encode(s->tokenizer, ids_clip, length, NULL,
+                                     prompt)
+               : dg_words_encode(&s->words, ids_clip, NULL, prompt, length, 0);
 }
 
 static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
@@ -179,8 +231,8 @@ static Tensor *sd_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     return u != NULL ? dg_op_reshape(ctx, u, 3, u_dims) : NULL;
 }
 
-static int sd_decode(const Policy *p, Context *ctx, const float *latent,
-                     float *rgb)
+static int decode_vae(const Policy *p, Context *ctx, const float *latent,
+                      float *rgb)
 {
     const SdPolicy *s = impl_of(p);
     const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
@@ -190,6 +242,28 @@ static int sd_decode(const Policy *p, Context *ctx, const float *latent,
     dg_context_reset(ctx);
     return dg_folder_paint(s->vae, ctx,
                            dg_policy_rows(ctx, &latent, 0, 4, dims), rgb);
+}
+
+static int sd_decode(const Policy *p, Context *ctx, const float *latent,
+                     float *rgb)
+{
+    const SdPolicy *s = impl_of(p);
+
+    if (has_folder(s))
+        return decode_vae(p, ctx, latent, rgb);
+    if (ctx->backend->computes) /* it takes no memory */
+        dg_sd_pixels_decode(&s->pixels, latent, rgb);
+    return DG_OK;
+}
+
+static int sd_codes(const Policy *p)
+{
+    return !has_folder(impl_of(p));
+}
+
+static void sd_code(const Policy *p, const float *rgb, float *latent)
+{
+    dg_sd_pixels_code(&impl_of(p)->pixels, rgb, latent);
 }
 
 static int sd_adopt(Config *c, int there)
@@ -209,4 +283,6 @@ const PolicyFamily dg_policy_sd = {
     .encode = sd_encode,
     .predict = sd_predict,
     .decode = sd_decode,
+    .codes = sd_codes,
+    .code = sd_code,
 };

@@ -1,16 +1,17 @@
 #ifndef DG_SRC_POLICY_SD_CONFIG_H
 #define DG_SRC_POLICY_SD_CONFIG_H
 /*
- * What the config.json files of a Stable Diffusion 1.x folder say of its
- * networks. By this rank alone.
+ * Sizes of a Stable Diffusion's networks: what the config.json files of a
+ * folder say, by this rank alone, or the configuration's.
  */
+#include "config/config.h"
 #include "models/clip.h"
 #include "models/unet.h"
 #include "models/vae.h"
 
 typedef struct SdConfig {
     UnetConfig unet;
-    VaeConfig vae;
+    VaeConfig vae; /* of a folder */
     ClipTextConfig clip;
 } SdConfig;
 
@@ -24,5 +25,13 @@ int dg_sd_config_read(SdConfig *out, const char *folder);
 
 /** Stable Diffusion 1.4, where there is no folder to read. */
 SdConfig dg_sd_config_public(void);
+
+/**
+ * The same from c->unet and c->clip, checked by dg_config_check(), but for
+ * clip.vocab_size, which is left 0.
+ * Errors: DG_EINVAL naming the key: lists of different lengths, other block
+ * types than Stable Diffusion 1.x has.
+ */
+int dg_sd_config_sizes(SdConfig *out, const Config *c);
 
 #endif

@@ -24,6 +24,7 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
     x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->time = dg_arena_take(&a, sizeof(float) * (size_t)size);
+    x->weight = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
     x->t5_ids =
         dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
@@ -147,9 +148,11 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err && !dg_policy_codes(t->policy))
-        err = dg_fail(DG_EINVAL, "policy.path: its decoder codes no pictures: "
-                                 "pretraining needs policy.kind = flux "
-                                 "without a folder");
+        err = dg_fail(DG_EINVAL,
+                      "policy.path = \"%.200s\": must be empty for "
+                      "pretraining, which has no encoder for pictures: "
+                      "policy.kind = sd with sizes of its own, or flux",
+                      c->policy.path);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
