@@ -61,7 +61,7 @@ static inline void clip_picture(float *rgb, int height, int width)
 /** The block "name count" of golden.txt. */
 static inline void clip_golden(float *out, int num, const char *name, int index)
 {
-    char wanted[64], found[64];
+    char wanted[80], found[64];
     FILE *f = fopen(CLIP_FOLDER "/golden.txt", "r");
     int there;
 
