@@ -178,11 +178,13 @@ static int load(void *net, const Comm *comm)
     int err = open_tokenizer(n);
 
     if (!err)
-        err = dg_params_allocate(&n->params, NULL);
-    if (!err)
         err = dg_manifest_of_params(&wants, &o.num_wants, &n->params, "");
     err = dg_agree(comm, err);
     o.wants = wants;
+    if (!err) /* the files are checked before gigabytes are reserved */
+        err = dg_load_values(comm, &o, 0, 0, NULL);
+    if (!err)
+        err = dg_agree(comm, dg_params_allocate(&n->params, NULL));
     if (!err)
         err = dg_load_values(comm, &o, 0, n->params.count, n->params.values);
     free(wants);
