@@ -43,8 +43,8 @@ static const Option reward_rows[] = {
       "reward becomes 1 above it, else 0; left out: as scored", 0, NO_LIST },
     { "path", OPT_STRING, "\"\"", 0, 0, REWARD(path),
       sizeof((RewardConfig *)0)->path, NULL,
-      "hpsv2, clip, pickscore: their weights, a file of OpenCLIP's or a Hugging "
-      "Face folder",
+      "hpsv2, clip, pickscore: their weights, a file in OpenCLIP's layout or a "
+      "Hugging Face folder",
       0, NO_LIST },
     { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
       sizeof((RewardConfig *)0)->tokenizer, NULL,
@@ -60,8 +60,8 @@ static const Option reward_rows[] = {
       "score: the cosine, times the weights' exp(logit_scale), or a 26th of "
       "that",
       0, NO_LIST },
-    { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0,
-      "rint|trunc", "pictures to 8 bits: rounded or cut", 0, NO_LIST },
+    { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
+      "pictures to 8 bits: rounded or cut", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */
