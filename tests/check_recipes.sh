@@ -3,13 +3,6 @@
 # stops at the folder that is not there, and can be planned all the same.
 . "$(dirname "$0")/lib.sh"
 
-# without the reward, where it is not built in
-cp configs/*.cfg "$work"
-if ! "$bin" config --markdown | grep -q hpsv2; then
-    sed -i 's/"hpsv2"/"brightness"/; /HPS_v2.1_c/d; /  tokenizer = /d' \
-        "$work"/*.cfg
-fi
-
 # figure RECIPE TABLE KEY: of the plan
 figure()
 {
@@ -28,11 +21,11 @@ about()
 recipe()
 {
     expect_code "recipe $1: names the weights that are not there" 1 \
-        "$2/$3" "$bin" train "$work/$1.cfg" --dry-run
+        "$2/$3" "$bin" train "configs/$1.cfg" --dry-run
     expect "recipe $1: one message" test \
         "$(grep -c '^ERROR' "$work/out")" = 1
     expect_code "recipe $1: plan, which says so" 0 \
-        "policy.path = \"$2\" is not there" "$bin" plan "$work/$1.cfg" \
+        "policy.path = \"$2\" is not there" "$bin" plan "configs/$1.cfg" \
         --ranks "$4" --json "$work/$1.json"
 }
 
@@ -76,5 +69,5 @@ about "recipe sd14_hps: a picture" "$(figure sd14_hps flops decode)" 2.51e12
 
 # a plan without a folder is of the public sizes, a run is not
 expect_code "recipe sd14_hps: evaluate needs the folder" 1 \
-    "unet/config.json" "$bin" evaluate "$work/sd14_hps.cfg"
+    "unet/config.json" "$bin" evaluate configs/sd14_hps.cfg
 exit $bad

@@ -41,6 +41,27 @@ static const Option reward_rows[] = {
       "factor of its advantage", 0, NO_LIST },
     { "threshold", OPT_REAL, "nan", -1e30, 1e30, REWARD(threshold), 0, NULL,
       "reward becomes 1 above it, else 0; left out: as scored", 0, NO_LIST },
+    { "path", OPT_STRING, "\"\"", 0, 0, REWARD(path),
+      sizeof((RewardConfig *)0)->path, NULL,
+      "hpsv2, clip, pickscore: their weights, a file in OpenCLIP's layout or a "
+      "Hugging Face folder",
+      0, NO_LIST },
+    { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
+      sizeof((RewardConfig *)0)->tokenizer, NULL,
+      "folder of CLIP's tokenizer; empty: the folder of the weights", 0,
+      NO_LIST },
+    { "model", OPT_STRING, "\"\"", 0, 0, REWARD(model),
+      sizeof((RewardConfig *)0)->model, NULL,
+      "sizes by OpenCLIP's name, as ViT-H-14; empty: those of a config.json or "
+      "open_clip_config.json beside the weights, else the reward's own",
+      0, NO_LIST },
+    { "scale", OPT_ENUM, "\"cos\"", 0, 0, REWARD(scale), 0,
+      "cos|logit|logit_26",
+      "score: the cosine, times the weights' exp(logit_scale), or a 26th of "
+      "that",
+      0, NO_LIST },
+    { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
+      "pictures to 8 bits: rounded or cut", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

@@ -26,6 +26,7 @@ typedef struct Outline {
 
 static void close_outline(Outline *o)
 {
+    dg_rewards_close(o->rewards, o->config->num_rewards);
     dg_rollout_destroy(o->rollout);
     dg_policy_destroy(o->reference);
     dg_policy_destroy(o->policy);
@@ -90,6 +91,8 @@ static int open_outline(Outline *o, const Session *s, int ranks)
     *o = (Outline) { .session = s, .config = c };
     o->cached = c->prompts.cache[0] != '\0';
     err = dg_rewards_init(o->rewards, c);
+    if (!err)
+        err = dg_rewards_outline(o->rewards, c, c->num_rewards);
     if (!err && c->grpo.micro_batch > DG_SAMPLING_BATCH)
         err = dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                       (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
@@ -102,6 +105,8 @@ static int open_outline(Outline *o, const Session *s, int ranks)
     if (!err)
         err = dg_rollout_outline(&o->rollout, c, o->policy,
                                  (RankPlace) { 0, ranks }, prompts);
+    if (!err)
+        err = dg_rollout_reserve_features(o->rollout, o->rewards);
     if (!err)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
@@ -131,6 +136,11 @@ static uint64_t floats(int64_t num)
     return sizeof(float) * (uint64_t)num;
 }
 
+static int64_t reward_values(const Outline *o)
+{
+    return dg_rewards_num_values(o->rewards, o->config->num_rewards);
+}
+
 static void tell_parameters(PlanTable *t, const Outline *o)
 {
     const Policy *p = o->policy;
@@ -143,6 +153,7 @@ static void tell_parameters(PlanTable *t, const Outline *o)
              (uint64_t)dg_params_num_values(&p->adapters));
     put(t, "trained", "trained",
         (uint64_t)dg_params_num_values(dg_policy_trained(p)));
+    put_some(t, "rewards", "rewards' networks", (uint64_t)reward_values(o));
 }
 
 /* The trainer gives the text encoders back where nothing needs them. */
@@ -165,6 +176,7 @@ static void tell_weights(PlanTable *t, const Outline *o)
     put_some(t, "reference", "weights: KL's reference",
              o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
                                                                  : 0);
+    put_some(t, "rewards", "weights: rewards", floats(reward_values(o)));
 }
 
 static void tell_learner(PlanTable *t, const Outline *o)
@@ -213,6 +225,7 @@ static void tell_memory(PlanTable *t, const Outline *o)
 static void tell_activations(PlanTable *t, const Outline *o)
 {
     put_some(t, "encode", "encode, a prompt", o->kept.encode_bytes);
+    put_some(t, "reward", "rewards, a picture or prompt", o->kept.reward.bytes);
     put(t, "rollout", "rollout step, a batch", o->kept.rollout_bytes);
     put_some(t, "decode", "decode, a picture", o->kept.decode_bytes);
     put(t, "update", "update step, all kept", o->kept.update_bytes);
@@ -244,12 +257,15 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t predict = run->predict_flops / (uint64_t)run->batch;
     const uint64_t kept = o->kept.update_flops / (uint64_t)run->train_batch;
     const uint64_t again = o->again.update_flops / (uint64_t)run->train_batch;
-    const uint64_t encode = encoded_prompts(o, ranks) * run->encode_flops;
+    const uint64_t seen = encoded_prompts(o, ranks);
+    const uint64_t encode = seen * run->encode_flops;
     const uint64_t rollout = (uint64_t)(r->N * r->T) * predict;
     const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
                             (run == &o->again ? again : kept);
     const uint64_t decode = (uint64_t)r->N * run->decode_flops;
-    const uint64_t all = encode + rollout + decode + update;
+    const uint64_t reward = seen * run->reward.encode_flops +
+                            (uint64_t)r->N * run->reward.score_flops;
+    const uint64_t all = encode + rollout + decode + reward + update;
 
     put_some(t, "encode", "encode, a prompt", run->encode_flops);
     put(t, "rollout", "rollout step, a sample", predict);
@@ -259,6 +275,7 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     put_some(t, "iteration_encode", "iteration: encode", encode);
     put(t, "iteration_rollout", "iteration: rollout", rollout);
     put_some(t, "iteration_decode", "iteration: decode", decode);
+    put_some(t, "iteration_reward", "iteration: rewards", reward);
     put(t, "iteration_update", "iteration: update", update);
     put(t, "iteration", "iteration, all ranks", all);
     put(t, "iteration_rank", "iteration, the fullest rank",
