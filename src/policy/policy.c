@@ -377,7 +377,7 @@ static int load_base(Policy *p, const char *of, const char *path,
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    if (p->impl->family->load != NULL && !is_file(path)) {
+    if (p->codec != NULL && !is_file(path)) {
         /* the folder, which is loaded already; where it is now does not
          * matter */
         snprintf(p->base_path, sizeof p->base_path, "%s", path);
