@@ -115,7 +115,7 @@ refused()
     expect_code "lora: $name" 1 "$text" "$bin" train configs/tiny.cfg \
         --set run.dir="$work/never" --set run.threads=1 "${args[@]}"
 }
-refused "no weights below" "policy.weights or policy.path must" lora.rank=4
+refused "no weights below" "policy.weights must name" lora.rank=4
 refused "a target that is not there" \
     'called "to_z"; they are called x_embedder' "${sets[@]}" \
     lora.targets=to_q,to_z

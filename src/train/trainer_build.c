@@ -119,10 +119,12 @@ int dg_trainer_check(const Config *c)
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
-    if (c->lora.rank > 0 && !dg_setup_has_weights(c))
+    if (c->lora.rank > 0 && c->policy.weights[0] == '\0' &&
+        c->policy.path[0] == '\0')
         return dg_fail(DG_EINVAL,
                        "lora.rank = %lld: adapters need trained weights below "
-                       "them: policy.weights or policy.path must name some",
+                       "them: policy.weights must name some, or policy.path a "
+                       "folder",
                        (long long)c->lora.rank);
     return DG_OK;
 }
