@@ -52,6 +52,7 @@ typedef struct CliSpec {
     CliConfig config;
     int own_prediction; /* policy.prediction is the configuration's, not that
                          * of the start weights */
+    int outline; /* only sizes are needed: see dg_policy_adopt_folder() */
     const CliFlag *flags;
     int num_flags;
 } CliSpec;

@@ -42,12 +42,13 @@ typedef struct RunConfig {
 typedef struct PolicyConfig {
     PolicyKind kind;
     Prediction prediction;          /* of the network */
-    char path[DG_CONFIG_STRING];    /* folder of kind sd's networks */
+    char path[DG_CONFIG_STRING];    /* folder of the networks */
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
-    int64_t text_length;            /* tokens per prompt */
+    int64_t text_length;            /* tokens per prompt; 0: by the kind */
     double latent_scale;            /* of the space-to-depth codec */
     double guidance;                /* embedded guidance scale */
     CodecKind codec;                /* between latents and pixels */
+    int bf16_compat;                /* FLUX: time, guidance as in bfloat16 */
 } PolicyConfig;
 
 typedef struct LoraConfig {
@@ -145,6 +146,12 @@ typedef struct RewardConfig {
     char name[64];
     double weight;
     double threshold; /* NAN: as is; else 1 above it, 0 below */
+    /* of rewards with a network */
+    char path[DG_CONFIG_STRING];      /* weights: a file or a folder */
+    char tokenizer[DG_CONFIG_STRING]; /* folder; "": beside the weights */
+    char model[64];                   /* sizes by name; "": beside them */
+    RewardScale scale;
+    Quantize quantize;
 } RewardConfig;
 
 typedef struct OptimConfig {
@@ -249,8 +256,9 @@ int dg_config_set(Config *c, const char *assignment);
 
 /**
  * Decides what is left to other keys: sampler.decode = auto becomes x0 where
- * the network predicts velocity, zT where it predicts epsilon. The effective
- * configuration has the decision.
+ * the network predicts velocity, zT where it predicts epsilon;
+ * policy.text_length = 0 becomes 512 for FLUX from a folder, else 32. The
+ * effective configuration has the decision.
  */
 void dg_config_settle(Config *c);
 

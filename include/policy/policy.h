@@ -44,7 +44,8 @@ typedef struct PolicyShape {
     int64_t condition; /* floats of one condition: T5 states, then CLIP's
                           pooled one; or CLIP's states */
     Prediction prediction;
-    ModelTime time; /* what PolicyBatch.time is */
+    ModelTime time;    /* what PolicyBatch.time is */
+    double auto_shift; /* of a flow schedule that is asked for shift 0 */
 } PolicyShape;
 
 /* Token ids of one prompt, for both encoders. */
@@ -68,7 +69,9 @@ typedef struct PolicyImpl PolicyImpl;
 typedef struct Policy {
     PolicyShape shape;
     ParamSet net, text;
-    ParamSet adapters; /* without parameters where lora.rank is 0 */
+    ParamSet adapters;     /* without parameters where lora.rank is 0 */
+    const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
+                              own; NULL: none */
     Lora lora;
     float *values;      /* [num_values]: adapters, net, text */
     int64_t num_values; /* with the padding behind the adapters */
@@ -156,12 +159,17 @@ void dg_policy_draw_adapters(Policy *p, uint64_t seed);
 int dg_policy_adopt_sizes(Config *c, const char *path);
 
 /**
- * Makes c->policy.prediction that of the folder policy.path, whose
- * configuration files it checks; nothing if the kind has no folder. By this
- * rank alone.
+ * Makes c->policy.prediction, and of kind flux the codec and all sizes, those
+ * of the folder policy.path, whose configuration files it checks; without one
+ * only the prediction of kind sd, which has no other. By this rank alone.
+ * outline  1: only sizes are needed. A folder that is not there is then no
+ *          error: sizes are c's, or of kind sd Stable Diffusion 1.4's
  * Errors: DG_EIO, DG_EFORMAT naming file and key.
  */
-int dg_policy_adopt_folder(Config *c);
+int dg_policy_adopt_folder(Config *c, int outline);
+
+/** 1 if policy.path names a folder that is there. */
+int dg_policy_has_folder(const Config *c);
 
 /**
  * Fills the parameters that the folder policy.path holds, if the kind has one:
@@ -195,8 +203,9 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition);
 
 /**
- * The schedule of the policy's prediction: flow with that shift for velocity
- * and data, DDIM, which has none, for epsilon. Release with dg_schedule_fini().
+ * The schedule of the policy's prediction: flow with that shift, or, of 0,
+ * the shape's own, for velocity and data; DDIM, which has none, for epsilon.
+ * Release with dg_schedule_fini().
  * Errors: those of dg_schedule_init_flow(), dg_schedule_init_ddim().
  */
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,

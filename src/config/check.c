@@ -55,11 +55,6 @@ static int check_policy(const Config *c)
     const PolicyConfig *p = &c->policy;
     int err;
 
-    if (p->kind != DG_POLICY_SD && p->path[0] != '\0')
-        return dg_fail(DG_EINVAL,
-                       "policy.path = \"%.200s\": needs "
-                       "policy.kind = sd",
-                       p->path);
     if (p->path[0] != '\0')
         return DG_OK;
     err = p->kind == DG_POLICY_SD ? check_unet(&c->unet, &c->clip)
@@ -158,6 +153,10 @@ static int check_rewards(const Config *c)
 
 void dg_config_settle(Config *c)
 {
+    if (c->policy.text_length == 0)
+        c->policy.text_length =
+            c->policy.kind == DG_POLICY_FLUX && c->policy.path[0] != '\0' ? 512
+                                                                          : 32;
     if (c->sampler.decode == DG_DECODE_AUTO)
         c->sampler.decode = c->policy.prediction == DG_PREDICT_EPSILON
                                 ? DG_DECODE_ZT

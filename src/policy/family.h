@@ -13,6 +13,9 @@ typedef struct PolicyFamily {
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
+    /* See dg_policy_adopt_folder(); there: policy.path names a folder that
+     * must be read. Of the family that a kind stands for. */
+    int (*adopt)(Config *c, int there);
     /* See dg_policy_load_folder(); NULL: the family has no folder. */
     int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,
@@ -22,7 +25,7 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
-    /* whether pictures can be coded; NULL: always */
+    /* whether pictures can be coded; NULL: always, if there is code */
     int (*codes)(const Policy *p);
     /* config.json of the network, as diffusers writes it, where no folder has
      * one. */
@@ -40,8 +43,8 @@ extern const PolicyFamily dg_policy_flux;
 extern const PolicyFamily dg_policy_sd;
 
 /* Tokens of an encoder whose size is the key's: 'wanted', or with 0 as many as
- * there are words. Other numbers than that are for outlines only. DG_EINVAL
- * naming the key. */
+ * there are words. Other numbers than that are for outlines only, or for a
+ * folder's tokenizer, without words. DG_EINVAL naming the key. */
 int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
                     int64_t wanted, const Words *words);
 

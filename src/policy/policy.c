@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/sha256.h"
 #include "family.h"
+#include "folder.h"
 #include "store/checkpoint.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
@@ -452,6 +453,18 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     return err;
 }
 
+int dg_policy_has_folder(const Config *c)
+{
+    return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
+}
+
+int dg_policy_adopt_folder(Config *c, int outline)
+{
+    return family_of(c->policy.kind)
+        ->adopt(c, c->policy.path[0] != '\0' &&
+                       (!outline || dg_policy_has_folder(c)));
+}
+
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
 {
     const PolicyFamily *family = p->impl->family;
@@ -477,9 +490,10 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
                        double shift)
 {
-    return p->shape.prediction == DG_PREDICT_EPSILON
-               ? dg_schedule_init_ddim(out, num_steps)
-               : dg_schedule_init_flow(out, num_steps, shift);
+    if (p->shape.prediction == DG_PREDICT_EPSILON)
+        return dg_schedule_init_ddim(out, num_steps);
+    return dg_schedule_init_flow(out, num_steps,
+                                 shift == 0 ? p->shape.auto_shift : shift);
 }
 
 /* Below this noise level the division that makes a velocity of data stops
@@ -533,7 +547,7 @@ int dg_policy_codes(const Policy *p)
 {
     const PolicyFamily *family = p->impl->family;
 
-    return family->codes == NULL || family->codes(p);
+    return family->code != NULL && (family->codes == NULL || family->codes(p));
 }
 
 void dg_policy_code(const Policy *p, const float *rgb, float *latent)

@@ -7,11 +7,10 @@
 #include "family.h"
 
 #include "base/error.h"
+#include "folder.h"
 #include "sd_config.h"
 #include "sd_pixels.h"
 #include "tensor/ops.h"
-#include "text/tokenizer.h"
-#include "weights/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,8 @@
 
 typedef struct SdPolicy {
     PolicyImpl base;
-    char folder[DG_CONFIG_STRING]; /* "": sizes are the configuration's */
+    char path[DG_CONFIG_STRING]; /* "": sizes are the configuration's */
+    Folder folder;               /* of path */
     SdConfig config;
     Unet *unet;
     ClipText *clip;
@@ -40,7 +40,7 @@ static SdPolicy *impl_of(const Policy *p)
 
 static int has_folder(const SdPolicy *s)
 {
-    return s->folder[0] != '\0';
+    return s->path[0] != '\0';
 }
 
 /* Pixels of the picture beside one of the map. */
@@ -74,7 +74,7 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
                        "pretrain.image_size = %lld: must be a multiple of "
                        "%lld for the networks of %s",
                        (long long)size, (long long)step,
-                       has_folder(s) ? s->folder : "unet.block_out_channels");
+                       has_folder(s) ? s->path : "unet.block_out_channels");
     if (c->policy.prediction != DG_PREDICT_EPSILON)
         return dg_fail(DG_EINVAL, "policy.prediction: must be epsilon with "
                                   "policy.kind = sd");
@@ -92,42 +92,11 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
     return DG_OK;
 }
 
-static int open_tokenizer(SdPolicy *s)
-{
-    const TokenizerInfo *info;
-    char path[DG_SD_PATH];
-    int err = dg_sd_path(path, s->folder, "tokenizer", NULL);
-
-    if (!err)
-        err = dg_tokenizer_open(&s->tokenizer, path);
-    if (err)
-        return err;
-    info = dg_tokenizer_info(s->tokenizer);
-    if (info->kind != DG_TOKENIZER_CLIP)
-        return dg_fail(DG_EFORMAT, "%s: not a CLIP tokenizer", path);
-    if (info->num_ids > s->config.clip.vocab_size)
-        return dg_fail(DG_EFORMAT,
-                       "%s: %d token ids, the text_encoder has %lld", path,
-                       info->num_ids, (long long)s->config.clip.vocab_size);
-    return DG_OK;
-}
-
 static int set_words(const Policy *p, SdPolicy *s, const Config *c)
 {
     dg_words_world(&s->words, DG_WORDS_EOS_LAST);
     return dg_policy_vocab(&s->config.clip.vocab_size, p, "clip.vocab_size",
                            c->clip.vocab_size, &s->words);
-}
-
-/* A network's complaint of its sizes, with the folder that has them. */
-static int name_folder(const SdPolicy *s, int err)
-{
-    char reason[512];
-
-    if (err != DG_EINVAL || !has_folder(s))
-        return err;
-    snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
-    return dg_fail(DG_EFORMAT, "%s: %s", s->folder, reason);
 }
 
 static int create_networks(Policy *p, SdPolicy *s)
@@ -137,11 +106,29 @@ static int create_networks(Policy *p, SdPolicy *s)
     if (!err)
         err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
                              "text_encoder.");
-    if (err || p->net.id == DG_PARAMS_REFERENCE || !has_folder(s))
-        return name_folder(s, err);
-    err = dg_vae_create(&s->vae, &s->config.vae, DG_VAE_DECODER, &s->codec,
-                        "vae.");
-    return err ? name_folder(s, err) : dg_params_allocate(&s->codec, NULL);
+    if (!has_folder(s))
+        return err;
+    if (err || p->net.id == DG_PARAMS_REFERENCE)
+        return dg_folder_blame(&s->folder, err);
+    p->codec = &s->codec;
+    err = dg_folder_decoder(&s->vae, &s->config.vae, &s->codec, p->outline);
+    return dg_folder_blame(&s->folder, err);
+}
+
+/* Of an outline alone without its folder: the public sizes, no tokens. */
+static int read_folder(const Policy *p, SdPolicy *s)
+{
+    int err;
+
+    if (p->outline && !dg_folder_exists(s->path)) {
+        s->config = dg_sd_config_public();
+        return DG_OK;
+    }
+    err = dg_sd_config_read(&s->config, s->path);
+    return err ? err
+               : dg_folder_tokenizer(&s->tokenizer, &s->folder, "tokenizer",
+                                     DG_TOKENIZER_CLIP,
+                                     s->config.clip.vocab_size);
 }
 
 static int sd_create(Policy *p, const Config *c)
@@ -153,15 +140,16 @@ static int sd_create(Policy *p, const Config *c)
         return dg_fail(DG_ENOMEM, "policy");
     s->base.family = &dg_policy_sd;
     p->impl = &s->base;
-    snprintf(s->folder, sizeof s->folder, "%s", c->policy.path);
+    snprintf(s->path, sizeof s->path, "%s", c->policy.path);
+    s->folder = (Folder) { s->path, "Stable Diffusion 1.x" };
     err = dg_params_init(&s->codec, DG_PARAMS_CODEC);
     if (!err)
-        err = has_folder(s) ? dg_sd_config_read(&s->config, s->folder)
+        err = has_folder(s) ? read_folder(p, s)
                             : dg_sd_config_sizes(&s->config, c);
     if (!err)
         err = set_shape(p, s, c);
-    if (!err)
-        err = has_folder(s) ? open_tokenizer(s) : set_words(p, s, c);
+    if (!err && !has_folder(s))
+        err = set_words(p, s, c);
     if (!err)
         err = create_networks(p, s);
     return err;
@@ -179,30 +167,6 @@ static void sd_destroy(Policy *p)
     free(s);
 }
 
-/* The decoder is a half of what the vae's files hold. */
-static const char *const encoder_names[] = { "encoder.*", "quant_conv.*" };
-
-static int load_component(const SdPolicy *s, const Comm *comm, ParamSet *set,
-                          const char *component)
-{
-    const ManifestOpts half = { encoder_names, 2 };
-    char path[DG_SD_PATH], prefix[64];
-    WeightWant *wants = NULL;
-    LoadOpts o = { .path = path };
-    int err = dg_sd_path(path, s->folder, component, NULL);
-
-    snprintf(prefix, sizeof prefix, "%s.", component);
-    if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, set, prefix);
-    err = dg_agree(comm, err);
-    o.wants = wants;
-    o.manifest = set == &s->codec ? &half : NULL;
-    if (!err)
-        err = dg_load_values(comm, &o, 0, set->count, set->values);
-    free(wants);
-    return err;
-}
-
 static int sd_load(Policy *p, const Comm *comm, int all)
 {
     SdPolicy *s = impl_of(p);
@@ -210,11 +174,11 @@ static int sd_load(Policy *p, const Comm *comm, int all)
 
     if (!has_folder(s))
         return DG_OK;
-    err = load_component(s, comm, &s->codec, "vae");
+    err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
     if (!err && all)
-        err = load_component(s, comm, &p->text, "text_encoder");
+        err = dg_folder_load(&s->folder, comm, &p->text, "text_encoder", 0);
     if (!err && all)
-        err = load_component(s, comm, &p->net, "unet");
+        err = dg_folder_load(&s->folder, comm, &p->net, "unet", 0);
     return err;
 }
 
@@ -272,25 +236,12 @@ static int decode_vae(const Policy *p, Context *ctx, const float *latent,
 {
     const SdPolicy *s = impl_of(p);
     const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
-    const int64_t num = 3 * p->shape.image_size * p->shape.image_size;
-    Tensor *z, *picture;
 
     if (s->vae == NULL)
         dg_panic("a reference network does not decode");
     dg_context_reset(ctx);
-    z = dg_policy_rows(ctx, &latent, 0, 4, dims);
-    if (z != NULL && ctx->backend->computes)
-        dg_vae_from_model(&s->config.vae, dg_tensor_f32(z), p->shape.elements);
-    picture = dg_vae_decode(s->vae, ctx, z);
-    if (dg_context_error(ctx) || !ctx->backend->computes)
-        return dg_context_error(ctx);
-    for (int64_t i = 0; i < num; i++) {
-        const float v = dg_tensor_f32(picture)[i] * 0.5f + 0.5f;
-
-        /* written so that NaN stays NaN */
-        rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
-    }
-    return DG_OK;
+    return dg_folder_paint(s->vae, ctx,
+                           dg_policy_rows(ctx, &latent, 0, 4, dims), rgb);
 }
 
 static int sd_decode(const Policy *p, Context *ctx, const float *latent,
@@ -315,16 +266,12 @@ static void sd_code(const Policy *p, const float *rgb, float *latent)
     dg_sd_pixels_code(&impl_of(p)->pixels, rgb, latent);
 }
 
-int dg_policy_adopt_folder(Config *c)
+static int sd_adopt(Config *c, int there)
 {
     SdConfig config;
 
-    if (c->policy.kind != DG_POLICY_SD)
-        return DG_OK;
     c->policy.prediction = DG_PREDICT_EPSILON;
-    return c->policy.path[0] != '\0'
-               ? dg_sd_config_read(&config, c->policy.path)
-               : DG_OK;
+    return there ? dg_sd_config_read(&config, c->policy.path) : DG_OK;
 }
 
 const PolicyFamily dg_policy_sd = {
@@ -332,6 +279,7 @@ const PolicyFamily dg_policy_sd = {
     .describe = dg_sd_describe,
     .create = sd_create,
     .destroy = sd_destroy,
+    .adopt = sd_adopt,
     .load = sd_load,
     .tokenize = sd_tokenize,
     .encode = sd_encode,

@@ -11,17 +11,11 @@
 
 #include <stdio.h>
 
-enum { DG_SD_PATH = 1024 };
-
 typedef struct SdConfig {
     UnetConfig unet;
     VaeConfig vae; /* of a folder */
     ClipTextConfig clip;
 } SdConfig;
-
-/** out = folder/component, or folder/component/file. DG_EINVAL: too long. */
-int dg_sd_path(char out[DG_SD_PATH], const char *folder, const char *component,
-               const char *file);
 
 /**
  * Reads folder/{unet,vae,text_encoder}/config.json and, where there is one,
@@ -30,6 +24,9 @@ int dg_sd_path(char out[DG_SD_PATH], const char *folder, const char *component,
  * network than Stable Diffusion 1.x has.
  */
 int dg_sd_config_read(SdConfig *out, const char *folder);
+
+/** Stable Diffusion 1.4, where there is no folder to read. */
+SdConfig dg_sd_config_public(void);
 
 /**
  * The same from c->unet and c->clip, checked by dg_config_check(), but for

@@ -85,7 +85,9 @@ static int open_team(Pretrain *t)
                                      .train_net = 1,
                                      .train_text = 1,
                                      .recompute = c->parallel.recompute,
-                                     .guidance = &guidance };
+                                     .guidance = &guidance,
+                                     .rewards = t->rewards,
+                                     .num_rewards = c->num_rewards > 0 };
     PretrainScratch x;
     const size_t item =
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
@@ -145,6 +147,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
+    if (!err && t->heldout.num > 0) /* evaluated by the first */
+        err = dg_rewards_open(t->rewards, c, c->num_rewards > 0, s->comm);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err && !dg_policy_codes(t->policy))
@@ -175,6 +179,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
 void dg_pretrain_close(Pretrain *t)
 {
     dg_metrics_close(t->metrics);
+    dg_rewards_close(t->rewards, 1);
     dg_learner_destroy(t->learner);
     dg_team_destroy(t->team);
     dg_policy_destroy(t->policy);

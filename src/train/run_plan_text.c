@@ -69,10 +69,16 @@ int dg_run_plan_text(char **text, const RunPlan *p)
              (long long)p->batch, (long long)p->train_batch);
     table(f, title, &p->activations, "B");
     table(f, "Arithmetic", &p->flops, "FLOP");
-    fprintf(f, p->decoder ? "\nDecoding moves values only: no activations, no "
-                            "arithmetic worth counting.\n"
-                          : "\nDecoding is not counted: this version has no "
-                            "VAE.\n");
+    if (p->no_folder[0] != '\0')
+        fprintf(f,
+                "\npolicy.path = \"%s\" is not there: sizes are those of the "
+                "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
+                p->no_folder);
+    if (p->no_prompts[0] != '\0')
+        fprintf(f,
+                "\nprompts.file = \"%s\" is not there: its index is not "
+                "counted, 4 bytes a prompt.\n",
+                p->no_prompts);
     return finish(f, text);
 }
 
@@ -94,10 +100,10 @@ int dg_run_plan_json(char **text, const RunPlan *p)
         return dg_fail(DG_ENOMEM, "plan: text");
     fprintf(f,
             "{\"ranks\":%lld,\"threads\":%lld,\"items\":%lld,\"batch\":%lld,"
-            "\"train_batch\":%lld,\"decoder_counted\":%s",
+            "\"train_batch\":%lld,\"policy_path_read\":%s",
             (long long)p->ranks, (long long)p->threads, (long long)p->items,
             (long long)p->batch, (long long)p->train_batch,
-            p->decoder ? "true" : "false");
+            p->no_folder[0] == '\0' ? "true" : "false");
     object(f, "parameters", &p->parameters);
     object(f, "memory_bytes", &p->memory);
     object(f, "activation_bytes", &p->activations);

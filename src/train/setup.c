@@ -28,6 +28,11 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
     return err;
 }
 
+int dg_setup_has_weights(const Config *c)
+{
+    return c->policy.weights[0] != '\0' || c->policy.path[0] != '\0';
+}
+
 /* All of the folder, or what no weights file has. */
 static int load_folder(Policy *p, const Comm *c, const char *path)
 {
