@@ -151,7 +151,8 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(SAN_OBJECT) $(LIB)
 # CORPUS is a folder that new inputs are put into
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZED  := $(filter src/base/% src/text/% src/config/% src/world/% \
-             src/tensor/% src/weights/% src/store/%,$(SOURCES))
+             src/tensor/% src/weights/% src/store/% src/parallel/% \
+             src/report/%,$(SOURCES))
 FUZZ_CFLAGS = -std=gnu11 -Iinclude -I$(BUILD) $(DEP_CFLAGS) -g -O1 \
               -ffp-contract=off -Wno-unknown-pragmas -MMD -MP \
               -fsanitize=address,undefined -fno-sanitize-recover=undefined
