@@ -3,7 +3,8 @@
  * a file. Anything else is a recipe: the first byte chooses one of the four
  * kinds, as the program writes it, and the others change it through HDF5, so
  * that the library finds a sound file and our readers one of any shape:
- * objects gone, of other types, sizes and layouts, links, attributes.
+ * objects gone, of other types, sizes and layouts, links, attributes. With the
+ * highest bit of the first byte, the last bytes then damage the file itself.
  * What is read has to be refused or come whole; the address sanitizer watches
  * the buffers that HDF5 fills.
  */
@@ -209,6 +210,24 @@ static void read_all(const char *path)
     read_trajectory(path);
 }
 
+/* Four bytes each: a place, modulo the file's size, and what is there then. */
+static void damage(const char *path, const uint8_t *data, size_t size)
+{
+    FILE *f = fopen(path, "r+b");
+    long bytes;
+
+    if (f == NULL || fseek(f, 0, SEEK_END) != 0 || (bytes = ftell(f)) <= 0)
+        abort();
+    for (int i = 0; i < 4 && size >= 4; i++, size -= 4, data += 4) {
+        const long at =
+            ((long)data[0] << 16 | (long)data[1] << 8 | data[2]) % bytes;
+
+        if (fseek(f, at, SEEK_SET) != 0 || fputc(data[3], f) == EOF)
+            abort();
+    }
+    fclose(f);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     /* one process needs no daemon of MPI's */
@@ -227,13 +246,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size == 0)
         return 0;
-    if (data[0] == 0x89) {
+    if (size > 8 && memcmp(data, "\x89HDF", 4) == 0) {
         put_fuzz_file(path, "file.h5", data, size);
     } else {
         const int k = data[0] % KINDS;
+        const size_t last = size > 17 ? 16 : (size - 1) / 4 * 4;
 
         put_fuzz_file(path, "file.h5", kind[k].bytes, kind[k].size);
+        if (data[0] & 0x80)
+            size -= last;
         fuzz_recipe(path, data + 1, size - 1);
+        if (data[0] & 0x80)
+            damage(path, data + size, last);
     }
     read_all(path);
     return 0;
