@@ -142,6 +142,17 @@ static inline hid_t pick_layout(Recipe *r)
     return how;
 }
 
+static inline double bytes_of(hid_t type, hid_t space)
+{
+    hsize_t dims[H5S_MAX_RANK];
+    double bytes = (double)H5Tget_size(type);
+    const int rank = H5Sget_simple_extent_dims(space, dims, NULL);
+
+    for (int i = 0; i < rank; i++)
+        bytes *= (double)dims[i];
+    return bytes;
+}
+
 static inline void put_set(Recipe *r, hid_t file)
 {
     static char bytes[1 << 16];
@@ -157,9 +168,7 @@ static inline void put_set(Recipe *r, hid_t file)
     memset(bytes, (int)value, sizeof bytes);
     if (set >= 0 && value != 0 && H5Tis_variable_str(type) <= 0 &&
         H5Tget_class(type) != H5T_VLEN && H5Tget_class(type) != H5T_REFERENCE &&
-        H5Sget_simple_extent_npoints(space) * (hssize_t)H5Tget_size(type) <=
-            (hssize_t)sizeof bytes &&
-        H5Sget_simple_extent_npoints(space) < 1000)
+        bytes_of(type, space) <= (double)sizeof bytes)
         H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes);
     if (set >= 0)
         H5Dclose(set);
@@ -186,11 +195,12 @@ static inline void put_key(Recipe *r, hid_t file, int text)
             bytes[i] = (char)take(r, 256);
     }
     H5Adelete_by_name(file, object, key, H5P_DEFAULT);
-    a = H5Acreate_by_name(file, object, key, type, space, H5P_DEFAULT,
-                          H5P_DEFAULT, H5P_DEFAULT);
+    a = bytes_of(type, space) > (double)sizeof bytes
+            ? H5I_INVALID_HID
+            : H5Acreate_by_name(file, object, key, type, space, H5P_DEFAULT,
+                                H5P_DEFAULT, H5P_DEFAULT);
     if (a >= 0 && H5Tis_variable_str(type) <= 0 &&
-        H5Tget_class(type) != H5T_VLEN && H5Tget_class(type) != H5T_REFERENCE &&
-        H5Sget_simple_extent_npoints(space) < 300)
+        H5Tget_class(type) != H5T_VLEN && H5Tget_class(type) != H5T_REFERENCE)
         H5Awrite(a, type, bytes);
     if (a >= 0)
         H5Aclose(a);
