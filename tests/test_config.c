@@ -210,6 +210,41 @@ static void test_set_takes_every_type(void **state)
     assert_int_equal(c.num_rewards, 0);
 }
 
+/* libconfig cuts what goes beyond 32 bits, and hexadecimal beyond 64. */
+static void test_no_number_is_cut(void **state)
+{
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    assert_int_equal(dg_config_set(&c, "run.seed=0x100000005"), DG_OK);
+    assert_true(c.run.seed == 0x100000005);
+    assert_int_equal(dg_config_set(&c, "run.seed=0XfFFFffffL"), DG_OK);
+    assert_true(c.run.seed == 0xFFFFFFFF);
+    assert_int_equal(dg_config_set(&c, "run.seed=4294967301"), DG_OK);
+    assert_true(c.run.seed == 4294967301);
+    refuse_set("run.seed=0x10000000000000005", DG_EINVAL, "e+19: must be");
+    refuse_set("run.seed=0x10000000000000005L", DG_EINVAL, "e+19: must be");
+    refuse_set("run.seed=18446744073709551621", DG_EINVAL, "e+19: must be");
+}
+
+/* Only files of configurations include files. */
+static void test_text_includes_no_file(void **state)
+{
+    const char *path = write_file("element.cfg", "{ name = \"x\"; }\n");
+    char text[600];
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    snprintf(text, sizeof text, "rewards=(\n@include \"%s\"\n)", path);
+    refuse_set(text, DG_EINVAL, "must be list");
+    snprintf(text, sizeof text, "rewards = (\n@include \"%s\"\n);", path);
+    assert_int_equal(dg_config_parse(&c, text, "text"), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "text:2: "));
+    assert_int_equal(c.num_rewards, 0);
+}
+
 static void test_set_refuses_what_it_cannot_take(void **state)
 {
     (void)state;
@@ -356,6 +391,11 @@ static void test_load_names_the_place(void **state)
     fwrite("run: {\0};", 1, 9, f);
     fclose(f);
     refuse_file(text, DG_EFORMAT, "zero bytes");
+    refuse_file("/dev/zero", DG_EFORMAT, "more than 16777216 bytes");
+    char *wide = malloc(1200);
+    snprintf(wide, 1200, "@include \"%01100d\"\n", 0);
+    refuse_file(write_file("g.cfg", wide), DG_EFORMAT, "more than 1023 bytes");
+    free(wide);
 }
 
 static void test_check_sees_what_keys_say_together(void **state)
@@ -538,6 +578,8 @@ int main(void)
         cmocka_unit_test(test_parse_reports_syntax),
         cmocka_unit_test(test_unknown_key_is_met_with_a_proposal),
         cmocka_unit_test(test_set_takes_every_type),
+        cmocka_unit_test(test_no_number_is_cut),
+        cmocka_unit_test(test_text_includes_no_file),
         cmocka_unit_test(test_set_refuses_what_it_cannot_take),
         cmocka_unit_test(test_print_parses_back_to_the_same_bits),
         cmocka_unit_test(test_compare_lists_differing_keys),

@@ -93,6 +93,18 @@ int dg_cli_threads(const Cli *cli);
  *  Borrows from cli. Errors: DG_EDEVICE when run.device cannot be had. */
 int dg_cli_session(Session *out, const Cli *cli);
 
+/** A flag's whole number, 1 to most; *out is left alone where text is NULL.
+ *  Errors: DG_EINVAL naming the flag. */
+int dg_cli_number(int *out, const char *flag, const char *text, int most);
+
+/** Figures as text: what dg_cli_tell() is given. *text is for free(). */
+typedef int CliText(char **text, const void *figures);
+
+/** Figures on the screen and, where path is not NULL, as JSON in that file.
+ *  On rank 0 alone. Errors: those of the two; DG_EIO. */
+int dg_cli_tell(const void *figures, CliText *text, CliText *json,
+                const char *path);
+
 int dg_cli_train(int argc, char **argv);
 int dg_cli_sample(int argc, char **argv);
 int dg_cli_encode(int argc, char **argv);

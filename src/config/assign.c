@@ -358,37 +358,85 @@ const char *dg_assign_skip(const char *s)
     return *s ? s + 1 : s;
 }
 
-/* What libconfig needs behind a number not to cut it to 32 bits. */
-static const char *mark_of_number(const char *word, size_t length)
-{
-    const size_t digits = strspn(word, "0123456789");
+static const char hex_digits[] = "0123456789abcdefABCDEF";
 
-    if (digits != length || digits < 10)
-        return "";
-    if (digits > 18)
-        return ".0"; /* beyond 64 bits: as a real it is refused by value */
-    return strtoll(word, NULL, 10) > INT32_MAX ? "L" : "";
+static void write_hex(FILE *out, const char *word)
+{
+    const double x = strtod(word, NULL);
+
+    if (x < (double)INT64_MAX)
+        fprintf(out, "%lldL", strtoll(word, NULL, 16));
+    else
+        write_real(out, x);
+}
+
+/*
+ * A number so that libconfig does not cut it to 32 bits, or a hexadecimal one
+ * to 64. Beyond 64 bits it becomes a real, which is refused by its value.
+ */
+static void write_number(FILE *out, const char *word, size_t length)
+{
+    const int hex = word[0] == '0' && (word[1] == 'x' || word[1] == 'X');
+    const size_t digits =
+        hex ? 2 + strspn(word + 2, hex_digits) : strspn(word, "0123456789");
+    const size_t suffix = strspn(word + digits, "L");
+
+    if (!hex && digits == length && digits >= 10)
+        fprintf(out, "%.*s%s", (int)length, word,
+                digits > 18                           ? ".0"
+                : strtoll(word, NULL, 10) > INT32_MAX ? "L"
+                                                      : "");
+    else if (hex && digits > 9 && digits + suffix == length && suffix <= 2)
+        write_hex(out, word);
+    else
+        fprintf(out, "%.*s", (int)length, word);
 }
 
 static void write_widened(FILE *out, const char *s)
 {
     while (*s) {
-        const char *behind = dg_assign_skip(s);
-        const char *mark = "";
+        const char *behind = dg_assign_skip(s), *word = s;
 
         if (behind == s && is_name_byte(*s)) {
-            const char *word = s + (*s == '-');
-
+            word += *s == '-';
             for (behind = word; is_name_byte(*behind);)
                 behind++;
-            mark = mark_of_number(word, (size_t)(behind - word));
+            fprintf(out, "%.*s", (int)(word - s), s);
+            write_number(out, word, (size_t)(behind - word));
+        } else {
+            behind += behind == s;
+            fprintf(out, "%.*s", (int)(behind - s), s);
         }
-        if (behind == s)
-            behind++;
-        fprintf(out, "%.*s%s", (int)(behind - s), s, mark);
         s = behind;
     }
 }
+
+/*
+ * libconfig follows @include by itself, wherever the text comes from: from a
+ * --set, from a file of weights. Here it finds none; dg_config_load() follows
+ * those of files.
+ */
+#if LIBCONFIG_VER_MAJOR > 1 || LIBCONFIG_VER_MINOR >= 7
+static const char **find_nothing(config_t *tree, const char *folder,
+                                 const char *path, const char **error)
+{
+    (void)tree;
+    (void)folder;
+    (void)path;
+    *error = "cannot open include file";
+    return NULL;
+}
+
+static void follow_nothing(config_t *tree)
+{
+    config_set_include_func(tree, find_nothing);
+}
+#else
+static void follow_nothing(config_t *tree)
+{
+    config_set_include_dir(tree, "/dev/null"); /* no folder, so has no files */
+}
+#endif
 
 int dg_assign_read_tree(config_t *tree, const char *text)
 {
@@ -398,6 +446,7 @@ int dg_assign_read_tree(config_t *tree, const char *text)
 
     if (f == NULL)
         return CONFIG_FALSE;
+    follow_nothing(tree);
     write_widened(f, text);
     const int ok = fclose(f) == 0 && wide != NULL
                        ? config_read_string(tree, wide)

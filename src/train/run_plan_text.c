@@ -2,10 +2,10 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "base/text_out.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* 47.6 G: three digits and the unit's prefix, decimal */
 static void short_number(char text[24], uint64_t value)
@@ -38,25 +38,15 @@ static void table(FILE *f, const char *title, const PlanTable *t,
     }
 }
 
-static int finish(FILE *f, char **text)
-{
-    const int bad = ferror(f);
-
-    if (fclose(f) == 0 && !bad)
-        return DG_OK;
-    free(*text);
-    *text = NULL;
-    return dg_fail(DG_ENOMEM, "plan: text");
-}
-
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "plan");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "plan: text");
+    if (err)
+        return err;
     fprintf(f,
             "%lld ranks x %lld threads; the fullest rank has %lld samples of "
             "an iteration\n",
@@ -79,7 +69,7 @@ int dg_run_plan_text(char **text, const RunPlan *p)
                 "\nprompts.file = \"%s\" is not there: its index is not "
                 "counted, 4 bytes a prompt.\n",
                 p->no_prompts);
-    return finish(f, text);
+    return dg_text_close(&out, text);
 }
 
 static void object(FILE *f, const char *name, const PlanTable *t)
@@ -93,11 +83,12 @@ static void object(FILE *f, const char *name, const PlanTable *t)
 
 int dg_run_plan_json(char **text, const RunPlan *p)
 {
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "plan");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "plan: text");
+    if (err)
+        return err;
     fprintf(f,
             "{\"ranks\":%lld,\"threads\":%lld,\"items\":%lld,\"batch\":%lld,"
             "\"train_batch\":%lld,\"policy_path_read\":%s",
@@ -109,5 +100,5 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     object(f, "activation_bytes", &p->activations);
     object(f, "flops", &p->flops);
     fprintf(f, "}\n");
-    return finish(f, text);
+    return dg_text_close(&out, text);
 }
