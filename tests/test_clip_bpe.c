@@ -67,6 +67,27 @@ static void test_small_list_gives_the_ids_of_transformers(void **state)
     dg_clip_bpe_destroy(b);
 }
 
+/* The whole list as a file, which has five times as many rules as count. */
+static void test_full_list_as_a_file(void **state)
+{
+    static const int32_t cat[] = { 49406, 320, 1125, 539, 320, 2368, 49407 };
+    char folder[256], path[300], command[700];
+    ClipBpe *b;
+
+    (void)state;
+    if (access(full_list, R_OK) != 0)
+        skip();
+    case_folder(folder);
+    snprintf(path, sizeof path, "%s/list.txt", folder);
+    snprintf(command, sizeof command, "gzip -dc '%s' >'%s'", full_list, path);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(dg_clip_bpe_open_list(&b, path), DG_OK);
+    assert_int_equal(dg_clip_bpe_info(b)->num_ids, 49408);
+    case_expect(cat, 7, encode, b, "a photo of a cat");
+    dg_clip_bpe_destroy(b);
+    case_remove(folder);
+}
+
 static void test_full_list_gives_the_ids_of_transformers(void **state)
 {
     static const int32_t cat[] = { 49406, 320, 1125, 539, 320, 2368, 49407 };
@@ -469,6 +490,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_list_gives_the_ids_of_transformers),
+        cmocka_unit_test(test_full_list_as_a_file),
         cmocka_unit_test(test_full_list_gives_the_ids_of_transformers),
         cmocka_unit_test(test_all_sources_are_the_same_tokenizer),
         cmocka_unit_test(test_merges_agree_with_plain_loops),
