@@ -49,9 +49,12 @@ static void open_bed(Bed *b, const char *rewards)
     n = dg_rewards_num_features(b->r, b->num);
     b->features = malloc(sizeof *b->features * CLIP_PROMPTS * (size_t)n);
     assert_non_null(b->features);
-    for (int i = 0; i < CLIP_PROMPTS; i++)
-        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, clip_prompts[i],
+    for (int i = 0; i < CLIP_PROMPTS; i++) {
+        const Prompt prompt = { .text = (char *)clip_prompts[i] };
+
+        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, &prompt,
                                b->features + i * n));
+    }
 }
 
 static void close_bed(Bed *b)
