@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "text/clip_bpe.h"
+#include "text/clip_clean.h"
 
 /* openai/CLIP's own list, MIT licence: beside the checkout or not at all */
 static const char full_list[] =
@@ -71,7 +72,9 @@ static void test_small_list_gives_the_ids_of_transformers(void **state)
 static void test_full_list_as_a_file(void **state)
 {
     static const int32_t cat[] = { 49406, 320, 1125, 539, 320, 2368, 49407 };
-    char folder[256], path[300], command[700];
+    static const int32_t cafe[] = { 49406, 15304, 261,   1097, 35689,
+                                    563,   39121, 19277, 361,  49407 };
+    char folder[256], path[300], command[700], *clean;
     ClipBpe *b;
 
     (void)state;
@@ -84,6 +87,11 @@ static void test_full_list_as_a_file(void **state)
     assert_int_equal(dg_clip_bpe_open_list(&b, path), DG_OK);
     assert_int_equal(dg_clip_bpe_info(b)->num_ids, 49408);
     case_expect(cat, 7, encode, b, "a photo of a cat");
+    assert_int_equal(
+        dg_clip_clean(&clean, "caf\u00E9 &amp; na\u00EFve \u65E5\u672C"),
+        DG_OK);
+    case_expect(cafe, 10, encode, b, clean);
+    free(clean);
     dg_clip_bpe_destroy(b);
     case_remove(folder);
 }

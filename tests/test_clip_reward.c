@@ -426,6 +426,48 @@ static void test_open_clip_config(void **state)
     tiny_drop(folder);
 }
 
+static const char tiny_open_clip[] =
+    "{\"model_cfg\": {\"embed_dim\": 24, \"vision_cfg\": {\"image_size\": 34,"
+    " \"layers\": 2, \"width\": 48, \"head_width\": 16, \"mlp_ratio\": 2.0,"
+    " \"patch_size\": 8}, \"text_cfg\": {\"context_length\": 77,"
+    " \"vocab_size\": 1214, \"width\": 32, \"heads\": 2, \"layers\": 2,"
+    " \"mlp_ratio\": 2.0}}}";
+
+/* OpenCLIP's texts are cleaned, those of transformers are not; else the same
+ * weights give the same numbers. */
+static void test_open_clip_s_way(void **state)
+{
+    static const Prompt plain = { .text = "a cat & a 'dog'" };
+    static const Prompt encoded = { .text =
+                                        "a cat &amp;amp; a \u2018dog&#39;" };
+    char folder[256], command[600], rewards[600];
+    float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
+    Bed b;
+
+    (void)state;
+    tiny_folder(folder);
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/model.safetensors %s",
+             folder);
+    assert_int_equal(system(command), 0);
+    write_text(folder, "open_clip_config.json", tiny_open_clip);
+    snprintf(rewards, sizeof rewards,
+             "rewards=({name=\"clip\";path=\"%s\";tokenizer=\"" CLIP_WORDS
+             "\";})",
+             folder);
+    open_bed(&b, rewards);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
+    assert_memory_equal(ours, same, sizeof ours);
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
+    assert_memory_equal(ours, theirs, sizeof ours);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
+    assert_memory_not_equal(ours, theirs, sizeof ours);
+    close_bed(&b);
+    tiny_drop(folder);
+}
+
 static void refuse(const char *keys, int code, const char *what)
 {
     char rewards[900];
@@ -496,6 +538,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_picture_with_nan_is_missing),
     cmocka_unit_test(test_public_sizes),
     cmocka_unit_test(test_open_clip_config),
+    cmocka_unit_test(test_open_clip_s_way),
     cmocka_unit_test(test_what_does_not_serve_is_named),
 };
 

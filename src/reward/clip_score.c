@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "clip_config.h"
 #include "reward/picture.h"
+#include "text/clip_clean.h"
 #include "text/tokenizer.h"
 #include "weights/load.h"
 
@@ -20,7 +21,7 @@
 typedef struct Flavour {
     const char *model; /* where nothing else tells; NULL: something must */
     Resampler resampler;
-    int crop_low; /* scored by transformers' processor */
+    int transformers; /* scored by their processor, not OpenCLIP's */
 } Flavour;
 
 typedef struct ClipReward {
@@ -29,6 +30,7 @@ typedef struct ClipReward {
     RewardConfig c;
     ClipModelConfig config;
     PictureOpts picture;
+    int clean; /* texts are, as OpenCLIP does and transformers do not */
     ParamSet params;
     ClipModel *model;
     Tokenizer *tokenizer;
@@ -76,10 +78,11 @@ static int choose_sizes(ClipReward *n, const Flavour *f)
     n->picture = (PictureOpts) {
         .side = n->config.vision.image_size,
         .squash = known.squash,
-        .crop_low = f->crop_low || known.transformers,
+        .crop_low = f->transformers || known.transformers,
         .resampler = f->resampler,
         .quantize = n->c.quantize,
     };
+    n->clean = !n->picture.crop_low;
     return DG_OK;
 }
 
@@ -210,9 +213,15 @@ static int64_t num_features(const void *net)
 
 static int read_one(const ClipReward *n, int32_t *ids, const char *text)
 {
-    return dg_tokenizer_encode(n->tokenizer, ids,
-                               (int32_t)n->config.text.max_position_embeddings,
-                               NULL, text);
+    const int32_t tokens = (int32_t)n->config.text.max_position_embeddings;
+    char *cleaned = NULL;
+    int err = n->clean ? dg_clip_clean(&cleaned, text) : DG_OK;
+
+    if (!err)
+        err = dg_tokenizer_encode(n->tokenizer, ids, tokens, NULL,
+                                  n->clean ? cleaned : text);
+    free(cleaned);
+    return err;
 }
 
 static int read_list(void *net, const PromptList *list)
