@@ -250,7 +250,7 @@ static void test_plan_is_what_is_used(void **state)
 static void test_scales(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
-    const double native = exp(2.6592); /* logit_scale as it is initialised */
+    const double native = exp(2.658203125); /* logit_scale of the files */
     double cosine;
     Bed b;
 
@@ -434,34 +434,40 @@ static const char tiny_open_clip[] =
     " \"mlp_ratio\": 2.0}}}";
 
 /* OpenCLIP's texts are cleaned, those of transformers are not; else the same
- * weights give the same numbers. */
+ * weights give the same bits, in PyTorch's file with OpenCLIP's names too. */
 static void test_open_clip_s_way(void **state)
 {
     static const Prompt plain = { .text = "a cat & a 'dog'" };
     static const Prompt encoded = { .text =
                                         "a cat &amp;amp; a \u2018dog&#39;" };
     char folder[256], command[600], rewards[600];
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), value;
     float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
     Bed b;
 
     (void)state;
     tiny_folder(folder);
-    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/model.safetensors %s",
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/open_clip.pt %s",
              folder);
     assert_int_equal(system(command), 0);
     write_text(folder, "open_clip_config.json", tiny_open_clip);
     snprintf(rewards, sizeof rewards,
-             "rewards=({name=\"clip\";path=\"%s\";tokenizer=\"" CLIP_WORDS
-             "\";})",
+             "rewards=({name=\"clip\";path=\"%s/"
+             "open_clip.pt\";tokenizer=\"" CLIP_WORDS "\";})",
              folder);
     open_bed(&b, rewards);
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
     assert_memory_equal(ours, same, sizeof ours);
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    value = score(&b, 0, rgb, 64, 0).value;
     close_bed(&b);
     open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
     assert_memory_equal(ours, theirs, sizeof ours);
+    assert_true(score(&b, 0, rgb, 64, 0).value == value);
+    free(rgb);
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
     assert_memory_not_equal(ours, theirs, sizeof ours);
     close_bed(&b);
