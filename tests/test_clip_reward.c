@@ -49,9 +49,12 @@ static void open_bed(Bed *b, const char *rewards)
     n = dg_rewards_num_features(b->r, b->num);
     b->features = malloc(sizeof *b->features * CLIP_PROMPTS * (size_t)n);
     assert_non_null(b->features);
-    for (int i = 0; i < CLIP_PROMPTS; i++)
-        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, clip_prompts[i],
+    for (int i = 0; i < CLIP_PROMPTS; i++) {
+        const Prompt prompt = { .text = (char *)clip_prompts[i] };
+
+        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, &prompt,
                                b->features + i * n));
+    }
 }
 
 static void close_bed(Bed *b)
@@ -247,7 +250,7 @@ static void test_plan_is_what_is_used(void **state)
 static void test_scales(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
-    const double native = exp(2.6592); /* logit_scale as it is initialised */
+    const double native = exp(2.66015625); /* logit_scale of the files */
     double cosine;
     Bed b;
 
@@ -423,6 +426,54 @@ static void test_open_clip_config(void **state)
     tiny_drop(folder);
 }
 
+static const char tiny_open_clip[] =
+    "{\"model_cfg\": {\"embed_dim\": 24, \"vision_cfg\": {\"image_size\": 34,"
+    " \"layers\": 2, \"width\": 48, \"head_width\": 16, \"mlp_ratio\": 2.0,"
+    " \"patch_size\": 8}, \"text_cfg\": {\"context_length\": 77,"
+    " \"vocab_size\": 1214, \"width\": 32, \"heads\": 2, \"layers\": 2,"
+    " \"mlp_ratio\": 2.0}}}";
+
+/* OpenCLIP's texts are cleaned, those of transformers are not; else the same
+ * weights give the same bits, in PyTorch's file with OpenCLIP's names too. */
+static void test_open_clip_s_way(void **state)
+{
+    static const Prompt plain = { .text = "a cat & a 'dog'" };
+    static const Prompt encoded = { .text =
+                                        "a cat &amp;amp; a \u2018dog&#39;" };
+    char folder[256], command[600], rewards[600];
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), value;
+    float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
+    Bed b;
+
+    (void)state;
+    tiny_folder(folder);
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/open_clip.pt %s",
+             folder);
+    assert_int_equal(system(command), 0);
+    write_text(folder, "open_clip_config.json", tiny_open_clip);
+    snprintf(rewards, sizeof rewards,
+             "rewards=({name=\"clip\";path=\"%s/"
+             "open_clip.pt\";tokenizer=\"" CLIP_WORDS "\";})",
+             folder);
+    open_bed(&b, rewards);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
+    assert_memory_equal(ours, same, sizeof ours);
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    value = score(&b, 0, rgb, 64, 0).value;
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
+    assert_memory_equal(ours, theirs, sizeof ours);
+    assert_true(score(&b, 0, rgb, 64, 0).value == value);
+    free(rgb);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
+    assert_memory_not_equal(ours, theirs, sizeof ours);
+    close_bed(&b);
+    tiny_drop(folder);
+}
+
 static void refuse(const char *keys, int code, const char *what)
 {
     char rewards[900];
@@ -493,6 +544,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_picture_with_nan_is_missing),
     cmocka_unit_test(test_public_sizes),
     cmocka_unit_test(test_open_clip_config),
+    cmocka_unit_test(test_open_clip_s_way),
     cmocka_unit_test(test_what_does_not_serve_is_named),
 };
 

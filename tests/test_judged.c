@@ -64,11 +64,12 @@ static void open_judged(TinyRun *t, int threads, const char *folder)
 static float judge(TinyRun *t, const float *rgb, const Prompt *prompt)
 {
     Context *ctx = &t->team->workers[0].ctx;
+    const Prompt copy = *prompt; /* of no list: read as it comes */
     float features[64];
     RewardScore s;
 
     assert_true(dg_rewards_num_features(t->rewards, 1) <= 64);
-    MUST(dg_rewards_encode(t->rewards, 1, ctx, prompt->text, features));
+    MUST(dg_rewards_encode(t->rewards, 1, ctx, &copy, features));
     dg_reward_score(&t->rewards[0],
                     &(RewardInput) { .rgb = rgb,
                                      .size = t->policy->shape.image_size,
@@ -95,6 +96,8 @@ static void test_samples_are_judged_by_their_own_prompt(void **state)
         Rollout *r;
 
         open_judged(&t, threads, folder);
+        if (threads == 2)
+            MUST(dg_rewards_read(t.rewards, 3, &t.prompts));
         tiny_experience(&t, 1);
         r = t.rollout;
         for (int64_t i = 0; i < r->N; i++) {

@@ -199,6 +199,11 @@ static uint64_t compare_rollout(const char *const *sets, uint64_t extra,
     if (judged)
         reward = dg_run_plan_value(&p.plan.flops, "iteration_reward");
     assert_true(!judged || reward > 0);
+    assert_true(dg_run_plan_value(&p.plan.flops, "iteration") ==
+                dg_run_plan_value(&p.plan.flops, "iteration_encode") +
+                    dg_run_plan_value(&p.plan.flops, "iteration_rollout") +
+                    dg_run_plan_value(&p.plan.flops, "iteration_update") +
+                    reward);
     tiny_open(&t, 1, sets);
     tiny_experience(&t, 0);
     rollout = dg_run_plan_value(&p.plan.flops, "iteration_rollout");

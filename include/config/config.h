@@ -148,7 +148,7 @@ typedef struct RewardConfig {
     double threshold; /* NAN: as is; else 1 above it, 0 below */
     /* of rewards with a network */
     char path[DG_CONFIG_STRING];      /* weights: a file or a folder */
-    char tokenizer[DG_CONFIG_STRING]; /* folder; "": beside the weights */
+    char tokenizer[DG_CONFIG_STRING]; /* folder or list; "": with weights */
     char model[64];                   /* sizes by name; "": beside them */
     RewardScale scale;
     Quantize quantize;

@@ -49,9 +49,12 @@ typedef struct RewardNet {
     int64_t (*num_values)(const void *net);
     /* Floats that stand for a prompt. */
     int64_t (*num_features)(const void *net);
+    /* Reads all texts of a list that outlives net, so that encode need not. A
+     * prompt of no list, or of another, is read as it comes. */
+    int (*read)(void *net, const PromptList *list);
     /* A prompt's features [num_features] out. Resets ctx; in a plan nothing
      * is read or written. */
-    int (*encode)(const void *net, Context *ctx, const char *prompt,
+    int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
     /* in->features is this reward's own. As encode. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
@@ -95,6 +98,13 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
 
+/**
+ * Reads the prompts of a run, which outlive the rewards, for all networks: one
+ * that cannot be read is told now, and the loop takes no memory for it. Not
+ * collective. Errors: DG_EINVAL naming the prompt's number, DG_ENOMEM.
+ */
+int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
+
 /** Gives the networks back, opened or not. */
 void dg_rewards_close(Reward *r, int64_t num);
 
@@ -110,7 +120,7 @@ int64_t dg_rewards_num_features(const Reward *r, int64_t num);
 /** A prompt's features, of all of them: [dg_rewards_num_features()] out. ctx
  *  is reset. Errors: a prompt that cannot be read; those of the context. */
 int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
-                      const char *prompt, float *features);
+                      const Prompt *prompt, float *features);
 
 /**
  * What the networks need, by a context of a plan: the highest use of its step

@@ -48,8 +48,10 @@ static const Option reward_rows[] = {
       0, NO_LIST },
     { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
       sizeof((RewardConfig *)0)->tokenizer, NULL,
-      "folder of CLIP's tokenizer; empty: the folder of the weights", 0,
-      NO_LIST },
+      "CLIP's tokenizer: a folder, or a list of its rules; empty: the folder "
+      "of "
+      "the weights",
+      0, NO_LIST },
     { "model", OPT_STRING, "\"\"", 0, 0, REWARD(model),
       sizeof((RewardConfig *)0)->model, NULL,
       "sizes by OpenCLIP's name, as ViT-H-14; empty: those of a config.json or "

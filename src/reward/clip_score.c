@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "clip_config.h"
 #include "reward/picture.h"
+#include "text/clip_clean.h"
 #include "text/tokenizer.h"
 #include "weights/load.h"
 
@@ -20,7 +21,7 @@
 typedef struct Flavour {
     const char *model; /* where nothing else tells; NULL: something must */
     Resampler resampler;
-    int crop_low; /* scored by transformers' processor */
+    int transformers; /* scored by their processor, not OpenCLIP's */
 } Flavour;
 
 typedef struct ClipReward {
@@ -29,9 +30,12 @@ typedef struct ClipReward {
     RewardConfig c;
     ClipModelConfig config;
     PictureOpts picture;
+    int clean; /* texts are, as OpenCLIP does and transformers do not */
     ParamSet params;
     ClipModel *model;
     Tokenizer *tokenizer;
+    const PromptList *list; /* read already, or NULL */
+    int32_t *ids;           /* [list->num, tokens] */
 } ClipReward;
 
 static const Flavour hpsv2 = { "ViT-H-14", DG_RESAMPLE_F32, 0 };
@@ -74,10 +78,11 @@ static int choose_sizes(ClipReward *n, const Flavour *f)
     n->picture = (PictureOpts) {
         .side = n->config.vision.image_size,
         .squash = known.squash,
-        .crop_low = f->crop_low || known.transformers,
+        .crop_low = f->transformers || known.transformers,
         .resampler = f->resampler,
         .quantize = n->c.quantize,
     };
+    n->clean = !n->picture.crop_low;
     return DG_OK;
 }
 
@@ -88,6 +93,7 @@ static void destroy(void *net)
     dg_clip_model_destroy(n->model);
     dg_params_fini(&n->params);
     dg_tokenizer_destroy(n->tokenizer);
+    free(n->ids);
     free(n);
 }
 
@@ -205,9 +211,64 @@ static int64_t num_features(const void *net)
     return ((const ClipReward *)net)->config.projection_dim;
 }
 
+static int read_one(const ClipReward *n, int32_t *ids, const char *text)
+{
+    const int32_t tokens = (int32_t)n->config.text.max_position_embeddings;
+    char *cleaned = NULL;
+    int err = n->clean ? dg_clip_clean(&cleaned, text) : DG_OK;
+
+    if (!err)
+        err = dg_tokenizer_encode(n->tokenizer, ids, tokens, NULL,
+                                  n->clean ? cleaned : text);
+    free(cleaned);
+    return err;
+}
+
+static int read_list(void *net, const PromptList *list)
+{
+    ClipReward *n = net;
+    const int64_t tokens = n->config.text.max_position_embeddings;
+    char reason[512];
+    int err = DG_OK;
+
+    n->list = NULL;
+    free(n->ids);
+    n->ids = malloc(sizeof *n->ids * (size_t)(list->num * tokens + 1));
+    if (n->ids == NULL)
+        return dg_fail(DG_ENOMEM, "token ids of %lld prompts",
+                       (long long)list->num);
+    for (int64_t i = 0; i < list->num && !err; i++) {
+        err = read_one(n, n->ids + i * tokens, list->item[i].text);
+        if (err) {
+            snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
+            dg_fail(err, "reward %s, prompt %lld: %s", n->name,
+                    (long long)i + 1, reason);
+        }
+    }
+    if (!err)
+        n->list = list;
+    return err;
+}
+
 /* --- scores ------------------------------------------------------------- */
 
-static int encode(const void *net, Context *ctx, const char *prompt,
+/* ids [tokens] out; zeros in a plan, whose prompt is NULL */
+static int ids_of(const ClipReward *n, int32_t *ids, const Prompt *prompt)
+{
+    const size_t tokens = (size_t)n->config.text.max_position_embeddings;
+
+    memset(ids, 0, sizeof *ids * tokens);
+    if (prompt == NULL)
+        return DG_OK;
+    if (n->list == NULL || prompt < n->list->item ||
+        prompt >= n->list->item + n->list->num)
+        return read_one(n, ids, prompt->text);
+    memcpy(ids, n->ids + (size_t)(prompt - n->list->item) * tokens,
+           sizeof *ids * tokens);
+    return DG_OK;
+}
+
+static int encode(const void *net, Context *ctx, const Prompt *prompt,
                   float *features)
 {
     const ClipReward *n = net;
@@ -215,16 +276,13 @@ static int encode(const void *net, Context *ctx, const char *prompt,
     const int64_t e = n->config.projection_dim;
     int32_t *ids;
     Tensor *t;
-    int err = DG_OK;
+    int err;
 
     dg_context_reset(ctx);
     ids = dg_arena_take(&ctx->meta, sizeof *ids * (size_t)tokens);
     if (ids == NULL)
         return DG_ENOMEM;
-    memset(ids, 0, sizeof *ids * (size_t)tokens);
-    if (ctx->backend->computes)
-        err = dg_tokenizer_encode(n->tokenizer, ids, (int32_t)tokens, NULL,
-                                  prompt);
+    err = ids_of(n, ids, prompt);
     if (err)
         return err;
     t = dg_clip_model_text(n->model, ctx, ids, 1, tokens);
@@ -277,7 +335,7 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     {                                                           \
         .create = creator, .destroy = destroy, .load = load,    \
         .num_values = num_values, .num_features = num_features, \
-        .encode = encode, .score = score,                       \
+        .read = read_list, .encode = encode, .score = score,    \
     }
 
 static const RewardNet hpsv2_net = CLIP_NET(create_hpsv2);

@@ -106,6 +106,16 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
     return err;
 }
 
+int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL)
+            err = r[k].kind->net->read(r[k].net, list);
+    return err;
+}
+
 void dg_rewards_close(Reward *r, int64_t num)
 {
     for (int64_t k = 0; k < num; k++) {
@@ -146,7 +156,7 @@ int64_t dg_rewards_num_features(const Reward *r, int64_t num)
 }
 
 int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
-                      const char *prompt, float *features)
+                      const Prompt *prompt, float *features)
 {
     int err = DG_OK;
 

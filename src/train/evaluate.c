@@ -48,7 +48,7 @@ static int see_prompt(Worker *w, int64_t i, void *user)
     const Eval *e = user;
 
     return dg_rewards_encode(e->job->rewards, 1, &w->ctx,
-                             e->job->prompts->item[e->first_prompt + i].text,
+                             &e->job->prompts->item[e->first_prompt + i],
                              e->features + i * e->num_features);
 }
 

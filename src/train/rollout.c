@@ -355,10 +355,9 @@ static int see_prompt(Worker *w, int64_t i, void *user)
     const ScoreJob *j = user;
     const Rollout *r = j->r;
 
-    return dg_rewards_encode(
-        j->rewards, r->K, &w->ctx,
-        j->prompts->item[r->prompt[r->first_prompt + i]].text,
-        r->features + i * r->num_features);
+    return dg_rewards_encode(j->rewards, r->K, &w->ctx,
+                             &j->prompts->item[r->prompt[r->first_prompt + i]],
+                             r->features + i * r->num_features);
 }
 
 static int score_one(Worker *w, int64_t i, void *user)

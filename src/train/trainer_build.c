@@ -239,6 +239,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_rewards_open(t->rewards, c, c->num_rewards, s->comm);
     if (!err)
+        err = dg_agree(
+            s->comm, dg_rewards_read(t->rewards, c->num_rewards, &t->prompts));
+    if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
         err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);

@@ -7,6 +7,8 @@ with torch, pillow, transformers >= 5. Writes
   clip_tiny/             a CLIPModel of minute random networks, as its own
                          save_pretrained writes it; its words are those of
                          sd_tiny/tokenizer
+  clip_tiny/open_clip.pt the same values as torch.save writes them, in float16,
+                         under OpenCLIP's names and HPS v2's key "state_dict"
   clip_tiny/golden.txt   what that model makes of pictures and prompts: lines
                          "name count" and the numbers
 
@@ -61,7 +63,46 @@ def network():
             p.data += 0.5 * torch.randn_like(p)
         elif p.dim() > 1:
             p.data *= 3
+        p.data = p.data.half().float()  # so that float16 holds them
     return m.eval()
+
+
+def tower(state, before, to, layers):
+    def get(name):
+        return state[f"{before}{name}"]
+
+    out = {}
+    for i in range(layers):
+        p, q = f"encoder.layers.{i}.", f"{to}transformer.resblocks.{i}."
+        for end in "weight", "bias":
+            out[f"{q}attn.in_proj_{end}"] = torch.cat(
+                [get(f"{p}self_attn.{x}_proj.{end}") for x in "qkv"])
+            for a, b in (("self_attn.out_proj", "attn.out_proj"),
+                         ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
+                         ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
+                out[f"{q}{b}.{end}"] = get(f"{p}{a}.{end}")
+    return out
+
+
+def open_clip(m):
+    s = m.state_dict()
+    v, t = "vision_model.", "text_model."
+    out = tower(s, v, "visual.", 2) | tower(s, t, "", 2)
+    out |= {
+        "visual.class_embedding": s[v + "embeddings.class_embedding"],
+        "visual.conv1.weight": s[v + "embeddings.patch_embedding.weight"],
+        "visual.positional_embedding":
+            s[v + "embeddings.position_embedding.weight"],
+        "visual.proj": s["visual_projection.weight"].T.contiguous(),
+        "token_embedding.weight": s[t + "embeddings.token_embedding.weight"],
+        "positional_embedding": s[t + "embeddings.position_embedding.weight"],
+        "text_projection": s["text_projection.weight"].T.contiguous(),
+        "logit_scale": s["logit_scale"]}
+    for a, b in ((v + "pre_layrnorm", "visual.ln_pre"), (v + "post_layernorm",
+                 "visual.ln_post"), (t + "final_layer_norm", "ln_final")):
+        for end in ".weight", ".bias":
+            out[b + end] = s[a + end]
+    return {k: x.half() for k, x in out.items()}
 
 
 def sides(height, width):
@@ -94,6 +135,7 @@ def main():
     m = network()
     shutil.rmtree(OUT, ignore_errors=True)
     m.save_pretrained(OUT)
+    torch.save({"state_dict": open_clip(m)}, OUT + "/open_clip.pt")
     words = transformers.AutoTokenizer.from_pretrained(
         HERE + "/sd_tiny/tokenizer")
     process = transformers.CLIPImageProcessorPil(
