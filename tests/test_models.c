@@ -26,7 +26,9 @@ static const FluxConfig flux_dev = { .in_channels = 64,
 static void test_public_models_have_their_sizes(void **state)
 {
     static const T5Config xxl = { 32128, 4096, 64, 10240, 24, 64, 32, 128 };
-    static const ClipTextConfig clip_l = { 49408, 768, 3072, 12, 12, 77 };
+    static const ClipTextConfig clip_l = {
+        49408, 768, 3072, 12, 12, 77, DG_CLIP_QUICK_GELU
+    };
     FluxConfig c = flux_dev;
     FluxTransformer *flux;
     T5Encoder *t5;
