@@ -63,7 +63,9 @@ KERNELS   := $(wildcard cuda/*.cu)
 EMULATION := $(wildcard tests/cuda_emulation/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
+# tiles of convolutions are small, so that the tests' maps have several
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
+             -DDG_CONV_TILE_FLOATS=8192 \
              -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
              -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
