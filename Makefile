@@ -127,6 +127,16 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
 
+# the program with its GPU side emulated: run.device = "cuda" on any machine
+EMULATED_BIN = $(BUILD)/emulated/dancegrpo
+$(EMULATED_BIN): $(BUILD)/src/cli/main.o $(BUILD)/emulated/session.o $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+
+$(BUILD)/emulated/session.o: src/cli/session.c
+	@mkdir -p $(@D)/generated
+	@echo "#define DG_CUDA 1" > $(@D)/generated/features.h
+	$(CC) -I$(@D) $(ALL_CFLAGS) -c -o $@ $<
+
 # the same tests on a real GPU
 GPU_TESTS := $(patsubst tests/%.c,$(BUILD)/gpu/%,$(wildcard tests/test_cuda_*.c))
 $(BUILD)/gpu/%: $(BUILD)/tests/%.o $(REFS) $(CUDA_LIB) $(LIB)
@@ -189,7 +199,7 @@ $(BUILD)/generated/commit.h: FORCE
 	echo "#define DG_GIT_COMMIT \"$$commit\"" > $@.new; \
 	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-tests: $(TESTS) $(TOOLS)
+tests: $(TESTS) $(TOOLS) $(EMULATED_BIN)
 
 deps:
 	@./deps.sh build
@@ -270,7 +280,7 @@ help:
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
-         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d)
+         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
         prompts check-cuda check-gpu gpu-tests install uninstall clean \
         distclean help FORCE

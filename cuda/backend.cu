@@ -1,5 +1,6 @@
 extern "C" {
 #include "cuda/cuda.h"
+#include "cuda/engine.h"
 }
 
 #include "kernels.h"
@@ -42,6 +43,13 @@ static Backend table_make(void)
     t.scale = dg_cuda_scale;
     t.fill = dg_cuda_fill;
     t.first_nonfinite = dg_cuda_first_nonfinite;
+    t.combine = dg_cuda_combine;
+    t.apart = 1;
+    t.take = dg_cuda_take;
+    t.give = dg_cuda_free;
+    t.upload = dg_cuda_stage_up;
+    t.download = dg_cuda_stage_down;
+    t.engine = dg_engine_cuda();
     return t;
 }
 

@@ -29,7 +29,7 @@ static int64_t tile_rows(const ConvArgs *a)
     const int64_t pixels = a->out_h * a->out_w;
     const int64_t fit =
         DG_CONV_TILE_FLOATS / width_of(a) / TILE_UNIT * TILE_UNIT;
-    const int64_t rows = fit < TILE_UNIT ? TILE_UNIT : fit;
+    const int64_t rows = fit < TILE_UNIT ? (int64_t)TILE_UNIT : fit;
 
     return rows < pixels ? rows : pixels;
 }

@@ -42,6 +42,8 @@ void dg_cuda_add_rows_grad(const AddRowsArgs *a);
 void dg_cuda_add(float *y, const float *a, const float *b, int64_t count);
 void dg_cuda_scale(float *y, const float *x, float alpha, int64_t count);
 void dg_cuda_fill(float *y, float value, int64_t count);
+void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
+                     int64_t count);
 int64_t dg_cuda_first_nonfinite(const float *x, int64_t count);
 
 #endif

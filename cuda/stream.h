@@ -18,7 +18,8 @@ extern "C" {
 
 enum {
     DG_WORKSPACE_FLOATS = 4 << 20, /* of a stream; for partial sums */
-    DG_SHARED_PLAIN = 48 * 1024    /* bytes a block gets without asking */
+    DG_STAGING_BYTES = 8 << 20,
+    DG_SHARED_PLAIN = 48 * 1024 /* bytes a block gets without asking */
 };
 
 struct GemmCache;
@@ -30,6 +31,8 @@ struct CudaStream {
     float *workspace;       /* [DG_WORKSPACE_FLOATS], device */
     int64_t *result;        /* one number, device; and where it arrives */
     int64_t *result_host;
+    char *staging; /* [DG_STAGING_BYTES], pinned, */
+    size_t staged; /* of which so many may be on their way up */
     int failed;
     char text[200]; /* of the first failure */
 };

@@ -13,6 +13,7 @@ int dg_cli_evaluate(int argc, char **argv)
     const CliSpec spec = {
         .name = "evaluate",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
         .summary = "Scores policy.weights (a weights file or a checkpoint) on "
                    "fixed prompts and seeds\nwith the ODE sampler; 95 % "
                    "bootstrap intervals.",

@@ -52,6 +52,7 @@ int dg_cli_plan(int argc, char **argv)
     const CliSpec spec = {
         .name = "plan",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = DG_CLI_ANYWHERE,
         .summary = "Counts memory and arithmetic of a training run, phase by "
                    "phase, without weights\nand without reserving anything: "
                    "for networks of any size, on any machine.",

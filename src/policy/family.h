@@ -17,6 +17,9 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
+    /* Parameters of its own to kernel memory, see dg_policy_place(); NULL:
+     * it has none. */
+    int (*place)(Policy *p, const Backend *backend);
     /* NULL: pictures cannot be coded */
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
@@ -33,5 +36,9 @@ extern const PolicyFamily dg_policy_sd;
  * on. In a plan rows is not read. */
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
                        int num_dims, const int64_t *dims);
+
+/* Kernel memory where the host can read it: itself, or a copy that lives until
+ * the context is reset. NULL on error. */
+const float *dg_policy_on_host(Context *ctx, const float *at, int64_t num);
 
 #endif

@@ -11,6 +11,7 @@
 #include "models/clip.h"
 #include "models/flux_transformer.h"
 #include "models/t5.h"
+#include "tensor/mirror.h"
 #include "text/words.h"
 
 #include <stdlib.h>
@@ -220,9 +221,9 @@ static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
         return dg_context_error(ctx);
     if (!ctx->backend->computes)
         return DG_OK;
-    memcpy(condition, states->data, sizeof(float) * (size_t)embeds);
-    memcpy(condition + embeds, pooled->data,
-           sizeof(float) * (size_t)p->shape.pooled_width);
+    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states), embeds);
+    dg_kernel_copy(ctx->backend, condition + embeds, dg_tensor_f32(pooled),
+                   p->shape.pooled_width);
     return DG_OK;
 }
 
@@ -281,6 +282,10 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
 
     if (!ctx->backend->computes) /* it takes no memory */
         return DG_OK;
+    dg_context_reset(ctx);
+    latent = dg_policy_on_host(ctx, latent, p->shape.elements);
+    if (latent == NULL)
+        return dg_context_error(ctx);
     for (int64_t y = 0; y < size; y++)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++) {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "sd_config.h"
+#include "tensor/mirror.h"
 #include "tensor/ops.h"
 #include "text/tokenizer.h"
 #include "weights/load.h"
@@ -21,7 +22,9 @@ typedef struct SdPolicy {
     Unet *unet;
     ClipText *clip;
     Vae *vae;       /* decoder; NULL in a reference, which paints nothing */
-    ParamSet codec; /* of the decoder */
+    ParamSet codec; /* of the decoder, */
+    void *codec_at; /* its copy in kernel memory, */
+    const Backend *codec_on; /* which is this one's; NULL: there is none */
     Tokenizer *tokenizer;
     int64_t side; /* of the latent map */
 } SdPolicy;
@@ -135,6 +138,8 @@ static void sd_destroy(Policy *p)
     dg_clip_destroy(s->clip);
     dg_vae_destroy(s->vae);
     dg_params_fini(&s->codec);
+    if (s->codec_on != NULL)
+        s->codec_on->give(s->codec_at);
     dg_tokenizer_destroy(s->tokenizer);
     free(s);
 }
@@ -175,6 +180,23 @@ static int sd_load(Policy *p, const Comm *comm, int all)
     return err;
 }
 
+static int sd_place(Policy *p, const Backend *backend)
+{
+    SdPolicy *s = impl_of(p);
+    const size_t bytes = sizeof(float) * (size_t)s->codec.count;
+    int err;
+
+    if (s->vae == NULL)
+        return DG_OK;
+    err = backend->take(&s->codec_at, bytes);
+    if (err)
+        return err;
+    s->codec_on = backend;
+    backend->upload(s->codec_at, s->codec.values, bytes);
+    dg_params_point(&s->codec, s->codec_at);
+    return DG_OK;
+}
+
 static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip)
 {
@@ -193,7 +215,8 @@ static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                              p->shape.clip_tokens, NULL);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
-    memcpy(condition, states->data, sizeof(float) * (size_t)p->shape.condition);
+    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states),
+                   p->shape.condition);
     return DG_OK;
 }
 
@@ -219,6 +242,19 @@ static Tensor *sd_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     return u != NULL ? dg_op_reshape(ctx, u, 3, u_dims) : NULL;
 }
 
+/* z as the decoder wants it, in place */
+static void from_model(const Policy *p, Context *ctx, Tensor *z)
+{
+    const int64_t num = p->shape.elements;
+    float *host = (float *)dg_policy_on_host(ctx, dg_tensor_f32(z), num);
+
+    if (host == NULL)
+        return;
+    dg_vae_from_model(&impl_of(p)->config.vae, host, num);
+    if (ctx->backend->apart)
+        ctx->backend->upload(z->data, host, sizeof *host * (size_t)num);
+}
+
 static int sd_decode(const Policy *p, Context *ctx, const float *latent,
                      float *rgb)
 {
@@ -226,23 +262,26 @@ static int sd_decode(const Policy *p, Context *ctx, const float *latent,
     const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
     const int64_t num = 3 * p->shape.image_size * p->shape.image_size;
     Tensor *z, *picture;
+    int err;
 
     if (s->vae == NULL)
         dg_panic("a reference network does not decode");
     dg_context_reset(ctx);
     z = dg_policy_rows(ctx, &latent, 0, 4, dims);
     if (z != NULL && ctx->backend->computes)
-        dg_vae_from_model(&s->config.vae, dg_tensor_f32(z), p->shape.elements);
+        from_model(p, ctx, z);
     picture = dg_vae_decode(s->vae, ctx, z);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
-    for (int64_t i = 0; i < num; i++) {
-        const float v = dg_tensor_f32(picture)[i] * 0.5f + 0.5f;
+    err = dg_kernel_download(ctx->backend, rgb, picture->data,
+                             sizeof *rgb * (size_t)num);
+    for (int64_t i = 0; i < num && !err; i++) {
+        const float v = rgb[i] * 0.5f + 0.5f;
 
         /* written so that NaN stays NaN */
         rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
     }
-    return DG_OK;
+    return err;
 }
 
 int dg_policy_adopt_folder(Config *c)
@@ -259,6 +298,7 @@ const PolicyFamily dg_policy_sd = {
     .create = sd_create,
     .destroy = sd_destroy,
     .load = sd_load,
+    .place = sd_place,
     .tokenize = sd_tokenize,
     .encode = sd_encode,
     .predict = sd_predict,

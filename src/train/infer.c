@@ -87,10 +87,12 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
         err = open_cache(x, s);
     if (err)
         return err;
-    err = dg_step_plan(&plan, x->policy, s->backend,
-                       &(StepPlanOpts) { .batch = BATCH,
-                                         .cached = x->cache != NULL,
-                                         .guidance = &guidance });
+    err = dg_policy_place(x->policy, s->backend);
+    if (!err)
+        err = dg_step_plan(&plan, x->policy, s->backend,
+                           &(StepPlanOpts) { .batch = BATCH,
+                                             .cached = x->cache != NULL,
+                                             .guidance = &guidance });
     if (!err)
         err = dg_team_create(
             &x->team, &(TeamOpts) { .backend = s->backend,

@@ -243,6 +243,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
+        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    if (!err)
         err = dg_trainer_reserve(t);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);

@@ -78,6 +78,16 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 
 /* --- launches ------------------------------------------------------------ */
 
+/**
+ * Device memory can be reached only while one of these lives: in kernels,
+ * copies and libraries. The host that looks into it ends by a fault, where the
+ * processor has protection keys; without them this does nothing.
+ */
+struct CudaEmulationOpen {
+    CudaEmulationOpen();
+    ~CudaEmulationOpen();
+};
+
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);
 
