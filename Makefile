@@ -65,7 +65,7 @@ EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions are small, so that the tests' maps have several
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
-             -DDG_CONV_TILE_FLOATS=8192 \
+             -DDG_CONV_TILE_FLOATS=8192 -DDG_NCCL=1 $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
              -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
@@ -78,10 +78,21 @@ CUDA_DIRS := $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib \
 find_cuda  = $(firstword $(wildcard $(foreach d,$(CUDA_DIRS),$(1:%=$(d)/%))))
 CUDA_RUNTIME := $(call find_cuda,libcudart_static.a libcudart.so)
 CUDA_LT      := $(call find_cuda,libcublasLt.so libcublasLt_static.a)
-CUDA_LIBS  = $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
+# NCCL beside the toolkit, or below NCCL_HOME; without it sums between ranks go
+# through the host
+NCCL_HOME ?= $(CUDA_HOME)
+NCCL_HEADER := $(firstword $(wildcard $(NCCL_HOME)/include/nccl.h /usr/include/nccl.h))
+NCCL_LIB := $(firstword $(wildcard $(foreach d,$(NCCL_HOME)/lib64 $(NCCL_HOME)/lib \
+            $(NCCL_HOME)/targets/*/lib /usr/lib/*-linux-gnu,$(d)/libnccl.so)))
+NCCL := $(if $(NCCL_HEADER),$(if $(NCCL_LIB),1,0),0)
+ifeq ($(NCCL),1)
+NCCL_LINK  = $(NCCL_LIB) -Wl,-rpath,$(dir $(NCCL_LIB))
+endif
+CUDA_LIBS  = $(NCCL_LINK) $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
              $(CUDA_RUNTIME) $(CUDA_LT:%.so=-Wl,-rpath,$(dir $(CUDA_LT))) \
              -lstdc++ -ldl -lrt -lpthread
 NVCC_FLAGS = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) \
+             -DDG_NCCL=$(NCCL) $(NCCL_HEADER:%/nccl.h=-I%) \
              -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas \
              $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
@@ -109,6 +120,8 @@ check-cuda:
 	    "to the CUDA toolkit (12.8 or later), or build with CUDA=0" >&2; exit 1; }
 	@test -n "$(CUDA_RUNTIME)" || { echo "CUDA=1: no libcudart below" \
 	    "$(CUDA_HOME)" >&2; exit 1; }
+	@test "$(NCCL)" = 1 || echo "CUDA=1: no NCCL (nccl.h and libnccl.so) below" \
+	    "NCCL_HOME=$(NCCL_HOME): sums between ranks go through the host" >&2
 	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
 	    "$(CUDA_HOME): it comes with the toolkit's cuBLAS" >&2; exit 1; }
 

@@ -56,6 +56,7 @@ static Engine table_make(void)
     t.exact_init = dg_cuda_exact_init;
     t.exact_clear = dg_cuda_exact_clear;
     t.exact_add = dg_cuda_exact_add;
+    t.exact_allreduce = dg_cuda_exact_allreduce;
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;
     t.grad_norm = dg_cuda_grad_norm;

@@ -109,6 +109,7 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     cudaSetDevice(s->device);
     if (s->stream != NULL)
         cudaStreamSynchronize(s->stream);
+    dg_cuda_link_destroy(s->link);
     dg_cuda_gemm_cache_destroy(s->gemm);
     cudaFreeHost(s->staging);
     cudaFreeHost(s->result_host);

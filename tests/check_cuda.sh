@@ -62,6 +62,17 @@ expect "cuda: three ranks, other batches" on_gpu 3 three trajectory.every=0 \
 same_digest "cuda: three ranks, same weights" three "$one"
 expect "cuda: three ranks, ratio 1" ratio_is_one three 3
 
+expect "cuda: ranks with a GPU each do not go through the host" bash -c \
+    "! grep '^WARN' '$work/two.out'"
+export CUDA_EMULATION_DEVICES=1
+expect "cuda: two ranks on one GPU" on_gpu 2 shared trajectory.every=0 \
+    run.iterations=1
+unset CUDA_EMULATION_DEVICES
+same_digest "cuda: two ranks on one GPU, same weights" shared \
+    "$(digest one 1)" 1
+expect "cuda: two ranks on one GPU are told" grep -q \
+    "^WARN  2 ranks of a node share 1 GPUs" "$work/shared.out"
+
 # --- stopped, resumed, replayed ------------------------------------------------
 on_gpu 2 late run.max_seconds=1e-3 trajectory.every=0
 expect "cuda: a stopped run ends with exit code 75" test $? = 75
@@ -88,9 +99,24 @@ expect "cuda: adapters, ratio 1" ratio_is_one lora 1
 expect "cuda: adapters, the CPU's weights" near lora lora.host 1
 
 # --- what cannot be ----------------------------------------------------------------
-expect_code "cuda: a program without its GPU side says so" 1 \
-    "built without its GPU side" "$cpu" train configs/tiny.cfg \
-    --set run.device=cuda --set run.dir="$work/none"
+# one_error NAME TEXT command...: exit code 1 and one message with the text
+one_error()
+{
+    local name=$1 text=$2
+    shift 2
+    expect_code "cuda: $name" 1 "$text" "$@" train configs/tiny.cfg \
+        --set run.device=cuda --set run.dir="$work/none"
+    expect "cuda: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
+
+grep -q "DG_CUDA 1" "${DG_BUILD:-build}/generated/features.h" ||
+    one_error "a program without its GPU side" "built without its GPU side" \
+        "$cpu"
+one_error "no GPU" "no CUDA-capable device" env CUDA_EMULATION_DEVICES=0 "$gpu"
+one_error "no GPU for two ranks" "no CUDA-capable device" \
+    ranks 2 env CUDA_EMULATION_DEVICES=0 "$gpu"
+one_error "a GPU that is too small" "bytes of device memory: out of memory" \
+    ranks 2 env CUDA_EMULATION_MEMORY=18000000 "$gpu"
 expect_code "cuda: pretraining stays on the CPU" 1 \
     "pretrain runs on the CPU alone" "$gpu" pretrain configs/tiny.cfg \
     --set run.device=cuda --set run.dir="$work/none"

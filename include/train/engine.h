@@ -37,6 +37,9 @@ typedef struct Engine {
     void (*exact_clear)(ExactSum *s);
     int (*exact_add)(ExactSum *s, const float *g, int64_t *bad);
     int (*exact_merge)(ExactSum *into, const ExactSum *from);
+    /* the same sum on all ranks, where the devices have a way of their own
+     * (*done = 1); NULL: they have none */
+    int (*exact_allreduce)(const Comm *c, ExactSum *s, int *done);
     void (*exact_read)(const ExactSum *s, float *out, double divisor);
     /* optim/grad_norm.h, adamw.h, ema.h; *norm is the host's, scratch
      * [dg_grad_norm_num_chunks(num)] f64 kernel memory */

@@ -6,7 +6,28 @@
 #include "cpu/cpu.h"
 #include "generated/features.h"
 #if DG_CUDA
+#include "cuda/comm.h"
 #include "cuda/cuda.h"
+
+/* How gradients go between ranks: NCCL wants a GPU for each. */
+static int join(const Comm *c, int count)
+{
+    int64_t shared = c->node_size > count;
+
+    dg_comm_max_i64(c, &shared, 1);
+    if (c->size == 1)
+        return DG_OK;
+    if (shared)
+        dg_warn(
+            "%d ranks of a node share %d GPUs: gradients are summed through "
+            "the host",
+            c->node_size, count);
+    else if (!dg_cuda_comm_built())
+        dg_warn("built without NCCL: gradients are summed through the host");
+    else
+        return dg_cuda_comm_join(c);
+    return DG_OK;
+}
 
 /* One worker drives the GPU; ranks of a node take its GPUs in turn. */
 static int open_gpu(Session *s, Cli *cli)
@@ -21,8 +42,9 @@ static int open_gpu(Session *s, Cli *cli)
     if (err)
         return err;
     dg_cuda_use(cli->gpu);
-    if (c->node_size > count)
-        dg_warn("%d ranks of this node share %d GPUs", c->node_size, count);
+    err = join(c, count);
+    if (err)
+        return err;
     s->backend = dg_backend_cuda();
     s->num_threads = 1;
     return DG_OK;

@@ -37,6 +37,9 @@ extern const PolicyFamily dg_policy_sd;
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
                        int num_dims, const int64_t *dims);
 
+/* The networks' tensors over kernel memory laid out as p->values. */
+void dg_policy_point(Policy *p, float *at);
+
 /* Kernel memory where the host can read it: itself, or a copy that lives until
  * the context is reset. NULL on error. */
 const float *dg_policy_on_host(Context *ctx, const float *at, int64_t num);

@@ -103,17 +103,6 @@ int dg_policy_outline(Policy **out, const Config *c)
     return create(out, c, DG_PARAMS_NET, NULL, 1);
 }
 
-/* the networks' tensors over kernel memory */
-static void point(Policy *p, float *at)
-{
-    float *base = at + num_adapters(p);
-
-    p->at = at;
-    dg_params_point(&p->adapters, at);
-    dg_params_point(&p->net, base);
-    dg_params_point(&p->text, base + p->net.count);
-}
-
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
 {
     Config base = *c;
@@ -123,7 +112,7 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     if (p->adapters.num_params > 0) {
         err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
         if (!err) /* p's own copy, if there is one */
-            point(*out, p->at + (p->net.values - p->values));
+            dg_policy_point(*out, p->at + (p->net.values - p->values));
         return err;
     }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
@@ -137,47 +126,6 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
         *out = NULL;
     }
     return err;
-}
-
-/* --- kernel memory ------------------------------------------------------- */
-
-int dg_policy_place(Policy *p, const Backend *backend)
-{
-    const size_t size = sizeof *p->values;
-    const int64_t text = p->text_dropped ? p->text.count : 0;
-    const PolicyFamily *family = p->impl->family;
-    void *at;
-    int err;
-
-    if (!backend->apart || p->on != NULL)
-        return DG_OK;
-    err = backend->take(&at, size * (size_t)p->num_values);
-    if (err)
-        return err;
-    p->on = backend;
-    backend->upload(at, p->values, size * (size_t)(p->num_values - text));
-    point(p, at);
-    if (p->adapters.num_params > 0)
-        dg_memory_drop(p->net.values, size * (size_t)dg_policy_num_base(p));
-    return family->place != NULL ? family->place(p, backend) : DG_OK;
-}
-
-int dg_policy_fetch(const Policy *p)
-{
-    const size_t bytes =
-        sizeof *p->values * (size_t)dg_policy_trained(p)->count;
-
-    return p->on != NULL ? p->on->download(p->values, p->at, bytes) : DG_OK;
-}
-
-void dg_policy_send(const Policy *p)
-{
-    const int64_t text = p->text_dropped ? p->text.count : 0;
-    const int64_t num =
-        p->adapters.num_params > 0 ? p->adapters.count : p->num_values - text;
-
-    if (p->on != NULL)
-        p->on->upload(p->at, p->values, sizeof *p->values * (size_t)num);
 }
 
 void dg_policy_destroy(Policy *p)

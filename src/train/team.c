@@ -180,6 +180,13 @@ int dg_team_reduce_sums(Team *t, const Comm *c)
 
     if (t->sum_host == NULL)
         return dg_exact_allreduce(c, &w->sum);
+    if (w->engine->exact_allreduce != NULL) {
+        int done = 0;
+
+        err = w->engine->exact_allreduce(c, &w->sum, &done);
+        if (err || done)
+            return err;
+    }
     if (here.fixed != NULL)
         here.fixed = t->sum_host;
     else

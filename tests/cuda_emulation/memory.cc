@@ -28,12 +28,30 @@ Head *head_of(void *p)
 /* --- who may look ------------------------------------------------------- */
 
 int key = -2; /* of device memory; -1: this processor has none */
-thread_local int depth;
+thread_local int depth, current_device;
 
 void key_make()
 {
     if (key == -2)
         key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
+}
+
+/* CUDA_EMULATION_DEVICES in the environment says how many there are */
+int num_devices()
+{
+    const char *text = getenv("CUDA_EMULATION_DEVICES");
+
+    return text != nullptr ? atoi(text) : DEVICES;
+}
+
+/* and CUDA_EMULATION_MEMORY how many bytes each has */
+bool fits(size_t bytes)
+{
+    const char *text = getenv("CUDA_EMULATION_MEMORY");
+
+    for (const Head *h = heads; h != nullptr; h = h->next)
+        bytes += h->bytes;
+    return text == nullptr || bytes <= strtoull(text, nullptr, 10);
 }
 
 bool is_device(const void *p)
@@ -95,6 +113,8 @@ const char *cudaGetErrorString(cudaError_t e)
         return "invalid configuration argument";
     case cudaErrorMemoryAllocation:
         return "out of memory";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
     default:
@@ -109,14 +129,16 @@ cudaError_t cudaGetLastError(void)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = DEVICES;
-    return cudaSuccess;
+    *count = num_devices();
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device >= 0 && device < DEVICES ? cudaSuccess
-                                           : cudaErrorInvalidDevice;
+    if (device < 0 || device >= num_devices())
+        return cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
@@ -135,10 +157,23 @@ cudaError_t cudaStreamSynchronize(cudaStream_t)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+int cuda_emulation_device(void)
+{
+    return current_device;
+}
+
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     const CudaEmulationOpen open;
     const size_t mapped = (2 * PAGE + bytes + GUARD - 1) / PAGE * PAGE;
+
+    if (!fits(bytes))
+        return cudaErrorMemoryAllocation;
     char *raw = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
