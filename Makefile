@@ -140,6 +140,9 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
 
+$(BUILD)/tests/test_mpi_cuda: $(BUILD)/tests/test_mpi_cuda.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS)
+
 # the program with its GPU side emulated: run.device = "cuda" on any machine
 EMULATED_BIN = $(BUILD)/emulated/dancegrpo
 $(EMULATED_BIN): $(BUILD)/src/cli/main.o $(BUILD)/emulated/session.o $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
@@ -289,6 +292,7 @@ help:
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
+	@echo "           NCCL_HOME=CUDA_HOME"
 	@echo "make check-gpu CUDA=1      the kernels' tests on a real GPU"
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
