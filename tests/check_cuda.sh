@@ -98,6 +98,18 @@ lora="policy.weights=$work/host/checkpoints/iter_000003.h5 lora.rank=2 run.itera
 expect "cuda: adapters, ratio 1" ratio_is_one lora 1
 expect "cuda: adapters, the CPU's weights" near lora lora.host 1
 
+# --- a Stable Diffusion folder: convolutions, a learned decoder ---------------------
+sd="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
+# shellcheck disable=SC2086
+{
+    TINY=configs/tiny_sd.cfg on_cpu sd.host $sd report.prompts=1
+    TINY=configs/tiny_sd.cfg on_gpu 1 sd $sd report.prompts=1
+}
+expect "cuda: a Stable Diffusion folder, ratio 1" ratio_is_one sd 1
+expect "cuda: a Stable Diffusion folder, memory used is memory planned" \
+    equal_bytes sd 1
+expect "cuda: a Stable Diffusion folder, the CPU's weights" near sd sd.host 1
+
 # --- what cannot be ----------------------------------------------------------------
 # one_error NAME TEXT command...: exit code 1 and one message with the text
 one_error()
