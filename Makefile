@@ -175,11 +175,13 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(SAN_OBJECT) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(LIB) -lcmocka $(ALL_LIBS)
 
 # fuzz targets, by clang's libFuzzer, with address and undefined behaviour:
-#   build/fuzz/fuzz_x -max_total_time=300 CORPUS tests/fuzz/corpus/x
+#   LSAN_OPTIONS=suppressions=tests/fuzz/lsan.supp \
+#       build/fuzz/fuzz_x -max_total_time=300 CORPUS tests/fuzz/corpus/x
 # CORPUS is a folder that new inputs are put into
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZED  := $(filter src/base/% src/text/% src/config/% src/world/% \
-             src/tensor/% src/weights/% src/store/%,$(SOURCES))
+             src/tensor/% src/weights/% src/store/% src/parallel/% \
+             src/report/%,$(SOURCES))
 FUZZ_CFLAGS = -std=gnu11 -Iinclude -I$(BUILD) $(DEP_CFLAGS) -g -O1 \
               -ffp-contract=off -Wno-unknown-pragmas -MMD -MP \
               -fsanitize=address,undefined -fno-sanitize-recover=undefined

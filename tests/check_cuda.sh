@@ -98,17 +98,23 @@ lora="policy.weights=$work/host/checkpoints/iter_000003.h5 lora.rank=2 run.itera
 expect "cuda: adapters, ratio 1" ratio_is_one lora 1
 expect "cuda: adapters, the CPU's weights" near lora lora.host 1
 
-# --- a Stable Diffusion folder: convolutions, a learned decoder ---------------------
-sd="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
-# shellcheck disable=SC2086
+# --- folders with a learned decoder, a U-Net of own sizes ---------------------------
+few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
+# family NAME CONFIG WHAT
+family()
 {
-    TINY=configs/tiny_sd.cfg on_cpu sd.host $sd report.prompts=1
-    TINY=configs/tiny_sd.cfg on_gpu 1 sd $sd report.prompts=1
+    # shellcheck disable=SC2086
+    {
+        TINY=configs/$2.cfg on_cpu "$1.host" $few report.prompts=1
+        TINY=configs/$2.cfg on_gpu 1 "$1" $few report.prompts=1
+    }
+    expect "cuda: $3, ratio 1" ratio_is_one "$1" 1
+    expect "cuda: $3, memory used is memory planned" equal_bytes "$1" 1
+    expect "cuda: $3, the CPU's weights" near "$1" "$1.host" 1
 }
-expect "cuda: a Stable Diffusion folder, ratio 1" ratio_is_one sd 1
-expect "cuda: a Stable Diffusion folder, memory used is memory planned" \
-    equal_bytes sd 1
-expect "cuda: a Stable Diffusion folder, the CPU's weights" near sd sd.host 1
+family sd tiny_sd "a Stable Diffusion folder"
+family unet tiny_unet "a Stable Diffusion of own sizes"
+family flux tiny_flux "a FLUX folder"
 
 # --- what cannot be ----------------------------------------------------------------
 # one_error NAME TEXT command...: exit code 1 and one message with the text
@@ -132,4 +138,32 @@ one_error "a GPU that is too small" "bytes of device memory: out of memory" \
 expect_code "cuda: pretraining stays on the CPU" 1 \
     "pretrain runs on the CPU alone" "$gpu" pretrain configs/tiny.cfg \
     --set run.device=cuda --set run.dir="$work/none"
+
+# --- rewards with a network are the CPU's ------------------------------------------
+net='{name="hpsv2";path="tests/golden/clip_tiny";}'
+# told NAME COMMAND [ARGUMENT]...: before anything is read
+told()
+{
+    local name=$1
+    shift
+    expect_code "cuda: a reward with a network, $name" 1 \
+        'name = "hpsv2": its network runs on the CPU only; run.device must be "cpu"' \
+        "$@" --set run.device=cuda --set run.dir="$work/none"
+    expect "cuda: a reward with a network, $name, one message" test \
+        "$(grep -c '^ERROR' "$work/out")" = 1
+}
+told train ranks 2 "$gpu" train configs/tiny.cfg --set "rewards=($net)"
+told "train --dry-run" "$gpu" train configs/tiny.cfg --dry-run \
+    --set "rewards=({name=\"brightness\";},$net)"
+told evaluate "$gpu" evaluate configs/tiny.cfg --set "rewards=($net)" \
+    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
+told "evaluate --dry-run" "$gpu" evaluate configs/tiny.cfg --dry-run \
+    --set "rewards=($net)"
+expect_code "cuda: the plan of such a run" 0 "weights: rewards" "$gpu" plan \
+    configs/tiny.cfg --set run.device=cuda --set "rewards=($net)"
+expect_code "cuda: sample scores nothing, so its rewards may be any" 0 "wrote" \
+    "$gpu" sample configs/tiny.cfg "a red circle" --seeds 1 \
+    --out "$work/sample.png" --set run.device=cuda --set "rewards=($net)" \
+    --set evaluate.steps=1 \
+    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
 exit $bad

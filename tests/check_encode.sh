@@ -37,7 +37,8 @@ same_digest "encode: training from the cache, the same weights" with "$want"
 tiny 2 1 two prompts.cache="$work/ranks3.h5" trajectory.every=0
 same_digest "encode: on two ranks too" two "$want"
 expect "encode: memory used is memory planned" test \
-    "$(metric with peak_bytes)" = "$(metric with plan_bytes)"
+    "$(metric with peak_bytes)" = "$(metric with plan_bytes)" -a \
+    -n "$(metric with plan_bytes)"
 expect "encode: the same trajectories, pictures and numbers" bash -c "
     '$bin' replay '$work/with/trajectories/iter_000002.h5' &&
     cmp '$work/without/pictures/iter_000003.png' \
@@ -75,12 +76,16 @@ tiny 2 1 guided.lora "${sets[@]}" cfg.scale=2 prompts.cache="$work/lora.h5"
 same_digest "encode: guided adapters from the cache" guided.lora \
     "$(digest guided.plain)"
 expect "encode: guided, memory used is memory planned" test \
-    "$(metric guided.lora peak_bytes)" = "$(metric guided.lora plan_bytes)"
+    "$(metric guided.lora peak_bytes)" = "$(metric guided.lora plan_bytes)" \
+    -a -n "$(metric guided.lora plan_bytes)"
+mv "$work/a" "$work/unguided"
 guided=(--set cfg.scale=2 --set evaluate.num_prompts=8)
 evaluate "${guided[@]}" --json "$work/a" >/dev/null 2>&1
 expect "encode: guided evaluation from the cache" evaluate "${guided[@]}" \
     --json "$work/b" --set prompts.cache="$cache"
 expect "encode: the same guided figures" cmp "$work/a" "$work/b"
+expect "encode: others than without guidance" bash -c \
+    "! cmp '$work/a' '$work/unguided' >'$work/out' && test -s '$work/a'"
 
 # --- refused -----------------------------------------------------------------------
 # refused NAME TEXT SET...

@@ -45,6 +45,31 @@ expect "sd: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 --out "$work/gri
 expect "sd: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
     run.iterations=1
 
+# --- adapters on the folder's own weights ---------------------------------------
+adapters=(lora.rank=4 lora.alpha=8 'lora.targets=["attn2.to_*"]')
+expect "sd: adapters" tiny 1 1 adapted "${adapters[@]}"
+expect "sd: adapters, the ratio is 1" test \
+    "$(metric adapted ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+tiny 2 1 adapted2 "${adapters[@]}" trajectory.every=0
+same_digest "sd: adapters, two ranks" adapted2 "$(digest adapted)"
+tiny 1 1 adapted3 "${adapters[@]}" run.max_seconds=1e-3
+expect "sd: adapters, continued" tiny 1 1 adapted3 "${adapters[@]}"
+same_digest "sd: adapters, continued, the same ones" adapted3 \
+    "$(digest adapted)"
+expect "sd: adapters, replay" "$bin" replay \
+    "$work/adapted/trajectories/iter_000002.h5"
+last=$work/adapted/checkpoints/iter_000003.h5
+expect_code "sd: evaluate adapters" 0 "all" "$bin" evaluate "$TINY" \
+    --set policy.weights="$last" --json "$work/adapted.json"
+expect "sd: which change the pictures" bash -c \
+    "! cmp -s '$work/base.json' '$work/adapted.json'"
+cp -r $folder "$work/other"
+printf '\001' | dd of="$work/other/unet/diffusion_pytorch_model.safetensors" \
+    bs=1 seek=200000 conv=notrunc 2>/dev/null
+expect_code "sd: adapters of another folder" 1 "those of policy.path have" \
+    "$bin" evaluate "$TINY" --set policy.weights="$last" \
+    --set policy.path="$work/other"
+
 # --- folders that do not serve ------------------------------------------------
 # refused NAME TEXT SET...: exit code 1, one message with the text
 refused()
@@ -67,6 +92,50 @@ truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
 refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
     policy.path="$work/bad"
 refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
-expect_code "sd: pretraining" 1 "policy.kind" "$bin" pretrain "$TINY" \
+expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
+
+# --- sizes of its own: pretrained, sampled, tuned -----------------------------
+export TINY=configs/tiny_unet.cfg
+sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2
+    pretrain.eval_every=0)
+launch pretrain 1 2 base "${sets[@]}"
+expect "sd sizes: pretraining" wait "$pid"
+launch pretrain 2 1 base.late run.max_seconds=1e-3 "${sets[@]}"
+wait "$pid"
+expect "sd sizes: pretraining stopped after one step" test \
+    "$(last_checkpoint base.late)" = 1
+launch pretrain 2 1 base.late "${sets[@]}"
+wait "$pid"
+same_digest "sd sizes: pretraining continued, two ranks, same weights" \
+    base.late "$(digest base)"
+weights=policy.weights=$work/base/weights.h5
+expect "sd sizes: a run" tiny 1 1 small "$weights"
+expect "sd sizes: the ratio is 1, exactly, in every iteration" test \
+    "$(metric small ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+for run in 1 2 3; do
+    expect "sd sizes: peak_bytes is plan_bytes, iteration $run" test \
+        "$(metric small peak_bytes | sed -n ${run}p)" = \
+        "$(metric small plan_bytes | sed -n ${run}p)"
+done
+tiny 3 1 small.three "$weights" grpo.micro_batch=2 parallel.recompute=true
+same_digest "sd sizes: three ranks, other batches, same weights" small.three \
+    "$(digest small)"
+tiny 1 2 small.late "$weights" run.max_seconds=1e-3
+expect "sd sizes: stopped after one iteration" test \
+    "$(last_checkpoint small.late)" = 1
+expect "sd sizes: continued on two ranks" tiny 2 1 small.late "$weights"
+same_digest "sd sizes: continued, the same weights" small.late "$(digest small)"
+expect "sd sizes: replay" "$bin" replay \
+    "$work/small/trajectories/iter_000002.h5"
+expect "sd sizes: weights know their sizes" "$bin" sample configs/tiny.cfg \
+    --set "$weights" --set cfg.scale=2 --out "$work/small.png" "a red circle"
+tiny 1 1 lora "$weights" lora.rank=2 lora.alpha=4 run.iterations=1
+expect "sd sizes: adapters, ratio 1" test \
+    "$(metric lora ratio_max_deviation)" = 0
+refused "no sizes" "unet.block_out_channels" "unet.block_out_channels=[]"
+refused "picture that does not fit" "pretrain.image_size" \
+    pretrain.image_size=36
+refused "other block types" "unet.up_block_types" \
+    unet.up_block_types=UpBlock2D,SkipUpBlock2D
 exit $bad

@@ -147,10 +147,24 @@ static void test_loop_without_exact_sums_allocates_nothing(void **state)
     expect_none(sets);
 }
 
+static void test_rewards_with_a_network_allocate_nothing(void **state)
+{
+    static const char *const sets[] = {
+        "rewards=({name=\"hpsv2\";path=\"tests/golden/clip_tiny\";"
+        "tokenizer=\"tests/golden/sd_tiny/tokenizer\";},"
+        "{name=\"brightness\";})",
+        "log.level=\"warn\"", NULL
+    };
+
+    (void)state;
+    expect_none(sets);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_counter_counts),
     cmocka_unit_test(test_loop_allocates_nothing),
     cmocka_unit_test(test_every_option_allocates_nothing),
+    cmocka_unit_test(test_rewards_with_a_network_allocate_nothing),
     cmocka_unit_test(test_loop_without_exact_sums_allocates_nothing),
 };
 

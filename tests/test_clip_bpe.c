@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "text/clip_bpe.h"
+#include "text/clip_clean.h"
 
 /* openai/CLIP's own list, MIT licence: beside the checkout or not at all */
 static const char full_list[] =
@@ -65,6 +66,34 @@ static void test_small_list_gives_the_ids_of_transformers(void **state)
     assert_int_equal(dg_clip_bpe_info(b)->length, 77);
     case_goldens("clip_small", "", 77, encode, b);
     dg_clip_bpe_destroy(b);
+}
+
+/* The whole list as a file, which has five times as many rules as count. */
+static void test_full_list_as_a_file(void **state)
+{
+    static const int32_t cat[] = { 49406, 320, 1125, 539, 320, 2368, 49407 };
+    static const int32_t cafe[] = { 49406, 15304, 261,   1097, 35689,
+                                    563,   39121, 19277, 361,  49407 };
+    char folder[256], path[300], command[700], *clean;
+    ClipBpe *b;
+
+    (void)state;
+    if (access(full_list, R_OK) != 0)
+        skip();
+    case_folder(folder);
+    snprintf(path, sizeof path, "%s/list.txt", folder);
+    snprintf(command, sizeof command, "gzip -dc '%s' >'%s'", full_list, path);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(dg_clip_bpe_open_list(&b, path), DG_OK);
+    assert_int_equal(dg_clip_bpe_info(b)->num_ids, 49408);
+    case_expect(cat, 7, encode, b, "a photo of a cat");
+    assert_int_equal(
+        dg_clip_clean(&clean, "caf\u00E9 &amp; na\u00EFve \u65E5\u672C"),
+        DG_OK);
+    case_expect(cafe, 10, encode, b, clean);
+    free(clean);
+    dg_clip_bpe_destroy(b);
+    case_remove(folder);
 }
 
 static void test_full_list_gives_the_ids_of_transformers(void **state)
@@ -469,6 +498,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small_list_gives_the_ids_of_transformers),
+        cmocka_unit_test(test_full_list_as_a_file),
         cmocka_unit_test(test_full_list_gives_the_ids_of_transformers),
         cmocka_unit_test(test_all_sources_are_the_same_tokenizer),
         cmocka_unit_test(test_merges_agree_with_plain_loops),

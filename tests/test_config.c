@@ -136,6 +136,9 @@ static void test_parse_names_file_line_and_range(void **state)
     refuse("parallel: { exact_sum = 1; };", DG_EINVAL, "true or false");
     refuse("flux: { axes_dims = [4, 4]; };", DG_EINVAL, "must be 3 integers");
     refuse("flux: { axes_dims = [4, 4, -4]; };", DG_EINVAL, "must be 3");
+    refuse("unet: { block_out_channels = [1,1,1,1,1,1,1,1,1]; };", DG_EINVAL,
+           "must be at most 8 integers");
+    refuse("unet: { block_out_channels = [8, 0]; };", DG_EINVAL, "must be at");
     refuse("run: { dir = 5; };", DG_EINVAL, "must be text");
     refuse("run: { seed = 99999999999999999999; };", DG_EINVAL,
            "run.seed = 1e+20: must be integer");
@@ -192,10 +195,53 @@ static void test_set_takes_every_type(void **state)
     assert_true(c.grpo.best_of_n);
     assert_int_equal(dg_config_set(&c, "flux.axes_dims=[2,15,15]"), DG_OK);
     assert_int_equal(c.flux.axes_dims[2], 15);
+    assert_int_equal(c.unet.num_levels, 0);
+    assert_int_equal(dg_config_set(&c, "unet.block_out_channels=[8,16,32]"),
+                     DG_OK);
+    assert_int_equal(dg_config_set(&c, "unet.block_out_channels=[24,48]"),
+                     DG_OK);
+    assert_int_equal(c.unet.num_levels, 2);
+    assert_int_equal(c.unet.block_out_channels[1], 48);
+    assert_int_equal(c.unet.block_out_channels[2], 0);
     assert_int_equal(
         dg_config_set(&c, "rewards=({name=\"shapes\"; weight=0.5;})"), DG_OK);
     assert_int_equal(c.num_rewards, 1);
     assert_int_equal(dg_config_set(&c, "rewards=()"), DG_OK);
+    assert_int_equal(c.num_rewards, 0);
+}
+
+/* libconfig cuts what goes beyond 32 bits, and hexadecimal beyond 64. */
+static void test_no_number_is_cut(void **state)
+{
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    assert_int_equal(dg_config_set(&c, "run.seed=0x100000005"), DG_OK);
+    assert_true(c.run.seed == 0x100000005);
+    assert_int_equal(dg_config_set(&c, "run.seed=0XfFFFffffL"), DG_OK);
+    assert_true(c.run.seed == 0xFFFFFFFF);
+    assert_int_equal(dg_config_set(&c, "run.seed=4294967301"), DG_OK);
+    assert_true(c.run.seed == 4294967301);
+    refuse_set("run.seed=0x10000000000000005", DG_EINVAL, "e+19: must be");
+    refuse_set("run.seed=0x10000000000000005L", DG_EINVAL, "e+19: must be");
+    refuse_set("run.seed=18446744073709551621", DG_EINVAL, "e+19: must be");
+}
+
+/* Only files of configurations include files. */
+static void test_text_includes_no_file(void **state)
+{
+    const char *path = write_file("element.cfg", "{ name = \"x\"; }\n");
+    char text[600];
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    snprintf(text, sizeof text, "rewards=(\n@include \"%s\"\n)", path);
+    refuse_set(text, DG_EINVAL, "must be list");
+    snprintf(text, sizeof text, "rewards = (\n@include \"%s\"\n);", path);
+    assert_int_equal(dg_config_parse(&c, text, "text"), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "text:2: "));
     assert_int_equal(c.num_rewards, 0);
 }
 
@@ -269,7 +315,9 @@ static void test_compare_lists_differing_keys(void **state)
     assert_string_equal(text,
                         "sampler.eta: 0.3 -> 0.5\n"
                         "rewards: () -> ( { name = \"shapes\"; weight = 0.0; "
-                        "threshold = 0.0; } )\n");
+                        "threshold = 0.0; path = \"\"; tokenizer = \"\"; "
+                        "model = \"\"; scale = \"cos\"; "
+                        "quantize = \"rint\"; } )\n");
     free(text);
     /* a decaying learning rate depends on the number of iterations */
     b = a;
@@ -343,6 +391,11 @@ static void test_load_names_the_place(void **state)
     fwrite("run: {\0};", 1, 9, f);
     fclose(f);
     refuse_file(text, DG_EFORMAT, "zero bytes");
+    refuse_file("/dev/zero", DG_EFORMAT, "more than 16777216 bytes");
+    char *wide = malloc(1200);
+    snprintf(wide, 1200, "@include \"%01100d\"\n", 0);
+    refuse_file(write_file("g.cfg", wide), DG_EFORMAT, "more than 1023 bytes");
+    free(wide);
 }
 
 static void test_check_sees_what_keys_say_together(void **state)
@@ -355,6 +408,11 @@ static void test_check_sees_what_keys_say_together(void **state)
         { { "t5.d_model=64" }, "must be t5.d_model = 64" },
         { { "clip.hidden=64" }, "must be clip.hidden = 64" },
         { { "clip.heads=3" }, "multiple of clip.heads = 3" },
+        { { "policy.kind=sd" }, "unet.block_out_channels are empty" },
+        { { "policy.kind=sd", "unet.block_out_channels=[8]", "clip.hidden=64" },
+          "unet.cross_attention_dim = 128: must be clip.hidden = 64" },
+        { { "policy.kind=sd", "unet.block_out_channels=[8]", "clip.heads=3" },
+          "multiple of clip.heads = 3" },
         { { "sampler.sde=cps", "sampler.eta=1.5" }, "must be in [0, 1]" },
         { { "sampler.window_size=4", "sampler.window_start=15" },
           "window_start = 15: must be at most sampler.steps - 2 = 14" },
@@ -383,6 +441,59 @@ static void test_check_sees_what_keys_say_together(void **state)
         dg_clear_error();
         expect_error(dg_config_check(&c), DG_EINVAL, rows[i].part);
     }
+}
+
+/* The texts of lora.targets with / between them. */
+static const char *targets_of(const Config *c)
+{
+    static char text[DG_CONFIG_TEXTS * DG_CONFIG_TEXT];
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int i = 0; i < DG_CONFIG_TEXTS && c->lora.targets.text[i][0]; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s",
+                                 i ? "/" : "", c->lora.targets.text[i]);
+    return text;
+}
+
+static void test_texts_come_in_every_form(void **state)
+{
+    static const char *const same[] = {
+        "lora: { targets = [\"to_q\", \"*.ff.net.2\"]; };",
+        "lora: { targets = (\"to_q\", \"*.ff.net.2\"); };",
+        "lora: { targets = \"to_q, *.ff.net.2\"; };", /* of older files */
+    };
+    char line[160], many[160] = "lora.targets=";
+    Config c;
+    (void)state;
+
+    snprintf(line, sizeof line, "lora: { targets = \"%096d\"; };", 0);
+    dg_config_defaults(&c);
+    assert_string_equal(targets_of(&c), "to_q/to_k/to_v/to_out.0");
+    for (int i = 0; i < 3; i++) {
+        dg_config_defaults(&c);
+        assert_int_equal(dg_config_parse(&c, same[i], "x.cfg"), DG_OK);
+        assert_string_equal(targets_of(&c), "to_q/*.ff.net.2");
+    }
+    assert_int_equal(dg_config_set(&c, "lora.targets=to_v,to_out.0"), DG_OK);
+    assert_string_equal(targets_of(&c), "to_v/to_out.0");
+    assert_int_equal(dg_config_set(&c, "lora.targets=[\"a\"]"), DG_OK);
+    assert_string_equal(targets_of(&c), "a");
+    refuse("lora: { targets = []; };", DG_EINVAL, "list of 1 to 32 texts");
+    refuse("lora: { targets = \" , \"; };", DG_EINVAL, "list of 1 to 32");
+    refuse("lora: { targets = [\"a\", \"\"]; };", DG_EINVAL, "list of 1");
+    refuse(line, DG_EINVAL, "at most 95 bytes");
+    line[18 + 96] = '\0'; /* one byte less */
+    strcat(line, "\"; };");
+    assert_int_equal(dg_config_parse(&c, line, "x.cfg"), DG_OK);
+    assert_int_equal(strlen(c.lora.targets.text[0]), 95);
+    for (int i = 0; i < DG_CONFIG_TEXTS; i++)
+        strcat(many, "a ");
+    assert_int_equal(dg_config_set(&c, many), DG_OK);
+    strcat(many, "a");
+    expect_error(dg_config_set(&c, many), DG_EINVAL, "list of 1 to 32 texts");
+    refuse("lora: { targets = [1, 2]; };", DG_EINVAL, "at most 95 bytes");
+    refuse("lora: { targets = 3; };", DG_EINVAL, "x.cfg:1: lora.targets = 3");
 }
 
 static void test_settle_decides_what_is_decoded(void **state)
@@ -467,12 +578,15 @@ int main(void)
         cmocka_unit_test(test_parse_reports_syntax),
         cmocka_unit_test(test_unknown_key_is_met_with_a_proposal),
         cmocka_unit_test(test_set_takes_every_type),
+        cmocka_unit_test(test_no_number_is_cut),
+        cmocka_unit_test(test_text_includes_no_file),
         cmocka_unit_test(test_set_refuses_what_it_cannot_take),
         cmocka_unit_test(test_print_parses_back_to_the_same_bits),
         cmocka_unit_test(test_compare_lists_differing_keys),
         cmocka_unit_test(test_load_lets_the_including_file_win),
         cmocka_unit_test(test_load_names_the_place),
         cmocka_unit_test(test_check_sees_what_keys_say_together),
+        cmocka_unit_test(test_texts_come_in_every_form),
         cmocka_unit_test(test_settle_decides_what_is_decoded),
         cmocka_unit_test(test_check_train_wants_rewards_and_noise),
         cmocka_unit_test(test_help_and_markdown_name_every_key),

@@ -10,9 +10,10 @@
 enum { RANK = 3 };
 
 /* linears of every kind: with and without activation, two inputs, one row */
-static const char all_targets[] =
-    "to_q, to_k to_v,to_out.0,net.0.proj,proj_mlp,proj_out,norm1.linear,"
-    "text_embedder.linear_1";
+static const TextList all_targets = {
+    { "to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "proj_mlp", "proj_out",
+      "norm1.linear", "text_embedder.linear_1" }
+};
 
 /* The small FLUX with golden weights and adapters. */
 typedef struct Adapted {
@@ -26,7 +27,7 @@ typedef struct Adapted {
 } Adapted;
 
 /* targets NULL: without adapters */
-static Adapted *adapt(const char *targets)
+static Adapted *adapt(const TextList *targets)
 {
     Adapted *a = calloc(1, sizeof *a);
 
@@ -106,7 +107,7 @@ static const RunOpts learn = { .count = 2, .record = 1 };
 
 static void test_zero_b_changes_no_bit(void **state)
 {
-    Adapted *with = adapt(all_targets), *without = adapt(NULL);
+    Adapted *with = adapt(&all_targets), *without = adapt(NULL);
 
     (void)state;
     MUST(dg_lora_check(&with->lora));
@@ -128,7 +129,8 @@ static void test_zero_b_changes_no_bit(void **state)
  * the seed alone. */
 static void test_first_values_are_those_of_peft(void **state)
 {
-    Adapted *a = adapt("proj_mlp"), *again = adapt("proj_mlp");
+    const TextList one = { { "proj_mlp" } };
+    Adapted *a = adapt(&one), *again = adapt(&one);
     const Tensor *t = &a->set.params[0]->value;
     double square = 0, most = 0;
     const int64_t n = dg_tensor_count(t);
@@ -181,7 +183,9 @@ static void test_agrees_with_peft(void **state)
         { "single_transformer_blocks.1.proj_mlp.lora_B", 177.980739, 0.216824 },
     };
     static const double first[4] = { 1.829972, -0.416231, 0.815767, 2.952006 };
-    Adapted *a = adapt("to_q,to_k,to_v,to_out.0,proj_mlp,ff.net.0.proj");
+    const TextList targets = { { "to_q", "to_k", "to_v", "to_out.0", "proj_mlp",
+                                 "ff.net.0.proj" } };
+    Adapted *a = adapt(&targets);
     double sum = 0, squares = 0;
 
     (void)state;
@@ -219,7 +223,7 @@ static void test_agrees_with_peft(void **state)
  * sets of kernels). */
 static void test_merged_weights_give_the_same(void **state)
 {
-    Adapted *a = adapt(all_targets), *merged = adapt(NULL);
+    Adapted *a = adapt(&all_targets), *merged = adapt(NULL);
     double off = 0, size = 0;
 
     (void)state;
@@ -308,7 +312,7 @@ static int check_slope(Adapted *a, int index, const float *g, double noise)
 
 static void test_gradients_match_differences(void **state)
 {
-    Adapted *a = adapt(all_targets);
+    Adapted *a = adapt(&all_targets);
     double squares = 0;
     int sharp = 0;
 
@@ -328,7 +332,7 @@ static void test_gradients_match_differences(void **state)
 /* Batches, recomputation and the plan: as for networks without adapters. */
 static void test_batches_and_plans_hold(void **state)
 {
-    Adapted *a = adapt(all_targets), *b = adapt(all_targets);
+    Adapted *a = adapt(&all_targets), *b = adapt(&all_targets);
     const size_t bytes = (size_t)a->set.count * sizeof(float);
     RunOpts o = learn;
     Backend plan;
@@ -368,7 +372,9 @@ static void refused(int err, const char *text)
 
 static void test_targets_are_checked(void **state)
 {
-    Adapted *a = adapt("q,to_q,to_qq");
+    const TextList wrong = { { "q", "to_q", "to_qq" } }, none = { { "" } };
+    const TextList twice = { { "to_q", "to_q" } };
+    Adapted *a = adapt(&wrong);
     Lora l;
 
     (void)state;
@@ -376,10 +382,48 @@ static void test_targets_are_checked(void **state)
             "called \"q\"; they are called x_embedder, "
             "context_embedder, linear_1");
     assert_int_equal(a->set.num_params, 2 * 4); /* "q" is no part of a name */
-    assert_int_equal(dg_lora_target_of(&a->lora, a->set.params[3]->name), 1);
+    assert_int_equal(dg_lora_names(&a->lora, 0, a->set.params[3]->name), 0);
+    assert_int_equal(dg_lora_names(&a->lora, 1, a->set.params[3]->name), 1);
     drop(a);
-    refused(dg_lora_init(&l, NULL, 1, 1, " , "), "lora.targets = \"\"");
-    refused(dg_lora_init(&l, NULL, 1, 1, "to_q,to_q"), "twice");
+    refused(dg_lora_init(&l, NULL, 1, 1, &none), "lora.targets = []");
+    refused(dg_lora_init(&l, NULL, 1, 1, &twice), "twice");
+}
+
+/* How many linears of the small FLUX a pattern adapts. */
+static int num_adapted(const char *pattern)
+{
+    TextList targets = { { "" } };
+    Adapted *a;
+    int num;
+
+    snprintf(targets.text[0], sizeof targets.text[0], "%s", pattern);
+    a = adapt(&targets);
+    num = a->set.num_params / 2;
+    assert_int_equal(a->lora.matched[0], num);
+    drop(a);
+    return num;
+}
+
+/* two double and two single blocks */
+static void test_patterns_choose_linears(void **state)
+{
+    const TextList both_ways = { { "*to_q", "to_q" } };
+    Adapted *a;
+
+    (void)state;
+    assert_int_equal(num_adapted("to_q"), 4);
+    assert_int_equal(num_adapted("*to_q"), 4);
+    assert_int_equal(num_adapted("add_*_proj"), 2 * 3);
+    assert_int_equal(num_adapted("attn.*"), 2 * 8 + 2 * 3);
+    assert_int_equal(num_adapted("transformer_blocks.*.to_q"), 2);
+    assert_int_equal(num_adapted("single_transformer_blocks.1.*"), 3 + 3);
+    assert_int_equal(num_adapted("transformer_blocks.1.attn.to_q"), 1);
+    assert_int_equal(num_adapted("o_q"), 0);
+    assert_int_equal(num_adapted("attn.to"), 0);
+    a = adapt(&both_ways); /* one adapter of a linear that both name */
+    MUST(dg_lora_check(&a->lora));
+    assert_int_equal(a->set.num_params, 2 * 4);
+    drop(a);
 }
 
 /* --- in a policy ---------------------------------------------------------- */
@@ -466,6 +510,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradients_match_differences),
     cmocka_unit_test(test_batches_and_plans_hold),
     cmocka_unit_test(test_targets_are_checked),
+    cmocka_unit_test(test_patterns_choose_linears),
     cmocka_unit_test(test_reference_is_the_base),
     cmocka_unit_test(test_adapters_that_do_nothing_are_found),
 };

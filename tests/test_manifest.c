@@ -3,9 +3,11 @@
 #include "weights_golden.h"
 #include "manifest_golden.h"
 
-#include "models/clip.h"
+#include "models/clip_model.h"
 #include "models/flux_transformer.h"
 #include "models/t5.h"
+#include "models/unet.h"
+#include "models/vae.h"
 #include "weights/remap.h"
 #include "weights/safetensors.h"
 #include "weights/snapshot.h"
@@ -63,6 +65,112 @@ static void test_text_encoders_are_the_public_ones(void **state)
                      4762310656);
     dg_clip_destroy(m);
     dg_t5_destroy(t);
+    dg_params_fini(&set);
+}
+
+static void test_unet_is_the_public_one(void **state)
+{
+    const UnetConfig c = dg_unet_sd1();
+    Unet *m;
+    ParamSet set;
+
+    (void)state;
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_unet_create(&m, &c, &set, "unet."), DG_OK);
+    manifest_compare("sd14_unet", &set, "unet.", 686, 859520964);
+    dg_unet_destroy(m);
+    dg_params_fini(&set);
+}
+
+static void compare_vae(const char *network, const VaeConfig *c,
+                        int num_tensors, int64_t num_values)
+{
+    Vae *m;
+    ParamSet set;
+
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_vae_create(&m, c, DG_VAE_BOTH, &set, "vae."), DG_OK);
+    manifest_compare(network, &set, "vae.", num_tensors, num_values);
+    dg_vae_destroy(m);
+    dg_params_fini(&set);
+}
+
+static void test_autoencoders_are_the_public_ones(void **state)
+{
+    const VaeConfig sd = dg_vae_sd1(), flux = dg_vae_flux();
+
+    (void)state;
+    compare_vae("vae_4ch", &sd, 248, 83653863);
+    compare_vae("vae_16ch", &flux, 244, 83819683);
+}
+
+/* A safetensors file of a list's tensors, of real size but with nothing in it:
+ * the file system keeps no room for what was never written. */
+static void make_hollow(const char *path, const ManifestRow *rows, int num)
+{
+    FILE *f = fopen(path, "w+");
+    uint64_t length;
+    int64_t at = 0;
+
+    assert_non_null(f);
+    fseek(f, 8, SEEK_SET);
+    for (int i = 0; i < num; i++) {
+        int64_t bytes = 2;
+
+        fprintf(f, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", i ? "," : "{",
+                rows[i].name);
+        for (int d = 0; d < rows[i].num_dims; d++) {
+            fprintf(f, "%s%lld", d ? "," : "", (long long)rows[i].dims[d]);
+            bytes *= rows[i].dims[d];
+        }
+        fprintf(f, "],\"data_offsets\":[%lld,%lld]}", (long long)at,
+                (long long)(at + bytes));
+        at += bytes;
+    }
+    fprintf(f, "}");
+    length = (uint64_t)ftell(f) - 8;
+    rewind(f);
+    fwrite(&length, sizeof length, 1, f);
+    fflush(f);
+    assert_int_equal(ftruncate(fileno(f), (off_t)(8 + length) + at), 0);
+    fclose(f);
+}
+
+/* HPS v2.1's network against both of its public layouts. */
+static void test_clip_h_is_the_public_one(void **state)
+{
+    ClipModelConfig c;
+    ClipModel *m;
+    ParamSet set;
+    WeightWant *wants;
+    WeightSource *s;
+    WeightPlan *p;
+    int num, num_rows;
+    ManifestRow *rows = manifest_rows("clip_h_open", &num_rows);
+
+    (void)state;
+    assert_int_equal(dg_clip_model_named(&c, "ViT-H-14"), DG_OK);
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_clip_model_create(&m, &c, &set, ""), DG_OK);
+    manifest_compare("clip_h_model", &set, "", 910, 986109441);
+    assert_int_equal(dg_manifest_of_params(&wants, &num, &set, ""), DG_OK);
+    assert_int_equal(num_rows, 686);
+    make_hollow(in_scratch("open.safetensors"), rows, num_rows);
+    assert_int_equal(dg_snapshot_open(&s, in_scratch("open.safetensors"), NULL),
+                     DG_OK);
+    if (dg_manifest_plan(&p, s, wants, num, NULL))
+        fail_msg("%s", dg_last_error()->text);
+    dg_manifest_free(p);
+    dg_source_close(s);
+    make_hollow(in_scratch("short.safetensors"), rows, num_rows - 1);
+    assert_int_equal(
+        dg_snapshot_open(&s, in_scratch("short.safetensors"), NULL), DG_OK);
+    expect_error(dg_manifest_plan(&p, s, wants, num, NULL), DG_EFORMAT,
+                 "1 missing (vision_model.encoder.layers.9.mlp.fc2.weight)");
+    dg_source_close(s);
+    free(wants);
+    free(rows);
+    dg_clip_model_destroy(m);
     dg_params_fini(&set);
 }
 
@@ -376,6 +484,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_flux_dev_is_the_public_one),
         cmocka_unit_test(test_text_encoders_are_the_public_ones),
+        cmocka_unit_test(test_unet_is_the_public_one),
+        cmocka_unit_test(test_autoencoders_are_the_public_ones),
+        cmocka_unit_test(test_clip_h_is_the_public_one),
         cmocka_unit_test(test_rules_cover_the_original_layout),
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_layouts_give_the_same_values),

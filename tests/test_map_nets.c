@@ -6,6 +6,7 @@
 
 #include "cpu/cpu.h"
 #include "map_nets.h"
+#include "net_checks.h"
 #include "ref_kernels.h"
 
 #include <math.h>
@@ -214,13 +215,6 @@ static void test_decoder_gradients_match_reference(void **state)
 
 /* --- the public sizes, counted without memory ----------------------------- */
 
-static void check_count(ParamSet *s, int tensors, int64_t values)
-{
-    assert_int_equal(s->num_params, tensors);
-    assert_true(dg_params_num_values(s) == values);
-    dg_params_fini(s);
-}
-
 static void expect_shape(const ParamSet *s, const char *name, int num_dims,
                          const int64_t *dims)
 {
@@ -346,13 +340,7 @@ static void assert_same(const MapNet *n, const MapRun *a, const MapRun *b)
     assert_memory_equal(a->dx, b->dx, size * (size_t)a->x_one);
     assert_memory_equal(a->dcontext, b->dcontext,
                         size * (size_t)a->context_one);
-    for (int i = 0; i < n->set.num_params; i++) {
-        const Tensor *t = &n->set.params[i]->value;
-
-        if (memcmp(a->grads + t->param_offset, b->grads + t->param_offset,
-                   (size_t)dg_tensor_count(t) * sizeof(float)) != 0)
-            fail_msg("gradient of %s differs", n->set.params[i]->name);
-    }
+    assert_same_grads(&n->set, a->grads, b->grads);
 }
 
 static MapRun *run_new(const MapNet *n, const MapOpts *o)

@@ -5,6 +5,7 @@
 
 #include "base/philox.h"
 #include "cpu/cpu.h"
+#include "net_checks.h"
 #include "ref_kernels.h"
 #include "tiny_nets.h"
 
@@ -21,13 +22,6 @@ static const FluxConfig flux_dev = { .in_channels = 64,
                                      .axes_dims_rope = { 16, 56, 56 } };
 
 /* --- the public sizes, counted without memory -------------------------- */
-
-static void check_count(ParamSet *s, int tensors, int64_t values)
-{
-    assert_int_equal(s->num_params, tensors);
-    assert_true(dg_params_num_values(s) == values);
-    dg_params_fini(s);
-}
 
 static void test_public_models_have_their_sizes(void **state)
 {
@@ -133,13 +127,7 @@ static void assert_same_run(const Net *n, const Run *a, const Run *b)
     assert_memory_equal(a->y, b->y, sizeof a->y);
     assert_memory_equal(a->pooled, b->pooled, sizeof a->pooled);
     assert_memory_equal(a->input_grads, b->input_grads, sizeof a->input_grads);
-    for (int i = 0; i < n->set.num_params; i++) {
-        const Tensor *t = &n->set.params[i]->value;
-
-        if (memcmp(a->grads + t->param_offset, b->grads + t->param_offset,
-                   (size_t)dg_tensor_count(t) * sizeof(float)) != 0)
-            fail_msg("gradient of %s differs", n->set.params[i]->name);
-    }
+    assert_same_grads(&n->set, a->grads, b->grads);
 }
 
 /* T5's bias table alone is summed by layer, then sample: its order of sums

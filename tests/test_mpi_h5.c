@@ -318,6 +318,91 @@ static void test_incomplete_is_refused(void **state)
     VERDICT();
 }
 
+/* In place of the dataset f32: [rows, 3] of the given layout. */
+static void replace_f32(hid_t file, hsize_t rows, hid_t how)
+{
+    const hsize_t dims[] = { rows, STEPS };
+    const hid_t space = H5Screate_simple(2, dims, NULL);
+
+    H5Ldelete(file, "f32", H5P_DEFAULT);
+    H5Dclose(H5Dcreate2(file, "f32", H5T_IEEE_F32LE, space, H5P_DEFAULT, how,
+                        H5P_DEFAULT));
+    H5Sclose(space);
+}
+
+static void expect_no_f32(const char *word)
+{
+    float v[ITEMS * STEPS];
+    const int64_t any[] = { -1, STEPS };
+    H5File *f = NULL;
+    H5Shape s;
+
+    EXPECT(!dg_h5_open(&f, path, NULL, 0));
+    EXPECT(dg_h5_shape(f, "f32", &s) == DG_EFORMAT && says(word));
+    EXPECT(dg_h5_read(f, "f32", DG_H5_F32, 2, any, v) == DG_EFORMAT);
+    dg_h5_close(f);
+}
+
+/* Files that no writer of ours leaves, but that HDF5 takes. */
+static void test_foreign_sets_are_refused(void **state)
+{
+    const hsize_t chunk[] = { 2, 2 }, huge[] = { 1 << 20, (hsize_t)1 << 43 };
+
+    (void)state;
+    EXPECT(write_file(0, "1") == DG_OK);
+    for (int i = 0; i < 6 && comm.rank == 0; i++) {
+        const hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        const hid_t how = H5Pcreate(H5P_DATASET_CREATE);
+
+        if (i == 2)
+            H5Pset_chunk(how, 2, chunk);
+        if (i == 3)
+            H5Pset_external(how, "outside", 0, H5F_UNLIMITED);
+        if (i < 4)
+            replace_f32(id, i < 2 ? huge[i] : ITEMS, how);
+        else
+            H5Ldelete(id, "f32", H5P_DEFAULT);
+        if (i == 4)
+            H5Lcreate_soft("/f64", id, "f32", H5P_DEFAULT, H5P_DEFAULT);
+        if (i == 5)
+            H5Lcreate_external("other.h5", "/f32", id, "f32", H5P_DEFAULT,
+                               H5P_DEFAULT);
+        H5Pclose(how);
+        H5Fclose(id);
+        expect_no_f32(i < 4 ? "none of this program's" : "f32 is missing");
+    }
+    VERDICT();
+}
+
+/* An attribute of several texts would not fit where one is read. */
+static void test_attributes_are_single(void **state)
+{
+    const hsize_t many = 1000;
+    H5File *f = NULL;
+    char *text = NULL;
+    int64_t n;
+
+    (void)state;
+    EXPECT(write_file(0, "1") == DG_OK);
+    if (comm.rank == 0) {
+        const hid_t id = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        const hid_t space = H5Screate_simple(1, &many, NULL);
+
+        H5Aclose(
+            H5Acreate2(id, "texts", H5T_C_S1, space, H5P_DEFAULT, H5P_DEFAULT));
+        H5Aclose(H5Acreate2(id, "numbers", H5T_STD_I64LE, space, H5P_DEFAULT,
+                            H5P_DEFAULT));
+        H5Sclose(space);
+        H5Fclose(id);
+        EXPECT(!dg_h5_open(&f, path, NULL, 0));
+        EXPECT(dg_h5_get_text(f, NULL, "texts", &text) == DG_EFORMAT);
+        EXPECT(says("texts is of another type or size"));
+        EXPECT(dg_h5_get_i64(f, NULL, "numbers", &n) == DG_EFORMAT);
+        dg_h5_close(f);
+    }
+    VERDICT();
+}
+
 static void test_unwritable_folder_is_named(void **state)
 {
     char none[] = "/nowhere/at/all.h5";
@@ -474,6 +559,9 @@ int main(int argc, char **argv)
                                         end),
         cmocka_unit_test_setup_teardown(test_cut_short_is_refused, start, end),
         cmocka_unit_test_setup_teardown(test_incomplete_is_refused, start, end),
+        cmocka_unit_test_setup_teardown(test_foreign_sets_are_refused, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_attributes_are_single, start, end),
         cmocka_unit_test_setup_teardown(test_unwritable_folder_is_named, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_failed_write_leaves_old_file,

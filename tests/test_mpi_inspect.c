@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "store/checkpoint.h"
+#include "store/conditions.h"
 #include "store/inspect.h"
 #include "store/trajectory.h"
 #include "store/weights_file.h"
@@ -130,12 +131,41 @@ static void test_other_files_have_no_digest(void **state)
     VERDICT();
 }
 
+/* A digest of another length would be read beyond its end. */
+static void test_short_digests_are_refused(void **state)
+{
+    const float rows[] = { 1, 2 };
+    const char *prompt = "p";
+    const HexDigest digest = "ab";
+    const ConditionsContent k = { .prompt = &prompt,
+                                  .key = &digest,
+                                  .tokens = &digest,
+                                  .condition = &digest,
+                                  .encoder = "e",
+                                  .num = 1,
+                                  .num_local = comm.rank == 0,
+                                  .first = comm.rank != 0,
+                                  .width = 2,
+                                  .rows = rows };
+    char hex[DG_SHA256_HEX];
+
+    (void)state;
+    make_folder(folder);
+    snprintf(path, sizeof path, "%s/conditions.h5", folder);
+    EXPECT(!dg_conditions_write(&comm, path, &k, &info));
+    EXPECT(dg_inspect_digest(path, hex) == DG_EFORMAT);
+    EXPECT(has(dg_last_error()->text, "text 0 is no SHA-256 digest"));
+    drop_folder(folder);
+    VERDICT();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checkpoint_is_described),
         cmocka_unit_test(test_weights_digest_sees_all),
         cmocka_unit_test(test_other_files_have_no_digest),
+        cmocka_unit_test(test_short_digests_are_refused),
     };
 
     if (mpi_test_start(&argc, &argv) != 0)

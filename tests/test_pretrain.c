@@ -66,10 +66,12 @@ static void check_normal(double sum, double squares, double num)
 
 /* z = sqrt(a) x + sqrt(1 - a) n at an integer time shown as t / 1000, n the
  * target: two products and a sum, each rounded, of values below 10. Times are
- * uniform: mean 499.5, standard deviation 288.7, every tenth visited. */
+ * uniform: mean 499.5, standard deviation 288.7, every tenth visited. The
+ * loss's weight is a^-loss_power. */
 static void test_epsilon_is_the_ddpm_forward_process(void **state)
 {
-    static const char *const sets[] = { "policy.prediction=epsilon", NULL };
+    static const char *const sets[] = { "policy.prediction=epsilon",
+                                        "pretrain.loss_power=0.5", NULL };
     float clean[D], table[DG_TRAIN_TIMES];
     double sum = 0, squares = 0, times = 0;
     int tenth[10] = { 0 };
@@ -86,6 +88,8 @@ static void test_epsilon_is_the_ddpm_forward_process(void **state)
         t = lrint((double)b.x.time[k % SIZE] * 1000);
         assert_in_range(t, 0, 999);
         assert_true(b.x.time[k % SIZE] == (float)t / 1000);
+        assert_true(fabs(b.x.weight[k % SIZE] * sqrt((double)table[t]) - 1) <
+                    0x1p-23);
         for (int i = 0; i < D; i++) {
             const double a = (double)table[t];
 
@@ -120,6 +124,7 @@ static void test_velocity_is_flow_matching(void **state)
         assert_false(make(&b, k, clean));
         sigma = (double)b.x.time[k % SIZE];
         assert_true(sigma > 0 && sigma < 1);
+        assert_true(b.x.weight[k % SIZE] == 1);
         for (int i = 0; i < D; i++) {
             const double n = (double)v[i] + clean[i];
 
@@ -190,7 +195,85 @@ static void test_prompts_are_swapped_as_often_as_asked(void **state)
     close_bench(&b);
 }
 
+/* sum_b w_b |u_b - target_b|^2 / divisor in a loop of its own, all sums of few
+ * numbers exact in float; the gradient is its derivative, a quadratic, whose
+ * difference quotient is exact. */
+static void test_loss_is_weighted_per_picture(void **state)
+{
+    const int64_t dims[3] = { 3, 2, 4 };
+    float u[24], g[24], target[24], weight[3] = { 1, 0.5f, 4 };
+    Tensor tu = { .dtype = DG_F32, .num_dims = 3, .data = u }, tg = tu;
+    PretrainScratch x = { .target = target, .weight = weight };
+    double want = 0, loss;
+
+    (void)state;
+    memcpy(tu.dims, dims, sizeof dims);
+    memcpy(tg.dims, dims, sizeof dims);
+    tg.data = g;
+    for (int i = 0; i < 24; i++) {
+        u[i] = (float)(i % 5);
+        target[i] = (float)(i % 7) / 2;
+        want += (double)weight[i / 8] * (u[i] - target[i]) *
+                (u[i] - target[i]) / 32;
+    }
+    loss = dg_pretrain_loss(&tu, &tg, &x, 32);
+    assert_true(loss == want);
+    for (int i = 0; i < 24; i++) {
+        const float g_at = g[i], u_at = u[i];
+        double up, down;
+
+        u[i] = u_at + 0.25f;
+        up = dg_pretrain_loss(&tu, &tg, &x, 32);
+        u[i] = u_at - 0.25f;
+        down = dg_pretrain_loss(&tu, &tg, &x, 32);
+        u[i] = u_at;
+        assert_true((up - down) / 0.5 == (double)g_at);
+        dg_pretrain_loss(&tu, &tg, &x, 32);
+    }
+}
+
+/* Poor pictures are as frequent as asked, and are the scene's own, faded
+ * towards grey; noise and time do not depend on it. */
+static void test_pictures_fade_as_often_as_asked(void **state)
+{
+    static const char *const sets[] = { "pretrain.faded=0.3", NULL };
+    float clean[D], rgb[D], own[D], grey[D];
+    WorldScene scene;
+    int faded = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    for (int i = 0; i < D; i++)
+        rgb[i] = 128.0f / 255;
+    dg_policy_code(b.run.policy, rgb, grey);
+    for (int k = 0; k < NUM; k++) {
+        double across = 0, square = 0, left = 0, ratio;
+
+        make(&b, k, clean);
+        MUST(dg_world_stream_scene(&scene, &b.p.stream, (uint64_t)k));
+        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.image_size);
+        dg_policy_code(b.run.policy, rgb, own);
+        for (int i = 0; i < D; i++) {
+            across += ((double)own[i] - grey[i]) * ((double)clean[i] - grey[i]);
+            square += ((double)own[i] - grey[i]) * ((double)own[i] - grey[i]);
+        }
+        ratio = across / square;
+        for (int i = 0; i < D; i++)
+            left +=
+                fabs(clean[i] - grey[i] - ratio * ((double)own[i] - grey[i]));
+        assert_true(left / D < 1e-5); /* its own picture, times a number */
+        faded += ratio < 0.999;
+        assert_true(ratio > 0.149 && ratio < 1.001);
+        assert_true(ratio < 0.501 || ratio > 0.999);
+    }
+    assert_true(fabs(faded - 0.3 * NUM) < 5 * sqrt(0.3 * 0.7 * NUM));
+    close_bench(&b);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_pictures_fade_as_often_as_asked),
+    cmocka_unit_test(test_loss_is_weighted_per_picture),
     cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
     cmocka_unit_test(test_velocity_is_flow_matching),
     cmocka_unit_test(test_prompts_are_dropped_as_often_as_asked),

@@ -127,6 +127,16 @@ static void test_nul_byte_is_refused(void **state)
     (void)state;
     assert_int_equal(dg_prompts_parse(&l, "a.txt", "a\0b", 3), DG_EFORMAT);
     assert_non_null(strstr(dg_last_error()->text, "NUL"));
+    /* in JSON, where it would end the text; not after a backslash's own */
+    const char *cut = "{\"prompt\":\"a\\\\\\u0000b\"}";
+    assert_int_equal(dg_prompts_parse(&l, "a.jsonl", cut, strlen(cut)),
+                     DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "line 1: a NUL"));
+    const char *good = "{\"prompt\":\"a\\\\u0000b\"}";
+    assert_int_equal(dg_prompts_parse(&l, "a.jsonl", good, strlen(good)),
+                     DG_OK);
+    assert_string_equal(l.item[0].text, "a\\u0000b");
+    dg_prompts_free(&l);
 }
 
 static int same_text(const void *a, const void *b)

@@ -406,6 +406,25 @@ static void test_torn_last_line_is_said(void **state)
     free(page);
 }
 
+/* Values that no drawing can hold are as good as none. */
+static void test_extreme_values_are_not_drawn(void **state)
+{
+    static const char lines[] =
+        "{\"iteration\":1,\"reward_mean\":1.7e308,\"grad_norm\":1e308,"
+        "\"loss\":-1.7e308,\"lr\":4e-320,\"clip_fraction\":1e300}\n"
+        "{\"iteration\":2,\"reward_mean\":-1.7e308,\"grad_norm\":5e-324,"
+        "\"loss\":1e99,\"lr\":0,\"clip_fraction\":-1e300}\n"
+        "{\"iteration\":1000000000000000,\"reward_mean\":-1e99,"
+        "\"loss\":1e-99,\"grad_norm\":1e-99,\"seconds\":1e99}\n";
+
+    (void)state;
+    put_file("metrics.jsonl", lines);
+    char *page = make_page();
+    assert_null(strstr(page, "nan"));
+    assert_null(strstr(page, "inf\""));
+    free(page);
+}
+
 static void assert_refused(int code, const char *text)
 {
     put_file("report.html", "old");
@@ -425,6 +444,10 @@ static void test_bad_input_is_named(void **state)
         { "{\"iteration\":41,\"rewa\n", "metrics.jsonl:41: not JSON" },
         { "[1]\n", "metrics.jsonl:41: not a JSON object" },
         { "{\"loss\":1}\n", "metrics.jsonl:41: no number \"iteration\"" },
+        { "{\"iteration\":1e300}\n",
+          "metrics.jsonl:41: no number \"iteration\"" },
+        { "{\"iteration\":41.5}\n",
+          "metrics.jsonl:41: no number \"iteration\"" },
         { "{\"iteration\":41,\"lr\":\"x\"}\n",
           "metrics.jsonl:41: not a number: lr" },
         { "{\"iteration\":41} {}\n", "metrics.jsonl:41: not JSON" },
@@ -468,6 +491,7 @@ int main(void)
         IN_FOLDER(test_strangers_text_stays_text),
         IN_FOLDER(test_nulls_and_single_lines_are_drawn),
         IN_FOLDER(test_long_runs_stay_small),
+        IN_FOLDER(test_extreme_values_are_not_drawn),
         IN_FOLDER(test_torn_last_line_is_said),
         IN_FOLDER(test_bad_input_is_named),
     };

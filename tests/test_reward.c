@@ -33,11 +33,12 @@ static const Prompt prompt = { .text = "a red circle" };
 
 static RewardScore score(const RewardKind *kind, double threshold, float value)
 {
-    const Reward r = { kind, 1, threshold };
+    const Reward r = { .kind = kind, .weight = 1, .threshold = threshold };
+    const RewardInput in = { .rgb = &value, .size = 1, .prompt = &prompt };
     RewardScore s;
 
     dg_clear_error();
-    dg_reward_score(&r, &value, 1, &prompt, &s, NULL);
+    dg_reward_score(&r, &in, &s);
     return s;
 }
 
@@ -86,7 +87,7 @@ static void test_what_fails_is_missing_with_its_reason(void **state)
 
 static void test_scratch_is_the_largest(void **state)
 {
-    const Reward r[] = { { &first_value, 1, NAN }, { &sleepy, 1, NAN } };
+    const Reward r[] = { { .kind = &first_value }, { .kind = &sleepy } };
 
     (void)state;
     assert_int_equal(dg_rewards_scratch(r, 1), 24);
@@ -115,6 +116,21 @@ static void test_names_are_known_or_listed(void **state)
     assert_non_null(strstr(dg_last_error()->text, "shapes"));
 }
 
+static void test_keys_of_networks_are_checked(void **state)
+{
+    Config c;
+    Reward r[DG_CONFIG_REWARDS];
+
+    (void)state;
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c, "rewards=({name=\"shapes\";path=\"x.pt\";})"));
+    assert_int_equal(dg_rewards_init(r, &c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "rewards[0].path"));
+    MUST(dg_config_set(&c, "rewards=({name=\"shapes\";},{name=\"hpsv2\";})"));
+    assert_int_equal(dg_rewards_init(r, &c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "rewards[1].path"));
+}
+
 static void test_brightness_is_the_mean_luma(void **state)
 {
     float rgb[3 * 4 * 4];
@@ -133,7 +149,8 @@ static void test_brightness_is_the_mean_luma(void **state)
         rgb[i] = (float)(i % 7) / 7;
         sum += luma[i % 3] * (double)rgb[i];
     }
-    dg_reward_score(&r, rgb, 4, &prompt, &s, NULL);
+    dg_reward_score(
+        &r, &(RewardInput) { .rgb = rgb, .size = 4, .prompt = &prompt }, &s);
     assert_false(s.missing);
     assert_true(fabs((double)s.value - sum / 16) < 1e-6);
 }
@@ -143,17 +160,21 @@ static void test_shapes_without_metadata_is_missing(void **state)
 {
     TinyRun t;
     float *rgb;
+    RewardInput in;
     RewardScore s;
 
     (void)state;
     tiny_open(&t, 1, NULL);
     rgb = calloc(3 * 32 * 32, sizeof *rgb);
     assert_true(t.team->workers[0].scratch != NULL);
-    dg_reward_score(&t.rewards[0], rgb, 32, &prompt, &s,
-                    t.team->workers[0].scratch);
+    in = (RewardInput) { .rgb = rgb,
+                         .size = 32,
+                         .prompt = &prompt,
+                         .scratch = t.team->workers[0].scratch };
+    dg_reward_score(&t.rewards[0], &in, &s);
     assert_int_equal(s.missing, 1);
-    dg_reward_score(&t.rewards[0], rgb, 32, &t.prompts.item[0], &s,
-                    t.team->workers[0].scratch);
+    in.prompt = &t.prompts.item[0];
+    dg_reward_score(&t.rewards[0], &in, &s);
     assert_int_equal(s.missing, 0);
     assert_true(s.value >= 0 && s.value < 1 && s.strict == 0);
     free(rgb);
@@ -219,6 +240,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_what_fails_is_missing_with_its_reason),
     cmocka_unit_test(test_scratch_is_the_largest),
     cmocka_unit_test(test_names_are_known_or_listed),
+    cmocka_unit_test(test_keys_of_networks_are_checked),
     cmocka_unit_test(test_brightness_is_the_mean_luma),
     cmocka_unit_test(test_shapes_without_metadata_is_missing),
     cmocka_unit_test(test_missing_scores_leave_the_group),

@@ -94,6 +94,11 @@ static void test_adapters_need_little(void **state)
     }
 }
 
+static const char clip_reward[] =
+    "rewards=({name=\"brightness\";},{name=\"hpsv2\";"
+    "path=\"tests/golden/clip_tiny\";"
+    "tokenizer=\"tests/golden/sd_tiny/tokenizer\";})";
+
 /* The plan's total against what the trainer of the same configuration took. */
 static void compare_with_run(const char *const *sets)
 {
@@ -105,6 +110,8 @@ static void compare_with_run(const char *const *sets)
     plan_of(&p, "configs/tiny.cfg", 1, sets);
     t.session = &p.session;
     MUST(dg_rewards_init(t.rewards, &p.config));
+    MUST(dg_rewards_open(t.rewards, &p.config, p.config.num_rewards,
+                         &tiny_comm));
     MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &t.prompts));
     MUST(dg_policy_create(&t.policy, &p.config));
     MUST(dg_trainer_reserve(&t));
@@ -115,6 +122,8 @@ static void compare_with_run(const char *const *sets)
     taken += sizeof(float) * (uint64_t)n * (t.learner->ema != NULL ? 4 : 3);
     taken += sizeof(double) * ((uint64_t)(n + 4095) / 4096 + 1); /* the norm */
     taken += t.before != NULL ? 3 * sizeof(float) * (uint64_t)n : 0;
+    taken += sizeof(float) *
+             (uint64_t)dg_rewards_num_values(t.rewards, p.config.num_rewards);
     taken += t.team->bytes + t.rollout->bytes + t.update->bytes;
     assert_true(dg_run_plan_value(&p.plan.memory, "worker_steps") ==
                 2 * t.plan_bytes);
@@ -143,6 +152,7 @@ static void test_plan_is_what_a_run_reserves(void **state)
                                           "cfg.scale=3", NULL };
     static const char *const detached[] = { "cfg.scale=3",
                                             "cfg.grad=detach_uncond", NULL };
+    static const char *const judged[] = { clip_reward, NULL };
 
     (void)state;
     compare_with_run(plain);
@@ -150,6 +160,7 @@ static void test_plan_is_what_a_run_reserves(void **state)
     compare_with_run(many);
     compare_with_run(guided);
     compare_with_run(detached);
+    compare_with_run(judged);
 }
 
 /* A rank of three, without the other two. */
@@ -177,18 +188,28 @@ static void test_fullest_rank_is_planned(void **state)
 
 /* Operations of a real rollout; the first of a guided run encodes the empty
  * prompt besides. */
-static uint64_t compare_rollout(const char *const *sets, uint64_t extra)
+static uint64_t compare_rollout(const char *const *sets, uint64_t extra,
+                                int judged)
 {
     Planned p;
     TinyRun t;
-    uint64_t rollout;
+    uint64_t rollout, reward = 0;
 
     plan_of(&p, "configs/tiny.cfg", 1, sets);
+    if (judged)
+        reward = dg_run_plan_value(&p.plan.flops, "iteration_reward");
+    assert_true(!judged || reward > 0);
+    assert_true(dg_run_plan_value(&p.plan.flops, "iteration") ==
+                dg_run_plan_value(&p.plan.flops, "iteration_encode") +
+                    dg_run_plan_value(&p.plan.flops, "iteration_rollout") +
+                    dg_run_plan_value(&p.plan.flops, "iteration_update") +
+                    reward);
     tiny_open(&t, 1, sets);
     tiny_experience(&t, 0);
     rollout = dg_run_plan_value(&p.plan.flops, "iteration_rollout");
     assert_true(dg_team_take_flops(t.team) ==
                 dg_run_plan_value(&p.plan.flops, "iteration_encode") + rollout +
+                    reward +
                     extra * dg_run_plan_value(&p.plan.flops, "encode"));
     tiny_close(&t);
     return rollout;
@@ -198,10 +219,13 @@ static void test_rollout_does_what_is_planned(void **state)
 {
     static const char *const plain[] = { "lora.rank=4", NULL };
     static const char *const guided[] = { "lora.rank=4", "cfg.scale=3", NULL };
+    static const char *const judged[] = { clip_reward, NULL };
 
     (void)state;
-    compare_rollout(NULL, 0);
-    assert_true(compare_rollout(guided, 1) == 2 * compare_rollout(plain, 0));
+    compare_rollout(NULL, 0, 0);
+    assert_true(compare_rollout(guided, 1, 0) ==
+                2 * compare_rollout(plain, 0, 0));
+    compare_rollout(judged, 0, 1);
 }
 
 static void test_what_only_plans_is_refused_elsewhere(void **state)

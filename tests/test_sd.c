@@ -68,7 +68,7 @@ static void open_bed(Bed *b)
     memset(b, 0, sizeof *b);
     read_golden(&b->golden);
     configure(&b->config, FOLDER);
-    MUST(dg_policy_adopt_folder(&b->config));
+    MUST(dg_policy_adopt_folder(&b->config, 0));
     MUST(dg_policy_create(&b->policy, &b->config));
     MUST(dg_policy_load_folder(b->policy, &tiny_comm, 1));
     MUST(dg_step_plan(&b->plan, b->policy, dg_backend_cpu(),
@@ -302,7 +302,7 @@ static void refuse(const char *change, const char *component, const char *name)
              change);
     assert_int_equal(system(command), 0);
     configure(&c, folder);
-    err = dg_policy_adopt_folder(&c);
+    err = dg_policy_adopt_folder(&c, 0);
     if (!err)
         err = dg_policy_create(&p, &c);
     if (!err)
@@ -353,17 +353,18 @@ static void test_keys_that_do_not_fit(void **state)
 
     (void)state;
     configure(&c, FOLDER);
-    MUST(dg_policy_adopt_folder(&c));
+    MUST(dg_policy_adopt_folder(&c, 0));
     c.pretrain.image_size = 40;
     assert_int_equal(dg_policy_create(&p, &c), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "pretrain.image_size"));
     configure(&c, "");
     assert_int_equal(dg_config_check(&c), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "policy.path"));
+    /* another kind's folder is not taken for one's own */
     configure(&c, FOLDER);
     c.policy.kind = DG_POLICY_FLUX;
-    assert_int_equal(dg_config_check(&c), DG_EINVAL);
-    assert_non_null(strstr(dg_last_error()->text, "policy.kind"));
+    assert_int_equal(dg_policy_adopt_folder(&c, 0), DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text, "transformer/config.json"));
 }
 
 static const struct CMUnitTest tests[] = {

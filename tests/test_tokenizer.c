@@ -25,6 +25,28 @@ static void put_copy(const char *folder, const char *name, const char *from)
     free(data);
 }
 
+/* A list alone gives the ids of the folder whose vocabulary follows it. */
+static void test_a_list_of_rules_alone(void **state)
+{
+    static const char packed[] = "\x1f\x8b\x08";
+    Tokenizer *t = opened(GOLDEN "clip_small/merges.txt", DG_TOKENIZER_CLIP);
+    char folder[256], path[300];
+
+    (void)state;
+    assert_int_equal(dg_tokenizer_info(t)->num_ids, 5514);
+    case_goldens("clip_small", "", 77, encode, t);
+    dg_tokenizer_destroy(t);
+    case_folder(folder);
+    snprintf(path, sizeof path, "%s/list.txt.gz", folder);
+    case_write(folder, "list.txt.gz", packed, sizeof packed - 1);
+    assert_int_equal(dg_tokenizer_open(&t, path), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "list.txt.gz: is packed"));
+    case_write(folder, "list.txt.gz", "a b\nc\n", 6);
+    assert_int_equal(dg_tokenizer_open(&t, path), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "list.txt.gz, line 2"));
+    case_remove(folder);
+}
+
 /* What a folder is opened as depends on what is in it. */
 static void test_folders_are_known_by_their_files(void **state)
 {
@@ -151,6 +173,7 @@ static void test_bad_prompts_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_list_of_rules_alone),
         cmocka_unit_test(test_folders_are_known_by_their_files),
         cmocka_unit_test(test_bad_folders_are_named),
         cmocka_unit_test(test_bad_prompts_are_named),

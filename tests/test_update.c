@@ -12,11 +12,14 @@ enum { EVERY = 6 };
 enum { EVERY = 1 };
 #endif
 
-static const char *const one_update[] = {
-    "grpo.updates_per_iteration=1", "grpo.clip_range=1",
-    "grpo.timestep_fraction=1",     "sampler.steps=4",
-    "grpo.prompts_per_iteration=2", NULL
-};
+/* One update of all steps, whose clip does not act. */
+#define ONE_UPDATE                                       \
+    "grpo.updates_per_iteration=1", "grpo.clip_range=1", \
+        "grpo.timestep_fraction=1", "sampler.steps=4"
+
+static const char *const one_update[] = { ONE_UPDATE,
+                                          "grpo.prompts_per_iteration=2",
+                                          NULL };
 
 /* Sum of the terms of the last dg_update_run(). */
 static double loss_of(const TinyRun *t)
@@ -61,6 +64,51 @@ static void open_update(TinyRun *t, int threads, const char *const *sets)
     tiny_experience(t, 0);
     give_scores(t);
     MUST(dg_update_prepare(t->update, &t->session, t->rollout));
+}
+
+/* The weights as they are now, to free. */
+static float *kept_values(const TinyRun *t)
+{
+    const size_t bytes = sizeof(float) * (size_t)t->policy->num_values;
+    float *kept = malloc(bytes);
+
+    assert_non_null(kept);
+    return memcpy(kept, t->policy->values, bytes);
+}
+
+/* Still those; kept is freed. */
+static void assert_values_are(const TinyRun *t, float *kept)
+{
+    assert_memory_equal(kept, t->policy->values,
+                        sizeof *kept * (size_t)t->policy->num_values);
+    free(kept);
+}
+
+/* A reference whose weights are the policy's times factor. */
+static void open_reference(TinyRun *t, float factor)
+{
+    MUST(dg_policy_reference(&t->reference, t->policy, &t->config));
+    for (int64_t i = 0; i < t->reference->net.count; i++)
+        t->reference->net.values[i] *= factor;
+}
+
+/* Every log-density of the rollout moves by this, or back where the
+ * advantage is negative. */
+static void move_log_probs(TinyRun *t, float by)
+{
+    const Rollout *r = t->rollout;
+
+    for (int64_t i = 0; i < r->N; i++)
+        for (int j = 0; j < r->T; j++)
+            r->log_prob[i * r->T + j] += t->update->total[i] > 0 ? by : -by;
+}
+
+static void assert_clipped(const TinyRun *t, int clipped)
+{
+    const Update *u = t->update;
+
+    for (int64_t k = 0; k < u->num_kept * u->steps_per_item; k++)
+        assert_int_equal(u->result[k].clipped, clipped);
 }
 
 /* (L(h) - L(-h)) / 2h against g.d, for d = the gradient itself within one
@@ -120,21 +168,14 @@ static void test_gradient_is_that_of_the_loss(void **state)
 
 static void test_gradient_of_kl_is_that_of_the_loss(void **state)
 {
-    static const char *const sets[] = { "grpo.updates_per_iteration=1",
-                                        "grpo.clip_range=1",
-                                        "grpo.timestep_fraction=1",
-                                        "sampler.steps=4",
-                                        "grpo.kl_beta=0.3",
+    static const char *const sets[] = { ONE_UPDATE, "grpo.kl_beta=0.3",
                                         "grpo.adv_agg=per_reward",
-                                        "grpo.prompts_per_iteration=1",
-                                        NULL };
+                                        "grpo.prompts_per_iteration=1", NULL };
     TinyRun t;
 
     (void)state;
     open_update(&t, 1, sets);
-    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
-    for (int64_t i = 0; i < t.reference->net.count; i++)
-        t.reference->net.values[i] *= 0.95f;
+    open_reference(&t, 0.95f);
     check_gradient(&t, 0.05);
     tiny_close(&t);
 }
@@ -143,13 +184,10 @@ static void test_gradient_of_kl_is_that_of_the_loss(void **state)
  * reference. Guidance multiplies what a step does: it is a shorter one. */
 static void test_gradient_of_guided_is_that_of_the_loss(void **state)
 {
-    static const char *const sets[] = { "grpo.updates_per_iteration=1",
-                                        "grpo.clip_range=1",
-                                        "grpo.timestep_fraction=1",
+    static const char *const sets[] = { ONE_UPDATE,
                                         "policy.prediction=epsilon",
                                         "sampler.sde=ddim",
                                         "sampler.eta=1",
-                                        "sampler.steps=4",
                                         "cfg.scale=2.5",
                                         "grpo.kl_beta=0.01",
                                         "grpo.prompts_per_iteration=1",
@@ -158,22 +196,15 @@ static void test_gradient_of_guided_is_that_of_the_loss(void **state)
 
     (void)state;
     open_update(&t, 1, sets);
-    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
-    for (int64_t i = 0; i < t.reference->net.count; i++)
-        t.reference->net.values[i] *= 0.99f;
+    open_reference(&t, 0.99f);
     check_gradient(&t, 0.02);
     tiny_close(&t);
 }
 
 static void test_gradient_through_data_is_that_of_the_loss(void **state)
 {
-    static const char *const sets[] = { "grpo.updates_per_iteration=1",
-                                        "grpo.clip_range=1",
-                                        "grpo.timestep_fraction=1",
-                                        "sampler.steps=4",
-                                        "policy.prediction=data",
-                                        "grpo.prompts_per_iteration=2",
-                                        NULL };
+    static const char *const sets[] = { ONE_UPDATE, "policy.prediction=data",
+                                        "grpo.prompts_per_iteration=2", NULL };
     TinyRun t;
 
     (void)state;
@@ -205,14 +236,10 @@ static void test_clipped_terms_give_exactly_nothing(void **state)
     t.config.grpo.clip_range = 1e-3;
     MUST(tiny_update(&t, 1, &stats));
     assert_false(all_zero(&t));
-    for (int64_t i = 0; i < t.rollout->N; i++)
-        for (int j = 0; j < t.rollout->T; j++)
-            t.rollout->log_prob[i * t.rollout->T + j] -=
-                t.update->total[i] > 0 ? 1 : -1;
+    move_log_probs(&t, -1);
     assert_int_equal(tiny_update(&t, 1, &stats), DG_EPROMISE);
     assert_true(all_zero(&t));
-    for (int64_t k = 0; k < t.update->num_kept * t.update->steps_per_item; k++)
-        assert_int_equal(t.update->result[k].clipped, 1);
+    assert_clipped(&t, 1);
     tiny_close(&t);
 }
 
@@ -225,14 +252,10 @@ static void test_unclipped_side_still_learns(void **state)
     (void)state;
     open_update(&t, 2, one_update);
     t.config.grpo.clip_range = 1e-3;
-    for (int64_t i = 0; i < t.rollout->N; i++)
-        for (int j = 0; j < t.rollout->T; j++)
-            t.rollout->log_prob[i * t.rollout->T + j] -=
-                t.update->total[i] > 0 ? -1 : 1;
+    move_log_probs(&t, 1);
     assert_int_equal(tiny_update(&t, 1, &stats), DG_EPROMISE);
     assert_false(all_zero(&t));
-    for (int64_t k = 0; k < t.update->num_kept * t.update->steps_per_item; k++)
-        assert_int_equal(t.update->result[k].clipped, 0);
+    assert_clipped(&t, 0);
     tiny_close(&t);
 }
 
@@ -241,14 +264,11 @@ static void test_equal_rewards_leave_the_weights(void **state)
     TinyRun t;
     UpdateStats stats;
     float *before;
-    size_t bytes;
 
     (void)state;
     tiny_open(&t, 2, NULL);
     t.learner->optim.weight_decay = 0;
-    bytes = sizeof *before * (size_t)t.policy->num_values;
-    before = malloc(bytes);
-    memcpy(before, t.policy->values, bytes);
+    before = kept_values(&t);
     tiny_experience(&t, 0);
     for (int64_t i = 0; i < t.rollout->N * t.rollout->K; i++)
         t.rollout->scores[i] = (RewardScore) { 0.625f, NAN, 0 };
@@ -256,8 +276,7 @@ static void test_equal_rewards_leave_the_weights(void **state)
     MUST(tiny_update(&t, 0, &stats));
     assert_true(all_zero(&t));
     assert_true(stats.grad_norm == 0 && stats.lr > 0);
-    assert_memory_equal(before, t.policy->values, bytes);
-    free(before);
+    assert_values_are(&t, before);
     tiny_close(&t);
 }
 
@@ -272,9 +291,7 @@ static void test_broken_ratio_stops_and_names(void **state)
 
     (void)state;
     open_update(&t, 2, one_update);
-    before = malloc(sizeof *before * (size_t)t.policy->num_values);
-    memcpy(before, t.policy->values,
-           sizeof *before * (size_t)t.policy->num_values);
+    before = kept_values(&t);
     step = t.update->steps[5 * t.rollout->T + 1];
     t.rollout->log_prob[5 * t.rollout->T + step] =
         nextafterf(t.rollout->log_prob[5 * t.rollout->T + step], 2);
@@ -282,9 +299,7 @@ static void test_broken_ratio_stops_and_names(void **state)
     snprintf(text, sizeof text, "sample 1, timestep %d: ratio 0.99999999",
              step);
     assert_non_null(strstr(dg_last_error()->text, text));
-    assert_memory_equal(before, t.policy->values,
-                        sizeof *before * (size_t)t.policy->num_values);
-    free(before);
+    assert_values_are(&t, before);
     tiny_close(&t);
 }
 
@@ -294,13 +309,10 @@ static void test_not_finite_is_not_applied(void **state)
     TinyRun t;
     UpdateStats stats;
     float *before;
-    size_t bytes;
 
     (void)state;
     open_update(&t, 2, one_update);
-    bytes = sizeof *before * (size_t)t.policy->num_values;
-    before = malloc(bytes);
-    memcpy(before, t.policy->values, bytes);
+    before = kept_values(&t);
     for (int64_t i = 0; i < t.rollout->D; i++)
         dg_rollout_latent(t.rollout, 3, 1)[i] = NAN;
     MUST(tiny_update(&t, 0, &stats));
@@ -308,9 +320,8 @@ static void test_not_finite_is_not_applied(void **state)
     assert_int_equal(stats.skipped_updates, 1);
     assert_int_equal(t.update->note_item, 3);
     assert_non_null(strstr(t.update->note, "sample 3, rank 0: layer "));
-    assert_memory_equal(before, t.policy->values, bytes);
     assert_int_equal(t.learner->updates, 0);
-    free(before);
+    assert_values_are(&t, before);
     tiny_close(&t);
 }
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "world/spoil.h"
 #include "world/verify.h"
 #include "world/world.h"
 
@@ -276,6 +277,61 @@ static void test_scene_of_metadata_shows_it(void **state)
     }
 }
 
+/* n over k: the binomial filter, applied p times, is row 2 p of the triangle. */
+static double binomial(int n, int k)
+{
+    double b = 1;
+
+    for (int i = 1; i <= k; i++)
+        b = b * (n - k + i) / i;
+    return k < 0 || k > n ? 0 : b;
+}
+
+/* One bright pixel far from the rim becomes the filter itself. */
+static void test_blur_is_the_binomial_filter(void **state)
+{
+    enum { SIDE = 32, AT = 15, PASSES = 6 };
+    const double all = pow(4, PASSES);
+
+    (void)state;
+    memset(picture, 0, sizeof picture);
+    picture[3 * (SIDE * AT + AT) + 1] = 1;
+    dg_world_blur(picture, SIDE, PASSES);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++) {
+            const double want = binomial(2 * PASSES, y - AT + PASSES) / all *
+                                binomial(2 * PASSES, x - AT + PASSES) / all;
+
+            assert_true(fabs(picture[3 * (SIDE * y + x) + 1] - want) < 1e-7);
+            assert_true(picture[3 * (SIDE * y + x)] == 0);
+            assert_true(picture[3 * (SIDE * y + x) + 2] == 0);
+        }
+}
+
+/* An even picture stays: the rim is repeated, not darkened. */
+static void test_blur_keeps_an_even_picture(void **state)
+{
+    (void)state;
+    for (int i = 0; i < PIXELS; i++)
+        picture[i] = 0.625f;
+    dg_world_blur(picture, 64, 9);
+    for (int i = 0; i < PIXELS; i++)
+        assert_true(picture[i] == 0.625f);
+}
+
+static void test_fade_moves_towards_grey(void **state)
+{
+    const float grey = 128.0f / 255;
+
+    (void)state;
+    for (int i = 0; i < 3 * 32 * 32; i++)
+        picture[i] = (float)(i % 256) / 255;
+    dg_world_fade(picture, 32, 0.25f);
+    for (int i = 0; i < 3 * 32 * 32; i++)
+        assert_true(fabs((picture[i] - grey) -
+                         0.25 * ((i % 256) / 255.0 - grey)) < 1e-6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +346,9 @@ int main(void)
         cmocka_unit_test(test_meta_read_refuses_bad_json),
         cmocka_unit_test(test_meaning_is_that_of_equivalent_captions),
         cmocka_unit_test(test_scene_of_metadata_shows_it),
+        cmocka_unit_test(test_blur_is_the_binomial_filter),
+        cmocka_unit_test(test_blur_keeps_an_even_picture),
+        cmocka_unit_test(test_fade_moves_towards_grey),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

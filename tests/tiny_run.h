@@ -48,7 +48,9 @@ static inline void tiny_team(TinyRun *t, int threads)
     const StepPlanOpts plan_opts = { .batch = batch,
                                      .train_batch = batch,
                                      .train_net = 1,
-                                     .guidance = &guidance };
+                                     .guidance = &guidance,
+                                     .rewards = t->rewards,
+                                     .num_rewards = c->num_rewards };
     StepPlan plan;
     size_t scratch;
     TeamOpts o = {
@@ -108,6 +110,8 @@ static inline void tiny_open(TinyRun *t, int threads, const char *const *sets)
         .num_threads = threads,
     };
     MUST(dg_rewards_init(t->rewards, &t->config));
+    MUST(dg_rewards_open(t->rewards, &t->config, t->config.num_rewards,
+                         &tiny_comm));
     MUST(dg_setup_prompts(&t->session, t->config.prompts.file, &t->prompts));
     MUST(dg_policy_create(&t->policy, &t->config));
     tiny_draw(t->policy, 3);
@@ -117,11 +121,13 @@ static inline void tiny_open(TinyRun *t, int threads, const char *const *sets)
                            &t->config.optim, 100));
     MUST(
         dg_rollout_create(&t->rollout, &t->session, t->policy, t->prompts.num));
+    MUST(dg_rollout_reserve_features(t->rollout, t->rewards));
     MUST(dg_update_create(&t->update, &t->session, t->rollout));
 }
 
 static inline void tiny_close(TinyRun *t)
 {
+    dg_rewards_close(t->rewards, t->config.num_rewards);
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
     dg_learner_destroy(t->learner);

@@ -7,7 +7,7 @@ last=$(ls runs/demo/checkpoints/iter_*.h5 | tail -n 1)
 "$bin" sample configs/demo.cfg --num 7 --seeds 4 \
     --out doc/figures/demo_before.png
 "$bin" sample configs/demo.cfg \
-    --set policy.weights=configs/weights/shapes_flux_4.h5 --num 7 --seeds 4 \
-    --out doc/figures/base_4.png
+    --set policy.weights=configs/weights/shapes_flux_clean.h5 --num 7 --seeds 4 \
+    --out doc/figures/base_clean.png
 "$bin" sample configs/demo.cfg --set "policy.weights=$last" --num 7 --seeds 4 \
     --out doc/figures/demo_after.png

@@ -54,6 +54,7 @@ typedef struct CliSpec {
                  * nothing runs, the CPU's table is enough */
     int own_prediction; /* policy.prediction is the configuration's, not that
                          * of the start weights */
+    int outline; /* only sizes are needed: see dg_policy_adopt_folder() */
     const CliFlag *flags;
     int num_flags;
 } CliSpec;
@@ -100,10 +101,23 @@ int dg_cli_session(Session *out, Cli *cli);
 /** Gives back the GPU that dg_cli_session() took, if it did. */
 void dg_cli_session_end(Cli *cli);
 
+/** A flag's whole number, 1 to most; *out is left alone where text is NULL.
+ *  Errors: DG_EINVAL naming the flag. */
+int dg_cli_number(int *out, const char *flag, const char *text, int most);
+
+/** Figures as text: what dg_cli_tell() is given. *text is for free(). */
+typedef int CliText(char **text, const void *figures);
+
+/** Figures on the screen and, where path is not NULL, as JSON in that file.
+ *  On rank 0 alone. Errors: those of the two; DG_EIO. */
+int dg_cli_tell(const void *figures, CliText *text, CliText *json,
+                const char *path);
+
 int dg_cli_train(int argc, char **argv);
 int dg_cli_sample(int argc, char **argv);
 int dg_cli_encode(int argc, char **argv);
 int dg_cli_evaluate(int argc, char **argv);
+int dg_cli_convert(int argc, char **argv);
 int dg_cli_inspect(int argc, char **argv);
 int dg_cli_replay(int argc, char **argv);
 int dg_cli_plan(int argc, char **argv);

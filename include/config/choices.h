@@ -48,6 +48,15 @@ typedef enum TimestepScope { DG_SCOPE_SAMPLE, DG_SCOPE_GROUP } TimestepScope;
 typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
 typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
 
+/* 8-bit values of a picture for a reward's network. */
+typedef enum Quantize { DG_QUANTIZE_RINT, DG_QUANTIZE_TRUNC } Quantize;
+/* What of a cosine is the score. */
+typedef enum RewardScale {
+    DG_SCALE_COS,
+    DG_SCALE_LOGIT,   /* exp(logit_scale) cos */
+    DG_SCALE_LOGIT_26 /* a 26th of it */
+} RewardScale;
+
 typedef enum LrSchedule {
     DG_LR_CONSTANT,
     DG_LR_LINEAR,

@@ -18,8 +18,16 @@
 enum {
     DG_CONFIG_STRING = 512, /* bytes of a string field, with its '\0' */
     DG_CONFIG_REWARDS = 16, /* most rewards in one run */
-    DG_CONFIG_AXES = 3      /* rotary axes of FLUX */
+    DG_CONFIG_AXES = 3,     /* rotary axes of FLUX */
+    DG_CONFIG_LEVELS = 8,   /* most levels of a U-Net */
+    DG_CONFIG_TEXTS = 32,   /* most texts of a list */
+    DG_CONFIG_TEXT = 96     /* bytes of one, with its '\0' */
 };
+
+/* Texts in use come first; an empty one ends them. */
+typedef struct TextList {
+    char text[DG_CONFIG_TEXTS][DG_CONFIG_TEXT];
+} TextList;
 
 typedef struct RunConfig {
     char dir[DG_CONFIG_STRING]; /* run folder */
@@ -34,19 +42,20 @@ typedef struct RunConfig {
 typedef struct PolicyConfig {
     PolicyKind kind;
     Prediction prediction;          /* of the network */
-    char path[DG_CONFIG_STRING];    /* folder of kind sd's networks */
+    char path[DG_CONFIG_STRING];    /* folder of the networks */
     char weights[DG_CONFIG_STRING]; /* file or folder; "": random */
-    int64_t text_length;            /* T5 tokens per prompt */
+    int64_t text_length;            /* tokens per prompt; 0: by the kind */
     double latent_scale;            /* of the space-to-depth codec */
     double guidance;                /* embedded guidance scale */
     CodecKind codec;                /* between latents and pixels */
+    int bf16_compat;                /* FLUX: time, guidance as in bfloat16 */
 } PolicyConfig;
 
 typedef struct LoraConfig {
-    int64_t rank;                   /* 0: full fine-tuning */
-    double alpha;                   /* scale = alpha / rank */
-    char targets[DG_CONFIG_STRING]; /* names of linears, by commas */
-    char base[DG_CONFIG_STRING];    /* weights below a checkpoint's adapters */
+    int64_t rank;                /* 0: full fine-tuning */
+    double alpha;                /* scale = alpha / rank */
+    TextList targets;            /* patterns of linears' names */
+    char base[DG_CONFIG_STRING]; /* weights below a checkpoint's adapters */
 } LoraConfig;
 
 typedef struct FluxSizes {
@@ -61,6 +70,19 @@ typedef struct FluxSizes {
     int guidance_embeds;
     double rope_theta; /* base of the rotary frequencies */
 } FluxSizes;
+
+/* As the unet's config.json of Stable Diffusion 1.x. */
+typedef struct UnetSizes {
+    int64_t in_channels; /* = out_channels */
+    int64_t num_levels;  /* entries of block_out_channels; 0: no sizes given */
+    int64_t block_out_channels[DG_CONFIG_LEVELS];
+    char down_block_types[DG_CONFIG_STRING]; /* by commas, one per level */
+    char up_block_types[DG_CONFIG_STRING];   /* from the lowest level up */
+    int64_t layers_per_block;
+    int64_t attention_head_dim;  /* the number of heads, as there */
+    int64_t cross_attention_dim; /* = clip.hidden */
+    int64_t norm_num_groups;
+} UnetSizes;
 
 typedef struct T5Sizes {
     int64_t d_model;
@@ -124,6 +146,12 @@ typedef struct RewardConfig {
     char name[64];
     double weight;
     double threshold; /* NAN: as is; else 1 above it, 0 below */
+    /* of rewards with a network */
+    char path[DG_CONFIG_STRING];      /* weights: a file or a folder */
+    char tokenizer[DG_CONFIG_STRING]; /* folder or list; "": with weights */
+    char model[64];                   /* sizes by name; "": beside them */
+    RewardScale scale;
+    Quantize quantize;
 } RewardConfig;
 
 typedef struct OptimConfig {
@@ -148,8 +176,11 @@ typedef struct PretrainConfig {
     double logit_mean;  /* of the logit-normal times */
     double logit_std;
     int64_t eval_every; /* steps; 0: only at the end */
+    double loss_power;  /* epsilon: loss times alpha_bar^-this */
     double prompt_drop; /* probability of an empty prompt */
     double prompt_swap; /* probability of another picture's prompt */
+    double faded;       /* probability of a washed-out picture */
+    double blurred;     /* probability of a picture out of focus */
 } PretrainConfig;
 
 typedef struct EvaluateConfig {
@@ -166,6 +197,7 @@ typedef struct Config {
     PolicyConfig policy;
     LoraConfig lora;
     FluxSizes flux;
+    UnetSizes unet;
     T5Sizes t5;
     ClipSizes clip;
     PromptsConfig prompts;
@@ -224,8 +256,9 @@ int dg_config_set(Config *c, const char *assignment);
 
 /**
  * Decides what is left to other keys: sampler.decode = auto becomes x0 where
- * the network predicts velocity, zT where it predicts epsilon. The effective
- * configuration has the decision.
+ * the network predicts velocity, zT where it predicts epsilon;
+ * policy.text_length = 0 becomes 512 for FLUX from a folder, else 32. The
+ * effective configuration has the decision.
  */
 void dg_config_settle(Config *c);
 

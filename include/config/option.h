@@ -13,7 +13,8 @@ typedef enum OptionType {
     OPT_BOOL,   /* int */
     OPT_STRING, /* char[size] */
     OPT_ENUM,   /* int-sized enum; names in 'choices', in its order */
-    OPT_INTS,   /* int64_t[size] */
+    OPT_INTS,   /* int64_t[size]; with at_count 0 to size of them */
+    OPT_TEXTS,  /* char[size][stride]; an empty one ends the list */
     OPT_LIST    /* list of groups: 'sub' rows, relative to one element */
 } OptionType;
 
@@ -25,14 +26,15 @@ typedef struct Option {
     const char *standard; /* default, as written in a file */
     double min, max;      /* INT, REAL, INTS: both allowed */
     size_t at;            /* offset of the field */
-    size_t size;          /* STRING: bytes; INTS: count; LIST: most groups */
-    const char *choices;  /* ENUM: "a|b|c" */
+    size_t size; /* STRING: bytes; INTS: count; TEXTS: most texts; LIST: most
+                             groups */
+    const char *choices; /* ENUM: "a|b|c" */
     const char *help;
     int flags;
-    /* LIST only */
-    const struct Option *sub;
+    const struct Option *sub; /* LIST only */
     int num_sub;
-    size_t stride;   /* bytes of one element */
+    size_t stride; /* LIST, TEXTS: bytes of one element */
+    /* LIST; INTS of any number, else 0 */
     size_t at_count; /* offset of the int64_t count */
 } Option;
 

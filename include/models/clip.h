@@ -1,13 +1,17 @@
 #ifndef DG_MODELS_CLIP_H
 #define DG_MODELS_CLIP_H
 /*
- * The CLIP text encoder (causal, quick_gelu). Parameter names are those of
- * the transformers safetensors files.
+ * The CLIP text encoder (causal). Parameter names are those of the
+ * transformers safetensors files.
  */
 #include "nn/param.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
+
+/* hidden_act of the public config.json: OpenAI's networks and DFN have the
+ * first, LAION's the second. The shapes are the same, the numbers are not. */
+typedef enum ClipAct { DG_CLIP_QUICK_GELU, DG_CLIP_GELU } ClipAct;
 
 /* Fields as in the public config.json. */
 typedef struct ClipTextConfig {
@@ -15,6 +19,7 @@ typedef struct ClipTextConfig {
     int num_hidden_layers;
     int64_t num_attention_heads;
     int64_t max_position_embeddings;
+    ClipAct act;
 } ClipTextConfig;
 
 typedef struct ClipText ClipText;

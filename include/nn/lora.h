@@ -12,30 +12,30 @@
  * linears with dg_layer_linear() and run them with dg_linear().
  * Source: arXiv:2106.09685; names and first values as in PEFT.
  */
+#include "config/config.h"
 #include "nn/param.h"
 #include "tensor/ops.h"
-
-enum { DG_LORA_TARGETS = 16, DG_LORA_TARGET = 64 };
 
 typedef struct Lora {
     ParamSet *set; /* where A and B go */
     int64_t rank;
     float scale; /* alpha / rank */
     int num_targets;
-    char target[DG_LORA_TARGETS][DG_LORA_TARGET];
-    int matched[DG_LORA_TARGETS]; /* linears that each target found */
+    TextList target;
+    int matched[DG_CONFIG_TEXTS]; /* linears that each target found */
     char names[640];              /* of all linears, for a message */
 } Lora;
 
 /**
- * targets  names separated by commas or blanks, "to_q,to_k,to_out.0": each
- *          stands for the linears whose path is it or ends in "." and it
+ * targets  patterns, "to_q", "to_out.0", "blocks.1*.to_q": each stands for
+ *          the linears whose dotted path is it or ends in it, whole names
+ *          counted; a * in it is any text, dots too
  * set      takes the adapters; borrowed, as is l by the set it is hung on
  *          (ParamSet.lora) while a network adds its layers
  * Errors: DG_EINVAL naming lora.targets.
  */
 int dg_lora_init(Lora *l, ParamSet *set, int64_t rank, double alpha,
-                 const char *targets);
+                 const TextList *targets);
 
 /** Adapter of the linear called folder + name, "blocks.3.attn." and "to_q",
  *  added to l->set; a = NULL when no target names it, or on an error (*err
@@ -47,7 +47,7 @@ LoraPair dg_lora_adapt(Lora *l, const char *folder, const char *name,
  *  and what the linears are called. */
 int dg_lora_check(const Lora *l);
 
-/** Target that the parameter of l->set of this name was made for. */
-int dg_lora_target_of(const Lora *l, const char *name);
+/** 1 if a target stands for the linear of this parameter of l->set. */
+int dg_lora_names(const Lora *l, int target, const char *name);
 
 #endif

@@ -44,7 +44,8 @@ typedef struct PolicyShape {
     int64_t condition; /* floats of one condition: T5 states, then CLIP's
                           pooled one; or CLIP's states */
     Prediction prediction;
-    ModelTime time; /* what PolicyBatch.time is */
+    ModelTime time;    /* what PolicyBatch.time is */
+    double auto_shift; /* of a flow schedule that is asked for shift 0 */
 } PolicyShape;
 
 /* Token ids of one prompt, for both encoders. */
@@ -69,7 +70,9 @@ typedef struct PolicyImpl PolicyImpl;
 typedef struct Policy {
     PolicyShape shape;
     ParamSet net, text;
-    ParamSet adapters; /* without parameters where lora.rank is 0 */
+    ParamSet adapters;     /* without parameters where lora.rank is 0 */
+    const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
+                              own; NULL: none */
     Lora lora;
     float *values;      /* [num_values]: adapters, net, text; the host's */
     float *at;          /* the same for kernels: values itself, or a copy */
@@ -133,6 +136,13 @@ void dg_policy_drop_text(Policy *p);
 /** Number of values of the base, padding included. */
 int64_t dg_policy_num_base(const Policy *p);
 
+/**
+ * on: 1 if a file holds adapters that stand on the weights of the folder
+ * policy.path, which dg_policy_load() finds in place. By this rank alone.
+ * Errors: DG_EIO, DG_EFORMAT naming the file.
+ */
+int dg_policy_on_folder(const Policy *p, const char *path, int *on);
+
 /** Sets base_sha256 from the values there are. Errors: DG_ENOMEM. */
 int dg_policy_note_base(Policy *p);
 
@@ -143,6 +153,13 @@ int dg_policy_note_base(Policy *p);
  * Errors: DG_EINVAL naming the target; those of the context.
  */
 int dg_policy_check_adapters(Policy *p, Context *ctx);
+
+/**
+ * Puts the adapters into the network: W + (alpha / rank) B A, each element
+ * summed in double and rounded once; B is then 0, so that the policy stays
+ * what it was. The base is no longer that of base_sha256.
+ */
+void dg_policy_merge(Policy *p);
 
 /** Fresh parameters for pretraining, drawn from seed. */
 void dg_policy_draw(Policy *p, uint64_t seed);
@@ -160,12 +177,17 @@ void dg_policy_draw_adapters(Policy *p, uint64_t seed);
 int dg_policy_adopt_sizes(Config *c, const char *path);
 
 /**
- * Makes c->policy.prediction that of the folder policy.path, whose
- * configuration files it checks; nothing if the kind has no folder. By this
- * rank alone.
+ * Makes c->policy.prediction, and of kind flux the codec and all sizes, those
+ * of the folder policy.path, whose configuration files it checks; without one
+ * only the prediction of kind sd, which has no other. By this rank alone.
+ * outline  1: only sizes are needed. A folder that is not there is then no
+ *          error: sizes are c's, or of kind sd Stable Diffusion 1.4's
  * Errors: DG_EIO, DG_EFORMAT naming file and key.
  */
-int dg_policy_adopt_folder(Config *c);
+int dg_policy_adopt_folder(Config *c, int outline);
+
+/** 1 if policy.path names a folder that is there. */
+int dg_policy_has_folder(const Config *c);
 
 /**
  * Fills the parameters that the folder policy.path holds, if the kind has one:
@@ -178,7 +200,8 @@ int dg_policy_load_folder(Policy *p, const Comm *comm, int all);
 /**
  * Reads all parameters from a weights file or a checkpoint (EMA if ema is
  * set, else master weights); of a checkpoint of adapters, these and then the
- * base that it names (or lora.base), whose digest must be the stored one.
+ * base that it names (or lora.base; if it names none, that of the folder,
+ * which must be loaded before), whose digest must be the stored one.
  * Adapters that the file has not are left alone. By this rank alone.
  * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
  */
@@ -198,8 +221,9 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                      float *condition);
 
 /**
- * The schedule of the policy's prediction: flow with that shift for velocity
- * and data, DDIM, which has none, for epsilon. Release with dg_schedule_fini().
+ * The schedule of the policy's prediction: flow with that shift, or, of 0,
+ * the shape's own, for velocity and data; DDIM, which has none, for epsilon.
+ * Release with dg_schedule_fini().
  * Errors: those of dg_schedule_init_flow(), dg_schedule_init_ddim().
  */
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,

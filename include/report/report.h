@@ -11,7 +11,7 @@
  *   pictures/prompts.json        {"prompts": [...], "size": pixels}
  *   evaluation_before.json, evaluation_after.json
  *                                optional; as written by `evaluate`
- * Numbers that are null or absent count as not measured.
+ * Numbers that are null, absent or beyond 1e100 count as not measured.
  */
 
 /**

@@ -3,11 +3,20 @@
 /*
  * Rewards: pictures and prompts in, one number per picture out. A score that
  * cannot be had is missing, never 0. Rewards know nothing of GRPO or ranks.
+ *
+ * Some have a network: its weights are read once, at dg_rewards_open(); what
+ * it makes of a prompt, its features, is computed once per prompt and kept by
+ * the caller; its activations lie in the step arena of the caller's context. A
+ * picture's score depends on picture and prompt alone.
  */
 #include "config/config.h"
+#include "parallel/comm.h"
 #include "store/prompts.h"
+#include "tensor/context.h"
 
 #include <stdint.h>
+
+enum { DG_PARAMS_REWARD = 6 }; /* 1 to 5 are the policy's sets */
 
 typedef struct RewardScore {
     float value;     /* the reward; meaningless when missing */
@@ -16,6 +25,40 @@ typedef struct RewardScore {
 } RewardScore;
 
 typedef struct Reward Reward;
+
+/* What one is scored from. */
+typedef struct RewardInput {
+    const float *rgb; /* [size, size, 3] in [0, 1] */
+    int64_t size;
+    const Prompt *prompt;
+    const float *features; /* of the prompt, all rewards' in their order; NULL
+                              where no reward has any */
+    Context *ctx;          /* for networks; is reset */
+    void *scratch;         /* this thread's own, dg_rewards_scratch() bytes */
+} RewardInput;
+
+/** What a reward with a network provides besides. */
+typedef struct RewardNet {
+    /* The network of rewards[index], sizes only. DG_EINVAL naming the key,
+     * DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
+    int (*create)(void **net, const RewardConfig *c, int64_t index);
+    void (*destroy)(void *net);
+    /* Reserves and reads the weights. Collective; errors agreed. */
+    int (*load)(void *net, const Comm *comm);
+    /* Parameters, with padding. */
+    int64_t (*num_values)(const void *net);
+    /* Floats that stand for a prompt. */
+    int64_t (*num_features)(const void *net);
+    /* Reads all texts of a list that outlives net, so that encode need not. A
+     * prompt of no list, or of another, is read as it comes. */
+    int (*read)(void *net, const PromptList *list);
+    /* A prompt's features [num_features] out. Resets ctx; in a plan nothing
+     * is read or written. */
+    int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
+                  float *features);
+    /* in->features is this reward's own. As encode. */
+    int (*score)(const void *net, const RewardInput *in, RewardScore *out);
+} RewardNet;
 
 /** What one kind of reward provides. */
 typedef struct RewardKind {
@@ -26,30 +69,81 @@ typedef struct RewardKind {
      * thread's own. Errors: a picture it cannot score. */
     int (*score)(const float *rgb, int64_t size, const Prompt *prompt,
                  RewardScore *out, void *scratch);
+    const RewardNet *net; /* in place of score; NULL: no network */
 } RewardKind;
 
 struct Reward {
     const RewardKind *kind;
     double weight;
     double threshold; /* NAN: none; else 1 above it and 0 below */
+    void *net;        /* of the kind's net; NULL: none, or not opened */
+    int64_t features; /* where its own begin in a prompt's */
 };
 
 /**
- * The rewards of a configuration, in its order.
+ * The rewards of a configuration, in its order; networks are left for
+ * dg_rewards_open(). Only the weights of the rewards can be used before.
  * out [c->num_rewards] filled. Errors: DG_EINVAL naming rewards.name and the
- * names there are.
+ * names there are, or a key that the reward does not have.
  */
 int dg_rewards_init(Reward *out, const Config *c);
 
+/** Whether the first num rewards can be computed where the run is. Networks of
+ *  rewards are the CPU's: DG_EDEVICE naming the reward. */
+int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num);
+
+/**
+ * Makes the networks of the first num rewards, sizes only: enough to plan.
+ * Not collective. Errors: see RewardNet.create. Then dg_rewards_close().
+ */
+int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
+
+/** The same, and reads their weights. Collective.
+ *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file. */
+int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
+
+/**
+ * Reads the prompts of a run, which outlive the rewards, for all networks: one
+ * that cannot be read is told now, and the loop takes no memory for it. Not
+ * collective. Errors: DG_EINVAL naming the prompt's number, DG_ENOMEM.
+ */
+int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
+
+/** Gives the networks back, opened or not. */
+void dg_rewards_close(Reward *r, int64_t num);
+
 /** Room that one thread needs for any of them, bytes. */
 size_t dg_rewards_scratch(const Reward *r, int64_t num);
+
+/** Parameters of all networks, with padding. */
+int64_t dg_rewards_num_values(const Reward *r, int64_t num);
+
+/** Floats of a prompt's features, of all of them together. */
+int64_t dg_rewards_num_features(const Reward *r, int64_t num);
+
+/** A prompt's features, of all of them: [dg_rewards_num_features()] out. ctx
+ *  is reset. Errors: a prompt that cannot be read; those of the context. */
+int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
+                      const Prompt *prompt, float *features);
+
+/**
+ * What the networks need, by a context of a plan: the highest use of its step
+ * arena for a prompt or a picture of that size, and the operations of each.
+ */
+typedef struct RewardPlan {
+    size_t bytes;
+    uint64_t encode_flops, score_flops; /* of one prompt, one picture */
+} RewardPlan;
+
+/** Counts; ctx is reset. Errors: those of the context. */
+int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
+                    int64_t size);
 
 /**
  * Scores one picture. Never fails: a reward that does, or gives NaN or Inf,
  * is reported missing, with the reason in dg_last_error(). A threshold is
  * applied here.
  */
-void dg_reward_score(const Reward *r, const float *rgb, int64_t size,
-                     const Prompt *prompt, RewardScore *out, void *scratch);
+void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
 
 #endif

@@ -38,6 +38,8 @@ typedef struct ClipFiles {
     const char *config, *special, *added;
     size_t config_bytes, special_bytes, added_bytes;
     const char *folder; /* for messages; "" is allowed, not NULL */
+    const char *list;   /* for messages: the file merges are of; NULL:
+                         * folder/merges.txt */
 } ClipFiles;
 
 /**
@@ -49,6 +51,13 @@ int dg_clip_bpe_create(ClipBpe **out, const ClipFiles *f);
 
 /** Reads a folder's files. Errors: DG_EIO, and dg_clip_bpe_create()'s. */
 int dg_clip_bpe_open(ClipBpe **out, const char *folder);
+
+/**
+ * Reads a list of rules alone: a merges.txt, or openai's
+ * bpe_simple_vocab_16e6.txt, unpacked, of whose rules the first 48894 count.
+ * Errors: DG_EIO; DG_EFORMAT for a packed file too; dg_clip_bpe_create()'s.
+ */
+int dg_clip_bpe_open_list(ClipBpe **out, const char *path);
 
 const TokenizerInfo *dg_clip_bpe_info(const ClipBpe *b);
 

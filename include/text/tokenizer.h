@@ -34,7 +34,8 @@ typedef struct TokenCount {
 } TokenCount;
 
 /**
- * Opens a folder. It is T5's if it has a tokenizer.json with a Unigram model
+ * Opens a folder, or a file, which is a list of CLIP's rules (see
+ * dg_clip_bpe_open_list()). A folder is T5's if it has a tokenizer.json with a Unigram model
  * or a spiece.model, CLIP's if it has a merges.txt (with or without
  * vocab.json) or a tokenizer.json with CLIP's BPE model. tokenizer.json goes
  * before spiece.model, merges.txt before tokenizer.json.
@@ -43,7 +44,7 @@ typedef struct TokenCount {
  * read; none of these files is there), DG_EFORMAT, DG_ENOMEM. *out is set on
  * success only; dg_tokenizer_destroy() it.
  */
-int dg_tokenizer_open(Tokenizer **out, const char *folder);
+int dg_tokenizer_open(Tokenizer **out, const char *path);
 
 const TokenizerInfo *dg_tokenizer_info(const Tokenizer *t);
 

@@ -34,6 +34,7 @@ typedef struct BlockRate {
 
 typedef struct BenchBlock {
     const char *name;
+    double goal;             /* of the ratios */
     BlockRate forward, both; /* both: forward and backward */
 } BenchBlock;
 

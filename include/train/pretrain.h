@@ -7,12 +7,12 @@
  *   velocity (flow matching): z = (1 - sigma) x + sigma noise, target noise -
  *     x, sigma = 1 / (1 + exp(-n)), n ~ N(logit_mean, logit_std^2)
  *   epsilon (DDPM): z = sqrt(a) x + sqrt(1 - a) noise, target noise, a =
- *     alpha_bar at t, t uniform in 0..999
+ *     alpha_bar at t, t uniform in 0..999; the loss times a^-loss_power
  *
- * The loss is the mean square error. A part prompt_swap of the pictures
- * is shown under the prompt of another picture: a base with the faults that
- * wrong captions leave. A part prompt_drop is
- * shown with an empty prompt, for classifier-free guidance.
+ * The loss is the mean square error. Parts of the pictures are shown as data
+ * from the web are: under another picture's prompt (prompt_swap), washed out
+ * (faded), out of focus (blurred); so the base gets faults for RL to mend. A
+ * part prompt_drop is shown with an empty prompt, for classifier-free guidance.
  *
  * Network and text encoders are trained together. A work item is item_size
  * consecutive pictures of the step's batch; items are shared out over ranks

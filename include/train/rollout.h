@@ -53,7 +53,10 @@ typedef struct Rollout {
     float *final;      /* [num, D] latent that is decoded */
     Mirror in[DG_ROLLOUT_MIRRORS]; /* these five for kernels, see below */
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
-    char note[512];      /* what first went wrong here; "" */
+    int64_t num_features;
+    float *features; /* [num_prompts, num_features] of rewards with a network;
+                        NULL: there are none */
+    char note[512];  /* what first went wrong here; "" */
     int64_t note_item;
     size_t bytes; /* reserved, */
     int outline;  /* or only counted */
@@ -87,7 +90,13 @@ int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
 int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
                       const Policy *p);
 
-/** Decodes and scores this rank's items. Not collective. */
+/** Reserves what rewards with a network keep of each prompt; nothing where
+ *  there are none. Before the first dg_rollout_score() of such rewards.
+ *  Not collective. Errors: DG_ENOMEM. */
+int dg_rollout_reserve_features(Rollout *r, const Reward *rewards);
+
+/** Decodes and scores this rank's items; a network sees each prompt once. Not
+ *  collective. */
 int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
                      const PromptList *prompts, const Reward *rewards);
 

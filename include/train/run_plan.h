@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DG_PLAN_LINES = 16 };
+enum { DG_PLAN_LINES = 20 };
 
 typedef struct PlanLine {
     const char *key;  /* of the JSON */
@@ -30,13 +30,16 @@ typedef struct RunPlan {
     PlanTable memory;      /* bytes of the fullest rank, total last */
     PlanTable activations; /* bytes of one worker, phase by phase */
     PlanTable flops;       /* of one thing each, then of an iteration */
-    int decoder;           /* 0: the decoder is not in the plan */
+    /* what is not there, so that it could not be read: policy.path, whose
+     * sizes are then the configuration's or the public ones, and
+     * prompts.file, whose number of prompts is then an iteration's; or "" */
+    char no_folder[DG_CONFIG_STRING], no_prompts[DG_CONFIG_STRING];
 } RunPlan;
 
 /** Plans c->... of the session for so many ranks with the session's threads
  *  each. Not collective.
  *  Errors: DG_EINVAL naming the key that does not fit; those of a prompts
- *  file, where one is named; DG_ENOMEM for the small structs. */
+ *  file that is there; DG_ENOMEM for the small structs. */
 int dg_run_plan(RunPlan *out, const Session *s, int ranks);
 
 /** A line's value; panics when there is none. */

@@ -11,6 +11,9 @@
 /** Reads a prompts file on rank 0, parses it on all. Collective. */
 int dg_setup_prompts(const Session *s, const char *path, PromptList *out);
 
+/** 1 if the configuration names weights: a file, or a folder. */
+int dg_setup_has_weights(const Config *c);
+
 /** Builds the policy, with the weights of policy.path's folder; if
  *  policy.weights is set, reads it on rank 0 and sends it to all; ema: a checkpoint's EMA. Collective. */
 int dg_setup_policy(const Session *s, int ema, Policy **out);

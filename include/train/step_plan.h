@@ -4,6 +4,7 @@
  * Memory and arithmetic of one step, counted before anything runs: the same
  * code as the run's goes through the plan backend.
  */
+#include "reward/reward.h"
 #include "train/guided.h"
 
 #include <stddef.h>
@@ -14,11 +15,13 @@ typedef struct StepPlan {
     size_t rollout_bytes;       /* of predicting a batch, not recorded */
     size_t decode_bytes;        /* of painting one latent */
     size_t update_bytes;        /* of a training step, all of it */
-    size_t step_bytes;          /* largest of the four */
+    size_t step_bytes;          /* largest of these, and of rewards' */
     int64_t batch, train_batch; /* of the opts */
     uint64_t encode_flops;      /* of one prompt */
     uint64_t predict_flops;     /* of one batch */
+    uint64_t decode_flops;      /* of one latent */
     uint64_t update_flops;      /* forward and backward of one batch */
+    RewardPlan reward;          /* of rewards' networks */
 } StepPlan;
 
 typedef struct StepPlanOpts {
@@ -32,6 +35,8 @@ typedef struct StepPlanOpts {
                                  train_text; NULL: none. Its condition is
                                  not read */
     const Policy *reference;  /* of the KL term in training, or NULL */
+    const Reward *rewards;    /* [num_rewards] that score, outlined */
+    int64_t num_rewards;
 } StepPlanOpts;
 
 /** Counts. Not collective. Errors: DG_ENOMEM for the small structs. */

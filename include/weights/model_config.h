@@ -21,6 +21,10 @@ int dg_model_config_parse(ModelConfig **out, const char *path, const char *text,
 /** NULL is allowed. */
 void dg_model_config_close(ModelConfig *c);
 
+/** Key i of the outermost object, in the file's order, belonging to c; NULL
+ *  beyond the last. */
+const char *dg_model_config_key(const ModelConfig *c, int i);
+
 /** 1 if the key is there and not null. */
 int dg_model_config_has(const ModelConfig *c, const char *key);
 

@@ -20,6 +20,7 @@ typedef enum RemapTake {
     DG_TAKE_PART,    /* part k of rows of the wanted tensor's own number */
     DG_TAKE_TAIL,    /* the last ones */
     DG_TAKE_SWAPPED, /* second half, then first half */
+    DG_TAKE_TURNED,  /* a matrix stored as its transpose */
 } RemapTake;
 
 typedef struct RemapRule {

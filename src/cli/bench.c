@@ -3,46 +3,19 @@
 #include "base/error.h"
 #include "cpu/conv_rate.h"
 #include "cpu/sgemm_rate.h"
-#include "store/file.h"
 #include "train/bench.h"
 #include "train/bench_blocks.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-static int number(int *out, const char *flag, const char *text)
+static int as_text(char **text, const void *bench)
 {
-    char *end;
-    long value;
-
-    if (text == NULL)
-        return DG_OK;
-    value = strtol(text, &end, 10);
-    if (end == text || *end != '\0' || value < 1 || value > 1000)
-        return dg_fail(DG_EINVAL, "%s %s: must be 1 to 1000", flag, text);
-    *out = (int)value;
-    return DG_OK;
+    return dg_bench_text(text, bench);
 }
 
-/* On rank 0. */
-static int tell(const Bench *b, const char *json)
+static int as_json(char **text, const void *bench)
 {
-    char *text = NULL;
-    int err = dg_bench_text(&text, b);
-
-    if (err)
-        return err;
-    fputs(text, stdout);
-    free(text);
-    if (json == NULL)
-        return DG_OK;
-    err = dg_bench_json(&text, b);
-    if (err)
-        return err;
-    err = dg_file_write(json, text, strlen(text));
-    free(text);
-    return err;
+    return dg_bench_json(text, bench);
 }
 
 /* On rank 0, the others wait in the agreement that follows. */
@@ -92,7 +65,7 @@ int dg_cli_bench(int argc, char **argv)
 
     if (code != DG_CLI_GO)
         return code;
-    err = number(&o.repeats, "--repeats", repeats);
+    err = dg_cli_number(&o.repeats, "--repeats", repeats, 1000);
     if (!err)
         err = dg_cli_session(&session, &cli);
     if (!err && !cli.dry_run && blocks)
@@ -103,6 +76,8 @@ int dg_cli_bench(int argc, char **argv)
         err = dg_bench_run(&bench, &session, &o);
     if (!err && !cli.dry_run && !blocks)
         err = dg_agree(&cli.comm,
-                       cli.comm.rank == 0 ? tell(&bench, json) : DG_OK);
+                       cli.comm.rank == 0
+                           ? dg_cli_tell(&bench, as_text, as_json, json)
+                           : DG_OK);
     return dg_cli_end(&cli, err);
 }

@@ -28,7 +28,8 @@ int dg_cli_evaluate(int argc, char **argv)
     if (code != DG_CLI_GO)
         return code;
     err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run)
-        err = dg_infer_evaluate(&session, &o);
+    if (!err)
+        err = cli.dry_run ? dg_infer_check(&session)
+                          : dg_infer_evaluate(&session, &o);
     return dg_cli_end(&cli, err);
 }

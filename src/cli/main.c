@@ -19,6 +19,7 @@ static const Command commands[] = {
       dg_cli_encode },
     { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
     { "plan", "count memory and arithmetic of a run", dg_cli_plan },
+    { "convert", "write a checkpoint's weights for diffusers", dg_cli_convert },
     { "inspect", "describe an HDF5 file of this program", dg_cli_inspect },
     { "replay", "compute an iteration again from its file", dg_cli_replay },
     { "pretrain", "make a base by flow matching on the shapes world",
@@ -60,6 +61,21 @@ static int unknown(const char *name)
     return DG_EXIT_USAGE;
 }
 
+static int run(const char *name, int argc, char **argv)
+{
+    for (int i = 0; i < NUM_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return commands[i].run(argc, argv);
+    return unknown(name);
+}
+
+static int help_with(char *name)
+{
+    char *argv[] = { name, (char[]) { "--help" }, NULL };
+
+    return run(name, 2, argv);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -69,6 +85,8 @@ int main(int argc, char **argv)
                dg_compiler());
         return DG_EXIT_DONE;
     }
+    if (strcmp(name, "help") == 0 && argc > 2)
+        return help_with(argv[2]);
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
         strcmp(name, "help") == 0) {
         print_help(stdout);
@@ -78,8 +96,5 @@ int main(int argc, char **argv)
         print_help(stderr);
         return DG_EXIT_USAGE;
     }
-    for (int i = 0; i < NUM_COMMANDS; i++)
-        if (strcmp(commands[i].name, name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
-    return unknown(name);
+    return run(name, argc - 1, argv + 1);
 }

@@ -179,7 +179,7 @@ static int read_config(Config *c, const char *path, const Line *line,
     if (s->own_prediction)
         c->policy.prediction = own;
     if (!err)
-        err = dg_policy_adopt_folder(c);
+        err = dg_policy_adopt_folder(c, s->outline);
     dg_config_settle(c);
     return err ? err : dg_config_check(c);
 }

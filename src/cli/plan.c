@@ -1,44 +1,28 @@
 #include "cli/command.h"
 
 #include "base/error.h"
-#include "store/file.h"
 #include "train/run_plan.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* On rank 0. */
-static int tell(const RunPlan *p, const char *json)
+static int as_text(char **text, const void *plan)
 {
-    char *text = NULL;
-    int err = dg_run_plan_text(&text, p);
-
-    if (err)
-        return err;
-    fputs(text, stdout);
-    free(text);
-    if (json == NULL)
-        return DG_OK;
-    err = dg_run_plan_json(&text, p);
-    if (err)
-        return err;
-    err = dg_file_write(json, text, strlen(text));
-    free(text);
-    return err;
+    return dg_run_plan_text(text, plan);
 }
 
+static int as_json(char **text, const void *plan)
+{
+    return dg_run_plan_json(text, plan);
+}
+
+/* On rank 0. */
 static int plan(const Session *s, const char *ranks, const char *json)
 {
-    char *end = "";
-    long num = ranks != NULL ? strtol(ranks, &end, 10) : s->comm->size;
+    int num = s->comm->size, err;
     RunPlan p;
-    int err;
 
-    if (*end != '\0' || num < 1 || num > 1000000)
-        return dg_fail(DG_EINVAL, "--ranks %s: must be 1 to 1000000", ranks);
-    err = dg_run_plan(&p, s, (int)num);
-    return err ? err : tell(&p, json);
+    err = dg_cli_number(&num, "--ranks", ranks, 1000000);
+    if (!err)
+        err = dg_run_plan(&p, s, num);
+    return err ? err : dg_cli_tell(&p, as_text, as_json, json);
 }
 
 int dg_cli_plan(int argc, char **argv)
@@ -53,6 +37,7 @@ int dg_cli_plan(int argc, char **argv)
         .name = "plan",
         .config = DG_CLI_REQUIRED,
         .on_gpu = DG_CLI_ANYWHERE,
+        .outline = 1,
         .summary = "Counts memory and arithmetic of a training run, phase by "
                    "phase, without weights\nand without reserving anything: "
                    "for networks of any size, on any machine.",

@@ -105,17 +105,25 @@ static int integer_fits(const Option *o, const config_setting_t *s)
     return i >= o->min && i <= o->max;
 }
 
-static int assign_integers(const Option *o, int64_t *field,
+static int assign_integers(const Option *o, char *base,
                            const config_setting_t *s, const char *name)
 {
-    if (!config_setting_is_aggregate(s) || config_setting_is_group(s) ||
-        config_setting_length(s) != (int)o->size)
+    int64_t *field = dg_option_field(o, base);
+    const int any = o->at_count != 0, most = (int)o->size;
+    int num;
+
+    if (!config_setting_is_aggregate(s) || config_setting_is_group(s))
         return refuse(o, s, name);
-    for (int i = 0; i < (int)o->size; i++)
+    num = config_setting_length(s);
+    if (num > most || (!any && num < most))
+        return refuse(o, s, name);
+    for (int i = 0; i < num; i++)
         if (!integer_fits(o, config_setting_get_elem(s, (unsigned)i)))
             return refuse(o, s, name);
-    for (int i = 0; i < (int)o->size; i++)
-        field[i] = config_setting_get_int64_elem(s, i);
+    for (int i = 0; i < most; i++)
+        field[i] = i < num ? config_setting_get_int64_elem(s, i) : 0;
+    if (any)
+        *(int64_t *)(void *)(base + o->at_count) = num;
     return DG_OK;
 }
 
@@ -168,6 +176,58 @@ static int assign_string(const Option *o, char *field,
     memset(field, 0, o->size); /* equal strings, equal bytes */
     memcpy(field, value, strlen(value));
     return DG_OK;
+}
+
+static int add_text(const Option *o, char *texts, int *num, const char *from,
+                    size_t length)
+{
+    if (length == 0 || length >= o->stride || *num >= (int)o->size)
+        return 0;
+    memcpy(texts + (size_t)*num * o->stride, from, length);
+    ++*num;
+    return 1;
+}
+
+/* "a,b" */
+static int add_parts(const Option *o, char *texts, int *num, const char *value)
+{
+    static const char separators[] = ", \t";
+    int ok = 1;
+
+    for (value += strspn(value, separators); *value != '\0' && ok;
+         value += strspn(value, separators)) {
+        const size_t length = strcspn(value, separators);
+
+        ok = add_text(o, texts, num, value, length);
+        value += length;
+    }
+    return ok;
+}
+
+/* An array or a list; or one text, as files of an older version have it. */
+static int assign_texts(const Option *o, char *field, const config_setting_t *s,
+                        const char *name)
+{
+    const char *value = config_setting_get_string(s);
+    char *texts = calloc(o->size, o->stride);
+    int num = 0, ok = 1;
+
+    if (texts == NULL)
+        return dg_fail(DG_ENOMEM, "%s: no memory for %s", name, o->key);
+    if (value != NULL) {
+        ok = add_parts(o, texts, &num, value);
+    } else {
+        ok = config_setting_is_array(s) || config_setting_is_list(s);
+        for (int i = 0; ok && i < config_setting_length(s); i++) {
+            value = config_setting_get_string_elem(s, i);
+            ok =
+                value != NULL && add_text(o, texts, &num, value, strlen(value));
+        }
+    }
+    if (ok && num > 0)
+        memcpy(field, texts, o->size * o->stride);
+    free(texts);
+    return ok && num > 0 ? DG_OK : refuse(o, s, name);
 }
 
 static int assign_default(const Option *o, void *base)
@@ -264,7 +324,9 @@ int dg_assign_setting(const Option *o, void *base, const config_setting_t *s,
     case OPT_ENUM:
         return assign_choice(o, field, s, name);
     case OPT_INTS:
-        return assign_integers(o, field, s, name);
+        return assign_integers(o, base, s, name);
+    case OPT_TEXTS:
+        return assign_texts(o, field, s, name);
     case OPT_LIST:
         return assign_list(o, base, s, name);
     }
@@ -296,37 +358,85 @@ const char *dg_assign_skip(const char *s)
     return *s ? s + 1 : s;
 }
 
-/* What libconfig needs behind a number not to cut it to 32 bits. */
-static const char *mark_of_number(const char *word, size_t length)
-{
-    const size_t digits = strspn(word, "0123456789");
+static const char hex_digits[] = "0123456789abcdefABCDEF";
 
-    if (digits != length || digits < 10)
-        return "";
-    if (digits > 18)
-        return ".0"; /* beyond 64 bits: as a real it is refused by value */
-    return strtoll(word, NULL, 10) > INT32_MAX ? "L" : "";
+static void write_hex(FILE *out, const char *word)
+{
+    const double x = strtod(word, NULL);
+
+    if (x < (double)INT64_MAX)
+        fprintf(out, "%lldL", strtoll(word, NULL, 16));
+    else
+        write_real(out, x);
+}
+
+/*
+ * A number so that libconfig does not cut it to 32 bits, or a hexadecimal one
+ * to 64. Beyond 64 bits it becomes a real, which is refused by its value.
+ */
+static void write_number(FILE *out, const char *word, size_t length)
+{
+    const int hex = word[0] == '0' && (word[1] == 'x' || word[1] == 'X');
+    const size_t digits =
+        hex ? 2 + strspn(word + 2, hex_digits) : strspn(word, "0123456789");
+    const size_t suffix = strspn(word + digits, "L");
+
+    if (!hex && digits == length && digits >= 10)
+        fprintf(out, "%.*s%s", (int)length, word,
+                digits > 18                           ? ".0"
+                : strtoll(word, NULL, 10) > INT32_MAX ? "L"
+                                                      : "");
+    else if (hex && digits > 9 && digits + suffix == length && suffix <= 2)
+        write_hex(out, word);
+    else
+        fprintf(out, "%.*s", (int)length, word);
 }
 
 static void write_widened(FILE *out, const char *s)
 {
     while (*s) {
-        const char *behind = dg_assign_skip(s);
-        const char *mark = "";
+        const char *behind = dg_assign_skip(s), *word = s;
 
         if (behind == s && is_name_byte(*s)) {
-            const char *word = s + (*s == '-');
-
+            word += *s == '-';
             for (behind = word; is_name_byte(*behind);)
                 behind++;
-            mark = mark_of_number(word, (size_t)(behind - word));
+            fprintf(out, "%.*s", (int)(word - s), s);
+            write_number(out, word, (size_t)(behind - word));
+        } else {
+            behind += behind == s;
+            fprintf(out, "%.*s", (int)(behind - s), s);
         }
-        if (behind == s)
-            behind++;
-        fprintf(out, "%.*s%s", (int)(behind - s), s, mark);
         s = behind;
     }
 }
+
+/*
+ * libconfig follows @include by itself, wherever the text comes from: from a
+ * --set, from a file of weights. Here it finds none; dg_config_load() follows
+ * those of files.
+ */
+#if LIBCONFIG_VER_MAJOR > 1 || LIBCONFIG_VER_MINOR >= 7
+static const char **find_nothing(config_t *tree, const char *folder,
+                                 const char *path, const char **error)
+{
+    (void)tree;
+    (void)folder;
+    (void)path;
+    *error = "cannot open include file";
+    return NULL;
+}
+
+static void follow_nothing(config_t *tree)
+{
+    config_set_include_func(tree, find_nothing);
+}
+#else
+static void follow_nothing(config_t *tree)
+{
+    config_set_include_dir(tree, "/dev/null"); /* no folder, so has no files */
+}
+#endif
 
 int dg_assign_read_tree(config_t *tree, const char *text)
 {
@@ -336,12 +446,21 @@ int dg_assign_read_tree(config_t *tree, const char *text)
 
     if (f == NULL)
         return CONFIG_FALSE;
+    follow_nothing(tree);
     write_widened(f, text);
     const int ok = fclose(f) == 0 && wide != NULL
                        ? config_read_string(tree, wide)
                        : CONFIG_FALSE;
     free(wide);
     return ok;
+}
+
+/* 1 where a text on the command line may do without its quotes. */
+static int is_bare(const Option *o, const char *text)
+{
+    if (o->type == OPT_TEXTS)
+        return strchr("\"[(", *text) == NULL;
+    return (o->type == OPT_STRING || o->type == OPT_ENUM) && *text != '"';
 }
 
 /* "v = text", where a bare word of a string gets its quotes. */
@@ -354,7 +473,7 @@ static char *as_setting(const Option *o, const char *text)
     if (f == NULL)
         return NULL;
     fputs("v = ", f);
-    if ((o->type == OPT_STRING || o->type == OPT_ENUM) && *text != '"')
+    if (is_bare(o, text))
         write_string(f, text);
     else
         fputs(text, f);
@@ -396,6 +515,16 @@ static void write_choice(FILE *out, const char *choices, int chosen)
     fprintf(out, "\"%.*s\"", (int)strcspn(choices, "|"), choices);
 }
 
+static void write_texts(FILE *out, const Option *o, const char *texts)
+{
+    fputs("[", out);
+    for (size_t i = 0; i < o->size && texts[i * o->stride] != '\0'; i++) {
+        fputs(i ? ", " : "", out);
+        write_string(out, texts + i * o->stride);
+    }
+    fputs("]", out);
+}
+
 static void write_list(FILE *out, const Option *o, const char *base)
 {
     const int64_t num = *(const int64_t *)(const void *)(base + o->at_count);
@@ -420,6 +549,21 @@ static void write_list(FILE *out, const Option *o, const char *base)
     fputs(num ? " )" : ")", out);
 }
 
+static void write_integers(FILE *out, const Option *o, const char *base)
+{
+    const int64_t *list = dg_option_value(o, base);
+    const int64_t num =
+        o->at_count != 0 ? *(const int64_t *)(const void *)(base + o->at_count)
+                         : (int64_t)o->size;
+
+    fputs("[", out);
+    for (int64_t i = 0; i < num; i++) {
+        fputs(i ? ", " : "", out);
+        write_integer(out, list[i]);
+    }
+    fputs("]", out);
+}
+
 void dg_assign_write(FILE *out, const Option *o, const void *base)
 {
     const void *field = dg_option_value(o, base);
@@ -441,12 +585,10 @@ void dg_assign_write(FILE *out, const Option *o, const void *base)
         write_choice(out, o->choices, *(const int *)field);
         break;
     case OPT_INTS:
-        fputs("[", out);
-        for (size_t i = 0; i < o->size; i++) {
-            fputs(i ? ", " : "", out);
-            write_integer(out, ((const int64_t *)field)[i]);
-        }
-        fputs("]", out);
+        write_integers(out, o, base);
+        break;
+    case OPT_TEXTS:
+        write_texts(out, o, field);
         break;
     case OPT_LIST:
         write_list(out, o, base);

@@ -31,25 +31,40 @@ static int check_flux(const FluxSizes *f, const T5Sizes *t5,
         return dg_fail(DG_EINVAL,
                        "flux.pooled_dim = %lld: must be clip.hidden = %lld",
                        (Long)f->pooled_dim, (Long)clip->hidden);
-    if (clip->hidden % clip->heads)
-        return dg_fail(DG_EINVAL,
-                       "clip.hidden = %lld: must be a multiple of "
-                       "clip.heads = %lld",
-                       (Long)clip->hidden, (Long)clip->heads);
     return DG_OK;
 }
 
-static int check_policy(const PolicyConfig *p)
+static int check_unet(const UnetSizes *u, const ClipSizes *clip)
 {
-    if (p->kind == DG_POLICY_SD && p->path[0] == '\0')
-        return dg_fail(DG_EINVAL, "policy.path is empty: must name a folder "
-                                  "with policy.kind = sd");
-    if (p->kind != DG_POLICY_SD && p->path[0] != '\0')
+    if (u->num_levels == 0)
         return dg_fail(DG_EINVAL,
-                       "policy.path = \"%.200s\": needs "
-                       "policy.kind = sd",
-                       p->path);
+                       "policy.path and unet.block_out_channels are empty: "
+                       "with policy.kind = sd one must give the network, a "
+                       "folder or sizes");
+    if (u->cross_attention_dim != clip->hidden)
+        return dg_fail(DG_EINVAL,
+                       "unet.cross_attention_dim = %lld: must be clip.hidden = "
+                       "%lld",
+                       (Long)u->cross_attention_dim, (Long)clip->hidden);
     return DG_OK;
+}
+
+/* Sizes count where the network is made of them, not a folder's. */
+static int check_policy(const Config *c)
+{
+    const PolicyConfig *p = &c->policy;
+    int err;
+
+    if (p->path[0] != '\0')
+        return DG_OK;
+    err = p->kind == DG_POLICY_SD ? check_unet(&c->unet, &c->clip)
+                                  : check_flux(&c->flux, &c->t5, &c->clip);
+    if (!err && c->clip.hidden % c->clip.heads)
+        err = dg_fail(DG_EINVAL,
+                      "clip.hidden = %lld: must be a multiple of "
+                      "clip.heads = %lld",
+                      (Long)c->clip.hidden, (Long)c->clip.heads);
+    return err;
 }
 
 static int check_sampler(const SamplerConfig *s)
@@ -138,6 +153,10 @@ static int check_rewards(const Config *c)
 
 void dg_config_settle(Config *c)
 {
+    if (c->policy.text_length == 0)
+        c->policy.text_length =
+            c->policy.kind == DG_POLICY_FLUX && c->policy.path[0] != '\0' ? 512
+                                                                          : 32;
     if (c->sampler.decode == DG_DECODE_AUTO)
         c->sampler.decode = c->policy.prediction == DG_PREDICT_EPSILON
                                 ? DG_DECODE_ZT
@@ -146,10 +165,8 @@ void dg_config_settle(Config *c)
 
 int dg_config_check(const Config *c)
 {
-    int err = check_flux(&c->flux, &c->t5, &c->clip);
+    int err = check_policy(c);
 
-    if (!err)
-        err = check_policy(&c->policy);
     if (!err)
         err = check_sampler(&c->sampler);
     if (!err)

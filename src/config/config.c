@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INCLUDE_DEPTH = 8, PATH_BYTES = 1024, KEY_BYTES = 256 };
+enum {
+    INCLUDE_DEPTH = 8,
+    PATH_BYTES = 1024,
+    KEY_BYTES = 256,
+    TEXT_BYTES = 1 << 24 /* most of a file; a device may have no end */
+};
 
 void dg_config_defaults(Config *c)
 {
@@ -85,12 +90,15 @@ static int read_text(char **text, const char *path)
     if (f == NULL)
         return dg_fail(DG_EIO, "%s: cannot be read: %s", path, strerror(errno));
     FILE *out = open_memstream(&bytes, &size);
-    while (out != NULL && (got = fread(part, 1, sizeof part, f)) > 0)
+    for (long all = 0; out != NULL && all <= TEXT_BYTES &&
+                       (got = fread(part, 1, sizeof part, f)) > 0;
+         all += (long)got)
         fwrite(part, 1, got, out);
     const int failed = ferror(f) ? errno : 0;
     const int full = out == NULL || fclose(out) != 0;
     fclose(f);
-    if (!failed && !full && memchr(bytes, '\0', size) == NULL) {
+    if (!failed && !full && size <= TEXT_BYTES &&
+        memchr(bytes, '\0', size) == NULL) {
         *text = bytes;
         return DG_OK;
     }
@@ -100,6 +108,9 @@ static int read_text(char **text, const char *path)
                        strerror(failed));
     if (full)
         return dg_fail(DG_ENOMEM, "%s: no memory for its text", path);
+    if (size > TEXT_BYTES)
+        return dg_fail(DG_EFORMAT, "%s: has more than %d bytes", path,
+                       TEXT_BYTES);
     return dg_fail(DG_EFORMAT, "%s: holds zero bytes, must be text", path);
 }
 
@@ -157,9 +168,13 @@ static int follow_include(Config *c, char *text, char *at, const char *path,
     if (depth >= INCLUDE_DEPTH)
         return dg_fail(DG_EFORMAT, "%s:%d: @include nested deeper than %d",
                        path, line, INCLUDE_DEPTH);
-    snprintf(target, sizeof target, "%.*s%.*s",
-             open[1] == '/' || slash == NULL ? 0 : (int)(slash + 1 - path),
-             path, (int)length, open + 1);
+    const int folder =
+        open[1] == '/' || slash == NULL ? 0 : (int)(slash + 1 - path);
+    if (snprintf(target, sizeof target, "%.*s%.*s", folder, path, (int)length,
+                 open + 1) >= (int)sizeof target)
+        return dg_fail(DG_EFORMAT,
+                       "%s:%d: @include: a path of more than %d bytes", path,
+                       line, PATH_BYTES - 1);
     memset(at, ' ', (size_t)(open + length + 2 - at));
     return load(c, target, depth + 1);
 }

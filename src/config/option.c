@@ -176,8 +176,12 @@ void dg_option_allowed(char *text, size_t size, const Option *o)
         snprintf(text, size, "one of %s", choices);
         break;
     case OPT_INTS:
-        snprintf(text, size, "%zu integers in [%.16g, %.16g]", o->size, o->min,
-                 o->max);
+        snprintf(text, size, "%s%zu integers in [%.16g, %.16g]",
+                 o->at_count != 0 ? "at most " : "", o->size, o->min, o->max);
+        break;
+    case OPT_TEXTS:
+        snprintf(text, size, "list of 1 to %zu texts of at most %zu bytes",
+                 o->size, o->stride - 1);
         break;
     case OPT_LIST:
         snprintf(text, size, "list of at most %zu groups", o->size);

@@ -41,6 +41,29 @@ static const Option reward_rows[] = {
       "factor of its advantage", 0, NO_LIST },
     { "threshold", OPT_REAL, "nan", -1e30, 1e30, REWARD(threshold), 0, NULL,
       "reward becomes 1 above it, else 0; left out: as scored", 0, NO_LIST },
+    { "path", OPT_STRING, "\"\"", 0, 0, REWARD(path),
+      sizeof((RewardConfig *)0)->path, NULL,
+      "hpsv2, clip, pickscore: their weights, a file in OpenCLIP's layout or a "
+      "Hugging Face folder",
+      0, NO_LIST },
+    { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
+      sizeof((RewardConfig *)0)->tokenizer, NULL,
+      "CLIP's tokenizer: a folder, or a list of its rules; empty: the folder "
+      "of "
+      "the weights",
+      0, NO_LIST },
+    { "model", OPT_STRING, "\"\"", 0, 0, REWARD(model),
+      sizeof((RewardConfig *)0)->model, NULL,
+      "sizes by OpenCLIP's name, as ViT-H-14; empty: those of a config.json or "
+      "open_clip_config.json beside the weights, else the reward's own",
+      0, NO_LIST },
+    { "scale", OPT_ENUM, "\"cos\"", 0, 0, REWARD(scale), 0,
+      "cos|logit|logit_26",
+      "score: the cosine, times the weights' exp(logit_scale), or a 26th of "
+      "that",
+      0, NO_LIST },
+    { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
+      "pictures to 8 bits: rounded or cut", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */
@@ -61,11 +84,11 @@ static const Option rows[] = {
          "after a NaN or Inf: set the sample aside, or stop"),
 
     ENUM("policy.kind", "\"flux\"", "flux|sd", policy.kind, 0,
-         "family of the generator: FLUX, of the sizes below, or Stable "
-         "Diffusion 1.x, from the folder policy.path"),
+         "family of the generator: FLUX or Stable Diffusion 1.x, of the folder "
+         "policy.path or of the sizes below"),
     STRING("policy.path", "\"\"", policy.path, 0,
-           "folder of a Stable Diffusion 1.x in the layout of Hugging Face: "
-           "sizes, tokenizer and weights"),
+           "folder of a FLUX.1 or Stable Diffusion 1.x in the layout of "
+           "Hugging Face: sizes, tokenizers and weights"),
     ENUM("policy.prediction", "\"velocity\"", "velocity|epsilon|data",
          policy.prediction, 0,
          "what the network puts out: the velocity, as FLUX.1; epsilon, the "
@@ -74,22 +97,30 @@ static const Option rows[] = {
     STRING("policy.weights", "\"\"", policy.weights, 0,
            "start weights, file or checkpoint; empty: those of policy.path, or "
            "random"),
-    INT("policy.text_length", "32", 1, 4096, policy.text_length, 0,
-        "T5 tokens per prompt"),
+    INT("policy.text_length", "0", 0, 4096, policy.text_length, 0,
+        "tokens per prompt of small networks, T5's of a folder's FLUX; 0: 512 "
+        "for the latter, else 32"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
          "latents = scale (2 pixels - 1) in the space-to-depth codec"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
          "embedded guidance scale, where the network has one"),
     ENUM("policy.codec", "\"pixels\"", "pixels|vae", policy.codec, 0,
-         "latents to pixels: space-to-depth, or a VAE (1/8, 16 channels, "
-         "packed 2 x 2), which so far can only be planned"),
+         "FLUX's latents to pixels: space-to-depth, or the VAE of policy.path "
+         "(1/8, 16 channels, packed 2 x 2)"),
+    BOOL("policy.bf16_compat", "false", policy.bf16_compat, 0,
+         "FLUX is given trunc(1000 sigma) / 1000, and rounds it and the "
+         "guidance to bfloat16 before and after the factor 1000, as bfloat16 "
+         "training code does; false: sigma as it is"),
 
     INT("lora.rank", "0", 0, 4096, lora.rank, 0,
         "rank of the adapters that are trained; 0: all of the network is"),
     REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
          "adapters are scaled by alpha / rank"),
-    STRING("lora.targets", "\"to_q,to_k,to_v,to_out.0\"", lora.targets, 0,
-           "linear layers with an adapter, by commas: ends of their names"),
+    { "lora.targets", OPT_TEXTS, "[\"to_q\", \"to_k\", \"to_v\", \"to_out.0\"]",
+      0, 0, AT(lora.targets.text), DG_CONFIG_TEXTS, NULL,
+      "linear layers with an adapter: ends of their dotted names, * standing "
+      "for any text; also as one text with commas",
+      0, NULL, 0, DG_CONFIG_TEXT, 0 },
     STRING("lora.base", "\"\"", lora.base, FREE,
            "weights below the adapters of a checkpoint, where they are not "
            "where it says"),
@@ -114,6 +145,28 @@ static const Option rows[] = {
          "base of the rotary frequencies; 10000 in FLUX.1"),
     BOOL("flux.guidance_embeds", "false", flux.guidance_embeds, 0,
          "network takes a guidance scale"),
+
+    INT("unet.in_channels", "12", 1, 65536, unet.in_channels, 0,
+        "values of a latent's pixel, in and out: 3 cell^2 (3, 12, 27, 48, "
+        "...)"),
+    { "unet.block_out_channels", OPT_INTS, "[]", 1, 65536,
+      AT(unet.block_out_channels), DG_CONFIG_LEVELS, NULL,
+      "width per level, of the highest first; empty: no sizes, the network is "
+      "policy.path's",
+      0, NULL, 0, 0, AT(unet.num_levels) },
+    STRING("unet.down_block_types", "\"\"", unet.down_block_types, 0,
+           "DownBlock2D or CrossAttnDownBlock2D per level, by commas"),
+    STRING("unet.up_block_types", "\"\"", unet.up_block_types, 0,
+           "UpBlock2D or CrossAttnUpBlock2D per level, of the lowest first, by "
+           "commas"),
+    INT("unet.layers_per_block", "2", 1, 64, unet.layers_per_block, 0,
+        "residual blocks per level on the way down; one more on the way up"),
+    INT("unet.attention_head_dim", "8", 1, 1024, unet.attention_head_dim, 0,
+        "attention heads, in spite of its name"),
+    INT("unet.cross_attention_dim", "128", 1, 65536, unet.cross_attention_dim,
+        0, "width of the text states = clip.hidden"),
+    INT("unet.norm_num_groups", "32", 1, 65536, unet.norm_num_groups, 0,
+        "groups of channels that are normed together"),
 
     INT("t5.d_model", "128", 1, 65536, t5.d_model, 0, "T5 encoder: width"),
     INT("t5.d_ff", "256", 1, 262144, t5.d_ff, 0,
@@ -156,8 +209,10 @@ static const Option rows[] = {
          "noise level of the SDE: eps of dance, a of flow_sde and cps (<= 1), "
          "eta of ddim; 0: ODE"),
     INT("sampler.steps", "16", 2, 1000, sampler.steps, 0, "sampling steps T"),
-    REAL("sampler.shift", "3.0", 0.01, 100, sampler.shift, 0,
-         "shift of the flow schedule, sigma = k l / (1 + (k - 1) l)"),
+    REAL("sampler.shift", "3.0", 0, 100, sampler.shift, 0,
+         "shift of the flow schedule, sigma = k l / (1 + (k - 1) l); 0: as "
+         "policy.path's scheduler, in FLUX.1-dev by the picture's size, "
+         "ln k = 0.5 at 256 tokens, 1.15 at 4096"),
     ENUM("sampler.init_noise", "\"per_prompt\"", "per_prompt|per_sample",
          sampler.init_noise, 0, "who shares the first noise"),
     INT("sampler.window_start", "0", 0, 999, sampler.window_start, 0,
@@ -255,9 +310,19 @@ static const Option rows[] = {
          "spread of the logit-normal times"),
     INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
         "updates between evaluations; 0: at the end only"),
+    REAL("pretrain.loss_power", "0", 0, 1, pretrain.loss_power, 0,
+         "epsilon: a picture's loss is times alpha_bar^-this; 0: the noise's "
+         "error, 1: that of SD 2's v, which is the clean picture's at high "
+         "noise"),
     REAL("pretrain.prompt_swap", "0", 0, 1, pretrain.prompt_swap, 0,
          "part of the pictures shown under the prompt of another picture, as "
          "captions gathered from the web are wrong"),
+    REAL(
+        "pretrain.faded", "0", 0, 1, pretrain.faded, 0,
+        "part of the pictures shown washed out: 0.15 to 0.5 of their contrast"),
+    REAL("pretrain.blurred", "0", 0, 1, pretrain.blurred, 0,
+         "part of the pictures shown out of focus: blurred by 1.4 to 2.8 "
+         "pixels"),
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
          "part of the pictures shown with an empty prompt; cfg.scale needs "
          "such a base"),
@@ -267,8 +332,8 @@ static const Option rows[] = {
     INT("evaluate.seeds", "4", 1, 4096, evaluate.seeds, FREE,
         "pictures per prompt"),
     INT("evaluate.steps", "25", 1, 1000, evaluate.steps, FREE, "ODE steps"),
-    REAL("evaluate.shift", "3.0", 0.01, 100, evaluate.shift, FREE,
-         "shift of the flow schedule"),
+    REAL("evaluate.shift", "3.0", 0, 100, evaluate.shift, FREE,
+         "shift of the flow schedule; 0: as in sampler.shift"),
     INT("evaluate.num_prompts", "0", 0, 1e9, evaluate.num_prompts, FREE,
         "first prompts of the file; 0: all"),
     INT("evaluate.bootstrap", "1000", 1, 1e6, evaluate.bootstrap, FREE,

@@ -2,6 +2,7 @@
 
 #include "assign.h"
 #include "base/error.h"
+#include "base/text_out.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -19,8 +20,10 @@ static const struct {
     { "policy", "The generator that is trained" },
     { "lora", "Adapters: a small part that is trained in place of all" },
     { "flux", "Sizes of a FLUX transformer that starts from random weights" },
-    { "t5", "Sizes of its T5 text encoder" },
-    { "clip", "Sizes of its CLIP text encoder" },
+    { "unet", "Sizes of a U-Net, of Stable Diffusion, that starts from random "
+              "weights" },
+    { "t5", "Sizes of FLUX's T5 text encoder" },
+    { "clip", "Sizes of the CLIP text encoder, of either" },
     { "prompts", "Where prompts come from" },
     { "sampler", "How pictures are rolled out" },
     { "grpo", "Groups, advantages and the clipped objective" },
@@ -55,26 +58,15 @@ static const char *about_group(const char *key)
     return "";
 }
 
-/* A memory stream's address is known once it is closed. */
-static int finish(char **text, char **made, FILE *f, const char *what)
-{
-    if (f != NULL && fclose(f) == 0) {
-        *text = *made;
-        return DG_OK;
-    }
-    free(*made);
-    return dg_fail(DG_ENOMEM, "%s: no memory for its text", what);
-}
-
 int dg_config_print(char **text, const Config *c)
 {
-    char *made = NULL;
-    size_t size;
     int num;
     const Option *rows = dg_option_table(&num);
-    FILE *f = open_memstream(&made, &size);
+    TextOut out;
+    const int err = dg_text_open(&out, "configuration");
+    FILE *f = out.file;
 
-    for (int i = 0; f != NULL && i < num; i++) {
+    for (int i = 0; !err && i < num; i++) {
         const char *key = rows[i].key;
         const int n = group_length(key), in_group = key[n] == '.';
 
@@ -87,21 +79,19 @@ int dg_config_print(char **text, const Config *c)
         if (in_group && (i + 1 == num || !same_group(key, rows[i + 1].key)))
             fputs("};\n", f);
     }
-    return finish(text, &made, f, "configuration");
+    return err ? err : dg_text_close(&out, text);
 }
 
 /* A key may stay the same in bits of text only: that is what is stored. */
 static char *value_text(const Option *o, const Config *c)
 {
-    char *made = NULL;
-    size_t size;
-    FILE *f = open_memstream(&made, &size);
+    char *text = NULL;
+    TextOut out;
 
-    if (f == NULL)
+    if (dg_text_open(&out, o->key) != DG_OK)
         return NULL;
-    dg_assign_write(f, o, c);
-    fclose(f);
-    return made;
+    dg_assign_write(out.file, o, c);
+    return dg_text_close(&out, &text) == DG_OK ? text : NULL;
 }
 
 /* The end of a decaying learning rate is part of what is computed. */
@@ -118,26 +108,21 @@ static int may_change(const Option *o, const Config *a, const Config *b)
 
 int dg_config_compare(char **text, const Config *a, const Config *b)
 {
-    char *made = NULL;
-    size_t size;
-    int num, complete = 1;
+    int num;
     const Option *rows = dg_option_table(&num);
-    FILE *f = open_memstream(&made, &size);
+    TextOut out;
+    const int err = dg_text_open(&out, "comparison of configurations");
 
-    for (int i = 0; f != NULL && complete && i < num; i++) {
+    for (int i = 0; !err && !out.failed && i < num; i++) {
         char *old = value_text(&rows[i], a), *new = value_text(&rows[i], b);
 
-        complete = old != NULL && new != NULL;
-        if (complete && !may_change(&rows[i], a, b) && strcmp(old, new) != 0)
-            fprintf(f, "%s: %s -> %s\n", rows[i].key, old, new);
+        out.failed = old == NULL || new == NULL;
+        if (!out.failed && !may_change(&rows[i], a, b) && strcmp(old, new) != 0)
+            fprintf(out.file, "%s: %s -> %s\n", rows[i].key, old, new);
         free(old);
         free(new);
     }
-    if (!complete) {
-        fclose(f);
-        f = NULL;
-    }
-    return finish(text, &made, f, "comparison of configurations");
+    return err ? err : dg_text_close(&out, text);
 }
 
 void dg_option_help(FILE *out)

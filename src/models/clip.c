@@ -1,24 +1,15 @@
 #include "models/clip.h"
 
 #include "base/error.h"
-#include "nn/layer.h"
+#include "clip_encoder.h"
 #include "tensor/ops.h"
-#include "tensor/tape.h"
 
-#include <math.h>
 #include <stdlib.h>
-
-#define EPS 1e-5f
-
-typedef struct Layer {
-    Norm norm_1, norm_2;
-    Linear q, k, v, out, fc1, fc2;
-} Layer;
 
 struct ClipText {
     ClipTextConfig c;
     const Tensor *tokens, *positions;
-    Layer *layers;
+    ClipEncoder encoder;
     Norm final_norm;
 };
 
@@ -37,35 +28,19 @@ static int check_config(const ClipTextConfig *c)
     return DG_OK;
 }
 
-/* Projections back into the residual stream shrink with the depth, as CLIP's
- * own first values do. */
-static void add_layer(Layer *l, LayerPath *p, const ClipTextConfig *c)
-{
-    const int64_t D = c->hidden_size, M = c->intermediate_size;
-    const double shrink = 1 / sqrt(2.0 * c->num_hidden_layers);
-    size_t mark = dg_path_enter(p, "self_attn");
-
-    l->q = dg_layer_linear(p, "q_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->k = dg_layer_linear(p, "k_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->v = dg_layer_linear(p, "v_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->out = dg_layer_linear_normal(p, "out_proj", D, D, 1,
-                                    shrink / sqrt((double)D));
-    dg_path_leave(p, mark);
-    l->norm_1 = dg_layer_layer_norm(p, "layer_norm1", D);
-    mark = dg_path_enter(p, "mlp");
-    l->fc1 = dg_layer_linear(p, "fc1", D, M, 1, DG_INIT_NORMAL_FAN);
-    l->fc2 =
-        dg_layer_linear_normal(p, "fc2", M, D, 1, shrink / sqrt((double)M));
-    dg_path_leave(p, mark);
-    l->norm_2 = dg_layer_layer_norm(p, "layer_norm2", D);
-}
-
 static int add_params(ClipText *m, ParamSet *set, const char *prefix)
 {
     const ClipTextConfig *c = &m->c;
     LayerPath p;
     size_t mark;
+    int err;
 
+    m->encoder = (ClipEncoder) { .width = c->hidden_size,
+                                 .inner = c->intermediate_size,
+                                 .heads = c->num_attention_heads,
+                                 .num_layers = c->num_hidden_layers,
+                                 .causal = 1,
+                                 .act = dg_clip_act(c->act) };
     dg_path_init(&p, set, prefix);
     dg_path_enter(&p, "text_model");
     mark = dg_path_enter(&p, "embeddings");
@@ -75,13 +50,9 @@ static int add_params(ClipText *m, ParamSet *set, const char *prefix)
         dg_layer_table(&p, "position_embedding", c->max_position_embeddings,
                        c->hidden_size, 0.2);
     dg_path_leave(&p, mark);
-    for (int i = 0; i < c->num_hidden_layers; i++) {
-        mark = dg_path_enter(&p, "encoder.layers.%d", i);
-        add_layer(&m->layers[i], &p, c);
-        dg_path_leave(&p, mark);
-    }
+    err = dg_clip_encoder_add(&m->encoder, &p);
     m->final_norm = dg_layer_layer_norm(&p, "final_layer_norm", c->hidden_size);
-    return p.err;
+    return err ? err : p.err;
 }
 
 int dg_clip_create(ClipText **out, const ClipTextConfig *c, ParamSet *set,
@@ -96,11 +67,7 @@ int dg_clip_create(ClipText **out, const ClipTextConfig *c, ParamSet *set,
     if (m == NULL)
         return dg_fail(DG_ENOMEM, "clip text encoder");
     m->c = *c;
-    m->layers = calloc((size_t)c->num_hidden_layers, sizeof *m->layers);
-    if (m->layers == NULL)
-        err = dg_fail(DG_ENOMEM, "clip text encoder");
-    else
-        err = add_params(m, set, prefix);
+    err = add_params(m, set, prefix);
     if (err) {
         dg_clip_destroy(m);
         return err;
@@ -113,41 +80,13 @@ void dg_clip_destroy(ClipText *m)
 {
     if (m == NULL)
         return;
-    free(m->layers);
+    dg_clip_encoder_fini(&m->encoder);
     free(m);
 }
 
 const ClipTextConfig *dg_clip_config(const ClipText *m)
 {
     return &m->c;
-}
-
-typedef struct BlockArgs {
-    const ClipText *m;
-    int index;
-} BlockArgs;
-
-/* in = { x }, out = { x } */
-static void block(Context *ctx, const void *args, Tensor *const *in,
-                  Tensor **out)
-{
-    const BlockArgs *a = args;
-    const Layer *l = &a->m->layers[a->index];
-    const AttentionOpts opts = { .heads = (int)a->m->c.num_attention_heads,
-                                 .causal = 1 };
-    Tensor *x = in[0], *n, *h, *q, *k;
-
-    dg_scope_push(ctx, "encoder.layers", a->index);
-    n = dg_op_layer_norm(ctx, x, l->norm_1.w, l->norm_1.b, EPS);
-    q = dg_linear(ctx, n, &l->q, DG_ACT_NONE);
-    k = dg_linear(ctx, n, &l->k, DG_ACT_NONE);
-    h = dg_linear(ctx, n, &l->v, DG_ACT_NONE);
-    h = dg_op_attention(ctx, q, k, h, &opts);
-    x = dg_op_add(ctx, x, dg_linear(ctx, h, &l->out, DG_ACT_NONE));
-    n = dg_op_layer_norm(ctx, x, l->norm_2.w, l->norm_2.b, EPS);
-    h = dg_linear(ctx, n, &l->fc1, DG_ACT_QUICK_GELU);
-    out[0] = dg_op_add(ctx, x, dg_linear(ctx, h, &l->fc2, DG_ACT_NONE));
-    dg_scope_pop(ctx);
 }
 
 /* First position of the largest id of each sample: never a search for the
@@ -175,12 +114,6 @@ static Tensor *pool(Context *ctx, Tensor *x, const int32_t *ids, int64_t B,
 Tensor *dg_clip_forward(const ClipText *m, Context *ctx, const int32_t *ids,
                         int64_t B, int64_t tokens, Tensor **pooled)
 {
-    BlockArgs args = { m, 0 };
-    TapeBlock b = { .fn = block,
-                    .args = &args,
-                    .args_bytes = sizeof args,
-                    .num_in = 1,
-                    .num_out = 1 };
     Tensor *x;
 
     if (pooled != NULL)
@@ -195,12 +128,8 @@ Tensor *dg_clip_forward(const ClipText *m, Context *ctx, const int32_t *ids,
     }
     x = dg_op_embed(ctx, ids, B, tokens, m->tokens);
     x = dg_op_add_positions(ctx, x, m->positions);
-    for (args.index = 0; args.index < m->c.num_hidden_layers && !ctx->err;
-         args.index++) {
-        b.in[0] = x;
-        dg_tape_block(ctx, &b, &x);
-    }
-    x = dg_op_layer_norm(ctx, x, m->final_norm.w, m->final_norm.b, EPS);
+    x = dg_clip_encoder_run(&m->encoder, ctx, x);
+    x = dg_op_layer_norm(ctx, x, m->final_norm.w, m->final_norm.b, DG_CLIP_EPS);
     if (pooled != NULL && x != NULL)
         *pooled = pool(ctx, x, ids, B, tokens);
     return x;

@@ -5,61 +5,74 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char separators[] = ", \t";
-
-static int add_target(Lora *l, const char *from, size_t length)
-{
-    if (length >= DG_LORA_TARGET)
-        return dg_fail(DG_EINVAL, "lora.targets: %.80s...: at most %d bytes",
-                       from, DG_LORA_TARGET - 1);
-    if (l->num_targets == DG_LORA_TARGETS)
-        return dg_fail(DG_EINVAL, "lora.targets: more than %d names",
-                       DG_LORA_TARGETS);
-    memcpy(l->target[l->num_targets], from, length);
-    for (int i = 0; i < l->num_targets; i++)
-        if (strcmp(l->target[i], l->target[l->num_targets]) == 0)
-            return dg_fail(DG_EINVAL, "lora.targets: \"%s\" stands there twice",
-                           l->target[i]);
-    l->num_targets++;
-    return DG_OK;
-}
-
 int dg_lora_init(Lora *l, ParamSet *set, int64_t rank, double alpha,
-                 const char *targets)
+                 const TextList *targets)
 {
-    int err = DG_OK;
-
     memset(l, 0, sizeof *l);
     l->set = set;
     l->rank = rank;
     l->scale = (float)(alpha / (double)rank);
-    for (targets += strspn(targets, separators); *targets != '\0' && !err;
-         targets += strspn(targets, separators)) {
-        const size_t length = strcspn(targets, separators);
-
-        err = add_target(l, targets, length);
-        targets += length;
-    }
-    if (!err && l->num_targets == 0)
-        err = dg_fail(DG_EINVAL, "lora.targets = \"\": must name linear "
-                                 "layers, like \"to_q,to_k,to_v,to_out.0\"");
-    return err;
-}
-
-static int ends_in(const char *path, const char *name)
-{
-    const size_t n = strlen(path), m = strlen(name);
-
-    return n >= m && strcmp(path + n - m, name) == 0 &&
-           (n == m || path[n - m - 1] == '.');
-}
-
-static int find_target(const Lora *l, const char *path)
-{
+    l->target = *targets;
+    while (l->num_targets < DG_CONFIG_TEXTS &&
+           l->target.text[l->num_targets][0] != '\0')
+        l->num_targets++;
+    if (l->num_targets == 0)
+        return dg_fail(DG_EINVAL, "lora.targets = []: must name linear layers, "
+                                  "like [\"to_q\", \"to_out.0\"]");
     for (int i = 0; i < l->num_targets; i++)
-        if (ends_in(path, l->target[i]))
-            return i;
-    return -1;
+        for (int k = 0; k < i; k++)
+            if (strcmp(l->target.text[i], l->target.text[k]) == 0)
+                return dg_fail(DG_EINVAL,
+                               "lora.targets: \"%s\" stands there twice",
+                               l->target.text[i]);
+    return DG_OK;
+}
+
+/* A * takes as little as it can, and one byte more when that fails. */
+static int matches(const char *pattern, const char *text)
+{
+    const char *star = NULL, *from = NULL;
+
+    while (*text != '\0' || *pattern == '*') {
+        if (*pattern == '*') {
+            star = ++pattern;
+            from = text;
+        } else if (*pattern == *text) {
+            pattern++;
+            text++;
+        } else if (star != NULL && *from != '\0') {
+            pattern = star;
+            text = ++from;
+        } else {
+            return 0;
+        }
+    }
+    return *pattern == '\0';
+}
+
+/* The path's end, from its start or behind one of its dots. */
+static int ends_in(const char *path, const char *pattern)
+{
+    for (const char *at = path; at != NULL;) {
+        if (matches(pattern, at))
+            return 1;
+        at = strchr(at, '.');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    return 0;
+}
+
+/* Notes every target that stands for the path; 1 if there is one. */
+static int note_targets(Lora *l, const char *path)
+{
+    int found = 0;
+
+    for (int i = 0; i < l->num_targets; i++)
+        if (ends_in(path, l->target.text[i])) {
+            l->matched[i]++;
+            found = 1;
+        }
+    return found;
 }
 
 /* Each name once, as long as there is room. */
@@ -81,12 +94,10 @@ LoraPair dg_lora_adapt(Lora *l, const char *folder, const char *name,
 {
     char path[2 * DG_PARAM_NAME], key[2 * DG_PARAM_NAME + 16];
     LoraPair pair = { .scale = l->scale };
-    int target;
 
     snprintf(path, sizeof path, "%s%s", folder, name);
-    target = find_target(l, path);
     note_name(l, name);
-    if (target < 0)
+    if (!note_targets(l, path))
         return pair;
     snprintf(key, sizeof key, "%s.lora_A.weight", path);
     pair.a = dg_params_add(l->set, key, DG_INIT_UNIFORM_FAN, 2,
@@ -100,7 +111,6 @@ LoraPair dg_lora_adapt(Lora *l, const char *folder, const char *name,
         pair.a = NULL;
         return pair;
     }
-    l->matched[target]++;
     return pair;
 }
 
@@ -111,16 +121,16 @@ int dg_lora_check(const Lora *l)
             return dg_fail(DG_EINVAL,
                            "lora.targets: no linear layer is called \"%s\"; "
                            "they are called %s",
-                           l->target[i], l->names);
+                           l->target.text[i], l->names);
     return DG_OK;
 }
 
-int dg_lora_target_of(const Lora *l, const char *name)
+int dg_lora_names(const Lora *l, int target, const char *name)
 {
     char path[DG_PARAM_NAME];
     const char *end = strstr(name, ".lora_");
     const size_t n = end != NULL ? (size_t)(end - name) : strlen(name);
 
     snprintf(path, sizeof path, "%.*s", (int)n, name);
-    return find_target(l, path);
+    return ends_in(path, l->target.text[target]);
 }

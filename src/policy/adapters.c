@@ -1,12 +1,14 @@
-/* Adapters of a policy: the base below them, and whether they act. */
+/* Adapters of a policy: the base below them, whether they act, merging. */
 #include "policy/policy.h"
 
 #include "base/error.h"
 #include "base/philox.h"
 #include "base/sha256.h"
+#include "store/h5.h"
 #include "tensor/mirror.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +16,24 @@ int dg_policy_note_base(Policy *p)
 {
     return dg_sha256_bytes(p->base_sha256, p->net.values,
                            sizeof(float) * (size_t)dg_policy_num_base(p));
+}
+
+int dg_policy_on_folder(const Policy *p, const char *path, int *on)
+{
+    char *base = NULL;
+    H5File *f;
+    int err = dg_h5_open(&f, path, NULL, 0);
+
+    if (err)
+        return err;
+    *on = 0;
+    if (dg_h5_has_key(f, NULL, "base_sha256")) {
+        err = dg_h5_get_text(f, NULL, "base_path", &base);
+        *on = !err && base[0] == '\0' && p->base_moved[0] == '\0';
+    }
+    free(base);
+    dg_h5_close(f);
+    return err;
 }
 
 /* One trial input and what the network makes of it. */
@@ -93,7 +113,7 @@ static void try_target(Probe *x, int target)
                              .prompt = (uint32_t)i };
         float *v = set->values + q->value.param_offset;
 
-        if (i % 2 == 0 || dg_lora_target_of(&x->p->lora, q->name) != target)
+        if (i % 2 == 0 || !dg_lora_names(&x->p->lora, target, q->name))
             continue; /* A, or another's B */
         dg_rng_normal(v, 0, dg_tensor_count(&q->value), &key);
         for (int64_t k = 0; k < dg_tensor_count(&q->value); k++)
@@ -117,13 +137,59 @@ int dg_policy_check_adapters(Policy *p, Context *ctx)
         memcpy(p->adapters.values, x.kept,
                sizeof(float) * (size_t)p->adapters.count);
         if (!err && memcmp(x.first, x.now, bytes) == 0)
-            err = dg_fail(DG_EINVAL,
-                          "lora.targets: adapters on \"%s\" do not change what "
-                          "the network gives: is %s trained?",
-                          p->lora.target[i], p->base_path);
+            err =
+                dg_fail(DG_EINVAL,
+                        "lora.targets: adapters on \"%s\" do not change what "
+                        "the network gives: is %s trained?",
+                        p->lora.target.text[i],
+                        p->base_path[0] != '\0' ? p->base_path : "policy.path");
     }
     dg_policy_send(p);
     dg_context_reset(ctx);
     close_probe(&x);
     return err;
+}
+
+/* out[i] += scale sum_r b[r] a[r][i], summed in double, a block at a time. */
+static void add_row(float *out, const float *a, const float *b, double scale,
+                    int64_t rank, int64_t in)
+{
+    enum { BLOCK = 256 };
+
+    for (int64_t at = 0; at < in; at += BLOCK) {
+        const int64_t num = in - at < BLOCK ? in - at : BLOCK;
+        double sum[BLOCK] = { 0 };
+
+        for (int64_t r = 0; r < rank; r++)
+            for (int64_t i = 0; i < num; i++)
+                sum[i] += (double)b[r] * (double)a[r * in + at + i];
+        for (int64_t i = 0; i < num; i++)
+            out[at + i] = (float)((double)out[at + i] + scale * sum[i]);
+    }
+}
+
+void dg_policy_merge(Policy *p)
+{
+    static const char end[] = ".lora_A.weight";
+
+    for (int k = 0; k < p->adapters.num_params; k += 2) {
+        const Param *a = p->adapters.params[k], *b = p->adapters.params[k + 1];
+        const int64_t rank = a->value.dims[0], in = a->value.dims[1];
+        const int64_t out = b->value.dims[0];
+        float *up = b->value.data, *w;
+        char name[DG_PARAM_NAME];
+        const Param *q;
+
+        snprintf(name, sizeof name, "%.*s.weight",
+                 (int)(strlen(a->name) - strlen(end)), a->name);
+        q = dg_params_find(&p->net, name);
+        if (q == NULL)
+            dg_panic("adapter %s has no weight below it", a->name);
+        w = q->value.data;
+#pragma omp parallel for
+        for (int64_t o = 0; o < out; o++)
+            add_row(w + o * in, a->value.data, up + o * rank,
+                    (double)p->lora.scale, rank, in);
+        memset(up, 0, sizeof *up * (size_t)(out * rank));
+    }
 }

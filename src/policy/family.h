@@ -2,12 +2,20 @@
 #define DG_SRC_POLICY_FAMILY_H
 /* What a generator family provides to policy.c; not public. */
 #include "policy/policy.h"
+#include "text/words.h"
+
+#include <stdio.h>
 
 typedef struct PolicyFamily {
+    /* The network's folder in a pipeline of diffusers; its names begin so. */
+    const char *component;
     /* Sets p->shape, its prediction and time too, and p->impl; adds
      * parameters to p->net and p->text. */
     int (*create)(Policy *p, const Config *c);
     void (*destroy)(Policy *p);
+    /* See dg_policy_adopt_folder(); there: policy.path names a folder that
+     * must be read. Of the family that a kind stands for. */
+    int (*adopt)(Config *c, int there);
     /* See dg_policy_load_folder(); NULL: the family has no folder. */
     int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,
@@ -20,6 +28,11 @@ typedef struct PolicyFamily {
     /* Parameters of its own to kernel memory, see dg_policy_place(); NULL:
      * it has none. */
     int (*place)(Policy *p, const Backend *backend);
+    /* whether pictures can be coded; NULL: always, if there is code */
+    int (*codes)(const Policy *p);
+    /* config.json of the network, as diffusers writes it, where no folder has
+     * one. */
+    void (*describe)(const Config *c, FILE *out);
     /* NULL: pictures cannot be coded */
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
@@ -31,6 +44,12 @@ struct PolicyImpl {
 
 extern const PolicyFamily dg_policy_flux;
 extern const PolicyFamily dg_policy_sd;
+
+/* Tokens of an encoder whose size is the key's: 'wanted', or with 0 as many as
+ * there are words. Other numbers than that are for outlines only, or for a
+ * folder's tokenizer, without words. DG_EINVAL naming the key. */
+int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
+                    int64_t wanted, const Words *words);
 
 /* One tensor of dims[0] rows gathered from as many places, each offset values
  * on. In a plan rows is not read. */

@@ -1,34 +1,23 @@
 /* The FLUX family: T5 states and CLIP's pooled state condition the FLUX
- * transformer. Small ones paint pixels directly: the codec is a fixed
+ * transformer. Its networks come from a folder, with the auto-encoder of
+ * FLUX.1, or are small ones that paint pixels directly: their codec is a fixed
  * space-to-depth by 'cell' pixels, followed by FLUX's own 2x2 packing.
  *
- * FLUX predicts velocity and is given sigma. The same network may predict the
- * noise of a DDIM schedule, as DiT does, and is then given t / 1000: either
- * way its time embedding sees a number in [0, 1000]. */
-#include "family.h"
+ * FLUX predicts velocity and is given sigma, or, where bfloat16 code is to be
+ * met, the integer time / 1000, which it then rounds as that code does. The
+ * same network may predict the noise of a DDIM schedule, as DiT does, and is
+ * then given t / 1000: each way its time embedding sees a number in
+ * [0, 1000]. */
+#include "flux.h"
 
 #include "base/error.h"
-#include "models/clip.h"
-#include "models/flux_transformer.h"
-#include "models/t5.h"
 #include "tensor/mirror.h"
-#include "text/words.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct FluxPolicy {
-    PolicyImpl base;
-    FluxTransformer *transformer;
-    T5Encoder *t5;
-    ClipText *clip;
-    Words t5_words, clip_words;
-    int64_t grid; /* packed tokens per side */
-    int64_t cell; /* pixels per latent cell */
-    float guidance;
-    float scale; /* latents = scale (2 pixels - 1) */
-    int guidance_embeds;
-} FluxPolicy;
+static const PolicyFamily with_folder;
 
 static FluxPolicy *impl_of(const Policy *p)
 {
@@ -50,20 +39,37 @@ static int set_cell(FluxPolicy *f, const Config *c)
     return DG_OK;
 }
 
-/* FLUX's VAE: 16 channels at an eighth of the picture's size. */
+/* The folder's decoder; FLUX.1's in an outline without folder. */
 static int set_vae(const Policy *p, FluxPolicy *f, const Config *c)
 {
-    if (!p->outline)
+    int err = DG_OK;
+
+    if (f->path[0] == '\0' && !p->outline)
         return dg_fail(DG_EINVAL,
-                       "policy.codec = \"vae\": this version has no VAE to "
-                       "decode with; it can be planned (dancegrpo plan)");
-    if (c->flux.in_channels != 64)
+                       "policy.codec = \"vae\": needs policy.path, the folder "
+                       "of its weights; without, it can be planned "
+                       "(dancegrpo plan)");
+    if (p->outline && !dg_folder_exists(f->path))
+        f->vae_config = dg_vae_flux();
+    else
+        err = dg_flux_read_codec(&f->vae_config, &f->shift, &f->folder);
+    if (err)
+        return err;
+    if (c->flux.in_channels != 4 * f->vae_config.latent_channels)
         return dg_fail(DG_EINVAL,
-                       "flux.in_channels = %lld: must be 64 with policy.codec "
-                       "= \"vae\" (16 channels, packed 2 x 2)",
-                       (long long)c->flux.in_channels);
-    f->cell = 8;
+                       "flux.in_channels = %lld: must be %lld with "
+                       "policy.codec = \"vae\" (its channels, packed 2 x 2)",
+                       (long long)c->flux.in_channels,
+                       (long long)(4 * f->vae_config.latent_channels));
+    f->cell = (int64_t)1 << (f->vae_config.num_levels - 1);
     return DG_OK;
+}
+
+static ModelTime time_of(const PolicyConfig *c)
+{
+    return c->prediction == DG_PREDICT_EPSILON || c->bf16_compat
+               ? DG_TIME_UNIT
+               : DG_TIME_SIGMA;
 }
 
 static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
@@ -95,23 +101,9 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
         .pooled_width = c->clip.hidden,
         .condition = c->policy.text_length * c->t5.d_model + c->clip.hidden,
         .prediction = c->policy.prediction,
-        .time = c->policy.prediction == DG_PREDICT_EPSILON ? DG_TIME_UNIT
-                                                           : DG_TIME_SIGMA,
+        .time = time_of(&c->policy),
+        .auto_shift = dg_flux_shift(&f->shift, f->grid * f->grid),
     };
-    return DG_OK;
-}
-
-/* Tokens of an encoder: the words of the world, or, in an outline, any. */
-static int set_vocab(int64_t *out, const Policy *p, const char *key,
-                     int64_t wanted, const Words *words)
-{
-    *out = wanted > 0 ? wanted : words->num;
-    if (!p->outline && *out != words->num)
-        return dg_fail(DG_EINVAL,
-                       "%s = %lld: the only vocabulary of this version, the "
-                       "world's, has %lld words; others can be planned "
-                       "(dancegrpo plan)",
-                       key, (long long)wanted, (long long)words->num);
     return DG_OK;
 }
 
@@ -146,12 +138,12 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
         .num_attention_heads = c->clip.heads,
         .max_position_embeddings = p->shape.clip_tokens,
     };
-    int err = set_vocab(&t5.vocab_size, p, "t5.vocab_size", c->t5.vocab_size,
-                        &f->t5_words);
+    int err = dg_policy_vocab(&t5.vocab_size, p, "t5.vocab_size",
+                              c->t5.vocab_size, &f->t5_words);
 
     if (!err)
-        err = set_vocab(&clip.vocab_size, p, "clip.vocab_size",
-                        c->clip.vocab_size, &f->clip_words);
+        err = dg_policy_vocab(&clip.vocab_size, p, "clip.vocab_size",
+                              c->clip.vocab_size, &f->clip_words);
     if (!err)
         err = dg_flux_create(&f->transformer, &flux, &p->net, "transformer.");
 
@@ -167,6 +159,21 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
     return err;
 }
 
+/* Words and pixels of the world, or what a folder has instead. */
+static int choose_codec(FluxPolicy *f, const Config *c)
+{
+    f->shift = dg_flux_shift_public();
+    if (c->policy.codec == DG_CODEC_VAE) {
+        f->base.family = &with_folder;
+        snprintf(f->path, sizeof f->path, "%s", c->policy.path);
+        f->folder = (Folder) { f->path, "FLUX.1" };
+        return dg_params_init(&f->codec, DG_PARAMS_CODEC);
+    }
+    dg_words_world(&f->t5_words, DG_WORDS_EOS_FIRST);
+    dg_words_world(&f->clip_words, DG_WORDS_EOS_LAST);
+    return DG_OK;
+}
+
 static int flux_create(Policy *p, const Config *c)
 {
     FluxPolicy *f = calloc(1, sizeof *f);
@@ -178,17 +185,23 @@ static int flux_create(Policy *p, const Config *c)
     f->guidance = (float)c->policy.guidance;
     f->scale = (float)c->policy.latent_scale;
     f->guidance_embeds = c->flux.guidance_embeds;
-    dg_words_world(&f->t5_words, DG_WORDS_EOS_FIRST);
-    dg_words_world(&f->clip_words, DG_WORDS_EOS_LAST);
+    f->bf16_compat = c->policy.bf16_compat;
     p->impl = &f->base;
-    err = set_shape(p, f, c);
-    return err ? err : create_networks(p, f, c);
+    err = choose_codec(f, c);
+    if (!err)
+        err = set_shape(p, f, c);
+    if (!err)
+        err = create_networks(p, f, c);
+    if (!err && c->policy.codec == DG_CODEC_VAE)
+        err = dg_flux_open_folder(p, f, c);
+    return err;
 }
 
 static void flux_destroy(Policy *p)
 {
     FluxPolicy *f = impl_of(p);
 
+    dg_flux_close_folder(f);
     dg_flux_destroy(f->transformer);
     dg_t5_destroy(f->t5);
     dg_clip_destroy(f->clip);
@@ -243,6 +256,7 @@ static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     for (int64_t i = 0; i < b->num; i++)
         guidance[i] = f->guidance;
     in.guidance = f->guidance_embeds ? guidance : NULL;
+    in.bf16_compat = f->bf16_compat;
     in.hidden = dg_policy_rows(ctx, b->z, 0, 3, z_dims);
     if (b->condition != NULL) {
         in.context = dg_policy_rows(ctx, b->condition, 0, 3, c_dims);
@@ -309,12 +323,54 @@ static void flux_code(const Policy *p, const float *rgb, float *latent)
                     f->scale * (2 * rgb[(y * size + x) * 3 + c] - 1);
 }
 
+/* Sorted and indented as json.dumps(..., indent=2, sort_keys=True) does. */
+static void flux_describe(const Config *c, FILE *out)
+{
+    const FluxSizes *f = &c->flux;
+
+    fprintf(out,
+            "{\n"
+            "  \"_class_name\": \"FluxTransformer2DModel\",\n"
+            "  \"attention_head_dim\": %lld,\n"
+            "  \"axes_dims_rope\": [\n    %lld,\n    %lld,\n    %lld\n  ],\n"
+            "  \"guidance_embeds\": %s,\n"
+            "  \"in_channels\": %lld,\n"
+            "  \"joint_attention_dim\": %lld,\n"
+            "  \"num_attention_heads\": %lld,\n"
+            "  \"num_layers\": %lld,\n"
+            "  \"num_single_layers\": %lld,\n"
+            "  \"out_channels\": null,\n"
+            "  \"patch_size\": 1,\n"
+            "  \"pooled_projection_dim\": %lld\n"
+            "}\n",
+            (long long)f->head_dim, (long long)f->axes_dims[0],
+            (long long)f->axes_dims[1], (long long)f->axes_dims[2],
+            f->guidance_embeds ? "true" : "false", (long long)f->in_channels,
+            (long long)f->joint_attention_dim, (long long)f->num_heads,
+            (long long)f->num_layers, (long long)f->num_single_layers,
+            (long long)f->pooled_dim);
+}
+
 const PolicyFamily dg_policy_flux = {
+    .component = "transformer",
+    .describe = flux_describe,
     .create = flux_create,
     .destroy = flux_destroy,
+    .adopt = dg_flux_adopt,
     .tokenize = flux_tokenize,
     .encode = flux_encode,
     .predict = flux_predict,
     .decode = flux_decode,
     .code = flux_code,
+};
+
+static const PolicyFamily with_folder = {
+    .create = flux_create,
+    .destroy = flux_destroy,
+    .load = dg_flux_load,
+    .place = dg_flux_place,
+    .tokenize = dg_flux_tokenize,
+    .encode = flux_encode,
+    .predict = flux_predict,
+    .decode = dg_flux_decode,
 };

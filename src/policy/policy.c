@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/sha256.h"
 #include "family.h"
+#include "folder.h"
 #include "store/checkpoint.h"
 #include "store/h5.h"
 #include "store/weights_file.h"
@@ -36,7 +37,7 @@ static int outline(Policy *p, const Config *c, int net_id)
     memcpy(p->base_moved, c->lora.base, sizeof p->base_moved);
     if (!err && c->lora.rank > 0) {
         err = dg_lora_init(&p->lora, &p->adapters, c->lora.rank, c->lora.alpha,
-                           c->lora.targets);
+                           &c->lora.targets);
         p->net.lora = &p->lora;
     }
     if (!err)
@@ -178,18 +179,21 @@ static int adopt_lora(LoraConfig *to, const LoraConfig *stored,
                       const char *path)
 {
     if (to->rank > 0 &&
-        (to->rank != stored->rank || to->alpha != stored->alpha ||
-         strcmp(to->targets, stored->targets) != 0))
+        (to->rank != stored->rank || to->alpha != stored->alpha))
         return dg_fail(DG_EINVAL,
-                       "%s: adapters of lora.rank = %lld, alpha = %g, targets "
-                       "= \"%s\": must be those of the configuration, %lld, "
-                       "%g, \"%s\"",
+                       "%s: adapters of lora.rank = %lld, alpha = %g: must be "
+                       "those of the configuration, %lld, %g",
                        path, (long long)stored->rank, stored->alpha,
-                       stored->targets, (long long)to->rank, to->alpha,
-                       to->targets);
+                       (long long)to->rank, to->alpha);
+    if (to->rank > 0 &&
+        memcmp(&to->targets, &stored->targets, sizeof to->targets) != 0)
+        return dg_fail(DG_EINVAL,
+                       "%s: its adapters' lora.targets are not those of the "
+                       "configuration",
+                       path);
     to->rank = stored->rank;
     to->alpha = stored->alpha;
-    memcpy(to->targets, stored->targets, sizeof to->targets);
+    to->targets = stored->targets;
     return DG_OK;
 }
 
@@ -221,6 +225,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->policy.latent_scale = stored.policy.latent_scale;
     c->policy.codec = stored.policy.codec;
     c->flux = stored.flux;
+    c->unet = stored.unet;
     c->t5 = stored.t5;
     c->clip = stored.clip;
     c->pretrain.image_size = stored.pretrain.image_size;
@@ -372,24 +377,28 @@ static int check_base(const char *path)
 }
 
 /* The weights below a checkpoint's adapters, which must be those they were
- * trained on. */
+ * trained on. Without a path they are those of the folder, there already. */
 static int load_base(Policy *p, const char *of, const char *path,
                      const char *sha256)
 {
-    int err;
+    int err = DG_OK;
 
     if (p->base_moved[0] != '\0')
         path = p->base_moved;
-    err = check_base(path);
-    if (!err)
-        err = dg_policy_load(p, path, 0);
+    p->base_path[0] = '\0';
+    if (path[0] != '\0') {
+        err = check_base(path);
+        if (!err)
+            err = dg_policy_load(p, path, 0);
+    }
     if (!err)
         err = dg_policy_note_base(p);
     if (!err && strcmp(p->base_sha256, sha256) != 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: its adapters belong to weights of SHA-256 %.16s..., "
                       "those of %s have %.16s...",
-                      of, sha256, path, p->base_sha256);
+                      of, sha256, path[0] != '\0' ? path : "policy.path",
+                      p->base_sha256);
     return err;
 }
 
@@ -456,6 +465,18 @@ int dg_policy_load(Policy *p, const char *path, int ema)
     return err;
 }
 
+int dg_policy_has_folder(const Config *c)
+{
+    return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
+}
+
+int dg_policy_adopt_folder(Config *c, int outline)
+{
+    return family_of(c->policy.kind)
+        ->adopt(c, c->policy.path[0] != '\0' &&
+                       (!outline || dg_policy_has_folder(c)));
+}
+
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
 {
     const PolicyFamily *family = p->impl->family;
@@ -481,9 +502,10 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
                        double shift)
 {
-    return p->shape.prediction == DG_PREDICT_EPSILON
-               ? dg_schedule_init_ddim(out, num_steps)
-               : dg_schedule_init_flow(out, num_steps, shift);
+    if (p->shape.prediction == DG_PREDICT_EPSILON)
+        return dg_schedule_init_ddim(out, num_steps);
+    return dg_schedule_init_flow(out, num_steps,
+                                 shift == 0 ? p->shape.auto_shift : shift);
 }
 
 /* Below this noise level the division that makes a velocity of data stops
@@ -545,7 +567,9 @@ int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
 
 int dg_policy_codes(const Policy *p)
 {
-    return p->impl->family->code != NULL;
+    const PolicyFamily *family = p->impl->family;
+
+    return family->code != NULL && (family->codes == NULL || family->codes(p));
 }
 
 void dg_policy_code(const Policy *p, const float *rgb, float *latent)

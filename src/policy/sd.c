@@ -1,15 +1,17 @@
-/* The family of Stable Diffusion 1.x, from a Hugging Face folder: all of
- * CLIP's states condition a U-Net that predicts noise. A latent is a map,
- * channels-last, so its pixels are the tokens. The auto-encoder's decoder is
- * frozen, in memory of its own: neither trained nor stored in checkpoints. */
+/* The family of Stable Diffusion 1.x: all of CLIP's states condition a U-Net
+ * that predicts noise. A latent is a map, channels-last, so its pixels are the
+ * tokens. From a Hugging Face folder it has the folder's tokenizer and
+ * auto-encoder, whose decoder is frozen, in memory of its own: neither trained
+ * nor stored in checkpoints. Of the configuration's sizes, without a folder, it
+ * reads the words of the shapes world and paints pixels directly. */
 #include "family.h"
 
 #include "base/error.h"
+#include "folder.h"
 #include "sd_config.h"
+#include "sd_pixels.h"
 #include "tensor/mirror.h"
 #include "tensor/ops.h"
-#include "text/tokenizer.h"
-#include "weights/load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,16 +19,20 @@
 
 typedef struct SdPolicy {
     PolicyImpl base;
-    char folder[DG_CONFIG_STRING];
+    char path[DG_CONFIG_STRING]; /* "": sizes are the configuration's */
+    Folder folder;               /* of path */
     SdConfig config;
     Unet *unet;
     ClipText *clip;
-    Vae *vae;       /* decoder; NULL in a reference, which paints nothing */
-    ParamSet codec; /* of the decoder, */
-    void *codec_at; /* its copy in kernel memory, */
-    const Backend *codec_on; /* which is this one's; NULL: there is none */
-    Tokenizer *tokenizer;
     int64_t side; /* of the latent map */
+    /* of a folder */
+    Vae *vae;        /* decoder; NULL in a reference, which paints nothing */
+    ParamSet codec;  /* of the decoder, */
+    FolderCopy copy; /* and where kernels read it */
+    Tokenizer *tokenizer;
+    /* without one */
+    Words words;
+    SdPixels pixels;
 } SdPolicy;
 
 static SdPolicy *impl_of(const Policy *p)
@@ -34,18 +40,43 @@ static SdPolicy *impl_of(const Policy *p)
     return (SdPolicy *)p->impl;
 }
 
+static int has_folder(const SdPolicy *s)
+{
+    return s->path[0] != '\0';
+}
+
+/* Pixels of the picture beside one of the map. */
+static int set_factor(SdPolicy *s, const Config *c, int64_t *factor)
+{
+    int err = DG_OK;
+
+    if (has_folder(s)) {
+        *factor = (int64_t)1 << (s->config.vae.num_levels - 1);
+        return DG_OK;
+    }
+    err = dg_sd_pixels_cell(factor, s->config.unet.in_channels);
+    if (!err)
+        s->pixels = (SdPixels) { c->pretrain.image_size, *factor,
+                                 (float)c->policy.latent_scale };
+    return err;
+}
+
 static int set_shape(Policy *p, SdPolicy *s, const Config *c)
 {
     const SdConfig *m = &s->config;
     const int64_t size = c->pretrain.image_size;
-    const int64_t factor = (int64_t)1 << (m->vae.num_levels - 1);
-    const int64_t step = factor << (m->unet.num_levels - 1);
+    int64_t factor, step;
+    int err = set_factor(s, c, &factor);
 
+    if (err)
+        return err;
+    step = factor << (m->unet.num_levels - 1);
     if (size % step != 0)
         return dg_fail(DG_EINVAL,
                        "pretrain.image_size = %lld: must be a multiple of "
                        "%lld for the networks of %s",
-                       (long long)size, (long long)step, s->folder);
+                       (long long)size, (long long)step,
+                       has_folder(s) ? s->path : "unet.block_out_channels");
     if (c->policy.prediction != DG_PREDICT_EPSILON)
         return dg_fail(DG_EINVAL, "policy.prediction: must be epsilon with "
                                   "policy.kind = sd");
@@ -63,35 +94,11 @@ static int set_shape(Policy *p, SdPolicy *s, const Config *c)
     return DG_OK;
 }
 
-static int open_tokenizer(SdPolicy *s)
+static int set_words(const Policy *p, SdPolicy *s, const Config *c)
 {
-    const TokenizerInfo *info;
-    char path[DG_SD_PATH];
-    int err = dg_sd_path(path, s->folder, "tokenizer", NULL);
-
-    if (!err)
-        err = dg_tokenizer_open(&s->tokenizer, path);
-    if (err)
-        return err;
-    info = dg_tokenizer_info(s->tokenizer);
-    if (info->kind != DG_TOKENIZER_CLIP)
-        return dg_fail(DG_EFORMAT, "%s: not a CLIP tokenizer", path);
-    if (info->num_ids > s->config.clip.vocab_size)
-        return dg_fail(DG_EFORMAT,
-                       "%s: %d token ids, the text_encoder has %lld", path,
-                       info->num_ids, (long long)s->config.clip.vocab_size);
-    return DG_OK;
-}
-
-/* A network's complaint of its sizes, with the folder that has them. */
-static int name_folder(const SdPolicy *s, int err)
-{
-    char reason[512];
-
-    if (err != DG_EINVAL)
-        return err;
-    snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
-    return dg_fail(DG_EFORMAT, "%s: %s", s->folder, reason);
+    dg_words_world(&s->words, DG_WORDS_EOS_LAST);
+    return dg_policy_vocab(&s->config.clip.vocab_size, p, "clip.vocab_size",
+                           c->clip.vocab_size, &s->words);
 }
 
 static int create_networks(Policy *p, SdPolicy *s)
@@ -101,11 +108,29 @@ static int create_networks(Policy *p, SdPolicy *s)
     if (!err)
         err = dg_clip_create(&s->clip, &s->config.clip, &p->text,
                              "text_encoder.");
+    if (!has_folder(s))
+        return err;
     if (err || p->net.id == DG_PARAMS_REFERENCE)
-        return name_folder(s, err);
-    err = dg_vae_create(&s->vae, &s->config.vae, DG_VAE_DECODER, &s->codec,
-                        "vae.");
-    return err ? name_folder(s, err) : dg_params_allocate(&s->codec, NULL);
+        return dg_folder_blame(&s->folder, err);
+    p->codec = &s->codec;
+    err = dg_folder_decoder(&s->vae, &s->config.vae, &s->codec, p->outline);
+    return dg_folder_blame(&s->folder, err);
+}
+
+/* Of an outline alone without its folder: the public sizes, no tokens. */
+static int read_folder(const Policy *p, SdPolicy *s)
+{
+    int err;
+
+    if (p->outline && !dg_folder_exists(s->path)) {
+        s->config = dg_sd_config_public();
+        return DG_OK;
+    }
+    err = dg_sd_config_read(&s->config, s->path);
+    return err ? err
+               : dg_folder_tokenizer(&s->tokenizer, &s->folder, "tokenizer",
+                                     DG_TOKENIZER_CLIP,
+                                     s->config.clip.vocab_size);
 }
 
 static int sd_create(Policy *p, const Config *c)
@@ -117,14 +142,16 @@ static int sd_create(Policy *p, const Config *c)
         return dg_fail(DG_ENOMEM, "policy");
     s->base.family = &dg_policy_sd;
     p->impl = &s->base;
-    snprintf(s->folder, sizeof s->folder, "%s", c->policy.path);
+    snprintf(s->path, sizeof s->path, "%s", c->policy.path);
+    s->folder = (Folder) { s->path, "Stable Diffusion 1.x" };
     err = dg_params_init(&s->codec, DG_PARAMS_CODEC);
     if (!err)
-        err = dg_sd_config_read(&s->config, s->folder);
+        err = has_folder(s) ? read_folder(p, s)
+                            : dg_sd_config_sizes(&s->config, c);
     if (!err)
         err = set_shape(p, s, c);
-    if (!err)
-        err = open_tokenizer(s);
+    if (!err && !has_folder(s))
+        err = set_words(p, s, c);
     if (!err)
         err = create_networks(p, s);
     return err;
@@ -138,71 +165,45 @@ static void sd_destroy(Policy *p)
     dg_clip_destroy(s->clip);
     dg_vae_destroy(s->vae);
     dg_params_fini(&s->codec);
-    if (s->codec_on != NULL)
-        s->codec_on->give(s->codec_at);
+    dg_folder_unplace(&s->copy);
     dg_tokenizer_destroy(s->tokenizer);
     free(s);
-}
-
-/* The decoder is a half of what the vae's files hold. */
-static const char *const encoder_names[] = { "encoder.*", "quant_conv.*" };
-
-static int load_component(const SdPolicy *s, const Comm *comm, ParamSet *set,
-                          const char *component)
-{
-    const ManifestOpts half = { encoder_names, 2 };
-    char path[DG_SD_PATH], prefix[64];
-    WeightWant *wants = NULL;
-    LoadOpts o = { .path = path };
-    int err = dg_sd_path(path, s->folder, component, NULL);
-
-    snprintf(prefix, sizeof prefix, "%s.", component);
-    if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, set, prefix);
-    err = dg_agree(comm, err);
-    o.wants = wants;
-    o.manifest = set == &s->codec ? &half : NULL;
-    if (!err)
-        err = dg_load_values(comm, &o, 0, set->count, set->values);
-    free(wants);
-    return err;
 }
 
 static int sd_load(Policy *p, const Comm *comm, int all)
 {
     SdPolicy *s = impl_of(p);
-    int err = load_component(s, comm, &s->codec, "vae");
+    int err;
 
+    if (!has_folder(s))
+        return DG_OK;
+    err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
     if (!err && all)
-        err = load_component(s, comm, &p->text, "text_encoder");
+        err = dg_folder_load(&s->folder, comm, &p->text, "text_encoder", 0);
     if (!err && all)
-        err = load_component(s, comm, &p->net, "unet");
+        err = dg_folder_load(&s->folder, comm, &p->net, "unet", 0);
     return err;
 }
 
 static int sd_place(Policy *p, const Backend *backend)
 {
     SdPolicy *s = impl_of(p);
-    const size_t bytes = sizeof(float) * (size_t)s->codec.count;
-    int err;
 
-    if (s->vae == NULL)
-        return DG_OK;
-    err = backend->take(&s->codec_at, bytes);
-    if (err)
-        return err;
-    s->codec_on = backend;
-    backend->upload(s->codec_at, s->codec.values, bytes);
-    dg_params_point(&s->codec, s->codec_at);
-    return DG_OK;
+    return s->vae != NULL ? dg_folder_place(&s->copy, &s->codec, backend)
+                          : DG_OK;
 }
 
 static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip)
 {
+    const SdPolicy *s = impl_of(p);
+    const int32_t length = (int32_t)p->shape.clip_tokens;
+
     (void)ids_t5; /* none: shape.text_tokens is 0 */
-    return dg_tokenizer_encode(impl_of(p)->tokenizer, ids_clip,
-                               (int32_t)p->shape.clip_tokens, NULL, prompt);
+    return has_folder(s)
+               ? dg_tokenizer_encode(s->tokenizer, ids_clip, length, NULL,
+                                     prompt)
+               : dg_words_encode(&s->words, ids_clip, NULL, prompt, length, 0);
 }
 
 static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
@@ -242,65 +243,66 @@ static Tensor *sd_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     return u != NULL ? dg_op_reshape(ctx, u, 3, u_dims) : NULL;
 }
 
-/* z as the decoder wants it, in place */
-static void from_model(const Policy *p, Context *ctx, Tensor *z)
+static int decode_vae(const Policy *p, Context *ctx, const float *latent,
+                      float *rgb)
 {
-    const int64_t num = p->shape.elements;
-    float *host = (float *)dg_policy_on_host(ctx, dg_tensor_f32(z), num);
+    const SdPolicy *s = impl_of(p);
+    const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
 
-    if (host == NULL)
-        return;
-    dg_vae_from_model(&impl_of(p)->config.vae, host, num);
-    if (ctx->backend->apart)
-        ctx->backend->upload(z->data, host, sizeof *host * (size_t)num);
+    if (s->vae == NULL)
+        dg_panic("a reference network does not decode");
+    dg_context_reset(ctx);
+    return dg_folder_paint(s->vae, ctx,
+                           dg_policy_rows(ctx, &latent, 0, 4, dims), rgb);
 }
 
 static int sd_decode(const Policy *p, Context *ctx, const float *latent,
                      float *rgb)
 {
     const SdPolicy *s = impl_of(p);
-    const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
-    const int64_t num = 3 * p->shape.image_size * p->shape.image_size;
-    Tensor *z, *picture;
-    int err;
 
-    if (s->vae == NULL)
-        dg_panic("a reference network does not decode");
+    if (has_folder(s))
+        return decode_vae(p, ctx, latent, rgb);
+    if (!ctx->backend->computes) /* it takes no memory */
+        return DG_OK;
     dg_context_reset(ctx);
-    z = dg_policy_rows(ctx, &latent, 0, 4, dims);
-    if (z != NULL && ctx->backend->computes)
-        from_model(p, ctx, z);
-    picture = dg_vae_decode(s->vae, ctx, z);
-    if (dg_context_error(ctx) || !ctx->backend->computes)
+    latent = dg_policy_on_host(ctx, latent, p->shape.elements);
+    if (latent == NULL)
         return dg_context_error(ctx);
-    err = dg_kernel_download(ctx->backend, rgb, picture->data,
-                             sizeof *rgb * (size_t)num);
-    for (int64_t i = 0; i < num && !err; i++) {
-        const float v = rgb[i] * 0.5f + 0.5f;
-
-        /* written so that NaN stays NaN */
-        rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
-    }
-    return err;
+    dg_sd_pixels_decode(&s->pixels, latent, rgb);
+    return DG_OK;
 }
 
-int dg_policy_adopt_folder(Config *c)
+static int sd_codes(const Policy *p)
+{
+    return !has_folder(impl_of(p));
+}
+
+static void sd_code(const Policy *p, const float *rgb, float *latent)
+{
+    dg_sd_pixels_code(&impl_of(p)->pixels, rgb, latent);
+}
+
+static int sd_adopt(Config *c, int there)
 {
     SdConfig config;
 
-    if (c->policy.kind != DG_POLICY_SD || c->policy.path[0] == '\0')
-        return DG_OK;
     c->policy.prediction = DG_PREDICT_EPSILON;
-    return dg_sd_config_read(&config, c->policy.path);
+    return there ? dg_sd_config_read(&config, c->policy.path) : DG_OK;
 }
 
 const PolicyFamily dg_policy_sd = {
+    .component = "unet",
+    .describe = dg_sd_describe,
     .create = sd_create,
     .destroy = sd_destroy,
+    .adopt = sd_adopt,
     .load = sd_load,
     .place = sd_place,
     .tokenize = sd_tokenize,
     .encode = sd_encode,
     .predict = sd_predict,
     .decode = sd_decode,
+    .codes = sd_codes,
+    .code = sd_code,
 };

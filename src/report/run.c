@@ -16,11 +16,21 @@
 
 enum { PATH = DG_RUNDIR_PATH + 64 };
 
+/* Beyond these no value is a measurement, and drawing would overflow. */
+static const double largest = 1e100, least = 1e-100;
+
+double dg_json_value(const cJSON *v)
+{
+    const double x = cJSON_IsNumber(v) ? v->valuedouble : NAN;
+
+    if (!(fabs(x) <= largest))
+        return NAN;
+    return fabs(x) < least ? 0 : x;
+}
+
 double dg_json_number(const cJSON *object, const char *key)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
-
-    return cJSON_IsNumber(v) ? v->valuedouble : NAN;
+    return dg_json_value(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
 Span dg_json_span(const cJSON *object, const char *key)
@@ -28,7 +38,7 @@ Span dg_json_span(const cJSON *object, const char *key)
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(object, key);
 
     if (cJSON_IsNumber(v))
-        return (Span) { v->valuedouble, NAN, NAN };
+        return (Span) { dg_json_value(v), NAN, NAN };
     return (Span) { dg_json_number(v, "mean"), dg_json_number(v, "low"),
                     dg_json_number(v, "high") };
 }

@@ -112,6 +112,7 @@ int dg_run_read_evaluation(EvalFile *out, const char *path);
 /** A number or NaN from JSON members that may be absent or null. */
 struct cJSON;
 double dg_json_number(const struct cJSON *object, const char *key);
+double dg_json_value(const struct cJSON *value);
 Span dg_json_span(const struct cJSON *object, const char *key);
 
 #endif

@@ -94,7 +94,7 @@ static int take_keys(Run *run, const cJSON *line, const Place *at)
             continue;
         if (!cJSON_IsNumber(v))
             return malformed(at, "not a number:", key->key);
-        run->col[key->column][run->n] = v->valuedouble;
+        run->col[key->column][run->n] = dg_json_value(v);
     }
     return DG_OK;
 }
@@ -151,6 +151,11 @@ static int take_evaluation(Run *run, const cJSON *line, const cJSON *e)
     return DG_OK;
 }
 
+static int is_iteration(double x)
+{
+    return x >= 0 && x <= 1e15 && x == floor(x);
+}
+
 static int take_object(Run *run, const cJSON *line, const Place *at)
 {
     const cJSON *e = cJSON_GetObjectItemCaseSensitive(line, "evaluation");
@@ -158,7 +163,7 @@ static int take_object(Run *run, const cJSON *line, const Place *at)
 
     if (!cJSON_IsObject(line))
         return malformed(at, "not a JSON object", "");
-    if (!isfinite(dg_json_number(line, "iteration")))
+    if (!is_iteration(dg_json_number(line, "iteration")))
         return malformed(at, "no number \"iteration\"", "");
     if (cJSON_IsObject(e))
         err = take_evaluation(run, line, e);

@@ -6,5 +6,8 @@
 extern const RewardKind dg_reward_shapes;
 extern const RewardKind dg_reward_shapes_strict;
 extern const RewardKind dg_reward_brightness;
+extern const RewardKind dg_reward_hpsv2;
+extern const RewardKind dg_reward_clip;
+extern const RewardKind dg_reward_pickscore;
 
 #endif

@@ -99,13 +99,18 @@ struct Conditions {
 
 static int read_digests(Conditions *c, const char *name, char ***out)
 {
-    int64_t num;
+    int64_t num = 0;
     int err = dg_h5_read_texts(c->file, name, out, &num);
 
     if (!err && num != c->num)
         err = dg_fail(DG_EFORMAT, "%s: dataset %s: %lld texts for %lld prompts",
                       dg_h5_path(c->file), name, (long long)num,
                       (long long)c->num);
+    for (int64_t i = 0; i < num && !err; i++)
+        if (strlen((*out)[i]) != DG_SHA256_HEX - 1)
+            err = dg_fail(DG_EFORMAT,
+                          "%s: dataset %s: text %lld is no SHA-256 digest",
+                          dg_h5_path(c->file), name, (long long)i);
     return err;
 }
 

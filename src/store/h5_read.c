@@ -94,6 +94,17 @@ const char *dg_h5_path(const H5File *f)
 
 /* Shapes ---------------------------------------------------------------- */
 
+/* Links by name may lead to other files, and in circles: no file of ours has
+   any. */
+static int is_own(const H5File *f, const char *name)
+{
+    H5L_info_t info;
+
+    return H5Lexists(f->id, name, H5P_DEFAULT) > 0 &&
+           H5Lget_info(f->id, name, &info, H5P_DEFAULT) >= 0 &&
+           info.type == H5L_TYPE_HARD;
+}
+
 /* H5Lexists wants every group on the way to exist. */
 static int link_exists(const H5File *f, const char *name)
 {
@@ -104,11 +115,11 @@ static int link_exists(const H5File *f, const char *name)
         return 0;
     while ((slash = strchr(slash, '/')) != NULL) {
         snprintf(part, sizeof part, "%.*s", (int)(slash - name), name);
-        if (part[0] != '\0' && H5Lexists(f->id, part, H5P_DEFAULT) <= 0)
+        if (part[0] != '\0' && !is_own(f, part))
             return 0;
         slash++;
     }
-    return H5Lexists(f->id, name, H5P_DEFAULT) > 0;
+    return is_own(f, name);
 }
 
 int dg_h5_has(const H5File *f, const char *name)
@@ -121,44 +132,74 @@ int dg_h5_has(const H5File *f, const char *name)
 
 static int type_from(hid_t t, H5Type *type)
 {
-    const size_t bytes = H5Tget_size(t);
-    const H5T_class_t class = H5Tget_class(t);
-
-    if (class == H5T_STRING && H5Tis_variable_str(t) <= 0)
+    if (H5Tget_class(t) == H5T_STRING && H5Tis_variable_str(t) == 0) {
         *type = DG_H5_TEXT;
-    else if (class == H5T_FLOAT && bytes == 2)
-        *type = DG_H5_F16;
-    else if (class == H5T_FLOAT && (bytes == 4 || bytes == 8))
-        *type = bytes == 4 ? DG_H5_F32 : DG_H5_F64;
-    else if (class != H5T_INTEGER)
-        return -1;
-    else if (bytes == 8)
-        *type = H5Tget_sign(t) == H5T_SGN_2 ? DG_H5_I64 : DG_H5_U64;
-    else if (bytes == 4 && H5Tget_sign(t) == H5T_SGN_2)
-        *type = DG_H5_I32;
-    else if (bytes == 1 && H5Tget_sign(t) == H5T_SGN_NONE)
-        *type = DG_H5_U8;
-    else
-        return -1;
-    return 0;
+        return 0;
+    }
+    for (int i = 0; i < DG_H5_TEXT; i++) {
+        const hid_t ours = dg_h5_make_type((H5Type)i);
+        const int same = H5Tequal(t, ours) > 0;
+
+        H5Tclose(ours);
+        if (same) {
+            *type = (H5Type)i;
+            return 0;
+        }
+    }
+    return -1;
 }
 
-static int shape_of(hid_t set, H5Shape *s)
+/* Bytes of a file, which nothing in it can have more of. */
+static int64_t file_bytes(const H5File *f)
 {
-    const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
-    hsize_t dims[H5S_MAX_RANK];
-    int bad;
+    hsize_t bytes = 0;
 
-    *s = (H5Shape) { .num = 1 };
+    if (H5Fget_filesize(f->id, &bytes) < 0 || bytes > INT64_MAX)
+        return 0;
+    return (int64_t)bytes;
+}
+
+/* Where a file says that it holds more than it can, the memory for it must
+   not be asked for; products of sizes may wrap besides. */
+static int extent_of(const H5File *f, hid_t space, size_t element, H5Shape *s)
+{
+    hsize_t dims[H5S_MAX_RANK];
+
     s->num_dims = H5Sget_simple_extent_ndims(space);
-    bad = s->num_dims < 0 || s->num_dims > DG_H5_MAX_DIMS ||
-          type_from(type, &s->type) != 0;
-    if (!bad)
-        bad = H5Sget_simple_extent_dims(space, dims, NULL) < 0;
-    for (int i = 0; i < s->num_dims && !bad; i++) {
+    if (s->num_dims < 0 || s->num_dims > DG_H5_MAX_DIMS || element == 0 ||
+        H5Sget_simple_extent_type(space) == H5S_NULL ||
+        H5Sget_simple_extent_dims(space, dims, NULL) < 0)
+        return -1;
+    for (int i = 0; i < s->num_dims; i++) {
+        if (dims[i] > INT64_MAX ||
+            (dims[i] > 0 && s->num > INT64_MAX / (int64_t)dims[i]))
+            return -1;
         s->dims[i] = (int64_t)dims[i];
         s->num *= s->dims[i];
     }
+    return s->num > file_bytes(f) / (int64_t)element ? -1 : 0;
+}
+
+/* All of ours lie in the file, in one piece and as they are. */
+static int is_plain(hid_t set)
+{
+    const hid_t how = H5Dget_create_plist(set);
+    const H5D_layout_t layout = H5Pget_layout(how);
+    const int plain = (layout == H5D_CONTIGUOUS || layout == H5D_COMPACT) &&
+                      H5Pget_external_count(how) == 0;
+
+    H5Pclose(how);
+    return plain;
+}
+
+static int shape_of(const H5File *f, hid_t set, H5Shape *s)
+{
+    const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
+    int bad;
+
+    *s = (H5Shape) { .num = 1 };
+    bad = !is_plain(set) || type_from(type, &s->type) != 0 ||
+          extent_of(f, space, H5Tget_size(type), s) != 0;
     H5Sclose(space);
     H5Tclose(type);
     return bad;
@@ -171,11 +212,12 @@ static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
     *set = H5Dopen2(f->id, name, H5P_DEFAULT);
     if (*set < 0)
         return dg_h5_fail(DG_EFORMAT, f, name, "cannot be opened");
-    if (shape_of(*set, s)) {
+    if (shape_of(f, *set, s)) {
         H5Dclose(*set);
+        H5Eclear2(H5E_DEFAULT);
         return dg_fail(DG_EFORMAT,
-                       "%s: dataset %s has a type or shape that "
-                       "is none of this program's",
+                       "%s: dataset %s has a type, shape or layout that is "
+                       "none of this program's",
                        f->path, name);
     }
     return DG_OK;
@@ -361,13 +403,25 @@ int dg_h5_has_key(const H5File *f, const char *object, const char *key)
     return there > 0;
 }
 
+/* One value, which fits into the file. */
+static int is_single(const H5File *f, hid_t attribute, hid_t type)
+{
+    const hid_t space = H5Aget_space(attribute);
+    const int single = H5Sget_simple_extent_npoints(space) == 1 &&
+                       (int64_t)H5Tget_size(type) <= file_bytes(f);
+
+    H5Sclose(space);
+    return single;
+}
+
 static int open_key(H5File *f, const char *object, const char *key,
                     H5T_class_t class, hid_t *attribute)
 {
     hid_t type;
     int good;
 
-    if (!dg_h5_has_key(f, object, key))
+    if ((object != NULL && !dg_h5_has(f, object)) ||
+        !dg_h5_has_key(f, object, key))
         return dg_fail(DG_EFORMAT, "%s: %s%sattribute %s is missing", f->path,
                        object ? object : "", object ? ": " : "", key);
     *attribute = H5Aopen_by_name(f->id, object ? object : "/", key, H5P_DEFAULT,
@@ -375,13 +429,14 @@ static int open_key(H5File *f, const char *object, const char *key,
     if (*attribute < 0)
         return dg_h5_fail(DG_EFORMAT, f, key, "cannot open attribute");
     type = H5Aget_type(*attribute);
-    good = H5Tget_class(type) == class && H5Tis_variable_str(type) <= 0;
+    good = H5Tget_class(type) == class && H5Tis_variable_str(type) <= 0 &&
+           is_single(f, *attribute, type);
     H5Tclose(type);
     if (good)
         return DG_OK;
     H5Aclose(*attribute);
-    return dg_fail(DG_EFORMAT, "%s: attribute %s is of another type", f->path,
-                   key);
+    return dg_fail(DG_EFORMAT, "%s: attribute %s is of another type or size",
+                   f->path, key);
 }
 
 int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
@@ -412,19 +467,16 @@ int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
 static int get_number(H5File *f, const char *object, const char *key,
                       H5T_class_t class, hid_t memory, void *value)
 {
-    hid_t a, space;
+    hid_t a;
     int64_t bits = 0; /* 8 bytes of either kind */
     int err = open_key(f, object, key, class, &a);
 
     if (err)
         return err;
-    space = H5Aget_space(a);
-    if (H5Sget_simple_extent_npoints(space) != 1 ||
-        H5Aread(a, memory, &bits) < 0)
+    if (H5Aread(a, memory, &bits) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, key, "cannot read attribute");
     else
         memcpy(value, &bits, sizeof bits);
-    H5Sclose(space);
     H5Aclose(a);
     return err;
 }

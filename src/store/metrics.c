@@ -27,13 +27,15 @@ struct Metrics {
 /* The iteration of a whole line as this module writes it, or -1. */
 static int64_t iteration_of(const char *line, size_t bytes)
 {
+    char head[48] = ""; /* sscanf() measures all that it is given */
     int64_t iteration = -1;
     int used = 0;
 
     if (bytes < 2 || line[bytes - 1] != '\n' || line[bytes - 2] != '}')
         return -1;
-    if (sscanf(line, "{\"iteration\":%" SCNd64 "%n", &iteration, &used) != 1 ||
-        (line[used] != ',' && line[used] != '}'))
+    memcpy(head, line, bytes < sizeof head ? bytes : sizeof head - 1);
+    if (sscanf(head, "{\"iteration\":%" SCNd64 "%n", &iteration, &used) != 1 ||
+        (head[used] != ',' && head[used] != '}'))
         return -1;
     return iteration;
 }

@@ -114,12 +114,27 @@ static int read_object(Reader *r, Prompt *p, const cJSON *o)
     return read_meta(r, p, o);
 }
 
+/* cJSON would end a text there. */
+static int has_nul(const char *json)
+{
+    for (; *json != '\0'; json++) {
+        if (strncmp(json, "\\u0000", 6) == 0)
+            return 1;
+        json += *json == '\\' && json[1] != '\0';
+    }
+    return 0;
+}
+
 static int read_json(Reader *r, Prompt *p, const char *s, size_t len)
 {
     cJSON *o;
     int err;
 
     p->json = keep(r, s, len);
+    if (has_nul(p->json))
+        return dg_fail(DG_EFORMAT,
+                       "prompts file %s, line %ld: a NUL byte in the text",
+                       r->path, r->line);
     o = cJSON_ParseWithOpts(p->json, NULL, 1);
     if (o == NULL)
         return dg_fail(DG_EFORMAT, "prompts file %s, line %ld: malformed JSON",

@@ -187,8 +187,9 @@ static int encode_mark(Work *w, const char *s, size_t size)
 }
 
 /* Cuts normalised text into pieces. */
-static int encode_text(Work *w, const char *s, size_t size)
+static int encode_text(void *arg, const char *s, size_t size)
 {
+    Work *w = arg;
     int err = DG_OK;
 
     while (size > 0 && !err) {
@@ -230,34 +231,19 @@ int dg_clip_normalise(Bytes *out, const char *text, size_t size)
     return err;
 }
 
-static int visit_normalised(void *arg, const char *text, size_t size,
-                            int32_t id)
-{
-    Work *w = arg;
-
-    if (id < 0)
-        return encode_text(w, text, size);
-    dg_encode_put(w->out, id);
-    return DG_OK;
-}
-
-static int visit_raw(void *arg, const char *text, size_t size, int32_t id)
+static int encode_raw(void *arg, const char *text, size_t size)
 {
     Work *w = arg;
     int err;
 
-    if (id >= 0) {
-        dg_encode_put(w->out, id);
-        return DG_OK;
-    }
     w->composed.used = 0;
     w->text.used = 0;
     err = dg_unicode_nfc(&w->composed, text, size);
     if (!err)
         err = dg_clip_normalise(&w->text, w->composed.at, w->composed.used);
     if (!err)
-        err = dg_added_split(&w->b->added, &w->b->added.normalized, w->text.at,
-                             w->text.used, visit_normalised, w);
+        err = dg_encode_split(w->out, &w->b->added, &w->b->added.normalized,
+                              w->text.at, w->text.used, encode_text, w);
     return err;
 }
 
@@ -270,8 +256,8 @@ int dg_clip_bpe_encode(const ClipBpe *b, int32_t *ids, int32_t length,
 
     if (err)
         return err;
-    err = dg_added_split(&b->added, &b->added.raw, text, strlen(text),
-                         visit_raw, &w);
+    err = dg_encode_split(&out, &b->added, &b->added.raw, text, strlen(text),
+                          encode_raw, &w);
     if (!err)
         dg_encode_end(&out, count);
     dg_bytes_free(&w.composed);

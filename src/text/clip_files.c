@@ -343,6 +343,8 @@ static void name_files(Loader *l)
              one ? "tokenizer.json" : "vocab.json");
     snprintf(l->merges_name, sizeof l->merges_name, "%.400s%s%s", folder, slash,
              one ? "tokenizer.json" : "merges.txt");
+    if (l->f->list != NULL)
+        snprintf(l->merges_name, sizeof l->merges_name, "%.400s", l->f->list);
 }
 
 int dg_clip_bpe_create(ClipBpe **out, const ClipFiles *f)
@@ -365,6 +367,29 @@ int dg_clip_bpe_create(ClipBpe **out, const ClipFiles *f)
     }
     cJSON_Delete(l.tokenizer);
     dg_trie_free(&l.vocab);
+    return err;
+}
+
+int dg_clip_bpe_open_list(ClipBpe **out, const char *path)
+{
+    enum { OPENAI = 48894 };
+    ClipFiles f = { .folder = "", .list = path };
+    size_t lines = 0;
+    Bytes file;
+    int err = dg_bytes_read(&file, path, 1);
+
+    if (!err && file.used > 1 && memcmp(file.at, "\x1f\x8b", 2) == 0)
+        err = dg_fail(DG_EFORMAT, "%s: is packed: must be unpacked by gunzip",
+                      path);
+    for (size_t i = 0; !err && i < file.used; i++)
+        lines += file.at[i] == '\n';
+    if (!err) {
+        f.merges = file.at;
+        f.merges_bytes = file.used;
+        f.num_merges = lines > OPENAI + 2 ? OPENAI : 0;
+        err = dg_clip_bpe_create(out, &f);
+    }
+    dg_bytes_free(&file);
     return err;
 }
 

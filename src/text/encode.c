@@ -40,6 +40,31 @@ void dg_encode_put(EncodeOut *out, int32_t id)
         out->truncated = 1;
 }
 
+typedef struct Split {
+    EncodeOut *out;
+    EncodePiece *piece;
+    void *arg;
+} Split;
+
+static int visit(void *split, const char *text, size_t size, int32_t id)
+{
+    const Split *s = split;
+
+    if (id < 0)
+        return s->piece(s->arg, text, size);
+    dg_encode_put(s->out, id);
+    return DG_OK;
+}
+
+int dg_encode_split(EncodeOut *out, const AddedTokens *a, const Trie *trie,
+                    const char *text, size_t size, EncodePiece *piece,
+                    void *arg)
+{
+    Split s = { out, piece, arg };
+
+    return dg_added_split(a, trie, text, size, visit, &s);
+}
+
 void dg_encode_end(EncodeOut *out, TokenCount *count)
 {
     out->ids[out->used++] = out->info->eos;

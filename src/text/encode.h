@@ -3,6 +3,7 @@
 /*
  * Where the tokenizers put their ids: marks, cut, pads.
  */
+#include "added.h"
 #include "text/tokenizer.h"
 
 typedef struct EncodeOut {
@@ -17,6 +18,17 @@ int dg_encode_begin(EncodeOut *out, const TokenizerInfo *info, int32_t *ids,
 
 /** One token, if there is room before the end mark. */
 void dg_encode_put(EncodeOut *out, int32_t id);
+
+/** Takes a piece of text without added tokens. */
+typedef int EncodePiece(void *arg, const char *text, size_t size);
+
+/**
+ * Cuts a text as dg_added_split() does: an added token's id is put, all other
+ * pieces go to piece, in their order. Errors: what piece returns.
+ */
+int dg_encode_split(EncodeOut *out, const AddedTokens *a, const Trie *trie,
+                    const char *text, size_t size, EncodePiece *piece,
+                    void *arg);
 
 /** End mark and pads; count may be NULL. */
 void dg_encode_end(EncodeOut *out, TokenCount *count);

@@ -144,8 +144,9 @@ static int encode_word(Work *w, const char *s, size_t size, int first)
 }
 
 /* A normalised piece of text that has no added token in it. */
-static int encode_words(Work *w, const char *s, size_t size)
+static int encode_words(void *arg, const char *s, size_t size)
 {
+    Work *w = arg;
     const int at_start = w->at_start && s == w->text.at;
     size_t from = 0, width;
     int err = DG_OK;
@@ -166,26 +167,11 @@ static int encode_words(Work *w, const char *s, size_t size)
     return err;
 }
 
-static int visit_normalised(void *arg, const char *text, size_t size,
-                            int32_t id)
-{
-    Work *w = arg;
-
-    if (id < 0)
-        return encode_words(w, text, size);
-    dg_encode_put(w->out, id);
-    return DG_OK;
-}
-
-static int visit_raw(void *arg, const char *text, size_t size, int32_t id)
+static int encode_raw(void *arg, const char *text, size_t size)
 {
     Work *w = arg;
     int err;
 
-    if (id >= 0) {
-        dg_encode_put(w->out, id);
-        return DG_OK;
-    }
     w->text.used = 0;
     w->at_start = text == w->whole;
     if (w->u->sentencepiece) {
@@ -194,8 +180,8 @@ static int visit_raw(void *arg, const char *text, size_t size, int32_t id)
     }
     err = dg_t5_steps_run(w->u, &w->text, text, size);
     if (!err)
-        err = dg_added_split(&w->u->added, &w->u->added.normalized, w->text.at,
-                             w->text.used, visit_normalised, w);
+        err = dg_encode_split(w->out, &w->u->added, &w->u->added.normalized,
+                              w->text.at, w->text.used, encode_words, w);
     return err;
 }
 
@@ -208,8 +194,8 @@ int dg_t5_unigram_encode(const T5Unigram *u, int32_t *ids, int32_t length,
 
     if (err)
         return err;
-    err = dg_added_split(&u->added, &u->added.raw, text, strlen(text),
-                         visit_raw, &w);
+    err = dg_encode_split(&out, &u->added, &u->added.raw, text, strlen(text),
+                          encode_raw, &w);
     if (!err)
         dg_encode_end(&out, count);
     dg_bytes_free(&w.text);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "buffer.h"
@@ -69,18 +70,29 @@ static int choose(const char *folder, TokenizerKind *kind)
     return DG_OK;
 }
 
-int dg_tokenizer_open(Tokenizer **out, const char *folder)
+static int open_folder(Tokenizer *t, const char *folder)
+{
+    TokenizerKind kind = DG_TOKENIZER_CLIP;
+    const int err = choose(folder, &kind);
+
+    if (err)
+        return err;
+    return kind == DG_TOKENIZER_CLIP ? dg_clip_bpe_open(&t->clip, folder)
+                                     : dg_t5_unigram_open(&t->t5, folder);
+}
+
+int dg_tokenizer_open(Tokenizer **out, const char *path)
 {
     Tokenizer *t = calloc(1, sizeof *t);
-    TokenizerKind kind = DG_TOKENIZER_CLIP;
+    struct stat s;
     int err;
 
     if (t == NULL)
-        return dg_fail(DG_ENOMEM, "tokenizer folder %s", folder);
-    err = choose(folder, &kind);
-    if (!err)
-        err = kind == DG_TOKENIZER_CLIP ? dg_clip_bpe_open(&t->clip, folder)
-                                        : dg_t5_unigram_open(&t->t5, folder);
+        return dg_fail(DG_ENOMEM, "tokenizer %s", path);
+    if (stat(path, &s) == 0 && S_ISREG(s.st_mode))
+        err = dg_clip_bpe_open_list(&t->clip, path);
+    else
+        err = open_folder(t, path);
     if (err)
         free(t);
     else

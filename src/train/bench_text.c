@@ -2,11 +2,11 @@
 #include "train/bench.h"
 
 #include "base/error.h"
+#include "base/text_out.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* --- text -------------------------------------------------------------- */
 
@@ -93,24 +93,14 @@ static void ranks_text(FILE *f, const BenchRanks *r)
             r->one_update_s, r->all_update_s, r->update_speedup);
 }
 
-static int finish(FILE *f, char **text)
-{
-    const int bad = ferror(f);
-
-    if (fclose(f) == 0 && !bad)
-        return DG_OK;
-    free(*text);
-    *text = NULL;
-    return dg_fail(DG_ENOMEM, "bench: text");
-}
-
 int dg_bench_text(char **text, const Bench *b)
 {
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "bench");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "bench: text");
+    if (err)
+        return err;
     fprintf(f,
             "Network of %lld parameters, batch %lld, one thread, against bare "
             "product of the library at the same sizes\n",
@@ -135,7 +125,7 @@ int dg_bench_text(char **text, const Bench *b)
     if (b->peak_resident_bytes > 0)
         fprintf(f, "  process (VmHWM)    %.1f MB\n",
                 1e-6 * (double)b->peak_resident_bytes);
-    return finish(f, text);
+    return dg_text_close(&out, text);
 }
 
 /* --- JSON -------------------------------------------------------------- */
@@ -202,11 +192,12 @@ int dg_bench_json(char **text, const Bench *b)
 {
     const BenchNetwork *n = &b->network;
     const BenchRanks *r = &b->ranks;
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "bench");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "bench: text");
+    if (err)
+        return err;
     fprintf(f, "{\"network\":{\"parameters\":%lld,", (long long)n->parameters);
     pass_json(f, "forward", &n->forward);
     pass_json(f, "forward_backward", &n->both);
@@ -225,5 +216,5 @@ int dg_bench_json(char **text, const Bench *b)
         fprintf(f, "\"speedup\":%.9g},", r->speedup);
     }
     fprintf(f, "\"peak_resident_bytes\":%zu}\n", b->peak_resident_bytes);
-    return finish(f, text);
+    return dg_text_close(&out, text);
 }

@@ -330,7 +330,7 @@ static int run(Encode *e)
     const Session *s = e->session;
     int err = dg_setup_policy(s, 0, &e->policy);
 
-    if (!err && s->config->policy.weights[0] == '\0')
+    if (!err && !dg_setup_has_weights(s->config))
         dg_policy_draw(e->policy, (uint64_t)s->config->run.seed);
     if (!err)
         err = open_lists(e);

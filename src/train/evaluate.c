@@ -21,6 +21,8 @@ typedef struct Eval {
     Mirror uncond;         /* of the empty prompt; NULL: no guidance */
     void *latents, *final; /* [workers, batch, D] each, kernel memory */
     RewardScore *scores;   /* [N] */
+    int64_t num_features;
+    float *features; /* [num_local_prompts, num_features] of the reward */
 } Eval;
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -38,6 +40,16 @@ static int encode_one(Worker *w, int64_t i, void *user)
     return dg_sampling_encode(
         w, p, e->job->prompts->item[e->first_prompt + i].text,
         (float *)e->conditions.at + i * p->shape.condition);
+}
+
+/* What the reward's network makes of the prompts. */
+static int see_prompt(Worker *w, int64_t i, void *user)
+{
+    const Eval *e = user;
+
+    return dg_rewards_encode(e->job->rewards, 1, &w->ctx,
+                             &e->job->prompts->item[e->first_prompt + i],
+                             e->features + i * e->num_features);
 }
 
 static int read_conditions(const Eval *e)
@@ -72,8 +84,16 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
     const size_t picture =
         (sizeof(float) * 3 * (size_t)(size * size) + 63) & ~(size_t)63;
     float *rgb = w->scratch;
+    RewardInput in = { .rgb = rgb,
+                       .size = size,
+                       .prompt = prompt_of(e, item),
+                       .ctx = &w->ctx,
+                       .scratch = (char *)w->scratch + picture };
     int err;
 
+    if (e->features != NULL)
+        in.features = e->features + (item / e->job->seeds - e->first_prompt) *
+                                        e->num_features;
     e->scores[item] = (RewardScore) { NAN, NAN, 1 };
     if (s->failed)
         return DG_OK;
@@ -83,8 +103,7 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
     if (e->job->with_scores)
-        dg_reward_score(&e->job->rewards[0], rgb, size, prompt_of(e, item),
-                        &e->scores[item], (char *)w->scratch + picture);
+        dg_reward_score(&e->job->rewards[0], &in, &e->scores[item]);
     return DG_OK;
 }
 
@@ -178,7 +197,14 @@ static int prepare(Eval *e)
     e->time = calloc((size_t)c->evaluate.steps, sizeof *e->time);
     err = reserve(e, slots);
     e->scores = calloc((size_t)e->N, sizeof *e->scores);
-    if (e->steps == NULL || e->time == NULL || err || e->scores == NULL)
+    if (job->with_scores)
+        e->num_features = dg_rewards_num_features(job->rewards, 1);
+    if (e->num_features > 0)
+        e->features =
+            calloc((size_t)(e->num_local_prompts * e->num_features) + 1,
+                   sizeof(float));
+    if (e->steps == NULL || e->time == NULL || err || e->scores == NULL ||
+        (e->num_features > 0 && e->features == NULL))
         return dg_fail(DG_ENOMEM, "evaluation of %lld pictures",
                        (long long)e->N);
     for (int i = 0; i < e->schedule.num_steps && !err; i++) {
@@ -198,6 +224,7 @@ static void release(Eval *e)
     dg_kernel_memory_free(e->job->session->backend, e->latents);
     dg_kernel_memory_free(e->job->session->backend, e->final);
     free(e->scores);
+    free(e->features);
 }
 
 /* --- statistics -------------------------------------------------------- */
@@ -313,6 +340,8 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
                   : dg_team_run(job->team,
                                 e.num_local_prompts + (e.uncond.at != NULL),
                                 encode_one, &e);
+        if (!err && e.features != NULL)
+            err = dg_team_run(job->team, e.num_local_prompts, see_prompt, &e);
         if (!err)
             err = dg_team_run(job->team, (e.num + job->batch - 1) / job->batch,
                               run_batch, &e);

@@ -67,7 +67,9 @@ static int open_cache(Infer *x, const Session *s)
     return err;
 }
 
-static int open_infer(Infer *x, const Session *s, const InferOpts *o)
+/* scored: 1 where the first reward is used */
+static int open_infer(Infer *x, const Session *s, const InferOpts *o,
+                      int scored)
 {
     const Config *c = s->config;
     const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
@@ -75,12 +77,16 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
     int err = dg_rewards_init(x->rewards, c);
 
     if (!err)
+        err = dg_rewards_check_device(x->rewards, c, scored);
+    if (!err)
         err = dg_agree(s->comm, open_prompts(x, s, o));
-    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
+    if (!err && !dg_setup_has_weights(c))
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
                                  "file or a checkpoint");
     if (!err)
         err = dg_setup_policy(s, o->ema, &x->policy);
+    if (!err)
+        err = dg_rewards_open(x->rewards, c, scored, s->comm);
     if (err)
         return err;
     if (o->num_prompts == 0)
@@ -92,7 +98,9 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
         err = dg_step_plan(&plan, x->policy, s->backend,
                            &(StepPlanOpts) { .batch = BATCH,
                                              .cached = x->cache != NULL,
-                                             .guidance = &guidance });
+                                             .guidance = &guidance,
+                                             .rewards = x->rewards,
+                                             .num_rewards = scored });
     if (!err)
         err = dg_team_create(
             &x->team, &(TeamOpts) { .backend = s->backend,
@@ -107,6 +115,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o)
 
 static void close_infer(Infer *x)
 {
+    dg_rewards_close(x->rewards, 1);
     dg_team_destroy(x->team);
     dg_policy_destroy(x->policy);
     dg_conditions_close(x->cache);
@@ -149,13 +158,23 @@ static int tell(const Evaluation *e, const InferOpts *o)
     return err;
 }
 
+int dg_infer_check(const Session *s)
+{
+    Reward rewards[DG_CONFIG_REWARDS];
+    const Config *c = s->config;
+    int err = dg_rewards_init(rewards, c);
+
+    return err || c->num_rewards == 0 ? err
+                                      : dg_rewards_check_device(rewards, c, 1);
+}
+
 int dg_infer_evaluate(const Session *s, const InferOpts *o)
 {
     Infer x = { 0 };
     Evaluation e;
     int err = s->config->num_rewards == 0
                   ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
-                  : open_infer(&x, s, o);
+                  : open_infer(&x, s, o, 1);
 
     if (!err) {
         const EvaluateJob job = job_of(&x, s);
@@ -216,7 +235,7 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
 int dg_infer_sample(const Session *s, const InferOpts *o)
 {
     Infer x = { 0 };
-    int err = open_infer(&x, s, o);
+    int err = open_infer(&x, s, o, 0);
 
     if (!err) {
         const int64_t size = x.policy->shape.image_size;

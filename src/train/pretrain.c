@@ -6,6 +6,7 @@
 #include "pretrain_setup.h"
 #include "store/metrics.h"
 #include "tensor/tape.h"
+#include "world/spoil.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@
 /* How a picture is spoilt: z = keep x + spoil noise. */
 typedef struct Level {
     float keep, spoil;
-    float time; /* given to the network */
+    float time;   /* given to the network */
+    float weight; /* of the picture's loss */
 } Level;
 
 static Level draw_flow(const Pretrain *t, const RngKey *key)
@@ -30,16 +32,19 @@ static Level draw_flow(const Pretrain *t, const RngKey *key)
     return (Level) { 1 - sigma, sigma,
                      mode == DG_TIME_SIGMA
                          ? sigma
-                         : dg_schedule_time_of((int32_t)(sigma * 1000), mode) };
+                         : dg_schedule_time_of((int32_t)(sigma * 1000), mode),
+                     1 };
 }
 
 static Level draw_ddim(const Pretrain *t, const RngKey *key)
 {
+    const double power = t->session->config->pretrain.loss_power;
     const uint32_t at = dg_rng_below(DG_TRAIN_TIMES, 0, key);
     const double a = (double)t->alpha_bar[at];
 
     return (Level) { (float)sqrt(a), (float)sqrt(1 - a),
-                     dg_schedule_time_of((int32_t)at, t->policy->shape.time) };
+                     dg_schedule_time_of((int32_t)at, t->policy->shape.time),
+                     (float)pow(a, -power) };
 }
 
 static int happens(double part, RngKey key, RngPurpose purpose)
@@ -70,6 +75,20 @@ static int choose_prompt(const char **out, const Pretrain *t,
     return err;
 }
 
+/* Poor pictures among good ones; which, and how poor, is the key's. */
+static void spoil(float *rgb, int side, const PretrainConfig *c, RngKey key)
+{
+    enum { FADED, CONTRAST, BLURRED, PASSES, NUM };
+    float x[NUM];
+
+    key.purpose = DG_RNG_SPOIL;
+    dg_rng_uniform(x, 0, NUM, &key);
+    if ((double)x[FADED] < c->faded)
+        dg_world_fade(rgb, side, 0.15f + 0.35f * x[CONTRAST]);
+    if ((double)x[BLURRED] < c->blurred)
+        dg_world_blur(rgb, side, 4 + (int)(12 * x[PASSES]));
+}
+
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index)
 {
@@ -87,6 +106,7 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     if (err)
         return err;
     dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
+    spoil(x->rgb, (int)s->image_size, &c->pretrain, key);
     dg_policy_code(t->policy, x->rgb, z);
     err = choose_prompt(&prompt, t, x, index, key);
     if (!err)
@@ -98,6 +118,7 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     key.purpose = DG_RNG_PRETRAIN_TIME;
     level = epsilon ? draw_ddim(t, &key) : draw_flow(t, &key);
     x->time[b] = level.time;
+    x->weight[b] = level.weight;
     key.purpose = DG_RNG_PRETRAIN_NOISE;
     dg_rng_normal(noise, 0, s->elements, &key);
     for (int64_t i = 0; i < s->elements; i++) {
@@ -111,21 +132,26 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     return DG_OK;
 }
 
-/* Turns u into d loss / d u in place of grad; returns the item's loss sum. */
-static double seed_gradient(const Tensor *u, Tensor *grad, const float *target,
-                            double divisor)
+double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
+                        double divisor)
 {
-    const int64_t count = dg_tensor_count(u);
-    const float scale = (float)(2 / divisor);
-    const float *v = dg_tensor_f32(u);
-    float *g = dg_tensor_f32(grad);
+    const int64_t num = u->dims[0], count = dg_tensor_count(u) / num;
     double loss = 0;
 
-    for (int64_t i = 0; i < count; i++) {
-        const float d = v[i] - target[i];
+    for (int64_t b = 0; b < num; b++) {
+        const float scale = (float)(2 * (double)x->weight[b] / divisor);
+        const float *v = dg_tensor_f32(u) + b * count;
+        const float *target = x->target + b * count;
+        float *g = dg_tensor_f32(grad) + b * count;
+        double sum = 0;
 
-        loss += (double)d * (double)d;
-        g[i] = scale * d;
+        for (int64_t i = 0; i < count; i++) {
+            const float d = v[i] - target[i];
+
+            sum += (double)d * (double)d;
+            g[i] = scale * d;
+        }
+        loss += (double)x->weight[b] * sum;
     }
     return loss / divisor;
 }
@@ -157,9 +183,8 @@ static int run_item(Worker *w, int64_t i, void *user)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    t->loss[item] =
-        seed_gradient(u, grad, x.target,
-                      (double)t->policy->shape.elements * (double)t->batch);
+    t->loss[item] = dg_pretrain_loss(
+        u, grad, &x, (double)t->policy->shape.elements * (double)t->batch);
     memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)

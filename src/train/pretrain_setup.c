@@ -24,6 +24,7 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
     x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->time = dg_arena_take(&a, sizeof(float) * (size_t)size);
+    x->weight = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
     x->t5_ids =
         dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
@@ -84,7 +85,9 @@ static int open_team(Pretrain *t)
                                      .train_net = 1,
                                      .train_text = 1,
                                      .recompute = c->parallel.recompute,
-                                     .guidance = &guidance };
+                                     .guidance = &guidance,
+                                     .rewards = t->rewards,
+                                     .num_rewards = c->num_rewards > 0 };
     PretrainScratch x;
     const size_t item =
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
@@ -144,11 +147,16 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
+    if (!err && t->heldout.num > 0) /* evaluated by the first */
+        err = dg_rewards_open(t->rewards, c, c->num_rewards > 0, s->comm);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err && !dg_policy_codes(t->policy))
-        err = dg_fail(DG_EINVAL, "policy.kind = sd: must be flux for "
-                                 "pretraining");
+        err = dg_fail(DG_EINVAL,
+                      "policy.path = \"%.200s\": must be empty for "
+                      "pretraining, which has no encoder for pictures: "
+                      "policy.kind = sd with sizes of its own, or flux",
+                      c->policy.path);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
@@ -171,6 +179,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
 void dg_pretrain_close(Pretrain *t)
 {
     dg_metrics_close(t->metrics);
+    dg_rewards_close(t->rewards, 1);
     dg_learner_destroy(t->learner);
     dg_team_destroy(t->team);
     dg_policy_destroy(t->policy);

@@ -31,7 +31,7 @@ typedef struct Pretrain {
 /* One item's places in a worker's scratch. */
 typedef struct PretrainScratch {
     WorldScene scene;
-    float *rgb, *z, *target, *time;
+    float *rgb, *z, *target, *time, *weight;
     const float **rows;
     int32_t *t5_ids, *clip_ids;
 } PretrainScratch;
@@ -44,6 +44,11 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
 /** Fills entry b of an item's batch from the stream's picture 'index'. */
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index);
+
+/** The item's weighted square errors by the divisor; grad out, as u: its
+ *  derivative by u. */
+double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
+                        double divisor);
 
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);

@@ -125,6 +125,7 @@ void dg_rollout_destroy(Rollout *r)
     for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
         dg_mirror_free(&r->in[i]);
     free(r->scores);
+    free(r->features);
     free(r);
 }
 
@@ -376,17 +377,47 @@ size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K)
     return sampling > scoring ? sampling : scoring;
 }
 
+int dg_rollout_reserve_features(Rollout *r, const Reward *rewards)
+{
+    r->num_features = dg_rewards_num_features(rewards, r->K);
+    if (r->num_features == 0)
+        return DG_OK;
+    r->features =
+        reserve(r, r->num_prompts * r->num_features, sizeof *r->features);
+    return r->features != NULL || r->outline
+               ? DG_OK
+               : dg_fail(DG_ENOMEM, "features of %lld prompts",
+                         (long long)r->num_prompts);
+}
+
+static int see_prompt(Worker *w, int64_t i, void *user)
+{
+    const ScoreJob *j = user;
+    const Rollout *r = j->r;
+
+    return dg_rewards_encode(j->rewards, r->K, &w->ctx,
+                             &j->prompts->item[r->prompt[r->first_prompt + i]],
+                             r->features + i * r->num_features);
+}
+
 static int score_one(Worker *w, int64_t i, void *user)
 {
     const ScoreJob *j = user;
     Rollout *r = j->r;
-    const int64_t item = r->first + i, size = j->policy->shape.image_size;
-    const Prompt *prompt = &j->prompts->item[r->prompt[item / r->G]];
+    const int64_t item = r->first + i;
     float *rgb = w->scratch;
-    void *scratch = (char *)w->scratch + picture_bytes(j->policy);
-
+    RewardInput in = { .rgb = rgb,
+                       .size = j->policy->shape.image_size,
+                       .prompt = &j->prompts->item[r->prompt[item / r->G]],
+                       .ctx = &w->ctx,
+                       .scratch =
+                           (char *)w->scratch + picture_bytes(j->policy) };
     const int err = dg_policy_decode(
         j->policy, &w->ctx, in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
+
+    if (r->features != NULL)
+        in.features =
+            r->features + (item / r->G - r->first_prompt) * r->num_features;
 
     if (err)
         return err;
@@ -395,7 +426,7 @@ static int score_one(Worker *w, int64_t i, void *user)
 
         if (score->missing) /* the sampler set the sample aside */
             continue;
-        dg_reward_score(&j->rewards[k], rgb, size, prompt, score, scratch);
+        dg_reward_score(&j->rewards[k], &in, score);
         if (!score->missing)
             continue;
 #pragma omp critical(dg_rollout_note)
@@ -417,8 +448,11 @@ int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
                      const PromptList *prompts, const Reward *rewards)
 {
     ScoreJob j = { r, p, prompts, rewards };
+    int err = DG_OK;
 
-    return dg_team_run(team, r->num, score_one, &j);
+    if (r->features != NULL)
+        err = dg_team_run(team, r->num_prompts, see_prompt, &j);
+    return err ? err : dg_team_run(team, r->num, score_one, &j);
 }
 
 void dg_rollout_share(Rollout *r, const Comm *c)

@@ -4,8 +4,10 @@
 #include "store/prompts.h"
 #include "trainer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Everything that is counted over. */
 typedef struct Outline {
@@ -19,10 +21,12 @@ typedef struct Outline {
     StepPlan kept, again; /* without and with recomputation */
     int steps;            /* timesteps trained of each sample */
     int cached;
+    int no_prompts; /* prompts.file is not there */
 } Outline;
 
 static void close_outline(Outline *o)
 {
+    dg_rewards_close(o->rewards, o->config->num_rewards);
     dg_rollout_destroy(o->rollout);
     dg_policy_destroy(o->reference);
     dg_policy_destroy(o->policy);
@@ -39,13 +43,17 @@ static int open_reference(Outline *o)
     return dg_policy_outline(&o->reference, &base);
 }
 
-static int count_prompts(int64_t *num, const Config *c)
+static int count_prompts(int64_t *num, Outline *o)
 {
+    const Config *c = o->config;
     PromptList list;
     int err;
 
     *num = c->grpo.prompts_per_iteration;
     if (c->prompts.file[0] == '\0')
+        return DG_OK;
+    o->no_prompts = access(c->prompts.file, F_OK) != 0;
+    if (o->no_prompts)
         return DG_OK;
     err = dg_prompts_read(&list, c->prompts.file);
     if (err)
@@ -83,6 +91,8 @@ static int open_outline(Outline *o, const Session *s, int ranks)
     *o = (Outline) { .session = s, .config = c };
     o->cached = c->prompts.cache[0] != '\0';
     err = dg_rewards_init(o->rewards, c);
+    if (!err)
+        err = dg_rewards_outline(o->rewards, c, c->num_rewards);
     if (!err && c->grpo.micro_batch > DG_SAMPLING_BATCH)
         err = dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                       (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
@@ -91,10 +101,12 @@ static int open_outline(Outline *o, const Session *s, int ranks)
     if (!err)
         err = open_reference(o);
     if (!err)
-        err = count_prompts(&prompts, c);
+        err = count_prompts(&prompts, o);
     if (!err)
         err = dg_rollout_outline(&o->rollout, c, o->policy,
                                  (RankPlace) { 0, ranks }, prompts);
+    if (!err)
+        err = dg_rollout_reserve_features(o->rollout, o->rewards);
     if (!err)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
@@ -124,16 +136,24 @@ static uint64_t floats(int64_t num)
     return sizeof(float) * (uint64_t)num;
 }
 
+static int64_t reward_values(const Outline *o)
+{
+    return dg_rewards_num_values(o->rewards, o->config->num_rewards);
+}
+
 static void tell_parameters(PlanTable *t, const Outline *o)
 {
     const Policy *p = o->policy;
 
     put(t, "network", "network", (uint64_t)dg_params_num_values(&p->net));
     put(t, "text", "text encoders", (uint64_t)dg_params_num_values(&p->text));
+    put_some(t, "codec", "decoder",
+             p->codec != NULL ? (uint64_t)dg_params_num_values(p->codec) : 0);
     put_some(t, "adapters", "adapters",
              (uint64_t)dg_params_num_values(&p->adapters));
     put(t, "trained", "trained",
         (uint64_t)dg_params_num_values(dg_policy_trained(p)));
+    put_some(t, "rewards", "rewards' networks", (uint64_t)reward_values(o));
 }
 
 /* The trainer gives the text encoders back where nothing needs them. */
@@ -150,10 +170,13 @@ static void tell_weights(PlanTable *t, const Outline *o)
     put(t, "network", "weights: network", floats(p->net.count));
     put_some(t, "text", "weights: text encoders",
              keeps_text(o) ? floats(p->text.count) : 0);
+    put_some(t, "codec", "weights: decoder",
+             p->codec != NULL ? floats(p->codec->count) : 0);
     put_some(t, "adapters", "weights: adapters", floats(p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
              o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
                                                                  : 0);
+    put_some(t, "rewards", "weights: rewards", floats(reward_values(o)));
 }
 
 static void tell_learner(PlanTable *t, const Outline *o)
@@ -202,7 +225,9 @@ static void tell_memory(PlanTable *t, const Outline *o)
 static void tell_activations(PlanTable *t, const Outline *o)
 {
     put_some(t, "encode", "encode, a prompt", o->kept.encode_bytes);
+    put_some(t, "reward", "rewards, a picture or prompt", o->kept.reward.bytes);
     put(t, "rollout", "rollout step, a batch", o->kept.rollout_bytes);
+    put_some(t, "decode", "decode, a picture", o->kept.decode_bytes);
     put(t, "update", "update step, all kept", o->kept.update_bytes);
     put(t, "update_recomputed", "update step, blocks recomputed",
         o->again.update_bytes);
@@ -232,22 +257,40 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t predict = run->predict_flops / (uint64_t)run->batch;
     const uint64_t kept = o->kept.update_flops / (uint64_t)run->train_batch;
     const uint64_t again = o->again.update_flops / (uint64_t)run->train_batch;
-    const uint64_t encode = encoded_prompts(o, ranks) * run->encode_flops;
+    const uint64_t seen = encoded_prompts(o, ranks);
+    const uint64_t encode = seen * run->encode_flops;
     const uint64_t rollout = (uint64_t)(r->N * r->T) * predict;
     const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
                             (run == &o->again ? again : kept);
-    const uint64_t all = encode + rollout + update;
+    const uint64_t decode = (uint64_t)r->N * run->decode_flops;
+    const uint64_t reward = seen * run->reward.encode_flops +
+                            (uint64_t)r->N * run->reward.score_flops;
+    const uint64_t all = encode + rollout + decode + reward + update;
 
     put_some(t, "encode", "encode, a prompt", run->encode_flops);
     put(t, "rollout", "rollout step, a sample", predict);
+    put_some(t, "decode", "decode, a picture", run->decode_flops);
     put(t, "update", "update step, a sample, all kept", kept);
     put(t, "update_recomputed", "update step, blocks recomputed", again);
     put_some(t, "iteration_encode", "iteration: encode", encode);
     put(t, "iteration_rollout", "iteration: rollout", rollout);
+    put_some(t, "iteration_decode", "iteration: decode", decode);
+    put_some(t, "iteration_reward", "iteration: rewards", reward);
     put(t, "iteration_update", "iteration: update", update);
     put(t, "iteration", "iteration, all ranks", all);
     put(t, "iteration_rank", "iteration, the fullest rank",
         (uint64_t)((double)all * (double)r->num / (double)r->N));
+}
+
+static void note_absent(RunPlan *out, const Outline *o)
+{
+    const Config *c = o->config;
+
+    if (c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
+        snprintf(out->no_folder, sizeof out->no_folder, "%s", c->policy.path);
+    if (o->no_prompts)
+        snprintf(out->no_prompts, sizeof out->no_prompts, "%s",
+                 c->prompts.file);
 }
 
 int dg_run_plan(RunPlan *out, const Session *s, int ranks)
@@ -256,13 +299,12 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks)
     int err = open_outline(&o, s, ranks);
 
     if (!err) {
-        *out =
-            (RunPlan) { .ranks = ranks,
-                        .threads = o.team.num_threads,
-                        .items = o.rollout->num,
-                        .batch = o.kept.batch,
-                        .train_batch = o.kept.train_batch,
-                        .decoder = s->config->policy.codec == DG_CODEC_PIXELS };
+        *out = (RunPlan) { .ranks = ranks,
+                           .threads = o.team.num_threads,
+                           .items = o.rollout->num,
+                           .batch = o.kept.batch,
+                           .train_batch = o.kept.train_batch };
+        note_absent(out, &o);
         tell_parameters(&out->parameters, &o);
         tell_memory(&out->memory, &o);
         tell_activations(&out->activations, &o);

@@ -2,10 +2,10 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "base/text_out.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 /* 47.6 G: three digits and the unit's prefix, decimal */
 static void short_number(char text[24], uint64_t value)
@@ -38,25 +38,15 @@ static void table(FILE *f, const char *title, const PlanTable *t,
     }
 }
 
-static int finish(FILE *f, char **text)
-{
-    const int bad = ferror(f);
-
-    if (fclose(f) == 0 && !bad)
-        return DG_OK;
-    free(*text);
-    *text = NULL;
-    return dg_fail(DG_ENOMEM, "plan: text");
-}
-
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "plan");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "plan: text");
+    if (err)
+        return err;
     fprintf(f,
             "%lld ranks x %lld threads; the fullest rank has %lld samples of "
             "an iteration\n",
@@ -69,11 +59,17 @@ int dg_run_plan_text(char **text, const RunPlan *p)
              (long long)p->batch, (long long)p->train_batch);
     table(f, title, &p->activations, "B");
     table(f, "Arithmetic", &p->flops, "FLOP");
-    fprintf(f, p->decoder ? "\nDecoding moves values only: no activations, no "
-                            "arithmetic worth counting.\n"
-                          : "\nDecoding is not counted: this version has no "
-                            "VAE.\n");
-    return finish(f, text);
+    if (p->no_folder[0] != '\0')
+        fprintf(f,
+                "\npolicy.path = \"%s\" is not there: sizes are those of the "
+                "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
+                p->no_folder);
+    if (p->no_prompts[0] != '\0')
+        fprintf(f,
+                "\nprompts.file = \"%s\" is not there: its index is not "
+                "counted, 4 bytes a prompt.\n",
+                p->no_prompts);
+    return dg_text_close(&out, text);
 }
 
 static void object(FILE *f, const char *name, const PlanTable *t)
@@ -87,21 +83,22 @@ static void object(FILE *f, const char *name, const PlanTable *t)
 
 int dg_run_plan_json(char **text, const RunPlan *p)
 {
-    size_t bytes;
-    FILE *f = open_memstream(text, &bytes);
+    TextOut out;
+    const int err = dg_text_open(&out, "plan");
+    FILE *f = out.file;
 
-    if (f == NULL)
-        return dg_fail(DG_ENOMEM, "plan: text");
+    if (err)
+        return err;
     fprintf(f,
             "{\"ranks\":%lld,\"threads\":%lld,\"items\":%lld,\"batch\":%lld,"
-            "\"train_batch\":%lld,\"decoder_counted\":%s",
+            "\"train_batch\":%lld,\"policy_path_read\":%s",
             (long long)p->ranks, (long long)p->threads, (long long)p->items,
             (long long)p->batch, (long long)p->train_batch,
-            p->decoder ? "true" : "false");
+            p->no_folder[0] == '\0' ? "true" : "false");
     object(f, "parameters", &p->parameters);
     object(f, "memory_bytes", &p->memory);
     object(f, "activation_bytes", &p->activations);
     object(f, "flops", &p->flops);
     fprintf(f, "}\n");
-    return finish(f, text);
+    return dg_text_close(&out, text);
 }

@@ -28,6 +28,25 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out)
     return err;
 }
 
+int dg_setup_has_weights(const Config *c)
+{
+    return c->policy.weights[0] != '\0' || c->policy.path[0] != '\0';
+}
+
+/* All of the folder, or what no weights file has. */
+static int load_folder(Policy *p, const Comm *c, const char *path)
+{
+    int all = path[0] == '\0', err = DG_OK;
+
+    if (c->rank == 0 && !all)
+        err = dg_policy_on_folder(p, path, &all);
+    err = dg_agree(c, err);
+    if (err)
+        return err;
+    dg_comm_bcast(c, &all, sizeof all, 0);
+    return dg_policy_load_folder(p, c, all);
+}
+
 int dg_setup_policy(const Session *s, int ema, Policy **out)
 {
     const char *path = s->config->policy.weights;
@@ -37,7 +56,7 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     if (!err)
         dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
     if (!err)
-        err = dg_policy_load_folder(p, s->comm, path[0] == '\0');
+        err = load_folder(p, s->comm, path);
     if (!err && path[0] != '\0') {
         if (s->comm->rank == 0)
             err = dg_policy_load(p, path, ema);

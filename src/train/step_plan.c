@@ -82,7 +82,12 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
     restart(ctx);
     err = dg_policy_decode(p, ctx, NULL, NULL);
     out->decode_bytes = ctx->arena.peak;
-    return err;
+    out->decode_flops = ctx->flops;
+    if (err)
+        return err;
+    restart(ctx);
+    return dg_rewards_plan(&out->reward, o->rewards, o->num_rewards, ctx,
+                           p->shape.image_size);
 }
 
 static int count_training(StepPlan *out, Context *ctx, const Policy *p,
@@ -142,6 +147,8 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
         plan.step_bytes = plan.rollout_bytes;
     if (plan.decode_bytes > plan.step_bytes)
         plan.step_bytes = plan.decode_bytes;
+    if (plan.reward.bytes > plan.step_bytes)
+        plan.step_bytes = plan.reward.bytes;
     if (plan.update_bytes > plan.step_bytes)
         plan.step_bytes = plan.update_bytes;
     *out = plan;

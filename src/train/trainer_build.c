@@ -47,7 +47,9 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
                           .recompute = t->recompute,
                           .cached = t->cached,
                           .guidance = &guidance,
-                          .reference = t->reference };
+                          .reference = t->reference,
+                          .rewards = t->rewards,
+                          .num_rewards = c->num_rewards };
     size_t update;
     int err = most_at_once(&opts.train_batch, c);
 
@@ -117,10 +119,12 @@ int dg_trainer_check(const Config *c)
     if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
                        (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
-    if (c->lora.rank > 0 && c->policy.weights[0] == '\0')
+    if (c->lora.rank > 0 && c->policy.weights[0] == '\0' &&
+        c->policy.path[0] == '\0')
         return dg_fail(DG_EINVAL,
                        "lora.rank = %lld: adapters need trained weights below "
-                       "them: policy.weights must name some",
+                       "them: policy.weights must name some, or policy.path a "
+                       "folder",
                        (long long)c->lora.rank);
     return DG_OK;
 }
@@ -186,6 +190,8 @@ int dg_trainer_reserve(Trainer *t)
                                     ? t->prompts.num
                                     : c->grpo.prompts_per_iteration);
     if (!err)
+        err = dg_rollout_reserve_features(t->rollout, t->rewards);
+    if (!err)
         t->rollout->cache = t->cache;
     if (!err)
         err = dg_update_create(&t->update, s, t->rollout);
@@ -229,7 +235,14 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
+        err = dg_rewards_check_device(t->rewards, c, c->num_rewards);
+    if (!err)
         err = open_prompts(t);
+    if (!err)
+        err = dg_rewards_open(t->rewards, c, c->num_rewards, s->comm);
+    if (!err)
+        err = dg_agree(
+            s->comm, dg_rewards_read(t->rewards, c->num_rewards, &t->prompts));
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
@@ -239,7 +252,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
                                    c->prompts.eval_file);
     if (err)
         return err;
-    if (c->policy.weights[0] == '\0' && c->policy.path[0] == '\0')
+    if (!dg_setup_has_weights(c))
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
@@ -256,6 +269,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
 void dg_trainer_close(Trainer *t)
 {
     dg_metrics_close(t->metrics);
+    dg_rewards_close(t->rewards, t->session->config->num_rewards);
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
     dg_learner_destroy(t->learner);

@@ -10,9 +10,12 @@
 
 enum { SHOWN = 4, KIND_TEXT = 300 };
 
-/* Values of a source tensor that lie together in the buffer too. */
+/* Values of a source tensor that lie together in the buffer too; of a turned
+ * one, all of a matrix. */
 typedef struct Piece {
     int64_t tensor, from, at, num;
+    int64_t turned; /* 0: in the source's order; else the columns it has
+                       there, rows here */
 } Piece;
 
 struct WeightPlan {
@@ -165,7 +168,7 @@ static void add_piece(Check *k, int64_t tensor, int64_t from, int64_t at,
     WeightPlan *p = k->plan;
 
     /* twice the wants have room: no tensor has more than two pieces */
-    p->pieces[p->num++] = (Piece) { tensor, from, at, num };
+    p->pieces[p->num++] = (Piece) { tensor, from, at, num, 0 };
     k->used[tensor] += num;
 }
 
@@ -177,6 +180,12 @@ static int64_t first_row(const WeightWant *w, const WeightInfo *info,
     int64_t dims[DG_WEIGHT_MAX_DIMS] = { 0 };
     int64_t rows, first;
 
+    if (rule != NULL && rule->take == DG_TAKE_TURNED)
+        return w->num_dims == 2 && info->num_dims == 2 &&
+                       w->dims[0] == info->dims[1] &&
+                       w->dims[1] == info->dims[0]
+                   ? 0
+                   : -1;
     if (rule == NULL || rule->take == DG_TAKE_ALL ||
         rule->take == DG_TAKE_SWAPPED)
         return dg_manifest_same_shape(w->num_dims, w->dims, info->num_dims,
@@ -218,6 +227,9 @@ static void plan_tensor(Check *k, const WeightWant *w)
     } else if (rule != NULL && rule->take == DG_TAKE_SWAPPED) {
         add_piece(k, tensor, count / 2, w->at, count / 2);
         add_piece(k, tensor, 0, w->at + count / 2, count / 2);
+    } else if (rule != NULL && rule->take == DG_TAKE_TURNED) {
+        add_piece(k, tensor, 0, w->at, count);
+        k->plan->pieces[k->plan->num - 1].turned = w->dims[0];
     } else {
         add_piece(k, tensor, w->num_dims ? row * (count / w->dims[0]) : 0,
                   w->at, count);
@@ -328,6 +340,31 @@ void dg_manifest_free(WeightPlan *p)
     free(p);
 }
 
+/* Values from .. to of the buffer out of a turned matrix, a row of the source
+ * at a time: element (c, r) there is (r, c) here. */
+static int fill_turned(const WeightSource *source, const Piece *q, int64_t from,
+                       int64_t to, float *dst)
+{
+    const int64_t rows = q->turned, columns = q->num / rows;
+    float *line = malloc(sizeof *line * (size_t)rows);
+    int err = DG_OK;
+
+    if (line == NULL)
+        return dg_fail(DG_ENOMEM, "%s: a row of %" PRId64 " values",
+                       dg_source_label(source), rows);
+    for (int64_t c = 0; c < columns && !err; c++) {
+        err = dg_source_read(source, q->tensor, c * rows, rows, line);
+        for (int64_t r = 0; r < rows && !err; r++) {
+            const int64_t place = q->at + r * columns + c;
+
+            if (place >= from && place < to)
+                dst[place - from] = line[r];
+        }
+    }
+    free(line);
+    return err;
+}
+
 int dg_manifest_fill(const WeightPlan *p, int64_t first, int64_t num,
                      float *dst)
 {
@@ -345,8 +382,11 @@ int dg_manifest_fill(const WeightPlan *p, int64_t first, int64_t num,
         if (from > done)
             memset(dst + (done - first), 0,
                    (size_t)(from - done) * sizeof *dst);
-        err = dg_source_read(p->source, q->tensor, q->from + (from - q->at),
-                             to - from, dst + (from - first));
+        err =
+            q->turned
+                ? fill_turned(p->source, q, from, to, dst + (from - first))
+                : dg_source_read(p->source, q->tensor, q->from + (from - q->at),
+                                 to - from, dst + (from - first));
         done = to;
     }
     if (!err && end > done)

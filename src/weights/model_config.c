@@ -66,6 +66,13 @@ void dg_model_config_close(ModelConfig *c)
     free(c);
 }
 
+const char *dg_model_config_key(const ModelConfig *c, int i)
+{
+    const cJSON *entry = cJSON_GetArrayItem(c->root, i);
+
+    return entry != NULL ? entry->string : NULL;
+}
+
 /* The key itself, or the path its dots mean; NULL if missing. */
 static const cJSON *find(const ModelConfig *c, const char *key)
 {

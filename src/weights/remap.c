@@ -9,6 +9,7 @@
 #define PART(k) DG_TAKE_PART, k
 #define TAIL    DG_TAKE_TAIL, 0
 #define SWAPPED DG_TAKE_SWAPPED, 0
+#define TURNED  DG_TAKE_TURNED, 0
 
 static const RemapRule rules[] = {
     /* Text encoders: newer transformers leave the prefix out; older T5 files
@@ -111,14 +112,93 @@ static const RemapRule rules[] = {
     { "decoder.up_blocks.#.upsamplers.0.conv.*", "decoder.up.~.upsample.conv.*",
       ALL },
     { "*coder.conv_norm_out.*", "*coder.norm_out.*", ALL },
+
+    /* CLIP, OpenCLIP's layout; newer files have "text." before the text
+       tower's names */
+    { "visual_projection.weight", "visual.proj", TURNED },
+    { "vision_model.embeddings.class_embedding", "visual.class_embedding",
+      ALL },
+    { "vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight",
+      ALL },
+    { "vision_model.embeddings.position_embedding.weight",
+      "visual.positional_embedding", ALL },
+    { "vision_model.pre_layrnorm.*", "visual.ln_pre.*", ALL },
+    { "vision_model.post_layernorm.*", "visual.ln_post.*", ALL },
+    { "vision_model.encoder.layers.#.self_attn.q_proj.*",
+      "visual.transformer.resblocks.#.attn.in_proj_*", PART(0) },
+    { "vision_model.encoder.layers.#.self_attn.k_proj.*",
+      "visual.transformer.resblocks.#.attn.in_proj_*", PART(1) },
+    { "vision_model.encoder.layers.#.self_attn.v_proj.*",
+      "visual.transformer.resblocks.#.attn.in_proj_*", PART(2) },
+    { "vision_model.encoder.layers.#.self_attn.out_proj.*",
+      "visual.transformer.resblocks.#.attn.out_proj.*", ALL },
+    { "vision_model.encoder.layers.#.layer_norm1.*",
+      "visual.transformer.resblocks.#.ln_1.*", ALL },
+    { "vision_model.encoder.layers.#.layer_norm2.*",
+      "visual.transformer.resblocks.#.ln_2.*", ALL },
+    { "vision_model.encoder.layers.#.mlp.fc1.*",
+      "visual.transformer.resblocks.#.mlp.c_fc.*", ALL },
+    { "vision_model.encoder.layers.#.mlp.fc2.*",
+      "visual.transformer.resblocks.#.mlp.c_proj.*", ALL },
+    { "text_projection.weight", "text_projection", TURNED },
+    { "text_model.embeddings.token_embedding.weight", "token_embedding.weight",
+      ALL },
+    { "text_model.embeddings.position_embedding.weight", "positional_embedding",
+      ALL },
+    { "text_model.final_layer_norm.*", "ln_final.*", ALL },
+    { "text_model.encoder.layers.#.self_attn.q_proj.*",
+      "transformer.resblocks.#.attn.in_proj_*", PART(0) },
+    { "text_model.encoder.layers.#.self_attn.k_proj.*",
+      "transformer.resblocks.#.attn.in_proj_*", PART(1) },
+    { "text_model.encoder.layers.#.self_attn.v_proj.*",
+      "transformer.resblocks.#.attn.in_proj_*", PART(2) },
+    { "text_model.encoder.layers.#.self_attn.out_proj.*",
+      "transformer.resblocks.#.attn.out_proj.*", ALL },
+    { "text_model.encoder.layers.#.layer_norm1.*",
+      "transformer.resblocks.#.ln_1.*", ALL },
+    { "text_model.encoder.layers.#.layer_norm2.*",
+      "transformer.resblocks.#.ln_2.*", ALL },
+    { "text_model.encoder.layers.#.mlp.fc1.*",
+      "transformer.resblocks.#.mlp.c_fc.*", ALL },
+    { "text_model.encoder.layers.#.mlp.fc2.*",
+      "transformer.resblocks.#.mlp.c_proj.*", ALL },
+    { "text_projection.weight", "text.text_projection", TURNED },
+    { "text_model.embeddings.token_embedding.weight",
+      "text.token_embedding.weight", ALL },
+    { "text_model.embeddings.position_embedding.weight",
+      "text.positional_embedding", ALL },
+    { "text_model.final_layer_norm.*", "text.ln_final.*", ALL },
+    { "text_model.encoder.layers.#.self_attn.q_proj.*",
+      "text.transformer.resblocks.#.attn.in_proj_*", PART(0) },
+    { "text_model.encoder.layers.#.self_attn.k_proj.*",
+      "text.transformer.resblocks.#.attn.in_proj_*", PART(1) },
+    { "text_model.encoder.layers.#.self_attn.v_proj.*",
+      "text.transformer.resblocks.#.attn.in_proj_*", PART(2) },
+    { "text_model.encoder.layers.#.self_attn.out_proj.*",
+      "text.transformer.resblocks.#.attn.out_proj.*", ALL },
+    { "text_model.encoder.layers.#.layer_norm1.*",
+      "text.transformer.resblocks.#.ln_1.*", ALL },
+    { "text_model.encoder.layers.#.layer_norm2.*",
+      "text.transformer.resblocks.#.ln_2.*", ALL },
+    { "text_model.encoder.layers.#.mlp.fc1.*",
+      "text.transformer.resblocks.#.mlp.c_fc.*", ALL },
+    { "text_model.encoder.layers.#.mlp.fc2.*",
+      "text.transformer.resblocks.#.mlp.c_proj.*", ALL },
 };
 
 static const char *const ignored[] = {
     "*embeddings.position_ids",
     "encoder.embed_tokens.weight",
+    /* OpenCLIP's; values, not weights */
+    "attn_mask",
+    "text.attn_mask",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
 };
 
 static const char *const prefixes[] = { "", "state_dict.", "module.",
+                                        "state_dict.module.",
                                         "model.diffusion_model." };
 
 const RemapRule *dg_remap_rules(int *num)

@@ -10,11 +10,13 @@ Writes tests/golden/manifests/*.tsv: name, shape, dtype of the public files.
 Configurations are those of the public checkpoints. transformers 5 leaves the
 prefix "text_model." of CLIP out of its modules; the public files have it.
 """
+import math
 import os
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers import UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers import T5Config, T5EncoderModel
 
@@ -32,6 +34,13 @@ T5 = dict(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24,
 CLIP = dict(vocab_size=49408, hidden_size=768, intermediate_size=3072,
             num_hidden_layers=12, num_attention_heads=12,
             max_position_embeddings=77)
+# OpenCLIP's ViT-H-14: HPS v2.1, PickScore, LAION's
+CLIP_H = dict(
+    projection_dim=1024,
+    text_config=dict(hidden_size=1024, intermediate_size=4096,
+                     num_hidden_layers=24, num_attention_heads=16),
+    vision_config=dict(hidden_size=1280, intermediate_size=5120, patch_size=14,
+                       num_hidden_layers=32, num_attention_heads=16))
 # file, module, dtype of the public files, tensors and parameters that there
 # must be
 NETWORKS = (
@@ -40,6 +49,8 @@ NETWORKS = (
      686, 859520964),
     ("clip_l_text", lambda: CLIPTextModel(CLIPTextConfig(**CLIP)), "F32", 196,
      123060480),
+    ("clip_h_model", lambda: CLIPModel(CLIPConfig(**CLIP_H)), "F32", 910,
+     986109441),
     ("vae_4ch", lambda: AutoencoderKL(latent_channels=4, **VAE), "F32", 248,
      83653863),
     ("vae_16ch", lambda: AutoencoderKL(
@@ -52,21 +63,61 @@ NETWORKS = (
 )
 
 
+def open_clip_h():
+    """The same network in OpenCLIP's layout, from its published description
+    (the package is not needed): names and shapes."""
+    def tower(before, width, layers):
+        for i in range(layers):
+            p = f"{before}transformer.resblocks.{i}."
+            yield p + "attn.in_proj_weight", (3 * width, width)
+            yield p + "attn.in_proj_bias", (3 * width,)
+            yield p + "attn.out_proj.weight", (width, width)
+            yield p + "attn.out_proj.bias", (width,)
+            yield p + "mlp.c_fc.weight", (4 * width, width)
+            yield p + "mlp.c_fc.bias", (4 * width,)
+            yield p + "mlp.c_proj.weight", (width, 4 * width)
+            yield p + "mlp.c_proj.bias", (width,)
+            for norm in "ln_1", "ln_2":
+                yield p + norm + ".weight", (width,)
+                yield p + norm + ".bias", (width,)
+
+    yield "positional_embedding", (77, 1024)
+    yield "text_projection", (1024, 1024)
+    yield "logit_scale", ()
+    yield "token_embedding.weight", (49408, 1024)
+    yield "visual.class_embedding", (1280,)
+    yield "visual.positional_embedding", (257, 1280)
+    yield "visual.conv1.weight", (1280, 3, 14, 14)
+    yield "visual.proj", (1280, 1024)
+    for norm, width in (("ln_final", 1024), ("visual.ln_pre", 1280),
+                        ("visual.ln_post", 1280)):
+        yield norm + ".weight", (width,)
+        yield norm + ".bias", (width,)
+    yield from tower("", 1024, 24)
+    yield from tower("visual.", 1280, 32)
+
+
+def write(file, rows, dtype):
+    with open(f"{OUT}/{file}.tsv", "w", encoding="utf-8") as f:
+        for name, shape in sorted(rows):
+            f.write(f"{name}\t{','.join(map(str, shape))}\t{dtype}\n")
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     for file, make, dtype, num, count in NETWORKS:
         with torch.device("meta"):
             state = make().state_dict()
         state.pop("encoder.embed_tokens.weight", None)  # alias of shared
-        if file.startswith("clip"):
+        if file == "clip_l_text":
             state = {k if k.startswith("text_model.") else f"text_model.{k}": v
                      for k, v in state.items() if "position_ids" not in k}
         assert len(state) == num, (file, len(state))
         assert sum(t.numel() for t in state.values()) == count, file
-        with open(f"{OUT}/{file}.tsv", "w", encoding="utf-8") as f:
-            for name, t in sorted(state.items()):
-                shape = ",".join(str(d) for d in t.shape)
-                f.write(f"{name}\t{shape}\t{dtype}\n")
+        write(file, [(k, tuple(t.shape)) for k, t in state.items()], dtype)
+    rows = list(open_clip_h())
+    assert sum(math.prod(shape) for _, shape in rows) == 986109441
+    write("clip_h_open", rows, "F16")
 
 
 main()

@@ -1,0 +1,121 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "train/convert.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The flags' texts, NULL where not given. */
+typedef struct Flags {
+    const char *dtype, *weights, *shard, *pipeline;
+} Flags;
+
+/* Index of a text among names, which end with NULL. */
+static int choose(int *out, const char *flag, const char *text,
+                  const char *const *names, const char *allowed)
+{
+    if (text == NULL)
+        return DG_OK;
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *out = i;
+            return DG_OK;
+        }
+    return dg_fail(DG_EINVAL, "%s %s: must be one of %s", flag, text, allowed);
+}
+
+/* "500MB", "1.5GiB", "4096" */
+static int bytes_of(int64_t *out, const char *text)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = { { "", 1 },         { "B", 1 },        { "KB", 1e3 },
+                  { "MB", 1e6 },     { "GB", 1e9 },     { "KiB", 0x1p10 },
+                  { "MiB", 0x1p20 }, { "GiB", 0x1p30 }, { NULL, 0 } };
+    char *end;
+    double x;
+
+    if (text == NULL)
+        return DG_OK;
+    x = strtod(text, &end);
+    for (int i = 0; units[i].name != NULL; i++)
+        if (end != text && strcmp(end, units[i].name) == 0 &&
+            x * units[i].bytes >= 1 && x * units[i].bytes <= 1e15) {
+            *out = (int64_t)(x * units[i].bytes);
+            return DG_OK;
+        }
+    return dg_fail(DG_EINVAL,
+                   "--shard-size %s: must be a size, like 500MB, 5GB, 2GiB",
+                   text);
+}
+
+static int understand(ConvertOpts *o, const Flags *f)
+{
+    static const char *const types[] = { "float32", "float16", "bfloat16",
+                                         NULL };
+    static const WeightType type[] = { DG_WEIGHT_F32, DG_WEIGHT_F16,
+                                       DG_WEIGHT_BF16 };
+    static const char *const weights[] = { "raw", "ema", NULL };
+    static const char *const rests[] = { "", "copy", "link", NULL };
+    int dtype = 0, rest = 0, err;
+
+    if (o->to == NULL)
+        return dg_fail(DG_EUSAGE, "convert needs --to FOLDER");
+    err = choose(&dtype, "--dtype", f->dtype, types,
+                 "float32 | float16 | bfloat16");
+    if (!err)
+        err = choose(&o->ema, "--weights", f->weights, weights, "raw | ema");
+    if (!err)
+        err = choose(&rest, "--pipeline", f->pipeline, rests, "copy | link");
+    o->type = type[dtype];
+    o->rest = (ExportRest)rest;
+    return err ? err : bytes_of(&o->max_shard_bytes, f->shard);
+}
+
+int dg_cli_convert(int argc, char **argv)
+{
+    ConvertOpts o = { .ema = 0 };
+    Flags f = { 0 };
+    const CliFlag flags[] = {
+        { "--to", "folder to write; must not be there", NULL, &o.to },
+        { "--weights", "raw (the default), or ema", NULL, &f.weights },
+        { "--dtype", "float32 (the default), float16 or bfloat16", NULL,
+          &f.dtype },
+        { "--shard-size", "most of one file, such as 5GB (10GB)", NULL,
+          &f.shard },
+        { "--pipeline",
+          "copy or link: all of the pipeline that the network came from", NULL,
+          &f.pipeline },
+        { "--merge", "put adapters into the network's weights", &o.merge,
+          NULL },
+        { "--base", "weights below adapters, if they have moved", NULL,
+          &o.base },
+        { "--folder", "policy.path's folder, if it has moved", NULL,
+          &o.folder },
+    };
+    const CliSpec spec = {
+        .name = "convert",
+        .config = DG_CLI_NONE,
+        .summary =
+            "Writes the network of a checkpoint or weights file as a folder "
+            "that diffusers\nloads; of a checkpoint of adapters a LoRA file.",
+        .arguments = "FILE.h5 --to FOLDER",
+        .min_args = 1,
+        .max_args = 1,
+        .flags = flags,
+        .num_flags = sizeof flags / sizeof *flags,
+    };
+    Cli cli;
+    const int code = dg_cli_begin(&cli, &spec, argc, argv);
+    int err;
+
+    if (code != DG_CLI_GO)
+        return code;
+    err = understand(&o, &f);
+    o.checkpoint = cli.args[0];
+    if (!err)
+        err = dg_convert(&cli.comm, &o);
+    return dg_cli_end(&cli, err);
+}

@@ -1,0 +1,42 @@
+#include "cli/command.h"
+
+#include "base/error.h"
+#include "store/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int dg_cli_number(int *out, const char *flag, const char *text, int most)
+{
+    char *end;
+    long value;
+
+    if (text == NULL)
+        return DG_OK;
+    value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < 1 || value > most)
+        return dg_fail(DG_EINVAL, "%s %s: must be 1 to %d", flag, text, most);
+    *out = (int)value;
+    return DG_OK;
+}
+
+int dg_cli_tell(const void *figures, CliText *text, CliText *json,
+                const char *path)
+{
+    char *made = NULL;
+    int err = text(&made, figures);
+
+    if (err)
+        return err;
+    fputs(made, stdout);
+    free(made);
+    if (path == NULL)
+        return DG_OK;
+    err = json(&made, figures);
+    if (err)
+        return err;
+    err = dg_file_write(path, made, strlen(made));
+    free(made);
+    return err;
+}

@@ -1,0 +1,33 @@
+#ifndef DG_SRC_MODELS_CLIP_ENCODER_H
+#define DG_SRC_MODELS_CLIP_ENCODER_H
+/* The pre-norm transformer that CLIP's text and vision towers share; not
+ * public. */
+#include "models/clip.h"
+#include "nn/layer.h"
+
+typedef struct ClipLayer {
+    Norm norm_1, norm_2;
+    Linear q, k, v, out, fc1, fc2;
+} ClipLayer;
+
+typedef struct ClipEncoder {
+    int64_t width, inner, heads;
+    int num_layers;
+    int causal;
+    Act act;
+    ClipLayer *layers;
+} ClipEncoder;
+
+#define DG_CLIP_EPS 1e-5f
+
+Act dg_clip_act(ClipAct act);
+
+/** Adds encoder.layers.# under the path, of the sizes that e has.
+ *  Errors: DG_EINVAL, DG_ENOMEM. */
+int dg_clip_encoder_add(ClipEncoder *e, LayerPath *p);
+void dg_clip_encoder_fini(ClipEncoder *e);
+
+/** x [B, S, width] through all layers, each a tape block. */
+Tensor *dg_clip_encoder_run(const ClipEncoder *e, Context *ctx, Tensor *x);
+
+#endif

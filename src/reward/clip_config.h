@@ -1,0 +1,25 @@
+#ifndef DG_SRC_REWARD_CLIP_CONFIG_H
+#define DG_SRC_REWARD_CLIP_CONFIG_H
+/* What is known of a CLIP beside its weights: sizes, and how its pictures are
+ * made. By this rank alone. */
+#include "models/clip_model.h"
+
+enum { DG_CLIP_PATH = 1024 };
+
+typedef struct ClipFolder {
+    ClipModelConfig model;
+    int squash;       /* pictures are squeezed to a square, not cut to one */
+    int transformers; /* it is a folder of theirs */
+} ClipFolder;
+
+/** The folder of weights: path itself, or that of the file. */
+void dg_clip_folder(char out[DG_CLIP_PATH], const char *path);
+
+/**
+ * The folder's open_clip_config.json, else its config.json of transformers.
+ * *found = 0, and out untouched: neither is there.
+ * Errors: DG_EFORMAT naming file and key; DG_EIO; DG_EINVAL a path too long.
+ */
+int dg_clip_config_read(ClipFolder *out, int *found, const char *folder);
+
+#endif

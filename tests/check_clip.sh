@@ -1,0 +1,62 @@
+#!/bin/bash
+# Rewards with a network keep the promises, from the command line; weights that
+# are not there are told before anything is computed.
+. "$(dirname "$0")/train_lib.sh"
+clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
+both="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"clip\"; weight=1.4; $clip })"
+
+expect "clip: a run" tiny 1 1 whole "$both"
+whole=$(digest whole)
+expect "clip: the ratio is 1, exactly, in every iteration" test \
+    "$(metric whole ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+expect "clip: peak_bytes is plan_bytes" test \
+    "$(metric whole peak_bytes)" = "$(metric whole plan_bytes)"
+expect "clip: scores differ within every group" test \
+    "$(metric whole zero_std_groups | tr '\n' ' ')" = "0 0 0 "
+expect "clip: scores are cosines, none is missing" test "$(grep -cE \
+    '"hpsv2":\{"mean":-?0[^,]*,"std":[^,]*,"missing":0\},"clip":\{"mean":-?0[^,]*,"std":[^,]*,"missing":0\}' \
+    "$work/whole/metrics.jsonl")" = 3
+tiny 2 1 two "$both"
+same_digest "clip: two ranks, the same weights" two "$whole"
+tiny 3 2 three "$both" grpo.micro_batch=1
+same_digest "clip: three ranks of two threads, the same weights" three "$whole"
+tiny 1 1 late "$both" run.max_seconds=1e-3
+expect "clip: stopped after one iteration" test "$(last_checkpoint late)" = 1
+expect "clip: continued" tiny 1 1 late "$both"
+same_digest "clip: continued, the same weights" late "$whole"
+cp -r tests/golden/clip_tiny "$work/gone"
+expect "clip: a run on a copy" tiny 1 1 moved "${both//tests\/golden\/clip_tiny/$work/gone}"
+same_digest "clip: a run on a copy, the same weights" moved "$whole"
+rm -r "$work/gone"
+expect "clip: replay, without the networks" "$bin" replay \
+    "$work/moved/trajectories/iter_000002.h5"
+tiny 1 1 other "rewards=({ name=\"pickscore\"; $clip })"
+expect "clip: another reward, other weights" test "$(digest other)" != "$whole"
+
+expect_code "clip: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg \
+    --set "$both" --set policy.weights="$work/whole/checkpoints/iter_000003.h5"
+expect_code "clip: the plan knows the networks" 0 "weights: rewards" "$bin" \
+    plan configs/tiny.cfg --set "$both"
+
+# --- weights that do not serve ------------------------------------------------
+# refused NAME TEXT REWARD [ARGUMENT]: exit code 1, one message with the text
+refused()
+{
+    local name=$1 text=$2 reward=$3
+    shift 3
+    expect_code "clip: $name" 1 "$text" "$bin" train configs/tiny.cfg \
+        --set run.dir="$work/refused" --set "rewards=({ $reward })" "$@"
+    expect "clip: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
+
+words='tokenizer="tests/golden/sd_tiny/tokenizer";'
+refused "no path" "rewards[0].path" 'name="hpsv2";'
+refused "no such file" "$work/HPS_v2.1_compressed.pt" \
+    "name=\"hpsv2\"; path=\"$work/HPS_v2.1_compressed.pt\"; $words"
+refused "no such file, dry run" "$work/HPS_v2.1_compressed.pt" \
+    "name=\"hpsv2\"; path=\"$work/HPS_v2.1_compressed.pt\"; $words" --dry-run
+refused "no words" "rewards[0].tokenizer" \
+    'name="pickscore"; path="tests/golden/clip_tiny";'
+refused "not this network's weights" "clip_tiny" \
+    "name=\"hpsv2\"; path=\"tests/golden/clip_tiny\"; model=\"ViT-L-14\"; $words"
+exit $bad

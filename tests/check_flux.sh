@@ -1,0 +1,119 @@
+#!/bin/bash
+# Training on a FLUX.1 folder keeps the promises, from the command line; so
+# does it with adapters and cached conditions; a folder that does not serve is
+# refused by name.
+. "$(dirname "$0")/train_lib.sh"
+export TINY=configs/tiny_flux.cfg
+folder=tests/golden/flux_tiny
+
+expect "flux: a run" tiny 1 1 whole
+whole=$(digest whole)
+expect "flux: the ratio is 1, exactly, in every iteration" test \
+    "$(metric whole ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+expect "flux: peak_bytes is plan_bytes" test "$(metric whole peak_bytes)" = \
+    "$(metric whole plan_bytes)"
+expect "flux: brightness differs among pictures" test \
+    "$(metric whole zero_std_groups | tr '\n' ' ')" = "0 0 0 "
+tiny 2 1 two parallel.recompute=true
+same_digest "flux: two ranks, blocks run again, the same weights" two "$whole"
+tiny 3 1 three
+same_digest "flux: three ranks, the same weights" three "$whole"
+tiny 1 2 micro grpo.micro_batch=1
+same_digest "flux: micro-batch 1, two threads, the same weights" micro "$whole"
+tiny 1 1 late run.max_seconds=1e-3
+expect "flux: stopped after one iteration" test "$(last_checkpoint late)" = 1
+expect "flux: continued" tiny 1 1 late
+same_digest "flux: continued, the same weights" late "$whole"
+expect "flux: replay" "$bin" replay "$work/whole/trajectories/iter_000002.h5"
+tiny 1 1 exact policy.bf16_compat=false run.iterations=1
+expect "flux: bf16_compat matters" test "$(digest exact 1)" != \
+    "$(digest whole 1)"
+tiny 1 1 sized sampler.shift=0 run.iterations=1
+expect "flux: shift 0 is the picture's, not 3" test "$(digest sized 1)" != \
+    "$(digest whole 1)"
+
+# a reference has no decoder
+expect "flux: with a KL term" tiny 1 1 kl grpo.kl_beta=0.1 run.iterations=1
+expect "flux: with a KL term, peak_bytes is plan_bytes" test \
+    "$(metric kl peak_bytes)" = "$(metric kl plan_bytes)"
+
+# --- cached conditions, adapters --------------------------------------------
+expect "flux: encode" "$bin" encode "$TINY" --set \
+    prompts.cache="$work/prompts.h5" --set run.dir="$work/encode"
+tiny 1 1 cached prompts.cache="$work/prompts.h5"
+same_digest "flux: conditions from the cache, the same weights" cached "$whole"
+lora=(lora.rank=2 lora.alpha=4)
+expect "flux: adapters" tiny 1 1 lora "${lora[@]}"
+tiny 2 1 lora2 "${lora[@]}" prompts.cache="$work/prompts.h5"
+same_digest "flux: adapters, two ranks, the cache, the same weights" lora2 \
+    "$(digest lora)"
+expect "flux: adapters, replay" "$bin" replay \
+    "$work/lora/trajectories/iter_000003.h5"
+tiny 1 1 lora3 "${lora[@]}" run.max_seconds=1e-3
+expect "flux: adapters, continued" tiny 1 1 lora3 "${lora[@]}"
+same_digest "flux: adapters, continued, the same weights" lora3 "$(digest lora)"
+adapters=$work/lora/checkpoints/iter_000003.h5
+expect_code "flux: evaluate adapters on their folder" 0 "all" "$bin" evaluate \
+    "$TINY" --set policy.path= --set policy.weights="$adapters" \
+    --json "$work/lora.json"
+cp -r $folder "$work/moved"
+expect_code "flux: and on the folder moved" 0 "all" "$bin" evaluate "$TINY" \
+    --set policy.path="$work/moved" --set policy.weights="$adapters" \
+    --json "$work/lora2.json"
+expect "flux: the same pictures" cmp "$work/lora.json" "$work/lora2.json"
+# another base: one weight of the transformer turned about
+vec=$work/moved/transformer/diffusion_pytorch_model-00002-of-00002.safetensors
+printf '\x12' | dd of="$vec" bs=1 conv=notrunc status=none \
+    seek=$(($(stat -c %s "$vec") - 2))
+expect_code "flux: on another base they are refused" 1 "SHA-256" "$bin" \
+    evaluate "$TINY" --set policy.path="$work/moved" \
+    --set policy.weights="$adapters"
+
+# --- without training -------------------------------------------------------
+last=$work/whole/checkpoints/iter_000003.h5
+expect_code "flux: evaluate the folder" 0 "all" "$bin" evaluate "$TINY" \
+    --json "$work/base.json"
+expect_code "flux: evaluate a checkpoint with the folder" 0 "all" "$bin" \
+    evaluate "$TINY" --set policy.weights="$last" --json "$work/tuned.json"
+expect "flux: training changed the pictures" bash -c \
+    "! cmp -s '$work/base.json' '$work/tuned.json'"
+expect_code "flux: a checkpoint knows its folder" 0 "all" "$bin" evaluate \
+    "$TINY" --set policy.path= --set policy.weights="$last" \
+    --json "$work/again.json"
+expect "flux: and gives the same pictures" cmp "$work/tuned.json" \
+    "$work/again.json"
+expect "flux: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 \
+    --out "$work/grid.png"
+expect "flux: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
+    run.iterations=1
+expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
+    "$TINY"
+
+# --- folders that do not serve ----------------------------------------------
+# refused NAME TEXT SET...: exit code 1, one message with the text
+refused()
+{
+    local name=$1 text=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    expect_code "flux: $name" 1 "$text" "$bin" train "$TINY" \
+        --set run.dir="$work/refused" "${sets[@]}"
+    expect "flux: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
+
+refused "folder is not there" "$work/none/transformer/config.json" \
+    policy.path="$work/none"
+refused "another kind's folder" "sd_tiny/transformer/config.json" \
+    policy.path=tests/golden/sd_tiny
+cp -r $folder "$work/bad"
+rm -r "$work/bad/tokenizer_2"
+refused "no tokenizer_2" "bad/tokenizer_2" policy.path="$work/bad"
+cp -r $folder/tokenizer_2 "$work/bad"
+cut=diffusion_pytorch_model-00002-of-00002.safetensors
+truncate -s -100 "$work/bad/transformer/$cut"
+refused "cut short" "bad/transformer/$cut" policy.path="$work/bad"
+refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
+refused "a VAE without a folder" "policy.path" policy.path= policy.codec=vae
+expect_code "flux: pretraining" 1 "policy.path" "$bin" pretrain "$TINY" \
+    --set run.dir="$work/refused"
+exit $bad

@@ -1,0 +1,73 @@
+#!/bin/bash
+# The recipes for public weights, which are not here: each is understood,
+# stops at the folder that is not there, and can be planned all the same.
+. "$(dirname "$0")/lib.sh"
+
+# figure RECIPE TABLE KEY: of the plan
+figure()
+{
+    sed 's/.*"'"$2"'":{\([^}]*\)}.*/\1/' "$work/$1.json" |
+        sed 's/.*"'"$3"'":\([0-9]*\).*/\1/'
+}
+
+# about NAME VALUE WANTED: within 1 %
+about()
+{
+    expect "$1" awk -v v="$2" -v w="$3" \
+        'BEGIN { print v, w; exit !(v > 0.99 * w && v < 1.01 * w) }'
+}
+
+# recipe NAME FOLDER FILE RANKS: FILE is the first looked for
+recipe()
+{
+    expect_code "recipe $1: names the weights that are not there" 1 \
+        "$2/$3" "$bin" train "configs/$1.cfg" --dry-run
+    expect "recipe $1: one message" test \
+        "$(grep -c '^ERROR' "$work/out")" = 1
+    expect_code "recipe $1: plan, which says so" 0 \
+        "policy.path = \"$2\" is not there" "$bin" plan "configs/$1.cfg" \
+        --ranks "$4" --json "$work/$1.json"
+}
+
+recipe flux_hps /models/FLUX.1-dev transformer/config.json 16
+recipe flux_8gpu /models/FLUX.1-dev transformer/config.json 8
+recipe flux_lora /models/FLUX.1-dev transformer/config.json 8
+recipe sd14_hps /models/stable-diffusion-v1-4 unet/config.json 8
+
+# published sizes and operations
+expect "recipe flux_hps: parameters of FLUX.1-dev" test \
+    "$(figure flux_hps parameters network)" = 11901408320
+expect "recipe flux_hps: parameters of its decoder" test \
+    "$(figure flux_hps parameters codec)" = 49545475
+about "recipe flux_hps: a forward pass" \
+    "$(figure flux_hps flops rollout)" 37.3e12
+about "recipe flux_hps: a picture" "$(figure flux_hps flops decode)" 5.04e12
+about "recipe flux_hps: rollouts, 16 x 12 samples of 16 steps" \
+    "$(figure flux_hps flops iteration_rollout)" $((16 * 12 * 16 * 373))e11
+about "recipe flux_hps: updates, 9 steps of each, recomputed" \
+    "$(figure flux_hps flops iteration_update)" $((16 * 12 * 9 * 1514))e11
+# adapters add two small products: 4 of 19 blocks for 2025 image tokens, 3 of
+# 38 for 2537
+lora=$((2 * 2 * 128 * 3072 * (19 * 4 * 2025 + 38 * 3 * 2537) / 100000000000))
+about "recipe flux_lora: rollouts, 12 steps" \
+    "$(figure flux_lora flops iteration_rollout)" \
+    $((16 * 12 * 12 * (373 + lora)))e11
+expect "recipe flux_lora: parameters of rank 128" test \
+    "$(figure flux_lora parameters trained)" = \
+    $(((3 * 57 + 19) * 2 * 128 * 3072))
+expect "recipe flux_8gpu: averaged weights" test \
+    "$(figure flux_8gpu memory_bytes ema)" = $((4 * 11901408320))
+expect "recipe sd14_hps: parameters of the U-Net" test \
+    "$(figure sd14_hps parameters network)" = 859520964
+expect "recipe sd14_hps: parameters of CLIP" test \
+    "$(figure sd14_hps parameters text)" = 123060480
+expect "recipe sd14_hps: parameters of its decoder" test \
+    "$(figure sd14_hps parameters codec)" = $((49490179 + 20))
+about "recipe sd14_hps: two forward passes" \
+    "$(figure sd14_hps flops rollout)" 1.606e12
+about "recipe sd14_hps: a picture" "$(figure sd14_hps flops decode)" 2.51e12
+
+# a plan without a folder is of the public sizes, a run is not
+expect_code "recipe sd14_hps: evaluate needs the folder" 1 \
+    "unet/config.json" "$bin" evaluate configs/sd14_hps.cfg
+exit $bad

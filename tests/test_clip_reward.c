@@ -1,0 +1,551 @@
+/* HPS v2, CLIP score and PickScore against transformers' CLIPModel and its
+ * image processor, of minute networks: tests/golden/make_clip_fixture.py. */
+#include "tiny_run.h"
+
+#include "../src/reward/clip_config.h"
+#include "clip_golden.h"
+#include "reward/picture.h"
+#include "weights/load.h"
+
+#define KEYS "path=\"" CLIP_FOLDER "\";tokenizer=\"" CLIP_WORDS "\";"
+
+typedef struct Bed {
+    Config config;
+    Reward r[DG_CONFIG_REWARDS];
+    int64_t num;
+    RewardPlan plan; /* of pictures of 64 x 64 */
+    Context ctx;
+    float *features; /* [CLIP_PROMPTS, num features] */
+} Bed;
+
+static void configure(Bed *b, const char *rewards)
+{
+    memset(b, 0, sizeof *b);
+    dg_config_defaults(&b->config);
+    MUST(dg_config_set(&b->config, rewards));
+    b->num = b->config.num_rewards;
+    MUST(dg_rewards_init(b->r, &b->config));
+}
+
+static void count(Bed *b, int64_t size)
+{
+    Backend table;
+    Context ctx;
+
+    dg_backend_plan(&table, dg_backend_cpu());
+    MUST(dg_context_init(&ctx, &table, 0));
+    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size));
+    dg_context_fini(&ctx);
+}
+
+static void open_bed(Bed *b, const char *rewards)
+{
+    int64_t n;
+
+    configure(b, rewards);
+    MUST(dg_rewards_open(b->r, &b->config, b->num, &tiny_comm));
+    count(b, 64);
+    MUST(dg_context_init(&b->ctx, dg_backend_cpu(), b->plan.bytes));
+    n = dg_rewards_num_features(b->r, b->num);
+    b->features = malloc(sizeof *b->features * CLIP_PROMPTS * (size_t)n);
+    assert_non_null(b->features);
+    for (int i = 0; i < CLIP_PROMPTS; i++) {
+        const Prompt prompt = { .text = (char *)clip_prompts[i] };
+
+        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, &prompt,
+                               b->features + i * n));
+    }
+}
+
+static void close_bed(Bed *b)
+{
+    dg_context_fini(&b->ctx);
+    dg_rewards_close(b->r, b->num);
+    free(b->features);
+}
+
+static RewardScore score(Bed *b, int k, const float *rgb, int64_t size,
+                         int prompt)
+{
+    const Prompt text = { .text = (char *)clip_prompts[prompt] };
+    const RewardInput in = {
+        .rgb = rgb,
+        .size = size,
+        .prompt = &text,
+        .features =
+            b->features + prompt * dg_rewards_num_features(b->r, b->num),
+        .ctx = &b->ctx,
+    };
+    RewardScore s;
+
+    dg_reward_score(&b->r[k], &in, &s);
+    return s;
+}
+
+static const char all_three[] = "rewards=({name=\"hpsv2\";" KEYS "},"
+                                "{name=\"brightness\";},"
+                                "{name=\"clip\";" KEYS "},"
+                                "{name=\"pickscore\";" KEYS "})";
+
+static void test_texts_as_transformers(void **state)
+{
+    float want[CLIP_WIDTH];
+    Bed b;
+
+    (void)state;
+    open_bed(&b, all_three);
+    assert_int_equal(dg_rewards_num_features(b.r, b.num), 3 * CLIP_WIDTH);
+    for (int i = 0; i < CLIP_PROMPTS; i++)
+        for (int k = 0; k < 3; k++) {
+            clip_golden(want, CLIP_WIDTH, "text", i);
+            dg_clip_normalize(want, CLIP_WIDTH);
+            clip_near("text", b.features + (3 * i + k) * CLIP_WIDTH, want,
+                      CLIP_WIDTH, 1e-6);
+        }
+    close_bed(&b);
+}
+
+static void test_scores_as_transformers(void **state)
+{
+    static const char *const ways[] = { "f32_cos", NULL, "u8_cos", "u8_cos" };
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), want[CLIP_PROMPTS];
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    open_bed(&b, all_three);
+    for (int i = 0; i < CLIP_SIZES; i += 4) { /* those that are square */
+        const int side = clip_sizes[i][0];
+
+        assert_int_equal(side, clip_sizes[i][1]);
+        clip_picture(rgb, side, side);
+        for (int k = 0; k < 4; k++)
+            for (int p = 0; p < CLIP_PROMPTS && ways[k] != NULL; p++) {
+                const RewardScore s = score(&b, k, rgb, side, p);
+
+                clip_golden(want, CLIP_PROMPTS, ways[k], i);
+                assert_int_equal(s.missing, 0);
+                clip_near(ways[k], &s.value, &want[p], 1, 1e-5);
+            }
+    }
+    free(rgb);
+    close_bed(&b);
+}
+
+/* The network and its weights by themselves. */
+typedef struct Net {
+    ClipFolder folder;
+    ParamSet set;
+    ClipModel *model;
+    Context ctx;
+} Net;
+
+static void open_net(Net *n)
+{
+    WeightWant *wants;
+    LoadOpts o = { .path = CLIP_FOLDER };
+    int found;
+
+    MUST(dg_clip_config_read(&n->folder, &found, CLIP_FOLDER));
+    assert_true(found && n->folder.transformers && !n->folder.squash);
+    MUST(dg_params_init(&n->set, 1));
+    MUST(dg_clip_model_create(&n->model, &n->folder.model, &n->set, ""));
+    MUST(dg_params_allocate(&n->set, NULL));
+    MUST(dg_manifest_of_params(&wants, &o.num_wants, &n->set, ""));
+    o.wants = wants;
+    MUST(dg_load_values(&tiny_comm, &o, 0, n->set.count, n->set.values));
+    free(wants);
+    MUST(dg_context_init(&n->ctx, dg_backend_cpu(), (size_t)1 << 22));
+}
+
+static void close_net(Net *n)
+{
+    dg_context_fini(&n->ctx);
+    dg_clip_model_destroy(n->model);
+    dg_params_fini(&n->set);
+}
+
+static void see(Net *n, const char *way, const PictureOpts *o, int i)
+{
+    static const int64_t dims[] = { 1, CLIP_SIDE, CLIP_SIDE, 3 };
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), want[CLIP_WIDTH];
+    char name[64];
+    Tensor *t;
+
+    assert_non_null(rgb);
+    clip_picture(rgb, clip_sizes[i][0], clip_sizes[i][1]);
+    dg_context_reset(&n->ctx);
+    t = dg_tensor_new(&n->ctx, DG_F32, 4, dims);
+    assert_non_null(t);
+    MUST(dg_picture_prepare(t->data, o, rgb, clip_sizes[i][0], clip_sizes[i][1],
+                            &n->ctx.arena));
+    t = dg_clip_model_image(n->model, &n->ctx, t);
+    assert_non_null(t);
+    snprintf(name, sizeof name, "%s_image", way);
+    clip_golden(want, CLIP_WIDTH, name, i);
+    dg_clip_normalize(want, CLIP_WIDTH);
+    dg_clip_normalize(dg_tensor_f32(t), CLIP_WIDTH);
+    clip_near(name, dg_tensor_f32(t), want, CLIP_WIDTH, 1e-5);
+    free(rgb);
+}
+
+/* high and wide ones too */
+static void test_pictures_as_transformers(void **state)
+{
+    const PictureOpts u8 = { .side = CLIP_SIDE, .crop_low = 1 };
+    const PictureOpts f32 = { .side = CLIP_SIDE, .resampler = DG_RESAMPLE_F32 };
+    Net n;
+
+    (void)state;
+    open_net(&n);
+    for (int i = 0; i < CLIP_SIZES; i++) {
+        see(&n, "u8", &u8, i);
+        see(&n, "f32", &f32, i);
+    }
+    close_net(&n);
+}
+
+static void test_same_bits_whatever_was_before(void **state)
+{
+    float *a = malloc(sizeof *a * CLIP_MOST),
+          *c = malloc(sizeof *c * CLIP_MOST);
+    float first;
+    Bed b;
+
+    (void)state;
+    assert_non_null(a);
+    assert_non_null(c);
+    clip_picture(a, 64, 64);
+    for (int i = 0; i < 64 * 64 * 3; i++)
+        c[i] = 1 - a[i];
+    open_bed(&b, all_three);
+    first = score(&b, 0, a, 64, 0).value;
+    assert_true(score(&b, 2, c, 64, 1).value != first);
+    assert_true(score(&b, 0, c, 64, 0).value != first);
+    assert_true(score(&b, 0, a, 64, 0).value == first);
+    free(a);
+    free(c);
+    close_bed(&b);
+}
+
+static void test_plan_is_what_is_used(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST);
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    open_bed(&b, all_three);
+    assert_int_equal(b.ctx.flops, CLIP_PROMPTS * b.plan.encode_flops);
+    b.ctx.flops = 0;
+    for (int k = 0; k < 4; k++)
+        assert_int_equal(score(&b, k, rgb, 64, 0).missing, 0);
+    assert_int_equal(b.ctx.flops, b.plan.score_flops);
+    assert_int_equal(b.ctx.arena.peak, b.plan.bytes);
+    free(rgb);
+    close_bed(&b);
+}
+
+static void test_scales(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST);
+    const double native = exp(2.66015625); /* logit_scale of the files */
+    double cosine;
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    cosine = (double)score(&b, 0, rgb, 64, 0).value;
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"pickscore\";scale=\"logit\";" KEYS "})");
+    assert_true(fabs((double)score(&b, 0, rgb, 64, 0).value / native - cosine) <
+                1e-6);
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"pickscore\";scale=\"logit_26\";" KEYS
+                 "threshold=-1;})");
+    assert_true(score(&b, 0, rgb, 64, 0).value == 1);
+    b.r[0].threshold = NAN;
+    assert_true(fabs((double)score(&b, 0, rgb, 64, 0).value * 26 / native -
+                     cosine) < 1e-6);
+    close_bed(&b);
+}
+
+/* Half a level above whole ones: rounded up they are another picture. */
+static void test_eight_bits_are_a_choice(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), cut, whole;
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    open_bed(&b, "rewards=({name=\"clip\";quantize=\"trunc\";" KEYS "})");
+    for (int i = 0; i < 64 * 64 * 3; i++)
+        rgb[i] = (floorf(rgb[i] * 200) + 0.25f) / 255;
+    whole = score(&b, 0, rgb, 64, 0).value;
+    for (int i = 0; i < 64 * 64 * 3; i++)
+        rgb[i] += 0.5f / 255;
+    cut = score(&b, 0, rgb, 64, 0).value;
+    assert_true(cut == whole);
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    assert_true(score(&b, 0, rgb, 64, 0).value != whole);
+    close_bed(&b);
+    free(rgb);
+}
+
+static void test_a_picture_with_nan_is_missing(void **state)
+{
+    float *rgb = calloc(CLIP_MOST, sizeof *rgb);
+    RewardScore s;
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    rgb[5] = NAN;
+    open_bed(&b, "rewards=({name=\"hpsv2\";" KEYS "})");
+    s = score(&b, 0, rgb, 64, 0);
+    assert_true(s.missing && isnan(s.value));
+    assert_non_null(strstr(dg_last_error()->text, "pixel 1"));
+    rgb[5] = 0;
+    assert_int_equal(score(&b, 0, rgb, 64, 0).missing, 0);
+    free(rgb);
+    close_bed(&b);
+}
+
+/* Operations and parameters as published, without any weights. */
+static void test_public_sizes(void **state)
+{
+    static const struct {
+        const char *model;
+        double image, text; /* 1e9 operations */
+        int64_t values;
+    } sizes[] = { { "ViT-H-14", 334.6, 47.1, 986109441 },
+                  { "ViT-H-14-378-quickgelu", 1007.0, 47.1, 986714881 },
+                  { "ViT-L-14-quickgelu", 162.0, 13.3, 427616513 } };
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char rewards[256];
+        ClipModelConfig c;
+        ClipModel *m;
+        ParamSet set;
+        Bed b;
+
+        snprintf(rewards, sizeof rewards,
+                 "rewards=({name=\"%s\";path=\"nowhere/at_all.pt\";"
+                 "model=\"%s\";})",
+                 i == 0 ? "hpsv2" : "clip", i == 0 ? "" : sizes[i].model);
+        configure(&b, rewards);
+        MUST(dg_rewards_outline(b.r, &b.config, 1));
+        count(&b, 512);
+        assert_true(
+            fabs((double)b.plan.score_flops / 1e9 / sizes[i].image - 1) < 1e-3);
+        assert_true(
+            fabs((double)b.plan.encode_flops / 1e9 / sizes[i].text - 1) < 2e-3);
+        dg_rewards_close(b.r, 1);
+        MUST(dg_clip_model_named(&c, sizes[i].model));
+        MUST(dg_params_init(&set, 1));
+        MUST(dg_clip_model_create(&m, &c, &set, ""));
+        assert_true(dg_params_num_values(&set) == sizes[i].values);
+        dg_clip_model_destroy(m);
+        dg_params_fini(&set);
+    }
+}
+
+/* --- what lies beside the weights --------------------------------------- */
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+    char path[512];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static const char dfn[] =
+    "{\"model_cfg\": {\"embed_dim\": 1024, \"quick_gelu\": true,"
+    " \"vision_cfg\": {\"image_size\": 378, \"layers\": 32, \"width\": 1280,"
+    " \"head_width\": 80, \"patch_size\": 14},"
+    " \"text_cfg\": {\"context_length\": 77, \"vocab_size\": 49408,"
+    " \"width\": 1024, \"heads\": 16, \"layers\": 24}},"
+    " \"preprocess_cfg\": {\"resize_mode\": \"squash\"}}";
+
+static void same_sizes(const ClipModelConfig *a, const ClipModelConfig *b)
+{
+    const ClipTextConfig *t = &a->text, *u = &b->text;
+    const ClipVisionConfig *v = &a->vision, *w = &b->vision;
+
+    assert_int_equal(a->projection_dim, b->projection_dim);
+    assert_int_equal(t->vocab_size, u->vocab_size);
+    assert_int_equal(t->hidden_size, u->hidden_size);
+    assert_int_equal(t->intermediate_size, u->intermediate_size);
+    assert_int_equal(t->num_hidden_layers, u->num_hidden_layers);
+    assert_int_equal(t->num_attention_heads, u->num_attention_heads);
+    assert_int_equal(t->max_position_embeddings, u->max_position_embeddings);
+    assert_int_equal(t->act, u->act);
+    assert_int_equal(v->image_size, w->image_size);
+    assert_int_equal(v->patch_size, w->patch_size);
+    assert_int_equal(v->hidden_size, w->hidden_size);
+    assert_int_equal(v->intermediate_size, w->intermediate_size);
+    assert_int_equal(v->num_hidden_layers, w->num_hidden_layers);
+    assert_int_equal(v->num_attention_heads, w->num_attention_heads);
+    assert_int_equal(v->act, w->act);
+}
+
+static void test_open_clip_config(void **state)
+{
+    ClipModelConfig want;
+    ClipFolder got;
+    char folder[256];
+    int found;
+
+    (void)state;
+    tiny_folder(folder);
+    MUST(dg_clip_config_read(&got, &found, folder));
+    assert_false(found);
+    write_text(folder, "config.json", "{\"model_type\": \"clip\"}");
+    MUST(dg_clip_config_read(&got, &found, folder));
+    /* transformers' standard: ViT-B-32 */
+    assert_true(
+        found && got.transformers && got.model.vision.patch_size == 32 &&
+        got.model.text.hidden_size == 512 && got.model.projection_dim == 512 &&
+        got.model.text.act == DG_CLIP_QUICK_GELU);
+    write_text(folder, "open_clip_config.json", dfn);
+    MUST(dg_clip_config_read(&got, &found, folder));
+    MUST(dg_clip_model_named(&want, "ViT-H-14-378-quickgelu"));
+    assert_true(found && got.squash && !got.transformers);
+    same_sizes(&got.model, &want);
+    tiny_drop(folder);
+}
+
+static const char tiny_open_clip[] =
+    "{\"model_cfg\": {\"embed_dim\": 24, \"vision_cfg\": {\"image_size\": 34,"
+    " \"layers\": 2, \"width\": 48, \"head_width\": 16, \"mlp_ratio\": 2.0,"
+    " \"patch_size\": 8}, \"text_cfg\": {\"context_length\": 77,"
+    " \"vocab_size\": 1214, \"width\": 32, \"heads\": 2, \"layers\": 2,"
+    " \"mlp_ratio\": 2.0}}}";
+
+/* OpenCLIP's texts are cleaned, those of transformers are not; else the same
+ * weights give the same bits, in PyTorch's file with OpenCLIP's names too. */
+static void test_open_clip_s_way(void **state)
+{
+    static const Prompt plain = { .text = "a cat & a 'dog'" };
+    static const Prompt encoded = { .text =
+                                        "a cat &amp;amp; a \u2018dog&#39;" };
+    char folder[256], command[600], rewards[600];
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), value;
+    float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
+    Bed b;
+
+    (void)state;
+    tiny_folder(folder);
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/open_clip.pt %s",
+             folder);
+    assert_int_equal(system(command), 0);
+    write_text(folder, "open_clip_config.json", tiny_open_clip);
+    snprintf(rewards, sizeof rewards,
+             "rewards=({name=\"clip\";path=\"%s/"
+             "open_clip.pt\";tokenizer=\"" CLIP_WORDS "\";})",
+             folder);
+    open_bed(&b, rewards);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
+    assert_memory_equal(ours, same, sizeof ours);
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    value = score(&b, 0, rgb, 64, 0).value;
+    close_bed(&b);
+    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
+    assert_memory_equal(ours, theirs, sizeof ours);
+    assert_true(score(&b, 0, rgb, 64, 0).value == value);
+    free(rgb);
+    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
+    assert_memory_not_equal(ours, theirs, sizeof ours);
+    close_bed(&b);
+    tiny_drop(folder);
+}
+
+static void refuse(const char *keys, int code, const char *what)
+{
+    char rewards[900];
+    Bed b;
+    int err;
+
+    snprintf(rewards, sizeof rewards, "rewards=({name=\"clip\";%s})", keys);
+    configure(&b, rewards);
+    err = dg_rewards_open(b.r, &b.config, 1, &tiny_comm);
+    dg_rewards_close(b.r, 1);
+    if (err != code || strstr(dg_last_error()->text, what) == NULL)
+        fail_msg("%s: code %d, \"%s\", wanted \"%s\"", keys, err,
+                 dg_last_error()->text, what);
+}
+
+static void refuse_changed(const char *change, int code, const char *what)
+{
+    char folder[256], command[900], keys[500];
+
+    tiny_folder(folder);
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/* %s && cd %s && %s",
+             folder, folder, change);
+    assert_int_equal(system(command), 0);
+    snprintf(keys, sizeof keys, "path=\"%s\";tokenizer=\"" CLIP_WORDS "\";",
+             folder);
+    refuse(keys, code, what);
+    tiny_drop(folder);
+}
+
+static void test_what_does_not_serve_is_named(void **state)
+{
+    (void)state;
+    refuse("path=\"nowhere/hps.pt\";", DG_EINVAL, "rewards[0].model");
+    refuse("path=\"nowhere/hps.pt\";model=\"ViT-H\";", DG_EINVAL,
+           "\"ViT-H\": must be ViT-L-14");
+    refuse("path=\"nowhere/hps.pt\";model=\"ViT-H-14\";", DG_EIO,
+           "rewards[0].tokenizer");
+    refuse("path=\"" CLIP_FOLDER "\";", DG_EIO, "rewards[0].tokenizer");
+    refuse("path=\"" CLIP_FOLDER "\";tokenizer=\"tests/golden/clip_small\";",
+           DG_EFORMAT, "the network has 1214");
+    refuse("path=\"" CLIP_FOLDER "/none.pt\";tokenizer=\"" CLIP_WORDS "\";",
+           DG_EIO, "none.pt");
+    refuse_changed("rm model.safetensors", DG_EIO, "model.safetensors");
+    refuse_changed("truncate -s -40 model.safetensors", DG_EFORMAT,
+                   "model.safetensors");
+    refuse_changed("sed -i 's/\"gelu\"/\"relu\"/' config.json", DG_EFORMAT,
+                   "hidden_act");
+    refuse_changed("sed -i 's/\"patch_size\": 8/\"patch_size\": 7/' "
+                   "config.json",
+                   DG_EFORMAT, "patch_embedding");
+    refuse_changed("sed -i 's/\"num_attention_heads\": 3/"
+                   "\"num_attention_heads\": 5/' config.json",
+                   DG_EFORMAT, "num_attention_heads");
+    refuse_changed("sed -i 's/\"clip\"/\"siglip\"/' config.json", DG_EFORMAT,
+                   "siglip");
+    refuse_changed("echo '{\"model_cfg\": {}}' >open_clip_config.json",
+                   DG_EFORMAT, "embed_dim");
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_texts_as_transformers),
+    cmocka_unit_test(test_scores_as_transformers),
+    cmocka_unit_test(test_pictures_as_transformers),
+    cmocka_unit_test(test_same_bits_whatever_was_before),
+    cmocka_unit_test(test_plan_is_what_is_used),
+    cmocka_unit_test(test_scales),
+    cmocka_unit_test(test_eight_bits_are_a_choice),
+    cmocka_unit_test(test_a_picture_with_nan_is_missing),
+    cmocka_unit_test(test_public_sizes),
+    cmocka_unit_test(test_open_clip_config),
+    cmocka_unit_test(test_open_clip_s_way),
+    cmocka_unit_test(test_what_does_not_serve_is_named),
+};
+
+TINY_MAIN(tests)
