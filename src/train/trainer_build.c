@@ -269,7 +269,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
 void dg_trainer_close(Trainer *t)
 {
     dg_metrics_close(t->metrics);
-    dg_rewards_close(t->rewards, t->session->config->num_rewards);
+    dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
     dg_learner_destroy(t->learner);
