@@ -81,10 +81,11 @@ static int64_t map_outputs(const MapNet *n)
 {
     const VaeConfig *v = &n->vae_config;
     const int64_t pixels = n->h * n->w;
-    const int64_t zoom = (int64_t)1 << 2 * (v->num_levels - 1);
+    int64_t zoom;
 
     if (n->kind == MAP_UNET)
         return pixels * n->unet_config.out_channels;
+    zoom = (int64_t)1 << 2 * (v->num_levels - 1);
     return n->kind == MAP_ENCODE ? pixels / zoom * 2 * v->latent_channels
                                  : pixels * zoom * v->out_channels;
 }

@@ -270,6 +270,7 @@ static void test_scales(void **state)
     b.r[0].threshold = NAN;
     assert_true(fabs((double)score(&b, 0, rgb, 64, 0).value * 26 / native -
                      cosine) < 1e-6);
+    free(rgb);
     close_bed(&b);
 }
 
