@@ -63,7 +63,9 @@ KERNELS   := $(wildcard cuda/*.cu)
 EMULATION := $(wildcard tests/cuda_emulation/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
+# tiles of convolutions are small, so that the tests' maps have several
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
+             -DDG_CONV_TILE_FLOATS=8192 -DDG_NCCL=1 $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
              -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
@@ -76,10 +78,21 @@ CUDA_DIRS := $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/lib \
 find_cuda  = $(firstword $(wildcard $(foreach d,$(CUDA_DIRS),$(1:%=$(d)/%))))
 CUDA_RUNTIME := $(call find_cuda,libcudart_static.a libcudart.so)
 CUDA_LT      := $(call find_cuda,libcublasLt.so libcublasLt_static.a)
-CUDA_LIBS  = $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
+# NCCL beside the toolkit, or below NCCL_HOME; without it sums between ranks go
+# through the host
+NCCL_HOME ?= $(CUDA_HOME)
+NCCL_HEADER := $(firstword $(wildcard $(NCCL_HOME)/include/nccl.h /usr/include/nccl.h))
+NCCL_LIB := $(firstword $(wildcard $(foreach d,$(NCCL_HOME)/lib64 $(NCCL_HOME)/lib \
+            $(NCCL_HOME)/targets/*/lib /usr/lib/*-linux-gnu,$(d)/libnccl.so)))
+NCCL := $(if $(NCCL_HEADER),$(if $(NCCL_LIB),1,0),0)
+ifeq ($(NCCL),1)
+NCCL_LINK  = $(NCCL_LIB) -Wl,-rpath,$(dir $(NCCL_LIB))
+endif
+CUDA_LIBS  = $(NCCL_LINK) $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
              $(CUDA_RUNTIME) $(CUDA_LT:%.so=-Wl,-rpath,$(dir $(CUDA_LT))) \
              -lstdc++ -ldl -lrt -lpthread
 NVCC_FLAGS = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) \
+             -DDG_NCCL=$(NCCL) $(NCCL_HEADER:%/nccl.h=-I%) \
              -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas \
              $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
@@ -107,6 +120,8 @@ check-cuda:
 	    "to the CUDA toolkit (12.8 or later), or build with CUDA=0" >&2; exit 1; }
 	@test -n "$(CUDA_RUNTIME)" || { echo "CUDA=1: no libcudart below" \
 	    "$(CUDA_HOME)" >&2; exit 1; }
+	@test "$(NCCL)" = 1 || echo "CUDA=1: no NCCL (nccl.h and libnccl.so) below" \
+	    "NCCL_HOME=$(NCCL_HOME): sums between ranks go through the host" >&2
 	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
 	    "$(CUDA_HOME): it comes with the toolkit's cuBLAS" >&2; exit 1; }
 
@@ -124,6 +139,19 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
+
+$(BUILD)/tests/test_mpi_cuda: $(BUILD)/tests/test_mpi_cuda.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS)
+
+# the program with its GPU side emulated: run.device = "cuda" on any machine
+EMULATED_BIN = $(BUILD)/emulated/dancegrpo
+$(EMULATED_BIN): $(BUILD)/src/cli/main.o $(BUILD)/emulated/session.o $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+
+$(BUILD)/emulated/session.o: src/cli/session.c
+	@mkdir -p $(@D)/generated
+	@echo "#define DG_CUDA 1" > $(@D)/generated/features.h
+	$(CC) -I$(@D) $(ALL_CFLAGS) -c -o $@ $<
 
 # the same tests on a real GPU
 GPU_TESTS := $(patsubst tests/%.c,$(BUILD)/gpu/%,$(wildcard tests/test_cuda_*.c))
@@ -189,7 +217,7 @@ $(BUILD)/generated/commit.h: FORCE
 	echo "#define DG_GIT_COMMIT \"$$commit\"" > $@.new; \
 	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-tests: $(TESTS) $(TOOLS)
+tests: $(TESTS) $(TOOLS) $(EMULATED_BIN)
 
 deps:
 	@./deps.sh build
@@ -266,11 +294,12 @@ help:
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
+	@echo "           NCCL_HOME=CUDA_HOME"
 	@echo "make check-gpu CUDA=1      the kernels' tests on a real GPU"
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
-         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d)
+         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
         prompts check-cuda check-gpu gpu-tests install uninstall clean \
         distclean help FORCE

@@ -24,21 +24,35 @@ __global__ void act_grad_kernel(ActArgs a)
     }
 }
 
+/* all elements, and where the i-th stands in a, g, da, dg */
+__host__ __device__ inline int64_t gated_count(const GatedArgs &a)
+{
+    return a.rows > 1 ? a.rows * a.count : a.count;
+}
+
+__device__ inline int64_t gated_at(const GatedArgs &a, int64_t i)
+{
+    return a.rows > 1 ? i / a.count * a.ld + i % a.count : i;
+}
+
 __global__ void gated_kernel(GatedArgs a)
 {
-    for (int64_t i = first_index(); i < a.count; i += index_step())
-        put(a.y, i, get(a.a, i) * act_value(a.act, get(a.g, i)));
+    for (int64_t i = first_index(); i < gated_count(a); i += index_step()) {
+        const int64_t at = gated_at(a, i);
+        put(a.y, i, get(a.a, at) * act_value(a.act, get(a.g, at)));
+    }
 }
 
 __global__ void gated_grad_kernel(GatedArgs a)
 {
-    for (int64_t i = first_index(); i < a.count; i += index_step()) {
+    for (int64_t i = first_index(); i < gated_count(a); i += index_step()) {
+        const int64_t at = gated_at(a, i);
         const float dy = get(a.dy, i);
         float grad;
-        const float f = act_both(a.act, get(a.g, i), &grad);
-        const float da = dy * f, dg = dy * get(a.a, i) * grad;
-        put(a.da, i, da);
-        put(a.dg, i, dg);
+        const float f = act_both(a.act, get(a.g, at), &grad);
+        const float da = dy * f, dg = dy * get(a.a, at) * grad;
+        put(a.da, at, da);
+        put(a.dg, at, dg);
     }
 }
 
@@ -54,10 +68,12 @@ void dg_cuda_act_grad(const ActArgs *a)
 
 void dg_cuda_gated(const GatedArgs *a)
 {
-    DG_LAUNCH(gated_kernel, dg_blocks(a->count, THREADS), THREADS, 0, *a);
+    DG_LAUNCH(gated_kernel, dg_blocks(gated_count(*a), THREADS), THREADS, 0,
+              *a);
 }
 
 void dg_cuda_gated_grad(const GatedArgs *a)
 {
-    DG_LAUNCH(gated_grad_kernel, dg_blocks(a->count, THREADS), THREADS, 0, *a);
+    DG_LAUNCH(gated_grad_kernel, dg_blocks(gated_count(*a), THREADS), THREADS,
+              0, *a);
 }

@@ -162,6 +162,25 @@ void dg_cuda_fill(float *y, float value, int64_t count)
               count);
 }
 
+/* The arithmetic is src/diffusion/guidance.c's; weight 0 and 1 copy. */
+__global__ void combine_kernel(float *u, const float *uncond, const float *cond,
+                               double w, int64_t count)
+{
+    const float scale = (float)w;
+
+    for (int64_t i = first_index(); i < count; i += index_step()) {
+        const float a = get(uncond, i), b = get(cond, i);
+        put(u, i, w == 1 ? b : w == 0 ? a : a + scale * (b - a));
+    }
+}
+
+void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
+                     int64_t count)
+{
+    DG_LAUNCH(combine_kernel, dg_blocks(count, THREADS), THREADS, 0, u, uncond,
+              cond, w, count);
+}
+
 /* A thread keeps its first index; the least of them all is an integer, whose
  * atomic minimum does not depend on the order. -1 is the largest unsigned. */
 __global__ void first_nonfinite_kernel(unsigned long long *found,

@@ -4,6 +4,7 @@
 #include <math.h>
 
 extern "C" {
+#include "cuda/comm.h"
 #include "cuda/exact_sum.h"
 }
 
@@ -149,6 +150,21 @@ extern "C" int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from)
                   into->plain, from->plain, into->num);
     into->items += from->items;
     return DG_OK;
+}
+
+extern "C" int dg_cuda_exact_allreduce(const Comm *c, ExactSum *s, int *done)
+{
+    void *buffer = s->fixed != NULL ? (void *)s->fixed : (void *)s->plain;
+    int64_t items = s->items;
+
+    *done = dg_cuda_comm_joined(c);
+    if (!*done)
+        return DG_OK;
+    dg_comm_sum_i64(c, &items, 1);
+    if (items > s->max_items)
+        return too_many(items, s->max_items);
+    s->items = items;
+    return dg_cuda_comm_sum(c, buffer, s->num, s->fixed != NULL);
 }
 
 extern "C" void dg_cuda_exact_read(const ExactSum *s, float *out,

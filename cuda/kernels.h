@@ -28,9 +28,22 @@ void dg_cuda_gate_grad(const GateArgs *a);
 void dg_cuda_copy(const CopyArgs *a);
 void dg_cuda_embed(const EmbedArgs *a);
 void dg_cuda_embed_grad(const EmbedArgs *a);
+
+size_t dg_cuda_conv_scratch(const ConvArgs *a);
+void dg_cuda_conv(const ConvArgs *a);
+void dg_cuda_conv_input_grad(const ConvArgs *a);
+void dg_cuda_conv_weight_grad(const ConvArgs *a);
+size_t dg_cuda_group_norm_scratch(int64_t width);
+void dg_cuda_group_norm(const GroupNormArgs *a);
+void dg_cuda_group_norm_grad(const GroupNormArgs *a);
+void dg_cuda_add_rows(const AddRowsArgs *a);
+void dg_cuda_add_rows_grad(const AddRowsArgs *a);
+
 void dg_cuda_add(float *y, const float *a, const float *b, int64_t count);
 void dg_cuda_scale(float *y, const float *x, float alpha, int64_t count);
 void dg_cuda_fill(float *y, float value, int64_t count);
+void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
+                     int64_t count);
 int64_t dg_cuda_first_nonfinite(const float *x, int64_t count);
 
 #endif

@@ -76,6 +76,8 @@ static cudaError_t stream_reserve(CudaStream *s)
         e = cudaMalloc((void **)&s->result, sizeof *s->result);
     if (e == cudaSuccess)
         e = cudaMallocHost((void **)&s->result_host, sizeof *s->result_host);
+    if (e == cudaSuccess)
+        e = cudaMallocHost((void **)&s->staging, DG_STAGING_BYTES);
     return e;
 }
 
@@ -107,7 +109,9 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     cudaSetDevice(s->device);
     if (s->stream != NULL)
         cudaStreamSynchronize(s->stream);
+    dg_cuda_link_destroy(s->link);
     dg_cuda_gemm_cache_destroy(s->gemm);
+    cudaFreeHost(s->staging);
     cudaFreeHost(s->result_host);
     cudaFree(s->result);
     cudaFree(s->workspace);
@@ -165,4 +169,56 @@ extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
     dg_cuda_note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
                                  dg_cuda_current()->stream),
                  "copy from the device");
+}
+
+extern "C" int dg_cuda_take(void **out, size_t bytes)
+{
+    const int err = dg_cuda_alloc(out, bytes);
+
+    if (!err)
+        dg_cuda_note(cudaMemsetAsync(*out, 0, bytes, dg_cuda_current()->stream),
+                     "clearing memory");
+    return err;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+extern "C" void dg_cuda_stage_up(void *device, const void *host, size_t bytes)
+{
+    CudaStream *s = dg_cuda_current();
+
+    for (size_t at = 0; at < bytes;) {
+        if (s->staged == DG_STAGING_BYTES) {
+            dg_cuda_note(cudaStreamSynchronize(s->stream),
+                         "waiting for copies");
+            s->staged = 0;
+        }
+        const size_t n = least(bytes - at, DG_STAGING_BYTES - s->staged);
+        memcpy(s->staging + s->staged, (const char *)host + at, n);
+        dg_cuda_upload((char *)device + at, s->staging + s->staged, n);
+        s->staged += n;
+        at += n;
+    }
+}
+
+/* Copies upward that are still on their way read the pinned memory before
+ * these copies, queued behind them, write it. */
+extern "C" int dg_cuda_stage_down(void *host, const void *device, size_t bytes)
+{
+    CudaStream *s = dg_cuda_current();
+    int err = DG_OK;
+
+    for (size_t at = 0; at < bytes && !err;) {
+        const size_t n = least(bytes - at, DG_STAGING_BYTES);
+        dg_cuda_download(s->staging, (const char *)device + at, n);
+        err = dg_cuda_wait();
+        s->staged = 0;
+        if (!err)
+            memcpy((char *)host + at, s->staging, n);
+        at += n;
+    }
+    return err;
 }

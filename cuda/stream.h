@@ -18,18 +18,23 @@ extern "C" {
 
 enum {
     DG_WORKSPACE_FLOATS = 4 << 20, /* of a stream; for partial sums */
-    DG_SHARED_PLAIN = 48 * 1024    /* bytes a block gets without asking */
+    DG_STAGING_BYTES = 8 << 20,
+    DG_SHARED_PLAIN = 48 * 1024 /* bytes a block gets without asking */
 };
 
 struct GemmCache;
+struct CudaLink;
 
 struct CudaStream {
     int device;
     cudaStream_t stream;
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
+    struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     float *workspace;       /* [DG_WORKSPACE_FLOATS], device */
     int64_t *result;        /* one number, device; and where it arrives */
     int64_t *result_host;
+    char *staging; /* [DG_STAGING_BYTES], pinned, */
+    size_t staged; /* of which so many may be on their way up */
     int failed;
     char text[200]; /* of the first failure */
 };
@@ -46,6 +51,9 @@ int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 
 int dg_cuda_gemm_cache_create(struct GemmCache **out);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
+
+/** NULL is allowed. */
+void dg_cuda_link_destroy(struct CudaLink *link);
 
 /* A grid with a dim of 0 is no work. Arguments are converted to the kernel's
  * parameters as in a call. */

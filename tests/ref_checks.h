@@ -13,8 +13,6 @@ enum { KERNEL_GUARD = 64 }; /* floats before and after each buffer */
 typedef struct KernelsUnderTest {
     const Backend *backend;
     int64_t most_samples; /* of the largest batch */
-    /* names of the cases to run, NULL at the end; NULL: all */
-    const char *const *families;
     /* Runs a case elsewhere: raw[slot] holds counts[slot] floats, guards
      * included, and is updated. NULL: runs it on the buffers themselves. */
     void (*run)(const Case *c, int64_t batch, float **raw,

@@ -1,7 +1,5 @@
 #include "ref_conv.h"
 
-#include "cpu/cpu.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -220,6 +218,13 @@ void ref_add_rows_grad(const AddRowsArgs *a)
     }
 }
 
+static const Backend *scratch_for; /* its sizes are the cases' */
+
+void ref_conv_scratch_for(const Backend *be)
+{
+    scratch_for = be;
+}
+
 /* --- cases: convolution: h, w, in, out, kernel, stride + 10 padding -------- */
 
 /* padding 0: none, 1: one zero all around, 2: right and below, 3: two above,
@@ -280,8 +285,7 @@ void ref_conv_case(Case *c)
     case_slot(c, odd ? SLOT_OUT : SLOT_ADD, x, 1);
     case_slot(c, SLOT_SHARED_ADD, w, 2);
     case_slot(c, SLOT_SHARED_ADD, odd ? a.out : 0, 3);
-    case_slot(c, SLOT_SCRATCH, (int64_t)dg_backend_cpu()->conv_scratch(&a) / 4,
-              0);
+    case_slot(c, SLOT_SCRATCH, (int64_t)scratch_for->conv_scratch(&a) / 4, 0);
     c->y = 3;
     c->dy = 4;
     c->terms = a.kernel_h * a.kernel_w * (a.in > a.out ? a.in : a.out);
@@ -332,7 +336,7 @@ void ref_group_norm_case(Case *c)
     case_slot(c, SLOT_OUT, n, 1);
     case_slot(c, SLOT_SHARED_ADD, 2 * d[1], 2);
     case_slot(c, SLOT_SCRATCH,
-              (int64_t)dg_backend_cpu()->group_norm_scratch(d[1]) / 4 + 1, 0);
+              (int64_t)scratch_for->group_norm_scratch(d[1]) / 4 + 1, 0);
     c->y = 2;
     c->dy = 5;
     c->terms = 8 * d[0];

@@ -14,6 +14,9 @@ void ref_group_norm_grad(const GroupNormArgs *a);
 void ref_add_rows(const AddRowsArgs *a);
 void ref_add_rows_grad(const AddRowsArgs *a);
 
+/** Cases give kernels the scratch that this backend asks for. */
+void ref_conv_scratch_for(const Backend *be);
+
 /* map side, channels in, out; kernel, stride, padding as one number each */
 void ref_conv_case(Case *c);
 void ref_group_norm_case(Case *c);

@@ -455,6 +455,13 @@ static int64_t first_nonfinite(const float *x, int64_t count)
     return -1;
 }
 
+static void combine(float *u, const float *uncond, const float *cond, double w,
+                    int64_t count)
+{
+    for (int64_t i = 0; i < count; ++i)
+        u[i] = w == 1 ? cond[i] : uncond[i] + (float)w * (cond[i] - uncond[i]);
+}
+
 static const Backend table = { "reference",
                                1,
                                attention_scratch,
@@ -488,7 +495,14 @@ static const Backend table = { "reference",
                                add,
                                scale,
                                fill,
-                               first_nonfinite };
+                               first_nonfinite,
+                               combine,
+                               0,
+                               NULL,
+                               NULL,
+                               NULL,
+                               NULL,
+                               NULL };
 
 const Backend *ref_backend(void)
 {

@@ -76,7 +76,7 @@ static void test_activations_are_accurate_everywhere(void **unused)
 
 int main(void)
 {
-    const KernelsUnderTest cpu = { dg_backend_cpu(), 8, NULL, NULL };
+    const KernelsUnderTest cpu = { dg_backend_cpu(), 8, NULL };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_agree_with_double_loops),
         cmocka_unit_test(test_samples_do_not_depend_on_neighbours),

@@ -207,11 +207,7 @@ static void test_failures_are_told(void **unused)
 
 int main(void)
 {
-    static const char *const families[] = { "gemm",      "linear", "act",
-                                            "gated",     "norm",   "qk",
-                                            "attention", "gate",   "plain",
-                                            NULL };
-    const KernelsUnderTest cuda = { dg_backend_cuda(), 4, families, run_case };
+    const KernelsUnderTest cuda = { dg_backend_cuda(), 4, run_case };
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernels_agree_with_double_loops),
         cmocka_unit_test(test_samples_do_not_depend_on_neighbours),

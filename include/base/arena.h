@@ -25,6 +25,11 @@ void dg_arena_init_count(Arena *a, const char *name);
 int dg_arena_init(Arena *a, const char *name, size_t cap);
 void dg_arena_fini(Arena *a);
 
+/** An arena over cap bytes of another one's memory, which outlives it and may
+ *  be a device's: an arena never looks into it. Not for dg_arena_fini().
+ *  base is 256-byte aligned. */
+void dg_arena_init_over(Arena *a, const char *name, void *base, size_t cap);
+
 /**
  * Takes bytes; NULL when counting, and NULL with an error recorded
  * (DG_ENOMEM, naming arena, bytes wanted and reserved) when it does not fit.

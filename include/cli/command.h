@@ -27,7 +27,7 @@ enum {
     DG_EXIT_STOPPED = 75 /* stopped early with a checkpoint: run again */
 };
 
-enum { DG_CLI_GO = -1, DG_CLI_ARGS = 16 };
+enum { DG_CLI_GO = -1, DG_CLI_ARGS = 16, DG_CLI_ANYWHERE = -1 };
 
 typedef enum CliConfig {
     DG_CLI_NONE,     /* the command takes no CONFIG and no --set */
@@ -50,6 +50,8 @@ typedef struct CliSpec {
     const char *arguments; /* positionals behind CONFIG, "FILE.h5"; "" */
     int min_args, max_args;
     CliConfig config;
+    int on_gpu;         /* it can run with run.device = "cuda"; DG_CLI_ANYWHERE:
+                 * nothing runs, the CPU's table is enough */
     int own_prediction; /* policy.prediction is the configuration's, not that
                          * of the start weights */
     int outline; /* only sizes are needed: see dg_policy_adopt_folder() */
@@ -65,7 +67,9 @@ typedef struct Cli {
     const char *args[DG_CLI_ARGS];
     int num_args;
     char command_line[1024]; /* for the attributes of outputs */
-    int dry_run;             /* check everything, then end without computing */
+    const CliSpec *spec;
+    struct CudaStream *gpu; /* of dg_cli_session(); ended by dg_cli_end() */
+    int dry_run;            /* check everything, then end without computing */
 } Cli;
 
 /**
@@ -90,8 +94,12 @@ int dg_cli_end(Cli *cli, int err);
 int dg_cli_threads(const Cli *cli);
 
 /** What the long commands share: ranks, configuration, kernels, provenance.
- *  Borrows from cli. Errors: DG_EDEVICE when run.device cannot be had. */
-int dg_cli_session(Session *out, const Cli *cli);
+ *  Borrows from cli. With run.device = "cuda" this rank takes a GPU: that of
+ *  its number on the node. Collective. Errors, agreed: DG_EDEVICE when
+ *  run.device cannot be had. */
+int dg_cli_session(Session *out, Cli *cli);
+/** Gives back the GPU that dg_cli_session() took, if it did. */
+void dg_cli_session_end(Cli *cli);
 
 /** A flag's whole number, 1 to most; *out is left alone where text is NULL.
  *  Errors: DG_EINVAL naming the flag. */

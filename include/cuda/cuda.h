@@ -62,4 +62,13 @@ void dg_cuda_free(void *p);
 void dg_cuda_upload(void *device, const void *host, size_t bytes);
 void dg_cuda_download(void *host, const void *device, size_t bytes);
 
+/** The table's copies: through the stream's pinned memory, so that any host
+ *  memory will do. Upward the host's side may be written again at once;
+ *  downward waits. Errors: as dg_cuda_wait(). */
+void dg_cuda_stage_up(void *device, const void *host, size_t bytes);
+int dg_cuda_stage_down(void *host, const void *device, size_t bytes);
+
+/** dg_cuda_alloc(), zeroed. */
+int dg_cuda_take(void **out, size_t bytes);
+
 #endif

@@ -25,6 +25,14 @@ int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad);
 /** into += from. Errors: as dg_exact_merge(). */
 int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from);
 
+/**
+ * Twin of dg_exact_allreduce(), from GPU to GPU. Waits. Collective.
+ * done  out: 0 where the ranks' streams are not joined (cuda/comm.h); nothing
+ *       was done then
+ * Errors: as dg_exact_allreduce(); DG_EDEVICE, agreed.
+ */
+int dg_cuda_exact_allreduce(const Comm *c, ExactSum *s, int *done);
+
 /** out [num] f32 = sum / divisor. Twin of dg_exact_read(). */
 void dg_cuda_exact_read(const ExactSum *s, float *out, double divisor);
 

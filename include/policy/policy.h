@@ -57,9 +57,10 @@ typedef struct PromptTokens {
 /* A batch of predictions; every entry stands for itself. */
 typedef struct PolicyBatch {
     int64_t num;                   /* B */
-    const float *const *z;         /* [B] latents, [elements] each */
+    const float *const *z;         /* [B] latents, [elements] each, and */
     const float *time;             /* [B] as shape.time says */
-    const float *const *condition; /* [B] encoded prompts, or NULL */
+    const float *const *condition; /* [B] encoded prompts (kernel memory
+                                      both), or NULL */
     const int32_t *t5_ids;   /* [B, text_tokens], when condition is NULL */
     const int32_t *clip_ids; /* [B, clip_tokens], when condition is NULL */
 } PolicyBatch;
@@ -73,7 +74,9 @@ typedef struct Policy {
     const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
                               own; NULL: none */
     Lora lora;
-    float *values;      /* [num_values]: adapters, net, text */
+    float *values;      /* [num_values]: adapters, net, text; the host's */
+    float *at;          /* the same for kernels: values itself, or a copy */
+    const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
     int outline; /* sizes only: nothing is reserved, nothing can run */
@@ -102,10 +105,25 @@ int dg_policy_outline(Policy **out, const Config *c);
 /**
  * A second network of the same shape with frozen weights (KL's reference):
  * a copy of p's present ones; of a policy with adapters, the base without
- * them, which is p's own memory and must not outlive p. Its text encoders
- * are unused. Errors: DG_ENOMEM.
+ * them, which is p's own memory and must not outlive p. It is placed where p
+ * is. Its text encoders are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
+
+/**
+ * Copies the parameters to the backend's memory, where the networks read them
+ * from now on: the last step of making a policy. Nothing where that memory is
+ * the host's. Afterwards p->values is the host's own copy, brought up to date
+ * by dg_policy_fetch(); of a policy with adapters the base's part of it is
+ * given back. A second time: nothing. Not collective. Errors: DG_ENOMEM.
+ */
+int dg_policy_place(Policy *p, const Backend *backend);
+
+/** The trained values, kernel memory to p->values. Waits. Errors: DG_EDEVICE.
+ */
+int dg_policy_fetch(const Policy *p);
+/** p->values to kernel memory: the adapters, or all where there are none. */
+void dg_policy_send(const Policy *p);
 
 /** What RL trains: the adapters, or the network where there are none. Its
  *  values are the first of p->values. */
@@ -219,8 +237,8 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
  */
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
 
-/** Latent to pixels: rgb [image_size, image_size, 3] f32, clamped to
- *  [0, 1], NaN kept. latent [elements]. The context is reset; in a plan
+/** Latent to pixels: rgb [image_size, image_size, 3] f32 on the host,
+ *  clamped to [0, 1], NaN kept. latent [elements], kernel memory. The context is reset; in a plan
  *  neither array is read or written. Errors: those of the context. */
 int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
                      float *rgb);

@@ -88,6 +88,10 @@ struct Reward {
  */
 int dg_rewards_init(Reward *out, const Config *c);
 
+/** Whether the first num rewards can be computed where the run is. Networks of
+ *  rewards are the CPU's: DG_EDEVICE naming the reward. */
+int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num);
+
 /**
  * Makes the networks of the first num rewards, sizes only: enough to plan.
  * Not collective. Errors: see RewardNet.create. Then dg_rewards_close().

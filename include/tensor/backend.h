@@ -15,6 +15,7 @@
  *  - 'accumulate': 0 overwrite, 1 add to what is there.
  *  - Fixed-order reductions; no allocation inside; scratch is given.
  *  - Nothing fails: arguments were checked by the op.
+ *  - Data, ids of an embedding too, are kernel memory (Backend.apart).
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -237,6 +238,10 @@ typedef struct AddRowsArgs {
     float *dv; /* [batch, width] accumulated */
 } AddRowsArgs;
 
+/* What the same device does on higher floors; opaque here, see
+ * train/engine.h. */
+struct Engine;
+
 typedef struct Backend {
     const char *name;
     int computes; /* 0: a plan, data pointers may be NULL */
@@ -275,6 +280,23 @@ typedef struct Backend {
     void (*fill)(float *y, float value, int64_t count);
     /* index of the first NaN or Inf, or -1 */
     int64_t (*first_nonfinite)(const float *x, int64_t count);
+    /* u = uncond + w (cond - uncond), see diffusion/guidance.h */
+    void (*combine)(float *u, const float *uncond, const float *cond, double w,
+                    int64_t count);
+    /*
+     * Memory of tensors, 'kernel memory'. 0: it is the host's own, and the
+     * members below are NULL: a pointer is a pointer. 1: the host may neither
+     * read nor write it, and copies by these, in order with the kernels.
+     */
+    int apart;
+    /* 256-byte aligned, zeroed; an error is recorded */
+    int (*take)(void **out, size_t bytes);
+    void (*give)(void *p); /* NULL is allowed */
+    /* host may be written again at once */
+    void (*upload)(void *to, const void *host, size_t bytes);
+    /* waits; errors of what was queued before show here */
+    int (*download)(void *host, const void *from, size_t bytes);
+    const struct Engine *engine; /* NULL: the host's */
 } Backend;
 
 /** The plan backend: every kernel does nothing; scratch sizes are the given

@@ -71,6 +71,10 @@ typedef struct QkSegment {
     const Tensor *w; /* [d] */
 } QkSegment;
 
+/** The tables where kernels can read them, alive until the end of the step:
+ *  r itself, or a copy. NULL on error. */
+const Rope *dg_op_rope(Context *ctx, const Rope *r);
+
 /** Per-head RMS norm and RoPE of text (segment 0) and image tokens into one
  *  joint [B, S0+S1, H d] tensor. rope NULL: no rotation; else it has
  *  S0 + S1 tokens. */

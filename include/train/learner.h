@@ -7,6 +7,8 @@
 #include "optim/lr.h"
 #include "parallel/exact_sum.h"
 #include "policy/policy.h"
+#include "tensor/mirror.h"
+#include "train/engine.h"
 #include "train/session.h"
 
 typedef struct Learner {
@@ -15,9 +17,12 @@ typedef struct Learner {
     LrOpts lr;
     int64_t num;     /* trained: policy->values[0 .. num-1] */
     int64_t updates; /* done so far */
+    const Engine *engine;
+    /* on the host: brought up to date by dg_learner_fetch() */
     float *grads, *m, *v;
-    float *ema; /* NULL when optim.ema_decay is 0 */
-    double *norm_scratch;
+    float *ema;                          /* NULL when optim.ema_decay is 0 */
+    Mirror grads_in, m_in, v_in, ema_in; /* the same, and for kernels */
+    void *norm_scratch;
 } Learner;
 
 typedef struct LearnerStep {
@@ -25,7 +30,8 @@ typedef struct LearnerStep {
     double lr;
 } LearnerStep;
 
-/** num  trained parameters, a prefix of policy->values
+/** Works where the policy was placed (dg_policy_place()).
+ *  num  trained parameters, a prefix of policy->values
  *  num_updates  of the whole run, for the learning-rate schedule */
 int dg_learner_create(Learner **out, Policy *policy, int64_t num,
                       const OptimConfig *o, int64_t num_updates);
@@ -41,6 +47,12 @@ size_t dg_learner_bytes(int64_t num, const OptimConfig *o);
  * changed then.
  */
 int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out);
+
+/** Brings gradient, moments, EMA and the policy's trained values to the host:
+ *  nothing where kernels work on its memory. Errors: DG_EDEVICE. */
+int dg_learner_fetch(const Learner *l);
+/** Moments, EMA and values from the host to where kernels work. */
+void dg_learner_send(const Learner *l);
 
 /** Moves the EMA towards the weights. */
 void dg_learner_average(Learner *l);

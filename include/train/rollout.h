@@ -10,6 +10,7 @@
 #include "reward/reward.h"
 #include "store/conditions.h"
 #include "store/prompts.h"
+#include "tensor/mirror.h"
 #include "train/sampling.h"
 #include "train/session.h"
 
@@ -17,6 +18,16 @@
 typedef struct RankPlace {
     int rank, size;
 } RankPlace;
+
+/* Of Rollout.in: what kernels work on. */
+enum {
+    DG_ROLLOUT_CONDITIONS,
+    DG_ROLLOUT_UNCOND,
+    DG_ROLLOUT_LATENTS,
+    DG_ROLLOUT_LOG_PROB,
+    DG_ROLLOUT_FINAL,
+    DG_ROLLOUT_MIRRORS
+};
 
 typedef struct Rollout {
     int64_t G, P, N;                   /* generations, prompts, items = P G */
@@ -30,15 +41,17 @@ typedef struct Rollout {
     int32_t *order;  /* [most] their order in an epoch */
     Schedule schedule;
     SdeWindow window;
-    SdeStep *steps;      /* [T] */
-    float *time;         /* [T] given to the network */
-    Conditions *cache;   /* borrowed: read in place of encoding; or NULL */
-    float *conditions;   /* [num_prompts, condition] */
-    float *uncond;       /* [condition] of the empty prompt; NULL: no cfg */
-    int uncond_known;    /* encoded: once, the text encoders are frozen */
-    float *latents;      /* [num, T+1, D] */
-    float *log_prob;     /* [num, T] */
-    float *final;        /* [num, D] latent that is decoded */
+    SdeStep *steps;    /* [T] */
+    float *time;       /* [T] given to the network */
+    Conditions *cache; /* borrowed: read in place of encoding; or NULL */
+    /* on the host, brought up to date by dg_rollout_fetch(): */
+    float *conditions; /* [num_prompts, condition] */
+    float *uncond;     /* [condition] of the empty prompt; NULL: no cfg */
+    int uncond_known;  /* encoded: once, the text encoders are frozen */
+    float *latents;    /* [num, T+1, D] */
+    float *log_prob;   /* [num, T] */
+    float *final;      /* [num, D] latent that is decoded */
+    Mirror in[DG_ROLLOUT_MIRRORS]; /* these five for kernels, see below */
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
     int64_t num_features;
     float *features; /* [num_prompts, num_features] of rewards with a network;
@@ -90,17 +103,23 @@ int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
 /** All ranks' scores to all ranks. Collective. */
 void dg_rollout_share(Rollout *r, const Comm *c);
 
-/** Condition of a local item. */
+/** Trajectories and conditions from kernel memory to the host, and back.
+ *  Errors: DG_EDEVICE. */
+int dg_rollout_fetch(const Rollout *r);
+void dg_rollout_send(const Rollout *r);
+
+/** Condition of a local item, kernel memory. */
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item);
 
 /** Guidance of all predictions of this rollout. */
 Guidance dg_rollout_guidance(const Rollout *r, const Config *c);
 
-/** The latent of item, step i. Local items only. */
+/** The latent of item, step i, kernel memory. Local items only. */
 static inline float *dg_rollout_latent(const Rollout *r, int64_t item, int i)
 {
-    return r->latents + ((item - r->first) * (r->T + 1) + i) * r->D;
+    return (float *)r->in[DG_ROLLOUT_LATENTS].at +
+           ((item - r->first) * (r->T + 1) + i) * r->D;
 }
 
 /** Bytes of worker scratch that scoring needs. */

@@ -10,9 +10,10 @@
 #include "train/guided.h"
 #include "train/team.h"
 
-enum { DG_SAMPLING_BATCH = 64 }; /* most samples of one forward pass */
+/* most samples of one forward pass */
+enum { DG_SAMPLING_BATCH = DG_TEAM_NUMBERS };
 
-/* One sample. */
+/* One sample. Its arrays are kernel memory. */
 typedef struct Sample {
     RngKey init;  /* of the first noise */
     RngKey noise; /* of the SDE steps; its step is set by the sampler */
@@ -41,7 +42,7 @@ size_t dg_sampling_scratch(const Policy *p);
 
 /**
  * Encodes a prompt on a worker; scratch is used. "" is the prompt of the
- * branch without one. condition: [shape.condition] f32 out.
+ * branch without one. condition: [shape.condition] f32 out, kernel memory.
  * Errors: those of dg_policy_tokenize() and dg_policy_encode().
  */
 int dg_sampling_encode(Worker *w, const Policy *p, const char *prompt,

@@ -7,16 +7,26 @@
  */
 #include "parallel/exact_sum.h"
 #include "tensor/context.h"
+#include "train/engine.h"
+
+#include "tensor/mirror.h"
 
 #include <stdint.h>
 
+enum { DG_TEAM_NUMBERS = 64 };
+
+/* grads and the sum's buffer are kernel memory */
 typedef struct Worker {
     int index;
     Context ctx;
+    const Engine *engine;
     float *grads; /* [num_grads] of the item in work, or NULL */
     ExactSum sum; /* of the items done, or unused */
     void *sum_buffer;
     void *scratch; /* [scratch_bytes] */
+    void *room;    /* the same of kernel memory; the host's: scratch itself */
+    /* numbers of a batch of steps: kernel memory, and their place here */
+    Mirror log_prob, kl; /* [DG_TEAM_NUMBERS] f32, f64 */
 } Worker;
 
 typedef struct TeamOpts {
@@ -33,7 +43,8 @@ typedef struct Team {
     int num;
     Worker *workers;
     int64_t num_grads;
-    size_t bytes; /* reserved for all workers */
+    size_t bytes;   /* reserved for all workers */
+    void *sum_host; /* where the sum goes between ranks; NULL: stays */
 } Team;
 
 int dg_team_create(Team **out, const TeamOpts *o);
@@ -57,6 +68,9 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user);
 void dg_team_clear_sums(Team *t);
 /** Merges all workers' sums into the first one's. */
 int dg_team_merge_sums(Team *t);
+/** The first worker's sum becomes that of all ranks' first workers.
+ *  Collective. Errors: as dg_exact_allreduce(). */
+int dg_team_reduce_sums(Team *t, const Comm *c);
 /** FLOPs counted since the last call. */
 uint64_t dg_team_take_flops(Team *t);
 /** Highest use of a context's arena over the workers, bytes. */

@@ -25,6 +25,7 @@ typedef struct StepResult {
     int32_t step; /* index in the trajectory */
     int32_t clipped;
     float log_prob; /* of the replay */
+    int32_t seeded; /* 1: it has a gradient */
     double ratio;   /* a last bit of log_prob shows in it */
     double loss, kl;
 } StepResult;

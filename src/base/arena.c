@@ -25,6 +25,11 @@ int dg_arena_init(Arena *a, const char *name, size_t cap)
     return DG_OK;
 }
 
+void dg_arena_init_over(Arena *a, const char *name, void *base, size_t cap)
+{
+    *a = (Arena) { .base = base, .cap = cap, .name = name };
+}
+
 void dg_arena_fini(Arena *a)
 {
     free(a->base);

@@ -13,6 +13,7 @@ int dg_cli_evaluate(int argc, char **argv)
     const CliSpec spec = {
         .name = "evaluate",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
         .summary = "Scores policy.weights (a weights file or a checkpoint) on "
                    "fixed prompts and seeds\nwith the ODE sampler; 95 % "
                    "bootstrap intervals.",
@@ -27,7 +28,8 @@ int dg_cli_evaluate(int argc, char **argv)
     if (code != DG_CLI_GO)
         return code;
     err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run)
-        err = dg_infer_evaluate(&session, &o);
+    if (!err)
+        err = cli.dry_run ? dg_infer_check(&session)
+                          : dg_infer_evaluate(&session, &o);
     return dg_cli_end(&cli, err);
 }

@@ -227,6 +227,7 @@ int dg_cli_begin(Cli *cli, const CliSpec *s, int argc, char **argv)
     Line line = { .num_sets = 0 };
 
     memset(cli, 0, sizeof *cli);
+    cli->spec = s;
     keep_command_line(cli, argc, argv);
     int err = dg_comm_init(&cli->comm, &argc, &argv);
     if (err)
@@ -276,6 +277,7 @@ int dg_cli_end(Cli *cli, int err)
         dg_log(DG_LOG_ERROR, "standard output could not be written");
         code = DG_EXIT_ERROR;
     }
+    dg_cli_session_end(cli);
     free(cli->config_text);
     cli->config_text = NULL;
     dg_comm_fini(&cli->comm);

@@ -36,6 +36,7 @@ int dg_cli_plan(int argc, char **argv)
     const CliSpec spec = {
         .name = "plan",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = DG_CLI_ANYWHERE,
         .outline = 1,
         .summary = "Counts memory and arithmetic of a training run, phase by "
                    "phase, without weights\nand without reserving anything: "

@@ -62,6 +62,7 @@ int dg_cli_replay(int argc, char **argv)
     const CliSpec spec = {
         .name = "replay",
         .config = DG_CLI_NONE,
+        .on_gpu = 1,
         .summary = "Computes an iteration's log-probs, advantages, gradients "
                    "and updates again\nfrom its trajectory file and compares "
                    "them bit for bit.",

@@ -30,6 +30,7 @@ int dg_cli_sample(int argc, char **argv)
     const CliSpec spec = {
         .name = "sample",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
         .summary = "Paints a grid of pictures with policy.weights.",
         .arguments = "[PROMPT]...",
         .max_args = DG_CLI_ARGS,

@@ -1,17 +1,78 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/version.h"
 #include "cpu/cpu.h"
 #include "generated/features.h"
+#if DG_CUDA
+#include "cuda/comm.h"
+#include "cuda/cuda.h"
 
-int dg_cli_session(Session *out, const Cli *cli)
+/* How gradients go between ranks: NCCL wants a GPU for each. */
+static int join(const Comm *c, int count)
 {
-    if (cli->config.run.device != DG_DEVICE_CPU)
-        return dg_fail(DG_EDEVICE, "run.device = \"cuda\": %s; use \"cpu\"",
-                       DG_CUDA ? "the kernels are built, but a run's tensors "
-                                 "do not live on the device yet"
-                               : "this program was built without its GPU side");
+    int64_t shared = c->node_size > count;
+
+    dg_comm_max_i64(c, &shared, 1);
+    if (c->size == 1)
+        return DG_OK;
+    if (shared)
+        dg_warn(
+            "%d ranks of a node share %d GPUs: gradients are summed through "
+            "the host",
+            c->node_size, count);
+    else if (!dg_cuda_comm_built())
+        dg_warn("built without NCCL: gradients are summed through the host");
+    else
+        return dg_cuda_comm_join(c);
+    return DG_OK;
+}
+
+/* One worker drives the GPU; ranks of a node take its GPUs in turn. */
+static int open_gpu(Session *s, Cli *cli)
+{
+    const Comm *c = &cli->comm;
+    int count = 0;
+    int err = dg_cuda_device_count(&count);
+
+    if (!err)
+        err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
+    err = dg_agree(c, err);
+    if (err)
+        return err;
+    dg_cuda_use(cli->gpu);
+    err = join(c, count);
+    if (err)
+        return err;
+    s->backend = dg_backend_cuda();
+    s->num_threads = 1;
+    return DG_OK;
+}
+
+void dg_cli_session_end(Cli *cli)
+{
+    dg_cuda_stream_destroy(cli->gpu);
+    cli->gpu = NULL;
+}
+#else
+static int open_gpu(Session *s, Cli *cli)
+{
+    (void)s;
+    (void)cli;
+    return dg_fail(DG_EDEVICE, "run.device = \"cuda\": this program was built "
+                               "without its GPU side (make CUDA=1); use "
+                               "\"cpu\"");
+}
+
+void dg_cli_session_end(Cli *cli)
+{
+    (void)cli;
+}
+#endif
+
+int dg_cli_session(Session *out, Cli *cli)
+{
     *out = (Session) {
         .comm = &cli->comm,
         .config = &cli->config,
@@ -23,5 +84,13 @@ int dg_cli_session(Session *out, const Cli *cli)
                   .seed = cli->config.run.seed },
         .num_threads = dg_cli_threads(cli),
     };
-    return DG_OK;
+    if (cli->config.run.device == DG_DEVICE_CPU ||
+        cli->spec->on_gpu == DG_CLI_ANYWHERE)
+        return DG_OK;
+    if (!cli->spec->on_gpu)
+        return dg_fail(DG_EDEVICE,
+                       "run.device = \"cuda\": %s runs on the CPU alone; use "
+                       "\"cpu\"",
+                       cli->spec->name);
+    return open_gpu(out, cli);
 }

@@ -24,6 +24,7 @@ int dg_cli_train(int argc, char **argv)
     static const CliSpec spec = {
         .name = "train",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
         .summary = "Tunes a policy by its rewards (DanceGRPO); continues the "
                    "run in run.dir if there is one.",
     };

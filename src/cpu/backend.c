@@ -1,5 +1,6 @@
 #include "cpu/cpu.h"
 
+#include "diffusion/guidance.h"
 #include "kernels.h"
 
 static const Backend table = {
@@ -37,6 +38,7 @@ static const Backend table = {
     .scale = dg_cpu_scale,
     .fill = dg_cpu_fill,
     .first_nonfinite = dg_cpu_first_nonfinite,
+    .combine = dg_guidance_combine,
 };
 
 const Backend *dg_backend_cpu(void)

@@ -516,6 +516,7 @@ Tensor *dg_flux_forward(const FluxTransformer *m, Context *ctx,
                         const FluxInputs *in)
 {
     const Grid *g;
+    const Rope *rope;
     Tensor *c, *x, *sv;
     Modulation md;
 
@@ -526,10 +527,13 @@ Tensor *dg_flux_forward(const FluxTransformer *m, Context *ctx,
     ctx->err = check_inputs(m, in, g);
     if (ctx->err)
         return NULL;
+    rope = dg_op_rope(ctx, &g->rope);
+    if (rope == NULL)
+        return NULL;
     x = dg_linear(ctx, in->hidden, &m->x_embedder, DG_ACT_NONE);
     c = dg_linear(ctx, in->context, &m->context_embedder, DG_ACT_NONE);
     sv = condition(m, ctx, in);
-    x = run_blocks(m, ctx, &g->rope, c, x, sv);
+    x = run_blocks(m, ctx, rope, c, x, sv);
     dg_scope_push(ctx, "norm_out", -1);
     md = (Modulation) { dg_linear(ctx, sv, &m->norm_out, DG_ACT_NONE),
                         OUT_SHIFT, OUT_SCALE };

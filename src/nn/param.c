@@ -109,9 +109,14 @@ int dg_params_allocate(ParamSet *s, float *values)
                            bytes);
     }
     s->values = values;
-    for (int i = 0; i < s->num_params; i++)
-        s->params[i]->value.data = values + s->params[i]->value.param_offset;
+    dg_params_point(s, values);
     return DG_OK;
+}
+
+void dg_params_point(ParamSet *s, float *at)
+{
+    for (int i = 0; i < s->num_params; i++)
+        s->params[i]->value.data = at + s->params[i]->value.param_offset;
 }
 
 static int64_t fan_in(const Tensor *t)

@@ -5,6 +5,7 @@
 #include "base/philox.h"
 #include "base/sha256.h"
 #include "store/h5.h"
+#include "tensor/mirror.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -39,16 +40,17 @@ int dg_policy_on_folder(const Policy *p, const char *path, int *on)
 typedef struct Probe {
     Policy *p;
     Context *ctx;
-    float *z, *condition;
-    float *first; /* output without a trial */
-    float *kept;  /* all adapters' values, to be put back */
+    Mirror z, condition;
+    float *first, *now; /* output without a trial, and with one */
+    float *kept;        /* all adapters' values, to be put back */
 } Probe;
 
 static void close_probe(Probe *x)
 {
-    free(x->z);
-    free(x->condition);
+    dg_mirror_free(&x->z);
+    dg_mirror_free(&x->condition);
     free(x->first);
+    free(x->now);
     free(x->kept);
 }
 
@@ -56,29 +58,35 @@ static int open_probe(Probe *x, Policy *p, Context *ctx)
 {
     const PolicyShape *s = &p->shape;
     RngKey key = { .purpose = DG_RNG_LORA_PROBE };
+    int err;
 
     *x = (Probe) { .p = p, .ctx = ctx };
-    x->z = malloc(sizeof(float) * (size_t)s->elements);
-    x->condition = malloc(sizeof(float) * (size_t)s->condition);
+    err = dg_mirror_new(&x->z, ctx->backend,
+                        sizeof(float) * (size_t)s->elements, "lora");
+    if (!err)
+        err = dg_mirror_new(&x->condition, ctx->backend,
+                            sizeof(float) * (size_t)s->condition, "lora");
     x->first = malloc(sizeof(float) * (size_t)s->elements);
+    x->now = malloc(sizeof(float) * (size_t)s->elements);
     x->kept = malloc(sizeof(float) * (size_t)p->adapters.count);
-    if (x->z == NULL || x->condition == NULL || x->first == NULL ||
-        x->kept == NULL) {
+    if (err || x->first == NULL || x->now == NULL || x->kept == NULL) {
         close_probe(x);
         return dg_fail(DG_ENOMEM, "lora: trial of %lld values",
                        (long long)p->adapters.count);
     }
-    dg_rng_normal(x->z, 0, s->elements, &key);
+    dg_rng_normal(x->z.host, 0, s->elements, &key);
     key.sample = 1;
-    dg_rng_normal(x->condition, 0, s->condition, &key);
+    dg_rng_normal(x->condition.host, 0, s->condition, &key);
+    dg_mirror_up(&x->z);
+    dg_mirror_up(&x->condition);
     memcpy(x->kept, p->adapters.values,
            sizeof(float) * (size_t)p->adapters.count);
     return DG_OK;
 }
 
-static int predict(Probe *x, const float **u)
+static int predict(Probe *x, float *u)
 {
-    const float *z = x->z, *condition = x->condition, time = 0.5f;
+    const float *z = x->z.at, *condition = x->condition.at, time = 0.5f;
     const PolicyBatch b = {
         .num = 1, .z = &z, .time = &time, .condition = &condition
     };
@@ -88,8 +96,8 @@ static int predict(Probe *x, const float **u)
     y = dg_policy_predict(x->p, x->ctx, &b);
     if (y == NULL)
         return dg_context_error(x->ctx);
-    *u = dg_tensor_f32(y);
-    return DG_OK;
+    return dg_kernel_download(x->ctx->backend, u, y->data,
+                              sizeof *u * (size_t)x->p->shape.elements);
 }
 
 /* Values for B of one target; the others' stay as they are. */
@@ -103,7 +111,7 @@ static void try_target(Probe *x, int target)
         const RngKey key = { .purpose = DG_RNG_LORA_PROBE,
                              .sample = 2,
                              .prompt = (uint32_t)i };
-        float *v = q->value.data;
+        float *v = set->values + q->value.param_offset;
 
         if (i % 2 == 0 || !dg_lora_names(&x->p->lora, target, q->name))
             continue; /* A, or another's B */
@@ -116,21 +124,19 @@ static void try_target(Probe *x, int target)
 int dg_policy_check_adapters(Policy *p, Context *ctx)
 {
     const size_t bytes = sizeof(float) * (size_t)p->shape.elements;
-    const float *u = NULL;
     Probe x;
     int err = open_probe(&x, p, ctx);
 
     if (err)
         return err;
-    err = predict(&x, &u);
-    if (!err)
-        memcpy(x.first, u, bytes);
+    err = predict(&x, x.first);
     for (int i = 0; i < p->lora.num_targets && !err; i++) {
         try_target(&x, i);
-        err = predict(&x, &u);
+        dg_policy_send(p);
+        err = predict(&x, x.now);
         memcpy(p->adapters.values, x.kept,
                sizeof(float) * (size_t)p->adapters.count);
-        if (!err && memcmp(x.first, u, bytes) == 0)
+        if (!err && memcmp(x.first, x.now, bytes) == 0)
             err =
                 dg_fail(DG_EINVAL,
                         "lora.targets: adapters on \"%s\" do not change what "
@@ -138,6 +144,7 @@ int dg_policy_check_adapters(Policy *p, Context *ctx)
                         p->lora.target.text[i],
                         p->base_path[0] != '\0' ? p->base_path : "policy.path");
     }
+    dg_policy_send(p);
     dg_context_reset(ctx);
     close_probe(&x);
     return err;

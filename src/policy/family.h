@@ -25,6 +25,9 @@ typedef struct PolicyFamily {
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);
+    /* Parameters of its own to kernel memory, see dg_policy_place(); NULL:
+     * it has none. */
+    int (*place)(Policy *p, const Backend *backend);
     /* whether pictures can be coded; NULL: always, if there is code */
     int (*codes)(const Policy *p);
     /* config.json of the network, as diffusers writes it, where no folder has
@@ -52,5 +55,12 @@ int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
  * on. In a plan rows is not read. */
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
                        int num_dims, const int64_t *dims);
+
+/* The networks' tensors over kernel memory laid out as p->values. */
+void dg_policy_point(Policy *p, float *at);
+
+/* Kernel memory where the host can read it: itself, or a copy that lives until
+ * the context is reset. NULL on error. */
+const float *dg_policy_on_host(Context *ctx, const float *at, int64_t num);
 
 #endif

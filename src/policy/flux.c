@@ -11,6 +11,7 @@
 #include "flux.h"
 
 #include "base/error.h"
+#include "tensor/mirror.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,9 +234,9 @@ static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
         return dg_context_error(ctx);
     if (!ctx->backend->computes)
         return DG_OK;
-    memcpy(condition, states->data, sizeof(float) * (size_t)embeds);
-    memcpy(condition + embeds, pooled->data,
-           sizeof(float) * (size_t)p->shape.pooled_width);
+    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states), embeds);
+    dg_kernel_copy(ctx->backend, condition + embeds, dg_tensor_f32(pooled),
+                   p->shape.pooled_width);
     return DG_OK;
 }
 
@@ -295,6 +296,10 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
 
     if (!ctx->backend->computes) /* it takes no memory */
         return DG_OK;
+    dg_context_reset(ctx);
+    latent = dg_policy_on_host(ctx, latent, p->shape.elements);
+    if (latent == NULL)
+        return dg_context_error(ctx);
     for (int64_t y = 0; y < size; y++)
         for (int64_t x = 0; x < size; x++)
             for (int c = 0; c < 3; c++) {
@@ -363,6 +368,7 @@ static const PolicyFamily with_folder = {
     .create = flux_create,
     .destroy = flux_destroy,
     .load = dg_flux_load,
+    .place = dg_flux_place,
     .tokenize = dg_flux_tokenize,
     .encode = flux_encode,
     .predict = flux_predict,

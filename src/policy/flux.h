@@ -40,8 +40,9 @@ typedef struct FluxPolicy {
     char path[DG_CONFIG_STRING];
     Folder folder; /* of path */
     VaeConfig vae_config;
-    Vae *vae;       /* decoder; NULL in a reference, which paints nothing */
-    ParamSet codec; /* of the decoder */
+    Vae *vae;        /* decoder; NULL in a reference, which paints nothing */
+    ParamSet codec;  /* of the decoder, */
+    FolderCopy copy; /* and where kernels read it */
     Tokenizer *t5_tokens, *clip_tokens; /* NULL: an outline without folder */
 } FluxPolicy;
 
@@ -65,6 +66,7 @@ void dg_flux_close_folder(FluxPolicy *f);
 
 /* As in PolicyFamily. */
 int dg_flux_load(Policy *p, const Comm *comm, int all);
+int dg_flux_place(Policy *p, const Backend *backend);
 int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                      int32_t *ids_clip);
 int dg_flux_decode(const Policy *p, Context *ctx, const float *latent,

@@ -44,6 +44,7 @@ void dg_flux_close_folder(FluxPolicy *f)
 {
     dg_vae_destroy(f->vae);
     dg_params_fini(&f->codec);
+    dg_folder_unplace(&f->copy);
     dg_tokenizer_destroy(f->t5_tokens);
     dg_tokenizer_destroy(f->clip_tokens);
 }
@@ -63,6 +64,14 @@ int dg_flux_load(Policy *p, const Comm *comm, int all)
     return err;
 }
 
+int dg_flux_place(Policy *p, const Backend *backend)
+{
+    FluxPolicy *f = impl_of(p);
+
+    return f->vae != NULL ? dg_folder_place(&f->copy, &f->codec, backend)
+                          : DG_OK;
+}
+
 int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                      int32_t *ids_clip)
 {
@@ -76,18 +85,12 @@ int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                                      prompt);
 }
 
-/* The map [1, 2 grid, 2 grid, channels] of a packed latent: feature = channel
- * 4 + dy 2 + dx of the 2 x 2 cells of a token. */
-static Tensor *unpack(const FluxPolicy *f, Context *ctx, const float *latent)
+/* The map [1, 2 grid, 2 grid, channels] of a packed latent, where the host can
+ * read it: feature = channel 4 + dy 2 + dx of the 2 x 2 cells of a token. */
+static void unpack(const FluxPolicy *f, float *z, const float *latent)
 {
     const int64_t side = 2 * f->grid, channels = f->vae_config.latent_channels;
-    const int64_t dims[4] = { 1, side, side, channels };
-    Tensor *map = dg_tensor_new(ctx, DG_F32, 4, dims);
-    float *z;
 
-    if (map == NULL || !ctx->backend->computes)
-        return map;
-    z = dg_tensor_f32(map);
     for (int64_t y = 0; y < side; y++)
         for (int64_t x = 0; x < side; x++) {
             const float *token =
@@ -97,6 +100,34 @@ static Tensor *unpack(const FluxPolicy *f, Context *ctx, const float *latent)
             for (int64_t c = 0; c < channels; c++)
                 z[(y * side + x) * channels + c] = token[c * 4 + place];
         }
+}
+
+/* The same as a tensor; NULL on error. */
+static Tensor *map_of(const Policy *p, Context *ctx, const float *latent)
+{
+    const FluxPolicy *f = impl_of(p);
+    const int64_t side = 2 * f->grid;
+    const int64_t dims[4] = { 1, side, side, f->vae_config.latent_channels };
+    const size_t bytes = sizeof(float) * (size_t)p->shape.elements;
+    Tensor *map = dg_tensor_new(ctx, DG_F32, 4, dims);
+    float *z;
+
+    if (map == NULL || !ctx->backend->computes)
+        return map;
+    latent = dg_policy_on_host(ctx, latent, p->shape.elements);
+    if (latent == NULL)
+        return NULL;
+    if (!ctx->backend->apart) {
+        unpack(f, dg_tensor_f32(map), latent);
+        return map;
+    }
+    z = dg_arena_take(&ctx->meta, bytes);
+    if (z == NULL) {
+        ctx->err = DG_ENOMEM;
+        return NULL;
+    }
+    unpack(f, z, latent);
+    ctx->backend->upload(map->data, z, bytes);
     return map;
 }
 
@@ -108,5 +139,5 @@ int dg_flux_decode(const Policy *p, Context *ctx, const float *latent,
     if (f->vae == NULL)
         dg_panic("a reference network does not decode");
     dg_context_reset(ctx);
-    return dg_folder_paint(f->vae, ctx, unpack(f, ctx, latent), rgb);
+    return dg_folder_paint(f->vae, ctx, map_of(p, ctx, latent), rgb);
 }

@@ -1,6 +1,8 @@
 #include "folder.h"
 
 #include "base/error.h"
+#include "family.h"
+#include "tensor/mirror.h"
 #include "weights/load.h"
 
 #include <stdio.h>
@@ -93,23 +95,58 @@ int dg_folder_decoder(Vae **out, const VaeConfig *c, ParamSet *set, int outline)
     return err || outline ? err : dg_params_allocate(set, NULL);
 }
 
+int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend)
+{
+    const size_t bytes = sizeof(float) * (size_t)set->count;
+    const int err = backend->take(&out->at, bytes);
+
+    if (err)
+        return err;
+    out->on = backend;
+    backend->upload(out->at, set->values, bytes);
+    dg_params_point(set, out->at);
+    return DG_OK;
+}
+
+void dg_folder_unplace(FolderCopy *copy)
+{
+    if (copy->on != NULL)
+        copy->on->give(copy->at);
+    *copy = (FolderCopy) { 0 };
+}
+
+/* z as the decoder wants it, in place; counted on the host */
+static void from_model(const Vae *vae, Context *ctx, Tensor *z)
+{
+    const int64_t num = dg_tensor_count(z);
+    float *host = (float *)dg_policy_on_host(ctx, dg_tensor_f32(z), num);
+
+    if (host == NULL)
+        return;
+    dg_vae_from_model(dg_vae_config(vae), host, num);
+    if (ctx->backend->apart)
+        ctx->backend->upload(z->data, host, sizeof *host * (size_t)num);
+}
+
 int dg_folder_paint(const Vae *vae, Context *ctx, Tensor *z, float *rgb)
 {
     Tensor *picture;
     int64_t num;
+    int err;
 
     if (z != NULL && ctx->backend->computes)
-        dg_vae_from_model(dg_vae_config(vae), dg_tensor_f32(z),
-                          dg_tensor_count(z));
+        from_model(vae, ctx, z);
     picture = z != NULL ? dg_vae_decode(vae, ctx, z) : NULL;
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     num = dg_tensor_count(picture);
-    for (int64_t i = 0; i < num; i++) {
-        const float v = dg_tensor_f32(picture)[i] * 0.5f + 0.5f;
+    err = dg_kernel_download(ctx->backend, rgb, picture->data,
+                             sizeof *rgb * (size_t)num);
+    for (int64_t i = 0; i < num && !err; i++) {
+        const float v = rgb[i] * 0.5f + 0.5f;
 
         /* written so that NaN stays NaN */
         rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
     }
-    return DG_OK;
+    return err;
 }

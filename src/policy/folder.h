@@ -93,9 +93,24 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
 int dg_folder_decoder(Vae **out, const VaeConfig *c, ParamSet *set,
                       int outline);
 
+/* Its copy in the memory of a backend; zero: there is none. */
+typedef struct FolderCopy {
+    void *at;
+    const Backend *on;
+} FolderCopy;
+
 /**
- * A model's latent map z [1, h, w, channels], overwritten, to pixels: rgb
- * [H, W, 3] in [0, 1], NaN kept; not written in a plan. z may be NULL after
+ * Copies a loaded decoder to the backend's memory, which is apart, where the
+ * networks read it from now on. Errors: DG_ENOMEM.
+ */
+int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend);
+/** After the last use of the set. */
+void dg_folder_unplace(FolderCopy *copy);
+
+/**
+ * A model's latent map z [1, h, w, channels], kernel memory,
+ * overwritten, to pixels: rgb [H, W, 3] in [0, 1] on the host, NaN kept; not
+ * written in a plan. z may be NULL after
  * an error. Errors: those of the context.
  */
 int dg_folder_paint(const Vae *vae, Context *ctx, Tensor *z, float *rgb);

@@ -65,7 +65,7 @@ static int place(Policy *p, float *values)
     if (values == NULL)
         return dg_fail(DG_ENOMEM, "policy: %lld parameters",
                        (long long)p->num_values);
-    p->values = values;
+    p->values = p->at = values;
     base = values + num_adapters(p);
     err = dg_params_allocate(&p->adapters, values);
     if (!err)
@@ -110,12 +110,22 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     int err;
 
     base.lora.rank = 0;
-    if (p->adapters.num_params > 0)
-        return create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
+    if (p->adapters.num_params > 0) {
+        err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
+        if (!err) /* p's own copy, if there is one */
+            dg_policy_point(*out, p->at + (p->net.values - p->values));
+        return err;
+    }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
-    if (!err)
-        memcpy((*out)->values, p->values,
-               sizeof *p->values * (size_t)p->num_values);
+    if (err)
+        return err;
+    memcpy((*out)->values, p->values,
+           sizeof *p->values * (size_t)p->num_values);
+    err = p->on != NULL ? dg_policy_place(*out, p->on) : DG_OK;
+    if (err) {
+        dg_policy_destroy(*out);
+        *out = NULL;
+    }
     return err;
 }
 
@@ -130,6 +140,8 @@ void dg_policy_destroy(Policy *p)
     dg_params_fini(&p->adapters);
     if (p->owns_values)
         free(p->values);
+    if (p->on != NULL)
+        p->on->give(p->at);
     free(p);
 }
 
@@ -500,6 +512,18 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
  * growing. */
 static const float least_sigma = 0.05f;
 
+/* The host's division stays what it was; others multiply, one rounding off. */
+static void divided(const Backend *be, float *out, const float *z, float s,
+                    int64_t num)
+{
+    if (be->apart) {
+        be->scale(out, z, 1 / s, num);
+        return;
+    }
+    for (int64_t k = 0; k < num; k++)
+        out[k] = z[k] / s;
+}
+
 /* u = z/s - x/s, s = max(sigma, least_sigma): a gated residual whose gate
  * -1/s and residual z/s are constants. */
 static Tensor *velocity_of_data(const Policy *p, Context *ctx,
@@ -518,12 +542,10 @@ static Tensor *velocity_of_data(const Policy *p, Context *ctx,
     for (int64_t i = 0; ctx->backend->computes && i < b->num; i++) {
         const float s = b->time[i] < least_sigma ? least_sigma : b->time[i];
         float *row = dg_tensor_f32(z) + i * p->shape.elements;
-        float *g = dg_tensor_f32(gate) + i * p->shape.features;
 
-        for (int64_t k = 0; k < p->shape.elements; k++)
-            row[k] = b->z[i][k] / s;
-        for (int64_t k = 0; k < p->shape.features; k++)
-            g[k] = -1 / s;
+        divided(ctx->backend, row, b->z[i], s, p->shape.elements);
+        ctx->backend->fill(dg_tensor_f32(gate) + i * p->shape.features, -1 / s,
+                           p->shape.features);
     }
     return dg_op_gate(ctx, z, x, gate, 0);
 }

@@ -10,6 +10,7 @@
 #include "folder.h"
 #include "sd_config.h"
 #include "sd_pixels.h"
+#include "tensor/mirror.h"
 #include "tensor/ops.h"
 
 #include <stdio.h>
@@ -25,8 +26,9 @@ typedef struct SdPolicy {
     ClipText *clip;
     int64_t side; /* of the latent map */
     /* of a folder */
-    Vae *vae;       /* decoder; NULL in a reference, which paints nothing */
-    ParamSet codec; /* of the decoder */
+    Vae *vae;        /* decoder; NULL in a reference, which paints nothing */
+    ParamSet codec;  /* of the decoder, */
+    FolderCopy copy; /* and where kernels read it */
     Tokenizer *tokenizer;
     /* without one */
     Words words;
@@ -163,6 +165,7 @@ static void sd_destroy(Policy *p)
     dg_clip_destroy(s->clip);
     dg_vae_destroy(s->vae);
     dg_params_fini(&s->codec);
+    dg_folder_unplace(&s->copy);
     dg_tokenizer_destroy(s->tokenizer);
     free(s);
 }
@@ -180,6 +183,14 @@ static int sd_load(Policy *p, const Comm *comm, int all)
     if (!err && all)
         err = dg_folder_load(&s->folder, comm, &p->net, "unet", 0);
     return err;
+}
+
+static int sd_place(Policy *p, const Backend *backend)
+{
+    SdPolicy *s = impl_of(p);
+
+    return s->vae != NULL ? dg_folder_place(&s->copy, &s->codec, backend)
+                          : DG_OK;
 }
 
 static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
@@ -205,7 +216,8 @@ static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
                              p->shape.clip_tokens, NULL);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
-    memcpy(condition, states->data, sizeof(float) * (size_t)p->shape.condition);
+    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states),
+                   p->shape.condition);
     return DG_OK;
 }
 
@@ -251,8 +263,13 @@ static int sd_decode(const Policy *p, Context *ctx, const float *latent,
 
     if (has_folder(s))
         return decode_vae(p, ctx, latent, rgb);
-    if (ctx->backend->computes) /* it takes no memory */
-        dg_sd_pixels_decode(&s->pixels, latent, rgb);
+    if (!ctx->backend->computes) /* it takes no memory */
+        return DG_OK;
+    dg_context_reset(ctx);
+    latent = dg_policy_on_host(ctx, latent, p->shape.elements);
+    if (latent == NULL)
+        return dg_context_error(ctx);
+    dg_sd_pixels_decode(&s->pixels, latent, rgb);
     return DG_OK;
 }
 
@@ -281,6 +298,7 @@ const PolicyFamily dg_policy_sd = {
     .destroy = sd_destroy,
     .adopt = sd_adopt,
     .load = sd_load,
+    .place = sd_place,
     .tokenize = sd_tokenize,
     .encode = sd_encode,
     .predict = sd_predict,

@@ -78,6 +78,17 @@ int dg_rewards_init(Reward *out, const Config *c)
     return err;
 }
 
+int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num)
+{
+    for (int64_t k = 0; k < num; k++)
+        if (r[k].kind->net != NULL && c->run.device != DG_DEVICE_CPU)
+            return dg_fail(DG_EDEVICE,
+                           "rewards[%lld].name = \"%s\": its network runs on "
+                           "the CPU only; run.device must be \"cpu\"",
+                           (long long)k, c->rewards[k].name);
+    return DG_OK;
+}
+
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;

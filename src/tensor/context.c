@@ -8,6 +8,16 @@
 /* Structs only: a few hundred bytes per op of one step's deepest moment. */
 static const size_t meta_bytes = (size_t)16 << 20;
 
+static int arena_apart(Arena *a, const Backend *backend, size_t bytes)
+{
+    void *base;
+    const int err = backend->take(&base, bytes);
+
+    if (!err)
+        dg_arena_init_over(a, "step", base, bytes);
+    return err;
+}
+
 int dg_context_init(Context *ctx, const Backend *backend, size_t arena_bytes)
 {
     int err;
@@ -21,7 +31,10 @@ int dg_context_init(Context *ctx, const Backend *backend, size_t arena_bytes)
         dg_arena_init_count(&ctx->arena, "step");
         return DG_OK;
     }
-    err = dg_arena_init(&ctx->arena, "step", arena_bytes);
+    if (backend->apart)
+        err = arena_apart(&ctx->arena, backend, arena_bytes);
+    else
+        err = dg_arena_init(&ctx->arena, "step", arena_bytes);
     if (err)
         dg_arena_fini(&ctx->meta);
     return err;
@@ -29,7 +42,10 @@ int dg_context_init(Context *ctx, const Backend *backend, size_t arena_bytes)
 
 void dg_context_fini(Context *ctx)
 {
-    dg_arena_fini(&ctx->arena);
+    if (ctx->backend != NULL && ctx->backend->computes && ctx->backend->apart)
+        ctx->backend->give(ctx->arena.base);
+    else
+        dg_arena_fini(&ctx->arena);
     dg_arena_fini(&ctx->meta);
     memset(ctx, 0, sizeof *ctx);
 }

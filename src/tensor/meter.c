@@ -222,6 +222,13 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .scale = meter_scale,
         .fill = meter_fill,
         .first_nonfinite = meter_first_nonfinite,
+        .combine = inner->combine, /* of one pass: not worth a row */
+        .apart = inner->apart,
+        .take = inner->take,
+        .give = inner->give,
+        .upload = inner->upload,
+        .download = inner->download,
+        .engine = inner->engine,
     };
     meter = m;
 }

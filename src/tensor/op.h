@@ -15,6 +15,11 @@ static inline int dg_op_records(const Context *ctx, const Tensor *x,
 /** Last step of every op: checks the output if asked to, hands it out. */
 Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op);
 
+/** Host values where kernels can read them: themselves, or a copy in the step
+ *  arena (in a plan NULL, and counted). NULL stays NULL; NULL on error. */
+const void *dg_op_host(Context *ctx, const void *host, DType dtype,
+                       int64_t count);
+
 static inline float *dg_data(const Tensor *t)
 {
     return t != NULL ? dg_tensor_f32(t) : NULL;

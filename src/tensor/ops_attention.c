@@ -190,6 +190,7 @@ Tensor *dg_op_bias_table(Context *ctx, const int32_t *buckets, int64_t S,
         return NULL;
     y = dg_tensor_new(ctx, DG_F32, 3, dims);
     flat = dg_tensor_new(ctx, DG_F32, 2, flat_dims);
+    buckets = dg_op_host(ctx, buckets, DG_I32, pairs);
     if (ctx->err)
         return NULL;
     ctx->backend->embed(&(EmbedArgs) {

@@ -191,6 +191,24 @@ Tensor *dg_op_gate(Context *ctx, Tensor *r, Tensor *f, Tensor *mod,
 
 /* --- QK norm and RoPE -------------------------------------------------- */
 
+const Rope *dg_op_rope(Context *ctx, const Rope *r)
+{
+    const int64_t count = r->tokens * (r->d / 2);
+    Rope *own;
+
+    if (!ctx->backend->apart)
+        return r;
+    own = dg_arena_take(&ctx->meta, sizeof *own);
+    if (own == NULL) {
+        ctx->err = DG_ENOMEM;
+        return NULL;
+    }
+    *own = *r;
+    own->cosines = dg_op_host(ctx, r->cosines, DG_F32, count);
+    own->sines = dg_op_host(ctx, r->sines, DG_F32, count);
+    return ctx->err ? NULL : own;
+}
+
 /* node: t[0], t[1] segments, t[2] rstd; w[0], w[1]; n[0] heads; f[0] eps */
 static QkArgs qk_args(const QkSegment seg[2], const Tensor *rstd, int heads,
                       float eps, const Rope *rope)

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "op.h"
+#include "tensor/mirror.h"
 
 #include <math.h>
 #include <string.h>
@@ -274,6 +275,7 @@ Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
                     ids[i], (long long)i, (long long)table->dims[0] - 1);
         return NULL;
     }
+    ids = dg_op_host(ctx, ids, DG_I32, B * S);
     y = dg_tensor_new(ctx, DG_F32, 3, dims);
     if (y == NULL)
         return NULL;
@@ -335,25 +337,58 @@ Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table)
 
 /* --- inputs ------------------------------------------------------------ */
 
+const void *dg_op_host(Context *ctx, const void *host, DType dtype,
+                       int64_t count)
+{
+    Tensor *t;
+
+    if (host == NULL || !ctx->backend->apart)
+        return host;
+    t = dg_tensor_new(ctx, dtype, 1, &count);
+    if (t == NULL || !ctx->backend->computes)
+        return NULL;
+    ctx->backend->upload(t->data, host,
+                         (size_t)(count * dg_dtype_bytes(dtype)));
+    return t->data;
+}
+
 Tensor *dg_op_input(Context *ctx, const float *host, int num_dims,
                     const int64_t *dims)
 {
     Tensor *y = dg_tensor_new(ctx, DG_F32, num_dims, dims);
 
     if (y != NULL && ctx->backend->computes)
-        memcpy(y->data, host, sizeof *host * (size_t)dg_tensor_count(y));
+        dg_kernel_upload(ctx->backend, y->data, host,
+                         sizeof *host * (size_t)dg_tensor_count(y));
     return y;
+}
+
+/* where the host makes the values of y: in place, or for an upload */
+static float *host_room(Context *ctx, const Tensor *y)
+{
+    float *room = dg_data(y);
+
+    if (ctx->backend->apart)
+        room = dg_arena_take(&ctx->meta,
+                             sizeof *room * (size_t)dg_tensor_count(y));
+    if (room == NULL)
+        ctx->err = DG_ENOMEM;
+    return room;
 }
 
 Tensor *dg_op_sinusoid(Context *ctx, const float *t, int64_t B, int64_t dim)
 {
     const int64_t dims[2] = { B, dim }, half = dim / 2;
     Tensor *y = dg_tensor_new(ctx, DG_F32, 2, dims);
+    float *all;
 
     if (y == NULL || !ctx->backend->computes)
         return y;
+    all = host_room(ctx, y);
+    if (all == NULL)
+        return NULL;
     for (int64_t b = 0; b < B; b++) {
-        float *row = dg_data(y) + b * dim;
+        float *row = all + b * dim;
 
         for (int64_t i = 0; i < half; i++) {
             /* the exponent in float, as the networks were trained with: at
@@ -366,5 +401,8 @@ Tensor *dg_op_sinusoid(Context *ctx, const float *t, int64_t B, int64_t dim)
             row[half + i] = (float)sin((double)angle);
         }
     }
+    if (ctx->backend->apart)
+        ctx->backend->upload(y->data, all,
+                             sizeof *all * (size_t)dg_tensor_count(y));
     return dg_op_finish(ctx, y, "sinusoid");
 }

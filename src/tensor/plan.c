@@ -43,6 +43,12 @@ static int64_t plan_first_nonfinite(const float *x, int64_t count)
     return -1;
 }
 
+static void plan_combine(float *u, const float *uncond, const float *cond,
+                         double w, int64_t count)
+{
+    (void)u, (void)uncond, (void)cond, (void)w, (void)count;
+}
+
 void dg_backend_plan(Backend *out, const Backend *model)
 {
     *out = (Backend) {
@@ -80,5 +86,7 @@ void dg_backend_plan(Backend *out, const Backend *model)
         .scale = plan_scale,
         .fill = plan_fill,
         .first_nonfinite = plan_first_nonfinite,
+        .combine = plan_combine,
+        .apart = model->apart,
     };
 }

@@ -17,10 +17,10 @@ typedef struct Eval {
     Schedule schedule;
     SdeStep *steps;
     float *time;
-    float *conditions;
-    float *uncond;          /* of the empty prompt; NULL: no guidance */
-    float *latents, *final; /* [workers, batch, D] each */
-    RewardScore *scores;    /* [N] */
+    Mirror conditions;
+    Mirror uncond;         /* of the empty prompt; NULL: no guidance */
+    void *latents, *final; /* [workers, batch, D] each, kernel memory */
+    RewardScore *scores;   /* [N] */
     int64_t num_features;
     float *features; /* [num_local_prompts, num_features] of the reward */
 } Eval;
@@ -36,10 +36,10 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const Policy *p = e->job->policy;
 
     if (i == e->num_local_prompts)
-        return dg_sampling_encode(w, p, "", e->uncond);
-    return dg_sampling_encode(w, p,
-                              e->job->prompts->item[e->first_prompt + i].text,
-                              e->conditions + i * p->shape.condition);
+        return dg_sampling_encode(w, p, "", e->uncond.at);
+    return dg_sampling_encode(
+        w, p, e->job->prompts->item[e->first_prompt + i].text,
+        (float *)e->conditions.at + i * p->shape.condition);
 }
 
 /* What the reward's network makes of the prompts. */
@@ -58,11 +58,13 @@ static int read_conditions(const Eval *e)
     int err = DG_OK;
 
     for (int64_t i = 0; i < e->num_local_prompts && !err; i++)
-        err = dg_cache_read(job->cache,
-                            job->prompts->item[e->first_prompt + i].text,
-                            e->conditions + i * job->policy->shape.condition);
-    if (!err && e->uncond != NULL)
-        err = dg_cache_read(job->cache, "", e->uncond);
+        err = dg_cache_read(
+            job->cache, job->prompts->item[e->first_prompt + i].text,
+            (float *)e->conditions.host + i * job->policy->shape.condition);
+    if (!err && e->uncond.host != NULL)
+        err = dg_cache_read(job->cache, "", e->uncond.host);
+    dg_mirror_up(&e->conditions);
+    dg_mirror_up(&e->uncond);
     return err;
 }
 
@@ -117,7 +119,7 @@ static int run_batch(Worker *w, int64_t index, void *user)
         .policy = job->policy,
         .steps = e->steps,
         .time = e->time,
-        .guidance = { c->cfg.scale, c->cfg.grad, e->uncond },
+        .guidance = { c->cfg.scale, c->cfg.grad, e->uncond.at },
         .num_steps = e->schedule.num_steps,
         /* of a flow x0 and zT are one; of DDIM zT is what pipelines show */
         .decode = DG_DECODE_ZT,
@@ -133,10 +135,11 @@ static int run_batch(Worker *w, int64_t index, void *user)
                       .purpose = DG_RNG_EVAL_LATENTS,
                       .prompt = (uint32_t)(item / job->seeds),
                       .sample = (uint32_t)(item % job->seeds) },
-            .condition = e->conditions + (item / job->seeds - e->first_prompt) *
-                                             job->policy->shape.condition,
-            .latents = e->latents + base + b * D,
-            .final = e->final + base + b * D,
+            .condition = (float *)e->conditions.at +
+                         (item / job->seeds - e->first_prompt) *
+                             job->policy->shape.condition,
+            .latents = (float *)e->latents + base + b * D,
+            .final = (float *)e->final + base + b * D,
         };
     }
     err = dg_sampling_run(w, &run, samples, num);
@@ -146,13 +149,33 @@ static int run_batch(Worker *w, int64_t index, void *user)
     return err;
 }
 
+/* kernel memory of so many samples */
+static int reserve(Eval *e, size_t slots)
+{
+    const EvaluateJob *job = e->job;
+    const Backend *be = job->session->backend;
+    const size_t sample = sizeof(float) * (size_t)job->policy->shape.elements;
+    const size_t condition =
+        sizeof(float) * (size_t)job->policy->shape.condition;
+    int err =
+        dg_mirror_new(&e->conditions, be,
+                      condition * (size_t)e->num_local_prompts, "conditions");
+
+    if (!err && dg_guided_wanted(job->session->config))
+        err = dg_mirror_new(&e->uncond, be, condition, "conditions");
+    if (!err)
+        err = dg_kernel_memory_new(&e->latents, be, slots * sample);
+    if (!err)
+        err = dg_kernel_memory_new(&e->final, be, slots * sample);
+    return err;
+}
+
 static int prepare(Eval *e)
 {
     const EvaluateJob *job = e->job;
     const Config *c = job->session->config;
     const Comm *comm = job->session->comm;
     const SdeOpts ode = { DG_SDE_ODE, DG_LOG_PROB_GAUSSIAN, 0 };
-    const int64_t D = job->policy->shape.elements;
     const size_t slots = (size_t)(job->team->num * job->batch);
     int err;
 
@@ -172,13 +195,7 @@ static int prepare(Eval *e)
         return err;
     e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
     e->time = calloc((size_t)c->evaluate.steps, sizeof *e->time);
-    e->conditions = calloc(
-        (size_t)(e->num_local_prompts * job->policy->shape.condition) + 1,
-        sizeof(float));
-    if (dg_guided_wanted(c))
-        e->uncond = calloc((size_t)job->policy->shape.condition, sizeof(float));
-    e->latents = calloc(slots * (size_t)D, sizeof(float));
-    e->final = calloc(slots * (size_t)D, sizeof(float));
+    err = reserve(e, slots);
     e->scores = calloc((size_t)e->N, sizeof *e->scores);
     if (job->with_scores)
         e->num_features = dg_rewards_num_features(job->rewards, 1);
@@ -186,9 +203,7 @@ static int prepare(Eval *e)
         e->features =
             calloc((size_t)(e->num_local_prompts * e->num_features) + 1,
                    sizeof(float));
-    if (e->steps == NULL || e->time == NULL || e->conditions == NULL ||
-        (dg_guided_wanted(c) && e->uncond == NULL) || e->latents == NULL ||
-        e->final == NULL || e->scores == NULL ||
+    if (e->steps == NULL || e->time == NULL || err || e->scores == NULL ||
         (e->num_features > 0 && e->features == NULL))
         return dg_fail(DG_ENOMEM, "evaluation of %lld pictures",
                        (long long)e->N);
@@ -204,10 +219,10 @@ static void release(Eval *e)
     dg_schedule_fini(&e->schedule);
     free(e->steps);
     free(e->time);
-    free(e->conditions);
-    free(e->uncond);
-    free(e->latents);
-    free(e->final);
+    dg_mirror_free(&e->conditions);
+    dg_mirror_free(&e->uncond);
+    dg_kernel_memory_free(e->job->session->backend, e->latents);
+    dg_kernel_memory_free(e->job->session->backend, e->final);
     free(e->scores);
     free(e->features);
 }
@@ -323,7 +338,7 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
         err = job->cache != NULL
                   ? read_conditions(&e)
                   : dg_team_run(job->team,
-                                e.num_local_prompts + (e.uncond != NULL),
+                                e.num_local_prompts + (e.uncond.at != NULL),
                                 encode_one, &e);
         if (!err && e.features != NULL)
             err = dg_team_run(job->team, e.num_local_prompts, see_prompt, &e);

@@ -1,7 +1,6 @@
 #include "train/guided.h"
 
 #include "base/error.h"
-#include "diffusion/guidance.h"
 #include "tensor/tape.h"
 #include "train/sampling.h"
 
@@ -56,12 +55,11 @@ static Tensor *new_prediction(const Policy *p, Context *ctx, int64_t num)
         (int64_t[]) { num, p->shape.tokens, p->shape.features });
 }
 
-/* to = from, or to = to + w (from - to); nothing in a plan */
+/* to = from, or to = to + w (from - to) */
 static void merge(const Context *ctx, Tensor *to, const Tensor *from, double w)
 {
-    if (ctx->backend->computes)
-        dg_guidance_combine(dg_tensor_f32(to), dg_tensor_f32(to),
-                            dg_tensor_f32(from), w, dg_tensor_count(to));
+    ctx->backend->combine(dg_tensor_f32(to), dg_tensor_f32(to),
+                          dg_tensor_f32(from), w, dg_tensor_count(to));
 }
 
 /* The prediction without the prompt, what it took besides given back. */

@@ -1,24 +1,29 @@
 #include "train/learner.h"
 
 #include "base/error.h"
-#include "base/memory.h"
 #include "optim/adamw.h"
-#include "optim/ema.h"
 #include "optim/grad_norm.h"
 #include "store/checkpoint.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static float *new_floats(int64_t num)
+/* num floats and their place on the host */
+static int new_floats(Mirror *m, float **host, const Policy *p, int64_t num)
 {
-    return dg_memory_new(sizeof(float) * (size_t)num);
+    const int err =
+        dg_mirror_new(m, p->on, sizeof(float) * (size_t)num, "optimizer state");
+
+    *host = m->host;
+    return err;
 }
 
 int dg_learner_create(Learner **out, Policy *policy, int64_t num,
                       const OptimConfig *o, int64_t num_updates)
 {
+    const size_t chunks = (size_t)dg_grad_norm_num_chunks(num) + 1;
     Learner *l = calloc(1, sizeof *l);
+    int err;
 
     if (l == NULL)
         return dg_fail(DG_ENOMEM, "learner");
@@ -26,21 +31,26 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     l->optim = *o;
     l->lr = (LrOpts) { o->schedule, o->lr, o->warmup, num_updates, 0 };
     l->num = num;
-    l->grads = new_floats(num);
-    l->m = new_floats(num);
-    l->v = new_floats(num);
-    if (o->ema_decay > 0)
-        l->ema = new_floats(num);
-    l->norm_scratch = calloc((size_t)dg_grad_norm_num_chunks(num) + 1,
-                             sizeof *l->norm_scratch);
-    if (l->grads == NULL || l->m == NULL || l->v == NULL ||
-        l->norm_scratch == NULL || (o->ema_decay > 0 && l->ema == NULL)) {
+    l->engine = dg_engine_of(policy->on);
+    err = new_floats(&l->grads_in, &l->grads, policy, num);
+    if (!err)
+        err = new_floats(&l->m_in, &l->m, policy, num);
+    if (!err)
+        err = new_floats(&l->v_in, &l->v, policy, num);
+    if (!err && o->ema_decay > 0)
+        err = new_floats(&l->ema_in, &l->ema, policy, num);
+    if (!err)
+        err = dg_kernel_memory_new(&l->norm_scratch, policy->on,
+                                   chunks * sizeof(double));
+    if (err) {
         dg_learner_destroy(l);
         return dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
                        (long long)num);
     }
-    if (l->ema != NULL)
+    if (l->ema != NULL) {
         memcpy(l->ema, policy->values, sizeof(float) * (size_t)num);
+        dg_mirror_up(&l->ema_in);
+    }
     *out = l;
     return DG_OK;
 }
@@ -57,12 +67,30 @@ void dg_learner_destroy(Learner *l)
 {
     if (l == NULL)
         return;
-    free(l->grads);
-    free(l->m);
-    free(l->v);
-    free(l->ema);
-    free(l->norm_scratch);
+    dg_mirror_free(&l->grads_in);
+    dg_mirror_free(&l->m_in);
+    dg_mirror_free(&l->v_in);
+    dg_mirror_free(&l->ema_in);
+    dg_kernel_memory_free(l->policy->on, l->norm_scratch);
     free(l);
+}
+
+int dg_learner_fetch(const Learner *l)
+{
+    const Mirror *all[] = { &l->grads_in, &l->m_in, &l->v_in, &l->ema_in };
+    int err = dg_policy_fetch(l->policy);
+
+    for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
+        err = dg_mirror_down(all[i]);
+    return err;
+}
+
+void dg_learner_send(const Learner *l)
+{
+    dg_mirror_up(&l->m_in);
+    dg_mirror_up(&l->v_in);
+    dg_mirror_up(&l->ema_in);
+    dg_policy_send(l->policy);
 }
 
 int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
@@ -74,14 +102,16 @@ int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
     AdamwStep step;
     int err;
 
-    dg_exact_read(sum, l->grads, 1.0);
-    norm = dg_grad_norm(l->grads, l->num, l->norm_scratch);
-    err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
+    l->engine->exact_read(sum, l->grads_in.at, 1.0);
+    err = l->engine->grad_norm(&norm, l->grads_in.at, l->num, l->norm_scratch);
+    if (!err)
+        err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
     if (!err)
         err = dg_adamw_step_init(&step, &o, lr, l->updates + 1, scale);
     if (err)
         return err;
-    dg_adamw_update(l->policy->values, l->m, l->v, l->grads, l->num, &step);
+    l->engine->adamw(l->policy->at, l->m_in.at, l->v_in.at, l->grads_in.at,
+                     l->num, &step);
     l->updates++;
     *out = (LearnerStep) { norm, lr };
     return DG_OK;
@@ -90,17 +120,13 @@ int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
 void dg_learner_average(Learner *l)
 {
     if (l->ema != NULL)
-        dg_ema_update(l->ema, l->policy->values, l->num, l->optim.ema_decay);
+        l->engine->ema(l->ema_in.at, l->policy->at, l->num, l->optim.ema_decay);
 }
 
 void dg_learner_swap_ema(Learner *l)
 {
-    for (int64_t i = 0; l->ema != NULL && i < l->num; i++) {
-        const float w = l->policy->values[i];
-
-        l->policy->values[i] = l->ema[i];
-        l->ema[i] = w;
-    }
+    if (l->ema != NULL)
+        l->engine->swap(l->policy->at, l->ema_in.at, l->num);
 }
 
 /* --- checkpoints ------------------------------------------------------- */
@@ -197,10 +223,15 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration)
 {
     Content c;
-    int err = dg_agree(s->comm, describe(&c, l));
+    int err = describe(&c, l);
 
-    if (err)
+    if (!err)
+        err = dg_learner_fetch(l);
+    err = dg_agree(s->comm, err);
+    if (err) {
+        free(c.params);
         return err;
+    }
     c.k.iteration = iteration;
     err = dg_checkpoint_write(s->comm, dir, &c.k, &s->info,
                               s->config->checkpoint.keep);
@@ -220,6 +251,7 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;
+        dg_learner_send(l);
     }
     free(c.params);
     return err;

@@ -130,9 +130,11 @@ static int compare_results(const Trainer *t, H5File *f)
 static int compare_weights(const Trainer *t, H5File *f)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
-    char digest[65], *stored;
-    int err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
+    char digest[65], *stored = NULL;
+    int err = dg_learner_fetch(t->learner);
 
+    if (!err)
+        err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
     if (err)
         return err;
     dg_trainer_digest(digest, trained->values, trained->count);
@@ -156,18 +158,26 @@ static int rescore_one(Worker *w, int64_t i, void *user)
 {
     const Rescore *j = user;
     const Rollout *r = j->t->rollout;
-    float log_prob[r->T];
+    Mirror log_prob;
     Sample sample = {
         .condition = dg_rollout_condition(r, j->t->policy, r->first + i),
         .latents = dg_rollout_latent(r, r->first + i, 0),
-        .log_prob = log_prob,
-        .final = (float *)w->scratch,
+        .final = w->room,
     };
-    int err = dg_sampling_run(w, &j->run, &sample, 1);
+    int err = dg_mirror_new(&log_prob, w->ctx.backend,
+                            sizeof(float) * (size_t)r->T, "log-densities");
 
-    return err ? err
-               : same(j->path, "log_prob", log_prob, r->log_prob + i * r->T,
-                      r->T, (r->first + i) * r->T);
+    if (err)
+        return err;
+    sample.log_prob = log_prob.at;
+    err = dg_sampling_run(w, &j->run, &sample, 1);
+    if (!err)
+        err = dg_mirror_down(&log_prob);
+    if (!err)
+        err = same(j->path, "log_prob", log_prob.host, r->log_prob + i * r->T,
+                   r->T, (r->first + i) * r->T);
+    dg_mirror_free(&log_prob);
+    return err;
 }
 
 static int replay(Trainer *t, H5File *f)
@@ -230,6 +240,15 @@ static int open_base(Trainer *t, H5File *f)
     return dg_agree(s->comm, err);
 }
 
+/* what was read to where kernels work */
+static void send(const Trainer *t)
+{
+    dg_rollout_send(t->rollout);
+    dg_learner_send(t->learner);
+    if (t->reference != NULL && t->policy->adapters.num_params == 0)
+        dg_policy_send(t->reference);
+}
+
 static int open_parts(Trainer *t, H5File *f)
 {
     const Session *s = t->session;
@@ -243,6 +262,8 @@ static int open_parts(Trainer *t, H5File *f)
     else if (!err)
         err = dg_agree(s->comm, dg_policy_create(&t->policy, s->config));
     if (!err)
+        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    if (!err)
         err = dg_trainer_reserve(t);
     if (!err)
         err = dg_h5_get_i64(f, NULL, "iteration", &iteration);
@@ -255,6 +276,8 @@ static int open_parts(Trainer *t, H5File *f)
         err = read_scores(t, f);
     if (!err)
         err = read_state(t, f);
+    if (!err)
+        send(t);
     return dg_agree(s->comm, err);
 }
 

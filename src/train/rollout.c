@@ -20,19 +20,33 @@ static void *reserve(Rollout *r, int64_t count, size_t size)
     return p;
 }
 
+/* floats of the host and of kernels */
+static float *reserve_mirror(Rollout *r, const Policy *p, int which,
+                             int64_t count)
+{
+    const size_t bytes = sizeof(float) * (size_t)(count > 0 ? count : 1);
+
+    if (!r->outline &&
+        dg_mirror_new(&r->in[which], p->on, bytes, "trajectories"))
+        return NULL;
+    r->bytes += bytes;
+    return r->in[which].host;
+}
+
 static int reserve_all(Rollout *r, const Policy *p, int guided)
 {
     r->prompt = reserve(r, r->P, sizeof *r->prompt);
     r->order = reserve(r, r->most, sizeof *r->order);
     r->steps = reserve(r, r->T, sizeof *r->steps);
     r->time = reserve(r, r->T, sizeof *r->time);
-    r->conditions =
-        reserve(r, r->num_prompts * p->shape.condition, sizeof *r->conditions);
+    r->conditions = reserve_mirror(r, p, DG_ROLLOUT_CONDITIONS,
+                                   r->num_prompts * p->shape.condition);
     if (guided)
-        r->uncond = reserve(r, p->shape.condition, sizeof *r->uncond);
-    r->latents = reserve(r, r->num * (r->T + 1) * r->D, sizeof *r->latents);
-    r->log_prob = reserve(r, r->num * r->T, sizeof *r->log_prob);
-    r->final = reserve(r, r->num * r->D, sizeof *r->final);
+        r->uncond = reserve_mirror(r, p, DG_ROLLOUT_UNCOND, p->shape.condition);
+    r->latents =
+        reserve_mirror(r, p, DG_ROLLOUT_LATENTS, r->num * (r->T + 1) * r->D);
+    r->log_prob = reserve_mirror(r, p, DG_ROLLOUT_LOG_PROB, r->num * r->T);
+    r->final = reserve_mirror(r, p, DG_ROLLOUT_FINAL, r->num * r->D);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
     if (r->outline)
         return DG_OK;
@@ -108,14 +122,31 @@ void dg_rollout_destroy(Rollout *r)
     free(r->order);
     free(r->steps);
     free(r->time);
-    free(r->conditions);
-    free(r->uncond);
-    free(r->latents);
-    free(r->log_prob);
-    free(r->final);
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
+        dg_mirror_free(&r->in[i]);
     free(r->scores);
     free(r->features);
     free(r);
+}
+
+int dg_rollout_fetch(const Rollout *r)
+{
+    int err = DG_OK;
+
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS && !err; i++)
+        err = dg_mirror_down(&r->in[i]);
+    return err;
+}
+
+void dg_rollout_send(const Rollout *r)
+{
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
+        dg_mirror_up(&r->in[i]);
+}
+
+static float *in_of(const Rollout *r, int which)
+{
+    return r->in[which].at;
 }
 
 /* Prompt k of the endless sequence: a permutation of the list per epoch. */
@@ -180,10 +211,11 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const Rollout *r = j->r;
 
     if (i == r->num_prompts)
-        return dg_sampling_encode(w, j->policy, "", r->uncond);
+        return dg_sampling_encode(w, j->policy, "",
+                                  in_of(r, DG_ROLLOUT_UNCOND));
     return dg_sampling_encode(
         w, j->policy, j->prompts->item[r->prompt[r->first_prompt + i]].text,
-        r->conditions + i * j->policy->shape.condition);
+        in_of(r, DG_ROLLOUT_CONDITIONS) + i * j->policy->shape.condition);
 }
 
 static int read_conditions(Rollout *r, const Policy *p,
@@ -197,6 +229,8 @@ static int read_conditions(Rollout *r, const Policy *p,
                             r->conditions + i * p->shape.condition);
     if (!err && r->uncond != NULL && !r->uncond_known)
         err = dg_cache_read(r->cache, "", r->uncond);
+    dg_mirror_up(&r->in[DG_ROLLOUT_CONDITIONS]);
+    dg_mirror_up(&r->in[DG_ROLLOUT_UNCOND]);
     return err;
 }
 
@@ -217,13 +251,15 @@ int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
 
 Guidance dg_rollout_guidance(const Rollout *r, const Config *c)
 {
-    return (Guidance) { c->cfg.scale, c->cfg.grad, r->uncond };
+    return (Guidance) { c->cfg.scale, c->cfg.grad,
+                        in_of(r, DG_ROLLOUT_UNCOND) };
 }
 
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item)
 {
-    return r->conditions + (item / r->G - r->first_prompt) * p->shape.condition;
+    return in_of(r, DG_ROLLOUT_CONDITIONS) +
+           (item / r->G - r->first_prompt) * p->shape.condition;
 }
 
 /* --- sampling ---------------------------------------------------------- */
@@ -281,8 +317,10 @@ static int sample_batch(Worker *w, int64_t index, void *user)
             samples[b].init.sample = 0;
         samples[b].condition = dg_rollout_condition(r, j->run.policy, item);
         samples[b].latents = dg_rollout_latent(r, item, 0);
-        samples[b].log_prob = r->log_prob + (item - r->first) * r->T;
-        samples[b].final = r->final + (item - r->first) * r->D;
+        samples[b].log_prob =
+            in_of(r, DG_ROLLOUT_LOG_PROB) + (item - r->first) * r->T;
+        samples[b].final =
+            in_of(r, DG_ROLLOUT_FINAL) + (item - r->first) * r->D;
     }
     err = dg_sampling_run(w, &j->run, samples, num);
     for (int64_t b = 0; b < num && !err; b++)
@@ -307,9 +345,11 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team, const Policy *p)
         .batch = s->config->grpo.micro_batch,
     };
 
+    int err;
+
     memset(r->scores, 0, sizeof *r->scores * (size_t)(r->N * r->K));
-    return dg_team_run(team, (r->num + j.batch - 1) / j.batch, sample_batch,
-                       &j);
+    err = dg_team_run(team, (r->num + j.batch - 1) / j.batch, sample_batch, &j);
+    return err ? err : dg_mirror_down(&r->in[DG_ROLLOUT_LOG_PROB]);
 }
 
 /* --- scoring ----------------------------------------------------------- */
@@ -372,8 +412,8 @@ static int score_one(Worker *w, int64_t i, void *user)
                        .ctx = &w->ctx,
                        .scratch =
                            (char *)w->scratch + picture_bytes(j->policy) };
-    const int err =
-        dg_policy_decode(j->policy, &w->ctx, r->final + i * r->D, rgb);
+    const int err = dg_policy_decode(
+        j->policy, &w->ctx, in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
 
     if (r->features != NULL)
         in.features =

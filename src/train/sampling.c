@@ -3,7 +3,6 @@
 #include "base/error.h"
 
 #include <stdio.h>
-#include <string.h>
 
 size_t dg_sampling_scratch(const Policy *p)
 {
@@ -51,13 +50,13 @@ static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
     dg_context_reset(&w->ctx);
 }
 
-static void start(const SamplingRun *r, Sample *s)
+static void start(const Worker *w, const SamplingRun *r, Sample *s)
 {
     s->failed = 0;
     s->failed_step = -1;
     s->reason[0] = '\0';
     if (!r->score_given)
-        dg_rng_normal(s->latents, 0, r->policy->shape.elements, &s->init);
+        w->engine->normal(s->latents, r->policy->shape.elements, &s->init);
 }
 
 static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
@@ -67,21 +66,16 @@ static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
     const SdeStep *step = &r->steps[i];
     float *z = s->latents + (r->keep_all ? i * D : 0);
     float *next = r->keep_all ? z + D : z;
-    float *noise = w->scratch;
 
     if (i == r->num_steps - 1 && r->decode == DG_DECODE_X0)
-        dg_sde_x0(s->final, step, z, u, D);
-    if (!r->score_given) {
-        if (step->stochastic) {
-            s->noise.step = (uint32_t)i;
-            dg_rng_normal(noise, 0, D, &s->noise);
-        }
-        dg_sde_next(next, step, z, u, noise, D);
-    }
+        w->engine->x0(s->final, step, z, u, D);
+    s->noise.step = (uint32_t)i;
+    if (!r->score_given)
+        w->engine->next(next, step, z, u, &s->noise, w->room, D);
     if (s->log_prob != NULL)
-        s->log_prob[i] = dg_sde_log_prob(step, z, u, next, D);
+        w->engine->log_prob(&s->log_prob[i], step, z, u, next, D);
     if (i == r->num_steps - 1 && r->decode == DG_DECODE_ZT)
-        memcpy(s->final, next, sizeof(float) * (size_t)D);
+        dg_kernel_copy(w->ctx.backend, s->final, next, D);
 }
 
 /* One prediction for all samples; u is in the step arena. */
@@ -129,7 +123,7 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
     if (r->decode == DG_DECODE_AUTO)
         dg_panic("sampler.decode is not settled");
     for (int64_t b = 0; b < num; b++)
-        start(r, &samples[b]);
+        start(w, r, &samples[b]);
     for (int i = 0; i < r->num_steps; i++) {
         Tensor *u = predict(w, r, samples, num, i);
 

@@ -6,33 +6,58 @@
 #include <omp.h>
 #include <stdlib.h>
 
+static int init_sums(Worker *w, const TeamOpts *o)
+{
+    int err = dg_kernel_memory_new((void **)&w->grads, o->backend,
+                                   sizeof(float) * (size_t)o->num_grads);
+
+    if (!err)
+        err = dg_kernel_memory_new(&w->sum_buffer, o->backend,
+                                   dg_exact_bytes(o->num_grads, o->exact));
+    if (err)
+        return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
+                       (long long)o->num_grads);
+    return w->engine->exact_init(&w->sum, w->sum_buffer, o->num_grads, o->exact,
+                                 DG_EXACT_SCALE_BITS, o->max_items);
+}
+
 static int init_worker(Worker *w, const TeamOpts *o)
 {
-    int err = dg_context_init(&w->ctx, o->backend, o->step_bytes);
+    const Backend *be = o->backend;
+    int err = dg_context_init(&w->ctx, be, o->step_bytes);
 
     if (err)
         return err;
+    w->engine = dg_engine_of(be);
     w->scratch = calloc(1, o->scratch_bytes + 1);
     if (w->scratch == NULL)
         return dg_fail(DG_ENOMEM, "worker scratch of %zu bytes",
                        o->scratch_bytes);
-    if (o->num_grads == 0)
-        return DG_OK;
-    w->grads = dg_memory_new(sizeof(float) * (size_t)o->num_grads);
-    w->sum_buffer = dg_memory_new(dg_exact_bytes(o->num_grads, o->exact));
-    if (w->grads == NULL || w->sum_buffer == NULL)
-        return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
-                       (long long)o->num_grads);
-    return dg_exact_init(&w->sum, w->sum_buffer, o->num_grads, o->exact,
-                         DG_EXACT_SCALE_BITS, o->max_items);
+    w->room = w->scratch;
+    if (be->apart)
+        err = be->take(&w->room, o->scratch_bytes);
+    if (!err)
+        err = dg_mirror_new(&w->log_prob, be, DG_TEAM_NUMBERS * sizeof(float),
+                            "numbers of a step");
+    if (!err)
+        err = dg_mirror_new(&w->kl, be, DG_TEAM_NUMBERS * sizeof(double),
+                            "numbers of a step");
+    return err || o->num_grads == 0 ? err : init_sums(w, o);
 }
 
 static void fini_worker(Worker *w)
 {
-    dg_context_fini(&w->ctx);
+    const Backend *be = w->ctx.backend;
+
+    if (w->room != w->scratch)
+        be->give(w->room);
     free(w->scratch);
-    free(w->grads);
-    free(w->sum_buffer);
+    dg_mirror_free(&w->log_prob);
+    dg_mirror_free(&w->kl);
+    dg_kernel_memory_free(be, w->grads);
+    dg_kernel_memory_free(be, w->sum_buffer);
+    if (be != NULL)
+        dg_context_fini(&w->ctx);
 }
 
 int dg_team_create(Team **out, const TeamOpts *o)
@@ -53,6 +78,11 @@ int dg_team_create(Team **out, const TeamOpts *o)
     for (t->num = 0; t->num < o->num_threads && !err; t->num++) {
         t->workers[t->num].index = t->num;
         err = init_worker(&t->workers[t->num], o);
+    }
+    if (!err && o->backend->apart && o->num_grads > 0) {
+        t->sum_host = dg_memory_new(dg_exact_bytes(o->num_grads, o->exact));
+        if (t->sum_host == NULL)
+            err = dg_fail(DG_ENOMEM, "gradient sums on their way");
     }
     if (err) {
         dg_team_destroy(t);
@@ -81,6 +111,7 @@ void dg_team_destroy(Team *t)
     for (int i = 0; i < t->num; i++)
         fini_worker(&t->workers[i]);
     free(t->workers);
+    free(t->sum_host);
     free(t);
 }
 
@@ -126,7 +157,7 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
 void dg_team_clear_sums(Team *t)
 {
     for (int i = 0; i < t->num; i++)
-        dg_exact_clear(&t->workers[i].sum);
+        t->workers[i].engine->exact_clear(&t->workers[i].sum);
 }
 
 int dg_team_merge_sums(Team *t)
@@ -134,8 +165,40 @@ int dg_team_merge_sums(Team *t)
     int err = DG_OK;
 
     for (int i = 1; i < t->num && !err; i++)
-        err = dg_exact_merge(&t->workers[0].sum, &t->workers[i].sum);
+        err = t->workers[0].engine->exact_merge(&t->workers[0].sum,
+                                                &t->workers[i].sum);
     return err;
+}
+
+int dg_team_reduce_sums(Team *t, const Comm *c)
+{
+    Worker *w = &t->workers[0];
+    const Backend *be = w->ctx.backend;
+    const size_t bytes = dg_exact_bytes(w->sum.num, w->sum.fixed != NULL);
+    ExactSum here = w->sum;
+    int err;
+
+    if (t->sum_host == NULL)
+        return dg_exact_allreduce(c, &w->sum);
+    if (w->engine->exact_allreduce != NULL) {
+        int done = 0;
+
+        err = w->engine->exact_allreduce(c, &w->sum, &done);
+        if (err || done)
+            return err;
+    }
+    if (here.fixed != NULL)
+        here.fixed = t->sum_host;
+    else
+        here.plain = t->sum_host;
+    err = dg_agree(c, be->download(t->sum_host, w->sum_buffer, bytes));
+    if (!err)
+        err = dg_exact_allreduce(c, &here);
+    if (err)
+        return err;
+    be->upload(w->sum_buffer, t->sum_host, bytes);
+    w->sum.items = here.items;
+    return DG_OK;
 }
 
 uint64_t dg_team_take_flops(Team *t)

@@ -121,8 +121,9 @@ static int iterate(Trainer *t, int *stop)
     double at;
     int last, err;
 
-    dg_trainer_remember(t);
-    err = dg_trainer_experience(t);
+    err = dg_agree(t->session->comm, dg_trainer_remember(t));
+    if (!err)
+        err = dg_trainer_experience(t);
     if (!err)
         err = learn(t);
     if (err)

@@ -76,7 +76,7 @@ int dg_trainer_experience(Trainer *t);
 int dg_trainer_report(Trainer *t);
 
 /** Keeps what the iteration starts from, if it is to be written. */
-void dg_trainer_remember(Trainer *t);
+int dg_trainer_remember(Trainer *t);
 
 /** trajectories/iter_N.h5 of the iteration just done. Collective. */
 int dg_trainer_write_trajectory(Trainer *t);

@@ -26,20 +26,25 @@ typedef struct Items {
     int num;
 } Items;
 
-void dg_trainer_remember(Trainer *t)
+int dg_trainer_remember(Trainer *t)
 {
     const int64_t every = t->session->config->trajectory.every;
     const ParamSet *trained = dg_policy_trained(t->policy);
     const int64_t num = trained->count;
     const size_t bytes = sizeof(float) * (size_t)num;
+    int err;
 
     if (every == 0 || (t->iteration + 1) % every != 0)
-        return;
+        return DG_OK;
+    err = dg_learner_fetch(t->learner);
+    if (err)
+        return err;
     memcpy(t->before, trained->values, bytes);
     memcpy(t->before + num, t->learner->m, bytes);
     memcpy(t->before + 2 * num, t->learner->v, bytes);
     t->updates_before = t->learner->updates;
     dg_trainer_digest(t->digest_before, t->before, num);
+    return DG_OK;
 }
 
 static void free_columns(Columns *c)
@@ -259,8 +264,13 @@ int dg_trainer_write_trajectory(Trainer *t)
     Columns columns = { 0 };
     Items items = { .num = 0 };
     char after[65];
-    int err = dg_agree(s->comm, take_columns(&columns, t));
+    int err = take_columns(&columns, t);
 
+    if (!err)
+        err = dg_rollout_fetch(t->rollout);
+    if (!err)
+        err = dg_learner_fetch(t->learner);
+    err = dg_agree(s->comm, err);
     if (!err) {
         const TrajectoryNote notes[] = {
             { "weights_before_sha256", t->digest_before, 0 },

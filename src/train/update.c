@@ -54,22 +54,46 @@ static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
     };
 }
 
-/* One term: log-prob, ratio, loss; its seed goes to grad. */
-static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
-                    const float *u_ref, float *grad, int *any)
+/* Log-densities, and divergences where there is a reference, of all these
+ * steps to the host: one wait. */
+static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
+                     const float *u_ref)
+{
+    const Rollout *r = p->job->rollout;
+    const int64_t D = r->D, item = p->job->update->kept[s->k];
+    int err;
+
+    for (int64_t b = 0; b < s->num; b++) {
+        const SdeStep *step = step_of(p, s->k, s->j + b);
+        const float *z = dg_rollout_latent(r, item, step->index);
+
+        w->engine->log_prob((float *)w->log_prob.at + b, step, z, u + b * D,
+                            z + D, D);
+        if (u_ref != NULL)
+            w->engine->kl((double *)w->kl.at + b, step, u + b * D,
+                          u_ref + b * D, D);
+    }
+    err = dg_mirror_down(&w->log_prob);
+    return err || u_ref == NULL ? err : dg_mirror_down(&w->kl);
+}
+
+/* One term, the b-th of these steps: ratio, loss; its seed goes to grad. */
+static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
+                    const float *u, const float *u_ref, float *grad)
 {
     const Update *up = p->job->update;
     const Rollout *r = p->job->rollout;
+    const int64_t k = of->k, j = of->j + b;
     const SdeStep *s = step_of(p, k, j);
     const int64_t item = up->kept[k], D = r->D;
     const float *z = dg_rollout_latent(r, item, s->index), *next = z + D;
     StepResult *res = &up->result[k * up->steps_per_item + j];
     ObjectiveInput in = {
-        .log_prob = dg_sde_log_prob(s, z, u, next, D),
+        .log_prob = ((const float *)w->log_prob.host)[b],
         .log_prob_old = r->log_prob[(item - r->first) * r->T + s->index],
         .total = up->total[item],
         .advantage = up->advantage + item * r->K,
-        .kl = u_ref != NULL ? dg_sde_kl(s, u, u_ref, D) : 0,
+        .kl = u_ref != NULL ? ((const double *)w->kl.host)[b] : 0,
         .D = D,
         .divisor = p->divisor,
     };
@@ -86,10 +110,21 @@ static int one_term(const Part *p, int64_t k, int64_t j, const float *u,
     res->ratio = term.ratio;
     res->loss = term.loss;
     res->kl = in.kl;
-    *any |= term.coef != 0 || term.kl_coef != 0;
-    dg_objective_seed(grad, &term, s, &(ObjectiveTensors) { z, u, next, u_ref },
-                      D);
+    res->seeded = term.coef != 0 || term.kl_coef != 0;
+    w->engine->seed(grad, &term, s, &(ObjectiveTensors) { z, u, next, u_ref },
+                    D);
     return DG_OK;
+}
+
+/* 1 if any of these steps has a gradient. */
+static int has_seed(const Part *p, const Steps *s)
+{
+    const Update *u = p->job->update;
+    int any = 0;
+
+    for (int64_t b = 0; b < s->num; b++)
+        any |= u->result[s->k * u->steps_per_item + s->j + b].seeded;
+    return any;
 }
 
 /* The prediction is not finite: once more, each op checking itself, so that
@@ -111,7 +146,6 @@ static int name_layer(Worker *w, const Part *p, const PolicyBatch *batch)
  * of a second pass are kept. */
 static int run_steps(Worker *w, const Part *p, const Steps *s)
 {
-    int any = 0;
     const int64_t D = p->job->rollout->D;
     Tensor *u, *branch, *grad, *ref = NULL;
     int err;
@@ -127,30 +161,31 @@ static int run_steps(Worker *w, const Part *p, const Steps *s)
         return dg_context_error(&w->ctx);
     if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), s->num * D) >= 0)
         return name_layer(w, p, &s->batch);
-    for (int64_t b = 0; b < s->num; b++) {
-        err = one_term(p, s->k, s->j + b, dg_tensor_f32(u) + b * D,
+    err = densities(w, p, s, dg_tensor_f32(u),
+                    ref != NULL ? dg_tensor_f32(ref) : NULL);
+    for (int64_t b = 0; b < s->num && !err; b++)
+        err = one_term(w, p, s, b, dg_tensor_f32(u) + b * D,
                        ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
-                       dg_tensor_f32(grad) + b * D, &any);
-        if (err)
-            return err;
-    }
+                       dg_tensor_f32(grad) + b * D);
+    if (err)
+        return err;
     if (dg_guided_twice(&p->guidance))
-        memcpy((float *)w->scratch + s->j * D, grad->data,
-               sizeof(float) * (size_t)(s->num * D));
-    return any ? dg_guided_back(&w->ctx, &p->guidance, branch, grad) : DG_OK;
+        dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
+                       dg_tensor_f32(grad), s->num * D);
+    return has_seed(p, s) ? dg_guided_back(&w->ctx, &p->guidance, branch, grad)
+                          : DG_OK;
 }
 
 /* The branch without the prompt, back from the kept seeds. */
 static int run_uncond(Worker *w, const Part *p, const Steps *s)
 {
     const int64_t D = p->job->rollout->D;
-    const float *seeds = (const float *)w->scratch + s->j * D;
+    const float *seeds = (const float *)w->room + s->j * D;
 
-    for (int64_t i = 0; i < s->num * D; i++)
-        if (seeds[i] != 0)
-            return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
-                                         &p->guidance, seeds);
-    return DG_OK; /* clipped away, all of it */
+    if (!has_seed(p, s)) /* clipped away, all of it */
+        return DG_OK;
+    return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
+                                 &p->guidance, seeds);
 }
 
 static void note(const Part *p, int64_t k)
@@ -210,7 +245,7 @@ static int run_item(Worker *w, int64_t i, void *user)
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;
     }
-    memset(w->grads, 0, sizeof *w->grads * (size_t)p->job->learner->num);
+    w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
     for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
         fill_steps(&s, p, k, j);
         err = run_steps(w, p, &s);
@@ -222,7 +257,7 @@ static int run_item(Worker *w, int64_t i, void *user)
         err = run_uncond(w, p, &s);
     }
     if (!err)
-        err = dg_exact_add(&w->sum, w->grads, &bad);
+        err = w->engine->exact_add(&w->sum, w->grads, &bad);
     if (err == DG_ENUMERIC) {
         note(p, k);
         err = DG_OK;
@@ -332,7 +367,8 @@ static int apply(const Part *p, UpdateStats *stats)
         return DG_OK;
     }
     if (job->dry) {
-        dg_exact_read(&job->team->workers[0].sum, job->learner->grads, 1.0);
+        job->learner->engine->exact_read(&job->team->workers[0].sum,
+                                         job->learner->grads_in.at, 1.0);
         return DG_OK;
     }
     err = dg_learner_update(job->learner, &job->team->workers[0].sum, &done);
@@ -359,7 +395,7 @@ static int run_part(Part *p, UpdateStats *stats)
         err = dg_team_merge_sums(job->team);
     err = dg_agree(c, err);
     if (!err)
-        err = dg_exact_allreduce(c, &job->team->workers[0].sum);
+        err = dg_team_reduce_sums(job->team, c);
     if (err)
         return err;
     share_results(p);

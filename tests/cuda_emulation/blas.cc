@@ -197,6 +197,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         (int64_t)(tb ? b->rows : b->cols) != n || a->batch != d->batch ||
         b->batch != d->batch)
         return CUBLAS_STATUS_INVALID_VALUE;
+    const CudaEmulationOpen open;
     float *at = (float *)malloc((size_t)(m * k) * sizeof(float));
     float *work = (float *)malloc(2 * (size_t)m * sizeof(float));
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;

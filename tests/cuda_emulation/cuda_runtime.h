@@ -47,7 +47,9 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
-    cudaErrorInvalidDevice = 101
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorNotReady = 600
 } cudaError_t;
 
 typedef enum cudaMemcpyKind {
@@ -68,6 +70,7 @@ cudaError_t cudaSetDevice(int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaStreamQuery(cudaStream_t s);
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
@@ -77,6 +80,19 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 
 /* --- launches ------------------------------------------------------------ */
+
+/**
+ * Device memory can be reached only while one of these lives: in kernels,
+ * copies and libraries. The host that looks into it ends by a fault, where the
+ * processor has protection keys; without them this does nothing.
+ */
+struct CudaEmulationOpen {
+    CudaEmulationOpen();
+    ~CudaEmulationOpen();
+};
+
+/** The thread's device. */
+int cuda_emulation_device(void);
 
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);

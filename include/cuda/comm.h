@@ -1,0 +1,29 @@
+#ifndef DG_CUDA_COMM_H
+#define DG_CUDA_COMM_H
+/*
+ * Sums over the GPUs of all ranks, by NCCL. Each rank has a GPU of its own;
+ * NCCL refuses two ranks on one.
+ */
+#include "parallel/comm.h"
+
+/** 1 if the program was built with NCCL. */
+int dg_cuda_comm_built(void);
+
+/**
+ * Joins the current streams of all ranks; the stream leaves when it is
+ * destroyed. Collective. Errors, agreed: DG_EDEVICE.
+ */
+int dg_cuda_comm_join(const Comm *c);
+
+/** 1 if the current stream was joined to those of all ranks of c. */
+int dg_cuda_comm_joined(const Comm *c);
+
+/**
+ * In place, element by element, on all ranks. Waits. A rank that waits longer
+ * than ten minutes takes the job down, naming itself.
+ * v      [num] device; i64 where whole is 1, else f32
+ * Collective. Errors, agreed: DG_EDEVICE.
+ */
+int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole);
+
+#endif

@@ -1,0 +1,58 @@
+#ifndef DG_TRAIN_ENGINE_H
+#define DG_TRAIN_ENGINE_H
+/*
+ * What training computes outside of the networks, where the networks run: a
+ * second table beside tensor/backend.h's, of the floors above. Arrays are
+ * kernel memory (Backend.apart), one sample of D elements a call. The twins
+ * of a GPU give the host's bits from the same numbers.
+ */
+#include "base/philox.h"
+#include "diffusion/sde.h"
+#include "grpo/objective.h"
+#include "optim/adamw.h"
+#include "parallel/exact_sum.h"
+#include "tensor/backend.h"
+
+typedef struct Engine {
+    /* dg_rng_normal(), elements 0..num-1 */
+    void (*normal)(float *out, int64_t num, const RngKey *key);
+    /* dg_sde_next() with key's noise where the step is stochastic;
+     * scratch [D] f32 may be used for it */
+    void (*next)(float *z_next, const SdeStep *s, const float *z,
+                 const float *u, const RngKey *key, float *scratch, int64_t D);
+    /* dg_sde_x0() */
+    void (*x0)(float *x0, const SdeStep *s, const float *z, const float *u,
+               int64_t D);
+    /* dg_sde_log_prob(), dg_sde_kl() into one number of kernel memory */
+    void (*log_prob)(float *log_prob, const SdeStep *s, const float *z,
+                     const float *u, const float *z_next, int64_t D);
+    void (*kl)(double *kl, const SdeStep *s, const float *u, const float *u_ref,
+               int64_t D);
+    /* dg_objective_seed() */
+    void (*seed)(float *grad_u, const ObjectiveTerm *term, const SdeStep *s,
+                 const ObjectiveTensors *x, int64_t D);
+    /* parallel/exact_sum.h; the sum's buffer is kernel memory */
+    int (*exact_init)(ExactSum *s, void *buffer, int64_t num, int exact,
+                      int scale_bits, int64_t max_items);
+    void (*exact_clear)(ExactSum *s);
+    int (*exact_add)(ExactSum *s, const float *g, int64_t *bad);
+    int (*exact_merge)(ExactSum *into, const ExactSum *from);
+    /* the same sum on all ranks, where the devices have a way of their own
+     * (*done = 1); NULL: they have none */
+    int (*exact_allreduce)(const Comm *c, ExactSum *s, int *done);
+    void (*exact_read)(const ExactSum *s, float *out, double divisor);
+    /* optim/grad_norm.h, adamw.h, ema.h; *norm is the host's, scratch
+     * [dg_grad_norm_num_chunks(num)] f64 kernel memory */
+    int (*grad_norm)(double *norm, const float *grad, int64_t num,
+                     double *scratch);
+    void (*adamw)(float *w, float *m, float *v, const float *grad, int64_t num,
+                  const AdamwStep *s);
+    void (*ema)(float *ema, const float *w, int64_t num, double decay);
+    /* exchanges a and b */
+    void (*swap)(float *a, float *b, int64_t num);
+} Engine;
+
+/** The table of the backend's device; NULL: the host's. */
+const Engine *dg_engine_of(const Backend *backend);
+
+#endif

@@ -1,0 +1,169 @@
+#!/bin/bash
+# run.device = "cuda" with the GPU emulated: the whole program, on one and
+# more ranks, each with a GPU of its own, against the CPU's run. Emulated
+# device memory ends the program when the host looks into it.
+. "$(dirname "$0")/train_lib.sh"
+cpu=$bin
+gpu=${DG_BUILD:-build}/emulated/dancegrpo
+[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
+bin=$gpu
+small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
+
+# on_gpu RANKS RUN [SET]...
+on_gpu()
+{
+    local n=$1 run=$2
+    shift 2
+    # shellcheck disable=SC2086
+    tiny "$n" 1 "$run" run.device=cuda $small "$@"
+}
+
+# on_cpu RUN [SET]...
+on_cpu()
+{
+    local run=$1
+    shift
+    # shellcheck disable=SC2086
+    bin=$cpu tiny 1 1 "$run" $small "$@"
+}
+
+ratio_is_one()
+{
+    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
+}
+
+equal_bytes()
+{
+    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
+}
+
+# near RUN OTHER ITERATION: weights of two runs within 1e-5 of the largest
+near()
+{
+    "$tools/close" "$work/$1/checkpoints/iter_00000$3.h5" \
+        "$work/$2/checkpoints/iter_00000$3.h5" 1e-5
+}
+
+# --- against the CPU, and on one, two and three ranks --------------------------
+expect "cuda: the CPU's run" on_cpu host trajectory.every=0
+expect "cuda: the tiny run ends on an emulated GPU" on_gpu 1 one
+one=$(digest one)
+expect "cuda: its ratio is exactly 1" ratio_is_one one 3
+expect "cuda: its memory used is memory planned" equal_bytes one 3
+expect "cuda: its weights are the CPU's within 1e-5" near one host 3
+expect "cuda: and not the CPU's bits" test "$one" != "$(digest host)"
+expect "cuda: its weights move" test "$(digest one 1)" != "$one"
+expect "cuda: two ranks" on_gpu 2 two trajectory.every=0
+same_digest "cuda: two ranks, same weights" two "$one"
+expect "cuda: three ranks, other batches" on_gpu 3 three trajectory.every=0 \
+    grpo.micro_batch=3
+same_digest "cuda: three ranks, same weights" three "$one"
+expect "cuda: three ranks, ratio 1" ratio_is_one three 3
+
+expect "cuda: ranks with a GPU each do not go through the host" bash -c \
+    "! grep '^WARN' '$work/two.out'"
+export CUDA_EMULATION_DEVICES=1
+expect "cuda: two ranks on one GPU" on_gpu 2 shared trajectory.every=0 \
+    run.iterations=1
+unset CUDA_EMULATION_DEVICES
+same_digest "cuda: two ranks on one GPU, same weights" shared \
+    "$(digest one 1)" 1
+expect "cuda: two ranks on one GPU are told" grep -q \
+    "^WARN  2 ranks of a node share 1 GPUs" "$work/shared.out"
+
+# --- stopped, resumed, replayed ------------------------------------------------
+on_gpu 2 late run.max_seconds=1e-3 trajectory.every=0
+expect "cuda: a stopped run ends with exit code 75" test $? = 75
+expect "cuda: one rank ends it" on_gpu 1 late trajectory.every=0 \
+    parallel.recompute=true
+same_digest "cuda: stopped and resumed, the same weights" late "$one"
+expect "cuda: an iteration's file is replayed" "$gpu" replay \
+    "$work/one/trajectories/iter_000002.h5"
+
+# --- guidance, KL, noise ---------------------------------------------------------
+TINY=configs/tiny_eps.cfg on_cpu eps.host grpo.kl_beta=0.1 run.iterations=1
+TINY=configs/tiny_eps.cfg on_gpu 2 eps grpo.kl_beta=0.1 run.iterations=1
+expect "cuda: guidance, noise and KL, ratio 1" ratio_is_one eps 1
+expect "cuda: guidance, noise and KL, the CPU's weights" near eps eps.host 1
+
+# --- adapters on the CPU's weights -------------------------------------------------
+lora="policy.weights=$work/host/checkpoints/iter_000003.h5 lora.rank=2 run.iterations=1"
+# shellcheck disable=SC2086
+{
+    on_cpu lora.host $lora
+    on_gpu 2 lora $lora
+}
+expect "cuda: adapters, ratio 1" ratio_is_one lora 1
+expect "cuda: adapters, the CPU's weights" near lora lora.host 1
+
+# --- folders with a learned decoder, a U-Net of own sizes ---------------------------
+few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
+# family NAME CONFIG WHAT
+family()
+{
+    # shellcheck disable=SC2086
+    {
+        TINY=configs/$2.cfg on_cpu "$1.host" $few report.prompts=1
+        TINY=configs/$2.cfg on_gpu 1 "$1" $few report.prompts=1
+    }
+    expect "cuda: $3, ratio 1" ratio_is_one "$1" 1
+    expect "cuda: $3, memory used is memory planned" equal_bytes "$1" 1
+    expect "cuda: $3, the CPU's weights" near "$1" "$1.host" 1
+}
+family sd tiny_sd "a Stable Diffusion folder"
+family unet tiny_unet "a Stable Diffusion of own sizes"
+family flux tiny_flux "a FLUX folder"
+
+# --- what cannot be ----------------------------------------------------------------
+# one_error NAME TEXT command...: exit code 1 and one message with the text
+one_error()
+{
+    local name=$1 text=$2
+    shift 2
+    expect_code "cuda: $name" 1 "$text" "$@" train configs/tiny.cfg \
+        --set run.device=cuda --set run.dir="$work/none"
+    expect "cuda: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
+
+grep -q "DG_CUDA 1" "${DG_BUILD:-build}/generated/features.h" ||
+    one_error "a program without its GPU side" "built without its GPU side" \
+        "$cpu"
+one_error "no GPU" "no CUDA-capable device" env CUDA_EMULATION_DEVICES=0 "$gpu"
+one_error "no GPU for two ranks" "no CUDA-capable device" \
+    ranks 2 env CUDA_EMULATION_DEVICES=0 "$gpu"
+one_error "a GPU that is too small" "bytes of device memory: out of memory" \
+    ranks 2 env CUDA_EMULATION_MEMORY=18000000 "$gpu"
+expect_code "cuda: pretraining stays on the CPU" 1 \
+    "pretrain runs on the CPU alone" "$gpu" pretrain configs/tiny.cfg \
+    --set run.device=cuda --set run.dir="$work/none"
+
+# --- rewards with a network are the CPU's ------------------------------------------
+net='{name="hpsv2";path="tests/golden/clip_tiny";}'
+# told NAME COMMAND [ARGUMENT]...: before anything is read
+told()
+{
+    local name=$1
+    shift
+    expect_code "cuda: a reward with a network, $name" 1 \
+        'name = "hpsv2": its network runs on the CPU only; run.device must be "cpu"' \
+        "$@" --set run.device=cuda --set run.dir="$work/none"
+    expect "cuda: a reward with a network, $name, one message" test \
+        "$(grep -c '^ERROR' "$work/out")" = 1
+}
+told train ranks 2 "$gpu" train configs/tiny.cfg --set "rewards=($net)"
+told "train --dry-run" "$gpu" train configs/tiny.cfg --dry-run \
+    --set "rewards=({name=\"brightness\";},$net)"
+told evaluate "$gpu" evaluate configs/tiny.cfg --set "rewards=($net)" \
+    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
+told "evaluate --dry-run" "$gpu" evaluate configs/tiny.cfg --dry-run \
+    --set "rewards=($net)"
+expect_code "cuda: the plan of such a run" 0 "weights: rewards" "$gpu" plan \
+    configs/tiny.cfg --set run.device=cuda --set "rewards=($net)"
+expect_code "cuda: sample scores nothing, so its rewards may be any" 0 "wrote" \
+    "$gpu" sample configs/tiny.cfg "a red circle" --seeds 1 \
+    --out "$work/sample.png" --set run.device=cuda --set "rewards=($net)" \
+    --set evaluate.steps=1 \
+    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
+exit $bad

@@ -1,0 +1,31 @@
+#ifndef CUDA_EMULATION_NCCL_H
+#define CUDA_EMULATION_NCCL_H
+/* The calls of NCCL that cuda/comm.cu makes, on MPI_COMM_WORLD. */
+#include "cuda_runtime.h"
+
+typedef struct ncclComm *ncclComm_t;
+typedef enum ncclResult_t {
+    ncclSuccess = 0,
+    ncclInvalidArgument = 4,
+    ncclInvalidUsage = 5
+} ncclResult_t;
+typedef enum ncclDataType_t { ncclInt64 = 4, ncclFloat32 = 7 } ncclDataType_t;
+typedef enum ncclRedOp_t { ncclSum = 0 } ncclRedOp_t;
+typedef struct ncclUniqueId {
+    char internal[128];
+} ncclUniqueId;
+
+extern "C" {
+const char *ncclGetErrorString(ncclResult_t e);
+ncclResult_t ncclGetUniqueId(ncclUniqueId *id);
+ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
+                              int rank);
+ncclResult_t ncclCommDestroy(ncclComm_t c);
+ncclResult_t ncclCommAbort(ncclComm_t c);
+ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *e);
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
+                           ncclDataType_t type, ncclRedOp_t op, ncclComm_t c,
+                           cudaStream_t s);
+}
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * Sums from GPU to GPU, emulated: the bits of the host's, on any ranks.
+ */
+#include "mpi_test.h"
+
+#include "base/error.h"
+#include "base/philox.h"
+#include "cuda/comm.h"
+#include "cuda/cuda.h"
+#include "cuda/exact_sum.h"
+
+enum { NUM = 9001, ITEMS = 6 };
+
+static void gradient(float *g, int item)
+{
+    const RngKey key = { .seed = 7,
+                         .purpose = DG_RNG_TEST,
+                         .sample = (uint32_t)item };
+
+    dg_rng_normal(g, 0, NUM, &key);
+}
+
+/* this rank's items on the host and on the device */
+static void add_items(ExactSum *host, ExactSum *device)
+{
+    static float g[NUM];
+    void *at;
+
+    EXPECT(dg_cuda_take(&at, sizeof g) == DG_OK);
+    for (int i = comm.rank; i < ITEMS; i += comm.size) {
+        gradient(g, i);
+        dg_cuda_stage_up(at, g, sizeof g);
+        EXPECT(dg_exact_add(host, g, NULL) == DG_OK);
+        EXPECT(dg_cuda_exact_add(device, at, NULL) == DG_OK);
+    }
+    dg_cuda_free(at);
+}
+
+static void check_sum(int exact, int joined)
+{
+    const size_t bytes = dg_exact_bytes(NUM, exact);
+    void *buffer = malloc(bytes), *got = malloc(bytes), *at;
+    ExactSum host, device;
+    int done = -1;
+
+    EXPECT(dg_cuda_take(&at, bytes) == DG_OK);
+    EXPECT(dg_exact_init(&host, buffer, NUM, exact, 40, ITEMS) == DG_OK);
+    EXPECT(dg_cuda_exact_init(&device, at, NUM, exact, 40, ITEMS) == DG_OK);
+    add_items(&host, &device);
+    EXPECT(dg_cuda_exact_allreduce(&comm, &device, &done) == DG_OK);
+    EXPECT(done == joined);
+    if (joined)
+        EXPECT(dg_exact_allreduce(&comm, &host) == DG_OK);
+    EXPECT(device.items == host.items);
+    EXPECT(dg_cuda_stage_down(got, at, bytes) == DG_OK);
+    EXPECT(memcmp(got, buffer, bytes) == 0);
+    dg_cuda_free(at);
+    free(buffer);
+    free(got);
+}
+
+/* a stream on that device as the current one */
+static CudaStream *use(int device)
+{
+    CudaStream *s = NULL;
+
+    EXPECT(dg_cuda_stream_create(&s, device) == DG_OK);
+    dg_cuda_use(s);
+    return s;
+}
+
+static void test_sums_have_the_hosts_bits(void **unused)
+{
+    CudaStream *s = use(comm.rank);
+
+    (void)unused;
+    check_sum(1, 0); /* nobody has joined: untouched */
+    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    EXPECT(dg_cuda_comm_joined(&comm));
+    check_sum(1, 1);
+    check_sum(0, 1);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+/* More items than were announced: the same code on all ranks. */
+static void test_too_many_items_are_refused(void **unused)
+{
+    CudaStream *s = use(comm.rank);
+    ExactSum sum;
+    void *at;
+    int done;
+
+    (void)unused;
+    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    EXPECT(dg_cuda_take(&at, dg_exact_bytes(NUM, 1)) == DG_OK);
+    EXPECT(dg_cuda_exact_init(&sum, at, NUM, 1, 40, 1) == DG_OK);
+    sum.items = comm.rank == 0 ? 2 : 0;
+    EXPECT(dg_cuda_exact_allreduce(&comm, &sum, &done) == DG_EINVAL);
+    dg_cuda_free(at);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+static void test_two_ranks_on_one_gpu_cannot_join(void **unused)
+{
+    CudaStream *s = use(0);
+
+    (void)unused;
+    EXPECT(dg_cuda_comm_join(&comm) == (comm.size == 1 ? DG_OK : DG_EDEVICE));
+    EXPECT(dg_cuda_comm_joined(&comm) == (comm.size == 1));
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sums_have_the_hosts_bits),
+        cmocka_unit_test(test_too_many_items_are_refused),
+        cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
+    };
+    int failed;
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed;
+}
