@@ -271,8 +271,45 @@ static void test_pictures_fade_as_often_as_asked(void **state)
     close_bench(&b);
 }
 
+/* Blurred pictures are as frequent as asked; a picture that is not is its own,
+ * bit for bit, one that is has less contrast than its own but as much light,
+ * within what the rim, which is repeated, may add. */
+static void test_pictures_blur_as_often_as_asked(void **state)
+{
+    static const char *const sets[] = { "pretrain.blurred=0.3", NULL };
+    float clean[D], rgb[D], own[D];
+    WorldScene scene;
+    int blurred = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    for (int k = 0; k < NUM; k++) {
+        double light = 0, own_light = 0, square = 0, own_square = 0;
+
+        make(&b, k, clean);
+        MUST(dg_world_stream_scene(&scene, &b.p.stream, (uint64_t)k));
+        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.image_size);
+        dg_policy_code(b.run.policy, rgb, own);
+        if (memcmp(own, clean, sizeof own) == 0)
+            continue;
+        blurred++;
+        for (int i = 0; i < D; i++) {
+            light += (double)clean[i];
+            own_light += (double)own[i];
+            square += (double)clean[i] * (double)clean[i];
+            own_square += (double)own[i] * (double)own[i];
+        }
+        assert_true(square < 0.95 * own_square);
+        assert_true(fabs(light - own_light) < 0.02 * D);
+    }
+    assert_true(fabs(blurred - 0.3 * NUM) < 5 * sqrt(0.3 * 0.7 * NUM));
+    close_bench(&b);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_pictures_fade_as_often_as_asked),
+    cmocka_unit_test(test_pictures_blur_as_often_as_asked),
     cmocka_unit_test(test_loss_is_weighted_per_picture),
     cmocka_unit_test(test_epsilon_is_the_ddpm_forward_process),
     cmocka_unit_test(test_velocity_is_flow_matching),
