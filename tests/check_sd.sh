@@ -5,28 +5,7 @@
 export TINY=configs/tiny_sd.cfg
 folder=tests/golden/sd_tiny
 
-expect "sd: a run" tiny 1 1 whole
-whole=$(digest whole)
-expect "sd: the ratio is 1, exactly, in every iteration" test \
-    "$(metric whole ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
-expect "sd: peak_bytes is plan_bytes" test "$(metric whole peak_bytes)" = \
-    "$(metric whole plan_bytes)"
-expect "sd: brightness differs among pictures" test \
-    "$(metric whole zero_std_groups | tr '\n' ' ')" = "0 0 0 "
-tiny 2 1 two parallel.recompute=true
-same_digest "sd: two ranks, blocks run again, the same weights" two "$whole"
-tiny 1 2 micro grpo.micro_batch=1
-same_digest "sd: micro-batch 1, two threads, the same weights" micro "$whole"
-tiny 1 1 late run.max_seconds=1e-3
-expect "sd: stopped after one iteration" test "$(last_checkpoint late)" = 1
-expect "sd: continued" tiny 1 1 late
-same_digest "sd: continued, the same weights" late "$whole"
-expect "sd: replay" "$bin" replay "$work/whole/trajectories/iter_000002.h5"
-
-# a reference has no decoder
-expect "sd: with a KL term" tiny 1 1 kl grpo.kl_beta=0.1 run.iterations=1
-expect "sd: with a KL term, peak_bytes is plan_bytes" test \
-    "$(metric kl peak_bytes)" = "$(metric kl plan_bytes)"
+keeps_promises sd
 
 # --- without training -------------------------------------------------------
 last=$work/whole/checkpoints/iter_000003.h5

@@ -23,6 +23,8 @@
 
 #include <cmocka.h>
 
+#include "cuda_test.h"
+
 /* of the emulation */
 void cuda_emulation_order(int reversed) __attribute__((weak));
 
@@ -194,24 +196,12 @@ static void test_host_may_not_look(void **unused)
     dg_mirror_free(&m);
 }
 
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mirror_goes_both_ways),
-        cmocka_unit_test(test_staged_copies_of_any_size),
-        cmocka_unit_test(test_guidance_has_the_hosts_bits),
-        cmocka_unit_test(test_engine_has_the_hosts_bits),
-        cmocka_unit_test(test_host_may_not_look),
-    };
-    CudaStream *stream;
-    int failed;
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_mirror_goes_both_ways),
+    cmocka_unit_test(test_staged_copies_of_any_size),
+    cmocka_unit_test(test_guidance_has_the_hosts_bits),
+    cmocka_unit_test(test_engine_has_the_hosts_bits),
+    cmocka_unit_test(test_host_may_not_look),
+};
 
-    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
-        print_error("%s\n", dg_last_error()->text);
-        return 1;
-    }
-    dg_cuda_use(stream);
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    dg_cuda_stream_destroy(stream);
-    return failed;
-}
+CUDA_MAIN(tests)

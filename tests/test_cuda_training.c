@@ -23,6 +23,8 @@
 
 #include <cmocka.h>
 
+#include "cuda_test.h"
+
 static const RngKey key = { .seed = 0x123456789abcdefu,
                             .purpose = DG_RNG_TEST,
                             .iteration = 3,
@@ -292,26 +294,14 @@ static void test_norm_has_the_hosts_bits(void **unused)
     free(scratch);
 }
 
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_noise_has_the_hosts_bits),
-        cmocka_unit_test(test_steps_have_the_hosts_bits),
-        cmocka_unit_test(test_seeds_have_the_hosts_bits),
-        cmocka_unit_test(test_sums_have_the_hosts_bits),
-        cmocka_unit_test(test_bad_gradients_are_named),
-        cmocka_unit_test(test_optimizer_has_the_hosts_bits),
-        cmocka_unit_test(test_norm_has_the_hosts_bits),
-    };
-    CudaStream *stream;
-    int failed;
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_noise_has_the_hosts_bits),
+    cmocka_unit_test(test_steps_have_the_hosts_bits),
+    cmocka_unit_test(test_seeds_have_the_hosts_bits),
+    cmocka_unit_test(test_sums_have_the_hosts_bits),
+    cmocka_unit_test(test_bad_gradients_are_named),
+    cmocka_unit_test(test_optimizer_has_the_hosts_bits),
+    cmocka_unit_test(test_norm_has_the_hosts_bits),
+};
 
-    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
-        print_error("%s\n", dg_last_error()->text);
-        return 1;
-    }
-    dg_cuda_use(stream);
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    dg_cuda_stream_destroy(stream);
-    return failed;
-}
+CUDA_MAIN(tests)

@@ -81,6 +81,8 @@ static void configure(Config *c, const char *folder)
     c->pretrain.image_size = SIZE;
 }
 
+#include "folder_case.h"
+
 static void encode(Bed *b)
 {
     int32_t t5[LENGTH], clip[CLIP];
@@ -115,14 +117,6 @@ static void close_bed(Bed *b)
 {
     dg_context_fini(&b->ctx);
     dg_policy_destroy(b->policy);
-}
-
-static void near(const float *got, const float *want, int num, double tolerance)
-{
-    for (int i = 0; i < num; i++)
-        if (!(fabs((double)got[i] - (double)want[i]) <= tolerance))
-            fail_msg("value %d is %.7g, diffusers has %.7g", i, (double)got[i],
-                     (double)want[i]);
 }
 
 static void test_sizes_are_the_folder_s(void **state)
@@ -314,33 +308,6 @@ static void test_reference_is_the_policy_s_network(void **state)
 }
 
 /* --- folders that do not serve ----------------------------------------- */
-
-static void refuse(const char *change, const char *component, const char *name)
-{
-    char folder[256], command[900];
-    Policy *p = NULL;
-    Config c;
-    int err;
-
-    tiny_folder(folder);
-    snprintf(command, sizeof command,
-             "cp -r " FOLDER "/. '%s' && cd '%s' && %s", folder, folder,
-             change);
-    assert_int_equal(system(command), 0);
-    configure(&c, folder);
-    err = dg_policy_adopt_folder(&c, 0);
-    if (!err)
-        err = dg_policy_create(&p, &c);
-    if (!err)
-        err = dg_policy_load_folder(p, &tiny_comm, 1);
-    dg_policy_destroy(p);
-    tiny_drop(folder);
-    if (err != DG_EIO && err != DG_EFORMAT && err != DG_ENUMERIC)
-        fail_msg("after %s: code %d", change, err);
-    if (strstr(dg_last_error()->text, component) == NULL ||
-        strstr(dg_last_error()->text, name) == NULL)
-        fail_msg("after %s: %s", change, dg_last_error()->text);
-}
 
 static void test_a_bad_folder_is_named(void **state)
 {

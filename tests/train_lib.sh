@@ -96,3 +96,30 @@ last_checkpoint()
 
 # no_unfinished RUN: no file is half-written there
 no_unfinished() { [ -z "$(find "$work/$1" -name '*.tmp')" ]; }
+
+# keeps_promises KIND: of $TINY, the ratio, the plan, ranks, micro-batches, a
+# stop and a replay; the run is $work/whole, the digest of its weights $whole
+keeps_promises()
+{
+    expect "$1: a run" tiny 1 1 whole
+    whole=$(digest whole)
+    expect "$1: the ratio is 1, exactly, in every iteration" test \
+        "$(metric whole ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+    expect "$1: peak_bytes is plan_bytes" test "$(metric whole peak_bytes)" = \
+        "$(metric whole plan_bytes)"
+    expect "$1: the reward differs among pictures" test \
+        "$(metric whole zero_std_groups | tr '\n' ' ')" = "0 0 0 "
+    tiny 2 1 two parallel.recompute=true
+    same_digest "$1: two ranks, blocks run again, the same weights" two "$whole"
+    tiny 1 2 micro grpo.micro_batch=1
+    same_digest "$1: micro-batch 1, two threads, the same weights" micro "$whole"
+    tiny 1 1 late run.max_seconds=1e-3
+    expect "$1: stopped after one iteration" test "$(last_checkpoint late)" = 1
+    expect "$1: continued" tiny 1 1 late
+    same_digest "$1: continued, the same weights" late "$whole"
+    expect "$1: replay" "$bin" replay "$work/whole/trajectories/iter_000002.h5"
+    # a reference has no decoder
+    expect "$1: with a KL term" tiny 1 1 kl grpo.kl_beta=0.1 run.iterations=1
+    expect "$1: with a KL term, peak_bytes is plan_bytes" test \
+        "$(metric kl peak_bytes)" = "$(metric kl plan_bytes)"
+}

@@ -4,7 +4,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 static void read_axes(FolderReader *r, FluxSizes *s)
 {
@@ -122,15 +121,12 @@ double dg_flux_shift(const FluxShift *s, int64_t tokens)
  * for another. */
 static int read_scheduler(FluxShift *s, const Folder *folder)
 {
-    char path[DG_FOLDER_PATH];
     FolderReader r;
-    int err = dg_folder_path(path, folder->path, "scheduler",
-                             "scheduler_config.json");
+    int there, err = dg_folder_open_scheduler(&r, folder, &there);
 
     *s = dg_flux_shift_public();
-    if (err || access(path, F_OK) != 0)
+    if (err || !there)
         return err;
-    dg_folder_open(&r, folder, "scheduler", "scheduler_config.json");
     dg_folder_want_text(&r, "_class_name", "FlowMatchEulerDiscreteScheduler");
     dg_folder_want_text(&r, "time_shift_type", "exponential");
     dg_folder_want_real(&r, "num_train_timesteps", 1000);

@@ -37,6 +37,9 @@ typedef struct FolderReader {
 
 void dg_folder_open(FolderReader *r, const Folder *folder,
                     const char *component, const char *file);
+/** scheduler/scheduler_config.json, which a folder may lack: then there = 0 and
+ *  nothing is open. Errors: a path too long. */
+int dg_folder_open_scheduler(FolderReader *r, const Folder *folder, int *there);
 /** The first error of them all. */
 int dg_folder_close(FolderReader *r);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 int dg_folder_path(char out[DG_FOLDER_PATH], const char *folder,
                    const char *component, const char *file)
@@ -32,6 +33,18 @@ void dg_folder_open(FolderReader *r, const Folder *folder,
     r->err = dg_folder_path(r->path, folder->path, component, file);
     if (!r->err)
         r->err = dg_model_config_open(&r->file, r->path);
+}
+
+int dg_folder_open_scheduler(FolderReader *r, const Folder *folder, int *there)
+{
+    static const char *const name = "scheduler_config.json";
+    char path[DG_FOLDER_PATH];
+    const int err = dg_folder_path(path, folder->path, "scheduler", name);
+
+    *there = !err && access(path, F_OK) == 0;
+    if (*there)
+        dg_folder_open(r, folder, "scheduler", name);
+    return err;
 }
 
 int dg_folder_close(FolderReader *r)

@@ -4,7 +4,6 @@
 #include "folder.h"
 
 #include <string.h>
-#include <unistd.h>
 
 /* Which levels have attention: key[i] is with, or else plain. */
 static void level_types(FolderReader *r, const char *key, int *out, int num,
@@ -74,13 +73,10 @@ static int read_unet(UnetConfig *c, const Folder *folder)
 static int check_scheduler(const Folder *folder)
 {
     FolderReader r;
-    char path[DG_FOLDER_PATH];
-    int err = dg_folder_path(path, folder->path, "scheduler",
-                             "scheduler_config.json");
+    int there, err = dg_folder_open_scheduler(&r, folder, &there);
 
-    if (err || access(path, F_OK) != 0)
+    if (err || !there)
         return err;
-    dg_folder_open(&r, folder, "scheduler", "scheduler_config.json");
     dg_folder_want_text(&r, "prediction_type", "epsilon");
     dg_folder_want_text(&r, "beta_schedule", "scaled_linear");
     dg_folder_want_real(&r, "beta_start", 0.00085);

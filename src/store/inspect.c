@@ -1,6 +1,7 @@
 #include "store/inspect.h"
 
 #include "base/error.h"
+#include "base/value_range.h"
 #include "store/checkpoint.h"
 #include "store/conditions.h"
 #include "store/h5.h"
@@ -16,11 +17,6 @@
 enum { SHOWN_TEXTS = 3, SHOWN_CHARS = 60, LONG_TEXT = 200 };
 
 /* Values ---------------------------------------------------------------- */
-
-typedef struct Stats {
-    double least, greatest, sum;
-    int64_t finite, not_finite;
-} Stats;
 
 static double value_of(const void *data, H5Type type, int64_t i)
 {
@@ -45,22 +41,6 @@ static double value_of(const void *data, H5Type type, int64_t i)
     return NAN;
 }
 
-static void add_values(Stats *s, const void *data, H5Type type, int64_t num)
-{
-    for (int64_t i = 0; i < num; i++) {
-        const double x = value_of(data, type, i);
-
-        if (!isfinite(x)) {
-            s->not_finite++;
-            continue;
-        }
-        s->least = s->finite && s->least < x ? s->least : x;
-        s->greatest = s->finite && s->greatest > x ? s->greatest : x;
-        s->sum += x;
-        s->finite++;
-    }
-}
-
 /* A whole dataset in memory, to free. */
 static int load(H5File *f, const char *name, const H5Shape *s, void **data)
 {
@@ -82,7 +62,7 @@ static int load(H5File *f, const char *name, const H5Shape *s, void **data)
 static int print_numbers(H5File *f, const char *name, const H5Shape *s,
                          FILE *out)
 {
-    Stats stats = { 0 };
+    ValueRange range = { 0 };
     void *data = NULL;
     const int err = load(f, name, s, &data);
 
@@ -93,16 +73,10 @@ static int print_numbers(H5File *f, const char *name, const H5Shape *s,
         free(data);
         return DG_OK;
     }
-    add_values(&stats, data, s->type, s->num);
+    for (int64_t i = 0; i < s->num; i++)
+        dg_value_range_add(&range, value_of(data, s->type, i));
     free(data);
-    if (stats.finite > 0)
-        fprintf(out, "    least %.6g, greatest %.6g, mean %.6g", stats.least,
-                stats.greatest, stats.sum / (double)stats.finite);
-    else
-        fprintf(out, "    no finite values");
-    if (stats.not_finite > 0)
-        fprintf(out, ", %" PRId64 " not finite", stats.not_finite);
-    fputc('\n', out);
+    dg_value_range_print(&range, out);
     return DG_OK;
 }
 

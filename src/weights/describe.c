@@ -2,6 +2,7 @@
 #include "weights/describe.h"
 
 #include "base/error.h"
+#include "base/value_range.h"
 #include "weights/model_config.h"
 #include "weights/snapshot.h"
 
@@ -49,32 +50,11 @@ static void print_text(FILE *out, const char *text)
 
 /* Values ---------------------------------------------------------------- */
 
-typedef struct Stats {
-    double least, greatest, sum;
-    int64_t finite, not_finite;
-} Stats;
-
-static void add_values(Stats *s, const float *v, int64_t num)
-{
-    for (int64_t i = 0; i < num; i++) {
-        const double x = (double)v[i];
-
-        if (!isfinite(x)) {
-            s->not_finite++;
-            continue;
-        }
-        s->least = s->finite && s->least < x ? s->least : x;
-        s->greatest = s->finite && s->greatest > x ? s->greatest : x;
-        s->sum += x;
-        s->finite++;
-    }
-}
-
 static int print_values(const WeightSource *s, int64_t i, float *block,
                         FILE *out)
 {
     const WeightInfo *info = dg_source_info(s, i);
-    Stats stats = { 0 };
+    ValueRange range = { 0 };
 
     for (int64_t at = 0; at < info->count; at += BLOCK) {
         const int64_t num = info->count - at < BLOCK ? info->count - at : BLOCK;
@@ -82,16 +62,10 @@ static int print_values(const WeightSource *s, int64_t i, float *block,
 
         if (err)
             return err;
-        add_values(&stats, block, num);
+        for (int64_t k = 0; k < num; k++)
+            dg_value_range_add(&range, (double)block[k]);
     }
-    if (stats.finite > 0)
-        fprintf(out, "    least %.6g, greatest %.6g, mean %.6g", stats.least,
-                stats.greatest, stats.sum / (double)stats.finite);
-    else
-        fprintf(out, "    no finite values");
-    if (stats.not_finite > 0)
-        fprintf(out, ", %" PRId64 " not finite", stats.not_finite);
-    fputc('\n', out);
+    dg_value_range_print(&range, out);
     return DG_OK;
 }
 
