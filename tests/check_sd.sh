@@ -70,7 +70,7 @@ cp -r $folder/vae "$work/bad"
 truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
 refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
     policy.path="$work/bad"
-refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
+refused "size that does not fit" "pretrain.image_size" pretrain.image_size=44
 expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
 
@@ -114,7 +114,7 @@ expect "sd sizes: adapters, ratio 1" test \
     "$(metric lora ratio_max_deviation)" = 0
 refused "no sizes" "unet.block_out_channels" "unet.block_out_channels=[]"
 refused "picture that does not fit" "pretrain.image_size" \
-    pretrain.image_size=36
+    pretrain.image_size=38
 refused "other block types" "unet.up_block_types" \
     unet.up_block_types=UpBlock2D,SkipUpBlock2D
 exit $bad

@@ -70,7 +70,8 @@ static RewardScore score(Bed *b, int k, const float *rgb, int64_t size,
     const Prompt text = { .text = (char *)clip_prompts[prompt] };
     const RewardInput in = {
         .rgb = rgb,
-        .size = size,
+        .height = size,
+        .width = size,
         .prompt = &text,
         .features =
             b->features + prompt * dg_rewards_num_features(b->r, b->num),

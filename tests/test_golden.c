@@ -263,6 +263,7 @@ static void test_unets_agree_with_diffusers(void **state)
     (void)state;
     check_map("unet_wide", 1);
     check_map("unet_mixed", 1);
+    check_map("unet_odd", 1); /* sides that halve to fractions */
 }
 
 static void test_autoencoders_agree_with_diffusers(void **state)

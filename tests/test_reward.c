@@ -34,7 +34,9 @@ static const Prompt prompt = { .text = "a red circle" };
 static RewardScore score(const RewardKind *kind, double threshold, float value)
 {
     const Reward r = { .kind = kind, .weight = 1, .threshold = threshold };
-    const RewardInput in = { .rgb = &value, .size = 1, .prompt = &prompt };
+    const RewardInput in = {
+        .rgb = &value, .height = 1, .width = 1, .prompt = &prompt
+    };
     RewardScore s;
 
     dg_clear_error();
@@ -150,7 +152,10 @@ static void test_brightness_is_the_mean_luma(void **state)
         sum += luma[i % 3] * (double)rgb[i];
     }
     dg_reward_score(
-        &r, &(RewardInput) { .rgb = rgb, .size = 4, .prompt = &prompt }, &s);
+        &r,
+        &(RewardInput) {
+            .rgb = rgb, .height = 4, .width = 4, .prompt = &prompt },
+        &s);
     assert_false(s.missing);
     assert_true(fabs((double)s.value - sum / 16) < 1e-6);
 }
@@ -168,7 +173,8 @@ static void test_shapes_without_metadata_is_missing(void **state)
     rgb = calloc(3 * 32 * 32, sizeof *rgb);
     assert_true(t.team->workers[0].scratch != NULL);
     in = (RewardInput) { .rgb = rgb,
-                         .size = 32,
+                         .height = 32,
+                         .width = 32,
                          .prompt = &prompt,
                          .scratch = t.team->workers[0].scratch };
     dg_reward_score(&t.rewards[0], &in, &s);

@@ -42,7 +42,7 @@ typedef struct EvaluateJob {
     int64_t seeds;         /* pictures per prompt */
     int64_t batch;
     uint64_t seed;
-    uint8_t *pictures; /* [prompts * seeds, size, size, 3] 8-bit, filled with
+    uint8_t *pictures; /* [prompts * seeds, height, width, 3] 8-bit, filled with
                           all ranks' pictures; NULL: not kept */
     int with_scores;   /* 0: pictures only */
 } EvaluateJob;

@@ -305,7 +305,7 @@ static void level_block(Context *ctx, const void *args, Tensor *const *in,
         x = dg_conv_up(ctx, x, &l->resample);
     else if (l->resample.w != NULL) /* zeros below and to the right alone */
         x = dg_op_conv2d(ctx, x, l->resample.w, l->resample.b,
-                         &(ConvOpts) { 2, 0, 0, 1, 1, 0 });
+                         &(ConvOpts) { 2, 0, 0, 1, 1, 0, 0, 0 });
     out[0] = x;
 }
 

@@ -68,24 +68,29 @@ static int read_conditions(const Eval *e)
     return err;
 }
 
+static int64_t picture_values(const Policy *p)
+{
+    return 3 * p->shape.height * p->shape.width;
+}
+
 static void keep_picture(const Eval *e, const float *rgb, int64_t item)
 {
-    const int64_t size = e->job->policy->shape.image_size;
-    uint8_t *to = e->job->pictures + item * size * size * 3;
+    const int64_t num = picture_values(e->job->policy);
+    uint8_t *to = e->job->pictures + item * num;
 
-    for (int64_t i = 0; i < size * size * 3; i++)
+    for (int64_t i = 0; i < num; i++)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
 static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
 {
     const Policy *p = e->job->policy;
-    const int64_t size = p->shape.image_size;
     const size_t picture =
-        (sizeof(float) * 3 * (size_t)(size * size) + 63) & ~(size_t)63;
+        (sizeof(float) * (size_t)picture_values(p) + 63) & ~(size_t)63;
     float *rgb = w->scratch;
     RewardInput in = { .rgb = rgb,
-                       .size = size,
+                       .height = p->shape.height,
+                       .width = p->shape.width,
                        .prompt = prompt_of(e, item),
                        .ctx = &w->ctx,
                        .scratch = (char *)w->scratch + picture };
@@ -328,7 +333,6 @@ static int summarize(Evaluation *out, const Eval *e)
 int dg_evaluate(Evaluation *out, const EvaluateJob *job)
 {
     const Comm *comm = job->session->comm;
-    const int64_t size = job->policy->shape.image_size;
     Eval e = { .job = job };
     int err = prepare(&e);
 
@@ -352,7 +356,7 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
         dg_comm_share_items(comm, e.scores, e.N, sizeof *e.scores);
         if (job->pictures != NULL)
             dg_comm_share_items(comm, job->pictures, e.N,
-                                (size_t)(size * size * 3));
+                                (size_t)picture_values(job->policy));
         err = dg_agree(comm, summarize(out, &e));
     }
     release(&e);

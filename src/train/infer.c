@@ -86,6 +86,10 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
     if (!err)
         err = dg_setup_policy(s, o->ema, &x->policy);
     if (!err)
+        err = dg_rewards_check_picture(x->rewards, scored,
+                                       x->policy->shape.height,
+                                       x->policy->shape.width);
+    if (!err)
         err = dg_rewards_open(x->rewards, c, scored, s->comm);
     if (err)
         return err;
@@ -190,14 +194,14 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
 static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
                       const EvaluateJob *job)
 {
-    const int64_t size = x->policy->shape.image_size;
+    const PolicyShape *shape = &x->policy->shape;
     const char *captions[job->num_prompts * job->seeds];
     char seed[32], prompts[2048] = "";
     size_t used = 0;
     const ImageGrid grid = {
         .num = (int32_t)(job->num_prompts * job->seeds),
-        .width = (int32_t)size,
-        .height = (int32_t)size,
+        .width = (int32_t)shape->width,
+        .height = (int32_t)shape->height,
         .columns = (int32_t)job->seeds,
         .scale = o->scale,
         .padding = 4,
@@ -238,7 +242,7 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
     int err = open_infer(&x, s, o, 0);
 
     if (!err) {
-        const int64_t size = x.policy->shape.image_size;
+        const PolicyShape *shape = &x.policy->shape;
         EvaluateJob job = job_of(&x, s);
         Evaluation unused;
 
@@ -248,7 +252,7 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
         job.seeds = o->seeds;
         job.with_scores = 0;
         job.pictures = calloc((size_t)(job.num_prompts * job.seeds),
-                              (size_t)(3 * size * size));
+                              (size_t)(3 * shape->height * shape->width));
         if (job.pictures == NULL)
             err = dg_fail(DG_ENOMEM, "pictures");
         err = dg_agree(s->comm, err);

@@ -105,8 +105,8 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
 
     if (err)
         return err;
-    dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
-    spoil(x->rgb, (int)s->image_size, &c->pretrain, key);
+    dg_world_draw(x->rgb, &x->scene, (int)s->width);
+    spoil(x->rgb, (int)s->width, &c->pretrain, key);
     dg_policy_code(t->policy, x->rgb, z);
     err = choose_prompt(&prompt, t, x, index, key);
     if (!err)

@@ -139,6 +139,10 @@ unet("unet_mixed", 3, 12, 20, 9, [3, 981, 250], [1, 0, 1], [0, 1, 1],
      in_channels=3, out_channels=5, block_out_channels=(20, 30, 50),
      layers_per_block=1, attention_head_dim=5, cross_attention_dim=18,
      norm_num_groups=5)
+unet("unet_odd", 3, 9, 13, 7, [20, 999, 501], [0, 1, 1], [1, 1, 0],
+     in_channels=4, out_channels=4, block_out_channels=(16, 24, 32),
+     layers_per_block=1, attention_head_dim=4, cross_attention_dim=12,
+     norm_num_groups=8)
 for encode in (0, 1):
     vae("vae_quant_" + ("encode" if encode else "decode"), encode, 3,
         40 if encode else 5, 24 if encode else 3, in_channels=3,
