@@ -34,7 +34,7 @@ static void count(Bed *b, int64_t size)
 
     dg_backend_plan(&table, dg_backend_cpu());
     MUST(dg_context_init(&ctx, &table, 0));
-    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size));
+    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size, size));
     dg_context_fini(&ctx);
 }
 

@@ -67,7 +67,7 @@ static int open_cache(Infer *x, const Session *s)
     return err;
 }
 
-/* scored: 1 where the first reward is used */
+/* scored: how many of the rewards are used */
 static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
@@ -119,7 +119,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
 
 static void close_infer(Infer *x)
 {
-    dg_rewards_close(x->rewards, 1);
+    dg_rewards_close(x->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_team_destroy(x->team);
     dg_policy_destroy(x->policy);
     dg_conditions_close(x->cache);
@@ -139,7 +139,7 @@ static EvaluateJob job_of(const Infer *x, const Session *s)
         .seeds = s->config->evaluate.seeds,
         .batch = BATCH,
         .seed = (uint64_t)s->config->run.seed,
-        .with_scores = 1,
+        .with_scores = (int)s->config->num_rewards,
     };
 }
 
@@ -168,8 +168,9 @@ int dg_infer_check(const Session *s)
     const Config *c = s->config;
     int err = dg_rewards_init(rewards, c);
 
-    return err || c->num_rewards == 0 ? err
-                                      : dg_rewards_check_device(rewards, c, 1);
+    return err || c->num_rewards == 0
+               ? err
+               : dg_rewards_check_device(rewards, c, c->num_rewards);
 }
 
 int dg_infer_evaluate(const Session *s, const InferOpts *o)
@@ -178,7 +179,7 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
     Evaluation e;
     int err = s->config->num_rewards == 0
                   ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
-                  : open_infer(&x, s, o, 1);
+                  : open_infer(&x, s, o, (int)s->config->num_rewards);
 
     if (!err) {
         const EvaluateJob job = job_of(&x, s);
