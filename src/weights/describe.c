@@ -190,9 +190,10 @@ static char *class_of(const char *folder)
     return copy;
 }
 
-/* One line; weights that cannot be read are said to be so in it. */
+/* One line; weights that cannot be read are said to be so in it, and counted.
+ */
 static int print_component(const char *folder, const char *name,
-                           const char *variant, FILE *out)
+                           const char *variant, FILE *out, int *unread)
 {
     WeightSource *s = NULL;
     char *path = NULL, *class;
@@ -211,6 +212,7 @@ static int print_component(const char *folder, const char *name,
         print_sums(s, out);
     else
         fprintf(out, "%s\n", dg_last_error()->text);
+    *unread += err != DG_OK;
     dg_source_close(s);
     free(class);
     free(path);
@@ -225,7 +227,7 @@ static int print_components(const char *folder, const char *variant, FILE *out,
                             int *num)
 {
     char **names;
-    int err = dg_snapshot_components(folder, &names, num);
+    int unread = 0, err = dg_snapshot_components(folder, &names, num);
 
     if (err)
         return err;
@@ -233,10 +235,13 @@ static int print_components(const char *folder, const char *variant, FILE *out,
         fprintf(out, "%s: %d networks\n", folder, *num);
     for (int i = 0; i < *num; i++) {
         if (!err)
-            err = print_component(folder, names[i], variant, out);
+            err = print_component(folder, names[i], variant, out, &unread);
         free(names[i]);
     }
     free(names);
+    if (!err && unread > 0)
+        err = dg_fail(DG_EFORMAT, "%s: %d of %d networks cannot be read",
+                      folder, unread, *num);
     return err;
 }
 

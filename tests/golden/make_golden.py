@@ -154,6 +154,9 @@ for encode in (0, 1):
         out_channels=3, block_out_channels=(18, 12, 24), layers_per_block=1,
         latent_channels=5, norm_num_groups=6, use_quant_conv=False,
         use_post_quant_conv=False)
+vae("vae_odd_encode", 1, 3, 45, 27, in_channels=3, out_channels=3,
+    block_out_channels=(8, 12, 16), layers_per_block=1, latent_channels=4,
+    norm_num_groups=4, use_quant_conv=True, use_post_quant_conv=True)
 flux("flux_dev", 3, 5, 3, 7, [0.937, 0.25, 1.0], [3.5, 1.0, 7.0],
      in_channels=12, num_layers=1, num_single_layers=3, attention_head_dim=20,
      num_attention_heads=3, joint_attention_dim=28, pooled_projection_dim=20,
