@@ -79,9 +79,17 @@ same_digest "flux: wide pictures, two ranks, the same weights" wide2 \
 expect "flux: wide pictures, replay" "$bin" replay \
     "$work/wide/trajectories/iter_000002.h5"
 expect "flux: wide pictures, report" "$bin" report "$work/wide"
-expect "flux: wide pictures, sample of a checkpoint knows the size" "$bin" \
-    sample "$TINY" "a red cat" --set policy.weights="$work/wide/checkpoints/iter_000002.h5" \
-    --out "$work/wide.png"
+sample=("$bin" sample "$TINY" "a red cat" --seeds 1
+    --set policy.weights="$work/wide/checkpoints/iter_000002.h5")
+expect "flux: wide pictures, sample" "${sample[@]}" --out "$work/known.png"
+"${sample[@]}" --set policy.height=80 --set policy.width=112 \
+    --out "$work/wide.png" >"$work/out" 2>&1
+expect "flux: wide pictures, a checkpoint knows their size" cmp \
+    "$work/known.png" "$work/wide.png"
+"${sample[@]}" --set policy.height=64 --set policy.width=64 \
+    --out "$work/square.png" >"$work/out" 2>&1
+expect "flux: which is another where keys are set" bash -c \
+    "! cmp -n 24 '$work/square.png' '$work/wide.png'"
 expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
     "$TINY"
 
