@@ -124,7 +124,8 @@ refused "height that does not fit" "policy.height = 72" policy.height=72
 refused "width that does not fit" "policy.width = 120" policy.width=120
 refused "a reward of squares" "rewards[0].name = \"shapes\"" policy.width=112 \
     'rewards=({name="shapes";})'
-refused "a VAE without a folder" "policy.path" policy.path= policy.codec=vae
+refused "a VAE without a folder" "policy.codec = \"vae\": needs policy.path" \
+    policy.path= policy.codec=vae
 rm -rf "$work/refused"
 expect_code "flux: pretraining" 1 "policy.path" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
