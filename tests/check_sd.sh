@@ -70,6 +70,17 @@ cp -r $folder/vae "$work/bad"
 truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
 refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
     policy.path="$work/bad"
+# rules that end early are rules all the same, of other words
+cp -r $folder "$work/rules"
+rm "$work/rules/tokenizer/tokenizer.json"
+head -n 701 tests/golden/clip_small/merges.txt >"$work/rules/tokenizer/merges.txt"
+expect_code "sd: a tokenizer of rules" 0 "wrote" "$bin" sample "$TINY" "a" \
+    --set policy.path="$work/rules" --out "$work/rules.png"
+expect "sd: which is no reason to warn" bash -c "! grep WARN '$work/out'"
+sed -i '$d' "$work/rules/tokenizer/merges.txt"
+expect_code "sd: rules cut off, a warning" 0 \
+    "1213 token ids, the text_encoder has 1214" "$bin" sample "$TINY" "a" \
+    --set policy.path="$work/rules" --out "$work/rules.png"
 refused "size that does not fit" "pretrain.image_size" pretrain.image_size=44
 expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
