@@ -17,6 +17,8 @@ expect_code "inspect: PyTorch, nested names" 0 \
 expect_code "inspect: a snapshot's networks" 0 \
     "FluxTransformer2DModel: 80 tensors, 27976 values, 55952 bytes (BF16)" \
     "$bin" inspect $golden/snapshot
+expect "inspect: and their tensors" grep -qxF \
+    "embeddings.position_embedding.weight: F32 [12, 16], 768 bytes" "$work/out"
 expect_code "inspect: a network's shards" 0 \
     "model-00003-of-00003.safetensors: safetensors" \
     "$bin" inspect $golden/snapshot/text_encoder_2

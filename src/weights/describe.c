@@ -147,9 +147,8 @@ static void print_files(const WeightSource *s, FILE *out)
     }
 }
 
-static int print_source(const WeightSource *s, FILE *out)
+static int print_tensors(const WeightSource *s, int look, FILE *out)
 {
-    const int look = sum_up(s).values <= MOST_VALUES;
     float *block = NULL;
     int err = DG_OK;
 
@@ -162,10 +161,18 @@ static int print_source(const WeightSource *s, FILE *out)
     print_files(s, out);
     for (int64_t i = 0; i < dg_source_num(s) && !err; i++)
         err = print_tensor(s, i, block, out);
+    free(block);
+    return err;
+}
+
+static int print_source(const WeightSource *s, FILE *out)
+{
+    const int look = sum_up(s).values <= MOST_VALUES;
+    const int err = print_tensors(s, look, out);
+
     print_sums(s, out);
     if (!look)
         fputs("(values were not looked at: too many)\n", out);
-    free(block);
     return err;
 }
 
@@ -188,6 +195,26 @@ static char *class_of(const char *folder)
     free(path);
     dg_clear_error();
     return copy;
+}
+
+/* The tensors of a network of several, without their values; nothing of one
+ * that cannot be read. */
+static int list_component(const char *folder, const char *name,
+                          const char *variant, FILE *out)
+{
+    WeightSource *s = NULL;
+    char *path = NULL;
+    int err = DG_OK;
+
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        return dg_fail(DG_ENOMEM, "%s: name of a component", folder);
+    if (dg_snapshot_open(&s, path, variant) == DG_OK)
+        err = print_tensors(s, 0, out);
+    else
+        dg_clear_error();
+    dg_source_close(s);
+    free(path);
+    return err;
 }
 
 /* One line; weights that cannot be read are said to be so in it, and counted.
@@ -231,6 +258,8 @@ static int print_components(const char *folder, const char *variant, FILE *out,
 
     if (err)
         return err;
+    for (int i = 0; i < *num && !err; i++)
+        err = list_component(folder, names[i], variant, out);
     if (*num > 0)
         fprintf(out, "%s: %d networks\n", folder, *num);
     for (int i = 0; i < *num; i++) {
