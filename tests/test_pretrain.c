@@ -307,7 +307,74 @@ static void test_pictures_blur_as_often_as_asked(void **state)
     close_bench(&b);
 }
 
+/* One entry's prediction under the prompt, by way of its condition: another
+ * path than the distillation's, which runs the encoders in the same pass. */
+static void predict_one(float *out, Bench *b, int at, const char *prompt)
+{
+    const Policy *p = b->run.policy;
+    Context *ctx = &b->run.team->workers[0].ctx;
+    int32_t ids[64];
+    const PromptTokens tokens = { ids, ids + 16 };
+    float *condition = malloc(sizeof *condition * (size_t)p->shape.condition);
+    const float *z = b->x.z + at * D, *c = condition;
+    Tensor *u;
+
+    assert_non_null(condition);
+    MUST(dg_policy_tokenize(p, prompt, ids, ids + 16));
+    dg_context_reset(ctx);
+    MUST(dg_policy_encode(p, ctx, &tokens, condition));
+    dg_context_reset(ctx);
+    u = dg_policy_predict(
+        p, ctx,
+        &(PolicyBatch) {
+            .num = 1, .z = &z, .time = b->x.time + at, .condition = &c });
+    assert_non_null(u);
+    memcpy(out, u->data, sizeof *out * D);
+    free(condition);
+}
+
+/* u + w (c - u) of the teacher's two predictions, each within 1e-5 of the
+ * other path's where values are of the order of 1; with another w, another
+ * target, and an empty prompt's is u whatever w. */
+static void test_distilled_targets_are_guided(void **state)
+{
+    static const char *const sets[] = { "pretrain.distill_cfg=2.5",
+                                        "policy.weights=x.h5",
+                                        "pretrain.prompt_drop=0.3", NULL };
+    static float u[D], c[D], clean[D];
+    char prompt[SIZE][DG_WORLD_MAX_PROMPT];
+    double moved = 0;
+    int dropped[SIZE], num = 0;
+    Bench b;
+
+    (void)state;
+    open_bench(&b, sets);
+    b.p.teacher = b.run.policy;
+    for (int k = 0; k < SIZE; k++) {
+        dropped[k] = make(&b, k, clean);
+        num += dropped[k];
+        strcpy(prompt[k], dropped[k] ? "" : b.x.scene.prompt);
+    }
+    assert_in_range(num, 1, SIZE - 1); /* both kinds */
+    MUST(dg_pretrain_distill(&b.p, &b.run.team->workers[0].ctx, &b.x, SIZE));
+    for (int k = 0; k < SIZE; k++) {
+        const float *target = b.x.target + k * D;
+
+        predict_one(u, &b, k, "");
+        predict_one(c, &b, k, prompt[k]);
+        for (int i = 0; i < D; i++) {
+            const double want = u[i] + 2.5 * ((double)c[i] - u[i]);
+
+            assert_true(fabs(target[i] - want) < 1e-5 * (1 + fabs(want)));
+            moved += fabs((double)c[i] - u[i]);
+        }
+    }
+    assert_true(moved / D > 1e-3); /* the prompt changes something */
+    close_bench(&b);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_distilled_targets_are_guided),
     cmocka_unit_test(test_pictures_fade_as_often_as_asked),
     cmocka_unit_test(test_pictures_blur_as_often_as_asked),
     cmocka_unit_test(test_loss_is_weighted_per_picture),

@@ -182,6 +182,7 @@ typedef struct PretrainConfig {
     double prompt_swap; /* probability of another picture's prompt */
     double faded;       /* probability of a washed-out picture */
     double blurred;     /* probability of a picture out of focus */
+    double distill_cfg; /* guidance of the base that is learned; 1: none */
 } PretrainConfig;
 
 typedef struct EvaluateConfig {

@@ -14,6 +14,12 @@
  * (faded), out of focus (blurred); so the base gets faults for RL to mend. A
  * part prompt_drop is shown with an empty prompt, for classifier-free guidance.
  *
+ * Guidance distillation (distill_cfg = w, not 1): the target is what policy.weights,
+ * frozen, predicts of the same z with the guidance scale w, u + w (c - u) of
+ * its predictions without (u) and with (c) the prompt, as FLUX.1-dev learned
+ * of its elder (Meng et al., "On Distillation of Guided Diffusion Models",
+ * 2023; here for one w). Of an empty prompt that is u.
+ *
  * Network and text encoders are trained together. A work item is item_size
  * consecutive pictures of the step's batch; items are shared out over ranks
  * and threads, their gradients summed exactly.

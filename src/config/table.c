@@ -331,6 +331,10 @@ static const Option rows[] = {
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
          "part of the pictures shown with an empty prompt; cfg.scale needs "
          "such a base"),
+    REAL("pretrain.distill_cfg", "1", 0, 100, pretrain.distill_cfg, 0,
+         "other than 1: what is learned is not the pictures but what "
+         "policy.weights predicts of them with this guidance scale, so that "
+         "one prediction does the work of two"),
 
     STRING("evaluate.file", "\"\"", evaluate.file, FREE,
            "prompts of evaluate; empty: prompts.eval_file"),

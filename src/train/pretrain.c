@@ -170,6 +170,8 @@ static int run_item(Worker *w, int64_t i, void *user)
     for (int64_t b = 0; b < size && !err; b++)
         err =
             dg_pretrain_picture(t, &x, b, t->step * t->batch + item * size + b);
+    if (!err && t->teacher != NULL)
+        err = dg_pretrain_distill(t, &w->ctx, &x, size);
     if (err)
         return err;
     dg_context_reset(&w->ctx);

@@ -30,6 +30,10 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
         dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
     x->clip_ids =
         dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->clip_tokens));
+    x->t5_none =
+        dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->text_tokens));
+    x->clip_none =
+        dg_arena_take(&a, sizeof(int32_t) * (size_t)(size * s->clip_tokens));
     return a.used;
 }
 
@@ -49,6 +53,12 @@ static int check(const Config *c)
     if (c->pretrain.item_size > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
                        (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);
+    if (c->pretrain.distill_cfg != 1 && c->policy.weights[0] == '\0')
+        return dg_fail(
+            DG_EINVAL,
+            "pretrain.distill_cfg = %g: policy.weights must name the "
+            "base whose guided predictions are learned",
+            c->pretrain.distill_cfg);
     return DG_OK;
 }
 
@@ -85,6 +95,7 @@ static int open_team(Pretrain *t)
                                      .train_text = 1,
                                      .recompute = c->parallel.recompute,
                                      .guidance = &guidance,
+                                     .reference = t->teacher,
                                      .rewards = t->rewards,
                                      .num_rewards = c->num_rewards > 0 };
     PretrainScratch x;
@@ -172,6 +183,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
         err = check_pictures(t);
+    if (!err && c->pretrain.distill_cfg != 1)
+        err = dg_setup_policy(s, 0, &t->teacher);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
@@ -197,6 +210,7 @@ void dg_pretrain_close(Pretrain *t)
     dg_rewards_close(t->rewards, 1);
     dg_learner_destroy(t->learner);
     dg_team_destroy(t->team);
+    dg_policy_destroy(t->teacher);
     dg_policy_destroy(t->policy);
     dg_prompts_free(&t->heldout);
     free(t->excluded);

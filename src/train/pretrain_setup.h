@@ -14,6 +14,7 @@ typedef struct Pretrain {
     const Session *session;
     RunDir dir;
     Policy *policy;
+    Policy *teacher; /* frozen, guided; NULL: the pictures teach */
     Team *team;
     Learner *learner;
     Metrics *metrics;   /* rank 0 */
@@ -34,6 +35,7 @@ typedef struct PretrainScratch {
     float *rgb, *z, *target, *time, *weight;
     const float **rows;
     int32_t *t5_ids, *clip_ids;
+    int32_t *t5_none, *clip_none; /* the empty prompt's */
 } PretrainScratch;
 
 /** Lays the item's arrays over memory; returns the bytes needed (memory NULL:
@@ -49,6 +51,11 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
  *  derivative by u. */
 double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
                         double divisor);
+
+/** Puts the teacher's guided predictions in the targets' place. The context
+ *  is reset. num  pictures in x. Errors: those of a prediction. */
+int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
+                        int64_t num);
 
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);

@@ -1,0 +1,46 @@
+#include "base/error.h"
+#include "pretrain_setup.h"
+
+#include <string.h>
+
+/* What the teacher predicts of the batch under these prompts. */
+static int predict(float *out, const Pretrain *t, Context *ctx,
+                   const PolicyBatch *batch, int with_prompt, double w)
+{
+    Tensor *u;
+
+    dg_context_reset(ctx);
+    u = dg_policy_predict(t->teacher, ctx, batch);
+    if (u == NULL)
+        return dg_context_error(ctx);
+    if (with_prompt) /* out = out + w (u - out) */
+        ctx->backend->combine(out, out, dg_tensor_f32(u), w,
+                              dg_tensor_count(u));
+    else
+        memcpy(out, dg_tensor_f32(u), sizeof *out * (size_t)dg_tensor_count(u));
+    return DG_OK;
+}
+
+int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
+                        int64_t num)
+{
+    const PolicyShape *s = &t->policy->shape;
+    PolicyBatch batch = { .num = num,
+                          .z = x->rows,
+                          .time = x->time,
+                          .t5_ids = x->t5_none,
+                          .clip_ids = x->clip_none };
+    int err = DG_OK;
+
+    for (int64_t b = 0; b < num && !err; b++)
+        err =
+            dg_policy_tokenize(t->teacher, "", x->t5_none + b * s->text_tokens,
+                               x->clip_none + b * s->clip_tokens);
+    if (!err)
+        err = predict(x->target, t, ctx, &batch, 0, 0);
+    batch.t5_ids = x->t5_ids;
+    batch.clip_ids = x->clip_ids;
+    return err ? err
+               : predict(x->target, t, ctx, &batch, 1,
+                         t->session->config->pretrain.distill_cfg);
+}
