@@ -99,6 +99,11 @@ launch pretrain 2 1 base.late "${sets[@]}"
 wait "$pid"
 same_digest "sd sizes: pretraining continued, two ranks, same weights" \
     base.late "$(digest base)"
+launch pretrain 1 1 unjudged "${sets[@]}" "rewards=()"
+expect "sd sizes: pretraining without a reward" wait "$pid"
+expect "sd sizes: which evaluates nothing" grep -q "(not evaluated)" \
+    "$work/unjudged.out"
+same_digest "sd sizes: and gives the same weights" unjudged "$(digest base)"
 weights=policy.weights=$work/base/weights.h5
 expect "sd sizes: a run" tiny 1 1 small "$weights"
 expect "sd sizes: the ratio is 1, exactly, in every iteration" test \

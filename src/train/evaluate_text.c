@@ -112,9 +112,14 @@ static void put_rewards(Text *t, const Evaluation *e)
     for (int i = 0; i < e->num_rewards; i++) {
         const EvaluateReward *r = &e->rewards[i];
 
-        put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   %.3f [%.3f, %.3f]\n", r->name,
+        put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   ", r->name,
             (long long)r->missing, r->reward.mean, r->reward.low,
-            r->reward.high, r->strict.mean, r->strict.low, r->strict.high);
+            r->reward.high);
+        if (isnan(r->strict.mean))
+            put(t, "none\n");
+        else
+            put(t, "%.3f [%.3f, %.3f]\n", r->strict.mean, r->strict.low,
+                r->strict.high);
     }
 }
 

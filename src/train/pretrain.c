@@ -276,7 +276,7 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
     int err;
 
     memset(e, 0, sizeof *e);
-    if (t->heldout.num == 0)
+    if (t->heldout.num == 0 || c->num_rewards == 0)
         return DG_OK;
     dg_learner_swap_ema(t->learner);
     err = dg_evaluate(e, &job);

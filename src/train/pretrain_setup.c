@@ -262,6 +262,8 @@ int dg_pretrain_write_weights(Pretrain *t)
     snprintf(steps, sizeof steps, "%lld", (long long)t->step);
     snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
              e.all.strict.mean, e.all.strict.low, e.all.strict.high);
+    if (e.prompts == 0)
+        snprintf(score, sizeof score, "not evaluated");
     dg_learner_swap_ema(t->learner);
     err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
     dg_learner_swap_ema(t->learner);
