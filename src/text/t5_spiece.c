@@ -354,8 +354,8 @@ int dg_t5_unigram_from_spiece(T5Unigram **out, const char *name,
     /* it comes last: a file cut off between two pieces ends before */
     if (!err && !l.normalizer)
         err = dg_fail(DG_EFORMAT,
-                      "%s: no normalizer behind its %d pieces: not whole",
-                      name, l.num);
+                      "%s: no normalizer behind its %d pieces: not whole", name,
+                      l.num);
     l.u->unk_score = (double)((float)l.min_score - 10.0f);
     dg_trie_free(&l.all);
     if (err)
