@@ -58,7 +58,8 @@ __global__ void conv_gather_kernel(ConvArgs a, Tile tile, const float *x,
         const int64_t col =
             pixel % a.out_w * a.stride + t % a.kernel_w - a.left;
         float value = 0.0f;
-        if (y >= 0 && y < a.zoom * a.h && col >= 0 && col < a.zoom * a.w)
+        if (y >= 0 && y < a.zoom * a.h - a.cut_h && col >= 0 &&
+            col < a.zoom * a.w - a.cut_w)
             value = get<T>(x, (y / a.zoom * a.w + col / a.zoom) * a.in +
                                   i % width / taps);
         put<T>(rows, i, value);
@@ -112,7 +113,9 @@ __global__ void conv_scatter_kernel(ConvArgs a, Tile tile, const float *rows,
         for (int64_t z = 0; z < a.zoom * a.zoom; ++z) {
             const int64_t place[2] = { pixel / a.w * a.zoom + z / a.zoom,
                                        pixel % a.w * a.zoom + z % a.zoom };
-            sum += conv_collect(a, tile, rows, place, c);
+            if (place[0] < a.zoom * a.h - a.cut_h &&
+                place[1] < a.zoom * a.w - a.cut_w)
+                sum += conv_collect(a, tile, rows, place, c);
         }
         put<T>(dx, i, get<T>(dx, i) + sum);
     }

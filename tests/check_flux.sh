@@ -65,6 +65,34 @@ expect "flux: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 \
     --out "$work/grid.png"
 expect "flux: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
     run.iterations=1
+
+# --- pictures that are not square --------------------------------------------
+wide=(policy.height=80 policy.width=112 run.iterations=2)
+expect "flux: a run of wide pictures" tiny 1 1 wide "${wide[@]}"
+expect "flux: wide pictures, ratio 1" test \
+    "$(metric wide ratio_max_deviation | tr '\n' ' ')" = "0 0 "
+expect "flux: wide pictures, peak_bytes is plan_bytes" test \
+    "$(metric wide peak_bytes)" = "$(metric wide plan_bytes)"
+tiny 2 1 wide2 "${wide[@]}" grpo.micro_batch=1
+same_digest "flux: wide pictures, two ranks, the same weights" wide2 \
+    "$(digest wide 2)" 2
+expect "flux: wide pictures, replay" "$bin" replay \
+    "$work/wide/trajectories/iter_000002.h5"
+expect "flux: wide pictures, report" "$bin" report "$work/wide"
+sample=("$bin" sample "$TINY" "a red cat" --seeds 1
+    --set policy.weights="$work/wide/checkpoints/iter_000002.h5")
+expect "flux: wide pictures, sample" "${sample[@]}" --out "$work/known.png"
+"${sample[@]}" --set policy.height=80 --set policy.width=112 \
+    --out "$work/wide.png" >"$work/out" 2>&1
+expect "flux: wide pictures, a checkpoint knows their size" cmp \
+    "$work/known.png" "$work/wide.png"
+"${sample[@]}" --set policy.height=64 --set policy.width=64 \
+    --out "$work/square.png" >"$work/out" 2>&1
+"$bin" sample "$TINY" "a red cat" --seeds 1 --out "$work/base.png" \
+    >"$work/out" 2>&1
+# the header of a PNG ends with the sides
+expect "flux: which is another where keys are set" cmp -n 24 \
+    "$work/square.png" "$work/base.png"
 expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
     "$TINY"
 
@@ -92,7 +120,13 @@ cut=diffusion_pytorch_model-00002-of-00002.safetensors
 truncate -s -100 "$work/bad/transformer/$cut"
 refused "cut short" "bad/transformer/$cut" policy.path="$work/bad"
 refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
-refused "a VAE without a folder" "policy.path" policy.path= policy.codec=vae
+refused "height that does not fit" "policy.height = 72" policy.height=72
+refused "width that does not fit" "policy.width = 120" policy.width=120
+refused "a reward of squares" "rewards[0].name = \"shapes\"" policy.width=112 \
+    'rewards=({name="shapes";})'
+refused "a VAE without a folder" "policy.codec = \"vae\": needs policy.path" \
+    policy.path= policy.codec=vae
+rm -rf "$work/refused"
 expect_code "flux: pretraining" 1 "policy.path" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
 exit $bad

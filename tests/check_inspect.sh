@@ -17,6 +17,8 @@ expect_code "inspect: PyTorch, nested names" 0 \
 expect_code "inspect: a snapshot's networks" 0 \
     "FluxTransformer2DModel: 80 tensors, 27976 values, 55952 bytes (BF16)" \
     "$bin" inspect $golden/snapshot
+expect "inspect: and their tensors" grep -qxF \
+    "embeddings.position_embedding.weight: F32 [12, 16], 768 bytes" "$work/out"
 expect_code "inspect: a network's shards" 0 \
     "model-00003-of-00003.safetensors: safetensors" \
     "$bin" inspect $golden/snapshot/text_encoder_2
@@ -34,6 +36,14 @@ expect_code "inspect: a folder without weights" 1 "empty: no weights" \
 head -c 200 $golden/mixed.safetensors >"$work/cut.safetensors"
 expect_code "inspect: a file cut short" 1 "cut.safetensors: not a whole" \
     "$bin" inspect "$work/cut.safetensors"
+cp -r $golden/snapshot "$work/torn"
+rm "$work"/torn/text_encoder_2/model-00002-of-00003.safetensors
+expect_code "inspect: a snapshot without a shard" 1 \
+    "1 of 3 networks cannot be read" "$bin" inspect "$work/torn"
+expect "inspect: which is named" grep -q \
+    "text_encoder_2/model-00002-of-00003.safetensors: cannot open" "$work/out"
+expect "inspect: and the others are listed" grep -q \
+    "FluxTransformer2DModel: 80 tensors" "$work/out"
 ranks 2 "$bin" inspect $golden/forbidden.pt >"$work/out" 2>&1
 rc=$?
 expect "inspect: two ranks, one message, exit code 1" bash -c \

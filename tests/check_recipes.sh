@@ -52,6 +52,9 @@ lora=$((2 * 2 * 128 * 3072 * (19 * 4 * 2025 + 38 * 3 * 2537) / 100000000000))
 about "recipe flux_lora: rollouts, 12 steps" \
     "$(figure flux_lora flops iteration_rollout)" \
     $((16 * 12 * 12 * (373 + lora)))e11
+about "recipe flux_lora: what adapters add to a step" \
+    $(($(figure flux_lora flops rollout) - $(figure flux_hps flops rollout))) \
+    $((2 * 2 * 128 * 3072 * (19 * 4 * 2025 + 38 * 3 * 2537)))
 expect "recipe flux_lora: parameters of rank 128" test \
     "$(figure flux_lora parameters trained)" = \
     $(((3 * 57 + 19) * 2 * 128 * 3072))

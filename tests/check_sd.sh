@@ -70,7 +70,18 @@ cp -r $folder/vae "$work/bad"
 truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
 refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
     policy.path="$work/bad"
-refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
+# rules that end early are rules all the same, of other words
+cp -r $folder "$work/rules"
+rm "$work/rules/tokenizer/tokenizer.json"
+head -n 701 tests/golden/clip_small/merges.txt >"$work/rules/tokenizer/merges.txt"
+expect_code "sd: a tokenizer of rules" 0 "wrote" "$bin" sample "$TINY" "a" \
+    --set policy.path="$work/rules" --out "$work/rules.png"
+expect "sd: which is no reason to warn" bash -c "! grep WARN '$work/out'"
+sed -i '$d' "$work/rules/tokenizer/merges.txt"
+expect_code "sd: rules cut off, a warning" 0 \
+    "1213 token ids, the text_encoder has 1214" "$bin" sample "$TINY" "a" \
+    --set policy.path="$work/rules" --out "$work/rules.png"
+refused "size that does not fit" "pretrain.image_size" pretrain.image_size=44
 expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
 
@@ -88,6 +99,11 @@ launch pretrain 2 1 base.late "${sets[@]}"
 wait "$pid"
 same_digest "sd sizes: pretraining continued, two ranks, same weights" \
     base.late "$(digest base)"
+launch pretrain 1 1 unjudged "${sets[@]}" "rewards=()"
+expect "sd sizes: pretraining without a reward" wait "$pid"
+expect "sd sizes: which evaluates nothing" grep -q "(not evaluated)" \
+    "$work/unjudged.out"
+same_digest "sd sizes: and gives the same weights" unjudged "$(digest base)"
 weights=policy.weights=$work/base/weights.h5
 expect "sd sizes: a run" tiny 1 1 small "$weights"
 expect "sd sizes: the ratio is 1, exactly, in every iteration" test \
@@ -114,7 +130,7 @@ expect "sd sizes: adapters, ratio 1" test \
     "$(metric lora ratio_max_deviation)" = 0
 refused "no sizes" "unet.block_out_channels" "unet.block_out_channels=[]"
 refused "picture that does not fit" "pretrain.image_size" \
-    pretrain.image_size=36
+    pretrain.image_size=38
 refused "other block types" "unet.up_block_types" \
     unet.up_block_types=UpBlock2D,SkipUpBlock2D
 exit $bad

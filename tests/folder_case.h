@@ -3,13 +3,7 @@
 #ifndef DG_TESTS_FOLDER_CASE_H
 #define DG_TESTS_FOLDER_CASE_H
 
-static void near(const float *got, const float *want, int num, double tolerance)
-{
-    for (int i = 0; i < num; i++)
-        if (!(fabs((double)got[i] - (double)want[i]) <= tolerance))
-            fail_msg("value %d is %.7g, diffusers has %.7g", i, (double)got[i],
-                     (double)want[i]);
-}
+#include "golden_blocks.h"
 
 /* A copy of FOLDER, changed by a shell command, is refused by a message that
  * names both. */

@@ -85,9 +85,10 @@ static int64_t map_outputs(const MapNet *n)
 
     if (n->kind == MAP_UNET)
         return pixels * n->unet_config.out_channels;
-    zoom = (int64_t)1 << 2 * (v->num_levels - 1);
-    return n->kind == MAP_ENCODE ? pixels / zoom * 2 * v->latent_channels
-                                 : pixels * zoom * v->out_channels;
+    zoom = (int64_t)1 << (v->num_levels - 1);
+    return n->kind == MAP_ENCODE
+               ? (n->h / zoom) * (n->w / zoom) * 2 * v->latent_channels
+               : pixels * zoom * zoom * v->out_channels;
 }
 
 static float *map_floats(int64_t count)

@@ -461,6 +461,10 @@ static const struct {
     { ref_conv_case, { 5, 3, 12, 11, 1, 1 } },
     { ref_conv_case, { 4, 3, 10, 5, 3, 41 } },
     { ref_conv_case, { 3, 5, 5, 12, 3, 42 } },
+    { ref_conv_case, { 4, 3, 10, 5, 3, 51 } },
+    { ref_conv_case, { 3, 5, 6, 4, 3, 61 } },
+    { ref_conv_case, { 2, 3, 17, 7, 3, 71 } },
+    { ref_conv_case, { 1, 1, 5, 3, 3, 71 } },
     { ref_conv_case, { 9, 5, 4, 6, 2, 2 } },
     { ref_conv_case, { 6, 4, 600, 5, 3, 11 } }, /* several products deep */
     { ref_conv_case, { 24, 43, 8, 3, 3, 11 } }, /* several tiles */

@@ -25,7 +25,8 @@ static int64_t pixel(const ConvArgs *a, int64_t at, int64_t u, int64_t v)
     const int64_t i = at % pixels / a->out_w * a->stride + u - a->top;
     const int64_t j = at % a->out_w * a->stride + v - a->left;
 
-    if (i < 0 || i >= a->h * a->zoom || j < 0 || j >= a->w * a->zoom)
+    if (i < 0 || i >= a->h * a->zoom - a->cut_h || j < 0 ||
+        j >= a->w * a->zoom - a->cut_w)
         return -1;
     return ((at / pixels * a->h + i / a->zoom) * a->w + j / a->zoom) * a->in;
 }
@@ -228,10 +229,12 @@ void ref_conv_scratch_for(const Backend *be)
 /* --- cases: convolution: h, w, in, out, kernel, stride + 10 padding -------- */
 
 /* padding 0: none, 1: one zero all around, 2: right and below, 3: two above,
- * 4: as 1, with each pixel four times */
+ * 4: as 1, with each pixel four times; 5 to 7: that, without the last row,
+ * the last column, both */
 static ConvArgs conv_args(const Case *c, int64_t batch)
 {
-    const int64_t *d = c->dims, zoom = d[5] / 10 == 4 ? 2 : 1;
+    const int64_t *d = c->dims, zoom = d[5] / 10 >= 4 ? 2 : 1;
+    const int64_t cut = zoom == 2 ? d[5] / 10 - 4 : 0;
     const int64_t kind = zoom == 2 ? 1 : d[5] / 10;
     const int64_t tall = kind == 1 ? 2 : kind == 2 ? 1 : kind == 3 ? 2 : 0;
     const int64_t wide = kind == 1 ? 2 : kind == 2 ? 1 : 0;
@@ -244,8 +247,10 @@ static ConvArgs conv_args(const Case *c, int64_t batch)
     a.top = kind == 1 ? 1 : kind == 3 ? 2 : 0;
     a.left = kind == 1;
     a.zoom = zoom;
-    a.out_h = (zoom * a.h + tall - a.kernel_h) / a.stride + 1;
-    a.out_w = (zoom * a.w + wide - a.kernel_w) / a.stride + 1;
+    a.cut_h = cut & 1;
+    a.cut_w = cut >> 1;
+    a.out_h = (zoom * a.h - a.cut_h + tall - a.kernel_h) / a.stride + 1;
+    a.out_w = (zoom * a.w - a.cut_w + wide - a.kernel_w) / a.stride + 1;
     return a;
 }
 

@@ -2,6 +2,7 @@
 
 #include <time.h>
 
+#include "base/log.h"
 #include "text/clip_bpe.h"
 #include "text/clip_clean.h"
 
@@ -51,6 +52,36 @@ static ClipBpe *full(void)
     }
     free(text);
     return b;
+}
+
+/* A merges.txt that is cut off between two lines still is one. */
+static void test_rules_that_end_early_are_warned_of(void **state)
+{
+    char *vocab, *merges;
+    ClipFiles f = { .folder = "cut" };
+    ClipBpe *b;
+    long warned;
+
+    (void)state;
+    assert_int_equal(
+        dg_file_read(GOLDEN "clip_small/vocab.json", &vocab, &f.vocab_bytes),
+        DG_OK);
+    assert_int_equal(
+        dg_file_read(GOLDEN "clip_small/merges.txt", &merges, &f.merges_bytes),
+        DG_OK);
+    f.vocab = vocab;
+    f.merges = merges;
+    for (int cut = 0; cut < 2; cut++) {
+        warned = dg_log_count(DG_LOG_WARN);
+        assert_int_equal(dg_clip_bpe_create(&b, &f), DG_OK);
+        assert_int_equal(dg_log_count(DG_LOG_WARN) - warned, cut);
+        dg_clip_bpe_destroy(b);
+        do
+            f.merges_bytes--;
+        while (merges[f.merges_bytes - 1] != '\n');
+    }
+    free(vocab);
+    free(merges);
 }
 
 /* Ids of transformers.CLIPTokenizer: see tests/golden/make_tokenizers.py. */
@@ -507,6 +538,7 @@ int main(void)
         cmocka_unit_test(test_flags_of_added_tokens),
         cmocka_unit_test(test_bad_files_are_named),
         cmocka_unit_test(test_missing_symbols_are_unknown),
+        cmocka_unit_test(test_rules_that_end_early_are_warned_of),
         cmocka_unit_test(test_encoding_is_fast),
     };
 

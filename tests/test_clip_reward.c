@@ -34,7 +34,7 @@ static void count(Bed *b, int64_t size)
 
     dg_backend_plan(&table, dg_backend_cpu());
     MUST(dg_context_init(&ctx, &table, 0));
-    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size));
+    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size, size));
     dg_context_fini(&ctx);
 }
 
@@ -70,7 +70,8 @@ static RewardScore score(Bed *b, int k, const float *rgb, int64_t size,
     const Prompt text = { .text = (char *)clip_prompts[prompt] };
     const RewardInput in = {
         .rgb = rgb,
-        .size = size,
+        .height = size,
+        .width = size,
         .prompt = &text,
         .features =
             b->features + prompt * dg_rewards_num_features(b->r, b->num),
@@ -127,6 +128,43 @@ static void test_scores_as_transformers(void **state)
                 assert_int_equal(s.missing, 0);
                 clip_near(ways[k], &s.value, &want[p], 1, 1e-5);
             }
+    }
+    free(rgb);
+    close_bed(&b);
+}
+
+/* Higher than wide, wider than high: the network sees the middle. HPS v2 takes
+ * another one where it has a folder of transformers, as these are. */
+static void test_scores_of_any_shape_as_transformers(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), want[CLIP_PROMPTS];
+    Prompt text = { .text = (char *)clip_prompts[0] };
+    RewardScore s;
+    Bed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    open_bed(&b, all_three);
+    dg_context_fini(&b.ctx); /* planned for 64 x 64 */
+    MUST(dg_context_init(&b.ctx, dg_backend_cpu(),
+                         b.plan.bytes + ((size_t)1 << 20)));
+    for (int i = 0; i < CLIP_SIZES; i++) {
+        const RewardInput in = {
+            .rgb = rgb,
+            .height = clip_sizes[i][0],
+            .width = clip_sizes[i][1],
+            .prompt = &text,
+            .features = b.features,
+            .ctx = &b.ctx,
+        };
+
+        clip_picture(rgb, clip_sizes[i][0], clip_sizes[i][1]);
+        clip_golden(want, CLIP_PROMPTS, "u8_cos", i);
+        for (int k = 2; k < 4; k++) {
+            dg_reward_score(&b.r[k], &in, &s);
+            assert_int_equal(s.missing, 0);
+            clip_near("u8_cos", &s.value, &want[0], 1, 1e-5);
+        }
     }
     free(rgb);
     close_bed(&b);
@@ -537,6 +575,7 @@ static void test_what_does_not_serve_is_named(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_texts_as_transformers),
     cmocka_unit_test(test_scores_as_transformers),
+    cmocka_unit_test(test_scores_of_any_shape_as_transformers),
     cmocka_unit_test(test_pictures_as_transformers),
     cmocka_unit_test(test_same_bits_whatever_was_before),
     cmocka_unit_test(test_plan_is_what_is_used),

@@ -68,27 +68,34 @@ static void test_bootstrap_leaves_out_nan(void **state)
     assert_true(isnan(c.mean));
 }
 
-static void evaluate(Evaluation *e, uint8_t *pictures, int threads,
-                     int64_t batch)
+static void evaluate_sets(Evaluation *e, const char *rewards, uint8_t *pictures,
+                          int threads, int64_t batch)
 {
-    static const char *const sets[] = { "rewards=({name=\"brightness\";})",
-                                        "grpo.micro_batch=5",
-                                        "evaluate.bootstrap=50", NULL };
+    const char *const sets[] = { rewards, "grpo.micro_batch=5",
+                                 "evaluate.bootstrap=50", NULL };
     TinyRun t;
 
     tiny_open(&t, threads, sets);
-    MUST(dg_evaluate(e, &(EvaluateJob) { .session = &t.session,
-                                         .team = t.team,
-                                         .policy = t.policy,
-                                         .prompts = &t.prompts,
-                                         .rewards = t.rewards,
-                                         .num_prompts = 6,
-                                         .seeds = 2,
-                                         .batch = batch,
-                                         .seed = 3,
-                                         .pictures = pictures,
-                                         .with_scores = 1 }));
+    MUST(dg_evaluate(
+        e, &(EvaluateJob) { .session = &t.session,
+                            .team = t.team,
+                            .policy = t.policy,
+                            .prompts = &t.prompts,
+                            .rewards = t.rewards,
+                            .num_prompts = 6,
+                            .seeds = 2,
+                            .batch = batch,
+                            .seed = 3,
+                            .pictures = pictures,
+                            .with_scores = (int)t.config.num_rewards }));
     tiny_close(&t);
+}
+
+static void evaluate(Evaluation *e, uint8_t *pictures, int threads,
+                     int64_t batch)
+{
+    evaluate_sets(e, "rewards=({name=\"brightness\";})", pictures, threads,
+                  batch);
 }
 
 static void test_threads_and_batches_change_nothing(void **state)
@@ -164,6 +171,52 @@ static void test_text_and_json_say_the_same(void **state)
     free(json);
 }
 
+/* Two rewards of one sampling: each has what it has alone. */
+static void test_every_reward_is_scored(void **state)
+{
+    static const char *const kinds[] = { "brightness", "shapes" };
+    const char *two = "rewards=({name=\"brightness\";},{name=\"shapes\";})";
+    Evaluation both, one;
+    char *text, *json;
+    cJSON *root;
+
+    (void)state;
+    evaluate_sets(&both, two, NULL, 2, 3);
+    assert_int_equal(both.num_rewards, 2);
+    for (int k = 0; k < 2; k++)
+        assert_string_equal(both.rewards[k].name, kinds[k]);
+    assert_memory_equal(&both.rewards[0].reward, &both.all.reward,
+                        sizeof both.all.reward);
+    assert_true(isnan(both.rewards[0].strict.mean));
+    evaluate_sets(&one, "rewards=({name=\"shapes\";})", NULL, 1, 4);
+    assert_int_equal(one.num_rewards, 1);
+    assert_memory_equal(&both.rewards[1].reward, &one.all.reward,
+                        sizeof one.all.reward);
+    assert_memory_equal(&both.rewards[1].strict, &one.all.strict,
+                        sizeof one.all.strict);
+    assert_int_equal(both.rewards[1].missing, one.missing);
+    assert_true(both.rewards[1].reward.mean != both.all.reward.mean);
+    MUST(dg_evaluation_text(&text, &both));
+    assert_non_null(strstr(text, "\nshapes "));
+    MUST(dg_evaluation_json(&json, &both));
+    root = cJSON_Parse(json);
+    assert_non_null(root);
+    for (int k = 0; k < 2; k++) {
+        const cJSON *r =
+            cJSON_GetArrayItem(cJSON_GetObjectItem(root, "rewards"), k);
+
+        assert_string_equal(cJSON_GetObjectItem(r, "name")->valuestring,
+                            kinds[k]);
+        assert_true(
+            fabs(cJSON_GetObjectItem(cJSON_GetObjectItem(r, "reward"), "low")
+                     ->valuedouble -
+                 both.rewards[k].reward.low) < 1e-8);
+    }
+    cJSON_Delete(root);
+    free(text);
+    free(json);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bootstrap_of_zeros_and_ones),
     cmocka_unit_test(test_bootstrap_narrows_with_the_root_of_n),
@@ -172,6 +225,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_threads_and_batches_change_nothing),
     cmocka_unit_test(test_reward_is_that_of_the_pictures),
     cmocka_unit_test(test_text_and_json_say_the_same),
+    cmocka_unit_test(test_every_reward_is_scored),
 };
 
 TINY_MAIN(tests)

@@ -2,6 +2,8 @@
  * tests/golden/make_flux_fixture.py. */
 #include "tiny_run.h"
 
+#include "golden_blocks.h"
+
 #include <math.h>
 
 #define FOLDER "tests/golden/flux_tiny"
@@ -35,18 +37,6 @@ typedef struct Bed {
     Golden golden;
     float condition[CONDITION];
 } Bed;
-
-static void read_block(FILE *f, const char *name, float *out, int num)
-{
-    char found[64];
-    int there;
-
-    assert_int_equal(fscanf(f, "%63s %d", found, &there), 2);
-    assert_string_equal(found, name);
-    assert_int_equal(there, num);
-    for (int i = 0; i < num; i++)
-        assert_int_equal(fscanf(f, "%f", &out[i]), 1);
-}
 
 static void read_golden(Golden *g)
 {

@@ -263,6 +263,7 @@ static void test_unets_agree_with_diffusers(void **state)
     (void)state;
     check_map("unet_wide", 1);
     check_map("unet_mixed", 1);
+    check_map("unet_odd", 1); /* sides that halve to fractions */
 }
 
 static void test_autoencoders_agree_with_diffusers(void **state)
@@ -272,6 +273,7 @@ static void test_autoencoders_agree_with_diffusers(void **state)
     check_map("vae_quant_encode", 0);
     check_map("vae_plain_decode", 0);
     check_map("vae_plain_encode", 0);
+    check_map("vae_odd_encode", 0); /* sides that halve to fractions */
 }
 
 /* --- the FLUX transformer --------------------------------------------------- */

@@ -72,7 +72,8 @@ static float judge(TinyRun *t, const float *rgb, const Prompt *prompt)
     MUST(dg_rewards_encode(t->rewards, 1, ctx, &copy, features));
     dg_reward_score(&t->rewards[0],
                     &(RewardInput) { .rgb = rgb,
-                                     .size = t->policy->shape.image_size,
+                                     .height = t->policy->shape.height,
+                                     .width = t->policy->shape.width,
                                      .prompt = prompt,
                                      .features = features,
                                      .ctx = ctx },
@@ -134,7 +135,7 @@ static void test_evaluation_judges_each_picture(void **state)
     tiny_folder(folder);
     write_contrary(folder);
     open_judged(&t, 1, folder);
-    pixels = 3 * t.policy->shape.image_size * t.policy->shape.image_size;
+    pixels = 3 * t.policy->shape.height * t.policy->shape.width;
     rgb = malloc(sizeof *rgb * (size_t)pixels);
     job = (EvaluateJob) { .session = &t.session,
                           .team = t.team,

@@ -476,15 +476,13 @@ static void test_bad_sizes_are_refused(void **state)
     MapRun *r;
     (void)state;
 
-    for (int i = 0; i < 3; i += 2) {
-        golden_net(&n, i);
-        n.h += 4;
-        r = map_run_create(&n);
-        assert_int_equal(map_run(&n, &o, r), DG_EINVAL);
-        assert_non_null(strstr(dg_last_error()->text, "multiples of 8"));
-        map_run_destroy(r);
-        map_destroy(&n);
-    }
+    golden_net(&n, 2);
+    n.h = 4;
+    r = map_run_create(&n);
+    assert_int_equal(map_run(&n, &o, r), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "at least 8"));
+    map_run_destroy(r);
+    map_destroy(&n);
 }
 
 /* (z - shift) scale and back, with the public factors of FLUX.1 */

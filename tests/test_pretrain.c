@@ -182,7 +182,7 @@ static void test_prompts_are_swapped_as_often_as_asked(void **state)
         MUST(dg_world_stream_scene(&own, &b.p.stream, (uint64_t)k));
         MUST(dg_world_stream_scene(&other, &b.p.stream,
                                    (uint64_t)k + ((uint64_t)1 << 40)));
-        dg_world_draw(rgb, &own, (int)b.run.policy->shape.image_size);
+        dg_world_draw(rgb, &own, (int)b.run.policy->shape.width);
         dg_policy_code(b.run.policy, rgb, own_latent);
         assert_memory_equal(own_latent, clean, sizeof clean);
         swapped += strcmp(b.x.scene.prompt, own.prompt) != 0;
@@ -252,7 +252,7 @@ static void test_pictures_fade_as_often_as_asked(void **state)
 
         make(&b, k, clean);
         MUST(dg_world_stream_scene(&scene, &b.p.stream, (uint64_t)k));
-        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.image_size);
+        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.width);
         dg_policy_code(b.run.policy, rgb, own);
         for (int i = 0; i < D; i++) {
             across += ((double)own[i] - grey[i]) * ((double)clean[i] - grey[i]);
@@ -289,7 +289,7 @@ static void test_pictures_blur_as_often_as_asked(void **state)
 
         make(&b, k, clean);
         MUST(dg_world_stream_scene(&scene, &b.p.stream, (uint64_t)k));
-        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.image_size);
+        dg_world_draw(rgb, &scene, (int)b.run.policy->shape.width);
         dg_policy_code(b.run.policy, rgb, own);
         if (memcmp(own, clean, sizeof own) == 0)
             continue;

@@ -135,13 +135,19 @@ static void put_evaluation(const char *name, double reward, double strict)
     put_file(name, text);
 }
 
-static void put_strip(const char *name, int num, int size)
+static void put_wide_strip(const char *name, int num, int width, int height)
 {
-    Image image = { num * size, size, calloc((size_t)(num * size * size), 3) };
+    Image image = { num * width, height,
+                    calloc((size_t)(num * width * height), 3) };
 
     assert_non_null(image.rgb);
     assert_int_equal(dg_image_write_png(in_dir(name), &image, NULL, 0), DG_OK);
     dg_image_free(&image);
+}
+
+static void put_strip(const char *name, int num, int size)
+{
+    put_wide_strip(name, num, size, size);
 }
 
 /* Every opened element is closed, in order: what a browser need not mend. */
@@ -478,6 +484,24 @@ static void test_bad_input_is_named(void **state)
     assert_non_null(strstr(dg_last_error()->text, "/nowhere/run"));
 }
 
+/* Five pictures 12 wide and 8 high in a strip of 60, each in its own form. */
+static void test_pictures_need_not_be_square(void **state)
+{
+    (void)state;
+    put_run(12, &right);
+    mkdir(in_dir("pictures"), 0777);
+    put_wide_strip("pictures/iter_000000.png", 5, 12, 8);
+    put_file("pictures/prompts.json",
+             "{\"prompts\":[\"a\",\"b\",\"c\",\"d\",\"e\"],"
+             "\"height\":8,\"width\":12}");
+    char *page = make_page();
+    assert_says(page, "var(--s0) 100% 0/500% 100%;height:auto;"
+                      "aspect-ratio:12/8\" aria-label=\"e, iteration 0");
+    free(page);
+    put_wide_strip("pictures/iter_000000.png", 5, 10, 8);
+    assert_refused(DG_EFORMAT, "must be a row of pictures of 12 x 8");
+}
+
 #define IN_FOLDER(f) cmocka_unit_test_setup_teardown(f, start, end)
 
 int main(void)
@@ -489,6 +513,7 @@ int main(void)
         IN_FOLDER(test_held_out_loss_is_seen),
         IN_FOLDER(test_pretraining_has_its_page),
         IN_FOLDER(test_strangers_text_stays_text),
+        IN_FOLDER(test_pictures_need_not_be_square),
         IN_FOLDER(test_nulls_and_single_lines_are_drawn),
         IN_FOLDER(test_long_runs_stay_small),
         IN_FOLDER(test_extreme_values_are_not_drawn),

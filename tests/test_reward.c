@@ -5,21 +5,16 @@
 
 #include <math.h>
 
-static int first_of(const float *rgb, int64_t size, const Prompt *prompt,
-                    RewardScore *out, void *scratch)
+static int first_of(const RewardInput *in, RewardScore *out)
 {
-    (void)size;
-    (void)prompt;
-    (void)scratch;
-    out->value = rgb[0];
-    out->strict = rgb[0] > 0.5f;
+    out->value = in->rgb[0];
+    out->strict = in->rgb[0] > 0.5f;
     return DG_OK;
 }
 
-static int refuses(const float *rgb, int64_t size, const Prompt *prompt,
-                   RewardScore *out, void *scratch)
+static int refuses(const RewardInput *in, RewardScore *out)
 {
-    first_of(rgb, size, prompt, out, scratch);
+    first_of(in, out);
     return dg_fail(DG_EIO, "the judge is asleep");
 }
 
@@ -34,7 +29,9 @@ static const Prompt prompt = { .text = "a red circle" };
 static RewardScore score(const RewardKind *kind, double threshold, float value)
 {
     const Reward r = { .kind = kind, .weight = 1, .threshold = threshold };
-    const RewardInput in = { .rgb = &value, .size = 1, .prompt = &prompt };
+    const RewardInput in = {
+        .rgb = &value, .height = 1, .width = 1, .prompt = &prompt
+    };
     RewardScore s;
 
     dg_clear_error();
@@ -150,7 +147,10 @@ static void test_brightness_is_the_mean_luma(void **state)
         sum += luma[i % 3] * (double)rgb[i];
     }
     dg_reward_score(
-        &r, &(RewardInput) { .rgb = rgb, .size = 4, .prompt = &prompt }, &s);
+        &r,
+        &(RewardInput) {
+            .rgb = rgb, .height = 4, .width = 4, .prompt = &prompt },
+        &s);
     assert_false(s.missing);
     assert_true(fabs((double)s.value - sum / 16) < 1e-6);
 }
@@ -168,7 +168,8 @@ static void test_shapes_without_metadata_is_missing(void **state)
     rgb = calloc(3 * 32 * 32, sizeof *rgb);
     assert_true(t.team->workers[0].scratch != NULL);
     in = (RewardInput) { .rgb = rgb,
-                         .size = 32,
+                         .height = 32,
+                         .width = 32,
                          .prompt = &prompt,
                          .scratch = t.team->workers[0].scratch };
     dg_reward_score(&t.rewards[0], &in, &s);
@@ -181,19 +182,42 @@ static void test_shapes_without_metadata_is_missing(void **state)
     tiny_close(&t);
 }
 
-/* One sample's NaN: it is missing, the others of its group go on. */
-static int not_every(const float *rgb, int64_t size, const Prompt *p,
-                     RewardScore *out, void *scratch)
+/* Shapes are looked for in squares; a mean is a mean of any picture. */
+static void test_wide_pictures(void **state)
 {
+    static const float rgb[2 * 3 * 3] = { [3] = 1, [4] = 1, [5] = 1 };
+    Reward r[2];
+    RewardScore s;
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c,
+                       "rewards=({name=\"brightness\";},{name=\"shapes\";})"));
+    MUST(dg_rewards_init(r, &c));
+    MUST(dg_rewards_check_picture(r, 2, 64, 64));
+    MUST(dg_rewards_check_picture(r, 1, 48, 64));
+    assert_int_equal(dg_rewards_check_picture(r, 2, 48, 64), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "rewards[1].name"));
+    dg_reward_score(
+        &r[0],
+        &(RewardInput) {
+            .rgb = rgb, .height = 2, .width = 3, .prompt = &prompt },
+        &s);
+    assert_false(s.missing);
+    assert_true(fabsf(s.value - 1.0f / 6) < 1e-6f);
+}
+
+/* One sample's NaN: it is missing, the others of its group go on. */
+static int not_every(const RewardInput *in, RewardScore *out)
+{
+    const int64_t pixels = in->height * in->width;
     double sum = 0;
 
-    (void)p;
-    (void)scratch;
-    for (int64_t i = 0; i < size * size * 3; i++)
-        sum += (double)rgb[i];
+    for (int64_t i = 0; i < pixels * 3; i++)
+        sum += (double)in->rgb[i];
     /* latents' pictures differ in every digit: some are NaN, some are not */
-    out->value =
-        fmod(sum * 1e3, 1) < 0.3 ? NAN : (float)(sum / (double)(size * size));
+    out->value = fmod(sum * 1e3, 1) < 0.3 ? NAN : (float)(sum / (double)pixels);
     return DG_OK;
 }
 
@@ -243,6 +267,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_keys_of_networks_are_checked),
     cmocka_unit_test(test_brightness_is_the_mean_luma),
     cmocka_unit_test(test_shapes_without_metadata_is_missing),
+    cmocka_unit_test(test_wide_pictures),
     cmocka_unit_test(test_missing_scores_leave_the_group),
 };
 

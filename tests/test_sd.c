@@ -2,6 +2,8 @@
  * folder: tests/golden/make_sd_fixture.py. */
 #include "tiny_run.h"
 
+#include "golden_blocks.h"
+
 #include <math.h>
 
 #define FOLDER "tests/golden/sd_tiny"
@@ -22,18 +24,6 @@ typedef struct Bed {
     StepPlan plan;
     Golden golden;
 } Bed;
-
-static void read_block(FILE *f, const char *name, float *out, int num)
-{
-    char found[64];
-    int there;
-
-    assert_int_equal(fscanf(f, "%63s %d", found, &there), 2);
-    assert_string_equal(found, name);
-    assert_int_equal(there, num);
-    for (int i = 0; i < num; i++)
-        assert_int_equal(fscanf(f, "%f", &out[i]), 1);
-}
 
 static void read_golden(Golden *g)
 {
@@ -321,7 +311,7 @@ static void test_keys_that_do_not_fit(void **state)
     (void)state;
     configure(&c, FOLDER);
     MUST(dg_policy_adopt_folder(&c, 0));
-    c.pretrain.image_size = 40;
+    c.pretrain.image_size = 44;
     assert_int_equal(dg_policy_create(&p, &c), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "pretrain.image_size"));
     configure(&c, "");

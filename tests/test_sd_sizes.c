@@ -227,7 +227,10 @@ static void test_sizes_that_do_not_fit_are_named(void **state)
     refuse("unet.cross_attention_dim=24", "must be clip.hidden = 16", 1);
     refuse("clip.heads=3", "multiple of clip.heads = 3", 1);
     refuse("unet.in_channels=16", "unet.in_channels = 16: must be 3 cell^2", 0);
-    refuse("pretrain.image_size=36", "must be a multiple of 8", 0);
+    refuse("pretrain.image_size=38", "must be a multiple of 4", 0);
+    refuse("policy.height=30", "policy.height = 30: must be a multiple of 4",
+           0);
+    refuse("policy.width=34", "policy.width = 34: must be a multiple of 4", 0);
     refuse("policy.prediction=velocity", "policy.prediction", 0);
     refuse("unet.norm_num_groups=3", "multiple of norm_num_groups = 3", 0);
     refuse("unet.attention_head_dim=5", "attention_head_dim = 5", 0);

@@ -193,6 +193,7 @@ static inline void case_marks(Message *m)
     case_piece(m, "<pad>", 0, 3);
     case_piece(m, "</s>", 0, 3);
     case_piece(m, "<unk>", 0, 2);
+    case_bytes(m, 3, "", 0); /* a normalizer of defaults */
 }
 
 #endif

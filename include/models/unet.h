@@ -36,8 +36,7 @@ typedef struct Unet Unet;
 
 typedef struct UnetInputs {
     Tensor *sample;  /* [B, H, W, in_channels], channels-last: see
-                        dg_op_channels_last(); H, W multiples of
-                        2^(num_levels - 1) */
+                        dg_op_channels_last() */
     Tensor *context; /* [B, S, cross_attention_dim] */
     const float *t;  /* [B] time in 0..999, host memory */
 } UnetInputs;

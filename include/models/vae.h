@@ -52,8 +52,8 @@ void dg_vae_destroy(Vae *m);
 const VaeConfig *dg_vae_config(const Vae *m);
 
 /**
- * image [B, H, W, in_channels] in [-1, 1], channels-last, H and W multiples of
- * 2^(num_levels - 1) -> [B, h, w, 2 latent_channels]: mean, then logarithm of
+ * image [B, H, W, in_channels] in [-1, 1], channels-last -> [B, h, w,
+ * 2 latent_channels], h = floor(H / 2^(num_levels - 1)) >= 1: mean, then logarithm of
  * the variance, which the reference limits to -30..20 before use. Neither
  * scaled nor shifted: a model's latent is dg_vae_to_model() of a draw.
  * NULL with the context's error set: DG_EINVAL on a size that does not fit or

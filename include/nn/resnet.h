@@ -24,6 +24,10 @@ Linear dg_layer_conv1(LayerPath *p, const char *name, int64_t in, int64_t out,
 Tensor *dg_conv(Context *ctx, Tensor *x, const Conv *c);
 /** The same of the map enlarged twofold, each pixel four times. */
 Tensor *dg_conv_up(Context *ctx, Tensor *x, const Conv *c);
+/** To h x w pixels, each twice the map's side or one less, where the last row
+ *  or column is left out. */
+Tensor *dg_conv_up_to(Context *ctx, Tensor *x, const Conv *c, int64_t h,
+                      int64_t w);
 
 typedef struct ResnetOpts {
     int64_t in, out, time; /* time: width of the time embedding, 0: none */

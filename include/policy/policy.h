@@ -38,7 +38,7 @@ enum {
 typedef struct PolicyShape {
     int64_t tokens, features;         /* of a packed latent */
     int64_t elements;                 /* D = tokens * features */
-    int64_t image_size;               /* pixels, height = width */
+    int64_t height, width;            /* of a picture, pixels */
     int64_t text_tokens, embed_width; /* T5 states of one prompt; 0: no T5 */
     int64_t clip_tokens, pooled_width;
     int64_t condition; /* floats of one condition: T5 states, then CLIP's
@@ -253,7 +253,7 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
  */
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
 
-/** Latent to pixels: rgb [image_size, image_size, 3] f32 on the host,
+/** Latent to pixels: rgb [height, width, 3] f32 on the host,
  *  clamped to [0, 1], NaN kept. latent [elements], kernel memory. The context is reset; in a plan
  *  neither array is read or written. Errors: those of the context. */
 int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,

@@ -28,8 +28,8 @@ typedef struct Reward Reward;
 
 /* What one is scored from. */
 typedef struct RewardInput {
-    const float *rgb; /* [size, size, 3] in [0, 1] */
-    int64_t size;
+    const float *rgb; /* [height, width, 3] in [0, 1] */
+    int64_t height, width;
     const Prompt *prompt;
     const float *features; /* of the prompt, all rewards' in their order; NULL
                               where no reward has any */
@@ -65,10 +65,9 @@ typedef struct RewardKind {
     const char *name;
     int has_strict; /* it has a strict 0/1 metric besides */
     size_t scratch_bytes;
-    /* Scores one picture [size, size, 3] in [0, 1]; scratch is this
-     * thread's own. Errors: a picture it cannot score. */
-    int (*score)(const float *rgb, int64_t size, const Prompt *prompt,
-                 RewardScore *out, void *scratch);
+    int square; /* it scores square pictures only */
+    /* Scores one picture. Errors: a picture it cannot score. */
+    int (*score)(const RewardInput *in, RewardScore *out);
     const RewardNet *net; /* in place of score; NULL: no network */
 } RewardKind;
 
@@ -91,6 +90,11 @@ int dg_rewards_init(Reward *out, const Config *c);
 /** Whether the first num rewards can be computed where the run is. Networks of
  *  rewards are the CPU's: DG_EDEVICE naming the reward. */
 int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num);
+
+/** Whether the first num rewards can score pictures of that size:
+ *  DG_EINVAL naming the reward. */
+int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
+                             int64_t width);
 
 /**
  * Makes the networks of the first num rewards, sizes only: enough to plan.
@@ -137,7 +141,7 @@ typedef struct RewardPlan {
 
 /** Counts; ctx is reset. Errors: those of the context. */
 int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
-                    int64_t size);
+                    int64_t height, int64_t width);
 
 /**
  * Scores one picture. Never fails: a reward that does, or gives NaN or Inf,

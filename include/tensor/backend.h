@@ -197,13 +197,14 @@ typedef struct EmbedArgs {
  *     weight[o, c, u, v] x[b, i stride + u - top, j stride + v - left, c],
  * x being 0 outside its map (zeros below and to the right as far as out_h,
  * out_w reach). With zoom 2 the map is read as if each of its pixels stood four
- * times, twice as high and wide; else zoom is 1. Maps are channels-last;
- * weights stand as in the files.
+ * times, twice as high and wide; else zoom is 1. Its last cut_h rows and cut_w
+ * columns are then outside (0 or 1). Maps are channels-last; weights stand as
+ * in the files.
  */
 typedef struct ConvArgs {
     int64_t batch, h, w, in; /* of x */
     int64_t out_h, out_w, out;
-    int64_t kernel_h, kernel_w, stride, top, left, zoom;
+    int64_t kernel_h, kernel_w, stride, top, left, zoom, cut_h, cut_w;
     const float *x;      /* [batch, h, w, in] */
     const float *weight; /* [out, in, kernel_h, kernel_w] */
     const float *bias;   /* [out] or NULL */

@@ -126,13 +126,14 @@ Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table);
 typedef struct ConvOpts {
     int64_t stride;                   /* >= 1 */
     int64_t top, left, bottom, right; /* zeros around the map, >= 0 */
-    int upsample; /* 1: of the map with each pixel four times (nearest) */
+    int upsample; /* 1: of the map with each pixel four times (nearest), */
+    int64_t cut_h, cut_w; /* without its last rows and columns, < 2 each */
 } ConvOpts;
 
 /**
  * Cross-correlation of x [B,H,W,in] with w [out,in,kh,kw], + bias [out] or
  * NULL. -> [B,H',W',out], H' = floor((H + top + bottom - kh) / stride) + 1,
- *  with upsample 2H for H: the larger map is never made.
+ *  with upsample 2H - cut_h for H: the larger map is never made.
  * A 1 x 1 convolution is dg_op_linear(): its weight [out,in,1,1] fits.
  */
 Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,

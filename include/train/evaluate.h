@@ -23,12 +23,21 @@ typedef struct EvaluateTag {
     Interval strict; /* NAN if it has none */
 } EvaluateTag;
 
+/* One of the rewards, over all pictures. */
+typedef struct EvaluateReward {
+    char name[32];
+    int64_t missing;
+    Interval reward, strict; /* strict: NAN if it has none */
+} EvaluateReward;
+
 typedef struct Evaluation {
-    int64_t prompts, seeds, missing;
+    int64_t prompts, seeds, missing; /* missing: of the first reward */
     EvaluateTag all;
     EvaluateTag mean_of_tags; /* GenEval's figure: every tag counts the same */
     int num_tags;
     EvaluateTag tags[DG_EVALUATE_TAGS];
+    int num_rewards;
+    EvaluateReward rewards[DG_CONFIG_REWARDS];
 } Evaluation;
 
 typedef struct EvaluateJob {
@@ -36,15 +45,15 @@ typedef struct EvaluateJob {
     Team *team;
     const Policy *policy;
     const PromptList *prompts;
-    const Reward *rewards; /* the first one is reported */
+    const Reward *rewards; /* the first one is reported by task */
     Conditions *cache;     /* read in place of encoding; or NULL */
     int64_t num_prompts;   /* of the list's first; 0: all */
     int64_t seeds;         /* pictures per prompt */
     int64_t batch;
     uint64_t seed;
-    uint8_t *pictures; /* [prompts * seeds, size, size, 3] 8-bit, filled with
+    uint8_t *pictures; /* [prompts * seeds, height, width, 3] 8-bit, filled with
                           all ranks' pictures; NULL: not kept */
-    int with_scores;   /* 0: pictures only */
+    int with_scores;   /* how many of the rewards score; 0: pictures only */
 } EvaluateJob;
 
 /** Runs it. Collective; the result is the same on all ranks, and for any

@@ -14,9 +14,11 @@ int dg_describe_knows(const char *path);
  * Writes to out: for a file, or the folder of one network, its files and each
  * tensor with type, shape, bytes, and (where all values together are not too
  * many to look at) least, greatest, mean and how many are not finite; for a
- * folder of several networks a line for each.
+ * folder of several networks their tensors, and then a line for each network,
+ * which says so where it cannot be read.
  * variant  as dg_snapshot_open()
- * Errors: as dg_snapshot_open(); DG_EIO when out cannot be written.
+ * Errors: as dg_snapshot_open(); DG_EFORMAT where a network of several cannot
+ * be read; DG_EIO when out cannot be written.
  */
 int dg_describe_weights(const char *path, const char *variant, FILE *out);
 

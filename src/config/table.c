@@ -105,6 +105,10 @@ static const Option rows[] = {
     INT("policy.text_length", "0", 0, 4096, policy.text_length, 0,
         "tokens per prompt of small networks, T5's of a folder's FLUX; 0: 512 "
         "for the latter, else 32"),
+    INT("policy.height", "0", 0, 4096, policy.height, 0,
+        "height of pictures in pixels; 0: pretrain.image_size"),
+    INT("policy.width", "0", 0, 4096, policy.width, 0,
+        "width of pictures in pixels; 0: pretrain.image_size"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
          "latents = scale (2 pixels - 1) in the space-to-depth codec"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
@@ -308,7 +312,8 @@ static const Option rows[] = {
     INT("pretrain.world_seed", "1", 0, BIG, pretrain.world_seed, 0,
         "seed of the pictures"),
     INT("pretrain.image_size", "32", 8, 4096, pretrain.image_size, 0,
-        "height = width in pixels, in training and evaluation too"),
+        "height = width in pixels, in training and evaluation too; see "
+        "policy.height"),
     REAL("pretrain.logit_mean", "0", -10, 10, pretrain.logit_mean, 0,
          "mean of the logit-normal times"),
     REAL("pretrain.logit_std", "1", 0.01, 10, pretrain.logit_std, 0,

@@ -58,7 +58,8 @@ V_INLINE int64_t source(const ConvArgs *a, int64_t oy, int64_t ox, int64_t tap)
     const int64_t y = oy * a->stride + tap / a->kernel_w - a->top;
     const int64_t x = ox * a->stride + tap % a->kernel_w - a->left;
 
-    if (y < 0 || y >= a->zoom * a->h || x < 0 || x >= a->zoom * a->w)
+    if (y < 0 || y >= a->zoom * a->h - a->cut_h || x < 0 ||
+        x >= a->zoom * a->w - a->cut_w)
         return -1;
     return a->zoom == 2 ? y / 2 * a->w + x / 2 : y * a->w + x;
 }

@@ -281,7 +281,7 @@ static Tensor *run_down(Pass *p, const Level *l, int i, Tensor *x)
     }
     if (l->resample.w != NULL) {
         x = dg_op_conv2d(p->ctx, x, l->resample.w, l->resample.b,
-                         &(ConvOpts) { 2, 1, 1, 1, 1, 0 });
+                         &(ConvOpts) { 2, 1, 1, 1, 1, 0, 0, 0 });
         p->skips.maps[p->skips.num++] = x;
     }
     dg_scope_pop(p->ctx);
@@ -293,8 +293,12 @@ static Tensor *run_up(Pass *p, const Level *l, int i, Tensor *x)
     dg_scope_push(p->ctx, "up_blocks", i);
     for (int j = 0; j < l->num_units; j++)
         x = run_unit(p, &l->units[j], j, x, p->skips.maps[--p->skips.num]);
-    if (l->resample.w != NULL)
-        x = dg_conv_up(p->ctx, x, &l->resample);
+    if (l->resample.w != NULL && !p->ctx->err) {
+        /* a side that was odd on the way down is odd again */
+        const int64_t *d = p->skips.maps[p->skips.num - 1]->dims;
+
+        x = dg_conv_up_to(p->ctx, x, &l->resample, d[1], d[2]);
+    }
     dg_scope_pop(p->ctx);
     return x;
 }
@@ -325,18 +329,12 @@ static Tensor *time_embedding(const Unet *m, Context *ctx, const float *t,
 
 static int check_inputs(const Unet *m, const UnetInputs *in)
 {
-    const int64_t step = (int64_t)1 << (m->c.num_levels - 1);
     const int64_t *d = in->sample->dims;
 
     if (in->sample->num_dims != 4 || d[3] != m->c.in_channels)
         return dg_fail(DG_EINVAL,
                        "unet: a sample of %lld channels: must have %lld",
                        (long long)d[3], (long long)m->c.in_channels);
-    if (d[1] < step || d[2] < step || d[1] % step || d[2] % step)
-        return dg_fail(DG_EINVAL,
-                       "unet: a map of %lld x %lld: sides must be multiples "
-                       "of %lld",
-                       (long long)d[1], (long long)d[2], (long long)step);
     if (in->context->dims[0] != d[0] ||
         dg_tensor_width(in->context) != m->c.cross_attention_dim)
         return dg_fail(DG_EINVAL,

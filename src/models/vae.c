@@ -305,7 +305,7 @@ static void level_block(Context *ctx, const void *args, Tensor *const *in,
         x = dg_conv_up(ctx, x, &l->resample);
     else if (l->resample.w != NULL) /* zeros below and to the right alone */
         x = dg_op_conv2d(ctx, x, l->resample.w, l->resample.b,
-                         &(ConvOpts) { 2, 0, 0, 1, 1, 0 });
+                         &(ConvOpts) { 2, 0, 0, 1, 1, 0, 0, 0 });
     out[0] = x;
 }
 
@@ -356,9 +356,9 @@ static int check_input(const Half *h, const Tensor *x, int64_t channels,
         return dg_fail(DG_EINVAL,
                        "vae %s: a map of %lld channels: must be %lld", what,
                        (long long)dg_tensor_width(x), (long long)channels);
-    if (x->dims[1] % step || x->dims[2] % step)
+    if (x->dims[1] < step || x->dims[2] < step)
         return dg_fail(DG_EINVAL,
-                       "vae %s: %lld x %lld pixels: must be multiples of %lld",
+                       "vae %s: %lld x %lld pixels: must be at least %lld",
                        what, (long long)x->dims[1], (long long)x->dims[2],
                        (long long)step);
     return DG_OK;

@@ -67,15 +67,30 @@ Tensor *dg_conv(Context *ctx, Tensor *x, const Conv *c)
     const int64_t pad = (c->w->dims[2] - 1) / 2;
 
     return dg_op_conv2d(ctx, x, c->w, c->b,
-                        &(ConvOpts) { 1, pad, pad, pad, pad, 0 });
+                        &(ConvOpts) { 1, pad, pad, pad, pad, 0, 0, 0 });
 }
 
 Tensor *dg_conv_up(Context *ctx, Tensor *x, const Conv *c)
 {
+    return x == NULL ? NULL
+                     : dg_conv_up_to(ctx, x, c, 2 * x->dims[1], 2 * x->dims[2]);
+}
+
+Tensor *dg_conv_up_to(Context *ctx, Tensor *x, const Conv *c, int64_t h,
+                      int64_t w)
+{
     const int64_t pad = (c->w->dims[2] - 1) / 2;
 
+    if (x == NULL)
+        return NULL;
+    if (h > 2 * x->dims[1] || h < 2 * x->dims[1] - 1 || w > 2 * x->dims[2] ||
+        w < 2 * x->dims[2] - 1)
+        dg_panic("a map of %lld x %lld, enlarged to %lld x %lld",
+                 (long long)x->dims[1], (long long)x->dims[2], (long long)h,
+                 (long long)w);
     return dg_op_conv2d(ctx, x, c->w, c->b,
-                        &(ConvOpts) { 1, pad, pad, pad, pad, 1 });
+                        &(ConvOpts) { 1, pad, pad, pad, pad, 1,
+                                      2 * x->dims[1] - h, 2 * x->dims[2] - w });
 }
 
 static Tensor *norm_silu(Context *ctx, Tensor *x, const Norm *n,

@@ -51,6 +51,12 @@ extern const PolicyFamily dg_policy_sd;
 int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
                     int64_t wanted, const Words *words);
 
+/* Sides of pictures: policy.height and policy.width, or pretrain.image_size
+ * where they are 0. DG_EINVAL naming the key, unless each is a multiple of
+ * step, for which networks is to blame. */
+int dg_policy_sides(int64_t *height, int64_t *width, const Config *c,
+                    int64_t step, const char *networks);
+
 /* One tensor of dims[0] rows gathered from as many places, each offset values
  * on. In a plan rows is not read. */
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,

@@ -75,26 +75,27 @@ static ModelTime time_of(const PolicyConfig *c)
 static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
 {
     const int64_t features = c->flux.in_channels;
-    const int64_t size = c->pretrain.image_size;
+    int64_t height, width, tokens;
     const int64_t clip =
         c->clip.positions > 0 ? c->clip.positions : c->policy.text_length;
     int err =
         c->policy.codec == DG_CODEC_VAE ? set_vae(p, f, c) : set_cell(f, c);
 
+    if (!err) /* latent cells are packed 2 x 2 */
+        err =
+            dg_policy_sides(&height, &width, c, 2 * f->cell,
+                            f->path[0] != '\0' ? f->path : "flux.in_channels");
     if (err)
         return err;
-    if (size % (2 * f->cell) != 0)
-        return dg_fail(DG_EINVAL,
-                       "pretrain.image_size = %lld: must be a multiple of "
-                       "%lld (flux.in_channels = %lld)",
-                       (long long)size, (long long)(2 * f->cell),
-                       (long long)features);
-    f->grid = size / (2 * f->cell);
+    f->grid_h = height / (2 * f->cell);
+    f->grid_w = width / (2 * f->cell);
+    tokens = f->grid_h * f->grid_w;
     p->shape = (PolicyShape) {
-        .tokens = f->grid * f->grid,
+        .tokens = tokens,
         .features = features,
-        .elements = f->grid * f->grid * features,
-        .image_size = size,
+        .elements = tokens * features,
+        .height = height,
+        .width = width,
         .text_tokens = c->policy.text_length,
         .embed_width = c->t5.d_model,
         .clip_tokens = clip,
@@ -102,7 +103,7 @@ static int set_shape(Policy *p, FluxPolicy *f, const Config *c)
         .condition = c->policy.text_length * c->t5.d_model + c->clip.hidden,
         .prediction = c->policy.prediction,
         .time = time_of(&c->policy),
-        .auto_shift = dg_flux_shift(&f->shift, f->grid * f->grid),
+        .auto_shift = dg_flux_shift(&f->shift, tokens),
     };
     return DG_OK;
 }
@@ -154,7 +155,7 @@ static int create_networks(Policy *p, FluxPolicy *f, const Config *c)
     if (!err)
         err = dg_t5_prepare(f->t5, p->shape.text_tokens);
     if (!err)
-        err = dg_flux_prepare(f->transformer, f->grid, f->grid,
+        err = dg_flux_prepare(f->transformer, f->grid_h, f->grid_w,
                               p->shape.text_tokens);
     return err;
 }
@@ -249,7 +250,7 @@ static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
     const int64_t z_dims[3] = { b->num, s->tokens, s->features };
     const int64_t c_dims[3] = { b->num, s->text_tokens, s->embed_width };
     const int64_t p_dims[2] = { b->num, s->pooled_width };
-    FluxInputs in = { .t = b->time, .grid_h = f->grid, .grid_w = f->grid };
+    FluxInputs in = { .t = b->time, .grid_h = f->grid_h, .grid_w = f->grid_w };
     float guidance[64];
     Tensor *pooled = NULL;
 
@@ -284,7 +285,7 @@ static int64_t packed_place(const FluxPolicy *f, int64_t y, int64_t x, int c)
     const int64_t cell = f->cell;
     const int64_t channel = (c * cell + y % cell) * cell + x % cell;
     const int64_t ly = y / cell, lx = x / cell;
-    const int64_t token = ly / 2 * f->grid + lx / 2;
+    const int64_t token = ly / 2 * f->grid_w + lx / 2;
 
     return token * 12 * cell * cell + channel * 4 + ly % 2 * 2 + lx % 2;
 }
@@ -293,7 +294,7 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
                        float *rgb)
 {
     const FluxPolicy *f = impl_of(p);
-    const int64_t size = p->shape.image_size;
+    const int64_t height = p->shape.height, width = p->shape.width;
     const float half = 0.5f / f->scale;
 
     if (!ctx->backend->computes) /* it takes no memory */
@@ -302,13 +303,13 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
     latent = dg_policy_on_host(ctx, latent, p->shape.elements);
     if (latent == NULL)
         return dg_context_error(ctx);
-    for (int64_t y = 0; y < size; y++)
-        for (int64_t x = 0; x < size; x++)
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++)
             for (int c = 0; c < 3; c++) {
                 const float v = latent[packed_place(f, y, x, c)] * half + 0.5f;
 
                 /* written so that NaN stays NaN */
-                rgb[(y * size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
+                rgb[(y * width + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
             }
     return DG_OK;
 }
@@ -316,13 +317,13 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
 static void flux_code(const Policy *p, const float *rgb, float *latent)
 {
     const FluxPolicy *f = impl_of(p);
-    const int64_t size = p->shape.image_size;
+    const int64_t height = p->shape.height, width = p->shape.width;
 
-    for (int64_t y = 0; y < size; y++)
-        for (int64_t x = 0; x < size; x++)
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++)
             for (int c = 0; c < 3; c++)
                 latent[packed_place(f, y, x, c)] =
-                    f->scale * (2 * rgb[(y * size + x) * 3 + c] - 1);
+                    f->scale * (2 * rgb[(y * width + x) * 3 + c] - 1);
 }
 
 /* Sorted and indented as json.dumps(..., indent=2, sort_keys=True) does. */

@@ -25,8 +25,8 @@ typedef struct FluxPolicy {
     FluxTransformer *transformer;
     T5Encoder *t5;
     ClipText *clip;
-    int64_t grid; /* packed tokens per side */
-    int64_t cell; /* pixels per latent cell */
+    int64_t grid_h, grid_w; /* packed tokens */
+    int64_t cell;           /* pixels per latent cell */
     float guidance;
     int guidance_embeds;
     FluxShift shift;

@@ -85,20 +85,21 @@ int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                                      prompt);
 }
 
-/* The map [1, 2 grid, 2 grid, channels] of a packed latent, where the host can
+/* The map [1, 2 grid_h, 2 grid_w, channels] of a packed latent, where the host can
  * read it: feature = channel 4 + dy 2 + dx of the 2 x 2 cells of a token. */
 static void unpack(const FluxPolicy *f, float *z, const float *latent)
 {
-    const int64_t side = 2 * f->grid, channels = f->vae_config.latent_channels;
+    const int64_t channels = f->vae_config.latent_channels;
+    const int64_t width = 2 * f->grid_w;
 
-    for (int64_t y = 0; y < side; y++)
-        for (int64_t x = 0; x < side; x++) {
+    for (int64_t y = 0; y < 2 * f->grid_h; y++)
+        for (int64_t x = 0; x < width; x++) {
             const float *token =
-                latent + (y / 2 * f->grid + x / 2) * 4 * channels;
+                latent + (y / 2 * f->grid_w + x / 2) * 4 * channels;
             const int64_t place = y % 2 * 2 + x % 2;
 
             for (int64_t c = 0; c < channels; c++)
-                z[(y * side + x) * channels + c] = token[c * 4 + place];
+                z[(y * width + x) * channels + c] = token[c * 4 + place];
         }
 }
 
@@ -106,8 +107,8 @@ static void unpack(const FluxPolicy *f, float *z, const float *latent)
 static Tensor *map_of(const Policy *p, Context *ctx, const float *latent)
 {
     const FluxPolicy *f = impl_of(p);
-    const int64_t side = 2 * f->grid;
-    const int64_t dims[4] = { 1, side, side, f->vae_config.latent_channels };
+    const int64_t dims[4] = { 1, 2 * f->grid_h, 2 * f->grid_w,
+                              f->vae_config.latent_channels };
     const size_t bytes = sizeof(float) * (size_t)p->shape.elements;
     Tensor *map = dg_tensor_new(ctx, DG_F32, 4, dims);
     float *z;

@@ -1,6 +1,7 @@
 #include "folder.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "family.h"
 #include "tensor/mirror.h"
 #include "weights/load.h"
@@ -30,6 +31,9 @@ int dg_folder_tokenizer(Tokenizer **out, const Folder *folder,
                        kind == DG_TOKENIZER_T5 ? "text_encoder_2"
                                                : "text_encoder",
                        (long long)vocab_size);
+    if (kind == DG_TOKENIZER_CLIP && info->num_ids < vocab_size)
+        dg_warn("%s: %d token ids, the text_encoder has %lld: is it whole?",
+                path, info->num_ids, (long long)vocab_size);
     return DG_OK;
 }
 

@@ -234,6 +234,11 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     c->t5 = stored.t5;
     c->clip = stored.clip;
     c->pretrain.image_size = stored.pretrain.image_size;
+    /* networks of a folder paint any size */
+    if (c->policy.height == 0)
+        c->policy.height = stored.policy.height;
+    if (c->policy.width == 0)
+        c->policy.width = stored.policy.width;
     return adapters ? adopt_lora(&c->lora, &stored.lora, path) : DG_OK;
 }
 

@@ -24,7 +24,7 @@ typedef struct SdPolicy {
     SdConfig config;
     Unet *unet;
     ClipText *clip;
-    int64_t side; /* of the latent map */
+    int64_t map_h, map_w; /* of the latent map */
     /* of a folder */
     Vae *vae;        /* decoder; NULL in a reference, which paints nothing */
     ParamSet codec;  /* of the decoder, */
@@ -56,36 +56,34 @@ static int set_factor(SdPolicy *s, const Config *c, int64_t *factor)
     }
     err = dg_sd_pixels_cell(factor, s->config.unet.in_channels);
     if (!err)
-        s->pixels = (SdPixels) { c->pretrain.image_size, *factor,
-                                 (float)c->policy.latent_scale };
+        s->pixels = (SdPixels) { 0, 0, *factor, (float)c->policy.latent_scale };
     return err;
 }
 
 static int set_shape(Policy *p, SdPolicy *s, const Config *c)
 {
     const SdConfig *m = &s->config;
-    const int64_t size = c->pretrain.image_size;
-    int64_t factor, step;
+    int64_t factor, height, width;
     int err = set_factor(s, c, &factor);
 
+    if (!err)
+        err = dg_policy_sides(&height, &width, c, factor,
+                              has_folder(s) ? s->path : "unet.in_channels");
     if (err)
         return err;
-    step = factor << (m->unet.num_levels - 1);
-    if (size % step != 0)
-        return dg_fail(DG_EINVAL,
-                       "pretrain.image_size = %lld: must be a multiple of "
-                       "%lld for the networks of %s",
-                       (long long)size, (long long)step,
-                       has_folder(s) ? s->path : "unet.block_out_channels");
     if (c->policy.prediction != DG_PREDICT_EPSILON)
         return dg_fail(DG_EINVAL, "policy.prediction: must be epsilon with "
                                   "policy.kind = sd");
-    s->side = size / factor;
+    s->pixels.height = height;
+    s->pixels.width = width;
+    s->map_h = height / factor;
+    s->map_w = width / factor;
     p->shape = (PolicyShape) {
-        .tokens = s->side * s->side,
+        .tokens = s->map_h * s->map_w,
         .features = m->unet.in_channels,
-        .elements = s->side * s->side * m->unet.in_channels,
-        .image_size = size,
+        .elements = s->map_h * s->map_w * m->unet.in_channels,
+        .height = height,
+        .width = width,
         .clip_tokens = m->clip.max_position_embeddings,
         .condition = m->clip.max_position_embeddings * m->clip.hidden_size,
         .prediction = DG_PREDICT_EPSILON,
@@ -226,7 +224,7 @@ static Tensor *sd_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
     const SdPolicy *s = impl_of(p);
     const PolicyShape *shape = &p->shape;
-    const int64_t z_dims[4] = { b->num, s->side, s->side, shape->features };
+    const int64_t z_dims[4] = { b->num, s->map_h, s->map_w, shape->features };
     const int64_t c_dims[3] = { b->num, shape->clip_tokens,
                                 s->config.clip.hidden_size };
     const int64_t u_dims[3] = { b->num, shape->tokens, shape->features };
@@ -248,7 +246,7 @@ static int decode_vae(const Policy *p, Context *ctx, const float *latent,
                       float *rgb)
 {
     const SdPolicy *s = impl_of(p);
-    const int64_t dims[4] = { 1, s->side, s->side, p->shape.features };
+    const int64_t dims[4] = { 1, s->map_h, s->map_w, p->shape.features };
 
     if (s->vae == NULL)
         dg_panic("a reference network does not decode");

@@ -21,30 +21,30 @@ int dg_sd_pixels_cell(int64_t *cell, int64_t channels)
 static int64_t place(const SdPixels *p, int64_t y, int64_t x, int64_t c)
 {
     const int64_t cell = p->cell;
-    const int64_t at = y / cell * (p->size / cell) + x / cell;
+    const int64_t at = y / cell * (p->width / cell) + x / cell;
 
     return at * 3 * cell * cell + (c * cell + y % cell) * cell + x % cell;
 }
 
 void dg_sd_pixels_code(const SdPixels *p, const float *rgb, float *latent)
 {
-    for (int64_t y = 0; y < p->size; y++)
-        for (int64_t x = 0; x < p->size; x++)
+    for (int64_t y = 0; y < p->height; y++)
+        for (int64_t x = 0; x < p->width; x++)
             for (int64_t c = 0; c < 3; c++)
                 latent[place(p, y, x, c)] =
-                    p->scale * (2 * rgb[(y * p->size + x) * 3 + c] - 1);
+                    p->scale * (2 * rgb[(y * p->width + x) * 3 + c] - 1);
 }
 
 void dg_sd_pixels_decode(const SdPixels *p, const float *latent, float *rgb)
 {
     const float half = 0.5f / p->scale;
 
-    for (int64_t y = 0; y < p->size; y++)
-        for (int64_t x = 0; x < p->size; x++)
+    for (int64_t y = 0; y < p->height; y++)
+        for (int64_t x = 0; x < p->width; x++)
             for (int64_t c = 0; c < 3; c++) {
                 const float v = latent[place(p, y, x, c)] * half + 0.5f;
 
                 /* written so that NaN stays NaN */
-                rgb[(y * p->size + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
+                rgb[(y * p->width + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
             }
 }

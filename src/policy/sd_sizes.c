@@ -107,6 +107,6 @@ void dg_sd_describe(const Config *c, FILE *out)
             u->in_channels, u->layers_per_block, u->norm_num_groups,
             u->in_channels);
     write_names(out, "up_block_types", u->up_block_types);
-    /* a sample has image_size / cell pixels on a side, 3 cell^2 channels */
+    /* a sample has height / cell x width / cell pixels, 3 cell^2 channels */
     fprintf(out, "  \"sample_size\": null\n}\n");
 }

@@ -6,22 +6,21 @@
 static void put_tile(Page *p, const Run *run, int strip, int64_t i)
 {
     const Strip *s = &run->strip[strip];
-    const int64_t num = s->width / s->height;
+    const int64_t num = s->num;
     const double x = num > 1 ? 100.0 * (double)i / (double)(num - 1) : 0;
 
     dg_page_put(p,
                 "<div class=\"tile%s\" role=\"img\" style=\"background:"
-                "var(--s%d) %.6g%% 0/%lld%% 100%%\" aria-label=\"",
+                "var(--s%d) %.6g%% 0/%lld%% 100%%",
                 s->height <= 128 ? " pixels" : "", strip, x,
                 (long long)(100 * num));
+    if (s->width != num * s->height)
+        dg_page_put(p, ";height:auto;aspect-ratio:%lld/%lld",
+                    (long long)(s->width / num), (long long)s->height);
+    dg_page_put(p, "\" aria-label=\"");
     if (i < run->num_captions)
         dg_page_text(p, run->caption[i]);
     dg_page_put(p, ", iteration %lld\"></div>", (long long)s->iteration);
-}
-
-static int64_t pictures_of(const Strip *s)
-{
-    return s->width / s->height;
 }
 
 static void put_cards(Page *p, const Run *run)
@@ -30,9 +29,9 @@ static void put_cards(Page *p, const Run *run)
     const Strip *a = &run->strip[0], *b = &run->strip[last];
 
     dg_page_put(p, "<div class=\"cards\">\n");
-    for (int64_t i = 0; i < pictures_of(a) || i < pictures_of(b); i++) {
+    for (int64_t i = 0; i < a->num || i < b->num; i++) {
         dg_page_put(p, "<div><div class=\"pair\">");
-        if (i < pictures_of(a)) {
+        if (i < a->num) {
             dg_page_put(p, "<div>");
             put_tile(p, run, 0, i);
             if (a->iteration == 0)
@@ -41,7 +40,7 @@ static void put_cards(Page *p, const Run *run)
                 dg_page_put(p, "<span>after %lld</span></div>",
                             (long long)a->iteration);
         }
-        if (last > 0 && i < pictures_of(b)) {
+        if (last > 0 && i < b->num) {
             dg_page_put(p, "<div>");
             put_tile(p, run, last, i);
             dg_page_put(p, "<span>after %lld</span></div>",
@@ -62,7 +61,7 @@ static void put_film(Page *p, const Run *run)
     dg_page_put(p, "<details open><summary>On the way</summary>\n"
                    "<div class=\"wide\"><table class=\"film\">\n");
     for (int s = 0; s < run->num_strips; s++) {
-        const int64_t num = pictures_of(&run->strip[s]);
+        const int64_t num = run->strip[s].num;
 
         dg_page_put(p, "<tr><th>%s%lld</th>", s == 0 ? "iteration " : "",
                     (long long)run->strip[s].iteration);

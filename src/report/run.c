@@ -177,10 +177,11 @@ static int64_t big_endian(const char *at)
     return (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
 }
 
-static int read_strip(Strip *s, const char *path)
+static int read_strip(Strip *s, const char *path, const Run *run)
 {
     static const char magic[] = "\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
     const int err = dg_file_read(path, &s->png, &s->bytes);
+    int64_t tile;
 
     if (err)
         return err;
@@ -189,11 +190,27 @@ static int read_strip(Strip *s, const char *path)
         return dg_fail(DG_EFORMAT, "%s: not a whole PNG file", path);
     s->width = big_endian(s->png + 16);
     s->height = big_endian(s->png + 20);
-    if (s->height < 1 || s->width < s->height || s->width % s->height != 0)
+    tile = s->height;
+    if (run->tile_height > 0 && s->height == run->tile_height)
+        tile = run->tile_width;
+    if (s->height < 1 || s->width < tile || s->width % tile != 0)
         return dg_fail(DG_EFORMAT,
-                       "%s: %lld x %lld pixels: must be a row of squares", path,
-                       (long long)s->width, (long long)s->height);
+                       "%s: %lld x %lld pixels: must be a row of pictures of "
+                       "%lld x %lld",
+                       path, (long long)s->width, (long long)s->height,
+                       (long long)tile, (long long)s->height);
+    s->num = s->width / tile;
     return DG_OK;
+}
+
+/* A whole number of pixels; 0: not there, or not one. */
+static int64_t read_side(const cJSON *root, const char *key)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, key);
+
+    return cJSON_IsNumber(v) && v->valuedouble >= 1 && v->valuedouble <= 16384
+               ? (int64_t)v->valuedouble
+               : 0;
 }
 
 static int read_captions(Run *run, const char *path)
@@ -207,6 +224,10 @@ static int read_captions(Run *run, const char *path)
     err = read_json(&root, path);
     if (err)
         return err;
+    run->tile_width = read_side(root, "width");
+    run->tile_height = read_side(root, "height");
+    if (run->tile_width == 0)
+        run->tile_height = 0;
     prompts = cJSON_GetObjectItemCaseSensitive(root, "prompts");
     run->caption =
         calloc((size_t)cJSON_GetArraySize(prompts) + 1, sizeof *run->caption);
@@ -235,7 +256,10 @@ static int read_pictures(Run *run)
     int err;
 
     snprintf(folder, sizeof folder, "%s/pictures", run->dir);
-    err = list_strips(folder, &list, &num);
+    snprintf(path, sizeof path, "%s/prompts.json", folder);
+    err = read_captions(run, path);
+    if (!err)
+        err = list_strips(folder, &list, &num);
     if (err)
         return err;
     const size_t keep = num < DG_RUN_STRIPS ? num : DG_RUN_STRIPS;
@@ -247,11 +271,10 @@ static int read_pictures(Run *run)
         s->iteration = list[at];
         snprintf(path, sizeof path, "%s/iter_%06lld.png", folder,
                  (long long)list[at]);
-        err = read_strip(s, path);
+        err = read_strip(s, path, run);
     }
     free(list);
-    snprintf(path, sizeof path, "%s/prompts.json", folder);
-    return err ? err : read_captions(run, path);
+    return err;
 }
 
 /* --- the folder -------------------------------------------------------- */

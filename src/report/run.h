@@ -72,7 +72,8 @@ typedef struct Strip {
     int64_t iteration;
     char *png;
     size_t bytes;
-    int64_t width, height; /* pixels; width / height pictures */
+    int64_t width, height; /* pixels */
+    int64_t num;           /* pictures side by side */
 } Strip;
 
 typedef struct Run {
@@ -91,6 +92,7 @@ typedef struct Run {
     EvalFile before, after;
     int num_strips, all_strips; /* read, there are */
     Strip strip[DG_RUN_STRIPS];
+    int64_t tile_width, tile_height; /* of a picture; 0: square */
     int num_captions;
     char **caption;
     char *config_text; /* NULL: no config.cfg */

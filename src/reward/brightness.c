@@ -4,17 +4,16 @@
 
 #include "base/error.h"
 
-static int score(const float *rgb, int64_t size, const Prompt *prompt,
-                 RewardScore *out, void *scratch)
+static int score(const RewardInput *in, RewardScore *out)
 {
+    const int64_t pixels = in->height * in->width;
+    const float *rgb = in->rgb;
     double sum = 0;
 
-    (void)prompt;
-    (void)scratch;
-    for (int64_t i = 0; i < size * size; i++)
+    for (int64_t i = 0; i < pixels; i++)
         sum += 0.299 * (double)rgb[3 * i] + 0.587 * (double)rgb[3 * i + 1] +
                0.114 * (double)rgb[3 * i + 2];
-    out->value = (float)(sum / (double)(size * size));
+    out->value = (float)(sum / (double)pixels);
     return DG_OK;
 }
 

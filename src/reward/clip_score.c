@@ -305,8 +305,8 @@ static float *see(const ClipReward *n, const RewardInput *in)
     t = dg_tensor_new(ctx, DG_F32, 4, dims);
     if (t == NULL)
         return NULL;
-    ctx->err = dg_picture_prepare(t->data, &n->picture, in->rgb, in->size,
-                                  in->size, &ctx->arena);
+    ctx->err = dg_picture_prepare(t->data, &n->picture, in->rgb, in->height,
+                                  in->width, &ctx->arena);
     t = dg_clip_model_image(n->model, ctx, t);
     if (t == NULL || !ctx->backend->computes)
         return NULL;

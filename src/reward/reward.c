@@ -89,6 +89,20 @@ int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num)
     return DG_OK;
 }
 
+int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
+                             int64_t width)
+{
+    for (int64_t k = 0; k < num; k++)
+        if (r[k].kind->square && height != width)
+            return dg_fail(DG_EINVAL,
+                           "rewards[%lld].name = \"%s\": it scores square "
+                           "pictures, these are %lld pixels high and %lld wide "
+                           "(policy.height, policy.width)",
+                           (long long)k, r[k].kind->name, (long long)height,
+                           (long long)width);
+    return DG_OK;
+}
+
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
@@ -180,7 +194,7 @@ int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
 }
 
 int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
-                    int64_t size)
+                    int64_t height, int64_t width)
 {
     RewardPlan plan = { 0 };
     int err;
@@ -193,7 +207,9 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
     for (int64_t k = 0; k < num && !err; k++)
         if (r[k].net != NULL)
             err = r[k].kind->net->score(
-                r[k].net, &(RewardInput) { .size = size, .ctx = ctx }, NULL);
+                r[k].net,
+                &(RewardInput) { .height = height, .width = width, .ctx = ctx },
+                NULL);
     plan.score_flops = ctx->flops;
     plan.bytes = ctx->arena.peak;
     if (!err)
@@ -206,7 +222,7 @@ static int score(const Reward *r, const RewardInput *in, RewardScore *out)
     RewardInput own = *in;
 
     if (r->kind->net == NULL)
-        return r->kind->score(in->rgb, in->size, in->prompt, out, in->scratch);
+        return r->kind->score(in, out);
     if (r->net == NULL || in->features == NULL)
         dg_panic("reward %s scores before it was opened", r->kind->name);
     own.features += r->features;

@@ -14,10 +14,10 @@ typedef struct Scratch {
     WorldDetection seen;
 } Scratch;
 
-static int verify(const float *rgb, int64_t size, const Prompt *prompt,
-                  WorldScore *out, void *scratch)
+static int verify(const RewardInput *in, WorldScore *out)
 {
-    Scratch *s = scratch;
+    const Prompt *prompt = in->prompt;
+    Scratch *s = in->scratch;
     int err;
 
     if (!prompt->has_meta)
@@ -25,18 +25,17 @@ static int verify(const float *rgb, int64_t size, const Prompt *prompt,
                        "reward shapes: prompt \"%.80s\" has no metadata of "
                        "the shapes world",
                        prompt->text);
-    err = dg_world_detect(&s->seen, rgb, (int)size, &s->detector);
+    err = dg_world_detect(&s->seen, in->rgb, (int)in->width, &s->detector);
     if (err)
         return err;
     dg_world_score(out, &s->seen, &prompt->meta, 0);
     return DG_OK;
 }
 
-static int score_graded(const float *rgb, int64_t size, const Prompt *prompt,
-                        RewardScore *out, void *scratch)
+static int score_graded(const RewardInput *in, RewardScore *out)
 {
     WorldScore verdict;
-    int err = verify(rgb, size, prompt, &verdict, scratch);
+    int err = verify(in, &verdict);
 
     if (err)
         return err;
@@ -45,10 +44,9 @@ static int score_graded(const float *rgb, int64_t size, const Prompt *prompt,
     return DG_OK;
 }
 
-static int score_strict(const float *rgb, int64_t size, const Prompt *prompt,
-                        RewardScore *out, void *scratch)
+static int score_strict(const RewardInput *in, RewardScore *out)
 {
-    int err = score_graded(rgb, size, prompt, out, scratch);
+    int err = score_graded(in, out);
 
     if (!err) {
         out->value = out->strict;
@@ -60,12 +58,14 @@ static int score_strict(const float *rgb, int64_t size, const Prompt *prompt,
 const RewardKind dg_reward_shapes = {
     .name = "shapes",
     .has_strict = 1,
+    .square = 1,
     .scratch_bytes = sizeof(Scratch),
     .score = score_graded,
 };
 
 const RewardKind dg_reward_shapes_strict = {
     .name = "shapes_strict",
+    .square = 1,
     .scratch_bytes = sizeof(Scratch),
     .score = score_strict,
 };

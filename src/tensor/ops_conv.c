@@ -3,6 +3,9 @@
 #include "base/error.h"
 #include "op.h"
 
+/* stride, top, left, zoom, cut_h, cut_w of a convolution, in its node */
+enum { PLACES = 6 };
+
 /* Scratch lives only for the call: the caller releases its mark. */
 static void *take_scratch(Context *ctx, size_t bytes)
 {
@@ -17,7 +20,7 @@ static void *take_scratch(Context *ctx, size_t bytes)
 /* node: t[0] x; w[0] weight, w[1] bias; n[0] stride, n[1] top, n[2] left,
  * n[3] zoom */
 static ConvArgs conv_args(const Tensor *x, const Tensor *w, const Tensor *y,
-                          const int64_t place[4])
+                          const int64_t place[PLACES])
 {
     return (ConvArgs) {
         .batch = x->dims[0],
@@ -33,6 +36,8 @@ static ConvArgs conv_args(const Tensor *x, const Tensor *w, const Tensor *y,
         .top = place[1],
         .left = place[2],
         .zoom = place[3],
+        .cut_h = place[4],
+        .cut_w = place[5],
         .x = dg_data(x),
         .weight = dg_data(w),
     };
@@ -95,7 +100,8 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
                      const Tensor *bias, const ConvOpts *o)
 {
     const int64_t zoom = o->upsample ? 2 : 1;
-    const int64_t place[4] = { o->stride, o->top, o->left, zoom };
+    const int64_t place[PLACES] = { o->stride, o->top,   o->left,
+                                    zoom,      o->cut_h, o->cut_w };
     TapeNode *node = NULL;
     int64_t dims[4];
     size_t mark, meta;
@@ -105,10 +111,10 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
     if (ctx->err || x == NULL)
         return NULL;
     dims[0] = x->dims[0];
-    dims[1] =
-        places(zoom * x->dims[1] + o->top + o->bottom, w->dims[2], o->stride);
-    dims[2] =
-        places(zoom * x->dims[2] + o->left + o->right, w->dims[3], o->stride);
+    dims[1] = places(zoom * x->dims[1] - o->cut_h + o->top + o->bottom,
+                     w->dims[2], o->stride);
+    dims[2] = places(zoom * x->dims[2] - o->cut_w + o->left + o->right,
+                     w->dims[3], o->stride);
     dims[3] = w->dims[0];
     check_conv(x, w, dims);
     dg_op_alike(x, w, "conv2d");
@@ -133,7 +139,7 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
         node->t[0] = x;
         node->w[0] = w;
         node->w[1] = bias;
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < PLACES; i++)
             node->n[i] = place[i];
     }
     return dg_op_finish(ctx, y, "convolution");

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "clip.h"
 #include "clip_marks.h"
 #include "json_text.h"
@@ -315,6 +316,18 @@ static int add_files(Loader *l)
     return err;
 }
 
+/* Files that were cut off between two rules are files, but of other words. */
+static void look_for_rules(const Loader *l)
+{
+    enum { SYMBOLS = 512, MARKS = 2 };
+    const int64_t made = (int64_t)l->b->merged.used;
+
+    if (l->num_ids - SYMBOLS - MARKS > made)
+        dg_warn("%s: %lld rules make fewer than the %d tokens of %s: is it "
+                "whole?",
+                l->merges_name, (long long)made, l->num_ids, l->vocab_name);
+}
+
 /* A byte that the vocabulary lacks is the unknown token. */
 static void set_symbols(Loader *l)
 {
@@ -360,6 +373,7 @@ int dg_clip_bpe_create(ClipBpe **out, const ClipFiles *f)
     if (!err)
         err = dg_clip_marks_add(l.b, &l.vocab, l.num_ids, f, l.tokenizer);
     if (!err) {
+        look_for_rules(&l);
         set_symbols(&l);
         *out = l.b;
     } else {

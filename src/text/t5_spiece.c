@@ -47,6 +47,7 @@ typedef struct Loader {
     const char *name;
     const unsigned char *begin;
     int32_t num; /* pieces so far */
+    int normalizer;
     size_t score_room, user_room;
     Trie all; /* pieces of every type */
     double min_score;
@@ -242,6 +243,7 @@ static int read_normalizer(Loader *l, Proto p)
 {
     T5Unigram *u = l->u;
 
+    l->normalizer = 1;
     while (p.at < p.end) {
         Field f;
         int err = read_field(l, &p, &f);
@@ -349,6 +351,11 @@ int dg_t5_unigram_from_spiece(T5Unigram **out, const char *name,
     err = read_model(&l, (Proto) { begin, begin + size });
     if (!err)
         err = add_marks(&l);
+    /* it comes last: a file cut off between two pieces ends before */
+    if (!err && !l.normalizer)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: no normalizer behind its %d pieces: not whole", name,
+                      l.num);
     l.u->unk_score = (double)((float)l.min_score - 10.0f);
     dg_trie_free(&l.all);
     if (err)

@@ -6,6 +6,7 @@
 #include "train/cache.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,9 +21,10 @@ typedef struct Eval {
     Mirror conditions;
     Mirror uncond;         /* of the empty prompt; NULL: no guidance */
     void *latents, *final; /* [workers, batch, D] each, kernel memory */
-    RewardScore *scores;   /* [N] */
+    int K;                 /* scores of a picture, at least one */
+    RewardScore *scores;   /* [N, K] */
     int64_t num_features;
-    float *features; /* [num_local_prompts, num_features] of the reward */
+    float *features; /* [num_local_prompts, num_features] of the rewards */
 } Eval;
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -42,12 +44,12 @@ static int encode_one(Worker *w, int64_t i, void *user)
         (float *)e->conditions.at + i * p->shape.condition);
 }
 
-/* What the reward's network makes of the prompts. */
+/* What the rewards' networks make of the prompts. */
 static int see_prompt(Worker *w, int64_t i, void *user)
 {
     const Eval *e = user;
 
-    return dg_rewards_encode(e->job->rewards, 1, &w->ctx,
+    return dg_rewards_encode(e->job->rewards, e->job->with_scores, &w->ctx,
                              &e->job->prompts->item[e->first_prompt + i],
                              e->features + i * e->num_features);
 }
@@ -68,24 +70,29 @@ static int read_conditions(const Eval *e)
     return err;
 }
 
+static int64_t picture_values(const Policy *p)
+{
+    return 3 * p->shape.height * p->shape.width;
+}
+
 static void keep_picture(const Eval *e, const float *rgb, int64_t item)
 {
-    const int64_t size = e->job->policy->shape.image_size;
-    uint8_t *to = e->job->pictures + item * size * size * 3;
+    const int64_t num = picture_values(e->job->policy);
+    uint8_t *to = e->job->pictures + item * num;
 
-    for (int64_t i = 0; i < size * size * 3; i++)
+    for (int64_t i = 0; i < num; i++)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
 static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
 {
     const Policy *p = e->job->policy;
-    const int64_t size = p->shape.image_size;
     const size_t picture =
-        (sizeof(float) * 3 * (size_t)(size * size) + 63) & ~(size_t)63;
+        (sizeof(float) * (size_t)picture_values(p) + 63) & ~(size_t)63;
     float *rgb = w->scratch;
     RewardInput in = { .rgb = rgb,
-                       .size = size,
+                       .height = p->shape.height,
+                       .width = p->shape.width,
                        .prompt = prompt_of(e, item),
                        .ctx = &w->ctx,
                        .scratch = (char *)w->scratch + picture };
@@ -94,7 +101,8 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
     if (e->features != NULL)
         in.features = e->features + (item / e->job->seeds - e->first_prompt) *
                                         e->num_features;
-    e->scores[item] = (RewardScore) { NAN, NAN, 1 };
+    for (int k = 0; k < e->K; k++)
+        e->scores[item * e->K + k] = (RewardScore) { NAN, NAN, 1 };
     if (s->failed)
         return DG_OK;
     err = dg_policy_decode(p, &w->ctx, s->final, rgb);
@@ -102,8 +110,8 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    if (e->job->with_scores)
-        dg_reward_score(&e->job->rewards[0], &in, &e->scores[item]);
+    for (int k = 0; k < e->job->with_scores; k++)
+        dg_reward_score(&e->job->rewards[k], &in, &e->scores[item * e->K + k]);
     return DG_OK;
 }
 
@@ -184,6 +192,7 @@ static int prepare(Eval *e)
             ? job->num_prompts
             : job->prompts->num;
     e->N = e->num_prompts * job->seeds;
+    e->K = job->with_scores > 0 ? job->with_scores : 1;
     dg_share_range(e->N, comm->rank, comm->size, &e->first, &e->num);
     e->first_prompt = e->first / job->seeds;
     if (e->num > 0)
@@ -196,9 +205,10 @@ static int prepare(Eval *e)
     e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
     e->time = calloc((size_t)c->evaluate.steps, sizeof *e->time);
     err = reserve(e, slots);
-    e->scores = calloc((size_t)e->N, sizeof *e->scores);
+    e->scores = calloc((size_t)(e->N * e->K), sizeof *e->scores);
     if (job->with_scores)
-        e->num_features = dg_rewards_num_features(job->rewards, 1);
+        e->num_features =
+            dg_rewards_num_features(job->rewards, job->with_scores);
     if (e->num_features > 0)
         e->features =
             calloc((size_t)(e->num_local_prompts * e->num_features) + 1,
@@ -229,14 +239,15 @@ static void release(Eval *e)
 
 /* --- statistics -------------------------------------------------------- */
 
-/* Mean over a prompt's seeds; NAN if none is there. */
-static double prompt_mean(const Eval *e, int64_t prompt, int strict)
+/* Mean of a reward over a prompt's seeds; NAN if none is there. */
+static double prompt_mean(const Eval *e, int64_t prompt, int reward, int strict)
 {
     double sum = 0;
     int64_t n = 0;
 
     for (int64_t k = 0; k < e->job->seeds; k++) {
-        const RewardScore *s = &e->scores[prompt * e->job->seeds + k];
+        const RewardScore *s =
+            &e->scores[(prompt * e->job->seeds + k) * e->K + reward];
         const double v = strict ? (double)s->strict : (double)s->value;
 
         if (s->missing || isnan(v))
@@ -258,10 +269,26 @@ static void tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
 
         for (int64_t p = 0; p < e->num_prompts; p++)
             if (tag == NULL || strcmp(e->job->prompts->item[p].tag, tag) == 0)
-                values[n++] = prompt_mean(e, p, strict);
+                values[n++] = prompt_mean(e, p, 0, strict);
         t->pictures = n * e->job->seeds;
         dg_bootstrap(strict ? &t->strict : &t->reward, values, n, resamplings,
                      e->job->seed);
+    }
+}
+
+static void reward_stats(EvaluateReward *r, const Eval *e, int k,
+                         double *values)
+{
+    const Config *c = e->job->session->config;
+
+    snprintf(r->name, sizeof r->name, "%.31s", c->rewards[k].name);
+    for (int64_t i = 0; i < e->N; i++)
+        r->missing += e->scores[i * e->K + k].missing;
+    for (int strict = 0; strict < 2; strict++) {
+        for (int64_t p = 0; p < e->num_prompts; p++)
+            values[p] = prompt_mean(e, p, k, strict);
+        dg_bootstrap(strict ? &r->strict : &r->reward, values, e->num_prompts,
+                     c->evaluate.bootstrap, e->job->seed);
     }
 }
 
@@ -313,7 +340,7 @@ static int summarize(Evaluation *out, const Eval *e)
     out->prompts = e->num_prompts;
     out->seeds = e->job->seeds;
     for (int64_t i = 0; i < e->N; i++)
-        out->missing += e->scores[i].missing;
+        out->missing += e->scores[i * e->K].missing;
     strcpy(out->all.tag, "all");
     tag_stats(&out->all, e, NULL, values);
     collect_tags(out, e);
@@ -321,6 +348,9 @@ static int summarize(Evaluation *out, const Eval *e)
         tag_stats(&out->tags[i], e, out->tags[i].tag, values);
     if (out->num_tags > 0)
         average_tags(out);
+    out->num_rewards = e->job->with_scores;
+    for (int k = 0; k < out->num_rewards; k++)
+        reward_stats(&out->rewards[k], e, k, values);
     free(values);
     return DG_OK;
 }
@@ -328,7 +358,6 @@ static int summarize(Evaluation *out, const Eval *e)
 int dg_evaluate(Evaluation *out, const EvaluateJob *job)
 {
     const Comm *comm = job->session->comm;
-    const int64_t size = job->policy->shape.image_size;
     Eval e = { .job = job };
     int err = prepare(&e);
 
@@ -349,10 +378,11 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
         err = dg_agree(comm, err);
     }
     if (!err) {
-        dg_comm_share_items(comm, e.scores, e.N, sizeof *e.scores);
+        dg_comm_share_items(comm, e.scores, e.N,
+                            sizeof *e.scores * (size_t)e.K);
         if (job->pictures != NULL)
             dg_comm_share_items(comm, job->pictures, e.N,
-                                (size_t)(size * size * 3));
+                                (size_t)picture_values(job->policy));
         err = dg_agree(comm, summarize(out, &e));
     }
     release(&e);

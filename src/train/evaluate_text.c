@@ -104,6 +104,25 @@ static void row(Text *t, const EvaluateTag *e)
         e->strict.mean, e->strict.low, e->strict.high);
 }
 
+/* All rewards over all pictures, where there are several. */
+static void put_rewards(Text *t, const Evaluation *e)
+{
+    put(t, "\n%-14s %8s   %-22s   %-22s\n", "reward", "missing", "mean [95 %]",
+        "strict [95 %]");
+    for (int i = 0; i < e->num_rewards; i++) {
+        const EvaluateReward *r = &e->rewards[i];
+
+        put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   ", r->name,
+            (long long)r->missing, r->reward.mean, r->reward.low,
+            r->reward.high);
+        if (isnan(r->strict.mean))
+            put(t, "none\n");
+        else
+            put(t, "%.3f [%.3f, %.3f]\n", r->strict.mean, r->strict.low,
+                r->strict.high);
+    }
+}
+
 int dg_evaluation_text(char **text, const Evaluation *e)
 {
     Text t = { .ok = 1 };
@@ -117,6 +136,8 @@ int dg_evaluation_text(char **text, const Evaluation *e)
         row(&t, &e->mean_of_tags);
     if (e->missing > 0)
         put(&t, "%lld scores are missing\n", (long long)e->missing);
+    if (e->num_rewards > 1)
+        put_rewards(&t, e);
     return finish(&t, text);
 }
 
@@ -161,6 +182,17 @@ int dg_evaluation_json(char **text, const Evaluation *e)
     put(&t, ",\"tasks\":[");
     for (int i = 0; i < e->num_tags; i++)
         entry(&t, &e->tags[i], i > 0 ? "," : "");
+    put(&t, "],\"rewards\":[");
+    for (int i = 0; i < e->num_rewards; i++) {
+        const EvaluateReward *r = &e->rewards[i];
+
+        put(&t, "%s{\"name\":\"%s\",\"missing\":%lld,", i > 0 ? "," : "",
+            r->name, (long long)r->missing);
+        interval(&t, "reward", &r->reward);
+        put(&t, ",");
+        interval(&t, "strict", &r->strict);
+        put(&t, "}");
+    }
     put(&t, "]}\n");
     return finish(&t, text);
 }

@@ -67,7 +67,7 @@ static int open_cache(Infer *x, const Session *s)
     return err;
 }
 
-/* scored: 1 where the first reward is used */
+/* scored: how many of the rewards are used */
 static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
@@ -85,6 +85,10 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                                  "file or a checkpoint");
     if (!err)
         err = dg_setup_policy(s, o->ema, &x->policy);
+    if (!err)
+        err = dg_rewards_check_picture(x->rewards, scored,
+                                       x->policy->shape.height,
+                                       x->policy->shape.width);
     if (!err)
         err = dg_rewards_open(x->rewards, c, scored, s->comm);
     if (err)
@@ -115,7 +119,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
 
 static void close_infer(Infer *x)
 {
-    dg_rewards_close(x->rewards, 1);
+    dg_rewards_close(x->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_team_destroy(x->team);
     dg_policy_destroy(x->policy);
     dg_conditions_close(x->cache);
@@ -135,7 +139,7 @@ static EvaluateJob job_of(const Infer *x, const Session *s)
         .seeds = s->config->evaluate.seeds,
         .batch = BATCH,
         .seed = (uint64_t)s->config->run.seed,
-        .with_scores = 1,
+        .with_scores = (int)s->config->num_rewards,
     };
 }
 
@@ -164,8 +168,9 @@ int dg_infer_check(const Session *s)
     const Config *c = s->config;
     int err = dg_rewards_init(rewards, c);
 
-    return err || c->num_rewards == 0 ? err
-                                      : dg_rewards_check_device(rewards, c, 1);
+    return err || c->num_rewards == 0
+               ? err
+               : dg_rewards_check_device(rewards, c, c->num_rewards);
 }
 
 int dg_infer_evaluate(const Session *s, const InferOpts *o)
@@ -174,7 +179,7 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
     Evaluation e;
     int err = s->config->num_rewards == 0
                   ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
-                  : open_infer(&x, s, o, 1);
+                  : open_infer(&x, s, o, (int)s->config->num_rewards);
 
     if (!err) {
         const EvaluateJob job = job_of(&x, s);
@@ -190,14 +195,14 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
 static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
                       const EvaluateJob *job)
 {
-    const int64_t size = x->policy->shape.image_size;
+    const PolicyShape *shape = &x->policy->shape;
     const char *captions[job->num_prompts * job->seeds];
     char seed[32], prompts[2048] = "";
     size_t used = 0;
     const ImageGrid grid = {
         .num = (int32_t)(job->num_prompts * job->seeds),
-        .width = (int32_t)size,
-        .height = (int32_t)size,
+        .width = (int32_t)shape->width,
+        .height = (int32_t)shape->height,
         .columns = (int32_t)job->seeds,
         .scale = o->scale,
         .padding = 4,
@@ -238,7 +243,7 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
     int err = open_infer(&x, s, o, 0);
 
     if (!err) {
-        const int64_t size = x.policy->shape.image_size;
+        const PolicyShape *shape = &x.policy->shape;
         EvaluateJob job = job_of(&x, s);
         Evaluation unused;
 
@@ -248,7 +253,7 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
         job.seeds = o->seeds;
         job.with_scores = 0;
         job.pictures = calloc((size_t)(job.num_prompts * job.seeds),
-                              (size_t)(3 * size * size));
+                              (size_t)(3 * shape->height * shape->width));
         if (job.pictures == NULL)
             err = dg_fail(DG_ENOMEM, "pictures");
         err = dg_agree(s->comm, err);

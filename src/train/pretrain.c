@@ -105,8 +105,8 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
 
     if (err)
         return err;
-    dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
-    spoil(x->rgb, (int)s->image_size, &c->pretrain, key);
+    dg_world_draw(x->rgb, &x->scene, (int)s->width);
+    spoil(x->rgb, (int)s->width, &c->pretrain, key);
     dg_policy_code(t->policy, x->rgb, z);
     err = choose_prompt(&prompt, t, x, index, key);
     if (!err)
@@ -276,7 +276,7 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
     int err;
 
     memset(e, 0, sizeof *e);
-    if (t->heldout.num == 0)
+    if (t->heldout.num == 0 || c->num_rewards == 0)
         return DG_OK;
     dg_learner_swap_ema(t->learner);
     err = dg_evaluate(e, &job);

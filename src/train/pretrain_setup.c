@@ -19,8 +19,8 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
 
     dg_arena_init_count(&a, "scratch");
     a.base = memory;
-    x->rgb = dg_arena_take(&a, sizeof(float) * 3 *
-                                   (size_t)(s->image_size * s->image_size));
+    x->rgb =
+        dg_arena_take(&a, sizeof(float) * 3 * (size_t)(s->height * s->width));
     x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->time = dg_arena_take(&a, sizeof(float) * (size_t)size);
@@ -72,7 +72,6 @@ static int open_prompts(Pretrain *t)
 
     t->stream = (WorldStream) {
         .seed = (uint64_t)c->pretrain.world_seed,
-        .side = (int32_t)c->pretrain.image_size,
     };
     if (path[0] == '\0')
         return DG_OK;
@@ -135,6 +134,26 @@ static int open_team(Pretrain *t)
     return DG_OK;
 }
 
+/* Whether the policy can be shown the world's pictures. */
+static int check_pictures(Pretrain *t)
+{
+    const PolicyShape *shape = &t->policy->shape;
+
+    if (!dg_policy_codes(t->policy))
+        return dg_fail(DG_EINVAL,
+                       "policy.path = \"%.200s\": must be empty for "
+                       "pretraining, which has no encoder for pictures: "
+                       "policy.kind = sd with sizes of its own, or flux",
+                       t->session->config->policy.path);
+    if (shape->height != shape->width)
+        return dg_fail(DG_EINVAL,
+                       "policy.height, policy.width: pictures %lld pixels high "
+                       "and %lld wide: must be square for pretraining",
+                       (long long)shape->height, (long long)shape->width);
+    t->stream.side = (int32_t)shape->width;
+    return DG_OK;
+}
+
 int dg_pretrain_open(Pretrain *t, const Session *s)
 {
     const Config *c = s->config;
@@ -162,12 +181,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_rewards_open(t->rewards, c, c->num_rewards > 0, s->comm);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
-    if (!err && !dg_policy_codes(t->policy))
-        err = dg_fail(DG_EINVAL,
-                      "policy.path = \"%.200s\": must be empty for "
-                      "pretraining, which has no encoder for pictures: "
-                      "policy.kind = sd with sizes of its own, or flux",
-                      c->policy.path);
+    if (!err)
+        err = check_pictures(t);
     if (!err && c->pretrain.distill_cfg != 1)
         err = dg_setup_policy(s, 0, &t->teacher);
     if (!err && c->policy.weights[0] == '\0')
@@ -247,6 +262,8 @@ int dg_pretrain_write_weights(Pretrain *t)
     snprintf(steps, sizeof steps, "%lld", (long long)t->step);
     snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
              e.all.strict.mean, e.all.strict.low, e.all.strict.high);
+    if (e.prompts == 0)
+        snprintf(score, sizeof score, "not evaluated");
     dg_learner_swap_ema(t->learner);
     err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
     dg_learner_swap_ema(t->learner);

@@ -363,8 +363,7 @@ typedef struct ScoreJob {
 
 static size_t picture_bytes(const Policy *p)
 {
-    return (sizeof(float) * 3 * (size_t)p->shape.image_size *
-                (size_t)p->shape.image_size +
+    return (sizeof(float) * 3 * (size_t)(p->shape.height * p->shape.width) +
             63) &
            ~(size_t)63;
 }
@@ -407,7 +406,8 @@ static int score_one(Worker *w, int64_t i, void *user)
     const int64_t item = r->first + i;
     float *rgb = w->scratch;
     RewardInput in = { .rgb = rgb,
-                       .size = j->policy->shape.image_size,
+                       .height = j->policy->shape.height,
+                       .width = j->policy->shape.width,
                        .prompt = &j->prompts->item[r->prompt[item / r->G]],
                        .ctx = &w->ctx,
                        .scratch =

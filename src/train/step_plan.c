@@ -87,7 +87,7 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
         return err;
     restart(ctx);
     return dg_rewards_plan(&out->reward, o->rewards, o->num_rewards, ctx,
-                           p->shape.image_size);
+                           p->shape.height, p->shape.width);
 }
 
 static int count_training(StepPlan *out, Context *ctx, const Policy *p,

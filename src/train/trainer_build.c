@@ -246,6 +246,10 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
+        err = dg_rewards_check_picture(t->rewards, c->num_rewards,
+                                       t->policy->shape.height,
+                                       t->policy->shape.width);
+    if (!err)
         err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);
     if (!err)
         err = dg_setup_check_words(s, t->policy, &t->heldout,

@@ -189,7 +189,7 @@ static int make_folder(const char *path)
 }
 
 static int write_captions(const char *folder, const PromptList *list,
-                          int64_t num, int64_t size)
+                          int64_t num, const PolicyShape *shape)
 {
     char path[DG_RUNDIR_PATH + 64];
     cJSON *root = cJSON_CreateObject();
@@ -199,7 +199,8 @@ static int write_captions(const char *folder, const PromptList *list,
 
     for (int64_t i = 0; i < num; i++)
         cJSON_AddItemToArray(prompts, cJSON_CreateString(list->item[i].text));
-    cJSON_AddNumberToObject(root, "size", (double)size);
+    cJSON_AddNumberToObject(root, "height", (double)shape->height);
+    cJSON_AddNumberToObject(root, "width", (double)shape->width);
     text = cJSON_PrintUnformatted(root);
     cJSON_Delete(root);
     if (text == NULL)
@@ -212,11 +213,11 @@ static int write_captions(const char *folder, const PromptList *list,
 
 static int write_strip(const Trainer *t, const uint8_t *pictures, int64_t num)
 {
-    const int64_t size = t->policy->shape.image_size;
+    const PolicyShape *shape = &t->policy->shape;
     char folder[DG_RUNDIR_PATH + 16], path[DG_RUNDIR_PATH + 64], seed[32];
     const ImageGrid grid = { .num = (int32_t)num,
-                             .width = (int32_t)size,
-                             .height = (int32_t)size,
+                             .width = (int32_t)shape->width,
+                             .height = (int32_t)shape->height,
                              .columns = (int32_t)num,
                              .scale = 1 };
     const ImageText text = { "seed", seed };
@@ -230,7 +231,7 @@ static int write_strip(const Trainer *t, const uint8_t *pictures, int64_t num)
              (long long)t->session->config->run.seed);
     err = make_folder(folder);
     if (!err)
-        err = write_captions(folder, &t->heldout, num, size);
+        err = write_captions(folder, &t->heldout, num, shape);
     if (!err)
         err = dg_image_grid(&image, pictures, &grid);
     if (err)
@@ -243,7 +244,7 @@ static int write_strip(const Trainer *t, const uint8_t *pictures, int64_t num)
 int dg_trainer_write_pictures(Trainer *t)
 {
     const Session *s = t->session;
-    const int64_t size = t->policy->shape.image_size;
+    const PolicyShape *shape = &t->policy->shape;
     const int64_t wanted = s->config->report.prompts;
     const int64_t num =
         wanted < t->heldout.num ? wanted : (int64_t)t->heldout.num;
@@ -264,7 +265,7 @@ int dg_trainer_write_pictures(Trainer *t)
 
     if (num == 0)
         return DG_OK;
-    job.pictures = calloc((size_t)(num * size * size), 3);
+    job.pictures = calloc((size_t)(num * shape->height * shape->width), 3);
     err = job.pictures == NULL ? dg_fail(DG_ENOMEM, "pictures") : DG_OK;
     err = dg_agree(s->comm, err);
     if (!err)

@@ -147,9 +147,8 @@ static void print_files(const WeightSource *s, FILE *out)
     }
 }
 
-static int print_source(const WeightSource *s, FILE *out)
+static int print_tensors(const WeightSource *s, int look, FILE *out)
 {
-    const int look = sum_up(s).values <= MOST_VALUES;
     float *block = NULL;
     int err = DG_OK;
 
@@ -162,10 +161,18 @@ static int print_source(const WeightSource *s, FILE *out)
     print_files(s, out);
     for (int64_t i = 0; i < dg_source_num(s) && !err; i++)
         err = print_tensor(s, i, block, out);
+    free(block);
+    return err;
+}
+
+static int print_source(const WeightSource *s, FILE *out)
+{
+    const int look = sum_up(s).values <= MOST_VALUES;
+    const int err = print_tensors(s, look, out);
+
     print_sums(s, out);
     if (!look)
         fputs("(values were not looked at: too many)\n", out);
-    free(block);
     return err;
 }
 
@@ -190,9 +197,30 @@ static char *class_of(const char *folder)
     return copy;
 }
 
-/* One line; weights that cannot be read are said to be so in it. */
+/* The tensors of a network of several, without their values; nothing of one
+ * that cannot be read. */
+static int list_component(const char *folder, const char *name,
+                          const char *variant, FILE *out)
+{
+    WeightSource *s = NULL;
+    char *path = NULL;
+    int err = DG_OK;
+
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        return dg_fail(DG_ENOMEM, "%s: name of a component", folder);
+    if (dg_snapshot_open(&s, path, variant) == DG_OK)
+        err = print_tensors(s, 0, out);
+    else
+        dg_clear_error();
+    dg_source_close(s);
+    free(path);
+    return err;
+}
+
+/* One line; weights that cannot be read are said to be so in it, and counted.
+ */
 static int print_component(const char *folder, const char *name,
-                           const char *variant, FILE *out)
+                           const char *variant, FILE *out, int *unread)
 {
     WeightSource *s = NULL;
     char *path = NULL, *class;
@@ -211,6 +239,7 @@ static int print_component(const char *folder, const char *name,
         print_sums(s, out);
     else
         fprintf(out, "%s\n", dg_last_error()->text);
+    *unread += err != DG_OK;
     dg_source_close(s);
     free(class);
     free(path);
@@ -225,18 +254,23 @@ static int print_components(const char *folder, const char *variant, FILE *out,
                             int *num)
 {
     char **names;
-    int err = dg_snapshot_components(folder, &names, num);
+    int unread = 0, err = dg_snapshot_components(folder, &names, num);
 
     if (err)
         return err;
+    for (int i = 0; i < *num && !err; i++)
+        err = list_component(folder, names[i], variant, out);
     if (*num > 0)
         fprintf(out, "%s: %d networks\n", folder, *num);
     for (int i = 0; i < *num; i++) {
         if (!err)
-            err = print_component(folder, names[i], variant, out);
+            err = print_component(folder, names[i], variant, out, &unread);
         free(names[i]);
     }
     free(names);
+    if (!err && unread > 0)
+        err = dg_fail(DG_EFORMAT, "%s: %d of %d networks cannot be read",
+                      folder, unread, *num);
     return err;
 }
 

@@ -139,6 +139,10 @@ unet("unet_mixed", 3, 12, 20, 9, [3, 981, 250], [1, 0, 1], [0, 1, 1],
      in_channels=3, out_channels=5, block_out_channels=(20, 30, 50),
      layers_per_block=1, attention_head_dim=5, cross_attention_dim=18,
      norm_num_groups=5)
+unet("unet_odd", 3, 9, 13, 7, [20, 999, 501], [0, 1, 1], [1, 1, 0],
+     in_channels=4, out_channels=4, block_out_channels=(16, 24, 32),
+     layers_per_block=1, attention_head_dim=4, cross_attention_dim=12,
+     norm_num_groups=8)
 for encode in (0, 1):
     vae("vae_quant_" + ("encode" if encode else "decode"), encode, 3,
         40 if encode else 5, 24 if encode else 3, in_channels=3,
@@ -150,6 +154,9 @@ for encode in (0, 1):
         out_channels=3, block_out_channels=(18, 12, 24), layers_per_block=1,
         latent_channels=5, norm_num_groups=6, use_quant_conv=False,
         use_post_quant_conv=False)
+vae("vae_odd_encode", 1, 3, 45, 27, in_channels=3, out_channels=3,
+    block_out_channels=(8, 12, 16), layers_per_block=1, latent_channels=4,
+    norm_num_groups=4, use_quant_conv=True, use_post_quant_conv=True)
 flux("flux_dev", 3, 5, 3, 7, [0.937, 0.25, 1.0], [3.5, 1.0, 7.0],
      in_channels=12, num_layers=1, num_single_layers=3, attention_head_dim=20,
      num_attention_heads=3, joint_attention_dim=28, pooled_projection_dim=20,
