@@ -5,6 +5,7 @@
  * name and shape index, so that reduction, AdamW, EMA and checkpoints work on
  * ranges and never on layers. Names are the safetensors keys.
  */
+#include "tensor/backend.h"
 #include "tensor/tensor.h"
 
 #include <stdint.h>
@@ -63,6 +64,10 @@ int dg_params_allocate(ParamSet *s, float *values);
 /** Where the tensors' data is from now on: count floats of kernel memory that
  *  outlive the set. s->values stays what it is. */
 void dg_params_point(ParamSet *s, float *at);
+
+/** Copies all values to memory of a backend that is apart, where the tensors'
+ *  data is from now on; *at: that memory, for its give(). Errors: DG_ENOMEM. */
+int dg_params_place(void **at, ParamSet *s, const Backend *backend);
 
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);

@@ -119,6 +119,18 @@ void dg_params_point(ParamSet *s, float *at)
         s->params[i]->value.data = at + s->params[i]->value.param_offset;
 }
 
+int dg_params_place(void **at, ParamSet *s, const Backend *backend)
+{
+    const size_t bytes = sizeof *s->values * (size_t)s->count;
+    const int err = backend->take(at, bytes);
+
+    if (err)
+        return err;
+    backend->upload(*at, s->values, bytes);
+    dg_params_point(s, *at);
+    return DG_OK;
+}
+
 static int64_t fan_in(const Tensor *t)
 {
     return t->num_dims > 1 ? dg_tensor_count(t) / t->dims[0] : t->dims[0];

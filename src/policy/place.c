@@ -35,10 +35,9 @@ int dg_policy_place(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
-int dg_policy_fetch(const Policy *p)
+int dg_policy_fetch(const Policy *p, int64_t num)
 {
-    const size_t bytes =
-        sizeof *p->values * (size_t)dg_policy_trained(p)->count;
+    const size_t bytes = sizeof *p->values * (size_t)num;
 
     return p->on != NULL ? p->on->download(p->values, p->at, bytes) : DG_OK;
 }
