@@ -113,4 +113,14 @@ same_digest "cuda pretrain: continued, the same weights" late "$(digest base)"
 TINY=configs/tiny_eps.cfg pretrain "$cpu" cpu 1 eps.host
 TINY=configs/tiny_eps.cfg pretrain "$gpu" cuda 1 eps parallel.recompute=true
 expect "cuda pretrain: noise, the CPU's weights" near eps eps.host 3
+# --- bench ---------------------------------------------------------------------------
+expect "cuda bench: the network" "$gpu" bench configs/tiny.cfg \
+    --set run.device=cuda --set grpo.micro_batch=1 --repeats 1 --product 48 \
+    --json "$work/bench.json"
+expect "cuda bench: finite ratios" test "$(grep -oE \
+    '"(ratio|of_machine|float32|TF32|bfloat16)":[0-9.e+-]+[,}]' \
+    "$work/bench.json" | grep -vc ':0[,}]')" = 7
+expect_code "cuda bench: a network of any size, on too small a GPU" 1 \
+    "out of memory" "$gpu" bench configs/sizes_flux_dev.cfg --network \
+    --set run.device=cuda --repeats 1 --product 16
 exit $bad

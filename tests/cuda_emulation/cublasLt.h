@@ -15,10 +15,15 @@ typedef enum cublasStatus_t {
     CUBLAS_STATUS_NOT_SUPPORTED = 15
 } cublasStatus_t;
 
-typedef enum cudaDataType { CUDA_R_32F = 0 } cudaDataType, cudaDataType_t;
+typedef enum cudaDataType {
+    CUDA_R_32F = 0,
+    CUDA_R_16BF = 14
+} cudaDataType,
+    cudaDataType_t;
 typedef enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T } cublasOperation_t;
 typedef enum cublasComputeType_t {
-    CUBLAS_COMPUTE_32F = 68
+    CUBLAS_COMPUTE_32F = 68,
+    CUBLAS_COMPUTE_32F_FAST_TF32 = 77 /* computed in float32 here */
 } cublasComputeType_t;
 
 typedef enum cublasLtMatmulDescAttributes_t {
