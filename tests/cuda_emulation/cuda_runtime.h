@@ -187,6 +187,20 @@ inline unsigned long long atomicMin(unsigned long long *p,
     return old;
 }
 
+/* cuda/mma.h's instructions */
+uint32_t mma_pair(float first, float second);
+void mma_load(uint32_t r[4], const uint32_t *place);
+void mma_load_across(uint32_t r[4], const uint32_t *place);
+void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
+
+inline float __uint_as_float(unsigned bits)
+{
+    float x;
+
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 inline unsigned __float_as_uint(float x)
 {
     unsigned bits;
