@@ -49,11 +49,18 @@ expect "cuda rewards: evaluate, the CPU's score within 1e-5" awk \
     'BEGIN { d = a - b; exit !(a != "" && d < 1e-5 && d > -1e-5) }'
 
 # --- encode ----------------------------------------------------------------------
-# encode PROGRAM DEVICE RANKS FILE
+head -n 7 configs/prompts/shapes_train.jsonl >"$work/few.jsonl"
+few=(prompts.file="$work/few.jsonl" prompts.eval_file= trajectory.every=0
+    run.iterations=1)
+# encode PROGRAM DEVICE RANKS FILE [SET]...
 encode()
 {
-    ranks "$3" "$1" encode configs/tiny.cfg --set run.device="$2" \
-        --set run.threads=1 --set prompts.cache="$work/$4"
+    local program=$1 device=$2 n=$3 file=$4 set sets=()
+    shift 4
+    for set in "$@"; do sets+=(--set "$set"); done
+    ranks "$n" "$program" encode configs/tiny.cfg --set run.device="$device" \
+        --set run.threads=1 --set prompts.file="$work/few.jsonl" \
+        --set prompts.eval_file= --set prompts.cache="$work/$file" "${sets[@]}"
 }
 cache_digest() { "$cpu" inspect --digest "$work/$1" | cut -c 1-64; }
 expect "cuda encode: a cache" encode "$gpu" cuda 1 one.h5
@@ -63,8 +70,8 @@ for n in 2 3; do
     expect "cuda encode: $n ranks, the same bits" test "${#one}" = 64 -a \
         "$(cache_digest $n.h5)" = "$one"
 done
-on_gpu 1 plain run.iterations=1 trajectory.every=0
-on_gpu 2 cached run.iterations=1 trajectory.every=0 prompts.cache="$work/2.h5"
+on_gpu 1 plain "${few[@]}"
+on_gpu 2 cached "${few[@]}" prompts.cache="$work/2.h5"
 same_digest "cuda encode: trained from it, the same weights" cached \
     "$(digest plain 1)" 1
 encode "$cpu" cpu 1 host.h5 >/dev/null 2>&1
@@ -113,6 +120,27 @@ same_digest "cuda pretrain: continued, the same weights" late "$(digest base)"
 TINY=configs/tiny_eps.cfg pretrain "$cpu" cpu 1 eps.host
 TINY=configs/tiny_eps.cfg pretrain "$gpu" cuda 1 eps parallel.recompute=true
 expect "cuda pretrain: noise, the CPU's weights" near eps eps.host 3
+# --- the same in bfloat16 --------------------------------------------------------------
+half="run.dtype=bfloat16"
+on_gpu 1 seen16 "${set_rewards[@]}" $half
+on_gpu 2 seen16.2 "${set_rewards[@]}" $half grpo.micro_batch=1
+expect "cuda bfloat16: rewards, the ratio is 1" ratio_is_one seen16 1
+same_digest "cuda bfloat16: rewards, two ranks, the same weights" seen16.2 \
+    "$(digest seen16 1)" 1
+encode "$gpu" cuda 2 half.h5 $half >/dev/null 2>&1
+expect "cuda bfloat16: encode, other bits" test "$(cache_digest half.h5)" != "$one"
+on_gpu 1 plain16 "${few[@]}" $half
+on_gpu 1 cached16 "${few[@]}" $half prompts.cache="$work/half.h5"
+same_digest "cuda bfloat16: encode, trained from it, the same weights" cached16 \
+    "$(digest plain16 1)" 1
+pretrain "$gpu" cuda 1 base16 $half
+pretrain "$gpu" cuda 3 base16.3 $half
+same_digest "cuda bfloat16: pretrain, three ranks, the same weights" base16.3 \
+    "$(digest base16)"
+expect "cuda bfloat16: pretrain, masters are float32's within 1e-2" \
+    "$tools/close" "$work/base16/checkpoints/iter_000003.h5" \
+    "$work/base/checkpoints/iter_000003.h5" 1e-2
+
 # --- bench ---------------------------------------------------------------------------
 expect "cuda bench: the network" "$gpu" bench configs/tiny.cfg \
     --set run.device=cuda --set grpo.micro_batch=1 --repeats 1 --product 48 \

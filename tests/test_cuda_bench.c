@@ -100,17 +100,17 @@ static int is_rate(const BlockRate *r)
 }
 
 /* All operations of a pass are asked of the library too, warmed up twice. */
-static void test_small_blocks_are_measured(void **state)
+static void check_blocks(const char *name, DType dtype)
 {
     const BlockSizes s = { 8, 16, 2, 32, 3, 5, 24, 12 };
     Counted t = { 0 };
-    const BenchTools tools = { "float32", &t, product, NULL, start, stop };
+    const BenchTools tools = { name, &t, product, NULL, dtype, start, stop };
     BenchBlock out[DG_BENCH_BLOCKS];
     double flops = 0;
     int num = 0;
 
-    (void)state;
-    must(dg_cuda_bare_create(&t.bare, DG_CUDA_FLOAT32));
+    must(dg_cuda_bare_create(&t.bare, dtype == DG_BF16 ? DG_CUDA_BFLOAT16
+                                                       : DG_CUDA_FLOAT32));
     must(dg_bench_blocks(out, &num, dg_backend_cuda(), &s, &tools, 2));
     assert_int_equal(num, 3);
     for (int i = 0; i < num; i++) {
@@ -123,26 +123,35 @@ static void test_small_blocks_are_measured(void **state)
     dg_cuda_bare_destroy(t.bare);
 }
 
-/* A network whose sizes alone are known; one too large is told or, where its
- * gradients are what does not fit, measured forward. */
-static void test_a_network_is_measured(void **state)
+static void test_small_blocks_are_measured(void **state)
+{
+    (void)state;
+    check_blocks("float32", DG_F32);
+    check_blocks("bfloat16", DG_BF16);
+}
+
+/* A network of which the sizes alone are known. */
+static void check_network(const char *dtype)
 {
     Config config;
     const Session session = { .config = &config,
                               .backend = dg_backend_cuda(),
                               .num_threads = 1 };
     Counted t = { 0 };
-    const BenchTools tools = { "float32", &t, product, NULL, start, stop };
+    const BenchTools tools = {
+        "float32", &t, product, NULL, DG_F32, start, stop
+    };
     const DeviceBenchOpts o = {
         .tools = &tools, .num_tools = 1, .side = 24, .repeats = 2
     };
     DeviceBench b;
     char *text, *json;
 
-    (void)state;
     dg_config_defaults(&config);
     must(dg_config_load(&config, "configs/tiny.cfg"));
     must(dg_config_set(&config, "parallel.recompute=true"));
+    must(dg_config_set(&config, "grpo.micro_batch=1"));
+    must(dg_config_set(&config, dtype));
     dg_config_settle(&config);
     must(dg_cuda_bare_create(&t.bare, DG_CUDA_FLOAT32));
     must(dg_bench_device(&b, &session, &o));
@@ -158,6 +167,13 @@ static void test_a_network_is_measured(void **state)
     free(text);
     free(json);
     dg_cuda_bare_destroy(t.bare);
+}
+
+static void test_a_network_is_measured(void **state)
+{
+    (void)state;
+    check_network("run.dtype=float32");
+    check_network("run.dtype=bfloat16");
 }
 
 static const struct CMUnitTest tests[] = {

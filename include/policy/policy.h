@@ -74,8 +74,14 @@ typedef struct Policy {
     const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
                               own; NULL: none */
     Lora lora;
-    float *values;      /* [num_values]: adapters, net, text; the host's */
-    float *at;          /* the same for kernels: values itself, or a copy */
+    float *values; /* [num_values]: adapters, net, text; the host's */
+    float *at;     /* the same for kernels: values itself, or a copy */
+    /* how networks' weights are stored where kernels are: DG_F32, in 'at', or
+     * DG_BF16: then in 'stored', and 'at' is the float32 masters that training
+     * moves, of the first num_masters values, or NULL */
+    DType dtype;
+    void *stored;
+    int64_t num_masters;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
@@ -118,6 +124,16 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  * given back. A second time: nothing. Not collective. Errors: DG_ENOMEM.
  */
 int dg_policy_place(Policy *p, const Backend *backend);
+
+/**
+ * What training needs of a placed policy: float32 masters of its first num
+ * values, which dg_policy_fetch(), dg_policy_send() move from then on. They are
+ * 'at' already where weights are float32. Errors: DG_ENOMEM.
+ */
+int dg_policy_masters(Policy *p, int64_t num);
+/** After masters have changed: the stored weights are these, each rounded to
+ *  nearest even. Nothing where they are one. */
+void dg_policy_round(const Policy *p);
 
 /** The first num values, those that are trained, kernel memory to p->values.
  *  Waits. Errors: DG_EDEVICE. */

@@ -27,6 +27,7 @@ typedef struct BenchTools {
     void (*product)(void *user, float *c, const float *a, const float *b,
                     int64_t m, int64_t n, int64_t k);
     const BenchConv *conv; /* NULL: the products of its windows */
+    DType dtype;           /* how a block stores its values */
     /* a device's clock: seconds from start to stop, which waits; NULL: the
      * thread's processor time, and nothing is warmed up */
     void (*start)(void *user);

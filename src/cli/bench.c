@@ -65,14 +65,17 @@ static int bench_gpu(const Session *session, const Cli *cli, const Wanted *w)
 {
     BenchTools tools[DG_BENCH_TOOLS];
     DeviceBenchOpts o = { .tools = tools,
-                          .used = 0, /* as all kernels: float32 */
                           .side = w->side,
                           .blocks = w->blocks,
                           .repeats = w->opts.repeats,
                           .sizes = dg_bench_block_sizes() };
+    const DType wanted =
+        cli->config.run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
     DeviceBench bench;
     int err = dg_cli_bare(tools, &o.num_tools, cli);
 
+    while (!err && tools[o.used].dtype != wanted)
+        o.used++;
     if (!err)
         err = dg_bench_device(&bench, session, &o);
     if (!err)

@@ -69,11 +69,14 @@ int dg_cli_bare(BenchTools *out, int *num, const Cli *cli)
 
         err = dg_cuda_bare_create(&bare, (CudaArithmetic)i);
         if (!err)
-            out[(*num)++] = (BenchTools) { .name = names[i],
-                                           .user = bare,
-                                           .product = dg_cuda_bare_product,
-                                           .start = dg_cuda_bare_start,
-                                           .stop = dg_cuda_bare_stop };
+            out[(*num)++] =
+                (BenchTools) { .name = names[i],
+                               .user = bare,
+                               .product = dg_cuda_bare_product,
+                               .dtype =
+                                   i == DG_CUDA_BFLOAT16 ? DG_BF16 : DG_F32,
+                               .start = dg_cuda_bare_start,
+                               .stop = dg_cuda_bare_stop };
     }
     return err;
 }
@@ -126,6 +129,11 @@ int dg_cli_session(Session *out, Cli *cli)
                   .seed = cli->config.run.seed },
         .num_threads = dg_cli_threads(cli),
     };
+    if (cli->config.run.dtype != DG_STORE_FLOAT32 &&
+        cli->config.run.device == DG_DEVICE_CPU)
+        return dg_fail(DG_EINVAL, "run.dtype = \"bfloat16\": only with "
+                                  "run.device = \"cuda\"; on the CPU it must "
+                                  "be \"float32\"");
     if (cli->config.run.device == DG_DEVICE_CPU ||
         cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;

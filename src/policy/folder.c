@@ -97,7 +97,7 @@ int dg_folder_decoder(Vae **out, const VaeConfig *c, ParamSet *set, int outline)
 
 int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend)
 {
-    const int err = dg_params_place(&out->at, set, backend);
+    const int err = dg_params_place(&out->at, set, backend, DG_F32);
 
     if (!err)
         out->on = backend;

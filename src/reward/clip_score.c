@@ -214,7 +214,7 @@ static int load(void *net, const Comm *comm)
 static int place(void *net, const Backend *backend)
 {
     ClipReward *n = net;
-    const int err = dg_params_place(&n->at, &n->params, backend);
+    const int err = dg_params_place(&n->at, &n->params, backend, DG_F32);
 
     if (err)
         return err;

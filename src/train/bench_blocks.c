@@ -30,8 +30,11 @@ static Tensor *resnet_forward(const Subject *b, Context *ctx)
     const int64_t map[4] = { 1, b->s->side, b->s->side, b->s->channels };
     const int64_t time[2] = { 1, 4 * b->s->channels };
 
-    return dg_resnet(ctx, &b->resnet, input(b, ctx, 4, map), NULL,
-                     input(b, ctx, 2, time));
+    const DType dtype = b->tools->dtype;
+
+    return dg_resnet(ctx, &b->resnet,
+                     dg_op_cast(ctx, input(b, ctx, 4, map), dtype), NULL,
+                     dg_op_cast(ctx, input(b, ctx, 2, time), dtype));
 }
 
 /* Both convolutions, and backward their two gradients each. */

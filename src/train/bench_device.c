@@ -80,22 +80,32 @@ static int draw_weights(Subject *b, Policy *p)
     const Backend *be = b->backend;
     const Engine *engine = dg_engine_of(be);
     const int64_t num = p->adapters.count + p->net.count;
-    float *at;
-    int err = dg_kernel_memory_new(&b->at, be, sizeof *at * (size_t)num);
+    const int64_t size = dg_dtype_bytes(p->dtype);
+    float *part = NULL;
+    int err = dg_kernel_memory_new(&b->at, be, (size_t)(size * num));
 
+    if (!err && p->dtype == DG_BF16)
+        err = dg_kernel_memory_new((void **)&part, be,
+                                   sizeof *part *
+                                       (size_t)(num < CHUNK ? num : CHUNK));
     if (err)
         return err;
-    at = b->at;
     for (int64_t i = 0; i < num; i += CHUNK) {
         const int64_t n = num - i < CHUNK ? num - i : CHUNK;
         const RngKey key = { .purpose = DG_RNG_TEST,
                              .sample = (uint32_t)(i / CHUNK) };
 
-        engine->normal(at + i, n, &key);
-        be->scale(at + i, at + i, 0.02f, n);
+        float *to = part != NULL ? part : (float *)b->at + i;
+
+        engine->normal(to, n, &key);
+        be->scale(to, to, 0.02f, n);
+        if (part != NULL)
+            be->cast((char *)b->at + i * size, DG_BF16, part, DG_F32, n);
     }
-    dg_params_point(&p->adapters, at);
-    dg_params_point(&p->net, at + p->adapters.count);
+    dg_kernel_memory_free(be, part);
+    dg_params_point(&p->adapters, b->at, p->dtype);
+    dg_params_point(&p->net, (char *)b->at + p->adapters.count * size,
+                    p->dtype);
     return DG_OK;
 }
 

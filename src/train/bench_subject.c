@@ -51,7 +51,7 @@ int dg_subject_params(Subject *b, int64_t input_count)
     }
     dg_params_draw(&b->set, 1);
     if (b->backend->apart)
-        err = dg_params_place(&b->at, &b->set, b->backend);
+        err = dg_params_place(&b->at, &b->set, b->backend, b->tools->dtype);
     b->trained = b->set.id;
     if (!err)
         err = dg_kernel_memory_new((void **)&b->grads, b->backend,
@@ -100,7 +100,9 @@ static int run_pass(const Subject *b, Context *ctx, int backward)
     grad = dg_tensor_like(ctx, y);
     if (grad == NULL)
         return dg_context_error(ctx);
-    dg_kernel_copy(ctx->backend, grad->data, y->data, dg_tensor_count(y));
+    dg_kernel_copy(ctx->backend, grad->data, y->data,
+                   dg_tensor_count(y) * dg_dtype_bytes(y->dtype) /
+                       dg_dtype_bytes(DG_F32));
     return dg_tape_backward(ctx, y, grad);
 }
 

@@ -252,7 +252,8 @@ static int place_encoders(Encode *e)
     const int err = digest_encoders(e->encoder, e->policy);
 
     return err || !be->apart ? err
-                             : dg_params_place(&e->text, &e->policy->text, be);
+                             : dg_params_place(&e->text, &e->policy->text, be,
+                                               e->policy->dtype);
 }
 
 /* A worker's scratch: token ids, then a condition. */

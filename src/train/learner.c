@@ -32,7 +32,9 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     l->lr = (LrOpts) { o->schedule, o->lr, o->warmup, num_updates, 0 };
     l->num = num;
     l->engine = dg_engine_of(policy->on);
-    err = new_floats(&l->grads_in, &l->grads, policy, num);
+    err = dg_policy_masters(policy, num);
+    if (!err)
+        err = new_floats(&l->grads_in, &l->grads, policy, num);
     if (!err)
         err = new_floats(&l->m_in, &l->m, policy, num);
     if (!err)
@@ -112,6 +114,7 @@ int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
         return err;
     l->engine->adamw(l->policy->at, l->m_in.at, l->v_in.at, l->grads_in.at,
                      l->num, &step);
+    dg_policy_round(l->policy);
     l->updates++;
     *out = (LearnerStep) { norm, lr };
     return DG_OK;
@@ -125,8 +128,10 @@ void dg_learner_average(Learner *l)
 
 void dg_learner_swap_ema(Learner *l)
 {
-    if (l->ema != NULL)
-        l->engine->swap(l->policy->at, l->ema_in.at, l->num);
+    if (l->ema == NULL)
+        return;
+    l->engine->swap(l->policy->at, l->ema_in.at, l->num);
+    dg_policy_round(l->policy);
 }
 
 /* --- checkpoints ------------------------------------------------------- */

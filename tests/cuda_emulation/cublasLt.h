@@ -53,6 +53,7 @@ typedef struct cublasLtMatrixLayoutOpaque_t {
     uint64_t rows, cols;
     int64_t ld, stride;
     int32_t batch;
+    cudaDataType type;
 } cublasLtMatrixLayoutOpaque_t, *cublasLtMatrixLayout_t;
 
 typedef struct cublasLtMatmulDescOpaque_t {
