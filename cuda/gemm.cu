@@ -145,9 +145,9 @@ template <typename T> void dg_cuda_gemm(const GemmArgs *g)
 
 DG_BOTH(dg_cuda_gemm, GemmArgs)
 
-#define GEMM_TO(T, C) \
+#define TO(T, C) \
     template void dg_cuda_gemm_to<T, C>(const GemmArgs *g, const float *bias);
 
-GEMM_TO(float, float)
-GEMM_TO(__nv_bfloat16, __nv_bfloat16)
-GEMM_TO(__nv_bfloat16, float)
+TO(float, float)
+TO(__nv_bfloat16, __nv_bfloat16)
+TO(__nv_bfloat16, float)
