@@ -96,12 +96,10 @@ void dg_policy_round(const Policy *p)
         p->on->cast(p->stored, DG_BF16, p->at, DG_F32, p->num_masters);
 }
 
-int dg_policy_fetch(const Policy *p)
+int dg_policy_fetch(const Policy *p, int64_t num)
 {
     const size_t bytes =
-        p->stored != NULL
-            ? master_bytes(p)
-            : sizeof *p->values * (size_t)dg_policy_trained(p)->count;
+        p->stored != NULL ? master_bytes(p) : sizeof *p->values * (size_t)num;
 
     return p->on != NULL ? p->on->download(p->values, p->at, bytes) : DG_OK;
 }

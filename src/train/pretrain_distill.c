@@ -1,11 +1,10 @@
 #include "base/error.h"
 #include "pretrain_setup.h"
 
-#include <string.h>
-
-/* What the teacher predicts of the batch under these prompts. */
+/* out = out + w (u - out), u what the teacher predicts of the batch; with w = 1
+ * u alone. */
 static int predict(float *out, const Pretrain *t, Context *ctx,
-                   const PolicyBatch *batch, int with_prompt, double w)
+                   const PolicyBatch *batch, double w)
 {
     Tensor *u;
 
@@ -13,11 +12,7 @@ static int predict(float *out, const Pretrain *t, Context *ctx,
     u = dg_policy_predict(t->teacher, ctx, batch);
     if (u == NULL)
         return dg_context_error(ctx);
-    if (with_prompt) /* out = out + w (u - out) */
-        ctx->backend->combine(out, out, dg_tensor_f32(u), w,
-                              dg_tensor_count(u));
-    else
-        memcpy(out, dg_tensor_f32(u), sizeof *out * (size_t)dg_tensor_count(u));
+    ctx->backend->combine(out, out, dg_tensor_f32(u), w, dg_tensor_count(u));
     return DG_OK;
 }
 
@@ -37,10 +32,10 @@ int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
             dg_policy_tokenize(t->teacher, "", x->t5_none + b * s->text_tokens,
                                x->clip_none + b * s->clip_tokens);
     if (!err)
-        err = predict(x->target, t, ctx, &batch, 0, 0);
+        err = predict(x->target, t, ctx, &batch, 1);
     batch.t5_ids = x->t5_ids;
     batch.clip_ids = x->clip_ids;
     return err ? err
-               : predict(x->target, t, ctx, &batch, 1,
+               : predict(x->target, t, ctx, &batch,
                          t->session->config->pretrain.distill_cfg);
 }
