@@ -40,8 +40,14 @@ static int start(void **state)
     make_folder(folder);
     weights = malloc(NUM * sizeof *weights);
     moment = malloc(NUM * sizeof *moment);
-    arrays[0] = (CheckpointArray) { "weights", "master weights", weights, NUM };
-    arrays[1] = (CheckpointArray) { "adam_m", "first moment", moment, NUM };
+    arrays[0] = (CheckpointArray) { .name = "weights",
+                                    .long_name = "master weights",
+                                    .data = weights,
+                                    .num = NUM };
+    arrays[1] = (CheckpointArray) { .name = "adam_m",
+                                    .long_name = "first moment",
+                                    .data = moment,
+                                    .num = NUM };
     counters[0] = (CheckpointCounter) { "optimizer_step", 0 };
     counters[1] = (CheckpointCounter) { "prompt_cursor", 0 };
     k = (Checkpoint) { .arrays = arrays,

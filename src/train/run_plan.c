@@ -64,7 +64,7 @@ static int count_prompts(int64_t *num, Outline *o)
 }
 
 /* Both ways to step; the run's own choice last. */
-static int count_steps(Outline *o)
+static int count_steps(Outline *o, int ranks)
 {
     TrainerParts parts = { .session = o->session,
                            .policy = o->policy,
@@ -79,6 +79,8 @@ static int count_steps(Outline *o)
         err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
                               &parts);
     }
+    dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
+                     o->team.num_grads);
     return err;
 }
 
@@ -111,7 +113,7 @@ static int open_outline(Outline *o, const Session *s, int ranks)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
         err = dg_update_most_steps(&o->steps, c);
-    return err ? err : count_steps(o);
+    return err ? err : count_steps(o, ranks);
 }
 
 /* --- lines ------------------------------------------------------------- */
@@ -181,16 +183,14 @@ static void tell_weights(PlanTable *t, const Outline *o)
 
 static void tell_learner(PlanTable *t, const Outline *o)
 {
-    const OptimConfig *c = &o->config->optim;
-    const int64_t num = dg_policy_trained(o->policy)->count;
-    const uint64_t ema = c->ema_decay > 0 ? floats(num) : 0;
-    const uint64_t all = dg_learner_bytes(num, c);
+    LearnerBytes b;
 
-    put(t, "gradient", "gradient", all - 2 * floats(num) - ema);
-    put(t, "moments", "AdamW's moments", 2 * floats(num));
-    put_some(t, "ema", "averaged weights (EMA)", ema);
+    dg_learner_bytes(&b, &o->team.shard, &o->config->optim);
+    put(t, "gradient", "gradient", b.gradient + b.norm + b.chunks);
+    put(t, "moments", "AdamW's moments", b.moments);
+    put_some(t, "ema", "averaged weights (EMA)", b.ema);
     put_some(t, "kept", "state before, for trajectory files",
-             dg_trainer_kept_bytes(o->config, o->policy));
+             dg_trainer_kept_bytes(o->config, &o->team.shard));
 }
 
 static void tell_workers(PlanTable *t, const Outline *o)
@@ -202,7 +202,7 @@ static void tell_workers(PlanTable *t, const Outline *o)
         n * floats(team->num_grads));
     put(t, "worker_sums",
         team->exact ? "workers: exact sum" : "workers: float sum",
-        n * dg_exact_bytes(team->num_grads, team->exact));
+        dg_team_sum_bytes(team));
     put(t, "worker_steps", "workers: activations", n * team->step_bytes);
     put(t, "worker_scratch", "workers: pictures, scratch",
         n * team->scratch_bytes);
