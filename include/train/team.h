@@ -75,6 +75,9 @@ void dg_team_destroy(Team *t);
 size_t dg_team_bytes(const TeamOpts *o);
 size_t dg_team_sum_bytes(const TeamOpts *o);
 
+/** The host's memory that sums travel through, beside a GPU. */
+size_t dg_team_stage_bytes(const TeamOpts *o);
+
 /** One work item; the code of the lowest failing item wins. */
 typedef int (*TeamFn)(Worker *w, int64_t item, void *user);
 

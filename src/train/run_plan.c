@@ -1,30 +1,15 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "plan_outline.h"
 #include "store/prompts.h"
-#include "trainer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Everything that is counted over. */
-typedef struct Outline {
-    const Session *session;
-    const Config *config;
-    Policy *policy, *reference;
-    Reward rewards[DG_CONFIG_REWARDS];
-    Rollout *rollout; /* of the first rank, which no other exceeds */
-    Update update;
-    TeamOpts team;
-    StepPlan kept, again; /* without and with recomputation */
-    int steps;            /* timesteps trained of each sample */
-    int cached;
-    int no_prompts; /* prompts.file is not there */
-} Outline;
-
-static void close_outline(Outline *o)
+void dg_outline_close(Outline *o)
 {
     dg_rewards_close(o->rewards, o->config->num_rewards);
     dg_rollout_destroy(o->rollout);
@@ -84,7 +69,7 @@ static int count_steps(Outline *o, int ranks)
     return err;
 }
 
-static int open_outline(Outline *o, const Session *s, int ranks)
+int dg_outline_open(Outline *o, const Session *s, int ranks)
 {
     const Config *c = s->config;
     int64_t prompts;
@@ -138,7 +123,7 @@ static uint64_t floats(int64_t num)
     return sizeof(float) * (uint64_t)num;
 }
 
-static int64_t reward_values(const Outline *o)
+int64_t dg_outline_reward_values(const Outline *o)
 {
     return dg_rewards_num_values(o->rewards, o->config->num_rewards);
 }
@@ -155,11 +140,11 @@ static void tell_parameters(PlanTable *t, const Outline *o)
              (uint64_t)dg_params_num_values(&p->adapters));
     put(t, "trained", "trained",
         (uint64_t)dg_params_num_values(dg_policy_trained(p)));
-    put_some(t, "rewards", "rewards' networks", (uint64_t)reward_values(o));
+    put_some(t, "rewards", "rewards' networks",
+             (uint64_t)dg_outline_reward_values(o));
 }
 
-/* The trainer gives the text encoders back where nothing needs them. */
-static int keeps_text(const Outline *o)
+int dg_outline_keeps_text(const Outline *o)
 {
     return !o->cached || o->policy->adapters.num_params == 0;
 }
@@ -171,14 +156,15 @@ static void tell_weights(PlanTable *t, const Outline *o)
 
     put(t, "network", "weights: network", floats(p->net.count));
     put_some(t, "text", "weights: text encoders",
-             keeps_text(o) ? floats(p->text.count) : 0);
+             dg_outline_keeps_text(o) ? floats(p->text.count) : 0);
     put_some(t, "codec", "weights: decoder",
              p->codec != NULL ? floats(p->codec->count) : 0);
     put_some(t, "adapters", "weights: adapters", floats(p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
              o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
                                                                  : 0);
-    put_some(t, "rewards", "weights: rewards", floats(reward_values(o)));
+    put_some(t, "rewards", "weights: rewards",
+             floats(dg_outline_reward_values(o)));
 }
 
 static void tell_learner(PlanTable *t, const Outline *o)
@@ -296,7 +282,7 @@ static void note_absent(RunPlan *out, const Outline *o)
 int dg_run_plan(RunPlan *out, const Session *s, int ranks)
 {
     Outline o;
-    int err = open_outline(&o, s, ranks);
+    int err = dg_outline_open(&o, s, ranks);
 
     if (!err) {
         *out = (RunPlan) { .ranks = ranks,
@@ -310,7 +296,7 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks)
         tell_activations(&out->activations, &o);
         tell_flops(&out->flops, &o, ranks);
     }
-    close_outline(&o);
+    dg_outline_close(&o);
     return err;
 }
 

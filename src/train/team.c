@@ -75,9 +75,9 @@ static int init_ways(Team *t, const TeamOpts *o)
     if (err || !o->backend->apart)
         return err;
     if (o->offload)
-        t->stage_down = dg_memory_new(sizeof(float) * (size_t)t->piece);
+        t->stage_down = dg_memory_new(dg_team_stage_bytes(o));
     else
-        t->stage = dg_memory_new(dg_exact_bytes(t->piece, o->exact));
+        t->stage = dg_memory_new(dg_team_stage_bytes(o));
     return t->stage_down != NULL || t->stage != NULL
                ? DG_OK
                : dg_fail(DG_ENOMEM, "gradient sums on their way");
@@ -162,6 +162,12 @@ size_t dg_team_sum_bytes(const TeamOpts *o)
     for (int i = 0; i < o->num_threads; i++)
         num += num_sums(o, i);
     return dg_exact_bytes(num, o->exact);
+}
+
+size_t dg_team_stage_bytes(const TeamOpts *o)
+{
+    return o->offload ? sizeof(float) * (size_t)piece_of(o)
+                      : dg_exact_bytes(piece_of(o), o->exact);
 }
 
 size_t dg_team_bytes(const TeamOpts *o)
