@@ -24,13 +24,17 @@ equal_bytes()
         [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
 }
 
+# the norm is above it in every update, so that all ranks' part of it counts
+clip=optim.max_grad_norm=0.005
+
 # --- on the CPU ------------------------------------------------------------------
-expect "shard: the run of one rank" tiny 1 1 base
+expect "shard: the run of one rank" tiny 1 1 base $clip
 for at in "1 1 optimizer" "2 1 optimizer" "3 2 optimizer" "1 2 gradients" \
     "2 1 gradients" "2 2 gradients" "3 1 gradients"; do
     read -r ranks threads level <<<"$at"
     run=$level$ranks$threads
-    expect "shard: $at" tiny "$ranks" "$threads" "$run" parallel.shard="$level"
+    expect "shard: $at" tiny "$ranks" "$threads" "$run" $clip \
+        parallel.shard="$level"
     same_arrays "$at" "$run" base
     expect "shard: $at, memory used is memory planned" equal_bytes "$run" 3
 done
@@ -49,19 +53,21 @@ part()
 {
     local n=$1 level=$2 run=$3 wanted=$4
     shift 4
-    tiny "$n" 1 "$run" parallel.shard="$level" run.max_seconds=1e-3 "$@"
+    tiny "$n" 1 "$run" parallel.shard="$level" run.max_seconds=1e-3 \
+        $clip "$@"
     expect "shard: $level on $n ranks, stopped after $wanted" test \
         "$(last_checkpoint "$run")" = "$wanted"
 }
 part 3 gradients parts 1
 part 1 none parts 2
-expect "shard: continued on two ranks" tiny 2 1 parts parallel.shard=optimizer
+expect "shard: continued on two ranks" tiny 2 1 parts $clip \
+    parallel.shard=optimizer
 same_arrays "three levels in turn" parts base
 
 # --- a damaged checkpoint is passed over by all ranks ------------------------------
-tiny 2 1 torn parallel.shard=optimizer run.iterations=2
+tiny 2 1 torn $clip parallel.shard=optimizer run.iterations=2
 "$tools/plant" "$work/torn/checkpoints/iter_000002.h5" flip arrays/adam_v 60000
-expect "shard: goes on before a damaged moment" tiny 3 1 torn \
+expect "shard: goes on before a damaged moment" tiny 3 1 torn $clip \
     parallel.shard=gradients run.iterations=2
 expect "shard: the damaged one is named" grep -q \
     "^WARN .*iter_000002.h5: dataset arrays/adam_v: SHA-256" "$work/torn.out"
@@ -76,7 +82,7 @@ lora="policy.weights=$work/base/checkpoints/iter_000003.h5 lora.rank=2 run.itera
         parallel.shard=gradients
 }
 same_arrays "adapters" lora4 lora1 2
-tiny 2 1 inexact parallel.exact_sum=false parallel.shard=gradients \
+tiny 2 1 inexact $clip parallel.exact_sum=false parallel.shard=gradients \
     run.iterations=1
 expect "shard: float sums, near the exact ones" "$tools/close" \
     "$work/inexact/checkpoints/iter_000001.h5" \
@@ -104,7 +110,7 @@ on_gpu()
         parallel.offload_optimizer="$offload" sampler.steps=3 \
         grpo.num_generations=2 grpo.prompts_per_iteration=2 \
         grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
-        run.iterations=2 trajectory.every=0 "$@"
+        run.iterations=2 trajectory.every=0 $clip "$@"
 }
 expect "shard: one GPU" on_gpu 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
