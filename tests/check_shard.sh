@@ -133,8 +133,33 @@ expect "shard: GPUs, stopped after one iteration" test \
     "$(last_checkpoint late)" = 1
 on_gpu 1 none false late
 same_arrays "GPUs, offloaded, stopped, continued as it is" late gpu 2
-expect "shard: GPUs, replay with the state offloaded" "$gpu" replay \
+expect "shard: GPUs, replay" "$gpu" replay \
     "$work/gpu/trajectories/iter_000002.h5"
+
+# float32 masters of bfloat16 weights: a rank's range of them, or the host's
+b16=run.dtype=bfloat16
+on_gpu 1 none false b16 $b16
+for at in "2 optimizer false" "3 gradients true"; do
+    read -r ranks level offload <<<"$at"
+    run=b16$level$ranks$offload
+    on_gpu "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
+    same_arrays "GPUs, bfloat16, $at" "$run" b16 2
+done
+export CUDA_EMULATION_DEVICES=1
+on_gpu 2 gradients false b16shared $b16
+unset CUDA_EMULATION_DEVICES
+same_arrays "two ranks on one GPU, bfloat16" b16shared b16 2
+expect "shard: replay of bfloat16 in ranges" "$gpu" replay \
+    "$work/b16gradients3true/trajectories/iter_000002.h5"
+
+# with conditions that are read the text encoders stay on the host
+"$gpu" encode configs/tiny.cfg --set run.threads=1 \
+    --set prompts.cache="$work/cache.h5" >/dev/null 2>&1
+cached=prompts.cache=$work/cache.h5
+on_gpu 1 none false cached "$cached" grpo.kl_beta=0.1
+expect "shard: GPUs, conditions that are read" on_gpu 2 gradients true \
+    cached2 "$cached" grpo.kl_beta=0.1
+same_arrays "GPUs, conditions that are read" cached2 cached 2
 
 # what a GPU has to hold: too small for the state, large enough without
 export CUDA_EMULATION_MEMORY=19800000

@@ -6,6 +6,7 @@
  */
 
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
+typedef enum StoreKind { DG_STORE_FLOAT32, DG_STORE_BFLOAT16 } StoreKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX, DG_POLICY_SD } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;

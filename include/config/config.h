@@ -36,6 +36,7 @@ typedef struct RunConfig {
     int64_t threads;    /* per rank; 0: cores of the node / its ranks */
     double max_seconds; /* stop with a checkpoint after; 0: never */
     DeviceKind device;
+    StoreKind dtype; /* of weights and activations in the networks */
     NanPolicy on_nan;
 } RunConfig;
 

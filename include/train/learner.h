@@ -79,7 +79,8 @@ void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
 int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out);
 
 /** Brings gradient, moments, EMA and the policy's trained values to the host:
- *  nothing where kernels work on its memory. Errors: DG_EDEVICE. */
+ *  nothing where kernels work on its memory. Collective where ranges are
+ *  split, then to be called by all ranks or none. Errors: DG_EDEVICE. */
 int dg_learner_fetch(const Learner *l);
 /** Moments, EMA and values from the host to where kernels work. */
 void dg_learner_send(const Learner *l);

@@ -28,6 +28,7 @@ typedef struct GpuPlan {
     ShardLevel level;
     /* on the GPU */
     uint64_t weights;  /* of all networks */
+    uint64_t masters;  /* float32, of weights that are stored as less */
     uint64_t gradient; /* of a sample, and of the update */
     uint64_t sums;     /* of samples' gradients */
     uint64_t moments, ema;

@@ -80,6 +80,11 @@ static const Option rows[] = {
         "stop with a checkpoint after this time in s (exit code 75); 0: never"),
     ENUM("run.device", "\"cpu\"", "cpu|cuda", run.device, FREE,
          "where the networks run"),
+    ENUM(
+        "run.dtype", "\"float32\"", "float32|bfloat16", run.dtype, 0,
+        "how the networks' weights and activations are stored; bfloat16 only "
+        "with run.device = \"cuda\", its sums and the trained weights' masters "
+        "being float32"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside, or stop"),
 

@@ -4,23 +4,22 @@
 #include "base/error.h"
 #include "plan_outline.h"
 
-/* Of a value of weights where kernels read it: the one place that says it. */
-static uint64_t stored_bytes(void)
-{
-    return sizeof(float);
-}
-
-/* Policy, decoder, KL's reference, rewards' networks. */
-static int64_t num_weights(const Outline *o)
+/* Policy and KL's reference as they are stored (run.dtype), the first without
+ * text encoders that nothing needs, the second always; decoder and rewards'
+ * networks, which are float32. */
+static uint64_t weight_bytes(const Outline *o)
 {
     const Policy *p = o->policy;
-    int64_t num = p->num_values + dg_outline_reward_values(o);
+    int64_t stored = p->num_values, single = dg_outline_reward_values(o);
 
     if (p->codec != NULL)
-        num += p->codec->count;
+        single += p->codec->count;
     if (o->reference != NULL && p->adapters.num_params == 0)
-        num += dg_policy_num_base(p);
-    return num;
+        stored += p->net.count;
+    if (o->cached)
+        stored -= p->text.count;
+    return (uint64_t)dg_dtype_bytes(p->dtype) * (uint64_t)stored +
+           sizeof(float) * (uint64_t)single;
 }
 
 /* What the host has besides the state: weights as they are written (the base
@@ -28,9 +27,11 @@ static int64_t num_weights(const Outline *o)
 static uint64_t host_bytes(const Outline *o)
 {
     const Policy *p = o->policy;
-    const int64_t weights =
+    int64_t weights =
         p->adapters.num_params > 0 ? p->adapters.count : p->num_values;
 
+    if (o->reference != NULL && p->adapters.num_params == 0)
+        weights += dg_policy_num_base(p);
     return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
            o->update.bytes + o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
@@ -50,7 +51,7 @@ static void count(GpuPlan *out, const Outline *o)
         .ranks = team->shard.size,
         .offload = team->offload,
         .level = team->shard.level,
-        .weights = stored_bytes() * (uint64_t)num_weights(o),
+        .weights = weight_bytes(o),
         .gradient = sizeof(float) * (uint64_t)team->num_grads,
         .activations = team->step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
@@ -64,9 +65,11 @@ static void count(GpuPlan *out, const Outline *o)
         out->sums = sums;
         out->moments = b.moments;
         out->ema = b.ema;
+        if (o->policy->dtype != DG_F32)
+            out->masters = sizeof(float) * (uint64_t)team->shard.num;
     }
-    out->gpu = out->weights + out->gradient + out->sums + out->moments +
-               out->ema + out->activations + out->rest;
+    out->gpu = out->weights + out->masters + out->gradient + out->sums +
+               out->moments + out->ema + out->activations + out->rest;
 }
 
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)

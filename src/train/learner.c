@@ -47,8 +47,12 @@ static int reserve(Learner *l)
     const Backend *on = state_on(l);
     const int64_t num = l->place.shard.num;
     LearnerBytes bytes;
-    int err = new_floats(&l->grads_in, &l->grads, on, num);
+    int err = DG_OK;
 
+    if (!l->place.offload)
+        err = dg_policy_masters(l->policy, l->place.shard.first, num);
+    if (!err)
+        err = new_floats(&l->grads_in, &l->grads, on, num);
     dg_learner_bytes(&bytes, &l->place.shard, &l->optim);
     if (!err)
         err = new_floats(&l->m_in, &l->m, on, num);
@@ -131,10 +135,17 @@ void dg_learner_destroy(Learner *l)
 int dg_learner_fetch(const Learner *l)
 {
     const Mirror *all[] = { &l->grads_in, &l->m_in, &l->v_in, &l->ema_in };
+    const Shard *s = &l->place.shard;
     int err = dg_policy_fetch(l->policy);
 
     for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
         err = dg_mirror_down(all[i]);
+    /* the networks have others' weights rounded: their masters are elsewhere */
+    if (dg_shard_split(s) && l->policy->stored != NULL) {
+        err = dg_agree(s->comm, err);
+        if (!err)
+            dg_shard_gather(s, l->policy->values, sizeof(float));
+    }
     return err;
 }
 
@@ -146,12 +157,13 @@ void dg_learner_send(const Learner *l)
     dg_policy_send(l->policy);
 }
 
-/* The weights of this rank's range where the state is. */
+/* What AdamW moves, of this rank's range, where the state is. */
 static float *own_weights(const Learner *l)
 {
-    const Policy *p = l->policy;
+    const int64_t first = l->place.shard.first;
 
-    return (l->place.offload ? p->values : p->at) + l->place.shard.first;
+    return l->place.offload ? l->policy->values + first
+                            : dg_policy_master(l->policy, first);
 }
 
 /* Of the whole gradient, of which this rank has its range. */
@@ -193,20 +205,14 @@ static int spread_there(const Learner *l, int *done)
         int64_t first, num;
 
         dg_shard_range(s, r, &first, &num);
-        err = e->bcast(s->comm, p->at + first, sizeof *p->at * (size_t)num, r,
-                       done);
+        err = e->bcast(s->comm, dg_policy_at(p, first),
+                       (size_t)(dg_dtype_bytes(p->dtype) * num), r, done);
     }
     return err;
 }
 
-static void upload_weights(const Policy *p, int64_t first, int64_t num)
-{
-    if (num > 0)
-        p->on->upload(p->at + first, p->values + first,
-                      sizeof *p->at * (size_t)num);
-}
-
-/* Owners' weights to all ranks. */
+/* The networks' weights follow those of this rank's range, then those of all
+ * ranks. */
 static int spread(const Learner *l)
 {
     const Policy *p = l->policy;
@@ -215,23 +221,25 @@ static int spread(const Learner *l)
     int err = DG_OK, done = 0;
 
     if (l->place.offload)
-        upload_weights(p, s->first, s->num);
+        dg_policy_upload(p, s->first, s->num);
+    else
+        dg_policy_round(p);
     if (!dg_shard_split(s))
         return DG_OK;
     if (p->on != NULL)
         err = spread_there(l, &done);
     if (err || done)
         return err;
-    if (p->on != NULL && !l->place.offload)
-        err = p->on->download(p->values + s->first, p->at + s->first,
-                              sizeof *p->at * (size_t)s->num);
+    if (p->on != NULL && !l->place.offload && s->num > 0)
+        err = p->on->download(p->values + s->first, own_weights(l),
+                              sizeof *p->values * (size_t)s->num);
     err = dg_agree(s->comm, err);
     if (err)
         return err;
     dg_shard_gather(s, p->values, sizeof *p->values);
     if (p->on != NULL) {
-        upload_weights(p, 0, s->first);
-        upload_weights(p, end, s->total - end);
+        dg_policy_upload(p, 0, s->first);
+        dg_policy_upload(p, end, s->total - end);
     }
     return DG_OK;
 }
@@ -414,11 +422,10 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration)
 {
     Content c;
-    int err = describe(&c, l);
+    int err = dg_agree(s->comm, describe(&c, l));
 
     if (!err)
-        err = dg_learner_fetch(l);
-    err = dg_agree(s->comm, err);
+        err = dg_agree(s->comm, dg_learner_fetch(l));
     if (err) {
         free(c.params);
         return err;

@@ -123,6 +123,12 @@ static uint64_t floats(int64_t num)
     return sizeof(float) * (uint64_t)num;
 }
 
+/* what the networks' weights take where kernels are */
+static uint64_t stored(const Outline *o, int64_t num)
+{
+    return (uint64_t)(dg_dtype_bytes(o->policy->dtype) * num);
+}
+
 int64_t dg_outline_reward_values(const Outline *o)
 {
     return dg_rewards_num_values(o->rewards, o->config->num_rewards);
@@ -154,15 +160,19 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const Policy *p = o->policy;
     const int64_t base = dg_policy_num_base(p);
 
-    put(t, "network", "weights: network", floats(p->net.count));
+    put(t, "network", "weights: network", stored(o, p->net.count));
     put_some(t, "text", "weights: text encoders",
-             dg_outline_keeps_text(o) ? floats(p->text.count) : 0);
+             dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
     put_some(t, "codec", "weights: decoder",
              p->codec != NULL ? floats(p->codec->count) : 0);
-    put_some(t, "adapters", "weights: adapters", floats(p->num_values - base));
+    put_some(t, "adapters", "weights: adapters",
+             stored(o, p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
-             o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
-                                                                 : 0);
+             o->reference != NULL && p->adapters.num_params == 0
+                 ? stored(o, base)
+                 : 0);
+    put_some(t, "masters", "weights: float32 masters",
+             p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);
     put_some(t, "rewards", "weights: rewards",
              floats(dg_outline_reward_values(o)));
 }

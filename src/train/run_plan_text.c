@@ -47,13 +47,13 @@ enum { NUM_SIZES = 2 };
 
 static void gpu_row(FILE *f, const GpuPlan *g)
 {
-    const uint64_t values[] = { g->weights, g->gradient, g->sums,
-                                g->moments, g->ema,      g->activations,
-                                g->rest,    g->gpu,      g->host };
+    const uint64_t values[] = { g->weights, g->masters, g->gradient,    g->sums,
+                                g->moments, g->ema,     g->activations, g->rest,
+                                g->gpu,     g->host };
 
     fprintf(f, "  %5d  %-9s  %-7s", g->ranks, levels[g->level],
             g->offload ? "yes" : "no");
-    for (int i = 0; i < 9; i++)
+    for (int i = 0; i < 10; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
     for (int i = 0; i < NUM_SIZES; i++)
         fprintf(f, " %6s", g->gpu <= gpu_sizes[i] ? "fits" : "-");
@@ -85,11 +85,12 @@ static void gpu_table(FILE *f, const GpuPlans *p)
 {
     int short_of = 0;
 
-    fprintf(f, "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
-               "it\n"
-               "   GPUs  shard      offload  weights gradient     sums  "
-               "moments      EMA   active     rest      GPU     host   80 GB "
-               "141 GB\n");
+    fprintf(f,
+            "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
+            "it\n"
+            "   GPUs  shard      offload  weights  masters gradient     sums  "
+            "moments      EMA   active     rest      GPU     host   80 GB "
+            "141 GB\n");
     for (int i = 0; i < p->num; i++)
         gpu_row(f, &p->plan[i]);
     fprintf(f, "\n");
@@ -160,12 +161,13 @@ static void gpu_object(FILE *f, const GpuPlan *g)
 {
     fprintf(f,
             "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
-            "\"weights\":%" PRIu64 ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
+            "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64
+            ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
             ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
             ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
             ",\"host\":%" PRIu64 "}",
             g->ranks, levels[g->level], g->offload ? "true" : "false",
-            g->weights, g->gradient, g->sums, g->moments, g->ema,
+            g->weights, g->masters, g->gradient, g->sums, g->moments, g->ema,
             g->activations, g->rest, g->gpu, g->host);
 }
 

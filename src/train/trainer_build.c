@@ -222,6 +222,8 @@ static int open_cache(Trainer *t)
     /* checkpoints of adapters do without the text encoders' weights */
     if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
         dg_policy_drop_text(t->policy);
+    else if (!err && t->cache != NULL)
+        dg_policy_leave_text(t->policy);
     return err;
 }
 

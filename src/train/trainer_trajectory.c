@@ -279,9 +279,9 @@ int dg_trainer_write_trajectory(Trainer *t)
 
     if (!err)
         err = dg_rollout_fetch(t->rollout);
-    if (!err)
-        err = dg_learner_fetch(t->learner);
     err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_agree(s->comm, dg_learner_fetch(t->learner));
     if (!err) {
         const TrajectoryNote notes[] = {
             { "weights_before_sha256", t->digest_before, 0 },

@@ -15,7 +15,11 @@ typedef enum cublasStatus_t {
     CUBLAS_STATUS_NOT_SUPPORTED = 15
 } cublasStatus_t;
 
-typedef enum cudaDataType { CUDA_R_32F = 0 } cudaDataType, cudaDataType_t;
+typedef enum cudaDataType {
+    CUDA_R_32F = 0,
+    CUDA_R_16BF = 14
+} cudaDataType,
+    cudaDataType_t;
 typedef enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T } cublasOperation_t;
 typedef enum cublasComputeType_t {
     CUBLAS_COMPUTE_32F = 68
@@ -48,6 +52,7 @@ typedef struct cublasLtMatrixLayoutOpaque_t {
     uint64_t rows, cols;
     int64_t ld, stride;
     int32_t batch;
+    cudaDataType type;
 } cublasLtMatrixLayoutOpaque_t, *cublasLtMatrixLayout_t;
 
 typedef struct cublasLtMatmulDescOpaque_t {
