@@ -178,7 +178,7 @@ static void input_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
     g.a = past<T>(a->dy, out_at(a, t, b));
     g.b = a->weight;
     g.c = rows;
-    dg_cuda_gemm_to<T, float>(&g);
+    dg_cuda_gemm_to<T, float>(&g, NULL);
     DG_LAUNCH(conv_scatter_kernel<T>, dg_blocks(a->h * a->w * a->in, THREADS),
               THREADS, 0, *a, *t, (const float *)rows,
               past<T>(a->dx, b * a->h * a->w * a->in));

@@ -24,7 +24,7 @@ enum { MOST_SHAPES = 1024, MOST_ALIGN = 256 };
 
 typedef struct Shape {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t trans_a, trans_b, adds;
+    int32_t trans_a, trans_b, adds, biased;
     int32_t type, type_c; /* of the library: of a and b, of c */
     uint32_t align_a, align_b, align_c;
 } Shape;
@@ -113,8 +113,23 @@ static void layout_batch(cublasLtMatrixLayoutOpaque_t *l, int64_t batch,
          "gemm batch");
 }
 
+/* what is done to a sum before it is stored: bias added to each row */
+static void add_bias(Call *c, const float *bias)
+{
+    const int32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+
+    note(cublasLtMatmulDescSetAttribute(&c->product,
+                                        CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                        &epilogue, sizeof epilogue),
+         "gemm bias");
+    note(cublasLtMatmulDescSetAttribute(&c->product,
+                                        CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                        &bias, sizeof bias),
+         "gemm bias");
+}
+
 template <typename T, typename C>
-static void call_of(Call *c, const GemmArgs *g)
+static void call_of(Call *c, const GemmArgs *g, const float *bias)
 {
     const int32_t trans_a = g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int32_t trans_b = g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -129,6 +144,8 @@ static void call_of(Call *c, const GemmArgs *g)
                                         CUBLASLT_MATMUL_DESC_TRANSB, &trans_a,
                                         sizeof trans_a),
          "gemm descriptor");
+    if (bias != NULL)
+        add_bias(c, bias);
     layout<T>(&c->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k,
               g->lda);
     layout<T>(&c->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n,
@@ -213,8 +230,8 @@ static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
 }
 
 template <typename T, typename C>
-void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
-                      int64_t stride_b, int64_t stride_c)
+void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
+                      int64_t stride_a, int64_t stride_b, int64_t stride_c)
 {
     struct GemmCache *cache = dg_cuda_current()->gemm;
     cublasLtMatmulHeuristicResult_t checked;
@@ -227,12 +244,12 @@ void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
     s.m = g->m, s.n = g->n, s.k = g->k;
     s.lda = g->lda, s.ldb = g->ldb, s.ldc = g->ldc;
     s.trans_a = g->trans_a, s.trans_b = g->trans_b;
-    s.adds = g->beta != 0.0f;
+    s.adds = g->beta != 0.0f, s.biased = bias != NULL;
     s.type = type_of<T>(), s.type_c = type_of<C>();
     s.align_a = alignment<T>(g->a, g->lda, stride_a);
     s.align_b = alignment<T>(g->b, g->ldb, stride_b);
     s.align_c = alignment<C>(g->c, g->ldc, stride_c);
-    call_of<T, C>(&call, g);
+    call_of<T, C>(&call, g, bias);
     const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
     if (algo == NULL) {
         dg_cuda_note_text("gemm", "the library has no algorithm");
@@ -249,7 +266,7 @@ void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
             multiply(cache, &call, g, algo);
             return;
         }
-        call_of<T, C>(&call, g);
+        call_of<T, C>(&call, g, bias);
     }
     for (int64_t i = 0; i < batch; ++i) {
         GemmArgs one = *g;
@@ -260,10 +277,10 @@ void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
     }
 }
 
-#define PRODUCTS(T, C)                                                       \
-    template void dg_cuda_products<T, C>(const GemmArgs *g, int64_t batch,   \
-                                         int64_t stride_a, int64_t stride_b, \
-                                         int64_t stride_c);
+#define PRODUCTS(T, C)                                                         \
+    template void dg_cuda_products<T, C>(const GemmArgs *g, const float *bias, \
+                                         int64_t batch, int64_t stride_a,      \
+                                         int64_t stride_b, int64_t stride_c);
 
 PRODUCTS(float, float)
 PRODUCTS(__nv_bfloat16, __nv_bfloat16)

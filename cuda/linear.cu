@@ -5,25 +5,21 @@
 #include "gemm.h"
 #include "stream.h"
 
-/* y = act(y + bias), pre = y + bias; a thread an element, as in act.cu */
+/* y = act(pre), or of what y holds; a thread an element, as in act.cu */
 template <typename T> __global__ void linear_finish_kernel(LinearArgs a)
 {
     const int64_t count = a.rows * a.out;
 
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        float v = get<T>(a.y, i);
-        if (a.bias != NULL)
-            v += get<T>(a.bias, i % a.out);
-        if (a.pre != NULL)
-            put<T>(a.pre, i, v);
-        put<T>(a.y, i, act_value(a.act, v));
-    }
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put<T>(a.y, i,
+               act_value(a.act, get<T>(a.pre != NULL ? a.pre : a.y, i)));
 }
 
-/* y (+)= x w^T over one range of k */
+/* The value before the activation (+)= x w^T + bias over one range of k; bias
+ * goes with the last range. */
 template <typename T>
 static void product(const LinearArgs *a, const float *x, const float *w,
-                    int64_t k, int adds)
+                    int64_t k, const float *bias, int adds)
 {
     GemmArgs g = {};
 
@@ -32,16 +28,18 @@ static void product(const LinearArgs *a, const float *x, const float *w,
     g.lda = k, g.ldb = a->ldw, g.ldc = a->out;
     g.rows_per_sample = a->rows_per_sample;
     g.beta = adds ? 1.0f : 0.0f;
-    g.a = x, g.b = w, g.c = a->y;
-    dg_cuda_gemm<T>(&g);
+    g.a = x, g.b = w, g.c = a->pre != NULL ? a->pre : a->y;
+    dg_cuda_gemm_to<T, T>(&g, bias);
 }
 
 template <typename T> void dg_cuda_linear(const LinearArgs *a)
 {
-    product<T>(a, a->x, a->w, a->in, 0);
-    if (a->x2 != NULL && a->in2 > 0)
-        product<T>(a, a->x2, past<T>(a->w, a->in), a->in2, 1);
-    if (a->bias != NULL || a->pre != NULL || a->act != DG_ACT_NONE)
+    const int second = a->x2 != NULL && a->in2 > 0;
+
+    product<T>(a, a->x, a->w, a->in, second ? NULL : a->bias, 0);
+    if (second)
+        product<T>(a, a->x2, past<T>(a->w, a->in), a->in2, a->bias, 1);
+    if (a->pre != NULL || a->act != DG_ACT_NONE)
         DG_LAUNCH(linear_finish_kernel<T>, dg_blocks(a->rows * a->out, THREADS),
                   THREADS, 0, *a);
 }
@@ -79,7 +77,8 @@ template <typename T> static void weight_grad(const LinearGradArgs *a)
     for (int64_t b = 0; b < a->batch; ++b) {
         g.a = past<T>(a->dy, b * a->rows * a->out);
         g.b = past<T>(a->x, b * a->rows * a->in);
-        dg_cuda_products<T, float>(&g, 1, a->rows * a->out, a->rows * a->in, 0);
+        dg_cuda_products<T, float>(&g, NULL, 1, a->rows * a->out,
+                                   a->rows * a->in, 0);
     }
 }
 

@@ -193,14 +193,16 @@ TWIN(attention_grad, AttentionArgs)
 TWIN(gate, GateArgs)
 TWIN(gate_grad, GateArgs)
 TWIN(copy, CopyArgs)
+TWIN(conv, ConvArgs)
 TWIN(conv_weight_grad, ConvArgs)
 TWIN(group_norm, GroupNormArgs)
 TWIN(group_norm_grad, GroupNormArgs)
 TWIN(add_rows, AddRowsArgs)
 TWIN(add_rows_grad, AddRowsArgs)
 
-/* the largest |x w^T + x2 w2^T| of a call, of host memory */
-static double largest_product(const LinearArgs *a, int with_second)
+/* the largest |x w^T|, or with 'all' |x w^T + x2 w2^T + bias|, of a call, of
+ * host memory */
+static double largest(const LinearArgs *a, int all)
 {
     const size_t num = (size_t)(a->rows * a->out);
     LinearArgs l = *a;
@@ -208,10 +210,9 @@ static double largest_product(const LinearArgs *a, int with_second)
 
     l.y = malloc(num * sizeof *l.y);
     l.pre = NULL;
-    l.bias = NULL;
     l.act = DG_ACT_NONE;
-    if (!with_second)
-        l.x2 = NULL;
+    if (!all)
+        l.x2 = l.bias = NULL;
     ref_backend()->linear(&l);
     for (size_t i = 0; i < num; ++i)
         most = fmax(most, fabs(l.y[i]));
@@ -219,8 +220,8 @@ static double largest_product(const LinearArgs *a, int with_second)
     return most;
 }
 
-/* Each product is stored before the next step adds to it: half an ulp each,
- * which an activation, of slope 1.13 at most, hands on. */
+/* Half an ulp before the last rounding: of the first of two products, and of
+ * what an activation, of slope 1.13 at most, starts from. */
 static void twin_linear(const LinearArgs *a)
 {
     LinearArgs h = *a;
@@ -228,29 +229,12 @@ static void twin_linear(const LinearArgs *a)
 
     to_host(&h, sizeof h);
     if (h.x2 != NULL)
-        before += half_ulp(largest_product(&h, 0));
-    before += half_ulp(largest_product(&h, 1));
+        before += half_ulp(largest(&h, 0));
+    if (h.act != DG_ACT_NONE)
+        before = 1.13 * (before + half_ulp(largest(&h, 1)));
     under_test()->linear(a);
     ref_backend()->linear(&h);
-    settle("linear", 1.13 * before);
-}
-
-/* as linear, whose x are the windows: only y's product is stored before */
-static void twin_conv(const ConvArgs *a)
-{
-    ConvArgs h = *a;
-    double most = 0.0;
-
-    to_host(&h, sizeof h);
-    h.bias = NULL;
-    ref_backend()->conv(&h);
-    for (int64_t i = 0; i < h.batch * h.out_h * h.out_w * h.out; ++i)
-        most = fmax(most, fabs(h.y[i]));
-    h = *a;
-    to_host(&h, sizeof h);
-    under_test()->conv(a);
-    ref_backend()->conv(&h);
-    settle("conv", h.bias != NULL ? half_ulp(most) : 0.0);
+    settle("linear", before);
 }
 
 /* dx is stored after each tile that adds to it. The windows over a pixel begin

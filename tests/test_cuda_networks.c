@@ -99,6 +99,7 @@ typedef struct Run {
     DType dtype;
     int64_t first, num; /* samples */
     int rounded;        /* weights and inputs, to bfloat16 */
+    const float *onto;  /* [count] gradients to add to, host; NULL: 0 */
     int recompute;
     /* out, on the host */
     float *y, *dx;  /* [num] samples of per[0] */
@@ -193,6 +194,8 @@ static void run(Net *n, Run *r)
 
     assert_int_equal(be->take(&grads, bytes), DG_OK);
     assert_int_equal(dg_context_init(&ctx, be, ARENA), DG_OK);
+    if (r->onto != NULL)
+        be->upload(grads, r->onto, bytes);
     dg_context_train(&ctx, 1, grads, 1);
     ctx.recompute = r->recompute;
     ctx.check_finite = 1;
@@ -288,7 +291,7 @@ static void test_unet_is_close_to_float32(void **unused)
 }
 
 /* Sample by sample and as one batch, with and without recomputation: the same
- * bits, of the parameters' gradients only where no batch is cut. */
+ * bits, gradients of parameters too, which add up sample after sample. */
 static void same_bits(Kind kind)
 {
     Run all = { .dtype = DG_BF16, .num = MOST };
@@ -304,13 +307,19 @@ static void same_bits(Kind kind)
     assert_memory_equal(all.dparams, again.dparams,
                         (size_t)n.set.count * sizeof(float));
     assert_true(again.peak < all.peak);
+    float *sum = NULL;
     for (int64_t i = 0; i < MOST; ++i) {
-        Run one = { .dtype = DG_BF16, .first = i, .num = 1 };
+        Run one = { .dtype = DG_BF16, .first = i, .num = 1, .onto = sum };
         run(&n, &one);
+        free(sum);
+        sum = one.dparams;
+        one.dparams = NULL;
         assert_memory_equal(one.y, all.y + i * n.per[0], bytes);
         assert_memory_equal(one.dx, all.dx + i * n.per[0], bytes);
         run_free(&one);
     }
+    assert_memory_equal(sum, all.dparams, (size_t)n.set.count * sizeof *sum);
+    free(sum);
     run_free(&all);
     run_free(&again);
     net_close(&n);

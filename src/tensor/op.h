@@ -32,12 +32,14 @@ static inline float *dg_data(const Tensor *t)
     return t == NULL ? NULL : t->dtype == DG_BF16 ? t->data : dg_tensor_f32(t);
 }
 
-/** The address of element i; NULL in a plan. */
+/** The address of element i; NULL in a plan, and of NULL. */
 static inline float *dg_data_at(const Tensor *t, int64_t i)
 {
-    char *p = (char *)dg_data(t);
-
-    return p != NULL ? (float *)(p + i * dg_dtype_bytes(t->dtype)) : NULL;
+    if (t == NULL || t->data == NULL)
+        return NULL;
+    if (t->dtype == DG_BF16)
+        return (void *)((uint16_t *)t->data + i);
+    return dg_tensor_f32(t) + i;
 }
 
 /** An op's activations and parameters are stored alike: else the model's code

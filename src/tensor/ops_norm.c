@@ -55,10 +55,8 @@ static void norm_back(Context *ctx, TapeNode *node)
     a.dx = dg_data(dx);
     a.dw = dg_tape_param_grad(ctx, c.w);
     a.db = dg_tape_param_grad(ctx, c.b);
-    if (dmod != NULL) {
-        a.dshift = dg_data_at(dmod, m.shift * a.width);
-        a.dscale = dg_data_at(dmod, m.scale * a.width);
-    }
+    a.dshift = dg_data_at(dmod, m.shift * a.width);
+    a.dscale = dg_data_at(dmod, m.scale * a.width);
     dg_kernels(ctx, x)->norm_grad(&a);
 }
 
@@ -145,7 +143,7 @@ static void gate_back(Context *ctx, TapeNode *node)
         .gate = dg_data_at(mod, at),
         .dy = dg_data(dy),
         .df = dg_data(df),
-        .dgate = dmod != NULL ? dg_data_at(dmod, at) : NULL,
+        .dgate = dg_data_at(dmod, at),
     });
     if (df != NULL)
         dg_tape_give(ctx, f, df);

@@ -54,7 +54,8 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(
 cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t d,
                                       cublasComputeType_t, cudaDataType_t)
 {
-    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N };
+    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N,
+                                      CUBLASLT_EPILOGUE_DEFAULT, nullptr };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -62,10 +63,17 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
     cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attr,
     const void *value, size_t bytes)
 {
-    int32_t *to =
-        attr == CUBLASLT_MATMUL_DESC_TRANSA ? &d->trans_a : &d->trans_b;
-
-    return take(to, sizeof *to, value, bytes);
+    switch (attr) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return take(&d->trans_a, sizeof d->trans_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return take(&d->trans_b, sizeof d->trans_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return take(&d->epilogue, sizeof d->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return take(&d->bias, sizeof d->bias, value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t p)
@@ -168,6 +176,7 @@ struct Product {
     int64_t m, n, k;
     const float *at, *bt;
     Matrix d;
+    Matrix bias; /* a column; first nullptr: none */
     float alpha, beta;
     const cublasLtMatmulAlgo_t *algo;
 };
@@ -200,9 +209,12 @@ void product(const Product *p, int64_t b, float *work)
                       p->k * (s + 1) / p->algo->split, sum, part);
         for (int64_t i = 0; i < p->m; ++i) {
             const int64_t to = j * p->d.l->ld + i;
-            p->d.put(b, to,
-                     p->alpha * sum[i] +
-                         (p->beta != 0.0f ? p->beta * p->d.get(b, to) : 0));
+            float x = p->alpha * sum[i];
+            if (p->beta != 0.0f)
+                x += p->beta * p->d.get(b, to);
+            if (p->bias.first != nullptr)
+                x += p->bias.get(0, i);
+            p->d.put(b, to, x);
         }
     }
 }
@@ -251,12 +263,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
     const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
+    const bool biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
     float *at = (float *)malloc((size_t)(m * k) * sizeof(float));
     float *bt = (float *)malloc((size_t)(n * k) * sizeof(float));
     float *work = (float *)malloc(2 * (size_t)m * sizeof(float));
-    const Product p = {
-        m, n, k, at, bt, md, *(const float *)alpha, *(const float *)beta, algo
-    };
+    const Product p = { m,
+                        n,
+                        k,
+                        at,
+                        bt,
+                        md,
+                        { biased ? desc->bias : nullptr, d },
+                        *(const float *)alpha,
+                        *(const float *)beta,
+                        algo };
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     for (int64_t i = 0; i < d->batch; ++i) {
         if (!aligned(ma.at(i), algo) || !aligned(mb.at(i), algo) ||

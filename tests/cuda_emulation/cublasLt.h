@@ -27,8 +27,15 @@ typedef enum cublasComputeType_t {
 
 typedef enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
-    CUBLASLT_MATMUL_DESC_TRANSB = 4
+    CUBLASLT_MATMUL_DESC_TRANSB = 4,
+    CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
+    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
 } cublasLtMatmulDescAttributes_t;
+
+typedef enum cublasLtEpilogue_t {
+    CUBLASLT_EPILOGUE_DEFAULT = 1,
+    CUBLASLT_EPILOGUE_BIAS = 4
+} cublasLtEpilogue_t;
 
 typedef enum cublasLtMatrixLayoutAttribute_t {
     CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5,
@@ -56,7 +63,8 @@ typedef struct cublasLtMatrixLayoutOpaque_t {
 } cublasLtMatrixLayoutOpaque_t, *cublasLtMatrixLayout_t;
 
 typedef struct cublasLtMatmulDescOpaque_t {
-    int32_t trans_a, trans_b;
+    int32_t trans_a, trans_b, epilogue;
+    const void *bias; /* a column, of D's type */
 } cublasLtMatmulDescOpaque_t, *cublasLtMatmulDesc_t;
 
 typedef struct cublasLtMatmulPreferenceOpaque_t {
