@@ -245,8 +245,6 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
-        err = dg_rewards_check_device(t->rewards, c, c->num_rewards);
-    if (!err)
         err = open_prompts(t);
     if (!err)
         err = dg_rewards_open(t->rewards, c, c->num_rewards, s->comm);
@@ -267,6 +265,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
     err = open_cache(t);
     if (!err)
         err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    if (!err)
+        err = dg_agree(
+            s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_trainer_reserve(t);
     if (!err && t->policy->adapters.num_params > 0)
