@@ -58,6 +58,14 @@ typedef enum RewardScale {
     DG_SCALE_LOGIT_26 /* a 26th of it */
 } RewardScale;
 
+/* What a rank holds of a flat buffer's optimizer state; each level has what
+ * those before it have. */
+typedef enum ShardLevel {
+    DG_SHARD_NONE,      /* all of it */
+    DG_SHARD_OPTIMIZER, /* its range's moments and EMA */
+    DG_SHARD_GRADIENTS  /* and its range's gradient sums */
+} ShardLevel;
+
 typedef enum LrSchedule {
     DG_LR_CONSTANT,
     DG_LR_LINEAR,

@@ -229,6 +229,8 @@ typedef struct Config {
     struct {
         int exact_sum; /* 64-bit fixed-point gradient sums */
         int recompute; /* blocks again at backward, less memory */
+        ShardLevel shard;
+        int offload_optimizer; /* sums, moments, EMA in the host's memory */
     } parallel;
     struct {
         LogChoice level;

@@ -47,6 +47,7 @@ static int open_gpu(Session *s, Cli *cli)
     if (err)
         return err;
     s->backend = dg_backend_cuda();
+    s->host_threads = s->num_threads;
     s->num_threads = 1;
     return DG_OK;
 }

@@ -369,6 +369,14 @@ static const Option rows[] = {
          "gradients as 64-bit integers: the same bits for any number of ranks"),
     BOOL("parallel.recompute", "false", parallel.recompute, FREE,
          "blocks run again at backward: less memory, same bits"),
+    ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients",
+         parallel.shard, FREE,
+         "what a rank holds its range of alone: moments and EMA, and gradient "
+         "sums; same bits"),
+    BOOL("parallel.offload_optimizer", "false", parallel.offload_optimizer,
+         FREE,
+         "with run.device = \"cuda\": gradient sums, moments and EMA in the "
+         "host's memory, AdamW on the host; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

@@ -65,8 +65,6 @@ Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
 /* The networks' tensors over kernel memory of p->dtype laid out as p->values;
  * at NULL: over none. */
 void dg_policy_point(Policy *p, void *at);
-/* Where value i of p->values is for kernels, as p->dtype. */
-void *dg_policy_at(const Policy *p, int64_t i);
 
 /* Kernel memory where the host can read it: itself, or a copy that lives until
  * the context is reset. NULL on error. */

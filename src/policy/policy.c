@@ -124,6 +124,7 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
         return err;
     memcpy((*out)->values, p->values,
            sizeof *p->values * (size_t)p->num_values);
+    dg_policy_leave_text(*out);
     err = p->on != NULL ? dg_policy_place(*out, p->on) : DG_OK;
     if (err) {
         dg_policy_destroy(*out);
@@ -159,6 +160,11 @@ void dg_policy_drop_text(Policy *p)
 {
     dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);
     p->text_dropped = 1;
+}
+
+void dg_policy_leave_text(Policy *p)
+{
+    p->text_left = 1;
 }
 
 int64_t dg_policy_num_base(const Policy *p)
@@ -506,6 +512,9 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     if (p->text_dropped)
         return dg_fail(DG_EINVAL, "the text encoders' weights were given back: "
                                   "conditions come from prompts.cache");
+    if (p->text_left && p->on != NULL)
+        return dg_fail(DG_EINVAL, "the text encoders are not where networks "
+                                  "run: conditions come from prompts.cache");
     return p->impl->family->encode(p, ctx, t, condition);
 }
 
