@@ -49,8 +49,8 @@ cp "$program" "$to/bin/dancegrpo" && cp "$close" "$to/tests/tools/close" ||
 [ $# = 0 ] || cp "$@" "$to/gpu/" || die "a test program is missing"
 cp tests/lib.sh tests/train_lib.sh "$to/tests/" &&
     cp tests/gpu/run.sh "$to/tests/gpu/" || die "scripts are missing"
-[ ! -e tests/peers/torch_gpu.py ] ||
-    { mkdir -p "$to/tests/peers" && cp tests/peers/torch_gpu.py "$to/tests/peers/"; }
+mkdir -p "$to/tests/peers" && cp tests/peers/torch_*.py "$to/tests/peers/" ||
+    die "scripts are missing"
 cp -R configs "$to/" && cp -R tests/golden/*_tiny "$to/tests/golden/" ||
     die "configurations are missing"
 
