@@ -138,15 +138,15 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 	$(CXX) $(CXX_FLAGS) -c -o $@ $<
 
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS) -lstdc++
 
 $(BUILD)/tests/test_mpi_cuda: $(BUILD)/tests/test_mpi_cuda.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS) -lstdc++
 
 # the program with its GPU side emulated: run.device = "cuda" on any machine
 EMULATED_BIN = $(BUILD)/emulated/dancegrpo
 $(EMULATED_BIN): $(BUILD)/src/cli/main.o $(BUILD)/emulated/session.o $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS) -lstdc++
 
 $(BUILD)/emulated/session.o: src/cli/session.c
 	@mkdir -p $(@D)/generated

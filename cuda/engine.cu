@@ -1,4 +1,5 @@
 #include "device.h"
+#include "kernels.h"
 #include "stream.h"
 
 extern "C" {
@@ -59,6 +60,8 @@ static Engine table_make(void)
     t.exact_allreduce = dg_cuda_exact_allreduce;
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;
+    t.flag = dg_cuda_flag;
+    t.replay = dg_cuda_replay;
     t.grad_norm = dg_cuda_grad_norm;
     t.adamw = dg_cuda_adamw_update;
     t.ema = dg_cuda_ema_update;

@@ -220,6 +220,17 @@ void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
         dg_cuda_note_text("gemm", "the library has no algorithm");
         return;
     }
+    const uint64_t what[] = {
+        (uint64_t)(uintptr_t)g->a, (uint64_t)(uintptr_t)g->b,
+        (uint64_t)(uintptr_t)g->c, (uint64_t)batch,
+        (uint64_t)stride_a,        (uint64_t)stride_b,
+        (uint64_t)stride_c
+    };
+    CudaStream *stream = dg_cuda_current();
+    dg_cuda_walks(stream, &s, sizeof s);
+    dg_cuda_walks(stream, &g->beta, sizeof g->beta);
+    if (dg_cuda_walks(stream, what, sizeof what))
+        return;
     if (batch > 1) {
         layout_batch(&c.a, batch, stride_a);
         layout_batch(&c.b, batch, stride_b);

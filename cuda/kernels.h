@@ -44,6 +44,9 @@ void dg_cuda_scale(float *y, const float *x, float alpha, int64_t count);
 void dg_cuda_fill(float *y, float value, int64_t count);
 void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
                      int64_t count);
+void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
+                    int64_t num, int64_t count);
+void dg_cuda_flag(int64_t *least, int64_t value, const float *x, int64_t count);
 int64_t dg_cuda_first_nonfinite(const float *x, int64_t count);
 
 #endif

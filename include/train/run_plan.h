@@ -45,6 +45,9 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks);
 /** A line's value; panics when there is none. */
 uint64_t dg_run_plan_value(const PlanTable *t, const char *key);
 
+/** Bytes of the memory's total that lie where kernels work. */
+uint64_t dg_run_plan_device_bytes(const RunPlan *p);
+
 /** The tables, to free. DG_ENOMEM. */
 int dg_run_plan_text(char **text, const RunPlan *p);
 /** The same as JSON. To free. */

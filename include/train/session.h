@@ -14,6 +14,8 @@ typedef struct Session {
     const Backend *backend;
     FileInfo info;   /* goes into every file */
     int num_threads; /* workers of this rank */
+    /* ranks on this rank's device, where the backend's memory is apart */
+    int device_ranks;
 } Session;
 
 /** Ends of a run that are not errors. */

@@ -226,6 +226,7 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .apart = inner->apart,
         .take = inner->take,
         .give = inner->give,
+        .room = inner->room,
         .upload = inner->upload,
         .download = inner->download,
         .engine = inner->engine,

@@ -4,9 +4,11 @@
 #include "base/log.h"
 #include "base/sha256.h"
 #include "train/cache.h"
+#include "train/run_plan.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static int open_prompts(Trainer *t)
@@ -225,6 +227,75 @@ static int check_adapters(Trainer *t)
     return dg_agree(t->session->comm, err);
 }
 
+/* --- a device's memory --------------------------------------------------- */
+
+/* The keys that leave this run's device with less to keep. */
+static void advise(char *text, size_t size, const Config *c)
+{
+    const struct {
+        int helps;
+        const char *key;
+    } keys[] = {
+        { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
+        { !c->parallel.recompute, "parallel.recompute = true" },
+        { c->lora.rank == 0, "adapters (lora.rank)" },
+        { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
+        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->parallel.exact_sum, "parallel.exact_sum = false" },
+        { 1, "smaller pictures or networks" },
+    };
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && used < size; i++)
+        if (keys[i].helps)
+            used += (size_t)snprintf(text + used, size - used, "%s%s",
+                                     used > 0 ? ", " : "", keys[i].key);
+}
+
+/* Bytes of the plan that lie on a device: all but what the host keeps. */
+static int count_device(uint64_t *bytes, const Session *s)
+{
+    RunPlan plan;
+    const int err = dg_run_plan(&plan, s, s->comm->size);
+
+    if (!err)
+        *bytes = dg_run_plan_device_bytes(&plan);
+    return err;
+}
+
+/* Before anything is placed: does the plan fit into what is free? The first
+ * rank's plan is the fullest. */
+static int check_room(const Session *s)
+{
+    const Comm *c = s->comm;
+    const double MB = 1e-6;
+    uint64_t needs = 0;
+    size_t unused, all;
+    char advice[512];
+    int err = DG_OK;
+
+    if (!s->backend->apart)
+        return DG_OK;
+    if (c->rank == 0)
+        err = count_device(&needs, s);
+    err = dg_agree(c, err);
+    if (err)
+        return err;
+    dg_comm_bcast(c, &needs, sizeof needs, 0);
+    needs *= (uint64_t)s->device_ranks;
+    err = s->backend->room(&unused, &all);
+    advise(advice, sizeof advice, s->config);
+    if (!err && needs > unused)
+        err = dg_fail(DG_ENOMEM,
+                      "the plan of %d ranks on this GPU is %.1f MB of its "
+                      "memory, and %.1f MB of %.1f MB are free; less is needed "
+                      "with %s",
+                      s->device_ranks, MB * (double)needs, MB * (double)unused,
+                      MB * (double)all, advice);
+    return dg_agree(c, err);
+}
+
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -255,6 +326,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!dg_setup_has_weights(c))
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
+    if (!err)
+        err = check_room(s);
     if (!err)
         err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
     if (!err)

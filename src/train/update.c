@@ -54,8 +54,8 @@ static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
     };
 }
 
-/* Log-densities, and divergences where there is a reference, of all these
- * steps to the host: one wait. */
+/* Log-densities, divergences where there is a reference, and whether all is
+ * finite, of all these steps to the host: one wait. */
 static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
                      const float *u_ref)
 {
@@ -73,7 +73,11 @@ static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
             w->engine->kl((double *)w->kl.at + b, step, u + b * D,
                           u_ref + b * D, D);
     }
+    dg_worker_unflag(w);
+    w->engine->flag(w->bad.at, 0, u, s->num * D);
     err = dg_mirror_down(&w->log_prob);
+    if (!err)
+        err = dg_mirror_down(&w->bad);
     return err || u_ref == NULL ? err : dg_mirror_down(&w->kl);
 }
 
@@ -159,10 +163,10 @@ static int run_steps(Worker *w, const Part *p, const Steps *s)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), s->num * D) >= 0)
-        return name_layer(w, p, &s->batch);
     err = densities(w, p, s, dg_tensor_f32(u),
                     ref != NULL ? dg_tensor_f32(ref) : NULL);
+    if (!err && *(const int64_t *)w->bad.host >= 0)
+        return name_layer(w, p, &s->batch);
     for (int64_t b = 0; b < s->num && !err; b++)
         err = one_term(w, p, s, b, dg_tensor_f32(u) + b * D,
                        ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
@@ -371,7 +375,10 @@ static int apply(const Part *p, UpdateStats *stats)
                                          job->learner->grads_in.at, 1.0);
         return DG_OK;
     }
-    err = dg_learner_update(job->learner, &job->team->workers[0].sum, &done);
+    /* a device may fail alone, even where all compute the same */
+    err = dg_agree(
+        job->session->comm,
+        dg_learner_update(job->learner, &job->team->workers[0].sum, &done));
     if (err)
         return err;
     if (done.grad_norm > stats->grad_norm)

@@ -187,6 +187,18 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
                               cudaStream_t)
 {
+    if (cuda_emulation_captures()) {
+        cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
+                             two = *(const float *)beta, la = *a, lb = *b,
+                             ld = *d, how = *algo]() mutable {
+            return cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C,
+                                  &ld, D, &ld, &how, nullptr, 0,
+                                  nullptr) == CUBLAS_STATUS_SUCCESS
+                       ? cudaSuccess
+                       : cudaErrorInvalidValue;
+        });
+        return CUBLAS_STATUS_SUCCESS;
+    }
     const bool ta = desc->trans_a == CUBLAS_OP_T;
     const bool tb = desc->trans_b == CUBLAS_OP_T;
     const int64_t m = (int64_t)d->rows, n = (int64_t)d->cols;
