@@ -170,6 +170,20 @@ for at in 1300 1700; do
         "$(digest unbroken)"
 done
 
+# Numbers that are not finite: named as on the CPU, in rollout and update.
+wild="run.iterations=8 optim.lr=1 optim.weight_decay=10"
+# shellcheck disable=SC2086
+expect "cuda: NaN in the network, the run goes on" on_gpu 1 wild $short $wild
+expect "cuda: NaN names sample, step and layer" grep -qE \
+    "^WARN  iteration [0-9]+, prompt [0-9]+, sample 0, step 0, rank 0: layer .* not finite" \
+    "$work/wild.out"
+expect "cuda: NaN in an update names the layer" grep -qE \
+    "^WARN  iteration [0-9]+, update 2, prompt [0-9]+, sample [0-9]+, rank 0: layer .* not finite" \
+    "$work/wild.out"
+# shellcheck disable=SC2086
+on_gpu 2 wild2 $short $wild
+same_digest "cuda: NaN, two ranks go the same way" wild2 "$(digest wild 8)" 8
+
 # A rank that stays away from a sum: the others lose their patience.
 # shellcheck disable=SC2086
 CUDA_EMULATION_STUCK=1 on_gpu 2 stuck $short parallel.timeout_seconds=1
