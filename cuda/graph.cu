@@ -20,7 +20,7 @@
  * Two packs of pinned memory alternate: the host is two steps ahead at most.
  */
 enum {
-    GRAPHS = 16, /* kept, */
+    GRAPHS = 32, /* kept, */
     SEEN = 64,   /* and signatures that came once */
     INPUT_BYTES = 16 << 20,
     PACK_BYTES = 8 << 20,

@@ -358,7 +358,7 @@ static const Option rows[] = {
     REAL("parallel.timeout_seconds", "600", 1e-3, 1e9, parallel.timeout_seconds,
          FREE, "most that a GPU's rank waits for the others in a sum"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
-         "on a GPU, denoising steps are replayed as CUDA graphs: same bits"),
+         "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

@@ -146,20 +146,54 @@ static int name_layer(Worker *w, const Part *p, const PolicyBatch *batch)
     return err ? err : dg_fail(DG_ENUMERIC, "network output is not finite");
 }
 
+/* Steps on their way forward, recorded. */
+typedef struct Forward {
+    Worker *w;
+    const Part *part;
+    const PolicyBatch *batch;
+    uint64_t flops; /* counted before */
+    Tensor *u, *branch, *ref;
+} Forward;
+
+static void run_forward(void *user)
+{
+    Forward *f = user;
+    const Part *p = f->part;
+    Context *ctx = &f->w->ctx;
+
+    dg_context_reset(ctx);
+    ctx->flops = f->flops;
+    if (p->job->reference != NULL)
+        f->ref =
+            dg_guided_predict(p->job->reference, ctx, f->batch, &p->guidance);
+    f->u = dg_guided_record(p->job->policy, ctx, f->batch, &p->guidance,
+                            &f->branch);
+}
+
+static void go_forward(Forward *f, Steps *s)
+{
+    Worker *w = f->w;
+
+    f->flops = w->ctx.flops;
+    if (w->engine->replay != NULL)
+        w->engine->replay(run_forward, f, s->z, s->num,
+                          f->part->job->rollout->D);
+    else
+        run_forward(f);
+}
+
 /* Some steps forward and, where any of them has a gradient, back. The seeds
  * of a second pass are kept. */
-static int run_steps(Worker *w, const Part *p, const Steps *s)
+static int run_steps(Worker *w, const Part *p, Steps *s)
 {
     const int64_t D = p->job->rollout->D;
-    Tensor *u, *branch, *grad, *ref = NULL;
+    Forward f = { .w = w, .part = p, .batch = &s->batch };
+    Tensor *u, *grad, *ref;
     int err;
 
-    dg_context_reset(&w->ctx);
-    if (p->job->reference != NULL)
-        ref = dg_guided_predict(p->job->reference, &w->ctx, &s->batch,
-                                &p->guidance);
-    u = dg_guided_record(p->job->policy, &w->ctx, &s->batch, &p->guidance,
-                         &branch);
+    go_forward(&f, s);
+    u = f.u;
+    ref = f.ref;
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
@@ -176,8 +210,9 @@ static int run_steps(Worker *w, const Part *p, const Steps *s)
     if (dg_guided_twice(&p->guidance))
         dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
                        dg_tensor_f32(grad), s->num * D);
-    return has_seed(p, s) ? dg_guided_back(&w->ctx, &p->guidance, branch, grad)
-                          : DG_OK;
+    return has_seed(p, s)
+               ? dg_guided_back(&w->ctx, &p->guidance, f.branch, grad)
+               : DG_OK;
 }
 
 /* The branch without the prompt, back from the kept seeds. */
