@@ -171,6 +171,15 @@ void product(const Product *p, float *work)
     }
 }
 
+/* at [k, m] of a, which is stored the one way or the other */
+void transpose(float *at, const float *a, int64_t ld, bool ta, int64_t m,
+               int64_t k)
+{
+    for (int64_t l = 0; l < k; ++l)
+        for (int64_t r = 0; r < m; ++r)
+            at[l * m + r] = ta ? a[r * ld + l] : a[l * ld + r];
+}
+
 bool aligned(const void *p, const cublasLtMatmulAlgo_t *algo)
 {
     return (uintptr_t)p % algo->align == 0;
@@ -231,9 +240,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
             status = CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
             break;
         }
-        for (int64_t l = 0; l < k; ++l)
-            for (int64_t r = 0; r < m; ++r)
-                at[l * m + r] = ta ? pa[r * a->ld + l] : pa[l * a->ld + r];
+        transpose(at, pa, a->ld, ta, m, k);
         product(&p, work);
     }
     free(at);
