@@ -15,6 +15,7 @@ typedef struct Rows {
 
 /* Scores of a key tile to weights, into p. The 16 threads of a row stand side
  * by side in half a warp. */
+template <typename T>
 __device__ inline void rows_weights(Rows *w, float *p, const AttentionArgs &a,
                                     const Tile &t, float s[SIDE][SCORES])
 {
@@ -52,6 +53,7 @@ __device__ inline void rows_weights(Rows *w, float *p, const AttentionArgs &a,
  * Grid (query tiles x chunks of d, heads, batch), block 256 = THREADS.
  * Shared: queries or keys and values [64, 129] each, weights [64, 65].
  */
+template <typename T>
 __global__ void __launch_bounds__(THREADS) attention_kernel(AttentionArgs a)
 {
     float *x = dg_cuda_shared, *y = x + OPERAND_FLOATS, *p = y + OPERAND_FLOATS;
@@ -72,20 +74,22 @@ __global__ void __launch_bounds__(THREADS) attention_kernel(AttentionArgs a)
         if (a.causal && t.j0 > t.i0 + t.m - 1)
             break;
         t.n = at_most(a.sk - t.j0, TILE);
-        const Operands qk = { a.q + head_at(a, t, a.sq, t.i0),
-                              a.k + head_at(a, t, a.sk, t.j0), t.m, t.n };
-        head_scores(s, a, qk, x, y);
-        rows_weights(&w, p, a, t, s);
+        const Operands qk = { past<T>(a.q, head_at(a, t, a.sq, t.i0)),
+                              past<T>(a.k, head_at(a, t, a.sk, t.j0)), t.m,
+                              t.n };
+        head_scores<T>(s, a, qk, x, y);
+        rows_weights<T>(&w, p, a, t, s);
         __syncthreads();
-        tile_load(y, a.v + head_at(a, t, a.sk, t.j0) + t.column, ld, t.n,
-                  t.width);
+        tile_load<T>(y, past<T>(a.v, head_at(a, t, a.sk, t.j0) + t.column), ld,
+                     t.n, t.width);
         __syncthreads();
         tile_product(w.o, p, SCORE_PITCH, 1, y, t.n, t.width);
     }
 #pragma unroll
     for (int i = 0; i < SIDE; ++i)
         scale[i] = w.sum[i] == 0.0f ? 0.0f : 1.0f / w.sum[i];
-    tile_store(a.o + head_at(a, t, a.sq, t.i0), ld, t, w.o, t.m, scale);
+    tile_store<T>(past<T>(a.o, head_at(a, t, a.sq, t.i0)), ld, t, w.o, t.m,
+                  scale);
     for (int i = 0; a.lse != NULL && i < SIDE; ++i)
         if (t.column == 0 && tile_x() == 0 && tile_row() + i < t.m)
             a.lse[(t.b * a.heads + t.h) * a.sq + t.i0 + tile_row() + i] =
@@ -99,13 +103,15 @@ size_t dg_cuda_attention_scratch(int64_t sq, int64_t sk, int64_t d,
     return 0;
 }
 
-void dg_cuda_attention(const AttentionArgs *a)
+template <typename T> void dg_cuda_attention(const AttentionArgs *a)
 {
     const int64_t tiles = (a->sq + TILE - 1) / TILE;
     const int64_t chunks = (a->d + CHUNK - 1) / CHUNK;
 
-    DG_LAUNCH(attention_kernel,
+    DG_LAUNCH(attention_kernel<T>,
               dim3((unsigned)(tiles * chunks), (unsigned)a->heads,
                    (unsigned)a->batch),
               THREADS, (2 * OPERAND_FLOATS + SCORE_FLOATS) * sizeof(float), *a);
 }
+
+DG_BOTH(dg_cuda_attention, AttentionArgs)

@@ -71,6 +71,7 @@ __device__ inline int64_t head_at(const AttentionArgs &a, const Tile &t,
 }
 
 /* rows x width of src to a tile in shared memory, empty rows as 0 */
+template <typename T>
 __device__ inline void tile_load(float *tile, const float *src, int64_t ld,
                                  int rows, int width)
 {
@@ -78,7 +79,7 @@ __device__ inline void tile_load(float *tile, const float *src, int64_t ld,
 
     for (int r = warp; r < TILE; r += WARPS)
         for (int c = lane; c < width; c += WARP)
-            tile[r * PITCH + c] = r < rows ? get(src, r * ld + c) : 0.0f;
+            tile[r * PITCH + c] = r < rows ? get<T>(src, r * ld + c) : 0.0f;
 }
 
 /* s += x y^T over width columns of two tiles in shared memory */
@@ -128,6 +129,7 @@ __device__ inline void tile_product(float acc[SIDE][COLUMNS], const float *p,
 }
 
 /* rows of a result, scaled, to the block's chunk of columns */
+template <typename T>
 __device__ inline void tile_store(float *to, int64_t ld, const Tile &t,
                                   const float acc[SIDE][COLUMNS], int rows,
                                   const float scale[SIDE])
@@ -138,7 +140,7 @@ __device__ inline void tile_store(float *to, int64_t ld, const Tile &t,
         for (int c = 0; c < COLUMNS; ++c) {
             const int row = tile_row() + i, column = tile_x() + c * ACROSS;
             if (row < rows && column < t.width)
-                put(to, row * ld + t.column + column, acc[i][c] * scale[i]);
+                put<T>(to, row * ld + t.column + column, acc[i][c] * scale[i]);
         }
 }
 
@@ -168,6 +170,7 @@ typedef struct Operands {
 
 /* s = x y^T over all of d, through two tiles of shared memory. Begins with a
  * barrier: what was in the tiles may be overwritten. */
+template <typename T>
 __device__ inline void head_scores(float s[SIDE][SCORES],
                                    const AttentionArgs &a, const Operands &o,
                                    float *x, float *y)
@@ -178,8 +181,8 @@ __device__ inline void head_scores(float s[SIDE][SCORES],
     for (int64_t l = 0; l < a.d; l += CHUNK) {
         const int width = at_most(a.d - l, CHUNK);
         __syncthreads();
-        tile_load(x, o.x + l, ld, o.rows_x, width);
-        tile_load(y, o.y + l, ld, o.rows_y, width);
+        tile_load<T>(x, past<T>(o.x, l), ld, o.rows_x, width);
+        tile_load<T>(y, past<T>(o.y, l), ld, o.rows_y, width);
         __syncthreads();
         tile_scores(s, x, y, width);
     }
@@ -195,7 +198,7 @@ __device__ inline int tile_sees(const AttentionArgs &a, const Tile &t, int i,
 __device__ inline float tile_bias(const AttentionArgs &a, const Tile &t, int i,
                                   int j)
 {
-    return a.bias[(t.h * a.sq + t.i0 + i) * a.sk + t.j0 + j];
+    return get(a.bias, (t.h * a.sq + t.i0 + i) * a.sk + t.j0 + j);
 }
 
 /* a score in units of log2; s: q k */

@@ -32,6 +32,7 @@ __device__ inline Shared shared_of(float *base)
 }
 
 /* delta of query row i of the tile, the same in the 16 threads of the row */
+template <typename T>
 __device__ inline float row_delta(const AttentionArgs &a, const Tile &t, int i)
 {
     float sum = 0.0f;
@@ -39,27 +40,28 @@ __device__ inline float row_delta(const AttentionArgs &a, const Tile &t, int i)
     if (i < t.m) {
         const int64_t at = head_at(a, t, a.sq, t.i0 + i);
         for (int64_t l = tile_x(); l < a.d; l += ACROSS)
-            sum = fmaf(get(a.o, at + l), get(a.d_o, at + l), sum);
+            sum = fmaf(get<T>(a.o, at + l), get<T>(a.d_o, at + l), sum);
     }
     return half_warp_sum(sum);
 }
 
 /* P and dS of a tile in registers; both 0 where a query does not see a key */
+template <typename T>
 __device__ inline void tile_grads(float p[SIDE][SCORES], float ds[SIDE][SCORES],
                                   const AttentionArgs &a, const Tile &t,
                                   const Shared &m)
 {
     const int64_t at_q = head_at(a, t, a.sq, t.i0);
     const int64_t at_k = head_at(a, t, a.sk, t.j0);
-    const Operands qk = { a.q + at_q, a.k + at_k, t.m, t.n };
-    const Operands ov = { a.d_o + at_q, a.v + at_k, t.m, t.n };
+    const Operands qk = { past<T>(a.q, at_q), past<T>(a.k, at_k), t.m, t.n };
+    const Operands ov = { past<T>(a.d_o, at_q), past<T>(a.v, at_k), t.m, t.n };
 
-    head_scores(p, a, qk, m.x, m.y);
-    head_scores(ds, a, ov, m.x, m.y);
+    head_scores<T>(p, a, qk, m.x, m.y);
+    head_scores<T>(ds, a, ov, m.x, m.y);
 #pragma unroll
     for (int i = 0; i < SIDE; ++i) {
         const int row = tile_row() + i;
-        const float delta = row_delta(a, t, row);
+        const float delta = row_delta<T>(a, t, row);
         const float lse =
             row < t.m ? a.lse[(t.b * a.heads + t.h) * a.sq + t.i0 + row] : 0.0f;
 #pragma unroll
@@ -87,6 +89,7 @@ __device__ inline void scores_store(float *to, const float s[SIDE][SCORES])
 }
 
 /* Grid (key tiles x chunks of d, heads, batch). */
+template <typename T>
 __global__ void __launch_bounds__(THREADS)
     attention_keys_grad_kernel(AttentionArgs a)
 {
@@ -106,23 +109,24 @@ __global__ void __launch_bounds__(THREADS)
         t.m = at_most(a.sq - t.i0, TILE);
         if (a.causal && t.j0 > t.i0 + t.m - 1)
             continue;
-        tile_grads(p, ds, a, t, m);
+        tile_grads<T>(p, ds, a, t, m);
         scores_store(m.p, p);
         scores_store(m.ds, ds);
         const int64_t at = head_at(a, t, a.sq, t.i0) + t.column;
         __syncthreads();
-        tile_load(m.x, a.d_o + at, ld, t.m, t.width);
-        tile_load(m.y, a.q + at, ld, t.m, t.width);
+        tile_load<T>(m.x, past<T>(a.d_o, at), ld, t.m, t.width);
+        tile_load<T>(m.y, past<T>(a.q, at), ld, t.m, t.width);
         __syncthreads();
         tile_product(dv, m.p, 1, SCORE_PITCH, m.x, t.m, t.width);
         tile_product(dk, m.ds, 1, SCORE_PITCH, m.y, t.m, t.width);
     }
     const int64_t to = head_at(a, t, a.sk, t.j0);
-    tile_store(a.dv + to, ld, t, dv, t.n, one);
-    tile_store(a.dk + to, ld, t, dk, t.n, scale);
+    tile_store<T>(past<T>(a.dv, to), ld, t, dv, t.n, one);
+    tile_store<T>(past<T>(a.dk, to), ld, t, dk, t.n, scale);
 }
 
 /* Grid (query tiles x chunks of d, heads, batch). */
+template <typename T>
 __global__ void __launch_bounds__(THREADS)
     attention_queries_grad_kernel(AttentionArgs a)
 {
@@ -139,18 +143,20 @@ __global__ void __launch_bounds__(THREADS)
         if (a.causal && t.j0 > t.i0 + t.m - 1)
             break;
         t.n = at_most(a.sk - t.j0, TILE);
-        tile_grads(p, ds, a, t, m);
+        tile_grads<T>(p, ds, a, t, m);
         scores_store(m.ds, ds);
         __syncthreads();
-        tile_load(m.y, a.k + head_at(a, t, a.sk, t.j0) + t.column, ld, t.n,
-                  t.width);
+        tile_load<T>(m.y, past<T>(a.k, head_at(a, t, a.sk, t.j0) + t.column),
+                     ld, t.n, t.width);
         __syncthreads();
         tile_product(dq, m.ds, SCORE_PITCH, 1, m.y, t.n, t.width);
     }
-    tile_store(a.dq + head_at(a, t, a.sq, t.i0), ld, t, dq, t.m, scale);
+    tile_store<T>(past<T>(a.dq, head_at(a, t, a.sq, t.i0)), ld, t, dq, t.m,
+                  scale);
 }
 
 /* Grid (query tiles, key tiles, heads): the samples one after the other. */
+template <typename T>
 __global__ void __launch_bounds__(THREADS)
     attention_bias_grad_kernel(AttentionArgs a)
 {
@@ -174,7 +180,7 @@ __global__ void __launch_bounds__(THREADS)
                             : 0.0f;
         }
     for (t.b = 0; t.b < a.batch; ++t.b) {
-        tile_grads(p, ds, a, t, m);
+        tile_grads<T>(p, ds, a, t, m);
 #pragma unroll
         for (int i = 0; i < SIDE; ++i)
 #pragma unroll
@@ -191,7 +197,7 @@ __global__ void __launch_bounds__(THREADS)
         }
 }
 
-void dg_cuda_attention_grad(const AttentionArgs *a)
+template <typename T> void dg_cuda_attention_grad(const AttentionArgs *a)
 {
     const unsigned tiles_q = (unsigned)((a->sq + TILE - 1) / TILE);
     const unsigned tiles_k = (unsigned)((a->sk + TILE - 1) / TILE);
@@ -199,11 +205,13 @@ void dg_cuda_attention_grad(const AttentionArgs *a)
     const unsigned heads = (unsigned)a->heads, batch = (unsigned)a->batch;
     const size_t bytes = GRAD_FLOATS * sizeof(float);
 
-    DG_LAUNCH(attention_keys_grad_kernel, dim3(tiles_k * chunks, heads, batch),
-              THREADS, bytes, *a);
-    DG_LAUNCH(attention_queries_grad_kernel,
+    DG_LAUNCH(attention_keys_grad_kernel<T>,
+              dim3(tiles_k * chunks, heads, batch), THREADS, bytes, *a);
+    DG_LAUNCH(attention_queries_grad_kernel<T>,
               dim3(tiles_q * chunks, heads, batch), THREADS, bytes, *a);
     if (a->dbias != NULL)
-        DG_LAUNCH(attention_bias_grad_kernel, dim3(tiles_q, tiles_k, heads),
+        DG_LAUNCH(attention_bias_grad_kernel<T>, dim3(tiles_q, tiles_k, heads),
                   THREADS, bytes, *a);
 }
+
+DG_BOTH(dg_cuda_attention_grad, AttentionArgs)

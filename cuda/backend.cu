@@ -5,7 +5,8 @@ extern "C" {
 
 #include "kernels.h"
 
-static Backend table_make(void)
+/* T: how stored values are stored */
+template <typename T> static Backend table_make(const Backend *bf16)
 {
     Backend t = {};
 
@@ -14,36 +15,38 @@ static Backend table_make(void)
     t.attention_scratch = dg_cuda_attention_scratch;
     t.conv_scratch = dg_cuda_conv_scratch;
     t.group_norm_scratch = dg_cuda_group_norm_scratch;
-    t.gemm = dg_cuda_gemm;
-    t.linear = dg_cuda_linear;
-    t.linear_grad = dg_cuda_linear_grad;
-    t.act = dg_cuda_act;
-    t.act_grad = dg_cuda_act_grad;
-    t.gated = dg_cuda_gated;
-    t.gated_grad = dg_cuda_gated_grad;
-    t.norm = dg_cuda_norm;
-    t.norm_grad = dg_cuda_norm_grad;
-    t.qk = dg_cuda_qk;
-    t.qk_grad = dg_cuda_qk_grad;
-    t.attention = dg_cuda_attention;
-    t.attention_grad = dg_cuda_attention_grad;
-    t.gate = dg_cuda_gate;
-    t.gate_grad = dg_cuda_gate_grad;
-    t.copy = dg_cuda_copy;
-    t.embed = dg_cuda_embed;
-    t.embed_grad = dg_cuda_embed_grad;
-    t.conv = dg_cuda_conv;
-    t.conv_input_grad = dg_cuda_conv_input_grad;
-    t.conv_weight_grad = dg_cuda_conv_weight_grad;
-    t.group_norm = dg_cuda_group_norm;
-    t.group_norm_grad = dg_cuda_group_norm_grad;
-    t.add_rows = dg_cuda_add_rows;
-    t.add_rows_grad = dg_cuda_add_rows_grad;
-    t.add = dg_cuda_add;
-    t.scale = dg_cuda_scale;
-    t.fill = dg_cuda_fill;
-    t.first_nonfinite = dg_cuda_first_nonfinite;
+    t.gemm = dg_cuda_gemm<T>;
+    t.linear = dg_cuda_linear<T>;
+    t.linear_grad = dg_cuda_linear_grad<T>;
+    t.act = dg_cuda_act<T>;
+    t.act_grad = dg_cuda_act_grad<T>;
+    t.gated = dg_cuda_gated<T>;
+    t.gated_grad = dg_cuda_gated_grad<T>;
+    t.norm = dg_cuda_norm<T>;
+    t.norm_grad = dg_cuda_norm_grad<T>;
+    t.qk = dg_cuda_qk<T>;
+    t.qk_grad = dg_cuda_qk_grad<T>;
+    t.attention = dg_cuda_attention<T>;
+    t.attention_grad = dg_cuda_attention_grad<T>;
+    t.gate = dg_cuda_gate<T>;
+    t.gate_grad = dg_cuda_gate_grad<T>;
+    t.copy = dg_cuda_copy<T>;
+    t.embed = dg_cuda_embed<T>;
+    t.embed_grad = dg_cuda_embed_grad<T>;
+    t.conv = dg_cuda_conv<T>;
+    t.conv_input_grad = dg_cuda_conv_input_grad<T>;
+    t.conv_weight_grad = dg_cuda_conv_weight_grad<T>;
+    t.group_norm = dg_cuda_group_norm<T>;
+    t.group_norm_grad = dg_cuda_group_norm_grad<T>;
+    t.add_rows = dg_cuda_add_rows<T>;
+    t.add_rows_grad = dg_cuda_add_rows_grad<T>;
+    t.add = dg_cuda_add<T>;
+    t.scale = dg_cuda_scale<T>;
+    t.fill = dg_cuda_fill<T>;
+    t.first_nonfinite = dg_cuda_first_nonfinite<T>;
     t.combine = dg_cuda_combine;
+    t.cast = dg_cuda_cast;
+    t.bf16 = bf16;
     t.apart = 1;
     t.take = dg_cuda_take;
     t.give = dg_cuda_free;
@@ -54,7 +57,8 @@ static Backend table_make(void)
     return t;
 }
 
-static const Backend table = table_make();
+static const Backend table_bf16 = table_make<__nv_bfloat16>(NULL);
+static const Backend table = table_make<float>(&table_bf16);
 
 extern "C" const Backend *dg_backend_cuda(void)
 {

@@ -12,8 +12,9 @@
 
 enum { COLUMN_SLICES = 8, ROWS_PER_PART = 64, MOST_PARTS = 64 };
 
-/* N sums per column; each is added to to[n][column], NULL: left out */
-template <int N> struct ColumnSums {
+/* N sums per column; each is added to to[n][column], stored as D; NULL: left
+ * out */
+template <int N, typename D> struct ColumnSums {
     float *to[N];
 };
 
@@ -49,9 +50,9 @@ __global__ void column_parts_kernel(Term term, int64_t rows, int64_t width,
 }
 
 /* A thread per column adds the parts in order, then the result. */
-template <int N>
+template <int N, typename D>
 __global__ void column_fold_kernel(const float *parts, int num_parts,
-                                   int64_t width, ColumnSums<N> sums)
+                                   int64_t width, ColumnSums<N, D> sums)
 {
     for (int64_t c = first_index(); c < width; c += index_step())
         for (int n = 0; n < N; ++n) {
@@ -59,14 +60,14 @@ __global__ void column_fold_kernel(const float *parts, int num_parts,
             for (int p = 0; p < num_parts; ++p)
                 sum += parts[((int64_t)n * num_parts + p) * width + c];
             if (sums.to[n] != NULL)
-                put(sums.to[n], c, get(sums.to[n], c) + sum);
+                put<D>(sums.to[n], c, get<D>(sums.to[n], c) + sum);
         }
 }
 
 /** Adds the sums of one sample. At most DG_WORKSPACE_FLOATS / N columns. */
-template <int N, typename Term>
+template <int N, typename D, typename Term>
 void dg_column_sums(const Term &term, int64_t rows, int64_t width,
-                    const ColumnSums<N> &sums)
+                    const ColumnSums<N, D> &sums)
 {
     const int64_t fit = DG_WORKSPACE_FLOATS / (N * (width > 0 ? width : 1));
     const int64_t wanted = (rows + ROWS_PER_PART - 1) / ROWS_PER_PART;
@@ -83,7 +84,7 @@ void dg_column_sums(const Term &term, int64_t rows, int64_t width,
     DG_LAUNCH((column_parts_kernel<N, Term>),
               dim3((unsigned)((width + WARP - 1) / WARP), (unsigned)parts),
               dim3(WARP, COLUMN_SLICES), 0, term, rows, width, work);
-    DG_LAUNCH(column_fold_kernel<N>, dg_blocks(width, THREADS), THREADS, 0,
+    DG_LAUNCH((column_fold_kernel<N, D>), dg_blocks(width, THREADS), THREADS, 0,
               (const float *)work, (int)parts, width, sums);
 }
 

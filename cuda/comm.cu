@@ -116,6 +116,29 @@ int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole)
     return dg_agree(c, e == ncclSuccess ? watch(s, what) : link_error(e, what));
 }
 
+int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
+                        int root)
+{
+    CudaStream *s = dg_cuda_current();
+    const ncclResult_t e =
+        ncclReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32, ncclSum,
+                   root, s->link->nccl, s->stream);
+
+    return dg_agree(c, e == ncclSuccess
+                           ? watch(s, "sum of gradients to an owner")
+                           : link_error(e, "sum to an owner"));
+}
+
+int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
+{
+    CudaStream *s = dg_cuda_current();
+    const ncclResult_t e =
+        ncclBroadcast(v, v, bytes, ncclInt8, root, s->link->nccl, s->stream);
+
+    return dg_agree(c, e == ncclSuccess ? watch(s, "values from an owner")
+                                        : link_error(e, "an owner's values"));
+}
+
 #else
 
 int dg_cuda_comm_built(void)
@@ -140,6 +163,16 @@ int dg_cuda_comm_joined(const Comm *)
 int dg_cuda_comm_sum(const Comm *, void *, int64_t, int)
 {
     dg_panic("a sum by NCCL without NCCL");
+}
+
+int dg_cuda_comm_sum_to(const Comm *, void *, int64_t, int, int)
+{
+    dg_panic("a sum by NCCL without NCCL");
+}
+
+int dg_cuda_comm_bcast(const Comm *, void *, size_t, int)
+{
+    dg_panic("a broadcast by NCCL without NCCL");
 }
 
 #endif

@@ -1,12 +1,14 @@
 #include "kernels.h"
 
+#include "gemm.h"
 #include "stream.h"
 
 /*
  * A convolution is a matrix product over windows, as in src/cpu/conv.c: tiles
  * of output pixels one after the other, each gathered into rows of scratch.
  * A row has the order of the weights as they stand, channel by channel and
- * tap by tap within, so that weights are neither turned nor copied. Samples
+ * tap by tap within, so that weights are neither turned nor copied. Windows
+ * are gathered as they are stored; the products of the way back are float32. Samples
  * never share a product, and a tile's rows follow from one sample's sizes.
  */
 #ifndef DG_CONV_TILE_FLOATS /* tests take less, so that small maps have many */
@@ -44,6 +46,7 @@ size_t dg_cuda_conv_scratch(const ConvArgs *a)
  * c. A thread takes elements first_index(), + index_step() ..; no shared
  * memory, blocks of THREADS.
  */
+template <typename T>
 __global__ void conv_gather_kernel(ConvArgs a, Tile tile, const float *x,
                                    float *rows)
 {
@@ -56,9 +59,9 @@ __global__ void conv_gather_kernel(ConvArgs a, Tile tile, const float *x,
             pixel % a.out_w * a.stride + t % a.kernel_w - a.left;
         float value = 0.0f;
         if (y >= 0 && y < a.zoom * a.h && col >= 0 && col < a.zoom * a.w)
-            value = get(x, (y / a.zoom * a.w + col / a.zoom) * a.in +
-                               i % width / taps);
-        put(rows, i, value);
+            value = get<T>(x, (y / a.zoom * a.w + col / a.zoom) * a.in +
+                                  i % width / taps);
+        put<T>(rows, i, value);
     }
 }
 
@@ -99,6 +102,7 @@ __device__ inline float conv_collect(const ConvArgs &a, const Tile &tile,
  * dx += what the rows hold for it. A thread owns elements of dx, so that
  * nobody else adds to them; the tiles follow each other on the stream.
  */
+template <typename T>
 __global__ void conv_scatter_kernel(ConvArgs a, Tile tile, const float *rows,
                                     float *dx)
 {
@@ -110,7 +114,7 @@ __global__ void conv_scatter_kernel(ConvArgs a, Tile tile, const float *rows,
                                        pixel % a.w * a.zoom + z % a.zoom };
             sum += conv_collect(a, tile, rows, place, c);
         }
-        put(dx, i, get(dx, i) + sum);
+        put<T>(dx, i, get<T>(dx, i) + sum);
     }
 }
 
@@ -128,10 +132,11 @@ static void each_tile(const ConvArgs *a, TileWork *work)
         }
 }
 
+template <typename T>
 static void gather(const ConvArgs *a, const Tile *t, int64_t b)
 {
-    DG_LAUNCH(conv_gather_kernel, dg_blocks(t->rows * width_of(a), THREADS),
-              THREADS, 0, *a, *t, a->x + b * a->h * a->w * a->in,
+    DG_LAUNCH(conv_gather_kernel<T>, dg_blocks(t->rows * width_of(a), THREADS),
+              THREADS, 0, *a, *t, past<T>(a->x, b * a->h * a->w * a->in),
               (float *)a->scratch);
 }
 
@@ -140,26 +145,28 @@ static int64_t out_at(const ConvArgs *a, const Tile *t, int64_t b)
     return (b * a->out_h * a->out_w + t->first) * a->out;
 }
 
+template <typename T>
 static void forward_tile(const ConvArgs *a, const Tile *t, int64_t b)
 {
     LinearArgs l = {};
 
-    gather(a, t, b);
+    gather<T>(a, t, b);
     l.rows = l.rows_per_sample = t->rows;
     l.in = l.ldw = width_of(a);
     l.out = a->out;
     l.x = (const float *)a->scratch;
     l.w = a->weight;
     l.bias = a->bias;
-    l.y = a->y + out_at(a, t, b);
-    dg_cuda_linear(&l);
+    l.y = past<T>(a->y, out_at(a, t, b));
+    dg_cuda_linear<T>(&l);
 }
 
-void dg_cuda_conv(const ConvArgs *a)
+template <typename T> void dg_cuda_conv(const ConvArgs *a)
 {
-    each_tile(a, forward_tile);
+    each_tile(a, forward_tile<T>);
 }
 
+template <typename T>
 static void input_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
 {
     float *rows = (float *)a->scratch;
@@ -168,39 +175,44 @@ static void input_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
     g.m = g.rows_per_sample = t->rows;
     g.n = g.ldb = g.ldc = width_of(a);
     g.k = g.lda = a->out;
-    g.a = a->dy + out_at(a, t, b);
+    g.a = past<T>(a->dy, out_at(a, t, b));
     g.b = a->weight;
     g.c = rows;
-    dg_cuda_gemm(&g);
-    DG_LAUNCH(conv_scatter_kernel, dg_blocks(a->h * a->w * a->in, THREADS),
+    dg_cuda_gemm_to<T, float>(&g, NULL);
+    DG_LAUNCH(conv_scatter_kernel<T>, dg_blocks(a->h * a->w * a->in, THREADS),
               THREADS, 0, *a, *t, (const float *)rows,
-              a->dx + b * a->h * a->w * a->in);
+              past<T>(a->dx, b * a->h * a->w * a->in));
 }
 
-void dg_cuda_conv_input_grad(const ConvArgs *a)
+template <typename T> void dg_cuda_conv_input_grad(const ConvArgs *a)
 {
     if (!a->accumulate)
-        dg_cuda_fill(a->dx, 0.0f, a->batch * a->h * a->w * a->in);
-    each_tile(a, input_grad_tile);
+        dg_cuda_fill<T>(a->dx, 0.0f, a->batch * a->h * a->w * a->in);
+    each_tile(a, input_grad_tile<T>);
 }
 
+template <typename T>
 static void weight_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
 {
     LinearGradArgs l = {};
 
-    gather(a, t, b);
+    gather<T>(a, t, b);
     l.batch = 1;
     l.rows = t->rows;
     l.in = l.ldw = width_of(a);
     l.out = a->out;
     l.x = (const float *)a->scratch;
-    l.dy = a->dy + out_at(a, t, b);
+    l.dy = past<T>(a->dy, out_at(a, t, b));
     l.dw = a->dweight;
     l.dbias = a->dbias;
-    dg_cuda_linear_grad(&l);
+    dg_cuda_linear_grad<T>(&l);
 }
 
-void dg_cuda_conv_weight_grad(const ConvArgs *a)
+template <typename T> void dg_cuda_conv_weight_grad(const ConvArgs *a)
 {
-    each_tile(a, weight_grad_tile);
+    each_tile(a, weight_grad_tile<T>);
 }
+
+DG_BOTH(dg_cuda_conv, ConvArgs)
+DG_BOTH(dg_cuda_conv_input_grad, ConvArgs)
+DG_BOTH(dg_cuda_conv_weight_grad, ConvArgs)

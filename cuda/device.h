@@ -4,11 +4,16 @@
  * What kernels share: places, loads and stores, sums in a fixed order.
  *
  * Everything is compiled without contraction (-fmad=false): a multiply-add
- * stands where fmaf() is written, as on the host. Arithmetic is float32;
- * get() and put() are the only places that know how a number is stored, so
- * that another storage type is two more overloads. No alignment beyond an
+ * stands where fmaf() is written, as on the host. Arithmetic is float32.
+ *
+ * Stored values, activations and weights, are of a type T, float or
+ * __nv_bfloat16, the kernel's template argument; they are reached by get<T>(),
+ * put<T>() and past<T>() alone, whatever the pointer's declared type (see
+ * tensor/backend.h). get() and put() without an argument are of what is always
+ * float32: statistics, sums, gradients of parameters. No alignment beyond an
  * element's is asked for. Internal to cuda.
  */
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <math.h>
 #include <stdint.h>
@@ -39,6 +44,48 @@ __device__ inline float get(const float *p, int64_t i)
 __device__ inline void put(float *p, int64_t i, float x)
 {
     p[i] = x;
+}
+
+__device__ inline float widened(float x)
+{
+    return x;
+}
+__device__ inline float widened(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+__device__ inline void narrow(float *to, float x)
+{
+    *to = x;
+}
+/* to nearest, ties to even */
+__device__ inline void narrow(__nv_bfloat16 *to, float x)
+{
+    *to = __float2bfloat16_rn(x);
+}
+
+template <typename T> __device__ inline float get(const float *p, int64_t i)
+{
+    return widened(reinterpret_cast<const T *>(p)[i]);
+}
+template <typename T> __device__ inline void put(float *p, int64_t i, float x)
+{
+    narrow(reinterpret_cast<T *>(p) + i, x);
+}
+
+/* the address of element i; NULL stays NULL */
+template <typename T>
+__host__ __device__ inline const float *past(const float *p, int64_t i)
+{
+    return p == NULL ? p
+                     : reinterpret_cast<const float *>(
+                           reinterpret_cast<const T *>(p) + i);
+}
+template <typename T>
+__host__ __device__ inline float *past(float *p, int64_t i)
+{
+    return p == NULL ? p
+                     : reinterpret_cast<float *>(reinterpret_cast<T *>(p) + i);
 }
 
 /* the same sum in all lanes: halves folded onto each other */

@@ -3,7 +3,9 @@
 #include "stream.h"
 
 extern "C" {
+#include "base/error.h"
 #include "cuda/adamw.h"
+#include "cuda/comm.h"
 #include "cuda/ema.h"
 #include "cuda/engine.h"
 #include "cuda/exact_sum.h"
@@ -44,6 +46,12 @@ static void next(float *z_next, const SdeStep *s, const float *z,
         dg_cuda_sde_next(z_next, s, z, u, NULL, D);
 }
 
+static int bcast(const Comm *c, void *at, size_t bytes, int root, int *done)
+{
+    *done = dg_cuda_comm_joined(c);
+    return *done ? dg_cuda_comm_bcast(c, at, bytes, root) : DG_OK;
+}
+
 static Engine table_make(void)
 {
     Engine t = {};
@@ -58,11 +66,15 @@ static Engine table_make(void)
     t.exact_clear = dg_cuda_exact_clear;
     t.exact_add = dg_cuda_exact_add;
     t.exact_allreduce = dg_cuda_exact_allreduce;
+    t.exact_sum_to = dg_cuda_exact_sum_to;
+    t.bcast = bcast;
+    t.exact_check = dg_cuda_exact_check;
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;
     t.flag = dg_cuda_flag;
     t.replay = dg_cuda_replay;
     t.grad_norm = dg_cuda_grad_norm;
+    t.norm_chunks = dg_cuda_grad_norm_chunks;
     t.adamw = dg_cuda_adamw_update;
     t.ema = dg_cuda_ema_update;
     t.swap = swap;

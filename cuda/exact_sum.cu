@@ -112,7 +112,8 @@ static int too_many(int64_t items, int64_t max_items)
                    (long long)items, (long long)max_items);
 }
 
-extern "C" int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad)
+extern "C" int dg_cuda_exact_check(const ExactSum *s, const float *g,
+                                   int64_t *bad)
 {
     const int64_t at = first_bad(s, g);
     const int err = dg_cuda_wait();
@@ -121,8 +122,15 @@ extern "C" int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad)
         return err;
     if (bad != NULL)
         *bad = at;
-    if (at >= 0)
-        return bad_element(s, g, at);
+    return at >= 0 ? bad_element(s, g, at) : DG_OK;
+}
+
+extern "C" int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad)
+{
+    const int err = dg_cuda_exact_check(s, g, bad);
+
+    if (err)
+        return err;
     if (s->items >= s->max_items)
         return too_many(s->items + 1, s->max_items);
     if (s->fixed != NULL)
@@ -165,6 +173,17 @@ extern "C" int dg_cuda_exact_allreduce(const Comm *c, ExactSum *s, int *done)
         return too_many(items, s->max_items);
     s->items = items;
     return dg_cuda_comm_sum(c, buffer, s->num, s->fixed != NULL);
+}
+
+extern "C" int dg_cuda_exact_sum_to(const Comm *c, ExactSum *s, int root,
+                                    int *done)
+{
+    void *buffer = s->fixed != NULL ? (void *)s->fixed : (void *)s->plain;
+
+    *done = dg_cuda_comm_joined(c);
+    return *done
+               ? dg_cuda_comm_sum_to(c, buffer, s->num, s->fixed != NULL, root)
+               : DG_OK;
 }
 
 extern "C" void dg_cuda_exact_read(const ExactSum *s, float *out,

@@ -7,12 +7,19 @@
 
 enum { DG_FEW_ROWS = 16 };
 
+/** dg_cuda_gemm() of a and b stored as T into a c stored as C, which is
+ *  rounded once. bias [n], stored as C, is added to each row; or NULL. */
+template <typename T, typename C>
+void dg_cuda_gemm_to(const GemmArgs *g, const float *bias);
+
 /**
  * Products of 'batch' samples by one algorithm, chosen for ONE sample of
  * g->m rows and kept: the bits of a sample do not depend on batch. Pointers
  * move by stride_a, stride_b, stride_c elements per sample.
+ * a and b are stored as T, c and bias as C; sums are float32.
  */
-void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
-                      int64_t stride_b, int64_t stride_c);
+template <typename T, typename C>
+void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
+                      int64_t stride_a, int64_t stride_b, int64_t stride_c);
 
 #endif

@@ -24,7 +24,8 @@ enum { MOST_SHAPES = 1024, MOST_ALIGN = 256 };
 
 typedef struct Shape {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t trans_a, trans_b, adds;
+    int32_t trans_a, trans_b, adds, biased;
+    int32_t type, type_c; /* of the library: of a and b, of c */
     uint32_t align_a, align_b, align_c;
 } Shape;
 
@@ -78,12 +79,23 @@ static void note(cublasStatus_t e, const char *what)
 
 /* --- descriptors --------------------------------------------------------- */
 
+template <typename T> static cudaDataType_t type_of(void);
+template <> cudaDataType_t type_of<float>(void)
+{
+    return CUDA_R_32F;
+}
+template <> cudaDataType_t type_of<__nv_bfloat16>(void)
+{
+    return CUDA_R_16BF;
+}
+
 /* a stored matrix of rows x cols, row-major, pitch ld */
+template <typename T>
 static void layout(cublasLtMatrixLayoutOpaque_t *l, int64_t rows, int64_t cols,
                    int64_t ld)
 {
-    note(cublasLtMatrixLayoutInit(l, CUDA_R_32F, (uint64_t)cols, (uint64_t)rows,
-                                  ld),
+    note(cublasLtMatrixLayoutInit(l, type_of<T>(), (uint64_t)cols,
+                                  (uint64_t)rows, ld),
          "gemm layout");
 }
 
@@ -101,7 +113,23 @@ static void layout_batch(cublasLtMatrixLayoutOpaque_t *l, int64_t batch,
          "gemm batch");
 }
 
-static void call_of(Call *c, const GemmArgs *g)
+/* what is done to a sum before it is stored: bias added to each row */
+static void add_bias(Call *c, const float *bias)
+{
+    const int32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+
+    note(cublasLtMatmulDescSetAttribute(&c->product,
+                                        CUBLASLT_MATMUL_DESC_EPILOGUE,
+                                        &epilogue, sizeof epilogue),
+         "gemm bias");
+    note(cublasLtMatmulDescSetAttribute(&c->product,
+                                        CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                        &bias, sizeof bias),
+         "gemm bias");
+}
+
+template <typename T, typename C>
+static void call_of(Call *c, const GemmArgs *g, const float *bias)
 {
     const int32_t trans_a = g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int32_t trans_b = g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -116,17 +144,22 @@ static void call_of(Call *c, const GemmArgs *g)
                                         CUBLASLT_MATMUL_DESC_TRANSB, &trans_a,
                                         sizeof trans_a),
          "gemm descriptor");
-    layout(&c->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k, g->lda);
-    layout(&c->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n, g->ldb);
-    layout(&c->c, g->m, g->n, g->ldc);
+    if (bias != NULL)
+        add_bias(c, bias);
+    layout<T>(&c->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k,
+              g->lda);
+    layout<T>(&c->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n,
+              g->ldb);
+    layout<C>(&c->c, g->m, g->n, g->ldc);
 }
 
 /* --- algorithms ---------------------------------------------------------- */
 
+template <typename T>
 static uint32_t alignment(const float *p, int64_t ld, int64_t stride)
 {
     const uint64_t all = (uint64_t)(uintptr_t)p |
-                         (uint64_t)(ld | stride) * sizeof(float) | MOST_ALIGN;
+                         (uint64_t)(ld | stride) * sizeof(T) | MOST_ALIGN;
 
     return (uint32_t)(all & (~all + 1)); /* its lowest bit */
 }
@@ -196,13 +229,27 @@ static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
          "gemm");
 }
 
-void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
-                      int64_t stride_b, int64_t stride_c)
+/* 1 within a step that is only walked; strides [4], the batch first */
+static int walks(const Shape *s, const GemmArgs *g, const float *bias,
+                 const int64_t *strides)
+{
+    CudaStream *stream = dg_cuda_current();
+    const void *const where[] = { g->a, g->b, g->c, bias };
+
+    dg_cuda_walks(stream, s, sizeof *s);
+    dg_cuda_walks(stream, where, sizeof where);
+    dg_cuda_walks(stream, strides, 4 * sizeof *strides);
+    return dg_cuda_walks(stream, &g->beta, sizeof g->beta);
+}
+
+template <typename T, typename C>
+void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
+                      int64_t stride_a, int64_t stride_b, int64_t stride_c)
 {
     struct GemmCache *cache = dg_cuda_current()->gemm;
     cublasLtMatmulHeuristicResult_t checked;
     Shape s;
-    Call c;
+    Call call;
 
     if (g->m < 1 || g->n < 1 || batch < 1)
         return;
@@ -210,45 +257,47 @@ void dg_cuda_products(const GemmArgs *g, int64_t batch, int64_t stride_a,
     s.m = g->m, s.n = g->n, s.k = g->k;
     s.lda = g->lda, s.ldb = g->ldb, s.ldc = g->ldc;
     s.trans_a = g->trans_a, s.trans_b = g->trans_b;
-    s.adds = g->beta != 0.0f;
-    s.align_a = alignment(g->a, g->lda, stride_a);
-    s.align_b = alignment(g->b, g->ldb, stride_b);
-    s.align_c = alignment(g->c, g->ldc, stride_c);
-    call_of(&c, g);
-    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &c, &s);
+    s.adds = g->beta != 0.0f, s.biased = bias != NULL;
+    s.type = type_of<T>(), s.type_c = type_of<C>();
+    s.align_a = alignment<T>(g->a, g->lda, stride_a);
+    s.align_b = alignment<T>(g->b, g->ldb, stride_b);
+    s.align_c = alignment<C>(g->c, g->ldc, stride_c);
+    call_of<T, C>(&call, g, bias);
+    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
     if (algo == NULL) {
         dg_cuda_note_text("gemm", "the library has no algorithm");
         return;
     }
-    const uint64_t what[] = {
-        (uint64_t)(uintptr_t)g->a, (uint64_t)(uintptr_t)g->b,
-        (uint64_t)(uintptr_t)g->c, (uint64_t)batch,
-        (uint64_t)stride_a,        (uint64_t)stride_b,
-        (uint64_t)stride_c
-    };
-    CudaStream *stream = dg_cuda_current();
-    dg_cuda_walks(stream, &s, sizeof s);
-    dg_cuda_walks(stream, &g->beta, sizeof g->beta);
-    if (dg_cuda_walks(stream, what, sizeof what))
+    const int64_t strides[] = { batch, stride_a, stride_b, stride_c };
+    if (walks(&s, g, bias, strides))
         return;
     if (batch > 1) {
-        layout_batch(&c.a, batch, stride_a);
-        layout_batch(&c.b, batch, stride_b);
-        layout_batch(&c.c, batch, stride_c);
-        if (cublasLtMatmulAlgoCheck(cache->handle, &c.product, &c.b, &c.a, &c.c,
-                                    &c.c, algo,
+        layout_batch(&call.a, batch, stride_a);
+        layout_batch(&call.b, batch, stride_b);
+        layout_batch(&call.c, batch, stride_c);
+        if (cublasLtMatmulAlgoCheck(cache->handle, &call.product, &call.b,
+                                    &call.a, &call.c, &call.c, algo,
                                     &checked) == CUBLAS_STATUS_SUCCESS &&
             checked.workspaceSize == 0) {
-            multiply(cache, &c, g, algo);
+            multiply(cache, &call, g, algo);
             return;
         }
-        call_of(&c, g);
+        call_of<T, C>(&call, g, bias);
     }
     for (int64_t i = 0; i < batch; ++i) {
         GemmArgs one = *g;
-        one.a += i * stride_a;
-        one.b += i * stride_b;
-        one.c += i * stride_c;
-        multiply(cache, &c, &one, algo);
+        one.a = past<T>(one.a, i * stride_a);
+        one.b = past<T>(one.b, i * stride_b);
+        one.c = past<C>(one.c, i * stride_c);
+        multiply(cache, &call, &one, algo);
     }
 }
+
+#define PRODUCTS(T, C)                                                         \
+    template void dg_cuda_products<T, C>(const GemmArgs *g, const float *bias, \
+                                         int64_t batch, int64_t stride_a,      \
+                                         int64_t stride_b, int64_t stride_c);
+
+PRODUCTS(float, float)
+PRODUCTS(__nv_bfloat16, __nv_bfloat16)
+PRODUCTS(__nv_bfloat16, float)

@@ -5,24 +5,21 @@
 #include "gemm.h"
 #include "stream.h"
 
-/* y = act(y + bias), pre = y + bias; a thread an element, as in act.cu */
-__global__ void linear_finish_kernel(LinearArgs a)
+/* y = act(pre), or of what y holds; a thread an element, as in act.cu */
+template <typename T> __global__ void linear_finish_kernel(LinearArgs a)
 {
     const int64_t count = a.rows * a.out;
 
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        float v = get(a.y, i);
-        if (a.bias != NULL)
-            v += get(a.bias, i % a.out);
-        if (a.pre != NULL)
-            put(a.pre, i, v);
-        put(a.y, i, act_value(a.act, v));
-    }
+    for (int64_t i = first_index(); i < count; i += index_step())
+        put<T>(a.y, i,
+               act_value(a.act, get<T>(a.pre != NULL ? a.pre : a.y, i)));
 }
 
-/* y (+)= x w^T over one range of k */
+/* The value before the activation (+)= x w^T + bias over one range of k; bias
+ * goes with the last range. */
+template <typename T>
 static void product(const LinearArgs *a, const float *x, const float *w,
-                    int64_t k, int adds)
+                    int64_t k, const float *bias, int adds)
 {
     GemmArgs g = {};
 
@@ -31,17 +28,19 @@ static void product(const LinearArgs *a, const float *x, const float *w,
     g.lda = k, g.ldb = a->ldw, g.ldc = a->out;
     g.rows_per_sample = a->rows_per_sample;
     g.beta = adds ? 1.0f : 0.0f;
-    g.a = x, g.b = w, g.c = a->y;
-    dg_cuda_gemm(&g);
+    g.a = x, g.b = w, g.c = a->pre != NULL ? a->pre : a->y;
+    dg_cuda_gemm_to<T, T>(&g, bias);
 }
 
-void dg_cuda_linear(const LinearArgs *a)
+template <typename T> void dg_cuda_linear(const LinearArgs *a)
 {
-    product(a, a->x, a->w, a->in, 0);
-    if (a->x2 != NULL && a->in2 > 0)
-        product(a, a->x2, a->w + a->in, a->in2, 1);
-    if (a->bias != NULL || a->pre != NULL || a->act != DG_ACT_NONE)
-        DG_LAUNCH(linear_finish_kernel, dg_blocks(a->rows * a->out, THREADS),
+    const int second = a->x2 != NULL && a->in2 > 0;
+
+    product<T>(a, a->x, a->w, a->in, second ? NULL : a->bias, 0);
+    if (second)
+        product<T>(a, a->x2, past<T>(a->w, a->in), a->in2, a->bias, 1);
+    if (a->pre != NULL || a->act != DG_ACT_NONE)
+        DG_LAUNCH(linear_finish_kernel<T>, dg_blocks(a->rows * a->out, THREADS),
                   THREADS, 0, *a);
 }
 
@@ -51,7 +50,7 @@ void dg_cuda_linear(const LinearArgs *a)
  * rereading dw. Block (32, 8) covers 32 columns and 8 rows of dw; grid
  * (columns / 32, rows / 8). No shared memory.
  */
-__global__ void few_rows_grad_kernel(LinearGradArgs a)
+template <typename T> __global__ void few_rows_grad_kernel(LinearGradArgs a)
 {
     const int64_t i = (int64_t)blockIdx.x * WARP + threadIdx.x;
     const int64_t rows = a.batch * a.rows;
@@ -60,12 +59,13 @@ __global__ void few_rows_grad_kernel(LinearGradArgs a)
          i < a.in && o < a.out; o += (int64_t)gridDim.y * blockDim.y) {
         float sum = get(a.dw, o * a.ldw + i);
         for (int64_t r = 0; r < rows; ++r)
-            sum = fmaf(get(a.dy, r * a.out + o), get(a.x, r * a.in + i), sum);
+            sum = fmaf(get<T>(a.dy, r * a.out + o), get<T>(a.x, r * a.in + i),
+                       sum);
         put(a.dw, o * a.ldw + i, sum);
     }
 }
 
-static void weight_grad(const LinearGradArgs *a)
+template <typename T> static void weight_grad(const LinearGradArgs *a)
 {
     GemmArgs g = {};
 
@@ -75,37 +75,42 @@ static void weight_grad(const LinearGradArgs *a)
     g.beta = 1.0f;
     g.c = a->dw;
     for (int64_t b = 0; b < a->batch; ++b) {
-        g.a = a->dy + b * a->rows * a->out;
-        g.b = a->x + b * a->rows * a->in;
-        dg_cuda_products(&g, 1, a->rows * a->out, a->rows * a->in, 0);
+        g.a = past<T>(a->dy, b * a->rows * a->out);
+        g.b = past<T>(a->x, b * a->rows * a->in);
+        dg_cuda_products<T, float>(&g, NULL, 1, a->rows * a->out,
+                                   a->rows * a->in, 0);
     }
 }
 
 /* dy of one sample */
-struct BiasTerm {
+template <typename T> struct BiasTerm {
     const float *dy;
     int64_t width;
 
     __device__ void add(int64_t r, int64_t c, float *sum) const
     {
-        sum[0] += get(dy, r * width + c);
+        sum[0] += get<T>(dy, r * width + c);
     }
 };
 
-void dg_cuda_linear_grad(const LinearGradArgs *a)
+template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
 {
     const int64_t tall = (a->out + WARPS - 1) / WARPS;
 
     if (a->rows < DG_FEW_ROWS)
-        DG_LAUNCH(few_rows_grad_kernel,
+        DG_LAUNCH(few_rows_grad_kernel<T>,
                   dim3((unsigned)((a->in + WARP - 1) / WARP),
                        (unsigned)(tall < 65535 ? tall : 65535)),
                   dim3(WARP, WARPS), 0, *a);
     else
-        weight_grad(a);
+        weight_grad<T>(a);
     for (int64_t b = 0; a->dbias != NULL && b < a->batch; ++b) {
-        const BiasTerm term = { a->dy + b * a->rows * a->out, a->out };
-        const ColumnSums<1> to = { { a->dbias } };
+        const BiasTerm<T> term = { past<T>(a->dy, b * a->rows * a->out),
+                                   a->out };
+        const ColumnSums<1, float> to = { { a->dbias } };
         dg_column_sums(term, a->rows, a->out, to);
     }
 }
+
+DG_BOTH(dg_cuda_linear, LinearArgs)
+DG_BOTH(dg_cuda_linear_grad, LinearGradArgs)

@@ -17,7 +17,7 @@ typedef struct Head {
     int segment;
 } Head;
 
-__device__ inline Head head_at(const QkArgs &a, int64_t i)
+template <typename T> __device__ inline Head head_at(const QkArgs &a, int64_t i)
 {
     const int64_t all = a.tokens[0] + a.tokens[1], wide = a.heads * a.d;
     const int64_t h = i % a.heads, row = i / a.heads, b = row / all;
@@ -29,18 +29,19 @@ __device__ inline Head head_at(const QkArgs &a, int64_t i)
     p.x_at = (b * a.tokens[p.segment] + own) * wide + h * a.d;
     p.y_at = row * wide + h * a.d;
     p.joint = i;
-    p.x = a.x[p.segment] + p.x_at;
+    p.x = past<T>(a.x[p.segment], p.x_at);
     p.w = a.w[p.segment];
     return p;
 }
 
+template <typename T>
 __device__ inline float head_rstd(const float *x, int64_t d, float eps,
                                   int lane)
 {
     float sum = 0.0f;
 
     for (int64_t i = lane; i < d; i += WARP) {
-        const float v = get(x, i);
+        const float v = get<T>(x, i);
         sum = fmaf(v, v, sum);
     }
     return 1.0f / sqrtf(warp_sum(sum) / (float)d + eps);
@@ -59,28 +60,28 @@ __device__ inline void turn(const QkArgs &a, int64_t token, int64_t k,
     *n1 = odd;
 }
 
-__global__ void qk_kernel(QkArgs a)
+template <typename T> __global__ void qk_kernel(QkArgs a)
 {
     const int lane = (int)threadIdx.x % WARP;
     const int64_t count = a.batch * (a.tokens[0] + a.tokens[1]) * a.heads;
 
     for (int64_t i = warp_index(); i < count; i += warp_step()) {
-        const Head p = head_at(a, i);
+        const Head p = head_at<T>(a, i);
         float rstd = 1.0f;
         if (p.w != NULL)
-            rstd = head_rstd(p.x, a.d, a.eps, lane);
+            rstd = head_rstd<T>(p.x, a.d, a.eps, lane);
         for (int64_t k = lane; 2 * k < a.d; k += WARP) {
             const int pair = 2 * k + 1 < a.d;
-            float n0 = get(p.x, 2 * k);
-            float n1 = pair ? get(p.x, 2 * k + 1) : 0.0f;
+            float n0 = get<T>(p.x, 2 * k);
+            float n1 = pair ? get<T>(p.x, 2 * k + 1) : 0.0f;
             if (p.w != NULL) {
-                n0 = n0 * rstd * get(p.w, 2 * k);
-                n1 = pair ? n1 * rstd * get(p.w, 2 * k + 1) : 0.0f;
+                n0 = n0 * rstd * get<T>(p.w, 2 * k);
+                n1 = pair ? n1 * rstd * get<T>(p.w, 2 * k + 1) : 0.0f;
             }
             turn(a, p.token, k, 1.0f, &n0, &n1);
-            put(a.y, p.y_at + 2 * k, n0);
+            put<T>(a.y, p.y_at + 2 * k, n0);
             if (pair)
-                put(a.y, p.y_at + 2 * k + 1, n1);
+                put<T>(a.y, p.y_at + 2 * k + 1, n1);
         }
         if (lane == 0 && a.rstd != NULL)
             a.rstd[p.joint] = rstd;
@@ -88,22 +89,23 @@ __global__ void qk_kernel(QkArgs a)
 }
 
 /* dy of pair k turned back: the gradient of n */
+template <typename T>
 __device__ inline void head_dn(const QkArgs &a, int64_t y_at, int64_t token,
                                int64_t k, float *g0, float *g1)
 {
-    *g0 = get(a.dy, y_at + 2 * k);
-    *g1 = 2 * k + 1 < a.d ? get(a.dy, y_at + 2 * k + 1) : 0.0f;
+    *g0 = get<T>(a.dy, y_at + 2 * k);
+    *g1 = 2 * k + 1 < a.d ? get<T>(a.dy, y_at + 2 * k + 1) : 0.0f;
     turn(a, token, k, -1.0f, g0, g1);
 }
 
 /* dx of a head: rstd (g - xhat mean(g xhat)), g = dn w; without w dx = dn */
-__global__ void qk_grad_kernel(QkArgs a)
+template <typename T> __global__ void qk_grad_kernel(QkArgs a)
 {
     const int lane = (int)threadIdx.x % WARP;
     const int64_t count = a.batch * (a.tokens[0] + a.tokens[1]) * a.heads;
 
     for (int64_t i = warp_index(); i < count; i += warp_step()) {
-        const Head p = head_at(a, i);
+        const Head p = head_at<T>(a, i);
         float *dx = a.dx[p.segment];
         float rstd = 1.0f, dot = 0.0f, g0, g1;
         if (dx == NULL)
@@ -111,29 +113,30 @@ __global__ void qk_grad_kernel(QkArgs a)
         if (p.w != NULL) {
             rstd = a.rstd[p.joint];
             for (int64_t k = lane; 2 * k < a.d; k += WARP) {
-                head_dn(a, p.y_at, p.token, k, &g0, &g1);
+                head_dn<T>(a, p.y_at, p.token, k, &g0, &g1);
                 const int64_t e = 2 * k;
-                dot = fmaf(g0 * get(p.w, e), get(p.x, e) * rstd, dot);
+                dot = fmaf(g0 * get<T>(p.w, e), get<T>(p.x, e) * rstd, dot);
                 if (e + 1 < a.d)
-                    dot =
-                        fmaf(g1 * get(p.w, e + 1), get(p.x, e + 1) * rstd, dot);
+                    dot = fmaf(g1 * get<T>(p.w, e + 1),
+                               get<T>(p.x, e + 1) * rstd, dot);
             }
             dot = warp_sum(dot) / (float)a.d;
         }
         for (int64_t k = lane; 2 * k < a.d; k += WARP) {
-            head_dn(a, p.y_at, p.token, k, &g0, &g1);
+            head_dn<T>(a, p.y_at, p.token, k, &g0, &g1);
             for (int64_t e = 2 * k; e < 2 * k + 2 && e < a.d; ++e) {
                 float g = e % 2 ? g1 : g0;
                 if (p.w != NULL)
-                    g = (g * get(p.w, e) - get(p.x, e) * rstd * dot) * rstd;
-                put(dx, p.x_at + e, g);
+                    g = (g * get<T>(p.w, e) - get<T>(p.x, e) * rstd * dot) *
+                        rstd;
+                put<T>(dx, p.x_at + e, g);
             }
         }
     }
 }
 
 /* dn xhat of one sample's segment: rows are its heads, token after token */
-struct QkTerm {
+template <typename T> struct QkTerm {
     QkArgs a;
     int64_t b, first, num; /* sample; tokens of the segment */
     const float *x;        /* [num, heads d] of this sample */
@@ -144,31 +147,34 @@ struct QkTerm {
         const int64_t token = first + r / a.heads;
         const int64_t head = (b * all + token) * a.heads + r % a.heads;
         float g0, g1;
-        head_dn(a, head * a.d, token, c / 2, &g0, &g1);
-        const float xhat = get(x, r * a.d + c) * a.rstd[head];
+        head_dn<T>(a, head * a.d, token, c / 2, &g0, &g1);
+        const float xhat = get<T>(x, r * a.d + c) * a.rstd[head];
         sum[0] = fmaf(c % 2 ? g1 : g0, xhat, sum[0]);
     }
 };
 
-void dg_cuda_qk(const QkArgs *a)
+template <typename T> void dg_cuda_qk(const QkArgs *a)
 {
     const int64_t heads = a->batch * (a->tokens[0] + a->tokens[1]) * a->heads;
 
-    DG_LAUNCH(qk_kernel, dg_blocks(heads, WARPS), THREADS, 0, *a);
+    DG_LAUNCH(qk_kernel<T>, dg_blocks(heads, WARPS), THREADS, 0, *a);
 }
 
-void dg_cuda_qk_grad(const QkArgs *a)
+template <typename T> void dg_cuda_qk_grad(const QkArgs *a)
 {
     const int64_t heads = a->batch * (a->tokens[0] + a->tokens[1]) * a->heads;
 
-    DG_LAUNCH(qk_grad_kernel, dg_blocks(heads, WARPS), THREADS, 0, *a);
+    DG_LAUNCH(qk_grad_kernel<T>, dg_blocks(heads, WARPS), THREADS, 0, *a);
     for (int64_t b = 0; b < a->batch; ++b)
         for (int s = 0; s < 2; ++s) {
             const int64_t wide = a->tokens[s] * a->heads * a->d;
-            const QkTerm term = { *a, b, s ? a->tokens[0] : 0, a->tokens[s],
-                                  a->x[s] + b * wide };
-            const ColumnSums<1> to = { { a->dw[s] } };
+            const QkTerm<T> term = { *a, b, s ? a->tokens[0] : 0, a->tokens[s],
+                                     past<T>(a->x[s], b * wide) };
+            const ColumnSums<1, float> to = { { a->dw[s] } };
             if (a->dw[s] != NULL && a->w[s] != NULL)
                 dg_column_sums(term, a->tokens[s] * a->heads, a->d, to);
         }
 }
+
+DG_BOTH(dg_cuda_qk, QkArgs)
+DG_BOTH(dg_cuda_qk_grad, QkArgs)

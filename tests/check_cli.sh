@@ -70,6 +70,14 @@ expect_code "cli: plan of FLUX.1-dev" 0 "11901408320" "$bin" plan \
     configs/sizes_flux_dev.cfg --ranks 16 --json "$work/plan.json"
 expect "cli: plan as JSON" bash -c "grep -q '\"moments\":95211266560' \
     '$work/plan.json' && grep -q '\"ranks\":16' '$work/plan.json'"
+expect_code "cli: plan for GPUs" 0 \
+    '1 of 141 GB: parallel.shard = "none", offload_optimizer = true fits' \
+    "$bin" plan configs/flux_hps.cfg --gpus 1,8 --json "$work/gpus.json"
+expect "cli: plan for GPUs as JSON" grep -q \
+    '"ranks":8,"shard":"gradients","offload_optimizer":true,"weights":' \
+    "$work/gpus.json"
+expect_code "cli: plan for a number of GPUs that is none" 1 \
+    "--gpus eight: must be" "$bin" plan configs/tiny.cfg --gpus 1,eight
 expect_code "cli: plan for no ranks" 1 "--ranks 0: must be" "$bin" plan \
     configs/tiny.cfg --ranks 0
 expect_code "cli: what can only be planned is refused" 1 "can be planned" \

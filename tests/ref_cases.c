@@ -100,6 +100,7 @@ static void linear_case(Case *c)
     c->y = 4;
     c->dy = 6;
     c->terms = most(most(d[0] * 8, d[3]), d[1] + d[2]);
+    c->wide = 1u << 9 | 1u << 10;
 }
 
 /* --- act and gated: count, act ------------------------------------------ */
@@ -184,12 +185,12 @@ static void norm_run(const Backend *be, const Case *c, int64_t batch, float **p)
 
     if (d[3]) {
         a.shift = p[1];
-        a.scale = p[1] + d[1];
+        a.scale = case_past(c, p[1], d[1]);
         a.dshift = p[8];
-        a.dscale = p[8] + d[1];
+        a.dscale = case_past(c, p[8], d[1]);
     } else {
         a.w = p[2];
-        a.b = p[2] + d[1];
+        a.b = case_past(c, p[2], d[1]);
         a.dw = p[9];
         a.db = p[9] + d[1];
     }
@@ -216,6 +217,7 @@ static void norm_case(Case *c)
     c->y = 3;
     c->dy = 6;
     c->terms = most(8 * d[0], d[1]);
+    c->wide = 1u << 4 | 1u << 5 | 1u << 9;
 }
 
 /* --- qk: heads, d, tokens0, tokens1, weighted, rotated ------------------- */
@@ -229,7 +231,8 @@ static void qk_run(const Backend *be, const Case *c, int64_t batch, float **p)
                  .eps = 1e-6f,
                  .tokens = { d[2], d[3] },
                  .x = { p[0], p[1] },
-                 .w = { d[4] ? p[2] : NULL, d[4] ? p[2] + d[1] : NULL },
+                 .w = { d[4] ? p[2] : NULL,
+                        d[4] ? case_past(c, p[2], d[1]) : NULL },
                  .cosines = d[5] ? p[3] : NULL,
                  .sines = d[5] ? p[3] + (d[2] + d[3]) * (d[1] / 2) : NULL,
                  .y = p[4],
@@ -261,6 +264,7 @@ static void qk_case(Case *c)
     c->y = 4;
     c->dy = 6;
     c->terms = 8 * all * d[0];
+    c->wide = 1u << 3 | 1u << 5 | 1u << 9;
 }
 
 /* --- attention: heads, d, sq, sk, causal, biased ------------------------- */
@@ -320,6 +324,7 @@ static void attention_case(Case *c)
     c->y = 4;
     c->dy = 6;
     c->terms = 4 * most(d[1], d[3]);
+    c->wide = 1u << 3 | 1u << 5 | 1u << 10 | 1u << 11 | 1u << 12;
 }
 
 /* --- gate: rows, width ---------------------------------------------------- */
@@ -327,8 +332,17 @@ static void attention_case(Case *c)
 static void gate_run(const Backend *be, const Case *c, int64_t batch, float **p)
 {
     const int64_t *d = c->dims;
-    GateArgs a = { batch,       d[0], d[1], 3 * d[1], p[0],       p[1],
-                   p[2] + d[1], p[3], p[4], p[5],     p[6] + d[1] };
+    GateArgs a = { .batch = batch,
+                   .rows = d[0],
+                   .width = d[1],
+                   .ld_gate = 3 * d[1],
+                   .r = p[0],
+                   .f = p[1],
+                   .gate = case_past(c, p[2], d[1]),
+                   .y = p[3],
+                   .dy = p[4],
+                   .df = p[5],
+                   .dgate = case_past(c, p[6], d[1]) };
 
     be->gate(&a);
     be->gate_grad(&a);
@@ -465,9 +479,53 @@ int case_count(void)
     return (int)(sizeof cases / sizeof *cases);
 }
 
-void case_get(int i, Case *out)
+static void make(Case *out, CaseMaker *maker, const int64_t *dims)
 {
     memset(out, 0, sizeof *out);
-    memcpy(out->dims, cases[i].dims, sizeof out->dims);
-    cases[i].make(out);
+    out->bytes = sizeof(float);
+    memcpy(out->dims, dims, sizeof out->dims);
+    maker(out);
+}
+
+void case_get(int i, Case *out)
+{
+    make(out, cases[i].make, cases[i].dims);
+}
+
+/* Sizes drawn are least .. most, twice that where the bit of 'even' is set. */
+static const struct {
+    CaseMaker *make;
+    int64_t least[CASE_DIMS], most[CASE_DIMS];
+    unsigned even;
+} kinds[] = {
+    { gemm_case, { 1, 1, 1 }, { 40, 70, 130, 1, 1 }, 0 },
+    { linear_case, { 1, 1, 0, 1 }, { 40, 90, 40, 70, DG_ACT_QUICK_GELU }, 0 },
+    { act_case, { 1 }, { 1500, DG_ACT_QUICK_GELU }, 0 },
+    { gated_case, { 1, 1 }, { 700, DG_ACT_QUICK_GELU }, 0 },
+    { norm_case, { 1, 2 }, { 30, 200, 1, 1, 1 }, 0 },
+    { qk_case, { 1, 1, 1 }, { 4, 40, 9, 9, 1, 1 }, 2 },
+    { attention_case, { 1, 1, 1, 1 }, { 3, 70, 90, 90, 1, 1 }, 0 },
+    { gate_case, { 1, 1 }, { 40, 100 }, 0 },
+    { plain_case, { 1, 1 }, { 20, 150, 1 }, 0 },
+    { ref_conv_case, { 1, 1, 1, 1, 1, 11 }, { 12, 9, 40, 20, 3, 12 }, 0 },
+    { ref_group_norm_case, { 2, 1, 1 }, { 150, 30, 2, 1 }, 2 },
+    { ref_add_rows_case, { 1, 1 }, { 90, 90 }, 0 },
+    { ref_halves_case, { 2, 1, 1 }, { 9, 50, DG_ACT_QUICK_GELU }, 0 },
+};
+
+int case_kinds(void)
+{
+    return (int)(sizeof kinds / sizeof *kinds);
+}
+
+void case_draw(int i, int64_t (*draw)(int64_t n), Case *out)
+{
+    int64_t dims[CASE_DIMS];
+
+    for (int k = 0; k < CASE_DIMS; ++k) {
+        dims[k] =
+            kinds[i].least[k] + draw(kinds[i].most[k] - kinds[i].least[k] + 1);
+        dims[k] *= kinds[i].even >> k & 1 ? 2 : 1;
+    }
+    make(out, kinds[i].make, dims);
 }

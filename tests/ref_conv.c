@@ -289,6 +289,7 @@ void ref_conv_case(Case *c)
     c->y = 3;
     c->dy = 4;
     c->terms = a.kernel_h * a.kernel_w * (a.in > a.out ? a.in : a.out);
+    c->wide = 1u << 6 | 1u << 7 | 1u << 8;
     if (c->terms < 3 * a.out_h * a.out_w)
         c->terms = 3 * a.out_h * a.out_w;
 }
@@ -307,7 +308,7 @@ static void group_norm_run(const Backend *be, const Case *c, int64_t batch,
                         .act = d[3] ? DG_ACT_SILU : DG_ACT_NONE,
                         .x = p[0],
                         .w = p[1],
-                        .b = p[1] + d[1],
+                        .b = case_past(c, p[1], d[1]),
                         .y = p[2],
                         .mean = p[3],
                         .rstd = p[4],
@@ -340,6 +341,7 @@ void ref_group_norm_case(Case *c)
     c->y = 2;
     c->dy = 5;
     c->terms = 8 * d[0];
+    c->wide = 1u << 3 | 1u << 4 | 1u << 7 | 1u << 8;
 }
 
 /* --- a vector to all rows: rows, width -------------------------------------- */
@@ -379,11 +381,11 @@ static void halves_run(const Backend *be, const Case *c, int64_t batch,
     const GatedArgs a = { .act = (Act)c->dims[2],
                           .count = n,
                           .a = p[0],
-                          .g = p[0] + n,
+                          .g = case_past(c, p[0], n),
                           .dy = p[2],
                           .y = p[1],
                           .da = p[3],
-                          .dg = p[3] + n,
+                          .dg = case_past(c, p[3], n),
                           .rows = batch * c->dims[0],
                           .ld = 2 * n };
 

@@ -357,8 +357,9 @@ static void query_grad(const AttentionArgs *a, int64_t b, int64_t h, int64_t i,
         s[j] = exp(s[j] - lse);
         for (int64_t l = 0; l < a->d; ++l)
             dp[j] += (double)a->d_o[at_q + l] * a->v[at_k + j * ld + l];
-        delta += s[j] * dp[j];
     }
+    for (int64_t l = 0; l < a->d; ++l)
+        delta += (double)a->o[at_q + l] * a->d_o[at_q + l];
     for (int64_t j = 0; j < a->sk; ++j) {
         const double ds = s[j] * (dp[j] - delta);
         if (a->dbias != NULL)
@@ -498,6 +499,7 @@ static const Backend table = { "reference",
                                first_nonfinite,
                                combine,
                                0,
+                               NULL,
                                NULL,
                                NULL,
                                NULL,

@@ -233,6 +233,8 @@ static void test_bad_gradients_are_named(void **unused)
         char text[64];
         g[at] = values[i];
         float *g_at = device_of(g, BYTES);
+        assert_int_equal(dg_cuda_exact_check(&s, g_at, &bad), DG_ENUMERIC);
+        assert_int_equal(bad, at);
         assert_int_equal(dg_cuda_exact_add(&s, g_at, &bad), DG_ENUMERIC);
         assert_int_equal(bad, at);
         snprintf(text, sizeof text, "element %lld is", (long long)at);

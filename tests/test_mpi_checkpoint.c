@@ -40,8 +40,14 @@ static int start(void **state)
     make_folder(folder);
     weights = malloc(NUM * sizeof *weights);
     moment = malloc(NUM * sizeof *moment);
-    arrays[0] = (CheckpointArray) { "weights", "master weights", weights, NUM };
-    arrays[1] = (CheckpointArray) { "adam_m", "first moment", moment, NUM };
+    arrays[0] = (CheckpointArray) { .name = "weights",
+                                    .long_name = "master weights",
+                                    .data = weights,
+                                    .num = NUM };
+    arrays[1] = (CheckpointArray) { .name = "adam_m",
+                                    .long_name = "first moment",
+                                    .data = moment,
+                                    .num = NUM };
     counters[0] = (CheckpointCounter) { "optimizer_step", 0 };
     counters[1] = (CheckpointCounter) { "prompt_cursor", 0 };
     k = (Checkpoint) { .arrays = arrays,
@@ -184,6 +190,64 @@ static void test_damaged_is_passed_over(void **state)
     VERDICT();
 }
 
+/* This rank's rows of the moment, in blocks of unequal length: the last rank
+ * may have none. */
+static void share_moment(int64_t most)
+{
+    const int64_t first = comm.rank * most < NUM ? comm.rank * most : NUM;
+    const int64_t left = NUM - first;
+
+    arrays[1].shared = 1;
+    arrays[1].first = first;
+    arrays[1].held = left < most && comm.rank < comm.size - 1 ? left
+                     : comm.rank < comm.size - 1              ? most
+                                                              : left;
+    arrays[1].data = moment + first;
+}
+
+static void stop_sharing(void)
+{
+    arrays[1].shared = 0;
+    arrays[1].first = arrays[1].held = 0;
+    arrays[1].data = moment;
+}
+
+/* What the ranks hold in ranges is the same file, and comes back whole, or in
+ * other ranges; of a damaged one all ranks are told. */
+static void test_ranges_are_the_whole_array(void **state)
+{
+    int found = 0;
+
+    (void)state;
+    share_moment(NUM / comm.size + 5000);
+    EXPECT(save(8, 0) == DG_OK);
+    stop_sharing();
+    dg_checkpoint_path(path, sizeof path, folder, 8);
+    forget();
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(8));
+    for (int64_t most = NUM / 2; most <= NUM; most += NUM / 2) {
+        forget();
+        share_moment(most);
+        EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK);
+        /* the others' ranges are as they were: fill them in */
+        for (int64_t i = 0; i < NUM; i++)
+            if (i < arrays[1].first || i >= arrays[1].first + arrays[1].held) {
+                EXPECT(moment[i] == 0);
+                moment[i] = (float)((i * 31 - 8 * 7) % 1000) / 3.0F;
+            }
+        EXPECT(holds(8));
+        stop_sharing();
+    }
+    share_moment(NUM / 2);
+    EXPECT(save(9, 0) == DG_OK);
+    damage(9, -(long)sizeof(float) * NUM / 2, 0);
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(k.iteration == 8);
+    stop_sharing();
+    VERDICT();
+}
+
 static void test_other_network_is_refused(void **state)
 {
     CheckpointParam other[2] = { params[0], params[1] };
@@ -269,6 +333,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start,
+                                        end),
+        cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_other_network_is_refused, start,
                                         end),

@@ -83,6 +83,45 @@ static void test_sums_have_the_hosts_bits(void **unused)
     VERDICT();
 }
 
+/* To one GPU alone, and from one to all. */
+static void check_root(int root, int exact)
+{
+    const size_t bytes = dg_exact_bytes(NUM, exact);
+    void *buffer = malloc(bytes), *got = malloc(bytes), *at;
+    ExactSum host, device;
+    int done = 0;
+
+    EXPECT(dg_cuda_take(&at, bytes) == DG_OK);
+    EXPECT(dg_exact_init(&host, buffer, NUM, exact, 40, ITEMS) == DG_OK);
+    EXPECT(dg_cuda_exact_init(&device, at, NUM, exact, 40, ITEMS) == DG_OK);
+    add_items(&host, &device);
+    EXPECT(dg_cuda_exact_sum_to(&comm, &device, root, &done) == DG_OK && done);
+    dg_exact_sum_to(&comm, &host, root); /* elsewhere: as it was, both */
+    EXPECT(dg_cuda_stage_down(got, at, bytes) == DG_OK);
+    EXPECT(memcmp(got, buffer, bytes) == 0);
+    EXPECT(dg_cuda_comm_bcast(&comm, at, bytes, root) == DG_OK);
+    dg_comm_bcast(&comm, buffer, bytes, root);
+    EXPECT(dg_cuda_stage_down(got, at, bytes) == DG_OK);
+    EXPECT(memcmp(got, buffer, bytes) == 0);
+    dg_cuda_free(at);
+    free(buffer);
+    free(got);
+}
+
+static void test_owners_have_the_hosts_bits(void **unused)
+{
+    CudaStream *s = use(comm.rank);
+
+    (void)unused;
+    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    for (int root = 0; root < comm.size; root++) {
+        check_root(root, 1);
+        check_root(root, 0);
+    }
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
 /* More items than were announced: the same code on all ranks. */
 static void test_too_many_items_are_refused(void **unused)
 {
@@ -118,6 +157,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sums_have_the_hosts_bits),
+        cmocka_unit_test(test_owners_have_the_hosts_bits),
         cmocka_unit_test(test_too_many_items_are_refused),
         cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
     };

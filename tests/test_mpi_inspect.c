@@ -40,7 +40,10 @@ static int has(const char *text, const char *part)
 
 static void test_checkpoint_is_described(void **state)
 {
-    CheckpointArray array = { "weights", "master weights", values, 4 };
+    CheckpointArray array = { .name = "weights",
+                              .long_name = "master weights",
+                              .data = values,
+                              .num = 4 };
     CheckpointCounter counter = { "optimizer_step", 17 };
     CheckpointParam param = { "w", 0, 1, { 4 } };
     Checkpoint k = { .iteration = 3,

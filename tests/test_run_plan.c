@@ -37,10 +37,10 @@ static uint64_t flops_of(const char *key, const char *a, const char *b)
     return dg_run_plan_value(&p.plan.flops, key);
 }
 
-static void about(uint64_t value, double wanted)
+static void about(double value, double wanted)
 {
-    if (!(fabs((double)value / wanted - 1) < 0.01))
-        fail_msg("%g: wanted %g", (double)value, wanted);
+    if (!(fabs(value / wanted - 1) < 0.01))
+        fail_msg("%g: wanted %g", value, wanted);
 }
 
 /* Operations and parameters of the public networks as published; counted
@@ -163,6 +163,99 @@ static void test_plan_is_what_a_run_reserves(void **state)
     compare_with_run(judged);
 }
 
+/* A level's bytes as planned for GPUs of 'ranks' against what the first rank
+ * of a run takes, all of it being the host's here. */
+static void compare_level(const char *level, int ranks, const char *more)
+{
+    char shard[64];
+    const char *sets[] = { shard, "trajectory.every=0", more, NULL };
+    const GpuPlan *g = NULL;
+    Trainer t = { 0 };
+    Comm many = tiny_comm;
+    uint64_t floats, taken;
+    GpuPlans gpus = { .num = 0 };
+    Planned p;
+
+    snprintf(shard, sizeof shard, "parallel.shard=%s", level);
+    plan_of(&p, "configs/tiny.cfg", ranks, sets);
+    p.session.num_threads = 1;
+    MUST(dg_run_plan_gpus(&gpus, &p.session, ranks));
+    for (int i = 0; i < gpus.num; i++)
+        if (gpus.plan[i].level == p.config.parallel.shard &&
+            !gpus.plan[i].offload)
+            g = &gpus.plan[i];
+    assert_non_null(g);
+    many.size = ranks;
+    p.session.comm = &many;
+    t.session = &p.session;
+    MUST(dg_rewards_init(t.rewards, &p.config));
+    MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &t.prompts));
+    MUST(dg_policy_create(&t.policy, &p.config));
+    MUST(dg_trainer_reserve(&t));
+    floats =
+        (uint64_t)t.policy->num_values + (uint64_t)t.team->num_grads +
+        (uint64_t)t.learner->place.shard.num * (t.learner->ema != NULL ? 4 : 3);
+    taken = sizeof(float) * floats + t.rollout->bytes + t.plan_bytes;
+    taken += t.team->bytes - t.plan_bytes -
+             sizeof(float) * (uint64_t)t.team->num_grads;
+    taken += sizeof(double) *
+             ((uint64_t)(t.learner->place.shard.num + 4095) / 4096 + 1);
+    if (g->gpu != taken)
+        fail_msg("%s: planned %llu bytes, taken %llu", level,
+                 (unsigned long long)g->gpu, (unsigned long long)taken);
+    dg_trainer_close(&t);
+}
+
+static void test_levels_are_what_a_run_reserves(void **state)
+{
+    (void)state;
+    compare_level("none", 1, NULL);
+    compare_level("none", 3, NULL);
+    compare_level("optimizer", 3, NULL);
+    compare_level("gradients", 3, NULL);
+    compare_level("gradients", 5, "parallel.exact_sum=false");
+    compare_level("optimizer", 2, "optim.ema_decay=0");
+}
+
+/* FLUX.1-dev by hand: 4 bytes of 11 901 408 320 network values and 4 885 371
+ * 136 of text, 4, 8 and 8 of the trained for a sample's gradient, a sum and
+ * the moments. */
+static void test_flux_on_gpus_is_planned(void **state)
+{
+    static const char *const sets[] = { "parallel.recompute=true", NULL };
+    const uint64_t net = 11901408320;
+    const GpuPlan *g, *least;
+    Planned p;
+
+    (void)state;
+    plan_of(&p, "configs/sizes_flux_dev.cfg", 1, sets);
+    p.plan.gpus.num = 0;
+    for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks)
+        MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, ranks));
+    assert_int_equal(p.plan.gpus.num, 2 + 3 * 6);
+    about(p.plan.gpus.plan[0].sums, 8.0 * (double)net);
+    about(p.plan.gpus.plan[0].moments, 8.0 * (double)net);
+    /* on one of 141 GB by offloading alone; the state is then the host's:
+     * sums, moments, gradient, weights */
+    g = dg_gpu_plan_fits(&p.plan.gpus, 1, 141000000000, &least);
+    assert_non_null(g);
+    assert_true(g->offload && g->sums + g->moments == 0);
+    about(g->weights, 4.0 * ((double)net + 4885371136.0));
+    about(g->gradient, 4.0 * (double)net);
+    about(g->host, (8 + 8 + 4 + 4) * (double)net + 4 * 4885371136.0);
+    /* on 16 without, sums by sixteenths */
+    g = dg_gpu_plan_fits(&p.plan.gpus, 16, 141000000000, &least);
+    assert_non_null(g);
+    assert_true(!g->offload && g->level == DG_SHARD_GRADIENTS);
+    about(g->moments, 8.0 * (double)net / 16);
+    about(g->sums - 8.0 * DG_TEAM_PIECE, 8.0 * (double)net / 16);
+    /* weights and gradient alone are more than 80 GB */
+    for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks) {
+        assert_null(dg_gpu_plan_fits(&p.plan.gpus, ranks, 80000000000, &least));
+        assert_true(least->offload);
+    }
+}
+
 /* A rank of three, without the other two. */
 static void test_fullest_rank_is_planned(void **state)
 {
@@ -252,6 +345,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_public_sizes_are_planned),
     cmocka_unit_test(test_adapters_need_little),
     cmocka_unit_test(test_plan_is_what_a_run_reserves),
+    cmocka_unit_test(test_levels_are_what_a_run_reserves),
+    cmocka_unit_test(test_flux_on_gpus_is_planned),
     cmocka_unit_test(test_fullest_rank_is_planned),
     cmocka_unit_test(test_rollout_does_what_is_planned),
     cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),

@@ -118,7 +118,7 @@ static inline void tiny_open(TinyRun *t, int threads, const char *const *sets)
     tiny_team(t, threads);
     MUST(dg_learner_create(&t->learner, t->policy,
                            dg_policy_trained(t->policy)->count,
-                           &t->config.optim, 100));
+                           &t->config.optim, 100, NULL));
     MUST(
         dg_rollout_create(&t->rollout, &t->session, t->policy, t->prompts.num));
     MUST(dg_rollout_reserve_features(t->rollout, t->rewards));

@@ -6,6 +6,7 @@
  */
 
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
+typedef enum StoreKind { DG_STORE_FLOAT32, DG_STORE_BFLOAT16 } StoreKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX, DG_POLICY_SD } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;
@@ -56,6 +57,14 @@ typedef enum RewardScale {
     DG_SCALE_LOGIT,   /* exp(logit_scale) cos */
     DG_SCALE_LOGIT_26 /* a 26th of it */
 } RewardScale;
+
+/* What a rank holds of a flat buffer's optimizer state; each level has what
+ * those before it have. */
+typedef enum ShardLevel {
+    DG_SHARD_NONE,      /* all of it */
+    DG_SHARD_OPTIMIZER, /* its range's moments and EMA */
+    DG_SHARD_GRADIENTS  /* and its range's gradient sums */
+} ShardLevel;
 
 typedef enum LrSchedule {
     DG_LR_CONSTANT,

@@ -36,6 +36,7 @@ typedef struct RunConfig {
     int64_t threads;    /* per rank; 0: cores of the node / its ranks */
     double max_seconds; /* stop with a checkpoint after; 0: never */
     DeviceKind device;
+    StoreKind dtype; /* of weights and activations in the networks */
     NanPolicy on_nan;
 } RunConfig;
 
@@ -228,6 +229,8 @@ typedef struct Config {
         int recompute;          /* blocks again at backward, less memory */
         double timeout_seconds; /* for the other GPUs in a sum */
         int graphs;             /* steps are replayed as CUDA graphs */
+        ShardLevel shard;
+        int offload_optimizer; /* sums, moments, EMA in the host's memory */
     } parallel;
     struct {
         LogChoice level;

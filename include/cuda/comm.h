@@ -29,4 +29,11 @@ int dg_cuda_comm_joined(const Comm *c);
  */
 int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole);
 
+/** The same on root's GPU alone; elsewhere v stays what it was. */
+int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
+                        int root);
+
+/** root's bytes at v, device, to all GPUs; in the same way. */
+int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root);
+
 #endif

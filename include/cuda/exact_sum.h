@@ -22,6 +22,9 @@ void dg_cuda_exact_clear(ExactSum *s);
  */
 int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad);
 
+/** Twin of dg_exact_check(). Waits. */
+int dg_cuda_exact_check(const ExactSum *s, const float *g, int64_t *bad);
+
 /** into += from. Errors: as dg_exact_merge(). */
 int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from);
 
@@ -32,6 +35,9 @@ int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from);
  * Errors: as dg_exact_allreduce(); DG_EDEVICE, agreed.
  */
 int dg_cuda_exact_allreduce(const Comm *c, ExactSum *s, int *done);
+
+/** Twin of dg_exact_sum_to(), in the same way. */
+int dg_cuda_exact_sum_to(const Comm *c, ExactSum *s, int root, int *done);
 
 /** out [num] f32 = sum / divisor. Twin of dg_exact_read(). */
 void dg_cuda_exact_read(const ExactSum *s, float *out, double divisor);

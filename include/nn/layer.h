@@ -69,6 +69,8 @@ Mlp2 dg_layer_mlp2(LayerPath *p, const char *name, int64_t in, int64_t width,
 /** y = act(x w^T + b), the adapter's part added before act.
  *  x [.., in] -> [.., out]. */
 Tensor *dg_linear(Context *ctx, Tensor *x, const Linear *l, Act act);
+/** The same of values from outside a network, stored as its weights first. */
+Tensor *dg_linear_in(Context *ctx, Tensor *x, const Linear *l, Act act);
 
 /** The same of [x, x2] without forming the concatenation, no activation. */
 Tensor *dg_linear2(Context *ctx, Tensor *x, Tensor *x2, const Linear *l);

@@ -60,9 +60,10 @@ Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
  *  added afterwards. Errors: DG_ENOMEM; DG_EINVAL when called twice. */
 int dg_params_allocate(ParamSet *s, float *values);
 
-/** Where the tensors' data is from now on: count floats of kernel memory that
- *  outlive the set. s->values stays what it is. */
-void dg_params_point(ParamSet *s, float *at);
+/** Where the tensors' data is from now on, and its type, DG_F32 or DG_BF16:
+ *  count values of kernel memory that outlive the set; at NULL: of a set that
+ *  has sizes only. s->values stays what it is. */
+void dg_params_point(ParamSet *s, void *at, DType dtype);
 
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);

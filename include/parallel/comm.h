@@ -101,6 +101,13 @@ void dg_comm_max_f64(const Comm *c, double *v, int64_t num);
 void dg_comm_sum_f64(const Comm *c, double *v, int64_t num);
 void dg_comm_sum_f32(const Comm *c, float *v, int64_t num);
 
+/** The same sums on root alone; elsewhere v stays what it was. */
+void dg_comm_sum_i64_to(const Comm *c, int64_t *v, int64_t num, int root);
+void dg_comm_sum_f32_to(const Comm *c, float *v, int64_t num, int root);
+
+/** bytes of rank from's buf to rank to's; the others do nothing. */
+void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to);
+
 /** Name of the host each rank runs on, "a,b" without repeats, in rank order,
  *  cut at bytes - 1; the same on all ranks. */
 void dg_comm_hosts(const Comm *c, char *text, size_t bytes);

@@ -58,6 +58,13 @@ void dg_exact_clear(ExactSum *s);
  */
 int dg_exact_add(ExactSum *s, const float *g, int64_t *bad);
 
+/** Whether dg_exact_add() would take g. Its errors for NaN, Inf and size. */
+int dg_exact_check(const ExactSum *s, const float *g, int64_t *bad);
+
+/** A sum over elements first .. first + num - 1 of s and their buffer, with
+ *  s's limits and no items yet. */
+ExactSum dg_exact_part(const ExactSum *s, int64_t first, int64_t num);
+
 /**
  * into += from; same num, scale_bits and exact. Not collective.
  * Errors: DG_EINVAL when they differ or together exceed max_items.
@@ -69,6 +76,14 @@ int dg_exact_merge(ExactSum *into, const ExactSum *from);
  * Errors: DG_EINVAL, the same on all ranks: together more than max_items.
  */
 int dg_exact_allreduce(const Comm *c, ExactSum *s);
+
+/** s->items becomes that of all ranks, before sums go another way.
+ *  Collective. Errors: as dg_exact_allreduce(). */
+int dg_exact_count(const Comm *c, ExactSum *s);
+
+/** The sum over all ranks on root alone; elsewhere s stays. Its items do not
+ *  travel. Collective. */
+void dg_exact_sum_to(const Comm *c, ExactSum *s, int root);
 
 /** out [num] f32 = sum / divisor, rounded once to double, once to float. */
 void dg_exact_read(const ExactSum *s, float *out, double divisor);

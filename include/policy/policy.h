@@ -74,13 +74,20 @@ typedef struct Policy {
     const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
                               own; NULL: none */
     Lora lora;
-    float *values;      /* [num_values]: adapters, net, text; the host's */
-    float *at;          /* the same for kernels: values itself, or a copy */
+    float *values; /* [num_values]: adapters, net, text; the host's */
+    float *at;     /* the same for kernels: values itself, or a copy */
+    /* how networks' weights are stored where kernels are: DG_F32, in 'at', or
+     * DG_BF16: then in 'stored', and 'at' is the float32 masters that training
+     * moves, of values first_master .. + num_masters - 1, or NULL */
+    DType dtype;
+    void *stored;
+    int64_t first_master, num_masters;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
     int outline; /* sizes only: nothing is reserved, nothing can run */
     int text_dropped;
+    int text_left; /* where it is placed, without the text encoders */
     /* with adapters: where the base came from, and what it is */
     char base_path[DG_CONFIG_STRING];
     char base_sha256[65];              /* of net.values, then text.values */
@@ -119,8 +126,25 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  */
 int dg_policy_place(Policy *p, const Backend *backend);
 
-/** The trained values, kernel memory to p->values. Waits. Errors: DG_EDEVICE.
+/**
+ * What training needs of a placed policy: float32 masters of values first ..
+ * first + num - 1, which dg_policy_fetch(), dg_policy_send() move from then
+ * on. They are 'at' already where weights are float32. Errors: DG_ENOMEM.
  */
+int dg_policy_masters(Policy *p, int64_t first, int64_t num);
+/** The float32 of value i that training moves, in kernel memory. */
+float *dg_policy_master(const Policy *p, int64_t i);
+/** Where value i is for the networks, as p->dtype. */
+void *dg_policy_at(const Policy *p, int64_t i);
+/** p->values first .. first + num - 1 to the networks' weights alone, each
+ *  rounded as dg_policy_round() does. */
+void dg_policy_upload(const Policy *p, int64_t first, int64_t num);
+/** After masters have changed: the stored weights are these, each rounded to
+ *  nearest even. Nothing where they are one. */
+void dg_policy_round(const Policy *p);
+
+/** The trained values, kernel memory to p->values: of stored bfloat16 the
+ *  masters there are. Waits. Errors: DG_EDEVICE. */
 int dg_policy_fetch(const Policy *p);
 /** p->values to kernel memory: the adapters, or all where there are none. */
 void dg_policy_send(const Policy *p);
@@ -132,6 +156,10 @@ const ParamSet *dg_policy_trained(const Policy *p);
 /** Gives the text encoders' memory back: from now on nothing can be encoded
  *  (DG_EINVAL), and the base's values and digest are no longer there. */
 void dg_policy_drop_text(Policy *p);
+
+/** The text encoders stay on the host when the policy is placed, for
+ *  checkpoints: then nothing can be encoded either. */
+void dg_policy_leave_text(Policy *p);
 
 /** Number of values of the base, padding included. */
 int64_t dg_policy_num_base(const Policy *p);

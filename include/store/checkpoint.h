@@ -19,12 +19,16 @@
 enum { DG_CHECKPOINT_VERSION = 1 };
 #define DG_CHECKPOINT_FORMAT "dancegrpo checkpoint"
 
-/** A flat array, the same on all ranks. */
+/** A flat array: the same on all ranks, or, shared, in contiguous ranges in
+ *  rank order, of which this rank holds its own. In the file it is the same
+ *  array. */
 typedef struct CheckpointArray {
     const char *name;      /* "weights", "adam_m", "adam_v", "ema" */
     const char *long_name; /* "master weights" */
-    float *data;           /* [num]; written from, read into */
+    float *data;           /* [num], or [held]; written from, read into */
     int64_t num;
+    int shared;
+    int64_t first, held; /* elements first .. first + held - 1 are here */
 } CheckpointArray;
 
 /** A parameter's place in the flat arrays. */
@@ -72,7 +76,8 @@ int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
  * Reads one file into the buffers and counters of k, whose names, sizes and
  * shapes must be those of the file; checks every checksum. What k does not
  * ask for is passed over (num_params 0: the index too). Collective: rank 0
- * reads. k->iteration, counters set on success only; arrays may be partly
+ * reads and checks all; of shared arrays the others then read their own
+ * range. k->iteration, counters set on success only; arrays may be partly
  * overwritten on failure.
  * Errors: DG_EIO, DG_EFORMAT naming file and dataset.
  */

@@ -6,7 +6,14 @@
  * computes nothing) and cuda.
  *
  * Rules for every kernel of every backend
- *  - f32 data, row-major. 'ld' = elements between rows. 64-bit indices.
+ *  - Row-major. 'ld' = elements between rows. 64-bit indices.
+ *  - Stored values, that is activations, their gradients and weights, are
+ *    float32, or bfloat16 for the functions of the table Backend.bf16, to
+ *    which pointers to them are addresses, declared float * all the same.
+ *    Always float32: mean, rstd, lse, cosines, sines, attention's bias and
+ *    dbias, gradients of parameters (dw, db, dbias, dweight, dtable).
+ *    Arithmetic is float32; a value is rounded to nearest even where it is
+ *    stored.
  *  - A sample (batch entry) never influences another one's bits: outputs of
  *    sample b depend on sample b alone and on the shapes of ONE sample, not
  *    on batch. Sums into parameter gradients run over the batch entries in
@@ -17,6 +24,8 @@
  *  - Nothing fails: arguments were checked by the op.
  *  - Data, ids of an embedding too, are kernel memory (Backend.apart).
  */
+#include "tensor/tensor.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -299,10 +308,18 @@ typedef struct Backend {
     /* waits; errors of what was queued before show here */
     int (*download)(void *host, const void *from, size_t bytes);
     const struct Engine *engine; /* NULL: the host's */
+    /* The same kernels for values stored as bfloat16, without combine; NULL:
+     * it has none. It has no table of its own. */
+    const struct Backend *bf16;
+    /* to = from, rounded to nearest even where it is narrower; DG_F32 or
+     * DG_BF16 each. NULL where bf16 is. */
+    void (*cast)(void *to, DType to_type, const void *from, DType from_type,
+                 int64_t count);
 } Backend;
 
 /** The plan backend: every kernel does nothing; scratch sizes are the given
- *  backend's, so that a plan's bytes equal the run's. */
+ *  backend's, so that a plan's bytes equal the run's. It has a table of bfloat16 even
+ *  where the given one has none: out itself, which must stay in its place. */
 void dg_backend_plan(Backend *out, const Backend *model);
 
 #endif

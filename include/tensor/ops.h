@@ -5,7 +5,9 @@
  * and records itself. Activations are [B, S, D], [B, D] or maps; B is the batch, an
  * entry of which is a sample whose bits never depend on its neighbours.
  * Parameters (w, bias, table) are tensors of a parameter set and may be NULL
- * where "or NULL" is said. Every op returns NULL once the context has failed,
+ * where "or NULL" is said. Values are float32 or bfloat16: an op's inputs and
+ * parameters are stored alike, and so is its output (attention's bias is
+ * float32 always); dg_op_cast() stands between. Every op returns NULL once the context has failed,
  * and accepts NULL activations then. Shapes that do not fit are a broken
  * invariant of the model's code: dg_panic().
  */
@@ -102,12 +104,17 @@ Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
 /** [B,S,D] -> [B,D]: row index[b] of each sample (index in host memory). */
 Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index);
 
+/** The same values stored otherwise, DG_F32 or DG_BF16, rounded to nearest
+ *  even where that is narrower; x itself where it is no other type. The
+ *  gradient is cast the other way. */
+Tensor *dg_op_cast(Context *ctx, Tensor *x, DType dtype);
+
 /** Same data, other shape (element count equal). */
 Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
                       const int64_t *dims);
 
 /** ids [B,S] i32 in host memory, alive until backward -> [B,S,D] rows of
- *  table [vocab,D]. Errors: DG_EINVAL naming the first id out of range. */
+ *  table [vocab,D], stored as that is. Errors: DG_EINVAL naming the first id out of range. */
 Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
                     const Tensor *table);
 
@@ -153,7 +160,7 @@ Tensor *dg_op_channels_last(Context *ctx, Tensor *x);
 Tensor *dg_op_channels_first(Context *ctx, Tensor *x);
 
 /** T5's bias: out[h,i,j] = table[buckets[i,j], h]; table [n, H];
- *  buckets [S, S] i32 in host memory, alive until backward -> [H,S,S]. */
+ *  buckets [S, S] i32 in host memory, alive until backward -> [H,S,S] f32. */
 Tensor *dg_op_bias_table(Context *ctx, const int32_t *buckets, int64_t S,
                          const Tensor *table);
 

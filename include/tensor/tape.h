@@ -36,7 +36,8 @@ typedef struct TapeBlock {
 
 /**
  * Runs a block. out[i] has the shape of in[i] (residual streams) if no other
- * is given: it must be known before the function runs.
+ * is given, and is stored as in[0] is: both must be known before the
+ * function runs.
  * On error out[] is set to NULL and the context's error is set.
  */
 void dg_tape_block(Context *ctx, const TapeBlock *b, Tensor **out);

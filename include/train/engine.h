@@ -36,6 +36,7 @@ typedef struct Engine {
                       int scale_bits, int64_t max_items);
     void (*exact_clear)(ExactSum *s);
     int (*exact_add)(ExactSum *s, const float *g, int64_t *bad);
+    int (*exact_check)(const ExactSum *s, const float *g, int64_t *bad);
     int (*exact_merge)(ExactSum *into, const ExactSum *from);
     /* *least = value if that is less, as unsigned, and x has a NaN or Inf;
      * nobody waits. least: kernel memory */
@@ -52,11 +53,16 @@ typedef struct Engine {
     /* the same sum on all ranks, where the devices have a way of their own
      * (*done = 1); NULL: they have none */
     int (*exact_allreduce)(const Comm *c, ExactSum *s, int *done);
+    /* dg_exact_sum_to(), and dg_comm_bcast(), in the same way */
+    int (*exact_sum_to)(const Comm *c, ExactSum *s, int root, int *done);
+    int (*bcast)(const Comm *c, void *at, size_t bytes, int root, int *done);
     void (*exact_read)(const ExactSum *s, float *out, double divisor);
     /* optim/grad_norm.h, adamw.h, ema.h; *norm is the host's, scratch
      * [dg_grad_norm_num_chunks(num)] f64 kernel memory */
     int (*grad_norm)(double *norm, const float *grad, int64_t num,
                      double *scratch);
+    /* dg_grad_norm_chunks(): kernel memory */
+    void (*norm_chunks)(double *partial, const float *grad, int64_t num);
     void (*adamw)(float *w, float *m, float *v, const float *grad, int64_t num,
                   const AdamwStep *s);
     void (*ema)(float *ema, const float *w, int64_t num, double decay);

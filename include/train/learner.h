@@ -2,14 +2,22 @@
 #define DG_TRAIN_LEARNER_H
 /*
  * The optimizer's side of a policy: gradient, moments, EMA, and their
- * checkpoints. All of it is the same on every rank.
+ * checkpoints. A rank has them of its range of the trained values
+ * (parallel/shard.h); the weights, and every bit, are the same on all ranks.
  */
 #include "optim/lr.h"
-#include "parallel/exact_sum.h"
+#include "parallel/shard.h"
 #include "policy/policy.h"
 #include "tensor/mirror.h"
 #include "train/engine.h"
 #include "train/session.h"
+
+/* Where a learner's state is. */
+typedef struct LearnerPlace {
+    Shard shard;      /* size 0: all of it on this rank */
+    int offload;      /* in the host's memory, and AdamW there */
+    int host_threads; /* of that AdamW; 0: one */
+} LearnerPlace;
 
 typedef struct Learner {
     Policy *policy; /* borrowed */
@@ -17,39 +25,62 @@ typedef struct Learner {
     LrOpts lr;
     int64_t num;     /* trained: policy->values[0 .. num-1] */
     int64_t updates; /* done so far */
-    const Engine *engine;
-    /* on the host: brought up to date by dg_learner_fetch() */
+    LearnerPlace place;
+    const Engine *engine; /* of where the state is */
+    /* [place.shard.num], of elements place.shard.first ..; on the host:
+     * brought up to date by dg_learner_fetch() */
     float *grads, *m, *v;
     float *ema;                          /* NULL when optim.ema_decay is 0 */
     Mirror grads_in, m_in, v_in, ema_in; /* the same, and for kernels */
     void *norm_scratch;
+    double *chunks; /* sums of squares of all ranks; NULL: not split */
 } Learner;
+
+/* What a learner reserves, in bytes. */
+typedef struct LearnerBytes {
+    size_t gradient, moments, ema;
+    size_t norm;   /* where the gradient is */
+    size_t chunks; /* on the host */
+} LearnerBytes;
 
 typedef struct LearnerStep {
     double grad_norm; /* before clipping */
     double lr;
 } LearnerStep;
 
+/** As the keys parallel.* of the session say, for num trained parameters. */
+void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num);
+
+/** A shard of a learner's state of num parameters, for ranks that need not
+ *  be there. */
+void dg_learner_shard(Shard *out, ShardLevel level, int rank, int size,
+                      int64_t num);
+
 /** Works where the policy was placed (dg_policy_place()).
  *  num  trained parameters, a prefix of policy->values
- *  num_updates  of the whole run, for the learning-rate schedule */
+ *  num_updates  of the whole run, for the learning-rate schedule
+ *  place  NULL: all of it on this rank, where the policy is */
 int dg_learner_create(Learner **out, Policy *policy, int64_t num,
-                      const OptimConfig *o, int64_t num_updates);
+                      const OptimConfig *o, int64_t num_updates,
+                      const LearnerPlace *place);
 void dg_learner_destroy(Learner *l);
 
-/** What it reserves. */
-size_t dg_learner_bytes(int64_t num, const OptimConfig *o);
+/** What it reserves on a rank. */
+void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
+                      const OptimConfig *o);
 
 /**
- * One update from a gradient summed over all ranks. Not collective: every
- * rank does the same.
- * Errors: DG_ENUMERIC when the gradient's norm is not finite; nothing is
- * changed then.
+ * One update from this rank's range of a gradient summed over all ranks
+ * (dg_team_own()). The norm is of the whole gradient, by the sums and in the
+ * order of optim/grad_norm.h. Collective where ranges are split.
+ * Errors, agreed: DG_ENUMERIC when the gradient's norm is not finite; nothing
+ * is changed then. DG_EDEVICE.
  */
-int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out);
+int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out);
 
 /** Brings gradient, moments, EMA and the policy's trained values to the host:
- *  nothing where kernels work on its memory. Errors: DG_EDEVICE. */
+ *  nothing where kernels work on its memory. Collective where ranges are
+ *  split, then to be called by all ranks or none. Errors: DG_EDEVICE. */
 int dg_learner_fetch(const Learner *l);
 /** Moments, EMA and values from the host to where kernels work. */
 void dg_learner_send(const Learner *l);
@@ -57,8 +88,9 @@ void dg_learner_send(const Learner *l);
 /** Moves the EMA towards the weights. */
 void dg_learner_average(Learner *l);
 
-/** Exchanges weights and EMA (twice: as before). Nothing without EMA. */
-void dg_learner_swap_ema(Learner *l);
+/** Exchanges weights and EMA (twice: as before). Nothing without EMA.
+ *  Collective where ranges are split. Errors, agreed: DG_EDEVICE. */
+int dg_learner_swap_ema(Learner *l);
 
 /** Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,

@@ -22,6 +22,28 @@ typedef struct PlanTable {
     int num;
 } PlanTable;
 
+/* Where a rank's bytes are when each has a GPU. */
+typedef struct GpuPlan {
+    int ranks, offload;
+    ShardLevel level;
+    /* on the GPU */
+    uint64_t weights;  /* of all networks */
+    uint64_t masters;  /* float32, of weights that are stored as less */
+    uint64_t gradient; /* of a sample, and of the update */
+    uint64_t sums;     /* of samples' gradients */
+    uint64_t moments, ema;
+    uint64_t activations; /* of the phase that has most of them */
+    uint64_t rest;        /* trajectories, conditions, pictures */
+    uint64_t gpu, host;   /* all of it; and what the host has */
+} GpuPlan;
+
+enum { DG_PLAN_GPUS = 64 };
+
+typedef struct GpuPlans {
+    GpuPlan plan[DG_PLAN_GPUS];
+    int num;
+} GpuPlans;
+
 typedef struct RunPlan {
     int64_t ranks, threads; /* threads of each rank */
     int64_t items;          /* samples of the fullest rank */
@@ -30,6 +52,7 @@ typedef struct RunPlan {
     PlanTable memory;      /* bytes of the fullest rank, total last */
     PlanTable activations; /* bytes of one worker, phase by phase */
     PlanTable flops;       /* of one thing each, then of an iteration */
+    GpuPlans gpus;         /* dg_run_plan_gpus(); or none */
     /* what is not there, so that it could not be read: policy.path, whose
      * sizes are then the configuration's or the public ones, and
      * prompts.file, whose number of prompts is then an iteration's; or "" */
@@ -41,6 +64,18 @@ typedef struct RunPlan {
  *  Errors: DG_EINVAL naming the key that does not fit; those of a prompts
  *  file that is there; DG_ENOMEM for the small structs. */
 int dg_run_plan(RunPlan *out, const Session *s, int ranks);
+
+/** Adds the same run on so many GPUs, a rank each, at every level of
+ *  parallel.shard (of one: at none), without and with
+ *  parallel.offload_optimizer. Errors: as above; DG_EINVAL beyond
+ *  DG_PLAN_GPUS. */
+int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks);
+
+/** What fits a GPU of so many bytes on that many ranks: the lowest level
+ *  without offloading, else with it what has the least on the host.
+ *  NULL: nothing fits; *least is then what has the least on a GPU. */
+const GpuPlan *dg_gpu_plan_fits(const GpuPlans *p, int ranks, uint64_t bytes,
+                                const GpuPlan **least);
 
 /** A line's value; panics when there is none. */
 uint64_t dg_run_plan_value(const PlanTable *t, const char *key);

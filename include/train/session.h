@@ -12,8 +12,9 @@ typedef struct Session {
     const Comm *comm;
     const Config *config; /* the same on all ranks */
     const Backend *backend;
-    FileInfo info;   /* goes into every file */
-    int num_threads; /* workers of this rank */
+    FileInfo info;    /* goes into every file */
+    int num_threads;  /* workers of this rank */
+    int host_threads; /* of the host beside a GPU's worker; 0: one */
     /* ranks on this rank's device, where the backend's memory is apart */
     int device_ranks;
 } Session;

@@ -5,7 +5,7 @@
  * context, gradient buffer and exact sum, so that neither the number of
  * threads nor who takes which item changes a bit.
  */
-#include "parallel/exact_sum.h"
+#include "parallel/shard.h"
 #include "tensor/context.h"
 #include "train/engine.h"
 
@@ -15,14 +15,18 @@
 
 enum { DG_TEAM_NUMBERS = 64 };
 
-/* grads and the sum's buffer are kernel memory */
+struct Team;
+
+/* grads are kernel memory, and the sum's buffer where Team.sums works */
 typedef struct Worker {
     int index;
+    struct Team *team;
     Context ctx;
     const Engine *engine;
     float *grads; /* [num_grads] of the item in work, or NULL */
     ExactSum sum; /* of the items done, or unused */
     void *sum_buffer;
+    int ready;     /* grads wait for the end of a round */
     void *scratch; /* [scratch_bytes] */
     void *room;    /* the same of kernel memory; the host's: scratch itself */
     /* numbers of a batch of steps: kernel memory, and their place here */
@@ -38,21 +42,42 @@ typedef struct TeamOpts {
     int64_t num_grads;    /* 0: no training */
     int exact;            /* gradient sums in fixed point */
     int64_t max_items;    /* work items of one update, over all ranks */
+    Shard shard;          /* who holds which sums; size 0: all of them here */
+    int offload;          /* sums in the host's memory */
+    int host_threads;     /* that add them there; 0: one */
+    int64_t piece;        /* elements that travel at once; 0: DG_TEAM_PIECE */
 } TeamOpts;
+
+enum { DG_TEAM_PIECE = 1 << 24 };
 
 typedef struct Team {
     int num;
     Worker *workers;
     int64_t num_grads;
-    size_t bytes;   /* reserved for all workers */
-    void *sum_host; /* where the sum goes between ranks; NULL: stays */
+    size_t bytes; /* reserved for all workers */
+    Shard shard;
+    const Engine *sums;     /* where the sums are: the host's with offload */
+    const Backend *sums_on; /* NULL: the host's memory */
+    /* at level gradients: a part of a round's sum on its way to its owner */
+    ExactSum bucket;
+    void *bucket_buffer;
+    void *stage;       /* the host's place for a piece of sums of kernel
+                          memory between ranks; NULL: they are the host's */
+    float *stage_down; /* for a piece of a gradient; NULL: sums are where
+                          gradients are */
+    int64_t piece;
+    int host_threads;
 } Team;
 
 int dg_team_create(Team **out, const TeamOpts *o);
 void dg_team_destroy(Team *t);
 
-/** What it reserves. */
+/** What it reserves, and of that the sums. */
 size_t dg_team_bytes(const TeamOpts *o);
+size_t dg_team_sum_bytes(const TeamOpts *o);
+
+/** The host's memory that sums travel through, beside a GPU. */
+size_t dg_team_stage_bytes(const TeamOpts *o);
 
 /** No NaN so far: -1 to all of w->bad. */
 void dg_worker_unflag(Worker *w);
@@ -68,13 +93,22 @@ typedef int (*TeamFn)(Worker *w, int64_t item, void *user);
  */
 int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user);
 
-/** Zeroes all workers' sums. */
-void dg_team_clear_sums(Team *t);
-/** Merges all workers' sums into the first one's. */
-int dg_team_merge_sums(Team *t);
-/** The first worker's sum becomes that of all ranks' first workers.
- *  Collective. Errors: as dg_exact_allreduce(). */
-int dg_team_reduce_sums(Team *t, const Comm *c);
+/**
+ * As dg_team_run(), with the sum of the gradients that fn gives by
+ * dg_team_add(), over all ranks' items: afterwards dg_team_own() has it. At
+ * level gradients no rank holds the whole sum: after each round of an item
+ * for each worker, ranks give the round's sum to its owners, part by part,
+ * those without items too. Collective. Errors, agreed: fn's; as
+ * dg_exact_allreduce().
+ */
+int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user);
+
+/** Adds the worker's gradient, once in an item. Errors: as dg_exact_add(). */
+int dg_team_add(Worker *w, int64_t *bad);
+
+/** The sum of what this rank holds: elements shard.first .. + num - 1 of the
+ *  gradient, for t->sums. */
+ExactSum dg_team_own(const Team *t);
 /** FLOPs counted since the last call. */
 uint64_t dg_team_take_flops(Team *t);
 /** Highest use of a context's arena over the workers, bytes. */

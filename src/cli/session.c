@@ -49,6 +49,7 @@ static int open_gpu(Session *s, Cli *cli)
         return err;
     s->device_ranks = (c->node_size - c->node_rank % count + count - 1) / count;
     s->backend = dg_backend_cuda();
+    s->host_threads = s->num_threads;
     s->num_threads = 1;
     return DG_OK;
 }
@@ -87,6 +88,11 @@ int dg_cli_session(Session *out, Cli *cli)
                   .seed = cli->config.run.seed },
         .num_threads = dg_cli_threads(cli),
     };
+    if (cli->config.run.dtype != DG_STORE_FLOAT32 &&
+        cli->config.run.device == DG_DEVICE_CPU)
+        return dg_fail(DG_EINVAL, "run.dtype = \"bfloat16\": only with "
+                                  "run.device = \"cuda\"; on the CPU it must "
+                                  "be \"float32\"");
     if (cli->config.run.device == DG_DEVICE_CPU ||
         cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;

@@ -163,6 +163,15 @@ void dg_config_settle(Config *c)
                                 : DG_DECODE_X0;
 }
 
+static int check_memory(const Config *c)
+{
+    if (c->parallel.offload_optimizer && c->run.device == DG_DEVICE_CPU)
+        return dg_fail(DG_EINVAL,
+                       "parallel.offload_optimizer = true: must be false with "
+                       "run.device = \"cpu\", whose memory is the host's");
+    return DG_OK;
+}
+
 int dg_config_check(const Config *c)
 {
     int err = check_policy(c);
@@ -177,6 +186,8 @@ int dg_config_check(const Config *c)
         err = check_grpo(&c->grpo, &c->sampler);
     if (!err)
         err = check_rewards(c);
+    if (!err)
+        err = check_memory(c);
     if (!err && c->run.dir[0] == '\0')
         err = dg_fail(DG_EINVAL, "run.dir is empty: must name a folder");
     if (!err && c->prompts.file[0] == '\0' && c->prompts.world == DG_WORLD_NONE)

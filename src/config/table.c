@@ -80,6 +80,11 @@ static const Option rows[] = {
         "stop with a checkpoint after this time in s (exit code 75); 0: never"),
     ENUM("run.device", "\"cpu\"", "cpu|cuda", run.device, FREE,
          "where the networks run"),
+    ENUM(
+        "run.dtype", "\"float32\"", "float32|bfloat16", run.dtype, 0,
+        "how the networks' weights and activations are stored; bfloat16 only "
+        "with run.device = \"cuda\", its sums and the trained weights' masters "
+        "being float32"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside, or stop"),
 
@@ -359,6 +364,14 @@ static const Option rows[] = {
          FREE, "most that a GPU's rank waits for the others in a sum"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
          "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
+    ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients",
+         parallel.shard, FREE,
+         "what a rank holds its range of alone: moments and EMA, and gradient "
+         "sums; same bits"),
+    BOOL("parallel.offload_optimizer", "false", parallel.offload_optimizer,
+         FREE,
+         "with run.device = \"cuda\": gradient sums, moments and EMA in the "
+         "host's memory, AdamW on the host; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

@@ -530,8 +530,8 @@ Tensor *dg_flux_forward(const FluxTransformer *m, Context *ctx,
     rope = dg_op_rope(ctx, &g->rope);
     if (rope == NULL)
         return NULL;
-    x = dg_linear(ctx, in->hidden, &m->x_embedder, DG_ACT_NONE);
-    c = dg_linear(ctx, in->context, &m->context_embedder, DG_ACT_NONE);
+    x = dg_linear_in(ctx, in->hidden, &m->x_embedder, DG_ACT_NONE);
+    c = dg_linear_in(ctx, in->context, &m->context_embedder, DG_ACT_NONE);
     sv = condition(m, ctx, in);
     x = run_blocks(m, ctx, rope, c, x, sv);
     dg_scope_push(ctx, "norm_out", -1);

@@ -350,7 +350,8 @@ static int check_inputs(const Unet *m, const UnetInputs *in)
 Tensor *dg_unet_forward(const Unet *m, Context *ctx, const UnetInputs *in)
 {
     const int num = m->c.num_levels * (m->c.layers_per_block + 1);
-    Pass p = { .ctx = ctx, .context = in->context };
+    const DType dtype = m->conv_in.w->dtype;
+    Pass p = { .ctx = ctx };
     Tensor *x;
 
     if (ctx->err || in->sample == NULL || in->context == NULL)
@@ -358,6 +359,7 @@ Tensor *dg_unet_forward(const Unet *m, Context *ctx, const UnetInputs *in)
     ctx->err = check_inputs(m, in);
     if (ctx->err)
         return NULL;
+    p.context = dg_op_cast(ctx, in->context, dtype);
     p.skips.maps =
         dg_arena_take(&ctx->meta, (size_t)num * sizeof *p.skips.maps);
     if (p.skips.maps == NULL) {
@@ -365,7 +367,7 @@ Tensor *dg_unet_forward(const Unet *m, Context *ctx, const UnetInputs *in)
         return NULL;
     }
     p.time = time_embedding(m, ctx, in->t, in->sample->dims[0]);
-    x = dg_conv(ctx, in->sample, &m->conv_in);
+    x = dg_conv(ctx, dg_op_cast(ctx, in->sample, dtype), &m->conv_in);
     p.skips.maps[p.skips.num++] = x;
     for (int i = 0; i < m->c.num_levels; i++)
         x = run_down(&p, &m->down[i], i, x);

@@ -143,6 +143,11 @@ Tensor *dg_linear(Context *ctx, Tensor *x, const Linear *l, Act act)
     return act != DG_ACT_NONE ? dg_op_act(ctx, y, act) : y;
 }
 
+Tensor *dg_linear_in(Context *ctx, Tensor *x, const Linear *l, Act act)
+{
+    return dg_linear(ctx, dg_op_cast(ctx, x, l->w->dtype), l, act);
+}
+
 Tensor *dg_linear2(Context *ctx, Tensor *x, Tensor *x2, const Linear *l)
 {
     Tensor *y = dg_op_linear2(ctx, x, x2, l->w, l->b);
@@ -152,6 +157,6 @@ Tensor *dg_linear2(Context *ctx, Tensor *x, Tensor *x2, const Linear *l)
 
 Tensor *dg_mlp2(Context *ctx, Tensor *x, const Mlp2 *m)
 {
-    return dg_linear(ctx, dg_linear(ctx, x, &m->linear_1, DG_ACT_SILU),
+    return dg_linear(ctx, dg_linear_in(ctx, x, &m->linear_1, DG_ACT_SILU),
                      &m->linear_2, DG_ACT_NONE);
 }

@@ -109,14 +109,20 @@ int dg_params_allocate(ParamSet *s, float *values)
                            bytes);
     }
     s->values = values;
-    dg_params_point(s, values);
+    dg_params_point(s, values, DG_F32);
     return DG_OK;
 }
 
-void dg_params_point(ParamSet *s, float *at)
+void dg_params_point(ParamSet *s, void *at, DType dtype)
 {
-    for (int i = 0; i < s->num_params; i++)
-        s->params[i]->value.data = at + s->params[i]->value.param_offset;
+    for (int i = 0; i < s->num_params; i++) {
+        Tensor *t = &s->params[i]->value;
+
+        t->dtype = dtype;
+        t->data = at != NULL
+                      ? (char *)at + t->param_offset * dg_dtype_bytes(dtype)
+                      : NULL;
+    }
 }
 
 static int64_t fan_in(const Tensor *t)

@@ -269,6 +269,52 @@ void dg_comm_sum_f32(const Comm *c, float *v, int64_t num)
     reduce(c, v, num, MPI_FLOAT, sizeof *v, MPI_SUM);
 }
 
+/* to root */
+static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
+                      size_t element_bytes, int root)
+{
+    char *at = v;
+
+    if (c->size == 1)
+        return;
+    while (num > 0) {
+        const int n = num < PIECE ? (int)num : PIECE;
+
+        MPI_Reduce(c->rank == root ? MPI_IN_PLACE : at, at, n, type, MPI_SUM,
+                   root, c->impl->mpi);
+        at += (size_t)n * element_bytes;
+        num -= n;
+    }
+}
+
+void dg_comm_sum_i64_to(const Comm *c, int64_t *v, int64_t num, int root)
+{
+    reduce_to(c, v, num, MPI_INT64_T, sizeof *v, root);
+}
+
+void dg_comm_sum_f32_to(const Comm *c, float *v, int64_t num, int root)
+{
+    reduce_to(c, v, num, MPI_FLOAT, sizeof *v, root);
+}
+
+void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
+{
+    char *at = buf;
+
+    if (from == to || (c->rank != from && c->rank != to))
+        return;
+    while (bytes > 0) {
+        const int n = bytes < (size_t)PIECE ? (int)bytes : PIECE;
+
+        if (c->rank == from)
+            MPI_Send(at, n, MPI_BYTE, to, 0, c->impl->mpi);
+        else
+            MPI_Recv(at, n, MPI_BYTE, from, 0, c->impl->mpi, MPI_STATUS_IGNORE);
+        at += n;
+        bytes -= (size_t)n;
+    }
+}
+
 void dg_comm_hosts(const Comm *c, char *text, size_t bytes)
 {
     char mine[MPI_MAX_PROCESSOR_NAME] = "", next[MPI_MAX_PROCESSOR_NAME];

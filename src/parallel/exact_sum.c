@@ -116,7 +116,7 @@ static int too_many(int64_t items, int64_t max_items)
                    (long long)items, (long long)max_items);
 }
 
-int dg_exact_add(ExactSum *s, const float *g, int64_t *bad)
+int dg_exact_check(const ExactSum *s, const float *g, int64_t *bad)
 {
     const int64_t at = first_bad(s, g);
 
@@ -127,6 +127,26 @@ int dg_exact_add(ExactSum *s, const float *g, int64_t *bad)
                        "gradient element %lld is %g: finite values up to %g "
                        "in size are allowed",
                        (long long)at, (double)g[at], (double)s->limit);
+    return DG_OK;
+}
+
+ExactSum dg_exact_part(const ExactSum *s, int64_t first, int64_t num)
+{
+    ExactSum part = *s;
+
+    part.fixed = s->fixed != NULL ? s->fixed + first : NULL;
+    part.plain = s->plain != NULL ? s->plain + first : NULL;
+    part.num = num;
+    part.items = 0;
+    return part;
+}
+
+int dg_exact_add(ExactSum *s, const float *g, int64_t *bad)
+{
+    const int err = dg_exact_check(s, g, bad);
+
+    if (err)
+        return err;
     if (s->items >= s->max_items)
         return too_many(s->items + 1, s->max_items);
     if (s->fixed != NULL)
@@ -152,7 +172,7 @@ int dg_exact_merge(ExactSum *into, const ExactSum *from)
     return DG_OK;
 }
 
-int dg_exact_allreduce(const Comm *c, ExactSum *s)
+int dg_exact_count(const Comm *c, ExactSum *s)
 {
     int64_t items = s->items;
 
@@ -160,11 +180,28 @@ int dg_exact_allreduce(const Comm *c, ExactSum *s)
     if (items > s->max_items)
         return too_many(items, s->max_items);
     s->items = items;
+    return DG_OK;
+}
+
+int dg_exact_allreduce(const Comm *c, ExactSum *s)
+{
+    const int err = dg_exact_count(c, s);
+
+    if (err)
+        return err;
     if (s->fixed != NULL)
         dg_comm_sum_i64(c, s->fixed, s->num);
     else
         dg_comm_sum_f32(c, s->plain, s->num);
     return DG_OK;
+}
+
+void dg_exact_sum_to(const Comm *c, ExactSum *s, int root)
+{
+    if (s->fixed != NULL)
+        dg_comm_sum_i64_to(c, s->fixed, s->num, root);
+    else
+        dg_comm_sum_f32_to(c, s->plain, s->num, root);
 }
 
 void dg_exact_read(const ExactSum *s, float *restrict out, double divisor)

@@ -56,8 +56,9 @@ int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
                        int num_dims, const int64_t *dims);
 
-/* The networks' tensors over kernel memory laid out as p->values. */
-void dg_policy_point(Policy *p, float *at);
+/* The networks' tensors over kernel memory of p->dtype laid out as p->values;
+ * at NULL: over none. */
+void dg_policy_point(Policy *p, void *at);
 
 /* Kernel memory where the host can read it: itself, or a copy that lives until
  * the context is reset. NULL on error. */

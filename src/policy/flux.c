@@ -230,6 +230,8 @@ static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     dg_context_reset(ctx);
     states = dg_t5_forward(f->t5, ctx, t->t5, 1, p->shape.text_tokens);
     dg_clip_forward(f->clip, ctx, t->clip, 1, p->shape.clip_tokens, &pooled);
+    states = dg_op_cast(ctx, states, DG_F32);
+    pooled = dg_op_cast(ctx, pooled, DG_F32);
     if (dg_context_error(ctx))
         return dg_context_error(ctx);
     if (!ctx->backend->computes)

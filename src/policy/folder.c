@@ -104,7 +104,7 @@ int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend)
         return err;
     out->on = backend;
     backend->upload(out->at, set->values, bytes);
-    dg_params_point(set, out->at);
+    dg_params_point(set, out->at, DG_F32);
     return DG_OK;
 }
 

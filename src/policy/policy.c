@@ -82,10 +82,13 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
     p->outline = only_outline;
+    p->dtype = c->run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
     err = outline(p, c, net_id);
     p->num_values = num_adapters(p) + dg_policy_num_base(p);
     if (!err && !only_outline)
         err = place(p, values);
+    else if (!err) /* what is planned is what will be placed */
+        dg_policy_point(p, NULL);
     if (err) {
         dg_policy_destroy(p);
         return err;
@@ -113,7 +116,7 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     if (p->adapters.num_params > 0) {
         err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
         if (!err) /* p's own copy, if there is one */
-            dg_policy_point(*out, p->at + (p->net.values - p->values));
+            dg_policy_point(*out, dg_policy_at(p, p->net.values - p->values));
         return err;
     }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
@@ -121,6 +124,7 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
         return err;
     memcpy((*out)->values, p->values,
            sizeof *p->values * (size_t)p->num_values);
+    dg_policy_leave_text(*out);
     err = p->on != NULL ? dg_policy_place(*out, p->on) : DG_OK;
     if (err) {
         dg_policy_destroy(*out);
@@ -140,8 +144,10 @@ void dg_policy_destroy(Policy *p)
     dg_params_fini(&p->adapters);
     if (p->owns_values)
         free(p->values);
-    if (p->on != NULL)
+    if (p->on != NULL) {
         p->on->give(p->at);
+        p->on->give(p->stored);
+    }
     free(p);
 }
 
@@ -154,6 +160,11 @@ void dg_policy_drop_text(Policy *p)
 {
     dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);
     p->text_dropped = 1;
+}
+
+void dg_policy_leave_text(Policy *p)
+{
+    p->text_left = 1;
 }
 
 int64_t dg_policy_num_base(const Policy *p)
@@ -496,6 +507,9 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     if (p->text_dropped)
         return dg_fail(DG_EINVAL, "the text encoders' weights were given back: "
                                   "conditions come from prompts.cache");
+    if (p->text_left && p->on != NULL)
+        return dg_fail(DG_EINVAL, "the text encoders are not where networks "
+                                  "run: conditions come from prompts.cache");
     return p->impl->family->encode(p, ctx, t, condition);
 }
 
@@ -552,7 +566,7 @@ static Tensor *velocity_of_data(const Policy *p, Context *ctx,
 
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
 {
-    Tensor *out = p->impl->family->predict(p, ctx, b);
+    Tensor *out = dg_op_cast(ctx, p->impl->family->predict(p, ctx, b), DG_F32);
 
     return p->shape.prediction == DG_PREDICT_DATA
                ? velocity_of_data(p, ctx, b, out)

@@ -214,6 +214,7 @@ static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     dg_context_reset(ctx);
     states = dg_clip_forward(impl_of(p)->clip, ctx, t->clip, 1,
                              p->shape.clip_tokens, NULL);
+    states = dg_op_cast(ctx, states, DG_F32);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states),

@@ -224,6 +224,8 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .first_nonfinite = meter_first_nonfinite,
         .combine = inner->combine, /* of one pass: not worth a row */
         .apart = inner->apart,
+        .bf16 = inner->bf16, /* as it is: nothing is noted of it */
+        .cast = inner->cast,
         .take = inner->take,
         .give = inner->give,
         .room = inner->room,

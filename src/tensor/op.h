@@ -20,10 +20,31 @@ Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op);
 const void *dg_op_host(Context *ctx, const void *host, DType dtype,
                        int64_t count);
 
+/** The kernels for values stored as t's are. */
+static inline const Backend *dg_kernels(const Context *ctx, const Tensor *t)
+{
+    return t->dtype == DG_BF16 ? ctx->backend->bf16 : ctx->backend;
+}
+
+/** The address of stored values as kernels take it, whatever their type. */
 static inline float *dg_data(const Tensor *t)
 {
-    return t != NULL ? dg_tensor_f32(t) : NULL;
+    return t == NULL ? NULL : t->dtype == DG_BF16 ? t->data : dg_tensor_f32(t);
 }
+
+/** The address of element i; NULL in a plan, and of NULL. */
+static inline float *dg_data_at(const Tensor *t, int64_t i)
+{
+    if (t == NULL || t->data == NULL)
+        return NULL;
+    if (t->dtype == DG_BF16)
+        return (void *)((uint16_t *)t->data + i);
+    return dg_tensor_f32(t) + i;
+}
+
+/** An op's activations and parameters are stored alike: else the model's code
+ *  is wrong. */
+void dg_op_alike(const Tensor *x, const Tensor *w, const char *op);
 
 /** Rows of one sample: 1 for [B,D], S for [B,S,D]. */
 static inline int64_t dg_rows_per_sample(const Tensor *t)

@@ -68,7 +68,7 @@ static void attention_back(Context *ctx, TapeNode *node)
     a.dk = dg_data(dk);
     a.dv = dg_data(dv);
     a.dbias = dg_data(dbias);
-    ctx->backend->attention_grad(&a);
+    dg_kernels(ctx, q)->attention_grad(&a);
     ctx->flops += 5 * product_flops(&a);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
@@ -106,6 +106,8 @@ Tensor *dg_op_attention(Context *ctx, Tensor *q, Tensor *k, Tensor *v,
         return NULL;
     records = dg_op_records(ctx, q, NULL) || dg_op_records(ctx, k, NULL) ||
               dg_op_records(ctx, v, NULL) || dg_op_records(ctx, o->bias, NULL);
+    dg_op_alike(q, k, "attention");
+    dg_op_alike(q, v, "attention");
     a = attention_args(q, k, v, o);
     stat[0] = a.batch;
     stat[1] = a.heads;
@@ -121,7 +123,7 @@ Tensor *dg_op_attention(Context *ctx, Tensor *q, Tensor *k, Tensor *v,
         return NULL;
     a.o = dg_data(y);
     a.lse = dg_data(lse);
-    ctx->backend->attention(&a);
+    dg_kernels(ctx, q)->attention(&a);
     ctx->flops += 2 * product_flops(&a);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
@@ -153,21 +155,21 @@ static void bias_table_back(Context *ctx, TapeNode *node)
     const int64_t heads = table->dims[1];
     const int64_t pairs = node->out->dims[1] * node->out->dims[2];
     const int64_t dims[2] = { pairs, heads };
-    Tensor *flat = dg_tensor_new(ctx, DG_F32, 2, dims);
+    Tensor *flat = dg_tensor_new(ctx, table->dtype, 2, dims);
     const float *dy = dg_data(node->out->grad);
 
     if (ctx->err)
         return;
-    ctx->backend->copy(&(CopyArgs) { .blocks = heads,
-                                     .rows = pairs,
-                                     .width = 1,
-                                     .src_block = pairs,
-                                     .src_ld = 1,
-                                     .dst_block = 1,
-                                     .dst_ld = heads,
-                                     .src = dy,
-                                     .dst = dg_data(flat) });
-    ctx->backend->embed_grad(&(EmbedArgs) {
+    dg_kernels(ctx, flat)->copy(&(CopyArgs) { .blocks = heads,
+                                              .rows = pairs,
+                                              .width = 1,
+                                              .src_block = pairs,
+                                              .src_ld = 1,
+                                              .dst_block = 1,
+                                              .dst_ld = heads,
+                                              .src = dy,
+                                              .dst = dg_data(flat) });
+    dg_kernels(ctx, flat)->embed_grad(&(EmbedArgs) {
         .count = pairs,
         .width = heads,
         .vocab = table->dims[0],
@@ -188,26 +190,28 @@ Tensor *dg_op_bias_table(Context *ctx, const int32_t *buckets, int64_t S,
 
     if (ctx->err)
         return NULL;
-    y = dg_tensor_new(ctx, DG_F32, 3, dims);
-    flat = dg_tensor_new(ctx, DG_F32, 2, flat_dims);
+    y = dg_tensor_new(ctx, table->dtype, 3, dims);
+    flat = dg_tensor_new(ctx, table->dtype, 2, flat_dims);
     buckets = dg_op_host(ctx, buckets, DG_I32, pairs);
     if (ctx->err)
         return NULL;
-    ctx->backend->embed(&(EmbedArgs) {
-        .count = pairs,
-        .width = heads,
-        .vocab = table->dims[0],
-        .ids = buckets,
-        .table = dg_data(table),
-        .y = dg_data(flat),
-    });
+    dg_kernels(ctx, table)
+        ->embed(&(EmbedArgs) {
+            .count = pairs,
+            .width = heads,
+            .vocab = table->dims[0],
+            .ids = buckets,
+            .table = dg_data(table),
+            .y = dg_data(flat),
+        });
     c = transpose(dg_data(flat), dg_data(y), heads, pairs);
-    ctx->backend->copy(&c);
+    dg_kernels(ctx, y)->copy(&c);
     if (dg_op_records(ctx, NULL, table))
         node = dg_tape_push(ctx, bias_table_back, y);
     if (node != NULL) {
         node->w[0] = table;
         node->extra = buckets;
     }
-    return dg_op_finish(ctx, y, "position bias");
+    y = dg_op_finish(ctx, y, "position bias");
+    return dg_op_cast(ctx, y, DG_F32);
 }

@@ -61,13 +61,13 @@ static void conv_back(Context *ctx, TapeNode *node)
     a.dy = dg_data(node->out->grad);
     if (dx != NULL) {
         a.dx = dg_data(dx);
-        ctx->backend->conv_input_grad(&a);
+        dg_kernels(ctx, x)->conv_input_grad(&a);
         ctx->flops += conv_flops(&a);
     }
     if (dg_tape_trains(ctx, w)) {
         a.dweight = dg_tape_param_grad(ctx, w);
         a.dbias = dg_tape_param_grad(ctx, node->w[1]);
-        ctx->backend->conv_weight_grad(&a);
+        dg_kernels(ctx, x)->conv_weight_grad(&a);
         ctx->flops += conv_flops(&a);
     }
     dg_arena_release(&ctx->arena, mark);
@@ -111,7 +111,8 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
         places(zoom * x->dims[2] + o->left + o->right, w->dims[3], o->stride);
     dims[3] = w->dims[0];
     check_conv(x, w, dims);
-    y = dg_tensor_new(ctx, DG_F32, 4, dims);
+    dg_op_alike(x, w, "conv2d");
+    y = dg_tensor_new(ctx, w->dtype, 4, dims);
     if (y == NULL)
         return NULL;
     a = conv_args(x, w, y, place);
@@ -122,7 +123,7 @@ Tensor *dg_op_conv2d(Context *ctx, Tensor *x, const Tensor *w,
         return NULL;
     a.bias = dg_data(bias);
     a.y = dg_data(y);
-    ctx->backend->conv(&a);
+    dg_kernels(ctx, x)->conv(&a);
     ctx->flops += conv_flops(&a);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
@@ -177,7 +178,7 @@ static void group_norm_back(Context *ctx, TapeNode *node)
     a.dx = dg_data(dx);
     a.dw = dg_tape_param_grad(ctx, node->w[0]);
     a.db = dg_tape_param_grad(ctx, node->w[1]);
-    ctx->backend->group_norm_grad(&a);
+    dg_kernels(ctx, x)->group_norm_grad(&a);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
     dg_tape_give(ctx, x, dx);
@@ -200,6 +201,7 @@ Tensor *dg_op_group_norm(Context *ctx, Tensor *x, const Tensor *w,
                  (long long)o->groups, (long long)dg_tensor_width(x));
     if (o->act != DG_ACT_NONE && o->act != DG_ACT_SILU)
         dg_panic("group norm: activation %d", (int)o->act);
+    dg_op_alike(x, w, "group norm");
     stat[0] = x->dims[0];
     stat[1] = o->groups;
     y = dg_tensor_like(ctx, x);
@@ -216,7 +218,7 @@ Tensor *dg_op_group_norm(Context *ctx, Tensor *x, const Tensor *w,
     a.act = o->act;
     a.eps = o->eps;
     a.y = dg_data(y);
-    ctx->backend->group_norm(&a);
+    dg_kernels(ctx, x)->group_norm(&a);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
     if (dg_op_records(ctx, x, w))

@@ -12,7 +12,7 @@ Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op)
         return NULL;
     if (!ctx->check_finite || !ctx->backend->computes)
         return out;
-    at = ctx->backend->first_nonfinite(out->data, dg_tensor_count(out));
+    at = dg_kernels(ctx, out)->first_nonfinite(out->data, dg_tensor_count(out));
     if (at < 0)
         return out;
     dg_scope_text(ctx, scope, sizeof scope);
@@ -24,27 +24,35 @@ Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op)
     return NULL;
 }
 
+void dg_op_alike(const Tensor *x, const Tensor *w, const char *op)
+{
+    if (x != NULL && w != NULL && x->dtype != w->dtype)
+        dg_panic("%s: values of type %s, parameters of type %s", op,
+                 dg_dtype_name(x->dtype), dg_dtype_name(w->dtype));
+}
+
 /* --- linear ------------------------------------------------------------ */
 
+/* through the columns of w that x met */
 static void input_grad(Context *ctx, Tensor *x, const Tensor *dy,
-                       const float *w, int64_t ldw)
+                       const Tensor *w, int64_t column)
 {
     int accumulate;
     Tensor *dx = dg_tape_grad(ctx, x, &accumulate);
 
     if (dx == NULL)
         return;
-    ctx->backend->gemm(&(GemmArgs) {
+    dg_kernels(ctx, dx)->gemm(&(GemmArgs) {
         .m = dg_tensor_rows(dy),
         .n = dg_tensor_width(x),
         .k = dg_tensor_width(dy),
         .lda = dg_tensor_width(dy),
-        .ldb = ldw,
+        .ldb = w->dims[1],
         .ldc = dg_tensor_width(x),
         .rows_per_sample = dg_rows_per_sample(dy),
         .beta = (float)accumulate,
         .a = dg_data(dy),
-        .b = w,
+        .b = dg_data_at(w, column),
         .c = dg_data(dx),
     });
     ctx->flops += 2 * (uint64_t)(dg_tensor_rows(dy) * dg_tensor_width(x) *
@@ -54,7 +62,7 @@ static void input_grad(Context *ctx, Tensor *x, const Tensor *dy,
 static void weight_grad(Context *ctx, const Tensor *x, const Tensor *dy,
                         float *dw, float *dbias, int64_t ldw)
 {
-    ctx->backend->linear_grad(&(LinearGradArgs) {
+    dg_kernels(ctx, x)->linear_grad(&(LinearGradArgs) {
         .batch = dy->dims[0],
         .rows = dg_rows_per_sample(dy),
         .in = dg_tensor_width(x),
@@ -76,7 +84,6 @@ static void linear_back(Context *ctx, TapeNode *node)
     Tensor *dy = node->out->grad;
     const Tensor *w = node->w[0];
     const int64_t ldw = w->dims[1], in = dg_tensor_width(x);
-    const float *values = dg_data(w);
     float *dw = dg_tape_param_grad(ctx, w);
     float *dbias = dg_tape_param_grad(ctx, node->w[1]);
 
@@ -85,7 +92,7 @@ static void linear_back(Context *ctx, TapeNode *node)
 
         if (dpre == NULL)
             return;
-        ctx->backend->act_grad(&(ActArgs) {
+        dg_kernels(ctx, dy)->act_grad(&(ActArgs) {
             .act = (Act)node->n[0],
             .count = dg_tensor_count(dy),
             .x = dg_data(pre),
@@ -94,12 +101,12 @@ static void linear_back(Context *ctx, TapeNode *node)
         });
         dy = dpre;
     }
-    input_grad(ctx, x, dy, values, ldw);
+    input_grad(ctx, x, dy, w, 0);
     if (dg_tape_trains(ctx, w))
         weight_grad(ctx, x, dy, dw, dbias, ldw);
     if (x2 == NULL)
         return;
-    input_grad(ctx, x2, dy, values != NULL ? values + in : NULL, ldw);
+    input_grad(ctx, x2, dy, w, in);
     if (dg_tape_trains(ctx, w))
         weight_grad(ctx, x2, dy, dw != NULL ? dw + in : NULL, NULL, ldw);
 }
@@ -119,15 +126,17 @@ static Tensor *linear(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
         dg_panic("linear: weight [%lld,%lld] on width %lld",
                  (long long)w->dims[0], (long long)w->dims[1],
                  (long long)(in + in2));
+    dg_op_alike(x, w, "linear");
+    dg_op_alike(x2, w, "linear");
     for (int i = 0; i < x->num_dims; i++)
         dims[i] = x->dims[i];
     dims[x->num_dims - 1] = w->dims[0];
-    y = dg_tensor_new(ctx, DG_F32, x->num_dims, dims);
+    y = dg_tensor_new(ctx, w->dtype, x->num_dims, dims);
     if (act != DG_ACT_NONE && records)
-        pre = dg_tensor_new(ctx, DG_F32, x->num_dims, dims);
+        pre = dg_tensor_new(ctx, w->dtype, x->num_dims, dims);
     if (ctx->err)
         return NULL;
-    ctx->backend->linear(&(LinearArgs) {
+    dg_kernels(ctx, w)->linear(&(LinearArgs) {
         .rows = dg_tensor_rows(x),
         .in = in,
         .in2 = in2,
@@ -180,7 +189,7 @@ static void act_back(Context *ctx, TapeNode *node)
 
     if (dx == NULL)
         return;
-    ctx->backend->act_grad(&(ActArgs) {
+    dg_kernels(ctx, dx)->act_grad(&(ActArgs) {
         .act = (Act)node->n[0],
         .count = dg_tensor_count(dx),
         .x = dg_data(node->t[0]),
@@ -200,7 +209,7 @@ Tensor *dg_op_act(Context *ctx, Tensor *x, Act act)
     y = dg_tensor_like(ctx, x);
     if (y == NULL)
         return NULL;
-    ctx->backend->act(&(ActArgs) {
+    dg_kernels(ctx, x)->act(&(ActArgs) {
         .act = act,
         .count = dg_tensor_count(x),
         .x = dg_data(x),
@@ -221,7 +230,7 @@ static void gated_back(Context *ctx, TapeNode *node)
 
     if (ctx->err)
         return;
-    ctx->backend->gated_grad(&(GatedArgs) {
+    dg_kernels(ctx, a)->gated_grad(&(GatedArgs) {
         .act = (Act)node->n[0],
         .count = dg_tensor_count(a),
         .a = dg_data(a),
@@ -246,7 +255,7 @@ Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act)
     y = dg_tensor_like(ctx, a);
     if (y == NULL)
         return NULL;
-    ctx->backend->gated(&(GatedArgs) {
+    dg_kernels(ctx, a)->gated(&(GatedArgs) {
         .act = act,
         .count = dg_tensor_count(a),
         .a = dg_data(a),
@@ -274,10 +283,10 @@ static GatedArgs halves_args(const Tensor *x, const Tensor *dx, Act act)
                     .rows = dg_tensor_rows(x),
                     .ld = 2 * n,
                     .a = dg_data(x),
-                    .da = dg_data(dx) };
+                    .g = dg_data_at(x, n),
+                    .da = dg_data(dx),
+                    .dg = dg_data_at(dx, n) };
 
-    a.g = a.a != NULL ? a.a + n : NULL;
-    a.dg = a.da != NULL ? a.da + n : NULL;
     return a;
 }
 
@@ -290,7 +299,7 @@ static void halves_back(Context *ctx, TapeNode *node)
         return;
     a = halves_args(x, dx, (Act)node->n[0]);
     a.dy = dg_data(node->out->grad);
-    ctx->backend->gated_grad(&a);
+    dg_kernels(ctx, x)->gated_grad(&a);
     dg_tape_give(ctx, x, dx);
 }
 
@@ -309,12 +318,12 @@ Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act)
     for (int i = 0; i < x->num_dims; i++)
         dims[i] = x->dims[i];
     dims[x->num_dims - 1] /= 2;
-    y = dg_tensor_new(ctx, DG_F32, x->num_dims, dims);
+    y = dg_tensor_new(ctx, x->dtype, x->num_dims, dims);
     if (y == NULL)
         return NULL;
     a = halves_args(x, NULL, act);
     a.y = dg_data(y);
-    ctx->backend->gated(&a);
+    dg_kernels(ctx, x)->gated(&a);
     if (dg_op_records(ctx, x, NULL))
         node = dg_tape_push(ctx, halves_back, y);
     if (node != NULL) {

@@ -15,7 +15,7 @@ static void product(Context *ctx, const Tensor *like, int trans, int64_t n,
     g.k = k;
     g.trans_b = trans;
     g.rows_per_sample = dg_rows_per_sample(like);
-    ctx->backend->gemm(&g);
+    dg_kernels(ctx, like)->gemm(&g);
     ctx->flops += 2 * (uint64_t)(g.m * n * k);
 }
 
@@ -23,7 +23,6 @@ static void product(Context *ctx, const Tensor *like, int trans, int64_t n,
 static void input_back(Context *ctx, Tensor *x, const Tensor *dh,
                        const Tensor *a, int64_t column)
 {
-    const float *values = dg_data(a);
     int accumulate;
     Tensor *dx = dg_tape_grad(ctx, x, &accumulate);
 
@@ -35,7 +34,7 @@ static void input_back(Context *ctx, Tensor *x, const Tensor *dh,
                           .ldc = dg_tensor_width(x),
                           .beta = (float)accumulate,
                           .a = dg_data(dh),
-                          .b = values != NULL ? values + column : NULL,
+                          .b = dg_data_at(a, column),
                           .c = dg_data(dx) });
 }
 
@@ -43,7 +42,7 @@ static void input_back(Context *ctx, Tensor *x, const Tensor *dh,
 static void param_back(Context *ctx, const Tensor *x, const Tensor *dy,
                        float *dw, int64_t ld)
 {
-    ctx->backend->linear_grad(&(LinearGradArgs) {
+    dg_kernels(ctx, x)->linear_grad(&(LinearGradArgs) {
         .batch = dy->dims[0],
         .rows = dg_rows_per_sample(dy),
         .in = dg_tensor_width(x),
@@ -78,8 +77,8 @@ static void lora_back(Context *ctx, TapeNode *node)
                           .a = dg_data(dy),
                           .b = dg_data(b),
                           .c = dg_data(dh) });
-    ctx->backend->scale(dg_data(dh), dg_data(dh), node->f[0],
-                        dg_tensor_count(dh));
+    dg_kernels(ctx, dh)->scale(dg_data(dh), dg_data(dh), node->f[0],
+                               dg_tensor_count(dh));
     if (dg_tape_trains(ctx, a))
         param_back(ctx, x, dh, da, a->dims[1]);
     input_back(ctx, x, dh, a, 0);
@@ -113,10 +112,10 @@ static Tensor *low_rank(Context *ctx, Tensor *x, Tensor *x2, const Tensor *a,
     for (int i = 0; i < x->num_dims; i++)
         dims[i] = x->dims[i];
     dims[x->num_dims - 1] = a->dims[0];
-    h = dg_tensor_new(ctx, DG_F32, x->num_dims, dims);
+    h = dg_tensor_new(ctx, x->dtype, x->num_dims, dims);
     if (h == NULL)
         return NULL;
-    ctx->backend->linear(&(LinearArgs) {
+    dg_kernels(ctx, x)->linear(&(LinearArgs) {
         .rows = dg_tensor_rows(x),
         .in = dg_tensor_width(x),
         .in2 = in2,
@@ -130,7 +129,8 @@ static Tensor *low_rank(Context *ctx, Tensor *x, Tensor *x2, const Tensor *a,
         .act = DG_ACT_NONE,
     });
     ctx->flops += 2 * (uint64_t)(dg_tensor_rows(x) * a->dims[1] * a->dims[0]);
-    ctx->backend->scale(dg_data(h), dg_data(h), scale, dg_tensor_count(h));
+    dg_kernels(ctx, h)->scale(dg_data(h), dg_data(h), scale,
+                              dg_tensor_count(h));
     return h;
 }
 
@@ -144,6 +144,8 @@ Tensor *dg_op_lora(Context *ctx, Tensor *y, Tensor *x, Tensor *x2,
         return NULL;
     check_shapes(y, dg_tensor_width(x) + (x2 ? dg_tensor_width(x2) : 0), l->a,
                  l->b);
+    dg_op_alike(x, l->a, "lora");
+    dg_op_alike(y, l->b, "lora");
     h = low_rank(ctx, x, x2, l->a, l->scale);
     if (h == NULL)
         return NULL;

@@ -5,11 +5,6 @@
 
 /* Maps are moved by the copy kernel: rows of channels between two pitches. */
 
-static const float *at(const float *p, int64_t offset)
-{
-    return p != NULL ? p + offset : NULL;
-}
-
 /* --- channels joined ---------------------------------------------------- */
 
 /* node: t[0] a, t[1] b */
@@ -25,13 +20,13 @@ static void concat_back(Context *ctx, TapeNode *node)
         Tensor *dx = dg_tape_grad(ctx, x, &accumulate);
 
         if (dx != NULL)
-            ctx->backend->copy(&(CopyArgs) {
+            dg_kernels(ctx, x)->copy(&(CopyArgs) {
                 .blocks = 1,
                 .rows = dg_tensor_rows(x),
                 .width = width,
                 .src_ld = wide,
                 .dst_ld = width,
-                .src = at(dg_data(node->out->grad), from),
+                .src = dg_data_at(node->out->grad, from),
                 .dst = dg_data(dx),
                 .accumulate = accumulate,
             });
@@ -53,20 +48,21 @@ Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b)
     for (int i = 0; i < a->num_dims; i++)
         dims[i] = a->dims[i];
     dims[a->num_dims - 1] += dg_tensor_width(b);
-    y = dg_tensor_new(ctx, DG_F32, a->num_dims, dims);
+    dg_op_alike(a, b, "concatenation");
+    y = dg_tensor_new(ctx, a->dtype, a->num_dims, dims);
     if (y == NULL)
         return NULL;
     for (int i = 0; i < 2; i++) {
         const Tensor *x = i == 0 ? a : b;
 
-        ctx->backend->copy(&(CopyArgs) {
+        dg_kernels(ctx, x)->copy(&(CopyArgs) {
             .blocks = 1,
             .rows = dg_tensor_rows(x),
             .width = dg_tensor_width(x),
             .src_ld = dg_tensor_width(x),
             .dst_ld = dg_tensor_width(y),
             .src = dg_data(x),
-            .dst = (float *)at(dg_data(y), to),
+            .dst = dg_data_at(y, to),
         });
         to += dg_tensor_width(x);
     }
@@ -90,7 +86,7 @@ static void add_channels_back(Context *ctx, TapeNode *node)
     if (ctx->err)
         return;
     if (dv != NULL)
-        ctx->backend->add_rows_grad(&(AddRowsArgs) {
+        dg_kernels(ctx, x)->add_rows_grad(&(AddRowsArgs) {
             .batch = x->dims[0],
             .rows = dg_rows_per_sample(x),
             .width = dg_tensor_width(x),
@@ -110,10 +106,11 @@ Tensor *dg_op_add_channels(Context *ctx, Tensor *x, Tensor *v)
     if (v->dims[0] != x->dims[0] ||
         dg_tensor_count(v) != x->dims[0] * dg_tensor_width(x))
         dg_panic("add channels: vector and map do not fit");
+    dg_op_alike(x, v, "add channels");
     y = dg_tensor_like(ctx, x);
     if (y == NULL)
         return NULL;
-    ctx->backend->add_rows(&(AddRowsArgs) {
+    dg_kernels(ctx, x)->add_rows(&(AddRowsArgs) {
         .batch = x->dims[0],
         .rows = dg_rows_per_sample(x),
         .width = dg_tensor_width(x),
@@ -140,7 +137,7 @@ static void swap_axes(Context *ctx, const Tensor *x, Tensor *y, int64_t rows,
     const int64_t sample = rows * columns;
 
     for (int64_t i = 0; i < columns; i++)
-        ctx->backend->copy(&(CopyArgs) {
+        dg_kernels(ctx, x)->copy(&(CopyArgs) {
             .blocks = x->dims[0],
             .rows = rows,
             .width = 1,
@@ -148,8 +145,8 @@ static void swap_axes(Context *ctx, const Tensor *x, Tensor *y, int64_t rows,
             .src_ld = columns,
             .dst_block = sample,
             .dst_ld = 1,
-            .src = at(dg_data(x), i),
-            .dst = (float *)at(dg_data(y), i * rows),
+            .src = dg_data_at(x, i),
+            .dst = dg_data_at(y, i * rows),
             .accumulate = accumulate,
         });
 }
@@ -167,7 +164,7 @@ static void swap_back(Context *ctx, TapeNode *node)
 static Tensor *swapped(Context *ctx, Tensor *x, const int64_t *dims,
                        int64_t rows)
 {
-    Tensor *y = dg_tensor_new(ctx, DG_F32, 4, dims);
+    Tensor *y = dg_tensor_new(ctx, x->dtype, 4, dims);
     TapeNode *node = NULL;
 
     if (y == NULL)

@@ -30,13 +30,9 @@ static NormArgs norm_args(const Tensor *x, const Tensor *mean,
     };
 
     if (c->m != NULL) {
-        const float *mod = dg_data(c->m->mod);
-
         a.ld_mod = dg_tensor_width(c->m->mod);
-        if (mod != NULL) {
-            a.shift = mod + c->m->shift * width;
-            a.scale = mod + c->m->scale * width;
-        }
+        a.shift = dg_data_at(c->m->mod, c->m->shift * width);
+        a.scale = dg_data_at(c->m->mod, c->m->scale * width);
     }
     return a;
 }
@@ -59,11 +55,9 @@ static void norm_back(Context *ctx, TapeNode *node)
     a.dx = dg_data(dx);
     a.dw = dg_tape_param_grad(ctx, c.w);
     a.db = dg_tape_param_grad(ctx, c.b);
-    if (dmod != NULL && dmod->data != NULL) {
-        a.dshift = dg_data(dmod) + m.shift * a.width;
-        a.dscale = dg_data(dmod) + m.scale * a.width;
-    }
-    ctx->backend->norm_grad(&a);
+    a.dshift = dg_data_at(dmod, m.shift * a.width);
+    a.dscale = dg_data_at(dmod, m.scale * a.width);
+    dg_kernels(ctx, x)->norm_grad(&a);
 }
 
 static Tensor *norm(Context *ctx, Tensor *x, const NormCall *c, const char *op)
@@ -78,9 +72,11 @@ static Tensor *norm(Context *ctx, Tensor *x, const NormCall *c, const char *op)
 
     if (ctx->err)
         return NULL;
+    dg_op_alike(x, c->w, op);
+    dg_op_alike(x, mod, op);
     a = norm_args(x, mean, rstd, c);
     a.y = dg_data(y);
-    ctx->backend->norm(&a);
+    dg_kernels(ctx, x)->norm(&a);
     if (dg_op_records(ctx, x, c->w) || dg_op_records(ctx, mod, NULL))
         node = dg_tape_push(ctx, norm_back, y);
     if (node != NULL) {
@@ -138,16 +134,16 @@ static void gate_back(Context *ctx, TapeNode *node)
 
     if (ctx->err)
         return;
-    ctx->backend->gate_grad(&(GateArgs) {
+    dg_kernels(ctx, f)->gate_grad(&(GateArgs) {
         .batch = f->dims[0],
         .rows = dg_rows_per_sample(f),
         .width = width,
         .ld_gate = dg_tensor_width(mod),
         .f = dg_data(f),
-        .gate = mod->data != NULL ? dg_data(mod) + at : NULL,
+        .gate = dg_data_at(mod, at),
         .dy = dg_data(dy),
         .df = dg_data(df),
-        .dgate = dmod != NULL && dmod->data != NULL ? dg_data(dmod) + at : NULL,
+        .dgate = dg_data_at(dmod, at),
     });
     if (df != NULL)
         dg_tape_give(ctx, f, df);
@@ -164,17 +160,19 @@ Tensor *dg_op_gate(Context *ctx, Tensor *r, Tensor *f, Tensor *mod,
     if (ctx->err || r == NULL || f == NULL || mod == NULL)
         return NULL;
     width = dg_tensor_width(f);
+    dg_op_alike(f, mod, "gated residual");
+    dg_op_alike(f, r, "gated residual");
     y = dg_tensor_like(ctx, r);
     if (y == NULL)
         return NULL;
-    ctx->backend->gate(&(GateArgs) {
+    dg_kernels(ctx, f)->gate(&(GateArgs) {
         .batch = f->dims[0],
         .rows = dg_rows_per_sample(f),
         .width = width,
         .ld_gate = dg_tensor_width(mod),
         .r = dg_data(r),
         .f = dg_data(f),
-        .gate = mod->data != NULL ? dg_data(mod) + gate_chunk * width : NULL,
+        .gate = dg_data_at(mod, gate_chunk * width),
         .y = dg_data(y),
     });
     if (dg_op_records(ctx, r, NULL) || dg_op_records(ctx, f, NULL) ||
@@ -249,7 +247,7 @@ static void qk_back(Context *ctx, TapeNode *node)
     if (ctx->err)
         return;
     a.dy = dg_data(node->out->grad);
-    ctx->backend->qk_grad(&a);
+    dg_kernels(ctx, seg[0].x)->qk_grad(&a);
     for (int i = 0; i < 2; i++)
         if (dx[i] != NULL)
             dg_tape_give(ctx, seg[i].x, dx[i]);
@@ -276,13 +274,16 @@ Tensor *dg_op_qk(Context *ctx, const QkSegment seg[2], int heads, float eps,
     dims[1] = stat[1] = tokens;
     dims[2] = dg_tensor_width(x0);
     stat[2] = heads;
-    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    for (int i = 0; i < 2; i++)
+        dg_op_alike(seg[i].x, seg[i].w, "QK norm");
+    dg_op_alike(x0, x1, "QK norm");
+    y = dg_tensor_new(ctx, x0->dtype, 3, dims);
     rstd = dg_tensor_new(ctx, DG_F32, 3, stat);
     if (ctx->err)
         return NULL;
     a = qk_args(seg, rstd, heads, eps, rope);
     a.y = dg_data(y);
-    ctx->backend->qk(&a);
+    dg_kernels(ctx, x0)->qk(&a);
     if (dg_op_records(ctx, x0, seg[0].w) || dg_op_records(ctx, x1, seg[1].w))
         node = dg_tape_push(ctx, qk_back, y);
     if (node != NULL) {

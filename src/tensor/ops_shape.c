@@ -21,10 +21,11 @@ static void add_back(Context *ctx, TapeNode *node)
         if (db == NULL)
             return;
         if (accumulate)
-            ctx->backend->add(db->data, db->data, dy->data,
-                              dg_tensor_count(dy));
+            dg_kernels(ctx, dy)->add(db->data, db->data, dy->data,
+                                     dg_tensor_count(dy));
         else
-            ctx->backend->scale(db->data, dy->data, 1.0f, dg_tensor_count(dy));
+            dg_kernels(ctx, dy)->scale(db->data, dy->data, 1.0f,
+                                       dg_tensor_count(dy));
         dg_tape_give(ctx, a, dy);
         return;
     }
@@ -40,10 +41,11 @@ Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b)
         return NULL;
     if (dg_tensor_count(a) != dg_tensor_count(b))
         dg_panic("add: operands of different sizes");
+    dg_op_alike(a, b, "add");
     y = dg_tensor_like(ctx, a);
     if (y == NULL)
         return NULL;
-    ctx->backend->add(y->data, a->data, b->data, dg_tensor_count(a));
+    dg_kernels(ctx, a)->add(y->data, a->data, b->data, dg_tensor_count(a));
     if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
         node = dg_tape_push(ctx, add_back, y);
     if (node != NULL) {
@@ -55,18 +57,13 @@ Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b)
 
 /* --- token ranges ------------------------------------------------------ */
 
-static const float *at(const float *p, int64_t offset)
-{
-    return p != NULL ? p + offset : NULL;
-}
-
 /* Copies tokens [from, from+count) of x to [to, ..) of y, per sample. */
 static void copy_tokens(Context *ctx, const Tensor *x, int64_t from, Tensor *y,
                         int64_t to, const int64_t count_accumulate[2])
 {
     const int64_t width = dg_tensor_width(x);
 
-    ctx->backend->copy(&(CopyArgs) {
+    dg_kernels(ctx, x)->copy(&(CopyArgs) {
         .blocks = x->dims[0],
         .rows = count_accumulate[0],
         .width = width,
@@ -74,8 +71,8 @@ static void copy_tokens(Context *ctx, const Tensor *x, int64_t from, Tensor *y,
         .src_ld = width,
         .dst_block = y->dims[1] * width,
         .dst_ld = width,
-        .src = at(dg_data(x), from * width),
-        .dst = (float *)at(dg_data(y), to * width),
+        .src = dg_data_at(x, from * width),
+        .dst = dg_data_at(y, to * width),
         .accumulate = (int)count_accumulate[1],
     });
 }
@@ -107,7 +104,8 @@ Tensor *dg_op_concat_tokens(Context *ctx, Tensor *a, Tensor *b)
     dims[0] = a->dims[0];
     dims[1] = a->dims[1] + b->dims[1];
     dims[2] = a->dims[2];
-    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    dg_op_alike(a, b, "concatenation");
+    y = dg_tensor_new(ctx, a->dtype, 3, dims);
     if (y == NULL)
         return NULL;
     copy_tokens(ctx, a, 0, y, 0, (int64_t[]) { a->dims[1], 0 });
@@ -146,7 +144,7 @@ Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
     dims[0] = x->dims[0];
     dims[1] = count;
     dims[2] = x->dims[2];
-    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    y = dg_tensor_new(ctx, x->dtype, 3, dims);
     if (y == NULL)
         return NULL;
     copy_tokens(ctx, x, first, y, 0, (int64_t[]) { count, 0 });
@@ -169,10 +167,10 @@ static void pick_back(Context *ctx, TapeNode *node)
     if (dx == NULL || dx->data == NULL)
         return;
     for (int64_t b = 0; b < x->dims[0]; b++) {
-        float *row = dg_data(dx) + (b * x->dims[1] + index[b]) * width;
+        float *row = dg_data_at(dx, (b * x->dims[1] + index[b]) * width);
 
-        ctx->backend->add(row, row, dg_data(node->out->grad) + b * width,
-                          width);
+        dg_kernels(ctx, x)->add(row, row,
+                                dg_data_at(node->out->grad, b * width), width);
     }
 }
 
@@ -187,7 +185,7 @@ Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
         return NULL;
     dims[0] = x->dims[0];
     dims[1] = width = dg_tensor_width(x);
-    y = dg_tensor_new(ctx, DG_F32, 2, dims);
+    y = dg_tensor_new(ctx, x->dtype, 2, dims);
     kept = dg_arena_take(&ctx->meta, sizeof *kept * (size_t)dims[0]);
     if (y == NULL || kept == NULL) {
         ctx->err = DG_ENOMEM;
@@ -197,9 +195,9 @@ Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
     for (int64_t b = 0; b < dims[0] && ctx->backend->computes; b++) {
         if (index[b] < 0 || index[b] >= x->dims[1])
             dg_panic("pick: token %d of %lld", index[b], (long long)x->dims[1]);
-        ctx->backend->scale(dg_data(y) + b * width,
-                            dg_data(x) + (b * x->dims[1] + index[b]) * width,
-                            1.0f, width);
+        dg_kernels(ctx, x)->scale(
+            dg_data_at(y, b * width),
+            dg_data_at(x, (b * x->dims[1] + index[b]) * width), 1.0f, width);
     }
     if (dg_op_records(ctx, x, NULL))
         node = dg_tape_push(ctx, pick_back, y);
@@ -241,6 +239,62 @@ Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
     return y;
 }
 
+/* --- storage ----------------------------------------------------------- */
+
+static void cast(Context *ctx, const Tensor *x, Tensor *y)
+{
+    if (ctx->backend->cast == NULL)
+        dg_panic("%s to %s: the %s backend has one type only",
+                 dg_dtype_name(x->dtype), dg_dtype_name(y->dtype),
+                 ctx->backend->name);
+    ctx->backend->cast(y->data, y->dtype, x->data, x->dtype,
+                       dg_tensor_count(x));
+}
+
+/* node: t[0] x */
+static void cast_back(Context *ctx, TapeNode *node)
+{
+    Tensor *dx = dg_tensor_like(ctx, node->t[0]);
+
+    if (dx == NULL)
+        return;
+    cast(ctx, node->out->grad, dx);
+    dg_tape_give(ctx, node->t[0], dx);
+}
+
+Tensor *dg_op_cast(Context *ctx, Tensor *x, DType dtype)
+{
+    TapeNode *node = NULL;
+    Tensor *y;
+
+    if (ctx->err || x == NULL)
+        return NULL;
+    if (x->dtype == dtype)
+        return x;
+    y = dg_tensor_new(ctx, dtype, x->num_dims, x->dims);
+    if (y == NULL)
+        return NULL;
+    cast(ctx, x, y);
+    if (dg_op_records(ctx, x, NULL))
+        node = dg_tape_push(ctx, cast_back, y);
+    if (node != NULL)
+        node->t[0] = x;
+    return dg_op_finish(ctx, y, "cast");
+}
+
+/* the values of x as float32: x itself, or a copy that is not recorded */
+static const Tensor *widened(Context *ctx, const Tensor *x)
+{
+    Tensor *y;
+
+    if (x->dtype == DG_F32)
+        return x;
+    y = dg_tensor_new(ctx, DG_F32, x->num_dims, x->dims);
+    if (y != NULL)
+        cast(ctx, x, y);
+    return y;
+}
+
 /* --- embeddings -------------------------------------------------------- */
 
 /* node: w[0] table; extra ids */
@@ -248,14 +302,15 @@ static void embed_back(Context *ctx, TapeNode *node)
 {
     const Tensor *table = node->w[0];
 
-    ctx->backend->embed_grad(&(EmbedArgs) {
-        .count = dg_tensor_rows(node->out),
-        .width = table->dims[1],
-        .vocab = table->dims[0],
-        .ids = node->extra,
-        .dy = dg_data(node->out->grad),
-        .dtable = dg_tape_param_grad(ctx, table),
-    });
+    dg_kernels(ctx, table)
+        ->embed_grad(&(EmbedArgs) {
+            .count = dg_tensor_rows(node->out),
+            .width = table->dims[1],
+            .vocab = table->dims[0],
+            .ids = node->extra,
+            .dy = dg_data(node->out->grad),
+            .dtable = dg_tape_param_grad(ctx, table),
+        });
 }
 
 Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
@@ -276,17 +331,18 @@ Tensor *dg_op_embed(Context *ctx, const int32_t *ids, int64_t B, int64_t S,
         return NULL;
     }
     ids = dg_op_host(ctx, ids, DG_I32, B * S);
-    y = dg_tensor_new(ctx, DG_F32, 3, dims);
+    y = dg_tensor_new(ctx, table->dtype, 3, dims);
     if (y == NULL)
         return NULL;
-    ctx->backend->embed(&(EmbedArgs) {
-        .count = B * S,
-        .width = table->dims[1],
-        .vocab = table->dims[0],
-        .ids = ids,
-        .table = dg_data(table),
-        .y = dg_data(y),
-    });
+    dg_kernels(ctx, table)
+        ->embed(&(EmbedArgs) {
+            .count = B * S,
+            .width = table->dims[1],
+            .vocab = table->dims[0],
+            .ids = ids,
+            .table = dg_data(table),
+            .y = dg_data(y),
+        });
     if (dg_op_records(ctx, NULL, table))
         node = dg_tape_push(ctx, embed_back, y);
     if (node != NULL) {
@@ -302,9 +358,17 @@ static void positions_back(Context *ctx, TapeNode *node)
     Tensor *x = node->t[0], *dy = node->out->grad;
     float *dtable = dg_tape_param_grad(ctx, node->w[0]);
     const int64_t count = dg_tensor_count(dy) / dy->dims[0];
+    const size_t mark = dg_arena_mark(&ctx->arena);
+    const size_t meta = dg_arena_mark(&ctx->meta);
 
-    for (int64_t b = 0; b < dy->dims[0] && dtable != NULL; b++)
-        ctx->backend->add(dtable, dtable, dg_data(dy) + b * count, count);
+    if (dg_tape_trains(ctx, node->w[0])) {
+        const Tensor *wide = widened(ctx, dy);
+
+        for (int64_t b = 0; b < dy->dims[0] && dtable != NULL && !ctx->err; b++)
+            ctx->backend->add(dtable, dtable, dg_data(wide) + b * count, count);
+    }
+    dg_arena_release(&ctx->arena, mark);
+    dg_arena_release(&ctx->meta, meta);
     dg_tape_give(ctx, x, dy);
 }
 
@@ -319,13 +383,15 @@ Tensor *dg_op_add_positions(Context *ctx, Tensor *x, const Tensor *table)
     if (table->dims[0] < x->dims[1])
         dg_panic("positions: %lld tokens, table of %lld", (long long)x->dims[1],
                  (long long)table->dims[0]);
+    dg_op_alike(x, table, "positions");
     y = dg_tensor_like(ctx, x);
     if (y == NULL)
         return NULL;
     count = dg_tensor_count(x) / x->dims[0];
     for (int64_t b = 0; b < x->dims[0] && ctx->backend->computes; b++)
-        ctx->backend->add(dg_data(y) + b * count, dg_data(x) + b * count,
-                          dg_data(table), count);
+        dg_kernels(ctx, x)->add(dg_data_at(y, b * count),
+                                dg_data_at(x, b * count), dg_data(table),
+                                count);
     if (dg_op_records(ctx, x, table))
         node = dg_tape_push(ctx, positions_back, y);
     if (node != NULL) {

@@ -49,6 +49,12 @@ static void plan_combine(float *u, const float *uncond, const float *cond,
     (void)u, (void)uncond, (void)cond, (void)w, (void)count;
 }
 
+static void plan_cast(void *to, DType to_type, const void *from,
+                      DType from_type, int64_t count)
+{
+    (void)to, (void)to_type, (void)from, (void)from_type, (void)count;
+}
+
 void dg_backend_plan(Backend *out, const Backend *model)
 {
     *out = (Backend) {
@@ -88,5 +94,7 @@ void dg_backend_plan(Backend *out, const Backend *model)
         .first_nonfinite = plan_first_nonfinite,
         .combine = plan_combine,
         .apart = model->apart,
+        .bf16 = out, /* nothing is computed of either type */
+        .cast = plan_cast,
     };
 }

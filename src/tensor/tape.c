@@ -1,6 +1,7 @@
 #include "tensor/tape.h"
 
 #include "base/error.h"
+#include "op.h"
 
 #include <string.h>
 
@@ -78,7 +79,7 @@ Tensor *dg_tape_grad_zeroed(Context *ctx, Tensor *t)
     Tensor *g = dg_tape_grad(ctx, t, &accumulate);
 
     if (g != NULL && !accumulate)
-        ctx->backend->fill(g->data, 0, dg_tensor_count(g));
+        dg_kernels(ctx, g)->fill(g->data, 0, dg_tensor_count(g));
     return g;
 }
 
@@ -98,9 +99,10 @@ void dg_tape_give(Context *ctx, Tensor *t, Tensor *g)
     if (to == NULL || to == g)
         return;
     if (accumulate)
-        ctx->backend->add(to->data, to->data, g->data, dg_tensor_count(g));
+        dg_kernels(ctx, g)->add(to->data, to->data, g->data,
+                                dg_tensor_count(g));
     else
-        ctx->backend->scale(to->data, g->data, 1.0f, dg_tensor_count(g));
+        dg_kernels(ctx, g)->scale(to->data, g->data, 1.0f, dg_tensor_count(g));
 }
 
 int dg_tape_trains(const Context *ctx, const Tensor *w)
@@ -142,6 +144,7 @@ static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
             memcmp(s.dims, inner[i]->dims,
                    sizeof(int64_t) * (size_t)s.num_dims) != 0)
             dg_panic("tape block: output %d has not the shape it should", i);
+        dg_op_alike(b->in[0], inner[i], "tape block");
     }
 }
 
@@ -155,7 +158,7 @@ static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
     for (int i = 0; i < b->num_out; i++) {
         const TapeShape s = out_shape(b, i);
 
-        out[i] = dg_tensor_new(ctx, DG_F32, s.num_dims, s.dims);
+        out[i] = dg_tensor_new(ctx, b->in[0]->dtype, s.num_dims, s.dims);
     }
     if (ctx->err)
         return;
@@ -169,8 +172,9 @@ static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
     if (!ctx->err) {
         check_block_shape(b, inner);
         for (int i = 0; i < b->num_out; i++)
-            ctx->backend->scale(out[i]->data, inner[i]->data, 1.0f,
-                                dg_tensor_count(out[i]));
+            dg_kernels(ctx, out[i])
+                ->scale(out[i]->data, inner[i]->data, 1.0f,
+                        dg_tensor_count(out[i]));
     }
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);

@@ -78,7 +78,7 @@ static int time_exact(const Trainer *t, int repeats, double *seconds)
 /* Seconds of one AdamW update of all trained values. */
 static int time_adamw(const Trainer *t, int repeats, double *seconds)
 {
-    const int64_t num = t->learner->num;
+    const int64_t num = t->learner->place.shard.num;
     const AdamwOpts o = dg_adamw_default();
     float *w =
         dg_memory_new(sizeof(float) * (size_t)((num + 16) / 16 * 16 * 3));
@@ -106,8 +106,8 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
 static size_t reserved(const Trainer *t)
 {
     return t->team->bytes + t->rollout->bytes + t->update->bytes +
-           sizeof(float) *
-               (size_t)(t->learner->num * (t->learner->ema != NULL ? 4 : 3)) +
+           sizeof(float) * (size_t)(t->learner->place.shard.num *
+                                    (t->learner->ema != NULL ? 4 : 3)) +
            sizeof(float) * (size_t)t->policy->num_values;
 }
 
@@ -152,8 +152,8 @@ static int measure_iteration(BenchIteration *out, Trainer *t, Meter *m,
         err = time_adamw(t, repeats, &adamw);
     if (err)
         return err;
-    out->exact_rate = (double)t->team->num_grads / exact;
-    out->adamw_rate = (double)t->learner->num / adamw;
+    out->exact_rate = (double)t->team->workers[0].sum.num / exact;
+    out->adamw_rate = (double)t->learner->place.shard.num / adamw;
     out->exact = exact * (double)t->update->num_kept;
     out->adamw = adamw * (double)t->update->num_updates;
     fill(out, t, m);

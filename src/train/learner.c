@@ -5,23 +5,76 @@
 #include "optim/grad_norm.h"
 #include "store/checkpoint.h"
 
+#include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* num floats and their place on the host */
-static int new_floats(Mirror *m, float **host, const Policy *p, int64_t num)
+static int new_floats(Mirror *m, float **host, const Backend *on, int64_t num)
 {
     const int err =
-        dg_mirror_new(m, p->on, sizeof(float) * (size_t)num, "optimizer state");
+        dg_mirror_new(m, on, sizeof(float) * (size_t)num, "optimizer state");
 
     *host = m->host;
     return err;
 }
 
-int dg_learner_create(Learner **out, Policy *policy, int64_t num,
-                      const OptimConfig *o, int64_t num_updates)
+void dg_learner_shard(Shard *out, ShardLevel level, int rank, int size,
+                      int64_t num)
 {
-    const size_t chunks = (size_t)dg_grad_norm_num_chunks(num) + 1;
+    dg_shard_outline(out, rank, size, level, num, DG_GRAD_NORM_CHUNK);
+}
+
+void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num)
+{
+    const Config *c = s->config;
+
+    *out = (LearnerPlace) { .offload = c->parallel.offload_optimizer,
+                            .host_threads = s->host_threads };
+    dg_shard_init(&out->shard, s->comm, c->parallel.shard, num,
+                  DG_GRAD_NORM_CHUNK);
+}
+
+/* The kernel memory of the state; NULL: the host's. */
+static const Backend *state_on(const Learner *l)
+{
+    return l->place.offload ? NULL : l->policy->on;
+}
+
+static int reserve(Learner *l)
+{
+    const Backend *on = state_on(l);
+    const int64_t num = l->place.shard.num;
+    LearnerBytes bytes;
+    int err = DG_OK;
+
+    if (!l->place.offload)
+        err = dg_policy_masters(l->policy, l->place.shard.first, num);
+    if (!err)
+        err = new_floats(&l->grads_in, &l->grads, on, num);
+    dg_learner_bytes(&bytes, &l->place.shard, &l->optim);
+    if (!err)
+        err = new_floats(&l->m_in, &l->m, on, num);
+    if (!err)
+        err = new_floats(&l->v_in, &l->v, on, num);
+    if (!err && l->optim.ema_decay > 0)
+        err = new_floats(&l->ema_in, &l->ema, on, num);
+    if (!err)
+        err = dg_kernel_memory_new(&l->norm_scratch, on, bytes.norm);
+    if (!err && bytes.chunks > 0) {
+        l->chunks = calloc(1, bytes.chunks);
+        err = l->chunks == NULL;
+    }
+    return err ? dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
+                         (long long)num)
+               : DG_OK;
+}
+
+int dg_learner_create(Learner **out, Policy *policy, int64_t num,
+                      const OptimConfig *o, int64_t num_updates,
+                      const LearnerPlace *place)
+{
     Learner *l = calloc(1, sizeof *l);
     int err;
 
@@ -31,36 +84,39 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     l->optim = *o;
     l->lr = (LrOpts) { o->schedule, o->lr, o->warmup, num_updates, 0 };
     l->num = num;
-    l->engine = dg_engine_of(policy->on);
-    err = new_floats(&l->grads_in, &l->grads, policy, num);
-    if (!err)
-        err = new_floats(&l->m_in, &l->m, policy, num);
-    if (!err)
-        err = new_floats(&l->v_in, &l->v, policy, num);
-    if (!err && o->ema_decay > 0)
-        err = new_floats(&l->ema_in, &l->ema, policy, num);
-    if (!err)
-        err = dg_kernel_memory_new(&l->norm_scratch, policy->on,
-                                   chunks * sizeof(double));
+    if (place != NULL)
+        l->place = *place;
+    if (l->place.shard.size == 0)
+        dg_learner_shard(&l->place.shard, DG_SHARD_NONE, 0, 1, num);
+    l->engine = dg_engine_of(state_on(l));
+    err = reserve(l);
     if (err) {
         dg_learner_destroy(l);
-        return dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
-                       (long long)num);
+        return err;
     }
     if (l->ema != NULL) {
-        memcpy(l->ema, policy->values, sizeof(float) * (size_t)num);
+        memcpy(l->ema, policy->values + l->place.shard.first,
+               sizeof(float) * (size_t)l->place.shard.num);
         dg_mirror_up(&l->ema_in);
     }
     *out = l;
     return DG_OK;
 }
 
-size_t dg_learner_bytes(int64_t num, const OptimConfig *o)
+void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
+                      const OptimConfig *o)
 {
-    const size_t copies = o->ema_decay > 0 ? 4 : 3;
+    const size_t floats = sizeof(float) * (size_t)shard->num;
+    const int64_t mine = dg_grad_norm_num_chunks(shard->num);
+    const int64_t all = dg_grad_norm_num_chunks(shard->total);
 
-    return copies * sizeof(float) * (size_t)num +
-           sizeof(double) * ((size_t)dg_grad_norm_num_chunks(num) + 1);
+    *out = (LearnerBytes) {
+        .gradient = floats,
+        .moments = 2 * floats,
+        .ema = o->ema_decay > 0 ? floats : 0,
+        .norm = sizeof(double) * ((size_t)mine + 1),
+        .chunks = dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
+    };
 }
 
 void dg_learner_destroy(Learner *l)
@@ -71,17 +127,25 @@ void dg_learner_destroy(Learner *l)
     dg_mirror_free(&l->m_in);
     dg_mirror_free(&l->v_in);
     dg_mirror_free(&l->ema_in);
-    dg_kernel_memory_free(l->policy->on, l->norm_scratch);
+    dg_kernel_memory_free(state_on(l), l->norm_scratch);
+    free(l->chunks);
     free(l);
 }
 
 int dg_learner_fetch(const Learner *l)
 {
     const Mirror *all[] = { &l->grads_in, &l->m_in, &l->v_in, &l->ema_in };
+    const Shard *s = &l->place.shard;
     int err = dg_policy_fetch(l->policy);
 
     for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
         err = dg_mirror_down(all[i]);
+    /* the networks have others' weights rounded: their masters are elsewhere */
+    if (dg_shard_split(s) && l->policy->stored != NULL) {
+        err = dg_agree(s->comm, err);
+        if (!err)
+            dg_shard_gather(s, l->policy->values, sizeof(float));
+    }
     return err;
 }
 
@@ -93,7 +157,112 @@ void dg_learner_send(const Learner *l)
     dg_policy_send(l->policy);
 }
 
-int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
+/* What AdamW moves, of this rank's range, where the state is. */
+static float *own_weights(const Learner *l)
+{
+    const int64_t first = l->place.shard.first;
+
+    return l->place.offload ? l->policy->values + first
+                            : dg_policy_master(l->policy, first);
+}
+
+/* Of the whole gradient, of which this rank has its range. */
+static int grad_norm(Learner *l, double *norm)
+{
+    const Shard *s = &l->place.shard;
+    const int64_t mine = dg_grad_norm_num_chunks(s->num);
+    const Backend *on = state_on(l);
+    double *part = l->chunks + s->first / DG_GRAD_NORM_CHUNK;
+    int err = DG_OK;
+
+    if (!dg_shard_split(s))
+        return l->engine->grad_norm(norm, l->grads_in.at, s->num,
+                                    l->norm_scratch);
+    l->engine->norm_chunks(on != NULL ? l->norm_scratch : part, l->grads_in.at,
+                           s->num);
+    if (on != NULL)
+        err = dg_kernel_download(on, part, l->norm_scratch,
+                                 sizeof *part * (size_t)mine);
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    dg_shard_gather_blocks(s, l->chunks, sizeof *l->chunks);
+    *norm =
+        sqrt(dg_grad_norm_fold(l->chunks, dg_grad_norm_num_chunks(s->total)));
+    return DG_OK;
+}
+
+/* Owners' weights to all ranks' kernel memory, from there. */
+static int spread_there(const Learner *l, int *done)
+{
+    const Policy *p = l->policy;
+    const Engine *e = dg_engine_of(p->on);
+    const Shard *s = &l->place.shard;
+    int err = DG_OK;
+
+    *done = e->bcast != NULL;
+    for (int r = 0; r < s->size && !err && *done; r++) {
+        int64_t first, num;
+
+        dg_shard_range(s, r, &first, &num);
+        err = e->bcast(s->comm, dg_policy_at(p, first),
+                       (size_t)(dg_dtype_bytes(p->dtype) * num), r, done);
+    }
+    return err;
+}
+
+/* The networks' weights follow those of this rank's range, then those of all
+ * ranks. */
+static int spread(const Learner *l)
+{
+    const Policy *p = l->policy;
+    const Shard *s = &l->place.shard;
+    const int64_t end = s->first + s->num;
+    int err = DG_OK, done = 0;
+
+    if (l->place.offload)
+        dg_policy_upload(p, s->first, s->num);
+    else
+        dg_policy_round(p);
+    if (!dg_shard_split(s))
+        return DG_OK;
+    if (p->on != NULL)
+        err = spread_there(l, &done);
+    if (err || done)
+        return err;
+    if (p->on != NULL && !l->place.offload && s->num > 0)
+        err = p->on->download(p->values + s->first, own_weights(l),
+                              sizeof *p->values * (size_t)s->num);
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    dg_shard_gather(s, p->values, sizeof *p->values);
+    if (p->on != NULL) {
+        dg_policy_upload(p, 0, s->first);
+        dg_policy_upload(p, end, s->total - end);
+    }
+    return DG_OK;
+}
+
+/* Elements that a thread takes at once. */
+enum { STRIDE = 1 << 20 };
+
+static void adamw(Learner *l, const AdamwStep *step)
+{
+    const int64_t num = l->place.shard.num;
+    float *w = own_weights(l);
+
+    if (!l->place.offload) {
+        l->engine->adamw(w, l->m_in.at, l->v_in.at, l->grads_in.at, num, step);
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < num; at += STRIDE)
+        l->engine->adamw(w + at, l->m + at, l->v + at, l->grads + at,
+                         num - at < STRIDE ? num - at : STRIDE, step);
+}
+
+static int update(Learner *l, const ExactSum *own, LearnerStep *out)
 {
     const AdamwOpts o = { l->optim.beta1, l->optim.beta2, l->optim.eps,
                           l->optim.weight_decay };
@@ -102,31 +271,47 @@ int dg_learner_update(Learner *l, const ExactSum *sum, LearnerStep *out)
     AdamwStep step;
     int err;
 
-    l->engine->exact_read(sum, l->grads_in.at, 1.0);
-    err = l->engine->grad_norm(&norm, l->grads_in.at, l->num, l->norm_scratch);
+    l->engine->exact_read(own, l->grads_in.at, 1.0);
+    err = grad_norm(l, &norm);
     if (!err)
         err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
     if (!err)
         err = dg_adamw_step_init(&step, &o, lr, l->updates + 1, scale);
     if (err)
         return err;
-    l->engine->adamw(l->policy->at, l->m_in.at, l->v_in.at, l->grads_in.at,
-                     l->num, &step);
+    adamw(l, &step);
+    err = spread(l);
+    if (err)
+        return err;
     l->updates++;
     *out = (LearnerStep) { norm, lr };
     return DG_OK;
 }
 
+int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out)
+{
+    int err;
+
+    if (l->place.host_threads > 1)
+        omp_set_num_threads(l->place.host_threads);
+    err = update(l, own, out);
+    omp_set_num_threads(1); /* as dg_team_create() left it */
+    return err;
+}
+
 void dg_learner_average(Learner *l)
 {
     if (l->ema != NULL)
-        l->engine->ema(l->ema_in.at, l->policy->at, l->num, l->optim.ema_decay);
+        l->engine->ema(l->ema_in.at, own_weights(l), l->place.shard.num,
+                       l->optim.ema_decay);
 }
 
-void dg_learner_swap_ema(Learner *l)
+int dg_learner_swap_ema(Learner *l)
 {
-    if (l->ema != NULL)
-        l->engine->swap(l->policy->at, l->ema_in.at, l->num);
+    if (l->ema == NULL)
+        return DG_OK;
+    l->engine->swap(own_weights(l), l->ema_in.at, l->place.shard.num);
+    return spread(l);
 }
 
 /* --- checkpoints ------------------------------------------------------- */
@@ -187,6 +372,21 @@ static int describe_adapters(Content *c, const Policy *p)
     return DG_OK;
 }
 
+/* An array of which each rank has its range. */
+static CheckpointArray of_range(const Learner *l, const char *name,
+                                const char *long_name, float *data)
+{
+    const Shard *s = &l->place.shard;
+
+    return (CheckpointArray) { .name = name,
+                               .long_name = long_name,
+                               .data = data,
+                               .num = l->num,
+                               .shared = dg_shard_split(s),
+                               .first = s->first,
+                               .held = s->num };
+}
+
 static int describe(Content *c, const Learner *l)
 {
     const Policy *p = l->policy;
@@ -198,18 +398,17 @@ static int describe(Content *c, const Learner *l)
                                      : describe_base(c, p);
     if (err)
         return err;
-    c->arrays[n++] =
-        (CheckpointArray) { "weights", "master weights", p->values,
-                            p->adapters.num_params > 0 ? p->adapters.count
-                                                       : p->num_values };
-    c->arrays[n++] =
-        (CheckpointArray) { "adam_m", "AdamW first moment", l->m, l->num };
-    c->arrays[n++] =
-        (CheckpointArray) { "adam_v", "AdamW second moment", l->v, l->num };
+    c->arrays[n++] = (CheckpointArray) {
+        .name = "weights",
+        .long_name = "master weights",
+        .data = p->values,
+        .num = p->adapters.num_params > 0 ? p->adapters.count : p->num_values,
+    };
+    c->arrays[n++] = of_range(l, "adam_m", "AdamW first moment", l->m);
+    c->arrays[n++] = of_range(l, "adam_v", "AdamW second moment", l->v);
     if (l->ema != NULL)
-        c->arrays[n++] = (CheckpointArray) {
-            "ema", "exponential moving average of the weights", l->ema, l->num
-        };
+        c->arrays[n++] = of_range(
+            l, "ema", "exponential moving average of the weights", l->ema);
     c->counters[0] = (CheckpointCounter) { "optimizer_step", l->updates };
     c->k.arrays = c->arrays;
     c->k.num_arrays = n;
@@ -223,11 +422,10 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration)
 {
     Content c;
-    int err = describe(&c, l);
+    int err = dg_agree(s->comm, describe(&c, l));
 
     if (!err)
-        err = dg_learner_fetch(l);
-    err = dg_agree(s->comm, err);
+        err = dg_agree(s->comm, dg_learner_fetch(l));
     if (err) {
         free(c.params);
         return err;

@@ -188,7 +188,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
-        err = dg_exact_add(&w->sum, w->grads, &bad);
+        err = dg_team_add(w, &bad);
     return err;
 }
 
@@ -197,19 +197,13 @@ static int run_item(Worker *w, int64_t i, void *user)
 static int run_step(Pretrain *t, LearnerStep *done)
 {
     const Comm *comm = t->session->comm;
-    int err;
-
-    dg_team_clear_sums(t->team);
-    err = dg_team_run(t->team, t->num, run_item, t);
-    if (!err)
-        err = dg_team_merge_sums(t->team);
-    err = dg_agree(comm, err);
-    if (!err)
-        err = dg_exact_allreduce(comm, &t->team->workers[0].sum);
+    ExactSum own;
+    int err = dg_team_sum(t->team, comm, t->num, run_item, t);
     if (err)
         return err;
     dg_comm_share_items(comm, t->loss, t->items, sizeof *t->loss);
-    err = dg_learner_update(t->learner, &t->team->workers[0].sum, done);
+    own = dg_team_own(t->team);
+    err = dg_learner_update(t->learner, &own, done);
     if (!err)
         dg_learner_average(t->learner);
     return err;
@@ -276,9 +270,11 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
     memset(e, 0, sizeof *e);
     if (t->heldout.num == 0)
         return DG_OK;
-    dg_learner_swap_ema(t->learner);
-    err = dg_evaluate(e, &job);
-    dg_learner_swap_ema(t->learner);
+    err = dg_learner_swap_ema(t->learner);
+    if (!err)
+        err = dg_evaluate(e, &job);
+    if (!err)
+        err = dg_learner_swap_ema(t->learner);
     dg_team_take_flops(t->team); /* not the next step's */
     if (!err)
         dg_info("step %6lld | held-out strict %.3f [%.3f, %.3f] | reward %.3f",

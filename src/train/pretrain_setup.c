@@ -89,6 +89,7 @@ static int open_team(Pretrain *t)
                                      .rewards = t->rewards,
                                      .num_rewards = c->num_rewards > 0 };
     PretrainScratch x;
+    LearnerPlace place;
     const size_t item =
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
     const size_t eval =
@@ -98,6 +99,7 @@ static int open_team(Pretrain *t)
 
     if (err)
         return err;
+    dg_learner_place(&place, s, t->policy->num_values);
     err =
         dg_team_create(&t->team, &(TeamOpts) {
                                      .backend = s->backend,
@@ -107,6 +109,9 @@ static int open_team(Pretrain *t)
                                      .num_grads = t->policy->num_values,
                                      .exact = c->parallel.exact_sum,
                                      .max_items = t->items,
+                                     .shard = place.shard,
+                                     .offload = place.offload,
+                                     .host_threads = place.host_threads,
                                  });
     if (err)
         return err;
@@ -161,11 +166,15 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
         err = dg_agree(s->comm, open_team(t));
-    if (!err)
-        err =
-            dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
-                                                t->policy->num_values,
-                                                &c->optim, c->pretrain.steps));
+    if (!err) {
+        LearnerPlace place;
+
+        dg_learner_place(&place, s, t->policy->num_values);
+        err = dg_agree(s->comm,
+                       dg_learner_create(&t->learner, t->policy,
+                                         t->policy->num_values, &c->optim,
+                                         c->pretrain.steps, &place));
+    }
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);
@@ -233,9 +242,11 @@ int dg_pretrain_write_weights(Pretrain *t)
     snprintf(steps, sizeof steps, "%lld", (long long)t->step);
     snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
              e.all.strict.mean, e.all.strict.low, e.all.strict.high);
-    dg_learner_swap_ema(t->learner);
-    err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
-    dg_learner_swap_ema(t->learner);
+    err = dg_learner_swap_ema(t->learner);
+    if (!err)
+        err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
+    if (!err)
+        err = dg_learner_swap_ema(t->learner);
     free(tensors);
     if (!err)
         dg_info("wrote %s (%s)", path, score);

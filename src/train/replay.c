@@ -57,14 +57,17 @@ static int read_scores(Trainer *t, H5File *f)
 static int read_state(Trainer *t, H5File *f)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
+    const Shard *own = &t->learner->place.shard;
     const int64_t *num = &trained->count;
     int err =
         dg_h5_read(f, "state/weights", DG_H5_F32, 1, num, trained->values);
 
-    if (!err)
-        err = dg_h5_read(f, "state/adam_m", DG_H5_F32, 1, num, t->learner->m);
-    if (!err)
-        err = dg_h5_read(f, "state/adam_v", DG_H5_F32, 1, num, t->learner->v);
+    if (!err && own->num > 0)
+        err = dg_h5_read_rows(f, "state/adam_m", DG_H5_F32, 1, num, own->first,
+                              own->num, t->learner->m);
+    if (!err && own->num > 0)
+        err = dg_h5_read_rows(f, "state/adam_v", DG_H5_F32, 1, num, own->first,
+                              own->num, t->learner->v);
     if (!err && t->reference != NULL && trained == &t->policy->net)
         err = dg_h5_read(f, "state/reference", DG_H5_F32, 1, num,
                          t->reference->net.values);

@@ -1,30 +1,15 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "plan_outline.h"
 #include "store/prompts.h"
-#include "trainer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Everything that is counted over. */
-typedef struct Outline {
-    const Session *session;
-    const Config *config;
-    Policy *policy, *reference;
-    Reward rewards[DG_CONFIG_REWARDS];
-    Rollout *rollout; /* of the first rank, which no other exceeds */
-    Update update;
-    TeamOpts team;
-    StepPlan kept, again; /* without and with recomputation */
-    int steps;            /* timesteps trained of each sample */
-    int cached;
-    int no_prompts; /* prompts.file is not there */
-} Outline;
-
-static void close_outline(Outline *o)
+void dg_outline_close(Outline *o)
 {
     dg_rewards_close(o->rewards, o->config->num_rewards);
     dg_rollout_destroy(o->rollout);
@@ -64,7 +49,7 @@ static int count_prompts(int64_t *num, Outline *o)
 }
 
 /* Both ways to step; the run's own choice last. */
-static int count_steps(Outline *o)
+static int count_steps(Outline *o, int ranks)
 {
     TrainerParts parts = { .session = o->session,
                            .policy = o->policy,
@@ -79,10 +64,12 @@ static int count_steps(Outline *o)
         err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
                               &parts);
     }
+    dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
+                     o->team.num_grads);
     return err;
 }
 
-static int open_outline(Outline *o, const Session *s, int ranks)
+int dg_outline_open(Outline *o, const Session *s, int ranks)
 {
     const Config *c = s->config;
     int64_t prompts;
@@ -111,7 +98,7 @@ static int open_outline(Outline *o, const Session *s, int ranks)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
         err = dg_update_most_steps(&o->steps, c);
-    return err ? err : count_steps(o);
+    return err ? err : count_steps(o, ranks);
 }
 
 /* --- lines ------------------------------------------------------------- */
@@ -136,7 +123,13 @@ static uint64_t floats(int64_t num)
     return sizeof(float) * (uint64_t)num;
 }
 
-static int64_t reward_values(const Outline *o)
+/* what the networks' weights take where kernels are */
+static uint64_t stored(const Outline *o, int64_t num)
+{
+    return (uint64_t)(dg_dtype_bytes(o->policy->dtype) * num);
+}
+
+int64_t dg_outline_reward_values(const Outline *o)
 {
     return dg_rewards_num_values(o->rewards, o->config->num_rewards);
 }
@@ -153,11 +146,11 @@ static void tell_parameters(PlanTable *t, const Outline *o)
              (uint64_t)dg_params_num_values(&p->adapters));
     put(t, "trained", "trained",
         (uint64_t)dg_params_num_values(dg_policy_trained(p)));
-    put_some(t, "rewards", "rewards' networks", (uint64_t)reward_values(o));
+    put_some(t, "rewards", "rewards' networks",
+             (uint64_t)dg_outline_reward_values(o));
 }
 
-/* The trainer gives the text encoders back where nothing needs them. */
-static int keeps_text(const Outline *o)
+int dg_outline_keeps_text(const Outline *o)
 {
     return !o->cached || o->policy->adapters.num_params == 0;
 }
@@ -167,30 +160,33 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const Policy *p = o->policy;
     const int64_t base = dg_policy_num_base(p);
 
-    put(t, "network", "weights: network", floats(p->net.count));
+    put(t, "network", "weights: network", stored(o, p->net.count));
     put_some(t, "text", "weights: text encoders",
-             keeps_text(o) ? floats(p->text.count) : 0);
+             dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
     put_some(t, "codec", "weights: decoder",
              p->codec != NULL ? floats(p->codec->count) : 0);
-    put_some(t, "adapters", "weights: adapters", floats(p->num_values - base));
+    put_some(t, "adapters", "weights: adapters",
+             stored(o, p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
-             o->reference != NULL && p->adapters.num_params == 0 ? floats(base)
-                                                                 : 0);
-    put_some(t, "rewards", "weights: rewards", floats(reward_values(o)));
+             o->reference != NULL && p->adapters.num_params == 0
+                 ? stored(o, base)
+                 : 0);
+    put_some(t, "masters", "weights: float32 masters",
+             p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);
+    put_some(t, "rewards", "weights: rewards",
+             floats(dg_outline_reward_values(o)));
 }
 
 static void tell_learner(PlanTable *t, const Outline *o)
 {
-    const OptimConfig *c = &o->config->optim;
-    const int64_t num = dg_policy_trained(o->policy)->count;
-    const uint64_t ema = c->ema_decay > 0 ? floats(num) : 0;
-    const uint64_t all = dg_learner_bytes(num, c);
+    LearnerBytes b;
 
-    put(t, "gradient", "gradient", all - 2 * floats(num) - ema);
-    put(t, "moments", "AdamW's moments", 2 * floats(num));
-    put_some(t, "ema", "averaged weights (EMA)", ema);
+    dg_learner_bytes(&b, &o->team.shard, &o->config->optim);
+    put(t, "gradient", "gradient", b.gradient + b.norm + b.chunks);
+    put(t, "moments", "AdamW's moments", b.moments);
+    put_some(t, "ema", "averaged weights (EMA)", b.ema);
     put_some(t, "kept", "state before, for trajectory files",
-             dg_trainer_kept_bytes(o->config, o->policy));
+             dg_trainer_kept_bytes(o->config, &o->team.shard));
 }
 
 static void tell_workers(PlanTable *t, const Outline *o)
@@ -202,7 +198,7 @@ static void tell_workers(PlanTable *t, const Outline *o)
         n * floats(team->num_grads));
     put(t, "worker_sums",
         team->exact ? "workers: exact sum" : "workers: float sum",
-        n * dg_exact_bytes(team->num_grads, team->exact));
+        dg_team_sum_bytes(team));
     put(t, "worker_steps", "workers: activations", n * team->step_bytes);
     put(t, "worker_scratch", "workers: pictures, scratch",
         n * team->scratch_bytes);
@@ -296,7 +292,7 @@ static void note_absent(RunPlan *out, const Outline *o)
 int dg_run_plan(RunPlan *out, const Session *s, int ranks)
 {
     Outline o;
-    int err = open_outline(&o, s, ranks);
+    int err = dg_outline_open(&o, s, ranks);
 
     if (!err) {
         *out = (RunPlan) { .ranks = ranks,
@@ -310,7 +306,7 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks)
         tell_activations(&out->activations, &o);
         tell_flops(&out->flops, &o, ranks);
     }
-    close_outline(&o);
+    dg_outline_close(&o);
     return err;
 }
 

@@ -38,6 +38,80 @@ static void table(FILE *f, const char *title, const PlanTable *t,
     }
 }
 
+static const char *const levels[] = { "none", "optimizer", "gradients" };
+
+/* Bytes of a GPU's memory in its maker's words; CUDA and the driver have what
+ * it has beyond. */
+static const uint64_t gpu_sizes[] = { 80000000000, 141000000000 };
+enum { NUM_SIZES = 2 };
+
+static void gpu_row(FILE *f, const GpuPlan *g)
+{
+    const uint64_t values[] = { g->weights, g->masters, g->gradient,    g->sums,
+                                g->moments, g->ema,     g->activations, g->rest,
+                                g->gpu,     g->host };
+
+    fprintf(f, "  %5d  %-9s  %-7s", g->ranks, levels[g->level],
+            g->offload ? "yes" : "no");
+    for (int i = 0; i < 10; i++)
+        fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
+    for (int i = 0; i < NUM_SIZES; i++)
+        fprintf(f, " %6s", g->gpu <= gpu_sizes[i] ? "fits" : "-");
+    fprintf(f, "\n");
+}
+
+/* What is the first to fit, or how much is too much. */
+static void gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
+{
+    const GpuPlan *least;
+    const GpuPlan *g = dg_gpu_plan_fits(p, ranks, bytes, &least);
+
+    fprintf(f, "  %d of %.0f GB: ", ranks, 1e-9 * (double)bytes);
+    if (g == NULL)
+        fprintf(f,
+                "none fits; %.1f GB too many with parallel.shard = \"%s\", "
+                "offload_optimizer = %s\n",
+                1e-9 * (double)(least->gpu - bytes), levels[least->level],
+                least->offload ? "true" : "false");
+    else
+        fprintf(f,
+                "parallel.shard = \"%s\", offload_optimizer = %s fits, %.1f GB "
+                "left; %.1f GB of a rank's host\n",
+                levels[g->level], g->offload ? "true" : "false",
+                1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host);
+}
+
+static void gpu_table(FILE *f, const GpuPlans *p)
+{
+    int short_of = 0;
+
+    fprintf(f,
+            "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
+            "it\n"
+            "   GPUs  shard      offload  weights  masters gradient     sums  "
+            "moments      EMA   active     rest      GPU     host   80 GB "
+            "141 GB\n");
+    for (int i = 0; i < p->num; i++)
+        gpu_row(f, &p->plan[i]);
+    fprintf(f, "\n");
+    for (int i = 0; i < p->num; i++) {
+        const GpuPlan *least;
+
+        if (i > 0 && p->plan[i].ranks == p->plan[i - 1].ranks)
+            continue;
+        for (int k = 0; k < NUM_SIZES; k++) {
+            gpu_verdict(f, p, p->plan[i].ranks, gpu_sizes[k]);
+            short_of |= dg_gpu_plan_fits(p, p->plan[i].ranks, gpu_sizes[k],
+                                         &least) == NULL;
+        }
+    }
+    if (short_of)
+        fprintf(f,
+                "All weights and one sample's gradient in float32 are on every "
+                "GPU at every level:\nwhat is missing where none fits is their "
+                "sharding. Adapters (lora.rank) train in less.\n");
+}
+
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
@@ -59,6 +133,8 @@ int dg_run_plan_text(char **text, const RunPlan *p)
              (long long)p->batch, (long long)p->train_batch);
     table(f, title, &p->activations, "B");
     table(f, "Arithmetic", &p->flops, "FLOP");
+    if (p->gpus.num > 0)
+        gpu_table(f, &p->gpus);
     if (p->no_folder[0] != '\0')
         fprintf(f,
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "
@@ -81,6 +157,20 @@ static void object(FILE *f, const char *name, const PlanTable *t)
     fprintf(f, "}");
 }
 
+static void gpu_object(FILE *f, const GpuPlan *g)
+{
+    fprintf(f,
+            "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
+            "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64
+            ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
+            ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
+            ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
+            ",\"host\":%" PRIu64 "}",
+            g->ranks, levels[g->level], g->offload ? "true" : "false",
+            g->weights, g->masters, g->gradient, g->sums, g->moments, g->ema,
+            g->activations, g->rest, g->gpu, g->host);
+}
+
 int dg_run_plan_json(char **text, const RunPlan *p)
 {
     TextOut out;
@@ -99,6 +189,12 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     object(f, "memory_bytes", &p->memory);
     object(f, "activation_bytes", &p->activations);
     object(f, "flops", &p->flops);
+    for (int i = 0; i < p->gpus.num; i++) {
+        fprintf(f, i > 0 ? "," : ",\"gpus\":[");
+        gpu_object(f, &p->gpus.plan[i]);
+    }
+    if (p->gpus.num > 0)
+        fprintf(f, "]");
     fprintf(f, "}\n");
     return dg_text_close(&out, text);
 }

@@ -7,19 +7,81 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* NULL: the host's memory */
+static const Backend *sums_on(const TeamOpts *o)
+{
+    return o->offload ? NULL : o->backend;
+}
+
+static Shard shard_of(const TeamOpts *o)
+{
+    Shard s;
+
+    if (o->shard.size > 0)
+        return o->shard;
+    dg_shard_outline(&s, 0, 1, DG_SHARD_NONE, o->num_grads, 1);
+    return s;
+}
+
+/* Elements of the sum of a worker. */
+static int64_t num_sums(const TeamOpts *o, int worker)
+{
+    const Shard s = shard_of(o);
+
+    if (s.level != DG_SHARD_GRADIENTS)
+        return o->num_grads;
+    return worker == 0 ? s.num : 0;
+}
+
+static int64_t piece_of(const TeamOpts *o)
+{
+    const int64_t piece = o->piece > 0 ? o->piece : DG_TEAM_PIECE;
+
+    return piece < o->num_grads ? piece : o->num_grads;
+}
+
+static int new_sum(ExactSum *s, void **buffer, const TeamOpts *o, int64_t num)
+{
+    const int err =
+        dg_kernel_memory_new(buffer, sums_on(o), dg_exact_bytes(num, o->exact));
+
+    if (err)
+        return dg_fail(DG_ENOMEM, "gradient sums of %lld parameters",
+                       (long long)num);
+    return dg_engine_of(sums_on(o))
+        ->exact_init(s, *buffer, num, o->exact, DG_EXACT_SCALE_BITS,
+                     o->max_items);
+}
+
 static int init_sums(Worker *w, const TeamOpts *o)
 {
-    int err = dg_kernel_memory_new((void **)&w->grads, o->backend,
-                                   sizeof(float) * (size_t)o->num_grads);
-
-    if (!err)
-        err = dg_kernel_memory_new(&w->sum_buffer, o->backend,
-                                   dg_exact_bytes(o->num_grads, o->exact));
-    if (err)
+    if (dg_kernel_memory_new((void **)&w->grads, o->backend,
+                             sizeof(float) * (size_t)o->num_grads))
         return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
                        (long long)o->num_grads);
-    return w->engine->exact_init(&w->sum, w->sum_buffer, o->num_grads, o->exact,
-                                 DG_EXACT_SCALE_BITS, o->max_items);
+    return new_sum(&w->sum, &w->sum_buffer, o, num_sums(o, w->index));
+}
+
+/* What all workers' sums go through. */
+static int init_ways(Team *t, const TeamOpts *o)
+{
+    int err = DG_OK;
+
+    t->shard = shard_of(o);
+    t->sums = dg_engine_of(sums_on(o));
+    t->piece = piece_of(o);
+    t->host_threads = o->host_threads > 0 ? o->host_threads : 1;
+    if (t->shard.level == DG_SHARD_GRADIENTS)
+        err = new_sum(&t->bucket, &t->bucket_buffer, o, t->piece);
+    if (err || !o->backend->apart)
+        return err;
+    if (o->offload)
+        t->stage_down = dg_memory_new(dg_team_stage_bytes(o));
+    else
+        t->stage = dg_memory_new(dg_team_stage_bytes(o));
+    return t->stage_down != NULL || t->stage != NULL
+               ? DG_OK
+               : dg_fail(DG_ENOMEM, "gradient sums on their way");
 }
 
 static int init_worker(Worker *w, const TeamOpts *o)
@@ -49,7 +111,7 @@ static int init_worker(Worker *w, const TeamOpts *o)
     return err || o->num_grads == 0 ? err : init_sums(w, o);
 }
 
-static void fini_worker(Worker *w)
+static void fini_worker(Worker *w, const Backend *sums)
 {
     const Backend *be = w->ctx.backend;
 
@@ -60,7 +122,7 @@ static void fini_worker(Worker *w)
     dg_mirror_free(&w->kl);
     dg_mirror_free(&w->bad);
     dg_kernel_memory_free(be, w->grads);
-    dg_kernel_memory_free(be, w->sum_buffer);
+    dg_kernel_memory_free(sums, w->sum_buffer);
     if (be != NULL)
         dg_context_fini(&w->ctx);
 }
@@ -80,15 +142,14 @@ int dg_team_create(Team **out, const TeamOpts *o)
     /* libraries must not open teams of their own inside a worker */
     omp_set_num_threads(1);
     t->num_grads = o->num_grads;
+    t->sums_on = sums_on(o);
     for (t->num = 0; t->num < o->num_threads && !err; t->num++) {
         t->workers[t->num].index = t->num;
+        t->workers[t->num].team = t;
         err = init_worker(&t->workers[t->num], o);
     }
-    if (!err && o->backend->apart && o->num_grads > 0) {
-        t->sum_host = dg_memory_new(dg_exact_bytes(o->num_grads, o->exact));
-        if (t->sum_host == NULL)
-            err = dg_fail(DG_ENOMEM, "gradient sums on their way");
-    }
+    if (!err && o->num_grads > 0)
+        err = init_ways(t, o);
     if (err) {
         dg_team_destroy(t);
         return err;
@@ -98,15 +159,27 @@ int dg_team_create(Team **out, const TeamOpts *o)
     return DG_OK;
 }
 
+size_t dg_team_sum_bytes(const TeamOpts *o)
+{
+    const int rounds = shard_of(o).level == DG_SHARD_GRADIENTS;
+    int64_t num = rounds ? piece_of(o) : 0;
+
+    for (int i = 0; i < o->num_threads; i++)
+        num += num_sums(o, i);
+    return dg_exact_bytes(num, o->exact);
+}
+
+size_t dg_team_stage_bytes(const TeamOpts *o)
+{
+    return o->offload ? sizeof(float) * (size_t)piece_of(o)
+                      : dg_exact_bytes(piece_of(o), o->exact);
+}
+
 size_t dg_team_bytes(const TeamOpts *o)
 {
-    const size_t learning = o->num_grads > 0
-                                ? sizeof(float) * (size_t)o->num_grads +
-                                      dg_exact_bytes(o->num_grads, o->exact)
-                                : 0;
-
-    return (size_t)o->num_threads *
-           (o->step_bytes + o->scratch_bytes + learning);
+    return (size_t)o->num_threads * (o->step_bytes + o->scratch_bytes +
+                                     sizeof(float) * (size_t)o->num_grads) +
+           dg_team_sum_bytes(o);
 }
 
 void dg_team_destroy(Team *t)
@@ -114,9 +187,11 @@ void dg_team_destroy(Team *t)
     if (t == NULL)
         return;
     for (int i = 0; i < t->num; i++)
-        fini_worker(&t->workers[i]);
+        fini_worker(&t->workers[i], t->sums_on);
+    dg_kernel_memory_free(t->sums_on, t->bucket_buffer);
     free(t->workers);
-    free(t->sum_host);
+    free(t->stage);
+    free(t->stage_down);
     free(t);
 }
 
@@ -144,12 +219,14 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
 {
     Failure failure = { .item = num };
 
+    /* few items: one for each, as the rounds of dg_team_sum() need it */
+    omp_set_schedule(num > t->num ? omp_sched_dynamic : omp_sched_static, 1);
 #pragma omp parallel num_threads(t->num)
     {
         Worker *w = &t->workers[omp_get_thread_num()];
 
         omp_set_num_threads(1);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(runtime)
         for (int64_t i = 0; i < num; i++) {
             int64_t failed;
 
@@ -163,53 +240,6 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
         return DG_OK;
     dg_set_error(&failure.error);
     return failure.error.code;
-}
-
-void dg_team_clear_sums(Team *t)
-{
-    for (int i = 0; i < t->num; i++)
-        t->workers[i].engine->exact_clear(&t->workers[i].sum);
-}
-
-int dg_team_merge_sums(Team *t)
-{
-    int err = DG_OK;
-
-    for (int i = 1; i < t->num && !err; i++)
-        err = t->workers[0].engine->exact_merge(&t->workers[0].sum,
-                                                &t->workers[i].sum);
-    return err;
-}
-
-int dg_team_reduce_sums(Team *t, const Comm *c)
-{
-    Worker *w = &t->workers[0];
-    const Backend *be = w->ctx.backend;
-    const size_t bytes = dg_exact_bytes(w->sum.num, w->sum.fixed != NULL);
-    ExactSum here = w->sum;
-    int err;
-
-    if (t->sum_host == NULL)
-        return dg_exact_allreduce(c, &w->sum);
-    if (w->engine->exact_allreduce != NULL) {
-        int done = 0;
-
-        err = w->engine->exact_allreduce(c, &w->sum, &done);
-        if (err || done)
-            return err;
-    }
-    if (here.fixed != NULL)
-        here.fixed = t->sum_host;
-    else
-        here.plain = t->sum_host;
-    err = dg_agree(c, be->download(t->sum_host, w->sum_buffer, bytes));
-    if (!err)
-        err = dg_exact_allreduce(c, &here);
-    if (err)
-        return err;
-    be->upload(w->sum_buffer, t->sum_host, bytes);
-    w->sum.items = here.items;
-    return DG_OK;
 }
 
 uint64_t dg_team_take_flops(Team *t)

@@ -29,7 +29,8 @@ typedef struct Trainer {
     int64_t iteration; /* done so far */
     size_t plan_bytes; /* arena of a worker, from the plan */
     float *before;     /* weights, moments before an iteration that is to be
-                          written: [3, trained]; NULL when none ever is */
+                          written: [3, this rank's range]; NULL when none
+                          ever is */
     int64_t updates_before;
     char digest_before[65];
     Phases phases;
@@ -62,8 +63,8 @@ typedef struct TrainerParts {
  *  outlines. */
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
 
-/** Bytes of the copies that trajectory files need. */
-size_t dg_trainer_kept_bytes(const Config *c, const Policy *p);
+/** Bytes of the copies that trajectory files need, of a rank. */
+size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);
 
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);

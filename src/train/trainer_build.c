@@ -52,6 +52,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
                           .reference = t->reference,
                           .rewards = t->rewards,
                           .num_rewards = c->num_rewards };
+    LearnerPlace place;
     size_t update;
     int err = most_at_once(&opts.train_batch, c);
 
@@ -61,6 +62,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         err = dg_step_plan(plan, t->policy, s->backend, &opts);
     if (err)
         return err;
+    dg_learner_place(&place, s, dg_policy_trained(t->policy)->count);
     *team = (TeamOpts) {
         .backend = s->backend,
         .num_threads = s->num_threads,
@@ -69,6 +71,9 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .num_grads = dg_policy_trained(t->policy)->count,
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
+        .shard = place.shard,
+        .offload = place.offload,
+        .host_threads = place.host_threads,
     };
     return DG_OK;
 }
@@ -152,20 +157,20 @@ static void describe(const Trainer *t)
                 s->config->cfg.scale);
 }
 
-size_t dg_trainer_kept_bytes(const Config *c, const Policy *p)
+size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard)
 {
-    return c->trajectory.every == 0
-               ? 0
-               : 3 * sizeof(float) * (size_t)dg_policy_trained(p)->count;
+    return c->trajectory.every == 0 ? 0
+                                    : 3 * sizeof(float) * (size_t)shard->num;
 }
 
 static int reserve_before(Trainer *t)
 {
-    const size_t bytes = dg_trainer_kept_bytes(t->session->config, t->policy);
+    const size_t bytes =
+        dg_trainer_kept_bytes(t->session->config, &t->learner->place.shard);
 
-    if (bytes == 0)
+    if (t->session->config->trajectory.every == 0)
         return DG_OK;
-    t->before = calloc(1, bytes);
+    t->before = calloc(1, bytes + 1);
     return t->before != NULL
                ? DG_OK
                : dg_fail(DG_ENOMEM, "trajectory.every: a copy of %zu bytes",
@@ -176,16 +181,19 @@ int dg_trainer_reserve(Trainer *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
+    const int64_t num = dg_policy_trained(t->policy)->count;
+    LearnerPlace place;
     int err = DG_OK;
 
+    dg_learner_place(&place, s, num);
     if (c->grpo.kl_beta > 0)
         err = dg_policy_reference(&t->reference, t->policy, c);
     if (!err)
         err = open_team(t);
     if (!err)
         err = dg_learner_create(
-            &t->learner, t->policy, dg_policy_trained(t->policy)->count,
-            &c->optim, c->run.iterations * c->grpo.updates_per_iteration);
+            &t->learner, t->policy, num, &c->optim,
+            c->run.iterations * c->grpo.updates_per_iteration, &place);
     if (!err)
         err = dg_rollout_create(&t->rollout, s, t->policy,
                                 t->prompts.num > c->grpo.prompts_per_iteration
@@ -216,6 +224,8 @@ static int open_cache(Trainer *t)
     /* checkpoints of adapters do without the text encoders' weights */
     if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
         dg_policy_drop_text(t->policy);
+    else if (!err && t->cache != NULL)
+        dg_policy_leave_text(t->policy);
     return err;
 }
 

@@ -30,7 +30,8 @@ int dg_trainer_remember(Trainer *t)
 {
     const int64_t every = t->session->config->trajectory.every;
     const ParamSet *trained = dg_policy_trained(t->policy);
-    const int64_t num = trained->count;
+    const Shard *s = &t->learner->place.shard;
+    const int64_t num = s->num;
     const size_t bytes = sizeof(float) * (size_t)num;
     int err;
 
@@ -39,11 +40,11 @@ int dg_trainer_remember(Trainer *t)
     err = dg_learner_fetch(t->learner);
     if (err)
         return err;
-    memcpy(t->before, trained->values, bytes);
+    memcpy(t->before, trained->values + s->first, bytes);
     memcpy(t->before + num, t->learner->m, bytes);
     memcpy(t->before + 2 * num, t->learner->v, bytes);
     t->updates_before = t->learner->updates;
-    dg_trainer_digest(t->digest_before, t->before, num);
+    dg_trainer_digest(t->digest_before, trained->values, trained->count);
     return DG_OK;
 }
 
@@ -236,19 +237,29 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
          2, n, s, 0);
 }
 
+/* One value of each parameter, of which a rank may have its range alone. */
+static void put_range(Items *to, const Trainer *t, const char *name,
+                      const float *data, const char *long_name)
+{
+    const Shard *s = &t->learner->place.shard;
+    H5Item *i = put(to, name, DG_H5_F32, data, long_name, "parameter");
+
+    dims(i, 1, s->total, 0, 0);
+    if (dg_shard_split(s))
+        share(i, s->first, s->num);
+}
+
 static void put_state(Items *to, const Trainer *t)
 {
     const int64_t num = dg_policy_trained(t->policy)->count;
+    const int64_t here = t->learner->place.shard.num;
 
-    dims(put(to, "state/weights", DG_H5_F32, t->before,
-             "trained weights before the iteration", "parameter"),
-         1, num, 0, 0);
-    dims(put(to, "state/adam_m", DG_H5_F32, t->before + num,
-             "AdamW first moment before it", "parameter"),
-         1, num, 0, 0);
-    dims(put(to, "state/adam_v", DG_H5_F32, t->before + 2 * num,
-             "AdamW second moment before it", "parameter"),
-         1, num, 0, 0);
+    put_range(to, t, "state/weights", t->before,
+              "trained weights before the iteration");
+    put_range(to, t, "state/adam_m", t->before + here,
+              "AdamW first moment before it");
+    put_range(to, t, "state/adam_v", t->before + 2 * here,
+              "AdamW second moment before it");
     /* below adapters it is the base itself */
     if (t->reference != NULL && t->policy->adapters.num_params == 0)
         dims(put(to, "state/reference", DG_H5_F32, t->reference->net.values,
@@ -268,9 +279,9 @@ int dg_trainer_write_trajectory(Trainer *t)
 
     if (!err)
         err = dg_rollout_fetch(t->rollout);
-    if (!err)
-        err = dg_learner_fetch(t->learner);
     err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_agree(s->comm, dg_learner_fetch(t->learner));
     if (!err) {
         const TrajectoryNote notes[] = {
             { "weights_before_sha256", t->digest_before, 0 },

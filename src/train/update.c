@@ -296,7 +296,7 @@ static int run_item(Worker *w, int64_t i, void *user)
         err = run_uncond(w, p, &s);
     }
     if (!err)
-        err = w->engine->exact_add(&w->sum, w->grads, &bad);
+        err = dg_team_add(w, &bad);
     if (err == DG_ENUMERIC) {
         note(p, k);
         err = DG_OK;
@@ -395,6 +395,7 @@ static int apply(const Part *p, UpdateStats *stats)
     const UpdateJob *job = p->job;
     const Update *u = job->update;
     LearnerStep done;
+    ExactSum own;
     int64_t failed = 0;
     int err;
 
@@ -405,15 +406,14 @@ static int apply(const Part *p, UpdateStats *stats)
         stats->skipped_updates++;
         return DG_OK;
     }
+    own = dg_team_own(job->team);
     if (job->dry) {
-        job->learner->engine->exact_read(&job->team->workers[0].sum,
-                                         job->learner->grads_in.at, 1.0);
+        job->learner->engine->exact_read(&own, job->learner->grads_in.at, 1.0);
         return DG_OK;
     }
     /* a device may fail alone, even where all compute the same */
-    err = dg_agree(
-        job->session->comm,
-        dg_learner_update(job->learner, &job->team->workers[0].sum, &done));
+    err = dg_agree(job->session->comm,
+                   dg_learner_update(job->learner, &own, &done));
     if (err)
         return err;
     if (done.grad_norm > stats->grad_norm)
@@ -431,13 +431,7 @@ static int run_part(Part *p, UpdateStats *stats)
     int err;
 
     p->divisor = (double)list_items(p, &num_local) * u->steps_per_item;
-    dg_team_clear_sums(job->team);
-    err = dg_team_run(job->team, num_local, run_item, p);
-    if (!err)
-        err = dg_team_merge_sums(job->team);
-    err = dg_agree(c, err);
-    if (!err)
-        err = dg_team_reduce_sums(job->team, c);
+    err = dg_team_sum(job->team, c, num_local, run_item, p);
     if (err)
         return err;
     share_results(p);

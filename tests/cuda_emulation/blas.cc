@@ -1,6 +1,8 @@
 /* cublasLt.h on plain loops. */
 #include "cublasLt.h"
 
+#include "cuda_bf16.h"
+
 #include <stdlib.h>
 
 const char *cublasLtGetStatusString(cublasStatus_t s)
@@ -31,11 +33,11 @@ static cublasStatus_t take(void *to, size_t size, const void *value,
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t l, cudaDataType,
-                                        uint64_t rows, uint64_t cols,
-                                        int64_t ld)
+cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t l,
+                                        cudaDataType type, uint64_t rows,
+                                        uint64_t cols, int64_t ld)
 {
-    *l = cublasLtMatrixLayoutOpaque_t { rows, cols, ld, 0, 1 };
+    *l = cublasLtMatrixLayoutOpaque_t { rows, cols, ld, 0, 1, type };
     return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS
                                : CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -52,7 +54,8 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(
 cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t d,
                                       cublasComputeType_t, cudaDataType_t)
 {
-    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N };
+    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N,
+                                      CUBLASLT_EPILOGUE_DEFAULT, nullptr };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -60,10 +63,17 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
     cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attr,
     const void *value, size_t bytes)
 {
-    int32_t *to =
-        attr == CUBLASLT_MATMUL_DESC_TRANSA ? &d->trans_a : &d->trans_b;
-
-    return take(to, sizeof *to, value, bytes);
+    switch (attr) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return take(&d->trans_a, sizeof d->trans_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return take(&d->trans_b, sizeof d->trans_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return take(&d->epilogue, sizeof d->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return take(&d->bias, sizeof d->bias, value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t p)
@@ -102,7 +112,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
         if (p->align[i] < algo.align)
             algo.align = p->align[i];
     if (algo.align < 16) {
-        algo.align = 4;
+        algo.align = a->type == CUDA_R_16BF ? 2 : 4;
         algo.chunk += 1;
     }
     if (p->reduction != CUBLASLT_REDUCTION_SCHEME_NONE && k >= 32)
@@ -128,13 +138,45 @@ cublasStatus_t cublasLtMatmulAlgoCheck(
 namespace
 {
 
-/* one product of column-major matrices; at [k, m] is op(A) transposed */
+/* Row i of a strided batch's matrix, element at of it. */
+struct Matrix {
+    const void *first;
+    cublasLtMatrixLayout_t l;
+
+    size_t size() const
+    {
+        return l->type == CUDA_R_16BF ? sizeof(__nv_bfloat16) : sizeof(float);
+    }
+    const char *at(int64_t i) const
+    {
+        return (const char *)first + i * l->stride * (int64_t)size();
+    }
+    float get(int64_t i, int64_t at_element) const
+    {
+        const char *p = at(i) + at_element * (int64_t)size();
+
+        return l->type == CUDA_R_16BF
+                   ? __bfloat162float(*(const __nv_bfloat16 *)p)
+                   : *(const float *)p;
+    }
+    void put(int64_t i, int64_t at_element, float x) const
+    {
+        char *p = (char *)at(i) + at_element * (int64_t)size();
+
+        if (l->type == CUDA_R_16BF)
+            *(__nv_bfloat16 *)p = __float2bfloat16_rn(x);
+        else
+            *(float *)p = x;
+    }
+};
+
+/* one product of column-major matrices; at [k, m] is op(A) transposed, bt
+ * [n, k] op(B), both widened */
 struct Product {
     int64_t m, n, k;
-    const float *at, *b;
-    int64_t row_b, col_b; /* element (l, j) at l row_b + j col_b */
-    float *d;
-    int64_t ldd;
+    const float *at, *bt;
+    Matrix d;
+    Matrix bias; /* a column; first nullptr: none */
     float alpha, beta;
     const cublasLtMatmulAlgo_t *algo;
 };
@@ -143,7 +185,7 @@ void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
                float *sum, float *part)
 {
     for (int64_t l = first; l < last; ++l) {
-        const float b = p->b[l * p->row_b + j * p->col_b];
+        const float b = p->bt[j * p->k + l];
         const float *a = p->at + l * p->m;
         for (int64_t i = 0; i < p->m; ++i)
             part[i] = fmaf(a[i], b, part[i]);
@@ -156,33 +198,46 @@ void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
     }
 }
 
-void product(const Product *p, float *work)
+void product(const Product *p, int64_t b, float *work)
 {
     float *sum = work, *part = work + p->m;
 
     for (int64_t j = 0; j < p->n; ++j) {
-        float *d = p->d + j * p->ldd;
         memset(work, 0, 2 * (size_t)p->m * sizeof *work);
         for (uint32_t s = 0; s < p->algo->split; ++s)
             add_range(p, j, p->k * s / p->algo->split,
                       p->k * (s + 1) / p->algo->split, sum, part);
-        for (int64_t i = 0; i < p->m; ++i)
-            d[i] = p->alpha * sum[i] + (p->beta != 0.0f ? p->beta * d[i] : 0);
+        for (int64_t i = 0; i < p->m; ++i) {
+            const int64_t to = j * p->d.l->ld + i;
+            float x = p->alpha * sum[i];
+            if (p->beta != 0.0f)
+                x += p->beta * p->d.get(b, to);
+            if (p->bias.first != nullptr)
+                x += p->bias.get(0, i);
+            p->d.put(b, to, x);
+        }
     }
 }
 
-/* at [k, m] of a, which is stored the one way or the other */
-void transpose(float *at, const float *a, int64_t ld, bool ta, int64_t m,
-               int64_t k)
+/* op(M) of batch entry i, outer [rows] by inner [k] to out[inner, outer], or
+ * with outer_first [outer, inner] */
+void widen(float *out, const Matrix &m, int64_t i, int64_t outer, int64_t k,
+           bool k_is_row, bool outer_first)
 {
     for (int64_t l = 0; l < k; ++l)
-        for (int64_t r = 0; r < m; ++r)
-            at[l * m + r] = ta ? a[r * ld + l] : a[l * ld + r];
+        for (int64_t r = 0; r < outer; ++r)
+            out[outer_first ? r * k + l : l * outer + r] =
+                m.get(i, k_is_row ? r * m.l->ld + l : l * m.l->ld + r);
 }
 
 bool aligned(const void *p, const cublasLtMatmulAlgo_t *algo)
 {
     return (uintptr_t)p % algo->align == 0;
+}
+
+bool types_fit(cudaDataType a, cudaDataType b, cudaDataType d)
+{
+    return a == b && (d == a || d == CUDA_R_32F);
 }
 
 } // namespace
@@ -216,34 +271,37 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
     if (C != D || (int64_t)(ta ? a->cols : a->rows) != m ||
         (int64_t)(tb ? b->cols : b->rows) != k ||
         (int64_t)(tb ? b->rows : b->cols) != n || a->batch != d->batch ||
-        b->batch != d->batch)
+        b->batch != d->batch || !types_fit(a->type, b->type, d->type))
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
+    const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
+    const bool biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
     float *at = (float *)malloc((size_t)(m * k) * sizeof(float));
+    float *bt = (float *)malloc((size_t)(n * k) * sizeof(float));
     float *work = (float *)malloc(2 * (size_t)m * sizeof(float));
+    const Product p = { m,
+                        n,
+                        k,
+                        at,
+                        bt,
+                        md,
+                        { biased ? desc->bias : nullptr, d },
+                        *(const float *)alpha,
+                        *(const float *)beta,
+                        algo };
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     for (int64_t i = 0; i < d->batch; ++i) {
-        const float *pa = (const float *)A + i * a->stride;
-        Product p = { m,
-                      n,
-                      k,
-                      at,
-                      (const float *)B + i * b->stride,
-                      tb ? b->ld : 1,
-                      tb ? 1 : b->ld,
-                      (float *)D + i * d->stride,
-                      d->ld,
-                      *(const float *)alpha,
-                      *(const float *)beta,
-                      algo };
-        if (!aligned(pa, algo) || !aligned(p.b, algo) || !aligned(p.d, algo)) {
+        if (!aligned(ma.at(i), algo) || !aligned(mb.at(i), algo) ||
+            !aligned(md.at(i), algo)) {
             status = CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
             break;
         }
-        transpose(at, pa, a->ld, ta, m, k);
-        product(&p, work);
+        widen(at, ma, i, m, k, ta, false);
+        widen(bt, mb, i, n, k, !tb, true);
+        product(&p, i, work);
     }
     free(at);
+    free(bt);
     free(work);
     return status;
 }

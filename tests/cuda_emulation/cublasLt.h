@@ -15,7 +15,11 @@ typedef enum cublasStatus_t {
     CUBLAS_STATUS_NOT_SUPPORTED = 15
 } cublasStatus_t;
 
-typedef enum cudaDataType { CUDA_R_32F = 0 } cudaDataType, cudaDataType_t;
+typedef enum cudaDataType {
+    CUDA_R_32F = 0,
+    CUDA_R_16BF = 14
+} cudaDataType,
+    cudaDataType_t;
 typedef enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T } cublasOperation_t;
 typedef enum cublasComputeType_t {
     CUBLAS_COMPUTE_32F = 68
@@ -23,8 +27,15 @@ typedef enum cublasComputeType_t {
 
 typedef enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
-    CUBLASLT_MATMUL_DESC_TRANSB = 4
+    CUBLASLT_MATMUL_DESC_TRANSB = 4,
+    CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
+    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
 } cublasLtMatmulDescAttributes_t;
+
+typedef enum cublasLtEpilogue_t {
+    CUBLASLT_EPILOGUE_DEFAULT = 1,
+    CUBLASLT_EPILOGUE_BIAS = 4
+} cublasLtEpilogue_t;
 
 typedef enum cublasLtMatrixLayoutAttribute_t {
     CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5,
@@ -48,10 +59,12 @@ typedef struct cublasLtMatrixLayoutOpaque_t {
     uint64_t rows, cols;
     int64_t ld, stride;
     int32_t batch;
+    cudaDataType type;
 } cublasLtMatrixLayoutOpaque_t, *cublasLtMatrixLayout_t;
 
 typedef struct cublasLtMatmulDescOpaque_t {
-    int32_t trans_a, trans_b;
+    int32_t trans_a, trans_b, epilogue;
+    const void *bias; /* a column, of D's type */
 } cublasLtMatmulDescOpaque_t, *cublasLtMatmulDesc_t;
 
 typedef struct cublasLtMatmulPreferenceOpaque_t {

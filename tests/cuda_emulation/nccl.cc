@@ -64,30 +64,89 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *e)
     return ncclSuccess;
 }
 
-/* MPI may hand a buffer to another process: it gets one of the host's. With
- * CUDA_EMULATION_STUCK in the environment nothing is done and no stream gets
- * ready any more: as where one rank has stayed away. */
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
-                           ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
-                           cudaStream_t)
+/* With CUDA_EMULATION_STUCK in the environment nothing is done and no stream
+ * gets ready any more: as where one rank has stayed away. */
+static bool stuck()
 {
-    const size_t bytes = count * (type == ncclInt64 ? 8 : 4);
-    void *host = malloc(bytes > 0 ? bytes : 1);
-    MPI_Datatype of = type == ncclInt64 ? MPI_INT64_T : MPI_FLOAT;
+    return getenv("CUDA_EMULATION_STUCK") != nullptr;
+}
 
-    if (getenv("CUDA_EMULATION_STUCK") != nullptr) {
-        free(host);
-        return ncclSuccess;
-    }
-    {
-        const CudaEmulationOpen open;
-        memcpy(host, from, bytes);
-    }
-    MPI_Allreduce(MPI_IN_PLACE, host, (int)count, of, MPI_SUM, c->mpi);
+/* MPI may hand a buffer to another process: it gets one of the host's, with
+ * what stands at from in it. */
+static void *host_copy(const void *from, size_t bytes)
+{
+    void *host = malloc(bytes > 0 ? bytes : 1);
+    const CudaEmulationOpen open;
+
+    memcpy(host, from, bytes);
+    return host;
+}
+
+static ncclResult_t take_back(void *to, void *host, size_t bytes)
+{
     {
         const CudaEmulationOpen open;
         memcpy(to, host, bytes);
     }
     free(host);
     return ncclSuccess;
+}
+
+static MPI_Datatype mpi_type(ncclDataType_t type, size_t *bytes)
+{
+    *bytes = type == ncclInt64 ? 8 : type == ncclFloat32 ? 4 : 1;
+    return type == ncclInt64     ? MPI_INT64_T
+           : type == ncclFloat32 ? MPI_FLOAT
+                                 : MPI_BYTE;
+}
+
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
+                           ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
+                           cudaStream_t)
+{
+    size_t bytes;
+    const MPI_Datatype of = mpi_type(type, &bytes);
+
+    if (stuck())
+        return ncclSuccess;
+    void *host = host_copy(from, count * bytes);
+
+    MPI_Allreduce(MPI_IN_PLACE, host, (int)count, of, MPI_SUM, c->mpi);
+    return take_back(to, host, count * bytes);
+}
+
+ncclResult_t ncclReduce(const void *from, void *to, size_t count,
+                        ncclDataType_t type, ncclRedOp_t, int root,
+                        ncclComm_t c, cudaStream_t)
+{
+    size_t bytes;
+    const MPI_Datatype of = mpi_type(type, &bytes);
+
+    if (stuck())
+        return ncclSuccess;
+    void *host = host_copy(from, count * bytes);
+    int me;
+
+    MPI_Comm_rank(c->mpi, &me);
+    MPI_Reduce(me == root ? MPI_IN_PLACE : host, host, (int)count, of, MPI_SUM,
+               root, c->mpi);
+    if (me == root)
+        return take_back(to, host, count * bytes);
+    free(host);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
+                           ncclDataType_t type, int root, ncclComm_t c,
+                           cudaStream_t)
+{
+    size_t bytes;
+    const MPI_Datatype of = mpi_type(type, &bytes);
+
+    if (stuck())
+        return ncclSuccess;
+    void *host = host_copy(from, count * bytes);
+
+    MPI_Bcast(host, (int)count, of, root, c->mpi);
+    return take_back(to, host, count * bytes);
 }

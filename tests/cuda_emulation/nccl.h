@@ -9,7 +9,11 @@ typedef enum ncclResult_t {
     ncclInvalidArgument = 4,
     ncclInvalidUsage = 5
 } ncclResult_t;
-typedef enum ncclDataType_t { ncclInt64 = 4, ncclFloat32 = 7 } ncclDataType_t;
+typedef enum ncclDataType_t {
+    ncclInt8 = 0,
+    ncclInt64 = 4,
+    ncclFloat32 = 7
+} ncclDataType_t;
 typedef enum ncclRedOp_t { ncclSum = 0 } ncclRedOp_t;
 typedef struct ncclUniqueId {
     char internal[128];
@@ -25,6 +29,12 @@ ncclResult_t ncclCommAbort(ncclComm_t c);
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *e);
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
                            ncclDataType_t type, ncclRedOp_t op, ncclComm_t c,
+                           cudaStream_t s);
+ncclResult_t ncclReduce(const void *from, void *to, size_t count,
+                        ncclDataType_t type, ncclRedOp_t op, int root,
+                        ncclComm_t c, cudaStream_t s);
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
+                           ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t s);
 }
 

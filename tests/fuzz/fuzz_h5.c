@@ -57,8 +57,10 @@ static void fill(Own *o)
     for (int i = 0; i < 2 * VALUES; i++)
         o->values[i / VALUES][i % VALUES] = (float)i / 4;
     for (int i = 0; i < 2; i++) {
-        o->arrays[i] = (CheckpointArray) { i ? "ema" : "weights", "an array",
-                                           o->values[i], VALUES };
+        o->arrays[i] = (CheckpointArray) { .name = i ? "ema" : "weights",
+                                           .long_name = "an array",
+                                           .data = o->values[i],
+                                           .num = VALUES };
         o->tensors[i] =
             (WeightTensor) { params[i].name,
                              params[i].num_dims,

@@ -1,0 +1,114 @@
+/* Where the bytes of a run on GPUs are, by level of sharding. */
+#include "train/run_plan.h"
+
+#include "base/error.h"
+#include "plan_outline.h"
+
+/* Policy and KL's reference as they are stored (run.dtype), the first without
+ * text encoders that nothing needs, the second always; decoder and rewards'
+ * networks, which are float32. */
+static uint64_t weight_bytes(const Outline *o)
+{
+    const Policy *p = o->policy;
+    int64_t stored = p->num_values, single = dg_outline_reward_values(o);
+
+    if (p->codec != NULL)
+        single += p->codec->count;
+    if (o->reference != NULL && p->adapters.num_params == 0)
+        stored += p->net.count;
+    if (o->cached)
+        stored -= p->text.count;
+    return (uint64_t)dg_dtype_bytes(p->dtype) * (uint64_t)stored +
+           sizeof(float) * (uint64_t)single;
+}
+
+/* What the host has besides the state: weights as they are written (the base
+ * below adapters is given back), trajectories, what waits to be written. */
+static uint64_t host_bytes(const Outline *o)
+{
+    const Policy *p = o->policy;
+    int64_t weights =
+        p->adapters.num_params > 0 ? p->adapters.count : p->num_values;
+
+    if (o->reference != NULL && p->adapters.num_params == 0)
+        weights += dg_policy_num_base(p);
+    return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
+           o->update.bytes + o->team.scratch_bytes +
+           dg_trainer_kept_bytes(o->config, &o->team.shard);
+}
+
+/* One way to run it: the sizes that team and learner then reserve. */
+static void count(GpuPlan *out, const Outline *o)
+{
+    const TeamOpts *team = &o->team;
+    const uint64_t sums = dg_team_sum_bytes(team);
+    LearnerBytes b;
+    uint64_t state;
+
+    dg_learner_bytes(&b, &team->shard, &o->config->optim);
+    state = b.gradient + b.moments + b.ema;
+    *out = (GpuPlan) {
+        .ranks = team->shard.size,
+        .offload = team->offload,
+        .level = team->shard.level,
+        .weights = weight_bytes(o),
+        .gradient = sizeof(float) * (uint64_t)team->num_grads,
+        .activations = team->step_bytes,
+        .rest = o->rollout->bytes + team->scratch_bytes,
+        /* the state stands there too, for checkpoints */
+        .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team),
+    };
+    if (team->offload) {
+        out->host += sums + b.norm;
+    } else {
+        out->gradient += b.gradient + b.norm;
+        out->sums = sums;
+        out->moments = b.moments;
+        out->ema = b.ema;
+        if (o->policy->dtype != DG_F32)
+            out->masters = sizeof(float) * (uint64_t)team->shard.num;
+    }
+    out->gpu = out->weights + out->masters + out->gradient + out->sums +
+               out->moments + out->ema + out->activations + out->rest;
+}
+
+int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
+{
+    const ShardLevel most = ranks > 1 ? DG_SHARD_GRADIENTS : DG_SHARD_NONE;
+    const int more = 2 * ((int)most + 1);
+    Outline o;
+    int err = dg_outline_open(&o, s, ranks);
+
+    if (!err && out->num + more > DG_PLAN_GPUS)
+        err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
+                      (int)DG_PLAN_GPUS);
+    o.team.num_threads = 1; /* a worker drives a GPU */
+    for (int i = 0; i < more && !err; i++) {
+        o.team.offload = i > (int)most;
+        dg_learner_shard(&o.team.shard, (ShardLevel)(i % ((int)most + 1)), 0,
+                         ranks, o.team.num_grads);
+        count(&out->plan[out->num++], &o);
+    }
+    dg_outline_close(&o);
+    return err;
+}
+
+const GpuPlan *dg_gpu_plan_fits(const GpuPlans *p, int ranks, uint64_t bytes,
+                                const GpuPlan **least)
+{
+    const GpuPlan *found = NULL;
+
+    *least = NULL;
+    for (int i = 0; i < p->num; i++) {
+        const GpuPlan *g = &p->plan[i];
+
+        if (g->ranks != ranks)
+            continue;
+        if (g->gpu <= bytes &&
+            (found == NULL || (found->offload && g->host < found->host)))
+            found = g;
+        if (*least == NULL || g->gpu < (*least)->gpu)
+            *least = g;
+    }
+    return found;
+}

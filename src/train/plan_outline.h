@@ -1,0 +1,32 @@
+#ifndef DG_SRC_TRAIN_PLAN_OUTLINE_H
+#define DG_SRC_TRAIN_PLAN_OUTLINE_H
+/* What plans are counted over, shared by run_plan.c and gpu_plan.c: a run's
+ * parts without their memory. Not public. */
+#include "trainer.h"
+
+typedef struct Outline {
+    const Session *session;
+    const Config *config;
+    Policy *policy, *reference;
+    Reward rewards[DG_CONFIG_REWARDS];
+    Rollout *rollout; /* of the first rank, which no other exceeds */
+    Update update;
+    TeamOpts team;
+    StepPlan kept, again; /* without and with recomputation */
+    int steps;            /* timesteps trained of each sample */
+    int cached;
+    int no_prompts; /* prompts.file is not there */
+} Outline;
+
+/** The first of so many ranks. To be closed after an error too. Errors: as
+ *  dg_run_plan(). */
+int dg_outline_open(Outline *o, const Session *s, int ranks);
+void dg_outline_close(Outline *o);
+
+/** 0 where the trainer gives the text encoders back: nothing needs them. */
+int dg_outline_keeps_text(const Outline *o);
+
+/** Of rewards' networks. */
+int64_t dg_outline_reward_values(const Outline *o);
+
+#endif

@@ -1,0 +1,275 @@
+/* Gradients of many items to the ranks that hold their sum. */
+#include "train/team.h"
+
+#include "base/error.h"
+
+#include <omp.h>
+
+/* Sums are in a memory that the host may not look into. */
+static int out_of_reach(const Team *t)
+{
+    return t->stage != NULL;
+}
+
+static int64_t piece_at(const Team *t, int64_t num, int64_t at)
+{
+    return num - at < t->piece ? num - at : t->piece;
+}
+
+static size_t part_bytes(const ExactSum *s)
+{
+    return dg_exact_bytes(s->num, s->fixed != NULL);
+}
+
+static void *buffer_of(const ExactSum *s)
+{
+    return s->fixed != NULL ? (void *)s->fixed : (void *)s->plain;
+}
+
+/* --- one item's gradient into a sum --------------------------------------- */
+
+/* A gradient of kernel memory into a sum of the host's, which it was checked
+ * for, by as many threads as the host has for it. */
+static int add_down(Worker *w, ExactSum *to, const float *g)
+{
+    const Team *t = w->team;
+    const Backend *be = w->ctx.backend;
+    int err = DG_OK;
+
+    omp_set_num_threads(t->host_threads);
+    for (int64_t at = 0; at < to->num && !err; at += t->piece) {
+        ExactSum part = dg_exact_part(to, at, piece_at(t, to->num, at));
+
+        part.items = to->items;
+        err = be->download(t->stage_down, g + at, sizeof *g * (size_t)part.num);
+        if (!err)
+            err = dg_exact_add(&part, t->stage_down, NULL);
+    }
+    omp_set_num_threads(1);
+    to->items += !err;
+    return err;
+}
+
+/* num elements of a worker's gradient, from at on */
+static int add_part(Worker *w, ExactSum *to, int64_t at)
+{
+    return w->team->stage_down != NULL
+               ? add_down(w, to, w->grads + at)
+               : w->team->sums->exact_add(to, w->grads + at, NULL);
+}
+
+int dg_team_add(Worker *w, int64_t *bad)
+{
+    const Team *t = w->team;
+    const int later = t->shard.level == DG_SHARD_GRADIENTS;
+    ExactSum whole = t->workers[0].sum;
+    int err;
+
+    if (!later && t->stage_down == NULL)
+        return t->sums->exact_add(&w->sum, w->grads, bad);
+    if (w->ready)
+        dg_panic("worker %d: two gradients in one round", w->index);
+    whole.num = t->num_grads; /* its limits, not its buffer */
+    err = w->engine->exact_check(&whole, w->grads, bad);
+    if (err)
+        return err;
+    w->ready = later;
+    return later ? DG_OK : add_part(w, &w->sum, 0);
+}
+
+/* --- between ranks --------------------------------------------------------- */
+
+/* A part of the sums, through the host: to root, or with root -1 to all. */
+static int stage(const Team *t, const Comm *c, ExactSum *part, int root)
+{
+    const Backend *be = t->workers[0].ctx.backend;
+    int err = DG_OK;
+
+    for (int64_t at = 0; at < part->num && !err; at += t->piece) {
+        ExactSum piece = dg_exact_part(part, at, piece_at(t, part->num, at));
+        ExactSum here = piece;
+
+        here.fixed = part->fixed != NULL ? t->stage : NULL;
+        here.plain = part->fixed != NULL ? NULL : t->stage;
+        err = dg_agree(
+            c, be->download(t->stage, buffer_of(&piece), part_bytes(&piece)));
+        if (err)
+            return err;
+        if (root >= 0)
+            dg_exact_sum_to(c, &here, root);
+        else
+            err = dg_exact_allreduce(c, &here);
+        if (root < 0 || root == c->rank)
+            be->upload(buffer_of(&piece), t->stage, part_bytes(&piece));
+    }
+    return err;
+}
+
+static int sum_to(const Team *t, const Comm *c, ExactSum *part, int root)
+{
+    int done = 0;
+    int err = DG_OK;
+
+    if (c->size == 1 || part->num == 0)
+        return DG_OK;
+    if (!out_of_reach(t)) {
+        dg_exact_sum_to(c, part, root);
+        return DG_OK;
+    }
+    if (t->sums->exact_sum_to != NULL)
+        err = t->sums->exact_sum_to(c, part, root, &done);
+    return err || done ? err : stage(t, c, part, root);
+}
+
+static int sum_to_all(const Team *t, const Comm *c, ExactSum *s)
+{
+    int done = 0;
+    int err = DG_OK;
+
+    if (!out_of_reach(t))
+        return dg_exact_allreduce(c, s);
+    if (t->sums->exact_allreduce != NULL)
+        err = t->sums->exact_allreduce(c, s, &done);
+    if (err || done)
+        return err;
+    err = dg_exact_count(c, s);
+    return err || c->size == 1 ? err : stage(t, c, s, -1);
+}
+
+static int sum_to_owners(const Team *t, const Comm *c, ExactSum *s)
+{
+    int err = dg_exact_count(c, s);
+
+    for (int r = 0; r < c->size && !err; r++) {
+        int64_t first, num;
+        ExactSum part;
+
+        dg_shard_range(&t->shard, r, &first, &num);
+        part = dg_exact_part(s, first, num);
+        err = sum_to(t, c, &part, r);
+    }
+    return err;
+}
+
+static int sum_whole(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
+{
+    ExactSum *s = &t->workers[0].sum;
+    int err = dg_team_run(t, num, fn, user);
+
+    for (int i = 1; i < t->num && !err; i++)
+        err = t->sums->exact_merge(s, &t->workers[i].sum);
+    err = dg_agree(c, err);
+    if (err)
+        return err;
+    return dg_shard_split(&t->shard) ? sum_to_owners(t, c, s)
+                                     : sum_to_all(t, c, s);
+}
+
+/* --- sums that no rank holds whole ---------------------------------------- */
+
+/* Elements first .. first + num - 1 of all gradients of the round to their
+ * owner. */
+static int give_part(Team *t, const Comm *c, int owner, int64_t first,
+                     int64_t num)
+{
+    const Shard *s = &t->shard;
+    ExactSum part = dg_exact_part(&t->bucket, 0, num);
+    int err = DG_OK;
+
+    t->sums->exact_clear(&part);
+    for (int i = 0; i < t->num && !err; i++)
+        if (t->workers[i].ready)
+            err = add_part(&t->workers[i], &part, first);
+    part.items = 0; /* counted once for all parts */
+    err = dg_agree(c, err);
+    if (!err)
+        err = sum_to(t, c, &part, owner);
+    if (!err && owner == s->rank) {
+        ExactSum own = dg_exact_part(&t->workers[0].sum, first - s->first, num);
+
+        err = t->sums->exact_merge(&own, &part);
+    }
+    return dg_agree(c, err);
+}
+
+static int give_round(Team *t, const Comm *c)
+{
+    ExactSum all = { .max_items = t->bucket.max_items };
+    const int64_t before = t->workers[0].sum.items;
+    int err;
+
+    all.items = c->rank == 0 ? before : 0;
+    for (int i = 0; i < t->num; i++)
+        all.items += t->workers[i].ready;
+    err = dg_exact_count(c, &all);
+    for (int r = 0; r < t->shard.size && !err && all.items > before; r++) {
+        int64_t first, num;
+
+        dg_shard_range(&t->shard, r, &first, &num);
+        for (int64_t at = 0; at < num && !err; at += t->piece)
+            err = give_part(t, c, r, first + at, piece_at(t, num, at));
+    }
+    for (int i = 0; i < t->num; i++)
+        t->workers[i].ready = 0;
+    t->workers[0].sum.items = all.items;
+    return err;
+}
+
+/* What is left of fn for a round. */
+typedef struct Round {
+    TeamFn fn;
+    void *user;
+    int64_t first;
+} Round;
+
+static int run_one(Worker *w, int64_t i, void *user)
+{
+    const Round *r = user;
+
+    return r->fn(w, r->first + i, r->user);
+}
+
+/* A worker's gradient stays until it is given away: an item each a round, of
+ * which all ranks take equally many. */
+static int sum_in_rounds(Team *t, const Comm *c, int64_t num, TeamFn fn,
+                         void *user)
+{
+    Round r = { fn, user, 0 };
+    int64_t rounds = (num + t->num - 1) / t->num;
+    int err = DG_OK;
+
+    dg_comm_max_i64(c, &rounds, 1);
+    for (; rounds > 0 && !err; rounds--) {
+        const int64_t left = num - r.first;
+        const int64_t now = left < t->num ? left : t->num;
+
+        err = dg_agree(c, dg_team_run(t, now, run_one, &r));
+        if (!err)
+            err = give_round(t, c);
+        r.first += now;
+    }
+    return err;
+}
+
+int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
+{
+    const int rounds = t->shard.level == DG_SHARD_GRADIENTS;
+
+    for (int i = 0; i < (rounds ? 1 : t->num); i++)
+        t->sums->exact_clear(&t->workers[i].sum);
+    for (int i = 0; i < t->num; i++)
+        t->workers[i].ready = 0;
+    return rounds ? sum_in_rounds(t, c, num, fn, user)
+                  : sum_whole(t, c, num, fn, user);
+}
+
+ExactSum dg_team_own(const Team *t)
+{
+    const ExactSum *s = &t->workers[0].sum;
+    ExactSum own = dg_exact_part(
+        s, t->shard.level == DG_SHARD_GRADIENTS ? 0 : t->shard.first,
+        t->shard.num);
+
+    own.items = s->items;
+    return own;
+}

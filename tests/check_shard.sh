@@ -1,0 +1,181 @@
+#!/bin/bash
+# parallel.shard and parallel.offload_optimizer: what a rank holds changes, no
+# bit does: on one to three ranks, on the CPU and on emulated GPUs, in one run
+# and in runs that go on with other levels.
+. "$(dirname "$0")/train_lib.sh"
+cpu=$bin
+gpu=${DG_BUILD:-build}/emulated/dancegrpo
+[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
+
+# same_arrays NAME RUN WANTED [ITERATION]: weights, moments and EMA of a
+# checkpoint, and their digests
+same_arrays()
+{
+    local file
+    file=checkpoints/iter_00000${4:-3}.h5
+    expect "shard: $1, the same arrays" "$tools/same_arrays" \
+        "$work/$2/$file" "$work/$3/$file"
+    [ -e "$work/$2/$file" ] || tail -n 5 "$work/$2.out"
+}
+
+equal_bytes()
+{
+    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
+}
+
+# the norm is above it in every update, so that all ranks' part of it counts
+clip=optim.max_grad_norm=0.005
+
+# --- on the CPU ------------------------------------------------------------------
+expect "shard: the run of one rank" tiny 1 1 base $clip
+for at in "1 1 optimizer" "2 1 optimizer" "3 2 optimizer" "1 2 gradients" \
+    "2 1 gradients" "2 2 gradients" "3 1 gradients"; do
+    read -r ranks threads level <<<"$at"
+    run=$level$ranks$threads
+    expect "shard: $at" tiny "$ranks" "$threads" "$run" $clip \
+        parallel.shard="$level"
+    same_arrays "$at" "$run" base
+    expect "shard: $at, memory used is memory planned" equal_bytes "$run" 3
+done
+expect "shard: a norm that is of all ranks" test \
+    "$(metric gradients31 grad_norm)" = "$(metric base grad_norm)"
+for file in optimizer32 gradients31; do
+    expect "shard: replay of $file on one rank" "$bin" replay \
+        "$work/$file/trajectories/iter_000002.h5"
+    expect "shard: replay of $file on two" ranks 2 "$bin" replay --threads 1 \
+        "$work/$file/trajectories/iter_000003.h5"
+done
+
+# --- other levels and rank counts, part by part ----------------------------------
+# part RANKS LEVEL RUN ITERATION [SET]...: one more iteration, then a stop
+part()
+{
+    local n=$1 level=$2 run=$3 wanted=$4
+    shift 4
+    tiny "$n" 1 "$run" parallel.shard="$level" run.max_seconds=1e-3 \
+        $clip "$@"
+    expect "shard: $level on $n ranks, stopped after $wanted" test \
+        "$(last_checkpoint "$run")" = "$wanted"
+}
+part 3 gradients parts 1
+part 1 none parts 2
+expect "shard: continued on two ranks" tiny 2 1 parts $clip \
+    parallel.shard=optimizer
+same_arrays "three levels in turn" parts base
+
+# --- a damaged checkpoint is passed over by all ranks ------------------------------
+tiny 2 1 torn $clip parallel.shard=optimizer run.iterations=2
+"$tools/plant" "$work/torn/checkpoints/iter_000002.h5" flip arrays/adam_v 60000
+expect "shard: goes on before a damaged moment" tiny 3 1 torn $clip \
+    parallel.shard=gradients run.iterations=2
+expect "shard: the damaged one is named" grep -q \
+    "^WARN .*iter_000002.h5: dataset arrays/adam_v: SHA-256" "$work/torn.out"
+same_arrays "after a damaged moment" torn base 2
+
+# --- fewer blocks than ranks, floats, pretraining ----------------------------------
+lora="policy.weights=$work/base/checkpoints/iter_000003.h5 lora.rank=2 run.iterations=2"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 lora1 $lora
+    expect "shard: adapters, ranks without a range" tiny 4 1 lora4 $lora \
+        parallel.shard=gradients
+}
+same_arrays "adapters" lora4 lora1 2
+tiny 2 1 inexact $clip parallel.exact_sum=false parallel.shard=gradients \
+    run.iterations=1
+expect "shard: float sums, near the exact ones" "$tools/close" \
+    "$work/inexact/checkpoints/iter_000001.h5" \
+    "$work/base/checkpoints/iter_000001.h5" 1e-4
+sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2
+    pretrain.eval_every=2)
+launch pretrain 1 1 first "${sets[@]}"
+wait "$pid"
+launch pretrain 3 1 first.three "${sets[@]}" parallel.shard=gradients
+wait "$pid"
+same_digest "shard: pretraining" first.three "$(digest first)"
+# file_weights RUN: of the weights that pretraining ends with, averaged ones
+file_weights() { "$bin" inspect --digest "$work/$1/weights.h5" | cut -c 1-64; }
+expect "shard: pretraining, the same averaged weights" test \
+    "$(file_weights first)" = "$(file_weights first.three)"
+
+# --- on emulated GPUs ----------------------------------------------------------------
+bin=$gpu
+# on_gpu RANKS LEVEL OFFLOAD RUN [SET]...
+on_gpu()
+{
+    local n=$1 level=$2 offload=$3 run=$4
+    shift 4
+    tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
+        parallel.offload_optimizer="$offload" sampler.steps=3 \
+        grpo.num_generations=2 grpo.prompts_per_iteration=2 \
+        grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
+        run.iterations=2 trajectory.every=0 $clip "$@"
+}
+expect "shard: one GPU" on_gpu 1 none false gpu trajectory.every=1
+for at in "2 optimizer false" "3 gradients false" "1 none true" \
+    "2 optimizer true" "3 gradients true"; do
+    read -r ranks level offload <<<"$at"
+    run=gpu$level$ranks$offload
+    expect "shard: GPUs, $at" on_gpu "$ranks" "$level" "$offload" "$run"
+    same_arrays "GPUs, $at" "$run" gpu 2
+done
+expect "shard: GPUs, sums and weights from GPU to GPU" bash -c \
+    "! grep '^WARN' '$work/gpugradients3false.out'"
+export CUDA_EMULATION_DEVICES=1
+for level in optimizer gradients; do
+    on_gpu 2 $level false shared$level
+    same_arrays "two ranks on one GPU, $level" shared$level gpu 2
+done
+unset CUDA_EMULATION_DEVICES
+on_gpu 2 gradients true late run.max_seconds=1e-3
+expect "shard: GPUs, stopped after one iteration" test \
+    "$(last_checkpoint late)" = 1
+on_gpu 1 none false late
+same_arrays "GPUs, offloaded, stopped, continued as it is" late gpu 2
+expect "shard: GPUs, replay" "$gpu" replay \
+    "$work/gpu/trajectories/iter_000002.h5"
+
+# float32 masters of bfloat16 weights: a rank's range of them, or the host's
+b16=run.dtype=bfloat16
+on_gpu 1 none false b16 $b16
+for at in "2 optimizer false" "3 gradients true"; do
+    read -r ranks level offload <<<"$at"
+    run=b16$level$ranks$offload
+    on_gpu "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
+    same_arrays "GPUs, bfloat16, $at" "$run" b16 2
+done
+export CUDA_EMULATION_DEVICES=1
+on_gpu 2 gradients false b16shared $b16
+unset CUDA_EMULATION_DEVICES
+same_arrays "two ranks on one GPU, bfloat16" b16shared b16 2
+expect "shard: replay of bfloat16 in ranges" "$gpu" replay \
+    "$work/b16gradients3true/trajectories/iter_000002.h5"
+
+# with conditions that are read the text encoders stay on the host
+"$gpu" encode configs/tiny.cfg --set run.threads=1 \
+    --set prompts.cache="$work/cache.h5" >/dev/null 2>&1
+cached=prompts.cache=$work/cache.h5
+on_gpu 1 none false cached "$cached" grpo.kl_beta=0.1
+expect "shard: GPUs, conditions that are read" on_gpu 2 gradients true \
+    cached2 "$cached" grpo.kl_beta=0.1
+same_arrays "GPUs, conditions that are read" cached2 cached 2
+
+# what a GPU has to hold: too small for the state, large enough without
+export CUDA_EMULATION_MEMORY=19800000
+on_gpu 1 none false small run.iterations=1
+expect "shard: a GPU that is too small for the state" grep -q \
+    "^ERROR optimizer state of 70320 parameters" "$work/small.out"
+expect "shard: and large enough without" on_gpu 1 none true enough \
+    run.iterations=1
+unset CUDA_EMULATION_MEMORY
+
+# --- what cannot be --------------------------------------------------------------------
+bin=$cpu
+expect_code "shard: no offloading on the CPU" 1 \
+    'parallel.offload_optimizer = true: must be false with run.device = "cpu"' \
+    "$cpu" train configs/tiny.cfg --set parallel.offload_optimizer=true
+expect_code "shard: sharded parameters are not there" 1 \
+    'parallel.shard = "parameters": must be' \
+    "$cpu" train configs/tiny.cfg --set parallel.shard=parameters
+exit $bad
