@@ -6,6 +6,7 @@
 #   OUT        folder for table.txt, logs.txt and figures (results)
 #   LIMIT      seconds for everything (460)
 #   ONLY       pattern: only steps whose name matches
+#   FULL=1     FLUX.1-dev's whole network is measured too (with a LIMIT of 800)
 #   QUICK=1    shorter runs, to try the script itself
 #   PATIENCE   times a step's seconds, on a machine that others use too (1)
 #   CUDA_HOME  where CUDA's libraries are looked for first
@@ -165,13 +166,15 @@ beside()
     return $rc
 }
 
-# ratio MICRO_BATCH: is 1 in all iterations; the weights are those of the first
-ratio()
+# ratio_in DTYPE MICRO_BATCH: is 1 in all iterations; the weights are those of the
+# first
+ratio_in()
 {
-    local n=$1
-    on cuda "ratio$n" run.iterations="$iterations" grpo.micro_batch="$n" || return 1
-    numbers="1 in $(metric "ratio$n" ratio_max_deviation | grep -cx 0) iterations, "
-    ratio_is_one "ratio$n" "$iterations" && same_weights "ratio$n"
+    local run=ratio_$1_$2
+    on cuda "$run" run.iterations="$iterations" run.dtype="$1" \
+        grpo.micro_batch="$2" || return 1
+    numbers="1 in $(metric "$run" ratio_max_deviation | grep -cx 0) iterations, "
+    ratio_is_one "$run" "$iterations" && same_weights "$run"
 }
 
 # same_weights RUN: the bits of the first run that asked
@@ -184,10 +187,12 @@ same_weights()
     [ "$got" = "$first" ]
 }
 
+# again [SET]...: in a folder of its own each time
 again()
 {
-    on cuda again run.iterations="$iterations" parallel.recompute=true &&
-        same_weights again
+    num_again=$((num_again + 1))
+    on cuda "again$num_again" run.iterations="$iterations" \
+        parallel.recompute=true "$@" && same_weights "again$num_again"
 }
 
 two_ranks()
@@ -285,7 +290,7 @@ if ! "$bin" train configs/tiny.cfg --dry-run --set run.device=cuda \
         tee "$table"
     exit 77
 fi
-iterations=10 brief=
+iterations=10 brief= num_again=0
 [ "${QUICK:-0}" = 0 ] || {
     iterations=2
     brief="sampler.steps=3 grpo.num_generations=2 grpo.prompts_per_iteration=2"
@@ -294,11 +299,17 @@ describe | tee "$table"
 for program in "$root"/gpu/*; do
     step "kernels: ${program##*/test_}" 60 kernels "${program##*/}"
 done
-step "ratio, micro-batch 1" 40 ratio 1
-step "ratio, micro-batch 4" 40 ratio 4
-step "ratio, micro-batch 12" 40 ratio 12
+step "ratio, micro-batch 1" 40 ratio_in float32 1
+step "ratio, micro-batch 4" 40 ratio_in float32 4
+step "ratio, micro-batch 12" 40 ratio_in float32 12
 step "recomputation, same weights" 40 again
 step "two ranks, same weights" 60 two_ranks
+# bfloat16 has weights of its own
+first=
+step "bfloat16: ratio, micro-batch 1" 40 ratio_in bfloat16 1
+step "bfloat16: ratio, micro-batch 12" 40 ratio_in bfloat16 12
+step "bfloat16: recomputation, same weights" 40 again run.dtype=bfloat16
+step "without graphs, same weights" 40 again run.dtype=bfloat16 parallel.graphs=false
 step "beside the CPU: tiny" 40 beside tiny run.iterations=3
 for family in eps sd unet flux; do
     TINY=configs/tiny_$family.cfg step "beside the CPU: tiny_$family" 40 \
@@ -307,8 +318,11 @@ done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
 step "memcheck: a run" 90 sanitized_run memcheck
 step "racecheck: training" 60 sanitized racecheck "$root/gpu/test_cuda_training"
-step "bench: tiny" 30 bench bench_tiny configs/tiny.cfg
-step "bench: FLUX.1-dev's sizes" 90 bench bench_flux configs/sizes_flux_dev.cfg --network
+step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
+    --set run.dtype=bfloat16
+step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
+[ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
+    configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16
 step "PyTorch" 150 torch
 summary >"$work/summary"
 tee -a "$table" <"$work/summary"
