@@ -115,7 +115,7 @@ step()
         [ "$(date +%s)" -lt "$STEP_END" ] || numbers="more than $most s"
         ;;
     esac
-    printf '%-34s %-6s %5d s  %s\n' "$name" $verdict $((SECONDS - began)) \
+    printf '%-38s %-6s %5d s  %s\n' "$name" $verdict $((SECONDS - began)) \
         "$numbers" | tee -a "$table"
 }
 
