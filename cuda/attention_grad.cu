@@ -2,6 +2,10 @@
 
 #include "attention.h"
 
+extern "C" {
+#include "cuda/attention_mma.h"
+}
+
 /*
  * Backward of attention, without atomics and without scratch:
  *   P = exp(scale q k^T + bias - lse),  dP = dO v^T
@@ -199,6 +203,8 @@ __global__ void __launch_bounds__(THREADS)
 
 template <typename T> void dg_cuda_attention_grad(const AttentionArgs *a)
 {
+    if (sizeof(T) == 2 && dg_cuda_attention_mma_grad(a))
+        return;
     const unsigned tiles_q = (unsigned)((a->sq + TILE - 1) / TILE);
     const unsigned tiles_k = (unsigned)((a->sk + TILE - 1) / TILE);
     const unsigned chunks = (unsigned)((a->d + CHUNK - 1) / CHUNK);

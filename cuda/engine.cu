@@ -6,6 +6,7 @@ extern "C" {
 #include "base/error.h"
 #include "cuda/adamw.h"
 #include "cuda/comm.h"
+#include "cuda/denoise.h"
 #include "cuda/ema.h"
 #include "cuda/engine.h"
 #include "cuda/exact_sum.h"
@@ -62,6 +63,8 @@ static Engine table_make(void)
     t.log_prob = dg_cuda_sde_log_prob;
     t.kl = dg_cuda_sde_kl;
     t.seed = dg_cuda_objective_seed;
+    t.spoil = dg_cuda_denoise_spoil;
+    t.error = dg_cuda_denoise_error;
     t.exact_init = dg_cuda_exact_init;
     t.exact_clear = dg_cuda_exact_clear;
     t.exact_add = dg_cuda_exact_add;

@@ -2,49 +2,7 @@
 # run.device = "cuda" with the GPU emulated: the whole program, on one and
 # more ranks, each with a GPU of its own, against the CPU's run. Emulated
 # device memory ends the program when the host looks into it.
-. "$(dirname "$0")/train_lib.sh"
-cpu=$bin
-gpu=${DG_BUILD:-build}/emulated/dancegrpo
-[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
-bin=$gpu
-small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
-
-# on_gpu RANKS RUN [SET]...
-on_gpu()
-{
-    local n=$1 run=$2
-    shift 2
-    # shellcheck disable=SC2086
-    tiny "$n" 1 "$run" run.device=cuda $small "$@"
-}
-
-# on_cpu RUN [SET]...
-on_cpu()
-{
-    local run=$1
-    shift
-    # shellcheck disable=SC2086
-    bin=$cpu tiny 1 1 "$run" $small "$@"
-}
-
-ratio_is_one()
-{
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
-        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
-}
-
-equal_bytes()
-{
-    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
-}
-
-# near RUN OTHER ITERATION: weights of two runs within 1e-5 of the largest
-near()
-{
-    "$tools/close" "$work/$1/checkpoints/iter_00000$3.h5" \
-        "$work/$2/checkpoints/iter_00000$3.h5" 1e-5
-}
+. "$(dirname "$0")/cuda_lib.sh"
 
 # --- against the CPU, and on one, two and three ranks --------------------------
 expect "cuda: the CPU's run" on_cpu host trajectory.every=0
@@ -190,35 +148,4 @@ CUDA_EMULATION_STUCK=1 on_gpu 2 stuck $short parallel.timeout_seconds=1
 expect "cuda: a sum that waits too long ends the run" test $? = 1
 expect "cuda: and names rank and sum" grep -q "panic: rank 0 of 2 waits .* in \
 NCCL's sum of gradients, int64 (parallel.timeout_seconds)" "$work/stuck.out"
-expect_code "cuda: pretraining stays on the CPU" 1 \
-    "pretrain runs on the CPU alone" "$gpu" pretrain configs/tiny.cfg \
-    --set run.device=cuda --set run.dir="$work/none"
-
-# --- rewards with a network are the CPU's ------------------------------------------
-net='{name="hpsv2";path="tests/golden/clip_tiny";}'
-# told NAME COMMAND [ARGUMENT]...: before anything is read
-told()
-{
-    local name=$1
-    shift
-    expect_code "cuda: a reward with a network, $name" 1 \
-        'name = "hpsv2": its network runs on the CPU only; run.device must be "cpu"' \
-        "$@" --set run.device=cuda --set run.dir="$work/none"
-    expect "cuda: a reward with a network, $name, one message" test \
-        "$(grep -c '^ERROR' "$work/out")" = 1
-}
-told train ranks 2 "$gpu" train configs/tiny.cfg --set "rewards=($net)"
-told "train --dry-run" "$gpu" train configs/tiny.cfg --dry-run \
-    --set "rewards=({name=\"brightness\";},$net)"
-told evaluate "$gpu" evaluate configs/tiny.cfg --set "rewards=($net)" \
-    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
-told "evaluate --dry-run" "$gpu" evaluate configs/tiny.cfg --dry-run \
-    --set "rewards=($net)"
-expect_code "cuda: the plan of such a run" 0 "weights: rewards" "$gpu" plan \
-    configs/tiny.cfg --set run.device=cuda --set "rewards=($net)"
-expect_code "cuda: sample scores nothing, so its rewards may be any" 0 "wrote" \
-    "$gpu" sample configs/tiny.cfg "a red circle" --seeds 1 \
-    --out "$work/sample.png" --set run.device=cuda --set "rewards=($net)" \
-    --set evaluate.steps=1 \
-    --set policy.weights="$work/host/checkpoints/iter_000003.h5"
 exit $bad

@@ -95,7 +95,11 @@ launch pretrain 3 1 first.three "${sets[@]}" parallel.shard=gradients
 wait "$pid"
 same_digest "shard: pretraining" first.three "$(digest first)"
 # file_weights RUN: of the weights that pretraining ends with, averaged ones
-file_weights() { "$bin" inspect --digest "$work/$1/weights.h5" | cut -c 1-64; }
+file_weights()
+{
+    [ -e "$work/$1/weights.h5" ] || tail -n 5 "$work/$1.out"
+    "$bin" inspect --digest "$work/$1/weights.h5" | cut -c 1-64
+}
 expect "shard: pretraining, the same averaged weights" test \
     "$(file_weights first)" = "$(file_weights first.three)"
 
@@ -160,6 +164,16 @@ on_gpu 1 none false cached "$cached" grpo.kl_beta=0.1
 expect "shard: GPUs, conditions that are read" on_gpu 2 gradients true \
     cached2 "$cached" grpo.kl_beta=0.1
 same_arrays "GPUs, conditions that are read" cached2 cached 2
+
+for at in "1 none false" "2 gradients true"; do
+    read -r ranks level offload <<<"$at"
+    launch pretrain "$ranks" 1 "first.gpu$ranks" "${sets[@]}" run.device=cuda \
+        parallel.shard="$level" parallel.offload_optimizer="$offload"
+    wait "$pid"
+done
+expect "shard: pretraining on GPUs, the same averaged weights" test \
+    "$(file_weights first.gpu1)" = "$(file_weights first.gpu2)"
+same_arrays "pretraining on GPUs" first.gpu2 first.gpu1
 
 # what a GPU has to hold: too small for the state, large enough without
 export CUDA_EMULATION_MEMORY=19800000

@@ -23,9 +23,10 @@ typedef struct CountedConv {
 static double product_flops, conv_flops[3];
 static int convs_open;
 
-static void counted_product(float *c, const float *a, const float *b, int64_t m,
-                            int64_t n, int64_t k)
+static void counted_product(void *user, float *c, const float *a,
+                            const float *b, int64_t m, int64_t n, int64_t k)
 {
+    (void)user;
     product_flops += 2.0 * (double)m * (double)n * (double)k;
     dg_cpu_sgemm_bare(c, a, b, m, n, k);
 }
@@ -62,6 +63,9 @@ static void counted_destroy(void *conv)
 }
 
 static const BenchConv conv = { counted_create, counted_run, counted_destroy };
+static const BenchTools tools = { .name = "float32",
+                                  .product = counted_product,
+                                  .conv = &conv };
 
 static void test_small_blocks_are_measured(void **state)
 {
@@ -72,9 +76,8 @@ static void test_small_blocks_are_measured(void **state)
 
     const double one_conv = 2 * 64 * 16 * 9 * 16;
 
-    assert_int_equal(dg_bench_blocks(out, &num, dg_backend_cpu(), &s,
-                                     counted_product, &conv, 3),
-                     DG_OK);
+    assert_int_equal(
+        dg_bench_blocks(out, &num, dg_backend_cpu(), &s, &tools, 3), DG_OK);
     assert_int_equal(num, 3);
     assert_int_equal(convs_open, 0);
     /* two convolutions and the time's projection; twice that backward */
@@ -103,19 +106,16 @@ static void test_sizes_choose_the_blocks(void **state)
     int num = 0;
     (void)state;
 
-    assert_int_equal(dg_bench_blocks(out, &num, dg_backend_cpu(), &s,
-                                     counted_product, &conv, 1),
-                     DG_OK);
+    assert_int_equal(
+        dg_bench_blocks(out, &num, dg_backend_cpu(), &s, &tools, 1), DG_OK);
     assert_int_equal(num, 1);
     assert_true(product_flops == product_before);
     s.channels = 12;
-    assert_int_equal(dg_bench_blocks(out, &num, dg_backend_cpu(), &s,
-                                     dg_cpu_sgemm_bare, &conv, 1),
-                     DG_EINVAL);
+    assert_int_equal(
+        dg_bench_blocks(out, &num, dg_backend_cpu(), &s, &tools, 1), DG_EINVAL);
     s.channels = 8;
-    assert_int_equal(dg_bench_blocks(out, &num, dg_backend_cpu(), &s,
-                                     dg_cpu_sgemm_bare, &conv, 0),
-                     DG_EINVAL);
+    assert_int_equal(
+        dg_bench_blocks(out, &num, dg_backend_cpu(), &s, &tools, 0), DG_EINVAL);
 }
 
 int main(void)

@@ -1,135 +1,21 @@
 /* HPS v2, CLIP score and PickScore against transformers' CLIPModel and its
  * image processor, of minute networks: tests/golden/make_clip_fixture.py. */
-#include "tiny_run.h"
+#include "clip_bed.h"
 
 #include "../src/reward/clip_config.h"
-#include "clip_golden.h"
 #include "reward/picture.h"
 #include "weights/load.h"
 
-#define KEYS "path=\"" CLIP_FOLDER "\";tokenizer=\"" CLIP_WORDS "\";"
-
-typedef struct Bed {
-    Config config;
-    Reward r[DG_CONFIG_REWARDS];
-    int64_t num;
-    RewardPlan plan; /* of pictures of 64 x 64 */
-    Context ctx;
-    float *features; /* [CLIP_PROMPTS, num features] */
-} Bed;
-
-static void configure(Bed *b, const char *rewards)
-{
-    memset(b, 0, sizeof *b);
-    dg_config_defaults(&b->config);
-    MUST(dg_config_set(&b->config, rewards));
-    b->num = b->config.num_rewards;
-    MUST(dg_rewards_init(b->r, &b->config));
-}
-
-static void count(Bed *b, int64_t size)
-{
-    Backend table;
-    Context ctx;
-
-    dg_backend_plan(&table, dg_backend_cpu());
-    MUST(dg_context_init(&ctx, &table, 0));
-    MUST(dg_rewards_plan(&b->plan, b->r, b->num, &ctx, size));
-    dg_context_fini(&ctx);
-}
-
-static void open_bed(Bed *b, const char *rewards)
-{
-    int64_t n;
-
-    configure(b, rewards);
-    MUST(dg_rewards_open(b->r, &b->config, b->num, &tiny_comm));
-    count(b, 64);
-    MUST(dg_context_init(&b->ctx, dg_backend_cpu(), b->plan.bytes));
-    n = dg_rewards_num_features(b->r, b->num);
-    b->features = malloc(sizeof *b->features * CLIP_PROMPTS * (size_t)n);
-    assert_non_null(b->features);
-    for (int i = 0; i < CLIP_PROMPTS; i++) {
-        const Prompt prompt = { .text = (char *)clip_prompts[i] };
-
-        MUST(dg_rewards_encode(b->r, b->num, &b->ctx, &prompt,
-                               b->features + i * n));
-    }
-}
-
-static void close_bed(Bed *b)
-{
-    dg_context_fini(&b->ctx);
-    dg_rewards_close(b->r, b->num);
-    free(b->features);
-}
-
-static RewardScore score(Bed *b, int k, const float *rgb, int64_t size,
-                         int prompt)
-{
-    const Prompt text = { .text = (char *)clip_prompts[prompt] };
-    const RewardInput in = {
-        .rgb = rgb,
-        .size = size,
-        .prompt = &text,
-        .features =
-            b->features + prompt * dg_rewards_num_features(b->r, b->num),
-        .ctx = &b->ctx,
-    };
-    RewardScore s;
-
-    dg_reward_score(&b->r[k], &in, &s);
-    return s;
-}
-
-static const char all_three[] = "rewards=({name=\"hpsv2\";" KEYS "},"
-                                "{name=\"brightness\";},"
-                                "{name=\"clip\";" KEYS "},"
-                                "{name=\"pickscore\";" KEYS "})";
-
 static void test_texts_as_transformers(void **state)
 {
-    float want[CLIP_WIDTH];
-    Bed b;
-
     (void)state;
-    open_bed(&b, all_three);
-    assert_int_equal(dg_rewards_num_features(b.r, b.num), 3 * CLIP_WIDTH);
-    for (int i = 0; i < CLIP_PROMPTS; i++)
-        for (int k = 0; k < 3; k++) {
-            clip_golden(want, CLIP_WIDTH, "text", i);
-            dg_clip_normalize(want, CLIP_WIDTH);
-            clip_near("text", b.features + (3 * i + k) * CLIP_WIDTH, want,
-                      CLIP_WIDTH, 1e-6);
-        }
-    close_bed(&b);
+    clip_check_texts(dg_backend_cpu());
 }
 
 static void test_scores_as_transformers(void **state)
 {
-    static const char *const ways[] = { "f32_cos", NULL, "u8_cos", "u8_cos" };
-    float *rgb = malloc(sizeof *rgb * CLIP_MOST), want[CLIP_PROMPTS];
-    Bed b;
-
     (void)state;
-    assert_non_null(rgb);
-    open_bed(&b, all_three);
-    for (int i = 0; i < CLIP_SIZES; i += 4) { /* those that are square */
-        const int side = clip_sizes[i][0];
-
-        assert_int_equal(side, clip_sizes[i][1]);
-        clip_picture(rgb, side, side);
-        for (int k = 0; k < 4; k++)
-            for (int p = 0; p < CLIP_PROMPTS && ways[k] != NULL; p++) {
-                const RewardScore s = score(&b, k, rgb, side, p);
-
-                clip_golden(want, CLIP_PROMPTS, ways[k], i);
-                assert_int_equal(s.missing, 0);
-                clip_near(ways[k], &s.value, &want[p], 1, 1e-5);
-            }
-    }
-    free(rgb);
-    close_bed(&b);
+    clip_check_scores(dg_backend_cpu());
 }
 
 /* The network and its weights by themselves. */
@@ -210,7 +96,7 @@ static void test_same_bits_whatever_was_before(void **state)
     float *a = malloc(sizeof *a * CLIP_MOST),
           *c = malloc(sizeof *c * CLIP_MOST);
     float first;
-    Bed b;
+    ClipBed b;
 
     (void)state;
     assert_non_null(a);
@@ -218,33 +104,33 @@ static void test_same_bits_whatever_was_before(void **state)
     clip_picture(a, 64, 64);
     for (int i = 0; i < 64 * 64 * 3; i++)
         c[i] = 1 - a[i];
-    open_bed(&b, all_three);
-    first = score(&b, 0, a, 64, 0).value;
-    assert_true(score(&b, 2, c, 64, 1).value != first);
-    assert_true(score(&b, 0, c, 64, 0).value != first);
-    assert_true(score(&b, 0, a, 64, 0).value == first);
+    clip_open(&b, dg_backend_cpu(), clip_three);
+    first = clip_score(&b, 0, a, 64, 0).value;
+    assert_true(clip_score(&b, 2, c, 64, 1).value != first);
+    assert_true(clip_score(&b, 0, c, 64, 0).value != first);
+    assert_true(clip_score(&b, 0, a, 64, 0).value == first);
     free(a);
     free(c);
-    close_bed(&b);
+    clip_close(&b);
 }
 
 static void test_plan_is_what_is_used(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
-    Bed b;
+    ClipBed b;
 
     (void)state;
     assert_non_null(rgb);
     clip_picture(rgb, 64, 64);
-    open_bed(&b, all_three);
+    clip_open(&b, dg_backend_cpu(), clip_three);
     assert_int_equal(b.ctx.flops, CLIP_PROMPTS * b.plan.encode_flops);
     b.ctx.flops = 0;
     for (int k = 0; k < 4; k++)
-        assert_int_equal(score(&b, k, rgb, 64, 0).missing, 0);
+        assert_int_equal(clip_score(&b, k, rgb, 64, 0).missing, 0);
     assert_int_equal(b.ctx.flops, b.plan.score_flops);
     assert_int_equal(b.ctx.arena.peak, b.plan.bytes);
     free(rgb);
-    close_bed(&b);
+    clip_close(&b);
 }
 
 static void test_scales(void **state)
@@ -252,49 +138,52 @@ static void test_scales(void **state)
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
     const double native = exp(2.66015625); /* logit_scale of the files */
     double cosine;
-    Bed b;
+    ClipBed b;
 
     (void)state;
     assert_non_null(rgb);
     clip_picture(rgb, 64, 64);
-    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
-    cosine = (double)score(&b, 0, rgb, 64, 0).value;
-    close_bed(&b);
-    open_bed(&b, "rewards=({name=\"pickscore\";scale=\"logit\";" KEYS "})");
-    assert_true(fabs((double)score(&b, 0, rgb, 64, 0).value / native - cosine) <
-                1e-6);
-    close_bed(&b);
-    open_bed(&b, "rewards=({name=\"pickscore\";scale=\"logit_26\";" KEYS
-                 "threshold=-1;})");
-    assert_true(score(&b, 0, rgb, 64, 0).value == 1);
+    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"clip\";" CLIP_KEYS "})");
+    cosine = (double)clip_score(&b, 0, rgb, 64, 0).value;
+    clip_close(&b);
+    clip_open(&b, dg_backend_cpu(),
+              "rewards=({name=\"pickscore\";scale=\"logit\";" CLIP_KEYS "})");
+    assert_true(fabs((double)clip_score(&b, 0, rgb, 64, 0).value / native -
+                     cosine) < 1e-6);
+    clip_close(&b);
+    clip_open(&b, dg_backend_cpu(),
+              "rewards=({name=\"pickscore\";scale=\"logit_26\";" CLIP_KEYS
+              "threshold=-1;})");
+    assert_true(clip_score(&b, 0, rgb, 64, 0).value == 1);
     b.r[0].threshold = NAN;
-    assert_true(fabs((double)score(&b, 0, rgb, 64, 0).value * 26 / native -
+    assert_true(fabs((double)clip_score(&b, 0, rgb, 64, 0).value * 26 / native -
                      cosine) < 1e-6);
     free(rgb);
-    close_bed(&b);
+    clip_close(&b);
 }
 
 /* Half a level above whole ones: rounded up they are another picture. */
 static void test_eight_bits_are_a_choice(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST), cut, whole;
-    Bed b;
+    ClipBed b;
 
     (void)state;
     assert_non_null(rgb);
     clip_picture(rgb, 64, 64);
-    open_bed(&b, "rewards=({name=\"clip\";quantize=\"trunc\";" KEYS "})");
+    clip_open(&b, dg_backend_cpu(),
+              "rewards=({name=\"clip\";quantize=\"trunc\";" CLIP_KEYS "})");
     for (int i = 0; i < 64 * 64 * 3; i++)
         rgb[i] = (floorf(rgb[i] * 200) + 0.25f) / 255;
-    whole = score(&b, 0, rgb, 64, 0).value;
+    whole = clip_score(&b, 0, rgb, 64, 0).value;
     for (int i = 0; i < 64 * 64 * 3; i++)
         rgb[i] += 0.5f / 255;
-    cut = score(&b, 0, rgb, 64, 0).value;
+    cut = clip_score(&b, 0, rgb, 64, 0).value;
     assert_true(cut == whole);
-    close_bed(&b);
-    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
-    assert_true(score(&b, 0, rgb, 64, 0).value != whole);
-    close_bed(&b);
+    clip_close(&b);
+    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"clip\";" CLIP_KEYS "})");
+    assert_true(clip_score(&b, 0, rgb, 64, 0).value != whole);
+    clip_close(&b);
     free(rgb);
 }
 
@@ -302,19 +191,19 @@ static void test_a_picture_with_nan_is_missing(void **state)
 {
     float *rgb = calloc(CLIP_MOST, sizeof *rgb);
     RewardScore s;
-    Bed b;
+    ClipBed b;
 
     (void)state;
     assert_non_null(rgb);
     rgb[5] = NAN;
-    open_bed(&b, "rewards=({name=\"hpsv2\";" KEYS "})");
-    s = score(&b, 0, rgb, 64, 0);
+    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"hpsv2\";" CLIP_KEYS "})");
+    s = clip_score(&b, 0, rgb, 64, 0);
     assert_true(s.missing && isnan(s.value));
     assert_non_null(strstr(dg_last_error()->text, "pixel 1"));
     rgb[5] = 0;
-    assert_int_equal(score(&b, 0, rgb, 64, 0).missing, 0);
+    assert_int_equal(clip_score(&b, 0, rgb, 64, 0).missing, 0);
     free(rgb);
-    close_bed(&b);
+    clip_close(&b);
 }
 
 /* Operations and parameters as published, without any weights. */
@@ -334,15 +223,15 @@ static void test_public_sizes(void **state)
         ClipModelConfig c;
         ClipModel *m;
         ParamSet set;
-        Bed b;
+        ClipBed b;
 
         snprintf(rewards, sizeof rewards,
                  "rewards=({name=\"%s\";path=\"nowhere/at_all.pt\";"
                  "model=\"%s\";})",
                  i == 0 ? "hpsv2" : "clip", i == 0 ? "" : sizes[i].model);
-        configure(&b, rewards);
+        clip_configure(&b, rewards);
         MUST(dg_rewards_outline(b.r, &b.config, 1));
-        count(&b, 512);
+        clip_count(&b, dg_backend_cpu(), 512);
         assert_true(
             fabs((double)b.plan.score_flops / 1e9 / sizes[i].image - 1) < 1e-3);
         assert_true(
@@ -444,7 +333,7 @@ static void test_open_clip_s_way(void **state)
     char folder[256], command[600], rewards[600];
     float *rgb = malloc(sizeof *rgb * CLIP_MOST), value;
     float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
-    Bed b;
+    ClipBed b;
 
     (void)state;
     tiny_folder(folder);
@@ -456,33 +345,33 @@ static void test_open_clip_s_way(void **state)
              "rewards=({name=\"clip\";path=\"%s/"
              "open_clip.pt\";tokenizer=\"" CLIP_WORDS "\";})",
              folder);
-    open_bed(&b, rewards);
+    clip_open(&b, dg_backend_cpu(), rewards);
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
     assert_memory_equal(ours, same, sizeof ours);
     assert_non_null(rgb);
     clip_picture(rgb, 64, 64);
-    value = score(&b, 0, rgb, 64, 0).value;
-    close_bed(&b);
-    open_bed(&b, "rewards=({name=\"clip\";" KEYS "})");
+    value = clip_score(&b, 0, rgb, 64, 0).value;
+    clip_close(&b);
+    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"clip\";" CLIP_KEYS "})");
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
     assert_memory_equal(ours, theirs, sizeof ours);
-    assert_true(score(&b, 0, rgb, 64, 0).value == value);
+    assert_true(clip_score(&b, 0, rgb, 64, 0).value == value);
     free(rgb);
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
     assert_memory_not_equal(ours, theirs, sizeof ours);
-    close_bed(&b);
+    clip_close(&b);
     tiny_drop(folder);
 }
 
 static void refuse(const char *keys, int code, const char *what)
 {
     char rewards[900];
-    Bed b;
+    ClipBed b;
     int err;
 
     snprintf(rewards, sizeof rewards, "rewards=({name=\"clip\";%s})", keys);
-    configure(&b, rewards);
+    clip_configure(&b, rewards);
     err = dg_rewards_open(b.r, &b.config, 1, &tiny_comm);
     dg_rewards_close(b.r, 1);
     if (err != code || strstr(dg_last_error()->text, what) == NULL)

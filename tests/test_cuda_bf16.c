@@ -188,8 +188,6 @@ TWIN(norm, NormArgs)
 TWIN(norm_grad, NormArgs)
 TWIN(qk, QkArgs)
 TWIN(qk_grad, QkArgs)
-TWIN(attention, AttentionArgs)
-TWIN(attention_grad, AttentionArgs)
 TWIN(gate, GateArgs)
 TWIN(gate_grad, GateArgs)
 TWIN(copy, CopyArgs)
@@ -251,6 +249,79 @@ static void twin_conv_input_grad(const ConvArgs *a)
     for (int64_t i = 0; i < h.batch * h.h * h.w * h.in; ++i)
         most = fmax(most, fabs(h.dx[i]));
     settle("conv_input_grad", 3.0 * half_ulp(2.0 * most));
+}
+
+/* The largest sums of |weight value| that one query or one key may have, of a
+ * head: over keys of |P v| and |dS k|, over queries of |P dO| and |dS q|. */
+static double largest_sums(const AttentionArgs *a, int64_t b, int64_t h)
+{
+    double *by_key = calloc((size_t)(2 * a->sk), sizeof *by_key), most = 0.0;
+    const int64_t ld = a->heads * a->d;
+
+    for (int64_t i = 0; i < a->sq; ++i) {
+        const int64_t q = (b * a->sq + i) * ld + h * a->d;
+        double by_query[2] = { 0.0, 0.0 };
+        for (int64_t j = 0; j < a->sk && (!a->causal || j <= i); ++j) {
+            const int64_t k = (b * a->sk + j) * ld + h * a->d;
+            double s = 0.0, dp = 0.0, top[4] = { 0.0 };
+            for (int64_t l = 0; l < a->d; ++l) {
+                const float *values[] = { a->v + k, a->k + k, NULL, a->q + q };
+                s += (double)a->q[q + l] * a->k[k + l];
+                if (a->d_o != NULL) {
+                    values[2] = a->d_o + q;
+                    dp += ((double)a->v[k + l] - a->o[q + l]) * a->d_o[q + l];
+                }
+                for (int t = 0; t < 4; ++t)
+                    if (values[t] != NULL)
+                        top[t] = fmax(top[t], fabs(values[t][l]));
+            }
+            const double p = exp(
+                s * a->scale - (double)a->lse[(b * a->heads + h) * a->sq + i]);
+            const double ds = fabs(p * dp) * a->scale;
+            by_query[0] += p * top[0];
+            by_query[1] += ds * top[1];
+            by_key[2 * j] += p * top[2];
+            by_key[2 * j + 1] += ds * top[3];
+        }
+        most = fmax(most, fmax(by_query[0], by_query[1]));
+    }
+    for (int64_t j = 0; j < 2 * a->sk; ++j)
+        most = fmax(most, by_key[j]);
+    free(by_key);
+    return most;
+}
+
+/* Weights are rounded before tensor cores multiply them, by 2^-8 at most. */
+static double rounded_weights(const AttentionArgs *a)
+{
+    double most = 0.0;
+
+    if (a->bias != NULL || a->d % 8 != 0 || a->d > 160)
+        return 0.0;
+    for (int64_t b = 0; b < a->batch; ++b)
+        for (int64_t h = 0; h < a->heads; ++h)
+            most = fmax(most, largest_sums(a, b, h));
+    return most / 256.0;
+}
+
+static void twin_attention(const AttentionArgs *a)
+{
+    AttentionArgs h = *a;
+
+    to_host(&h, sizeof h);
+    under_test()->attention(a);
+    ref_backend()->attention(&h);
+    settle("attention", rounded_weights(&h));
+}
+
+static void twin_attention_grad(const AttentionArgs *a)
+{
+    AttentionArgs h = *a;
+
+    to_host(&h, sizeof h);
+    under_test()->attention_grad(a);
+    ref_backend()->attention_grad(&h);
+    settle("attention_grad", rounded_weights(&h));
 }
 
 typedef struct Plain {

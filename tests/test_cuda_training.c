@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cuda/adamw.h"
 #include "cuda/cuda.h"
+#include "cuda/denoise.h"
 #include "cuda/ema.h"
 #include "cuda/exact_sum.h"
 #include "cuda/grad_norm.h"
@@ -141,6 +142,39 @@ static void test_steps_have_the_hosts_bits(void **unused)
             step_make(&s, (SdeKind)kind, i);
             check_step(&s);
         }
+}
+
+/* Pretraining: a picture spoilt either way, its error and gradient, of sizes
+ * with and without a tail. */
+static void test_denoising_has_the_hosts_bits(void **unused)
+{
+    static const int64_t sizes[] = { D, 16, 1, 4096 };
+    static float grad[D];
+
+    (void)unused;
+    for (int n = 0; n < 8; ++n) {
+        const int64_t num = sizes[n / 2];
+        const size_t bytes = (size_t)num * sizeof(float);
+        const DenoiseLevel level = { 0.3f, 0.7f, n % 2 };
+        double error;
+
+        normals(z, num, 100);
+        normals(u_ref, num, 101);
+        normals(u, num, 102);
+        float *z_at = device_of(z, bytes), *target_at = device_of(u_ref, bytes);
+        float *u_at = device_of(u, bytes), *grad_at = device_of(NULL, bytes);
+        double *error_at = device_of(NULL, sizeof error);
+
+        dg_denoise_spoil(z, u_ref, &level, num);
+        dg_denoise_error(&error, grad, u, u_ref, 0.1f, num);
+        dg_cuda_denoise_spoil(z_at, target_at, &level, num);
+        dg_cuda_denoise_error(error_at, grad_at, u_at, target_at, 0.1f, num);
+        same_bits(error_at, &error, sizeof error);
+        same_bits(grad_at, grad, bytes);
+        same_bits(z_at, z, bytes);
+        same_bits(target_at, u_ref, bytes);
+        dg_cuda_free(u_at);
+    }
 }
 
 static void test_seeds_have_the_hosts_bits(void **unused)
@@ -299,6 +333,7 @@ static void test_norm_has_the_hosts_bits(void **unused)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_noise_has_the_hosts_bits),
     cmocka_unit_test(test_steps_have_the_hosts_bits),
+    cmocka_unit_test(test_denoising_has_the_hosts_bits),
     cmocka_unit_test(test_seeds_have_the_hosts_bits),
     cmocka_unit_test(test_sums_have_the_hosts_bits),
     cmocka_unit_test(test_bad_gradients_are_named),

@@ -75,7 +75,8 @@ static float judge(TinyRun *t, const float *rgb, const Prompt *prompt)
                                      .size = t->policy->shape.image_size,
                                      .prompt = prompt,
                                      .features = features,
-                                     .ctx = ctx },
+                                     .ctx = ctx,
+                                     .scratch = t->team->workers[0].scratch },
                     &s);
     assert_int_equal(s.missing, 0);
     return s.value;

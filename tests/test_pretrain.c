@@ -25,9 +25,10 @@ static void open_bench(Bench *b, const char *const *sets)
     b->p.stream = (WorldStream) { .seed = 5, .side = 32 };
     b->p.batch = 1 << 19;
     dg_schedule_alpha_bar_table(b->p.alpha_bar);
-    b->memory = malloc(dg_pretrain_scratch(&b->x, b->run.policy, SIZE, NULL));
+    b->memory =
+        malloc(dg_pretrain_scratch(&b->x, b->run.policy, SIZE, NULL, NULL));
     assert_non_null(b->memory);
-    dg_pretrain_scratch(&b->x, b->run.policy, SIZE, b->memory);
+    dg_pretrain_scratch(&b->x, b->run.policy, SIZE, b->memory, b->memory);
     MUST(dg_policy_tokenize(b->run.policy, "", b->empty, b->empty + 16));
 }
 
@@ -205,8 +206,10 @@ static void test_loss_is_weighted_per_picture(void **state)
     Tensor tu = { .dtype = DG_F32, .num_dims = 3, .data = u }, tg = tu;
     PretrainScratch x = { .target = target, .weight = weight };
     double want = 0, loss;
+    Mirror errors;
 
     (void)state;
+    MUST(dg_mirror_new(&errors, NULL, 3 * sizeof(double), "test"));
     memcpy(tu.dims, dims, sizeof dims);
     memcpy(tg.dims, dims, sizeof dims);
     tg.data = g;
@@ -216,20 +219,21 @@ static void test_loss_is_weighted_per_picture(void **state)
         want += (double)weight[i / 8] * (u[i] - target[i]) *
                 (u[i] - target[i]) / 32;
     }
-    loss = dg_pretrain_loss(&tu, &tg, &x, 32);
+    MUST(dg_pretrain_loss(&loss, &errors, &tu, &tg, &x, 32));
     assert_true(loss == want);
     for (int i = 0; i < 24; i++) {
         const float g_at = g[i], u_at = u[i];
         double up, down;
 
         u[i] = u_at + 0.25f;
-        up = dg_pretrain_loss(&tu, &tg, &x, 32);
+        MUST(dg_pretrain_loss(&up, &errors, &tu, &tg, &x, 32));
         u[i] = u_at - 0.25f;
-        down = dg_pretrain_loss(&tu, &tg, &x, 32);
+        MUST(dg_pretrain_loss(&down, &errors, &tu, &tg, &x, 32));
         u[i] = u_at;
         assert_true((up - down) / 0.5 == (double)g_at);
-        dg_pretrain_loss(&tu, &tg, &x, 32);
+        MUST(dg_pretrain_loss(&loss, &errors, &tu, &tg, &x, 32));
     }
+    dg_mirror_free(&errors);
 }
 
 /* Poor pictures are as frequent as asked, and are the scene's own, faded

@@ -18,6 +18,7 @@
  */
 #include "config/config.h"
 #include "parallel/comm.h"
+#include "train/bench_blocks.h"
 #include "train/session.h"
 
 enum {
@@ -27,7 +28,12 @@ enum {
     DG_EXIT_STOPPED = 75 /* stopped early with a checkpoint: run again */
 };
 
-enum { DG_CLI_GO = -1, DG_CLI_ARGS = 16, DG_CLI_ANYWHERE = -1 };
+enum {
+    DG_CLI_GO = -1,
+    DG_CLI_ARGS = 16,
+    DG_CLI_ANYWHERE = -1,
+    DG_CLI_GPU_OUTLINE = 2
+};
 
 typedef enum CliConfig {
     DG_CLI_NONE,     /* the command takes no CONFIG and no --set */
@@ -54,7 +60,8 @@ typedef struct CliSpec {
                  * nothing runs, the CPU's table is enough */
     int own_prediction; /* policy.prediction is the configuration's, not that
                          * of the start weights */
-    int outline; /* only sizes are needed: see dg_policy_adopt_folder() */
+    int outline;        /* only sizes are needed: see dg_policy_adopt_folder();
+                  * DG_CLI_GPU_OUTLINE: with run.device = "cuda" */
     const CliFlag *flags;
     int num_flags;
 } CliSpec;
@@ -100,6 +107,12 @@ int dg_cli_threads(const Cli *cli);
 int dg_cli_session(Session *out, Cli *cli);
 /** Gives back the GPU that dg_cli_session() took, if it did. */
 void dg_cli_session_end(Cli *cli);
+
+/** What the bench of a GPU is measured against: *num of them, at most
+ *  DG_BENCH_TOOLS, or none where the session is the CPU's. Not collective.
+ *  Errors: DG_EDEVICE, DG_ENOMEM. */
+int dg_cli_bare(BenchTools *out, int *num, const Cli *cli);
+void dg_cli_bare_end(BenchTools *tools, int num);
 
 /** A flag's whole number, 1 to most; *out is left alone where text is NULL.
  *  Errors: DG_EINVAL naming the flag. */

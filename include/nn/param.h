@@ -5,6 +5,7 @@
  * name and shape index, so that reduction, AdamW, EMA and checkpoints work on
  * ranges and never on layers. Names are the safetensors keys.
  */
+#include "tensor/backend.h"
 #include "tensor/tensor.h"
 
 #include <stdint.h>
@@ -64,6 +65,12 @@ int dg_params_allocate(ParamSet *s, float *values);
  *  count values of kernel memory that outlive the set; at NULL: of a set that
  *  has sizes only. s->values stays what it is. */
 void dg_params_point(ParamSet *s, void *at, DType dtype);
+
+/** Copies all values to memory of a backend that is apart, where the tensors'
+ *  data is from now on, stored as dtype; *at: that memory, for its give().
+ *  Errors: DG_ENOMEM. */
+int dg_params_place(void **at, ParamSet *s, const Backend *backend,
+                    DType dtype);
 
 /** Draws all values by their init rule from (seed, parameter index). */
 void dg_params_draw(ParamSet *s, uint64_t seed);

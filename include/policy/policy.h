@@ -143,9 +143,9 @@ void dg_policy_upload(const Policy *p, int64_t first, int64_t num);
  *  nearest even. Nothing where they are one. */
 void dg_policy_round(const Policy *p);
 
-/** The trained values, kernel memory to p->values: of stored bfloat16 the
- *  masters there are. Waits. Errors: DG_EDEVICE. */
-int dg_policy_fetch(const Policy *p);
+/** The first num values, those that are trained, kernel memory to p->values:
+ *  of stored bfloat16 the masters there are. Waits. Errors: DG_EDEVICE. */
+int dg_policy_fetch(const Policy *p, int64_t num);
 /** p->values to kernel memory: the adapters, or all where there are none. */
 void dg_policy_send(const Policy *p);
 

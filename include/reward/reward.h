@@ -6,8 +6,9 @@
  *
  * Some have a network: its weights are read once, at dg_rewards_open(); what
  * it makes of a prompt, its features, is computed once per prompt and kept by
- * the caller; its activations lie in the step arena of the caller's context. A
- * picture's score depends on picture and prompt alone.
+ * the caller, on the host; its activations lie in the step arena of the
+ * caller's context, on whose device it runs. A picture's score depends on
+ * picture and prompt alone.
  */
 #include "config/config.h"
 #include "parallel/comm.h"
@@ -45,8 +46,13 @@ typedef struct RewardNet {
     void (*destroy)(void *net);
     /* Reserves and reads the weights. Collective; errors agreed. */
     int (*load)(void *net, const Comm *comm);
+    /* Copies the weights to the memory of a backend that is apart; the host's
+     * copy is given back. DG_ENOMEM. */
+    int (*place)(void *net, const Backend *backend);
     /* Parameters, with padding. */
     int64_t (*num_values)(const void *net);
+    /* Host memory to make a picture of that size ready in, bytes. */
+    size_t (*scratch)(const void *net, int64_t size);
     /* Floats that stand for a prompt. */
     int64_t (*num_features)(const void *net);
     /* Reads all texts of a list that outlives net, so that encode need not. A
@@ -88,10 +94,6 @@ struct Reward {
  */
 int dg_rewards_init(Reward *out, const Config *c);
 
-/** Whether the first num rewards can be computed where the run is. Networks of
- *  rewards are the CPU's: DG_EDEVICE naming the reward. */
-int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num);
-
 /**
  * Makes the networks of the first num rewards, sizes only: enough to plan.
  * Not collective. Errors: see RewardNet.create. Then dg_rewards_close().
@@ -101,6 +103,11 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 /** The same, and reads their weights. Collective.
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
+
+/** Copies the weights of opened networks to where the backend's kernels read
+ *  them; nothing where that is the host's memory. Not collective.
+ *  Errors: DG_ENOMEM. */
+int dg_rewards_place(Reward *r, int64_t num, const Backend *backend);
 
 /**
  * Reads the prompts of a run, which outlive the rewards, for all networks: one
@@ -112,8 +119,9 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
 /** Gives the networks back, opened or not. */
 void dg_rewards_close(Reward *r, int64_t num);
 
-/** Room that one thread needs for any of them, bytes. */
-size_t dg_rewards_scratch(const Reward *r, int64_t num);
+/** Room on the host that one thread needs for any of them, bytes, where
+ *  pictures are of that size. */
+size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t size);
 
 /** Parameters of all networks, with padding. */
 int64_t dg_rewards_num_values(const Reward *r, int64_t num);

@@ -7,6 +7,7 @@
  * of a GPU give the host's bits from the same numbers.
  */
 #include "base/philox.h"
+#include "diffusion/denoise.h"
 #include "diffusion/sde.h"
 #include "grpo/objective.h"
 #include "optim/adamw.h"
@@ -31,6 +32,10 @@ typedef struct Engine {
     /* dg_objective_seed() */
     void (*seed)(float *grad_u, const ObjectiveTerm *term, const SdeStep *s,
                  const ObjectiveTensors *x, int64_t D);
+    /* pretraining: diffusion/denoise.h; error is one number of kernel memory */
+    void (*spoil)(float *z, float *target, const DenoiseLevel *l, int64_t D);
+    void (*error)(double *error, float *grad, const float *u,
+                  const float *target, float scale, int64_t D);
     /* parallel/exact_sum.h; the sum's buffer is kernel memory */
     int (*exact_init)(ExactSum *s, void *buffer, int64_t num, int exact,
                       int scale_bits, int64_t max_items);

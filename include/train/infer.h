@@ -20,8 +20,8 @@ typedef struct InferOpts {
  *  rank 0 and, with out, writes it as JSON. Collective. */
 int dg_infer_evaluate(const Session *s, const InferOpts *o);
 
-/** Whether its rewards can be computed here; reads no file.
- *  Errors: those of dg_rewards_init(), dg_rewards_check_device(). */
+/** Whether there are such rewards; reads no file.
+ *  Errors: those of dg_rewards_init(). */
 int dg_infer_check(const Session *s);
 
 /** Paints a grid, a row per prompt, a column per seed, with prompts and seed

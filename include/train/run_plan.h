@@ -80,9 +80,6 @@ const GpuPlan *dg_gpu_plan_fits(const GpuPlans *p, int ranks, uint64_t bytes,
 /** A line's value; panics when there is none. */
 uint64_t dg_run_plan_value(const PlanTable *t, const char *key);
 
-/** Bytes of the memory's total that lie where kernels work. */
-uint64_t dg_run_plan_device_bytes(const RunPlan *p);
-
 /** The tables, to free. DG_ENOMEM. */
 int dg_run_plan_text(char **text, const RunPlan *p);
 /** The same as JSON. To free. */

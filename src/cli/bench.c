@@ -18,66 +18,132 @@ static int as_json(char **text, const void *bench)
     return dg_bench_json(text, bench);
 }
 
-/* On rank 0, the others wait in the agreement that follows. */
+static int as_device_text(char **text, const void *bench)
+{
+    return dg_device_bench_text(text, bench);
+}
+
+static int as_device_json(char **text, const void *bench)
+{
+    return dg_device_bench_json(text, bench);
+}
+
+static void bare_product(void *user, float *c, const float *a, const float *b,
+                         int64_t m, int64_t n, int64_t k)
+{
+    (void)user;
+    dg_cpu_sgemm_bare(c, a, b, m, n, k);
+}
+
+/* Of the command line. */
+typedef struct Wanted {
+    BenchOpts opts;
+    int blocks, side;
+    const char *json;
+} Wanted;
+
 static int bench_blocks(const Session *session, int repeats)
 {
     static const BenchConv conv = { dg_cpu_conv_bare_create,
                                     dg_cpu_conv_bare_run,
                                     dg_cpu_conv_bare_destroy };
+    const BenchTools tools = { .name = "float32",
+                               .product = bare_product,
+                               .conv = &conv };
     const BlockSizes sizes = dg_bench_block_sizes();
     BenchBlock blocks[DG_BENCH_BLOCKS];
     int num;
     const int err = dg_bench_blocks(blocks, &num, session->backend, &sizes,
-                                    dg_cpu_sgemm_bare, &conv, repeats);
+                                    &tools, repeats);
 
     if (!err)
         dg_bench_blocks_text(stdout, blocks, num);
     return err;
 }
 
+static int bench_gpu(const Session *session, const Cli *cli, const Wanted *w)
+{
+    BenchTools tools[DG_BENCH_TOOLS];
+    DeviceBenchOpts o = { .tools = tools,
+                          .side = w->side,
+                          .blocks = w->blocks,
+                          .repeats = w->opts.repeats,
+                          .sizes = dg_bench_block_sizes() };
+    const DType wanted =
+        cli->config.run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
+    DeviceBench bench;
+    int err = dg_cli_bare(tools, &o.num_tools, cli);
+
+    while (!err && tools[o.used].dtype != wanted)
+        o.used++;
+    if (!err)
+        err = dg_bench_device(&bench, session, &o);
+    if (!err)
+        err = dg_cli_tell(&bench, as_device_text, as_device_json, w->json);
+    dg_cli_bare_end(tools, o.num_tools);
+    return err;
+}
+
+/* On a GPU, and of blocks, rank 0 measures while the others wait. */
+static int run(const Session *session, const Cli *cli, const Wanted *w)
+{
+    const int gpu = cli->config.run.device == DG_DEVICE_CUDA;
+    const int first = cli->comm.rank == 0;
+    Bench bench;
+    int err = DG_OK;
+
+    if (gpu)
+        err = first ? bench_gpu(session, cli, w) : DG_OK;
+    else if (w->blocks)
+        err = first ? bench_blocks(session, w->opts.repeats) : DG_OK;
+    if (gpu || w->blocks)
+        return dg_agree(&cli->comm, err);
+    err = dg_bench_run(&bench, session, &w->opts);
+    if (!err && first)
+        err = dg_cli_tell(&bench, as_text, as_json, w->json);
+    return dg_agree(&cli->comm, err);
+}
+
 int dg_cli_bench(int argc, char **argv)
 {
-    BenchOpts o = { .bare = dg_cpu_sgemm_bare, .repeats = 21 };
-    const char *json = NULL, *repeats = NULL;
-    int blocks = 0;
+    Wanted w = { .opts = { .bare = dg_cpu_sgemm_bare, .repeats = 21 },
+                 .side = 8192 };
+    const char *repeats = NULL, *side = NULL;
     const CliFlag flags[] = {
-        { "--network", "the network alone, no iterations", &o.network_only,
+        { "--network", "the network alone, no iterations", &w.opts.network_only,
           NULL },
-        { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)", &blocks,
-          NULL },
+        { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)",
+          &w.blocks, NULL },
         { "--repeats", "pairs of measurements (21)", NULL, &repeats },
-        { "--json", "write the figures to this file too", NULL, &json },
+        { "--product", "side of the product that gives a GPU's rate (8192)",
+          NULL, &side },
+        { "--json", "write the figures to this file too", NULL, &w.json },
     };
     const CliSpec spec = {
         .name = "bench",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
+        .outline = DG_CLI_GPU_OUTLINE,
         .summary = "Measures speed as ratios within one run: the network "
                    "against the library's bare\nmatrix product, all ranks "
-                   "against one; where the time of an iteration goes.",
+                   "against one; where the time of an iteration goes. On a\n"
+                   "GPU the network, of random weights, or blocks.",
         .flags = flags,
-        .num_flags = 4,
+        .num_flags = 5,
     };
     Session session;
-    Bench bench;
     Cli cli;
     const int code = dg_cli_begin(&cli, &spec, argc, argv);
     int err;
 
     if (code != DG_CLI_GO)
         return code;
-    err = dg_cli_number(&o.repeats, "--repeats", repeats, 1000);
+    err = dg_cli_number(&w.opts.repeats, "--repeats", repeats, 1000);
+    if (!err)
+        err = dg_cli_number(&w.side, "--product", side, 1 << 16);
     if (!err)
         err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run && blocks)
-        err = dg_agree(&cli.comm, cli.comm.rank == 0
-                                      ? bench_blocks(&session, o.repeats)
-                                      : DG_OK);
-    else if (!err && !cli.dry_run)
-        err = dg_bench_run(&bench, &session, &o);
-    if (!err && !cli.dry_run && !blocks)
-        err = dg_agree(&cli.comm,
-                       cli.comm.rank == 0
-                           ? dg_cli_tell(&bench, as_text, as_json, json)
-                           : DG_OK);
+    if (!err && !cli.dry_run)
+        err = run(&session, &cli, &w);
     return dg_cli_end(&cli, err);
 }

@@ -162,6 +162,12 @@ static void keep_command_line(Cli *cli, int argc, char **argv)
                                sizeof cli->command_line - at, " %s", argv[i]);
 }
 
+static int only_sizes(const CliSpec *s, const Config *c)
+{
+    return s->outline == DG_CLI_GPU_OUTLINE ? c->run.device == DG_DEVICE_CUDA
+                                            : s->outline;
+}
+
 static int read_config(Config *c, const char *path, const Line *line,
                        const CliSpec *s)
 {
@@ -179,7 +185,7 @@ static int read_config(Config *c, const char *path, const Line *line,
     if (s->own_prediction)
         c->policy.prediction = own;
     if (!err)
-        err = dg_policy_adopt_folder(c, s->outline);
+        err = dg_policy_adopt_folder(c, only_sizes(s, c));
     dg_config_settle(c);
     return err ? err : dg_config_check(c);
 }

@@ -8,6 +8,7 @@ int dg_cli_pretrain(int argc, char **argv)
     static const CliSpec spec = {
         .name = "pretrain",
         .config = DG_CLI_REQUIRED,
+        .on_gpu = 1,
         .own_prediction = 1, /* start weights may be taught another */
         .summary = "Makes a base generator by flow matching on the shapes "
                    "world.",

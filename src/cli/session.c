@@ -6,6 +6,7 @@
 #include "cpu/cpu.h"
 #include "generated/features.h"
 #if DG_CUDA
+#include "cuda/bare.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 
@@ -59,6 +60,36 @@ void dg_cli_session_end(Cli *cli)
     dg_cuda_stream_destroy(cli->gpu);
     cli->gpu = NULL;
 }
+
+int dg_cli_bare(BenchTools *out, int *num, const Cli *cli)
+{
+    static const char *const names[DG_CUDA_ARITHMETICS] = { "float32", "TF32",
+                                                            "bfloat16" };
+    int err = DG_OK;
+
+    *num = 0;
+    for (int i = 0; i < DG_CUDA_ARITHMETICS && cli->gpu != NULL && !err; i++) {
+        CudaBare *bare;
+
+        err = dg_cuda_bare_create(&bare, (CudaArithmetic)i);
+        if (!err)
+            out[(*num)++] =
+                (BenchTools) { .name = names[i],
+                               .user = bare,
+                               .product = dg_cuda_bare_product,
+                               .dtype =
+                                   i == DG_CUDA_BFLOAT16 ? DG_BF16 : DG_F32,
+                               .start = dg_cuda_bare_start,
+                               .stop = dg_cuda_bare_stop };
+    }
+    return err;
+}
+
+void dg_cli_bare_end(BenchTools *tools, int num)
+{
+    for (int i = 0; i < num; i++)
+        dg_cuda_bare_destroy(tools[i].user);
+}
 #else
 static int open_gpu(Session *s, Cli *cli)
 {
@@ -72,6 +103,20 @@ static int open_gpu(Session *s, Cli *cli)
 void dg_cli_session_end(Cli *cli)
 {
     (void)cli;
+}
+
+int dg_cli_bare(BenchTools *out, int *num, const Cli *cli)
+{
+    (void)out;
+    (void)cli;
+    *num = 0;
+    return DG_OK;
+}
+
+void dg_cli_bare_end(BenchTools *tools, int num)
+{
+    (void)tools;
+    (void)num;
 }
 #endif
 

@@ -125,6 +125,46 @@ void dg_params_point(ParamSet *s, void *at, DType dtype)
     }
 }
 
+/* values to bfloat16 of kernel memory, by way of a small part of it */
+static int upload_narrowed(void *at, const ParamSet *s, const Backend *backend)
+{
+    enum { PART = 1 << 20 };
+    void *part;
+    int err = backend->take(&part, PART * sizeof *s->values);
+
+    if (err)
+        return err;
+    for (int64_t i = 0; i < s->count; i += PART) {
+        const int64_t n = s->count - i < PART ? s->count - i : PART;
+
+        backend->upload(part, s->values + i, sizeof *s->values * (size_t)n);
+        backend->cast((char *)at + i * dg_dtype_bytes(DG_BF16), DG_BF16, part,
+                      DG_F32, n);
+    }
+    backend->give(part);
+    return DG_OK;
+}
+
+int dg_params_place(void **at, ParamSet *s, const Backend *backend, DType dtype)
+{
+    void *to;
+    int err = backend->take(&to, (size_t)(dg_dtype_bytes(dtype) * s->count));
+
+    if (err)
+        return err;
+    if (dtype == DG_BF16)
+        err = upload_narrowed(to, s, backend);
+    else
+        backend->upload(to, s->values, sizeof *s->values * (size_t)s->count);
+    if (err) {
+        backend->give(to);
+        return err;
+    }
+    dg_params_point(s, to, dtype);
+    *at = to;
+    return DG_OK;
+}
+
 static int64_t fan_in(const Tensor *t)
 {
     return t->num_dims > 1 ? dg_tensor_count(t) / t->dims[0] : t->dims[0];

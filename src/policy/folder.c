@@ -97,15 +97,11 @@ int dg_folder_decoder(Vae **out, const VaeConfig *c, ParamSet *set, int outline)
 
 int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend)
 {
-    const size_t bytes = sizeof(float) * (size_t)set->count;
-    const int err = backend->take(&out->at, bytes);
+    const int err = dg_params_place(&out->at, set, backend, DG_F32);
 
-    if (err)
-        return err;
-    out->on = backend;
-    backend->upload(out->at, set->values, bytes);
-    dg_params_point(set, out->at, DG_F32);
-    return DG_OK;
+    if (!err)
+        out->on = backend;
+    return err;
 }
 
 void dg_folder_unplace(FolderCopy *copy)

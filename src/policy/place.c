@@ -110,12 +110,10 @@ void dg_policy_round(const Policy *p)
                     p->num_masters);
 }
 
-int dg_policy_fetch(const Policy *p)
+int dg_policy_fetch(const Policy *p, int64_t num)
 {
     const size_t bytes =
-        p->stored != NULL
-            ? master_bytes(p)
-            : sizeof *p->values * (size_t)dg_policy_trained(p)->count;
+        p->stored != NULL ? master_bytes(p) : sizeof *p->values * (size_t)num;
 
     return p->on != NULL && bytes > 0
                ? p->on->download(p->values + p->first_master, p->at, bytes)

@@ -6,8 +6,11 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "clip_config.h"
 #include "reward/picture.h"
+#include "tensor/mirror.h"
+#include "tensor/ops.h"
 #include "text/clip_clean.h"
 #include "text/tokenizer.h"
 #include "weights/load.h"
@@ -32,7 +35,10 @@ typedef struct ClipReward {
     PictureOpts picture;
     int clean; /* texts are, as OpenCLIP does and transformers do not */
     ParamSet params;
+    void *at;          /* its values on a device of their own, and */
+    const Backend *on; /* whose memory that is; NULL: the host's */
     ClipModel *model;
+    double scale; /* the factor of its logits */
     Tokenizer *tokenizer;
     const PromptList *list; /* read already, or NULL */
     int32_t *ids;           /* [list->num, tokens] */
@@ -91,6 +97,8 @@ static void destroy(void *net)
     ClipReward *n = net;
 
     dg_clip_model_destroy(n->model);
+    if (n->on != NULL)
+        n->on->give(n->at);
     dg_params_fini(&n->params);
     dg_tokenizer_destroy(n->tokenizer);
     free(n->ids);
@@ -195,10 +203,25 @@ static int load(void *net, const Comm *comm)
         err = dg_load_values(comm, &o, 0, n->params.count, n->params.values);
     free(wants);
     if (!err)
+        n->scale = dg_clip_model_scale(n->model);
+    if (!err)
         dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
                 n->name, n->c.path, (long long)dg_params_num_values(&n->params),
                 (long long)n->picture.side, (long long)n->picture.side);
     return err;
+}
+
+static int place(void *net, const Backend *backend)
+{
+    ClipReward *n = net;
+    const int err = dg_params_place(&n->at, &n->params, backend, DG_F32);
+
+    if (err)
+        return err;
+    n->on = backend;
+    dg_memory_drop(n->params.values,
+                   sizeof *n->params.values * (size_t)n->params.count);
+    return DG_OK;
 }
 
 static int64_t num_values(const void *net)
@@ -288,30 +311,72 @@ static int encode(const void *net, Context *ctx, const Prompt *prompt,
     t = dg_clip_model_text(n->model, ctx, ids, 1, tokens);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
-    memcpy(features, dg_tensor_f32(t), sizeof *features * (size_t)e);
-    dg_clip_normalize(features, e);
-    return DG_OK;
+    err = dg_kernel_download(ctx->backend, features, t->data,
+                             sizeof *features * (size_t)e);
+    if (!err)
+        dg_clip_normalize(features, e);
+    return err;
 }
 
-/* Picture to its features, normalised, in the step arena; NULL on error and
- * in a plan. */
-static float *see(const ClipReward *n, const RewardInput *in)
+/* The network's input made of a picture, on the host; a counting arena counts
+ * what that takes. */
+static const float *prepare(const ClipReward *n, const float *rgb, int64_t size,
+                            Arena *a, int *err)
+{
+    const int64_t side = n->picture.side;
+    float *pixels =
+        dg_arena_take(a, sizeof *pixels * (size_t)(3 * side * side));
+
+    *err = dg_picture_prepare(pixels, &n->picture, rgb, size, size, a);
+    return pixels;
+}
+
+static size_t scratch(const void *net, int64_t size)
+{
+    Arena a;
+    int err;
+
+    dg_arena_init_count(&a, "picture");
+    prepare(net, NULL, size, &a, &err);
+    return a.peak;
+}
+
+/* The picture as the network takes it, in the step arena. */
+static Tensor *show(const ClipReward *n, const RewardInput *in)
 {
     const int64_t side = n->picture.side, dims[4] = { 1, side, side, 3 };
+    const float *pixels = NULL;
     Context *ctx = in->ctx;
+    Arena host;
+
+    dg_arena_init_over(&host, "picture", in->scratch, scratch(n, in->size));
+    if (ctx->backend->computes)
+        pixels = prepare(n, in->rgb, in->size, &host, &ctx->err);
+    return dg_op_input(ctx, pixels, 4, dims);
+}
+
+/* Picture to its features, normalised, on the host; NULL on error and in a
+ * plan. */
+static float *see(const ClipReward *n, const RewardInput *in)
+{
+    const int64_t e = n->config.projection_dim;
+    const size_t bytes = sizeof(float) * (size_t)e;
+    Context *ctx = in->ctx;
+    float *features;
     Tensor *t;
 
     dg_context_reset(ctx);
-    t = dg_tensor_new(ctx, DG_F32, 4, dims);
-    if (t == NULL)
-        return NULL;
-    ctx->err = dg_picture_prepare(t->data, &n->picture, in->rgb, in->size,
-                                  in->size, &ctx->arena);
-    t = dg_clip_model_image(n->model, ctx, t);
+    t = dg_clip_model_image(n->model, ctx, show(n, in));
     if (t == NULL || !ctx->backend->computes)
         return NULL;
-    dg_clip_normalize(dg_tensor_f32(t), n->config.projection_dim);
-    return dg_tensor_f32(t);
+    features = dg_arena_take(&ctx->meta, bytes);
+    ctx->err = features != NULL
+                   ? dg_kernel_download(ctx->backend, features, t->data, bytes)
+                   : DG_ENOMEM;
+    if (ctx->err)
+        return NULL;
+    dg_clip_normalize(features, e);
+    return features;
 }
 
 static int score(const void *net, const RewardInput *in, RewardScore *out)
@@ -323,7 +388,7 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     if (image == NULL)
         return dg_context_error(in->ctx);
     if (n->c.scale != DG_SCALE_COS)
-        scale = dg_clip_model_scale(n->model);
+        scale = n->scale;
     if (n->c.scale == DG_SCALE_LOGIT_26)
         scale /= 26;
     out->value = (float)(scale * dg_clip_dot(image, in->features,
@@ -331,11 +396,12 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     return DG_OK;
 }
 
-#define CLIP_NET(creator)                                       \
-    {                                                           \
-        .create = creator, .destroy = destroy, .load = load,    \
-        .num_values = num_values, .num_features = num_features, \
-        .read = read_list, .encode = encode, .score = score,    \
+#define CLIP_NET(creator)                                                    \
+    {                                                                        \
+        .create = creator, .destroy = destroy, .load = load, .place = place, \
+        .num_values = num_values, .scratch = scratch,                        \
+        .num_features = num_features, .read = read_list, .encode = encode,   \
+        .score = score,                                                      \
     }
 
 static const RewardNet hpsv2_net = CLIP_NET(create_hpsv2);

@@ -78,17 +78,6 @@ int dg_rewards_init(Reward *out, const Config *c)
     return err;
 }
 
-int dg_rewards_check_device(const Reward *r, const Config *c, int64_t num)
-{
-    for (int64_t k = 0; k < num; k++)
-        if (r[k].kind->net != NULL && c->run.device != DG_DEVICE_CPU)
-            return dg_fail(DG_EDEVICE,
-                           "rewards[%lld].name = \"%s\": its network runs on "
-                           "the CPU only; run.device must be \"cpu\"",
-                           (long long)k, c->rewards[k].name);
-    return DG_OK;
-}
-
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
@@ -117,6 +106,16 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
     return err;
 }
 
+int dg_rewards_place(Reward *r, int64_t num, const Backend *backend)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < num && backend->apart && !err; k++)
+        if (r[k].net != NULL)
+            err = r[k].kind->net->place(r[k].net, backend);
+    return err;
+}
+
 int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
 {
     int err = DG_OK;
@@ -136,14 +135,19 @@ void dg_rewards_close(Reward *r, int64_t num)
     }
 }
 
-size_t dg_rewards_scratch(const Reward *r, int64_t num)
+size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t size)
 {
-    size_t bytes = 0;
+    size_t most = 0;
 
-    for (int64_t k = 0; k < num; k++)
-        if (r[k].kind->scratch_bytes > bytes)
-            bytes = r[k].kind->scratch_bytes;
-    return bytes;
+    for (int64_t k = 0; k < num; k++) {
+        const size_t bytes = r[k].net != NULL
+                                 ? r[k].kind->net->scratch(r[k].net, size)
+                                 : r[k].kind->scratch_bytes;
+
+        if (bytes > most)
+            most = bytes;
+    }
+    return most;
 }
 
 int64_t dg_rewards_num_values(const Reward *r, int64_t num)

@@ -224,7 +224,8 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .first_nonfinite = meter_first_nonfinite,
         .combine = inner->combine, /* of one pass: not worth a row */
         .apart = inner->apart,
-        .bf16 = inner->bf16, /* as it is: nothing is noted of it */
+        /* a plan's two tables are one; else nothing is noted of the second */
+        .bf16 = inner->bf16 == inner ? &m->table : inner->bf16,
         .cast = inner->cast,
         .take = inner->take,
         .give = inner->give,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "tensor/mirror.h"
 #include "train/guided.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
@@ -176,6 +177,8 @@ typedef struct Encode {
     const Session *session;
     PromptList lists[FILES];
     Policy *policy;
+    HexDigest encoder; /* of its text encoders */
+    void *text;        /* their weights on a device, to be given back */
     Team *team;
     Entry *entries; /* [num] rising, each once */
     int64_t num, first, num_local;
@@ -241,6 +244,24 @@ static int collect(Encode *e)
     return err;
 }
 
+/* Their digest, and then the encoders go where they run; nothing else of the
+ * policy does. */
+static int place_encoders(Encode *e)
+{
+    const Backend *be = e->session->backend;
+    const int err = digest_encoders(e->encoder, e->policy);
+
+    return err || !be->apart ? err
+                             : dg_params_place(&e->text, &e->policy->text, be,
+                                               e->policy->dtype);
+}
+
+/* A worker's scratch: token ids, then a condition. */
+static size_t condition_at(const Policy *p)
+{
+    return (ids_bytes(p) + 255) & ~(size_t)255;
+}
+
 static int reserve(Encode *e)
 {
     const PolicyShape *shape = &e->policy->shape;
@@ -263,13 +284,15 @@ static int reserve(Encode *e)
                        &(StepPlanOpts) { .batch = 1 });
     if (err)
         return err;
-    return dg_team_create(&e->team,
-                          &(TeamOpts) { .backend = e->session->backend,
-                                        .num_threads = e->session->num_threads,
-                                        .step_bytes = plan.encode_bytes,
-                                        .scratch_bytes = ids_bytes(e->policy),
-                                        .exact = 1,
-                                        .max_items = 1 });
+    return dg_team_create(
+        &e->team,
+        &(TeamOpts) { .backend = e->session->backend,
+                      .num_threads = e->session->num_threads,
+                      .step_bytes = plan.encode_bytes,
+                      .scratch_bytes = condition_at(e->policy) +
+                                       sizeof(float) * (size_t)shape->condition,
+                      .exact = 1,
+                      .max_items = 1 });
 }
 
 static int encode_one(Worker *w, int64_t i, void *user)
@@ -279,14 +302,17 @@ static int encode_one(Worker *w, int64_t i, void *user)
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + shape->text_tokens };
     const int64_t n = e->first + i;
+    const size_t bytes = sizeof(float) * (size_t)shape->condition;
     float *row = e->rows + i * shape->condition;
+    float *made = (float *)((char *)w->room + condition_at(e->policy));
     int err = tokenize(e->policy, e->entries[n].text, ids, e->tokens[n]);
 
     if (!err)
-        err = dg_policy_encode(e->policy, &w->ctx, &tokens, row);
+        err = dg_policy_encode(e->policy, &w->ctx, &tokens, made);
     if (!err)
-        err = dg_sha256_bytes(e->condition[n], row,
-                              sizeof *row * (size_t)shape->condition);
+        err = dg_kernel_download(w->ctx.backend, row, made, bytes);
+    if (!err)
+        err = dg_sha256_bytes(e->condition[n], row, bytes);
     dg_progress_add(1);
     return err;
 }
@@ -295,7 +321,7 @@ static int write_file(Encode *e)
 {
     const Session *s = e->session;
     const char **prompts = malloc(sizeof *prompts * ((size_t)e->num + 1));
-    HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1)), encoder;
+    HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1));
     ConditionsContent k = {
         .num = e->num,
         .width = e->policy->shape.condition,
@@ -303,13 +329,13 @@ static int write_file(Encode *e)
         .key = (const HexDigest *)keys,
         .tokens = (const HexDigest *)e->tokens,
         .condition = (const HexDigest *)e->condition,
-        .encoder = encoder,
+        .encoder = e->encoder,
         .first = e->first,
         .num_local = e->num_local,
         .rows = e->rows,
     };
     int err = prompts != NULL && keys != NULL
-                  ? digest_encoders(encoder, e->policy)
+                  ? DG_OK
                   : dg_fail(DG_ENOMEM, "%lld prompts", (long long)e->num);
 
     err = dg_agree(s->comm, err);
@@ -337,6 +363,8 @@ static int run(Encode *e)
     if (!err)
         err = dg_agree(s->comm, collect(e));
     if (!err)
+        err = dg_agree(s->comm, place_encoders(e));
+    if (!err)
         err = dg_agree(s->comm, reserve(e));
     if (err)
         return err;
@@ -361,6 +389,7 @@ int dg_encode(const Session *s)
                 s->config->prompts.cache, (long long)e.num,
                 (long long)e.policy->shape.condition);
     dg_team_destroy(e.team);
+    dg_kernel_memory_free(s->backend, e.text);
     dg_policy_destroy(e.policy);
     for (int i = 0; i < FILES; i++)
         dg_prompts_free(&e.lists[i]);

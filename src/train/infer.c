@@ -77,8 +77,6 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
     int err = dg_rewards_init(x->rewards, c);
 
     if (!err)
-        err = dg_rewards_check_device(x->rewards, c, scored);
-    if (!err)
         err = dg_agree(s->comm, open_prompts(x, s, o));
     if (!err && !dg_setup_has_weights(c))
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
@@ -94,6 +92,8 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
     if (err)
         return err;
     err = dg_policy_place(x->policy, s->backend);
+    if (!err)
+        err = dg_rewards_place(x->rewards, scored, s->backend);
     if (!err)
         err = dg_step_plan(&plan, x->policy, s->backend,
                            &(StepPlanOpts) { .batch = BATCH,
@@ -161,11 +161,8 @@ static int tell(const Evaluation *e, const InferOpts *o)
 int dg_infer_check(const Session *s)
 {
     Reward rewards[DG_CONFIG_REWARDS];
-    const Config *c = s->config;
-    int err = dg_rewards_init(rewards, c);
 
-    return err || c->num_rewards == 0 ? err
-                                      : dg_rewards_check_device(rewards, c, 1);
+    return dg_rewards_init(rewards, s->config);
 }
 
 int dg_infer_evaluate(const Session *s, const InferOpts *o)

@@ -136,7 +136,7 @@ int dg_learner_fetch(const Learner *l)
 {
     const Mirror *all[] = { &l->grads_in, &l->m_in, &l->v_in, &l->ema_in };
     const Shard *s = &l->place.shard;
-    int err = dg_policy_fetch(l->policy);
+    int err = dg_policy_fetch(l->policy, l->num);
 
     for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
         err = dg_mirror_down(all[i]);

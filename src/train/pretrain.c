@@ -14,9 +14,9 @@
 
 /* --- one work item: a few pictures, forward and back ------------------- */
 
-/* How a picture is spoilt: z = keep x + spoil noise. */
+/* How a picture is spoilt. */
 typedef struct Level {
-    float keep, spoil;
+    DenoiseLevel mix;
     float time;   /* given to the network */
     float weight; /* of the picture's loss */
 } Level;
@@ -29,7 +29,7 @@ static Level draw_flow(const Pretrain *t, const RngKey *key)
 
     dg_rng_normal(&n, 0, 1, key);
     sigma = (float)(1 / (1 + exp(-(c->logit_mean + c->logit_std * (double)n))));
-    return (Level) { 1 - sigma, sigma,
+    return (Level) { { 1 - sigma, sigma, 1 },
                      mode == DG_TIME_SIGMA
                          ? sigma
                          : dg_schedule_time_of((int32_t)(sigma * 1000), mode),
@@ -42,7 +42,7 @@ static Level draw_ddim(const Pretrain *t, const RngKey *key)
     const uint32_t at = dg_rng_below(DG_TRAIN_TIMES, 0, key);
     const double a = (double)t->alpha_bar[at];
 
-    return (Level) { (float)sqrt(a), (float)sqrt(1 - a),
+    return (Level) { { (float)sqrt(a), (float)sqrt(1 - a), 0 },
                      dg_schedule_time_of((int32_t)at, t->policy->shape.time),
                      (float)pow(a, -power) };
 }
@@ -98,7 +98,11 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     RngKey key = { .seed = (uint64_t)c->run.seed,
                    .iteration = (uint32_t)t->step,
                    .sample = (uint32_t)(index % t->batch) };
-    float *z = x->z + b * s->elements, *noise = x->target + b * s->elements;
+    const Engine *engine = dg_engine_of(x->on);
+    const Mirror z = { x->on, x->clean + b * s->elements,
+                       x->z + b * s->elements,
+                       sizeof(float) * (size_t)s->elements };
+    float *target = x->target + b * s->elements;
     const char *prompt = "";
     Level level;
     int err = dg_world_stream_scene(&x->scene, &t->stream, (uint64_t)index);
@@ -107,7 +111,7 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
         return err;
     dg_world_draw(x->rgb, &x->scene, (int)s->image_size);
     spoil(x->rgb, (int)s->image_size, &c->pretrain, key);
-    dg_policy_code(t->policy, x->rgb, z);
+    dg_policy_code(t->policy, x->rgb, z.host);
     err = choose_prompt(&prompt, t, x, index, key);
     if (!err)
         err = dg_policy_tokenize(t->policy, prompt,
@@ -120,40 +124,34 @@ int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
     x->time[b] = level.time;
     x->weight[b] = level.weight;
     key.purpose = DG_RNG_PRETRAIN_NOISE;
-    dg_rng_normal(noise, 0, s->elements, &key);
-    for (int64_t i = 0; i < s->elements; i++) {
-        const float clean = z[i];
-
-        z[i] = level.keep * clean + level.spoil * noise[i];
-        if (!epsilon)
-            noise[i] = noise[i] - clean; /* the target velocity */
-    }
-    x->rows[b] = z;
+    dg_mirror_up(&z);
+    engine->normal(target, s->elements, &key);
+    engine->spoil(z.at, target, &level.mix, s->elements);
+    x->rows[b] = z.at;
     return DG_OK;
 }
 
-double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
-                        double divisor)
+int dg_pretrain_loss(double *loss, const Mirror *errors, const Tensor *u,
+                     Tensor *grad, const PretrainScratch *x, double divisor)
 {
     const int64_t num = u->dims[0], count = dg_tensor_count(u) / num;
-    double loss = 0;
+    const Engine *engine = dg_engine_of(x->on);
+    double sum = 0;
+    int err;
 
     for (int64_t b = 0; b < num; b++) {
         const float scale = (float)(2 * (double)x->weight[b] / divisor);
-        const float *v = dg_tensor_f32(u) + b * count;
-        const float *target = x->target + b * count;
-        float *g = dg_tensor_f32(grad) + b * count;
-        double sum = 0;
 
-        for (int64_t i = 0; i < count; i++) {
-            const float d = v[i] - target[i];
-
-            sum += (double)d * (double)d;
-            g[i] = scale * d;
-        }
-        loss += (double)x->weight[b] * sum;
+        engine->error((double *)errors->at + b, dg_tensor_f32(grad) + b * count,
+                      dg_tensor_f32(u) + b * count, x->target + b * count,
+                      scale, count);
     }
-    return loss / divisor;
+    err = dg_mirror_down(errors);
+    for (int64_t b = 0; b < num && !err; b++)
+        sum += (double)x->weight[b] * ((const double *)errors->host)[b];
+    if (!err)
+        *loss = sum / divisor;
+    return err;
 }
 
 static int run_item(Worker *w, int64_t i, void *user)
@@ -166,7 +164,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     int64_t bad;
     int err = DG_OK;
 
-    dg_pretrain_scratch(&x, t->policy, size, w->scratch);
+    dg_pretrain_scratch(&x, t->policy, size, w->scratch, w->room);
     for (int64_t b = 0; b < size && !err; b++)
         err =
             dg_pretrain_picture(t, &x, b, t->step * t->batch + item * size + b);
@@ -183,9 +181,12 @@ static int run_item(Worker *w, int64_t i, void *user)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    t->loss[item] = dg_pretrain_loss(
-        u, grad, &x, (double)t->policy->shape.elements * (double)t->batch);
-    memset(w->grads, 0, sizeof *w->grads * (size_t)t->learner->num);
+    err =
+        dg_pretrain_loss(&t->loss[item], &w->kl, u, grad, &x,
+                         (double)t->policy->shape.elements * (double)t->batch);
+    if (err)
+        return err;
+    w->ctx.backend->fill(w->grads, 0, t->learner->num);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
         err = dg_team_add(w, &bad);

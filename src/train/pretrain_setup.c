@@ -12,17 +12,23 @@
 #include <string.h>
 
 size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
-                           void *memory)
+                           void *memory, void *room)
 {
     const PolicyShape *s = &p->shape;
-    Arena a;
+    const size_t latents = sizeof(float) * (size_t)(size * s->elements);
+    Arena a, at;
 
     dg_arena_init_count(&a, "scratch");
     a.base = memory;
+    dg_arena_init_count(&at, "scratch");
+    at.base = room;
+    x->on = p->on;
+    x->z = dg_arena_take(&at, latents);
+    x->target = dg_arena_take(&at, latents);
+    x->clean = dg_arena_take(&a, latents);
+    dg_arena_take(&a, latents); /* the target where both are one */
     x->rgb = dg_arena_take(&a, sizeof(float) * 3 *
                                    (size_t)(s->image_size * s->image_size));
-    x->z = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
-    x->target = dg_arena_take(&a, sizeof(float) * (size_t)(size * s->elements));
     x->time = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->weight = dg_arena_take(&a, sizeof(float) * (size_t)size);
     x->rows = dg_arena_take(&a, sizeof *x->rows * (size_t)size);
@@ -91,7 +97,7 @@ static int open_team(Pretrain *t)
     PretrainScratch x;
     LearnerPlace place;
     const size_t item =
-        dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL);
+        dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL, NULL);
     const size_t eval =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
     StepPlan plan;
@@ -165,6 +171,11 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
+        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    if (!err)
+        err = dg_agree(s->comm, dg_rewards_place(t->rewards, c->num_rewards > 0,
+                                                 s->backend));
+    if (!err)
         err = dg_agree(s->comm, open_team(t));
     if (!err) {
         LearnerPlace place;
@@ -197,13 +208,14 @@ void dg_pretrain_close(Pretrain *t)
     free(t->loss);
 }
 
-static void fill_tensor(WeightTensor *to, const Param *q)
+/* values  of the parameter's set, on the host */
+static void fill_tensor(WeightTensor *to, const Param *q, float *values)
 {
     to->name = q->name;
     to->num_dims = q->value.num_dims;
     for (int k = 0; k < q->value.num_dims; k++)
         to->dims[k] = q->value.dims[k];
-    to->data = q->value.data;
+    to->data = values + q->value.param_offset;
 }
 
 int dg_pretrain_write_weights(Pretrain *t)
@@ -234,15 +246,19 @@ int dg_pretrain_write_weights(Pretrain *t)
         return err;
     }
     for (int i = 0; i < num; i++)
-        fill_tensor(&tensors[i], i < p->net.num_params
-                                     ? p->net.params[i]
-                                     : p->text.params[i - p->net.num_params]);
+        if (i < p->net.num_params)
+            fill_tensor(&tensors[i], p->net.params[i], p->net.values);
+        else
+            fill_tensor(&tensors[i], p->text.params[i - p->net.num_params],
+                        p->text.values);
     snprintf(path, sizeof path, "%s/weights.h5", t->dir.root);
     snprintf(seed, sizeof seed, "%lld", (long long)s->config->run.seed);
     snprintf(steps, sizeof steps, "%lld", (long long)t->step);
     snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
              e.all.strict.mean, e.all.strict.low, e.all.strict.high);
     err = dg_learner_swap_ema(t->learner);
+    if (!err)
+        err = dg_agree(s->comm, dg_learner_fetch(t->learner));
     if (!err)
         err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
     if (!err)

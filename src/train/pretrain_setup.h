@@ -31,24 +31,29 @@ typedef struct Pretrain {
 /* One item's places in a worker's scratch. */
 typedef struct PretrainScratch {
     WorldScene scene;
-    float *rgb, *z, *target, *time, *weight;
+    float *rgb, *time, *weight;
+    float *clean;      /* latents on the host */
+    float *z, *target; /* [size, elements] each, kernel memory */
+    const Backend *on; /* whose; NULL: the host's, and clean is z */
     const float **rows;
     int32_t *t5_ids, *clip_ids;
 } PretrainScratch;
 
-/** Lays the item's arrays over memory; returns the bytes needed (memory NULL:
- *  only that). */
+/** Lays the item's arrays over memory of the host and room, as much kernel
+ *  memory where the policy was placed, else the same; returns the bytes needed
+ *  (both NULL: only that). */
 size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
-                           void *memory);
+                           void *memory, void *room);
 
 /** Fills entry b of an item's batch from the stream's picture 'index'. */
 int dg_pretrain_picture(const Pretrain *t, PretrainScratch *x, int64_t b,
                         int64_t index);
 
 /** The item's weighted square errors by the divisor; grad out, as u: its
- *  derivative by u. */
-double dg_pretrain_loss(const Tensor *u, Tensor *grad, const PretrainScratch *x,
-                        double divisor);
+ *  derivative by u. errors [u->dims[0]] f64 are written. Waits.
+ *  Errors: DG_EDEVICE. */
+int dg_pretrain_loss(double *loss, const Mirror *errors, const Tensor *u,
+                     Tensor *grad, const PretrainScratch *x, double divisor);
 
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);

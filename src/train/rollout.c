@@ -372,7 +372,8 @@ static size_t picture_bytes(const Policy *p)
 size_t dg_rollout_scratch(const Policy *p, const Reward *rewards, int64_t K)
 {
     const size_t sampling = dg_sampling_scratch(p);
-    const size_t scoring = picture_bytes(p) + dg_rewards_scratch(rewards, K);
+    const size_t scoring =
+        picture_bytes(p) + dg_rewards_scratch(rewards, K, p->shape.image_size);
 
     return sampling > scoring ? sampling : scoring;
 }

@@ -317,19 +317,3 @@ uint64_t dg_run_plan_value(const PlanTable *t, const char *key)
             return t->line[i].value;
     dg_panic("plan: no line %s", key);
 }
-
-uint64_t dg_run_plan_device_bytes(const RunPlan *p)
-{
-    static const char *const host[] = { "kept", "update" };
-    uint64_t bytes = 0;
-
-    for (int i = 0; i < p->memory.num; i++) {
-        const PlanLine *line = &p->memory.line[i];
-        int there = strcmp(line->key, "total") != 0;
-
-        for (size_t k = 0; k < sizeof host / sizeof *host; k++)
-            there &= strcmp(line->key, host[k]) != 0;
-        bytes += there ? line->value : 0;
-    }
-    return bytes;
-}

@@ -240,7 +240,7 @@ static int check_adapters(Trainer *t)
 /* --- a device's memory --------------------------------------------------- */
 
 /* The keys that leave this run's device with less to keep. */
-static void advise(char *text, size_t size, const Config *c)
+static void advise(char *text, size_t size, const Config *c, int ranks)
 {
     const struct {
         int helps;
@@ -248,6 +248,10 @@ static void advise(char *text, size_t size, const Config *c)
     } keys[] = {
         { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
         { !c->parallel.recompute, "parallel.recompute = true" },
+        { ranks > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+          "parallel.shard = gradients" },
+        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->run.dtype == DG_STORE_FLOAT32, "run.dtype = bfloat16" },
         { c->lora.rank == 0, "adapters (lora.rank)" },
         { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
@@ -263,14 +267,21 @@ static void advise(char *text, size_t size, const Config *c)
                                      used > 0 ? ", " : "", keys[i].key);
 }
 
-/* Bytes of the plan that lie on a device: all but what the host keeps. */
+/* Bytes of this run's plan that lie on the GPU of a rank. */
 static int count_device(uint64_t *bytes, const Session *s)
 {
-    RunPlan plan;
-    const int err = dg_run_plan(&plan, s, s->comm->size);
+    const Config *c = s->config;
+    const int ranks = s->comm->size;
+    const ShardLevel level = ranks > 1 ? c->parallel.shard : DG_SHARD_NONE;
+    GpuPlans plans = { .num = 0 };
+    const int err = dg_run_plan_gpus(&plans, s, ranks);
 
-    if (!err)
-        *bytes = dg_run_plan_device_bytes(&plan);
+    for (int i = 0; i < plans.num && !err; i++) {
+        const GpuPlan *p = &plans.plan[i];
+
+        if (p->level == level && p->offload == c->parallel.offload_optimizer)
+            *bytes = p->gpu;
+    }
     return err;
 }
 
@@ -295,14 +306,14 @@ static int check_room(const Session *s)
     dg_comm_bcast(c, &needs, sizeof needs, 0);
     needs *= (uint64_t)s->device_ranks;
     err = s->backend->room(&unused, &all);
-    advise(advice, sizeof advice, s->config);
+    advise(advice, sizeof advice, s->config, c->size);
     if (!err && needs > unused)
-        err = dg_fail(DG_ENOMEM,
-                      "the plan of %d ranks on this GPU is %.1f MB of its "
-                      "memory, and %.1f MB of %.1f MB are free; less is needed "
-                      "with %s",
-                      s->device_ranks, MB * (double)needs, MB * (double)unused,
-                      MB * (double)all, advice);
+        err =
+            dg_fail(DG_ENOMEM,
+                    "the plan takes %.1f MB of this GPU (ranks on it: %d), and "
+                    "%.1f MB of %.1f MB are free; less is needed with %s",
+                    MB * (double)needs, s->device_ranks, MB * (double)unused,
+                    MB * (double)all, advice);
     return dg_agree(c, err);
 }
 
@@ -315,8 +326,6 @@ int dg_trainer_build(Trainer *t, const Session *s)
     err = dg_trainer_check(c);
     if (!err)
         err = dg_rewards_init(t->rewards, c);
-    if (!err)
-        err = dg_rewards_check_device(t->rewards, c, c->num_rewards);
     if (!err)
         err = open_prompts(t);
     if (!err)
@@ -340,6 +349,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = check_room(s);
     if (!err)
         err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    if (!err)
+        err = dg_agree(
+            s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_trainer_reserve(t);
     if (!err && t->policy->adapters.num_params > 0)

@@ -22,7 +22,8 @@ typedef enum cudaDataType {
     cudaDataType_t;
 typedef enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T } cublasOperation_t;
 typedef enum cublasComputeType_t {
-    CUBLAS_COMPUTE_32F = 68
+    CUBLAS_COMPUTE_32F = 68,
+    CUBLAS_COMPUTE_32F_FAST_TF32 = 77 /* computed in float32 here */
 } cublasComputeType_t;
 
 typedef enum cublasLtMatmulDescAttributes_t {

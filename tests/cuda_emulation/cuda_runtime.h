@@ -91,10 +91,14 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 typedef struct CUevent_st *cudaEvent_t;
 enum { cudaEventDisableTiming = 2 };
 
+cudaError_t cudaEventCreate(cudaEvent_t *e);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
+/* all work is done when it is queued: the processor's clock */
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,
+                                 cudaEvent_t to);
 
 /* --- graphs: what is captured is kept as closures, and called in order ---- */
 
@@ -253,6 +257,20 @@ inline unsigned long long atomicMin(unsigned long long *p,
 
     *p = value < old ? value : old;
     return old;
+}
+
+/* cuda/mma.h's instructions */
+uint32_t mma_pair(float first, float second);
+void mma_load(uint32_t r[4], const uint32_t *place);
+void mma_load_across(uint32_t r[4], const uint32_t *place);
+void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
+
+inline float __uint_as_float(unsigned bits)
+{
+    float x;
+
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 inline unsigned __float_as_uint(float x)

@@ -1,4 +1,4 @@
-/* Events and graphs of cuda_runtime.h. */
+/* Graphs of cuda_runtime.h. */
 #include "cuda_runtime.h"
 
 #include <stdio.h>
@@ -49,29 +49,6 @@ void cuda_emulation_not_captured(const char *what)
 extern "C" long cuda_emulation_graphs(void)
 {
     return launches;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
-{
-    *e = (cudaEvent_t)malloc(1);
-    return *e != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t e)
-{
-    free(e);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    cuda_emulation_not_captured("a wait");
-    return cuda_emulation_failed() ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode)

@@ -1,0 +1,94 @@
+/* A warp's tensor-core instructions, lane by lane; see cuda/mma.h. */
+#include "cuda_runtime.h"
+
+namespace
+{
+
+const unsigned whole = 0xffffffffu;
+
+float half_of(uint32_t pair, int second)
+{
+    const uint32_t bits = second ? pair & 0xffff0000u : pair << 16;
+    float x;
+
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+uint32_t rounded(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    if (x != x)
+        return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+/* every lane's two registers */
+void exchange(uint64_t all[32], uint32_t low, uint32_t high)
+{
+    memcpy(all, cuda_emulation_exchange(whole, (uint64_t)high << 32 | low),
+           32 * sizeof *all);
+}
+
+uint32_t word(uint64_t x, int high)
+{
+    return (uint32_t)(high ? x >> 32 : x);
+}
+
+void load(uint32_t r[4], const uint32_t *place, bool across)
+{
+    const int lane = cuda_emulation_lane();
+    uint64_t all[32];
+
+    memcpy(all, cuda_emulation_exchange(whole, (uint64_t)(uintptr_t)place),
+           sizeof all);
+    for (int j = 0; j < 4; ++j) {
+        uint16_t half[2];
+        for (int e = 0; e < 2; ++e) {
+            const int row = across ? lane % 4 * 2 + e : lane / 4;
+            const int column = across ? lane / 4 : lane % 4 * 2 + e;
+            half[e] = ((const uint16_t *)(uintptr_t)all[8 * j + row])[column];
+        }
+        memcpy(&r[j], half, sizeof half);
+    }
+}
+
+} // namespace
+
+uint32_t mma_pair(float first, float second)
+{
+    return rounded(first) | rounded(second) << 16;
+}
+
+void mma_load(uint32_t r[4], const uint32_t *place)
+{
+    load(r, place, false);
+}
+
+void mma_load_across(uint32_t r[4], const uint32_t *place)
+{
+    load(r, place, true);
+}
+
+void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    const int lane = cuda_emulation_lane();
+    uint64_t low[32], high[32], right[32];
+
+    exchange(low, a[0], a[1]);
+    exchange(high, a[2], a[3]);
+    exchange(right, b0, b1);
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4, column = lane % 4 * 2 + i % 2;
+        float sum = d[i];
+        for (int k = 0; k < 16; ++k) {
+            const int from = row * 4 + k % 8 / 2;
+            const uint32_t x = word(k < 8 ? low[from] : high[from], i / 2);
+            const uint32_t y = word(right[column * 4 + k % 8 / 2], k / 8);
+            sum = fmaf(half_of(x, k % 2), half_of(y, k % 2), sum);
+        }
+        d[i] = sum;
+    }
+}

@@ -1,0 +1,45 @@
+# Shared by the check scripts of the emulated GPU; source it in place of
+# train_lib.sh. $bin is then the program with its GPU side, $cpu the other.
+. "$(dirname "${BASH_SOURCE[0]}")/train_lib.sh"
+cpu=$bin
+gpu=${DG_BUILD:-build}/emulated/dancegrpo
+[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
+bin=$gpu
+small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
+
+# on_gpu RANKS RUN [SET]...
+on_gpu()
+{
+    local n=$1 run=$2
+    shift 2
+    # shellcheck disable=SC2086
+    tiny "$n" 1 "$run" run.device=cuda $small "$@"
+}
+
+# on_cpu RUN [SET]...
+on_cpu()
+{
+    local run=$1
+    shift
+    # shellcheck disable=SC2086
+    bin=$cpu tiny 1 1 "$run" $small "$@"
+}
+
+ratio_is_one()
+{
+    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
+}
+
+equal_bytes()
+{
+    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
+}
+
+# near RUN OTHER ITERATION: weights of two runs within 1e-5 of the largest
+near()
+{
+    "$tools/close" "$work/$1/checkpoints/iter_00000$3.h5" \
+        "$work/$2/checkpoints/iter_00000$3.h5" 1e-5
+}

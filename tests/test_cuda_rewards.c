@@ -1,0 +1,87 @@
+/* Rewards with a network on the GPU: transformers' scores, as on the CPU, and
+ * in the memory that was planned. */
+#include "clip_bed.h"
+
+#include "cuda/cuda.h"
+
+static void test_texts_as_transformers(void **state)
+{
+    (void)state;
+    clip_check_texts(dg_backend_cuda());
+}
+
+static void test_scores_as_transformers(void **state)
+{
+    (void)state;
+    clip_check_scores(dg_backend_cuda());
+}
+
+/* Cosines of unit vectors, each value of which differs by a few roundings of
+ * sums of some hundred terms: far below 1e-5. */
+static void test_scores_are_the_cpus(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST);
+    ClipBed host, device;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    clip_open(&host, dg_backend_cpu(), clip_three);
+    clip_open(&device, dg_backend_cuda(), clip_three);
+    for (int k = 0; k < 4; k++)
+        for (int p = 0; p < CLIP_PROMPTS; p++) {
+            const float want = clip_score(&host, k, rgb, 64, p).value;
+            const float got = clip_score(&device, k, rgb, 64, p).value;
+
+            clip_near("score", &got, &want, 1, 1e-5);
+            assert_true(clip_score(&device, k, rgb, 64, p).value == got);
+        }
+    assert_int_equal(device.ctx.arena.peak, device.plan.bytes);
+    free(rgb);
+    clip_close(&host);
+    clip_close(&device);
+}
+
+/* A picture that is not finite has no score, and the reason is told. */
+static void test_bad_picture_is_missing(void **state)
+{
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST);
+    ClipBed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    rgb[100] = NAN;
+    clip_open(&b, dg_backend_cuda(), clip_three);
+    assert_int_equal(clip_score(&b, 0, rgb, 64, 0).missing, 1);
+    assert_non_null(strstr(dg_last_error()->text, "pixel 33"));
+    rgb[100] = 0.5f;
+    assert_int_equal(clip_score(&b, 0, rgb, 64, 0).missing, 0);
+    free(rgb);
+    clip_close(&b);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_texts_as_transformers),
+    cmocka_unit_test(test_scores_as_transformers),
+    cmocka_unit_test(test_scores_are_the_cpus),
+    cmocka_unit_test(test_bad_picture_is_missing),
+};
+
+int main(int argc, char **argv)
+{
+    CudaStream *stream;
+    int failed;
+
+    if (dg_comm_init(&tiny_comm, &argc, &argv) != DG_OK)
+        return 1;
+    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
+        print_error("%s\n", dg_last_error()->text);
+        return 1;
+    }
+    dg_cuda_use(stream);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dg_cuda_stream_destroy(stream);
+    dg_comm_fini(&tiny_comm);
+    return failed;
+}
