@@ -138,15 +138,15 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 	$(CXX) $(CXX_FLAGS) -c -o $@ $<
 
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS) -lstdc++
 
 $(BUILD)/tests/test_mpi_cuda: $(BUILD)/tests/test_mpi_cuda.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS) -lstdc++
 
 # the program with its GPU side emulated: run.device = "cuda" on any machine
 EMULATED_BIN = $(BUILD)/emulated/dancegrpo
 $(EMULATED_BIN): $(BUILD)/src/cli/main.o $(BUILD)/emulated/session.o $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(ALL_LIBS) -lstdc++
 
 $(BUILD)/emulated/session.o: src/cli/session.c
 	@mkdir -p $(@D)/generated
@@ -230,13 +230,26 @@ check-long: check-deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY) tests
 	@DG_BIN=$(BINARY) NP="$(NP)" SAN="$(SAN)" LONG=1 tests/run.sh $(BUILD)
 
-check-gpu:
-ifeq ($(CUDA),1)
-	@$(MAKE) --no-print-directory BUILD=$(BUILD) gpu-tests
-	@bad=0; for t in $(GPU_TESTS); do $$t || bad=1; done; exit $$bad
-else
-	@echo "make check-gpu wants CUDA=1 and a machine with a GPU" >&2; exit 1
-endif
+# a folder for a machine that has a GPU and no more: tests/gpu/run.sh in it is
+# all that is to be started there. Its processor may be another than this one.
+BUNDLE      ?= build/gpu-bundle
+BUNDLE_ARCH ?= x86-64-v3
+
+gpu-bundle: want-cuda
+	@$(MAKE) --no-print-directory BUILD=build/bundle ARCH=$(BUNDLE_ARCH) \
+	    BUNDLE=$(BUNDLE) gpu-gathered
+	@tar -czf $(BUNDLE).tar.gz -C $(dir $(BUNDLE)) $(notdir $(BUNDLE))
+	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
+
+gpu-gathered: $(BINARY) $(GPU_TESTS) $(BUILD)/tests/tools/close
+	@tests/gpu/bundle.sh $(BUNDLE) $(BINARY) $(BUILD)/tests/tools/close $(GPU_TESTS)
+
+check-gpu: want-cuda
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) BUNDLE=$(BUILD)/gpu-here gpu-gathered
+	@$(BUILD)/gpu-here/tests/gpu/run.sh
+
+want-cuda:
+	@test "$(CUDA)" = 1 || { echo "make check-gpu and gpu-bundle want CUDA=1" >&2; exit 1; }
 
 gpu-tests: $(GPU_TESTS)
 
@@ -295,12 +308,14 @@ help:
 	@echo "           SAN=1 (address and undefined behaviour)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
 	@echo "           NCCL_HOME=CUDA_HOME"
-	@echo "make check-gpu CUDA=1      the kernels' tests on a real GPU"
+	@echo "make check-gpu CUDA=1      what only a real GPU can show, in a table"
+	@echo "make gpu-bundle CUDA=1     a folder to do that on another machine"
 
 -include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
          $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
-        prompts check-cuda check-gpu gpu-tests install uninstall clean \
+        prompts check-cuda check-gpu gpu-bundle gpu-gathered gpu-tests \
+        want-cuda install uninstall clean \
         distclean help FORCE
 .SECONDARY:

@@ -50,6 +50,7 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.apart = 1;
     t.take = dg_cuda_take;
     t.give = dg_cuda_free;
+    t.room = dg_cuda_room;
     t.upload = dg_cuda_stage_up;
     t.download = dg_cuda_stage_down;
     t.engine = dg_engine_cuda();

@@ -15,12 +15,11 @@ extern "C" {
 #if DG_NCCL
 #include <nccl.h>
 
-static const double patience_s = 600;
-
 /* what a stream that was joined keeps */
 struct CudaLink {
     ncclComm_t nccl;
     int rank, size;
+    double patience_s;
 };
 
 static int link_error(ncclResult_t e, const char *what)
@@ -33,7 +32,7 @@ int dg_cuda_comm_built(void)
     return 1;
 }
 
-int dg_cuda_comm_join(const Comm *c)
+int dg_cuda_comm_join(const Comm *c, double patience_s)
 {
     CudaStream *s = dg_cuda_current();
     CudaLink *link = (CudaLink *)calloc(1, sizeof *link);
@@ -58,6 +57,7 @@ int dg_cuda_comm_join(const Comm *c)
     }
     link->rank = c->rank;
     link->size = c->size;
+    link->patience_s = patience_s;
     s->link = link;
     return DG_OK;
 }
@@ -76,22 +76,29 @@ int dg_cuda_comm_joined(const Comm *c)
     return link != NULL && link->size == c->size && link->rank == c->rank;
 }
 
-/* Waits with an eye on the other ranks. */
-static int watch(CudaStream *s)
+/*
+ * Waits with an eye on the other ranks. Where all wait for one that stays away,
+ * a rank's patience is up to half longer the higher its number, so that one
+ * of them tells of it and takes the others down.
+ */
+static int watch(CudaStream *s, const char *what)
 {
+    const CudaLink *link = s->link;
     const double began = dg_clock_now();
+    const double most = link->patience_s * (1 + 0.5 * link->rank / link->size);
     ncclResult_t e = ncclSuccess;
 
     while (cudaStreamQuery(s->stream) == cudaErrorNotReady) {
-        ncclCommGetAsyncError(s->link->nccl, &e);
+        ncclCommGetAsyncError(link->nccl, &e);
         if (e != ncclSuccess) {
             ncclCommAbort(s->link->nccl);
             s->link->nccl = NULL;
-            return link_error(e, "sum over all ranks");
+            return link_error(e, what);
         }
-        if (dg_clock_now() - began > patience_s)
-            dg_panic("rank %d of %d waits for the others' sums since %.0f s",
-                     s->link->rank, s->link->size, patience_s);
+        if (dg_clock_now() - began > most)
+            dg_panic("rank %d of %d waits for the other ranks since %.0f s in "
+                     "NCCL's %s (parallel.timeout_seconds)",
+                     link->rank, link->size, most, what);
         usleep(50);
     }
     return dg_cuda_wait();
@@ -99,13 +106,14 @@ static int watch(CudaStream *s)
 
 int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole)
 {
+    const char *what =
+        whole ? "sum of gradients, int64" : "sum of gradients, float32";
     CudaStream *s = dg_cuda_current();
     const ncclResult_t e =
         ncclAllReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32,
                       ncclSum, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s)
-                                        : link_error(e, "sum over all ranks"));
+    return dg_agree(c, e == ncclSuccess ? watch(s, what) : link_error(e, what));
 }
 
 int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
@@ -116,8 +124,9 @@ int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
         ncclReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32, ncclSum,
                    root, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s)
-                                        : link_error(e, "sum to an owner"));
+    return dg_agree(c, e == ncclSuccess
+                           ? watch(s, "sum of gradients to an owner")
+                           : link_error(e, "sum to an owner"));
 }
 
 int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
@@ -126,7 +135,7 @@ int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
     const ncclResult_t e =
         ncclBroadcast(v, v, bytes, ncclInt8, root, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s)
+    return dg_agree(c, e == ncclSuccess ? watch(s, "values from an owner")
                                         : link_error(e, "an owner's values"));
 }
 
@@ -137,7 +146,7 @@ int dg_cuda_comm_built(void)
     return 0;
 }
 
-int dg_cuda_comm_join(const Comm *)
+int dg_cuda_comm_join(const Comm *, double)
 {
     return dg_fail(DG_EDEVICE, "this program was built without NCCL");
 }

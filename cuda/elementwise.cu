@@ -204,6 +204,23 @@ __global__ void first_nonfinite_kernel(unsigned long long *found,
         }
 }
 
+/* least: as above */
+__global__ void flag_kernel(unsigned long long *least, unsigned long long value,
+                            const float *x, int64_t count)
+{
+    for (int64_t i = first_index(); i < count; i += index_step())
+        if (!isfinite(get(x, i))) {
+            atomicMin(least, value);
+            return;
+        }
+}
+
+void dg_cuda_flag(int64_t *least, int64_t value, const float *x, int64_t count)
+{
+    DG_LAUNCH(flag_kernel, dg_blocks(count, THREADS), THREADS, 0,
+              (unsigned long long *)least, (unsigned long long)value, x, count);
+}
+
 template <typename T>
 int64_t dg_cuda_first_nonfinite(const float *x, int64_t count)
 {

@@ -1,4 +1,5 @@
 #include "device.h"
+#include "kernels.h"
 #include "stream.h"
 
 extern "C" {
@@ -73,6 +74,8 @@ static Engine table_make(void)
     t.exact_check = dg_cuda_exact_check;
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;
+    t.flag = dg_cuda_flag;
+    t.replay = dg_cuda_replay;
     t.grad_norm = dg_cuda_grad_norm;
     t.norm_chunks = dg_cuda_grad_norm_chunks;
     t.adamw = dg_cuda_adamw_update;

@@ -229,6 +229,19 @@ static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
          "gemm");
 }
 
+/* 1 within a step that is only walked; strides [4], the batch first */
+static int walks(const Shape *s, const GemmArgs *g, const float *bias,
+                 const int64_t *strides)
+{
+    CudaStream *stream = dg_cuda_current();
+    const void *const where[] = { g->a, g->b, g->c, bias };
+
+    dg_cuda_walks(stream, s, sizeof *s);
+    dg_cuda_walks(stream, where, sizeof where);
+    dg_cuda_walks(stream, strides, 4 * sizeof *strides);
+    return dg_cuda_walks(stream, &g->beta, sizeof g->beta);
+}
+
 template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c)
@@ -255,6 +268,9 @@ void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
         dg_cuda_note_text("gemm", "the library has no algorithm");
         return;
     }
+    const int64_t strides[] = { batch, stride_a, stride_b, stride_c };
+    if (walks(&s, g, bias, strides))
+        return;
     if (batch > 1) {
         layout_batch(&call.a, batch, stride_a);
         layout_batch(&call.b, batch, stride_b);

@@ -29,8 +29,17 @@ void dg_cuda_note(cudaError_t e, const char *what)
         dg_cuda_note_text(what, cudaGetErrorString(e));
 }
 
+/* Nobody may wait while a step is walked or captured. */
+static CudaStream *must_run(CudaStream *s)
+{
+    if (s->mode != DG_STREAM_RUNS)
+        dg_panic("a wait or a copy within a step that is replayed");
+    return s;
+}
+
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
 {
+    must_run(s);
     *s->result_host = fallback;
     dg_cuda_note(cudaMemcpyAsync(s->result_host, s->result,
                                  sizeof *s->result_host, cudaMemcpyDeviceToHost,
@@ -47,6 +56,23 @@ static int device_error(cudaError_t e, const char *what)
                    "CUDA: %s: %s", what, cudaGetErrorString(e));
 }
 
+/* No driver, or one of an older CUDA than the program's: 13.0 is 13000 */
+static int driver_error(void)
+{
+    int has = 0, needs = 0;
+
+    cudaDriverGetVersion(&has);
+    cudaRuntimeGetVersion(&needs);
+    if (has == 0)
+        return dg_fail(DG_EDEVICE, "CUDA: no NVIDIA driver is installed");
+    return dg_fail(DG_EDEVICE,
+                   "CUDA: the driver is too old: it knows CUDA %d.%d, this "
+                   "program was built with %d.%d; a newer driver is needed, "
+                   "or a program built with the driver's CUDA",
+                   has / 1000, has % 1000 / 10, needs / 1000,
+                   needs % 1000 / 10);
+}
+
 extern "C" int dg_cuda_device_count(int *count)
 {
     int n = 0;
@@ -54,6 +80,8 @@ extern "C" int dg_cuda_device_count(int *count)
 
     if (e != cudaSuccess) {
         cudaGetLastError();
+        if (e == cudaErrorInsufficientDriver)
+            return driver_error();
         return device_error(e, "looking for GPUs");
     }
     if (n < 1)
@@ -110,6 +138,7 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     if (s->stream != NULL)
         cudaStreamSynchronize(s->stream);
     dg_cuda_link_destroy(s->link);
+    dg_cuda_graphs_destroy(s->graphs);
     dg_cuda_gemm_cache_destroy(s->gemm);
     cudaFreeHost(s->staging);
     cudaFreeHost(s->result_host);
@@ -129,7 +158,7 @@ extern "C" void dg_cuda_use(CudaStream *s)
 
 extern "C" int dg_cuda_wait(void)
 {
-    CudaStream *s = dg_cuda_current();
+    CudaStream *s = must_run(dg_cuda_current());
 
     dg_cuda_note(cudaStreamSynchronize(s->stream), "waiting for the device");
     if (!s->failed)
@@ -151,6 +180,13 @@ extern "C" int dg_cuda_alloc(void **out, size_t bytes)
                    cudaGetErrorString(e));
 }
 
+extern "C" int dg_cuda_room(size_t *unused, size_t *all)
+{
+    const cudaError_t e = cudaMemGetInfo(unused, all);
+
+    return e == cudaSuccess ? DG_OK : device_error(e, "asking for free memory");
+}
+
 extern "C" void dg_cuda_free(void *p)
 {
     if (p != NULL)
@@ -160,14 +196,14 @@ extern "C" void dg_cuda_free(void *p)
 extern "C" void dg_cuda_upload(void *device, const void *host, size_t bytes)
 {
     dg_cuda_note(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
-                                 dg_cuda_current()->stream),
+                                 must_run(dg_cuda_current())->stream),
                  "copy to the device");
 }
 
 extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
 {
     dg_cuda_note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
-                                 dg_cuda_current()->stream),
+                                 must_run(dg_cuda_current())->stream),
                  "copy from the device");
 }
 
@@ -190,6 +226,10 @@ extern "C" void dg_cuda_stage_up(void *device, const void *host, size_t bytes)
 {
     CudaStream *s = dg_cuda_current();
 
+    if (s->mode != DG_STREAM_RUNS) {
+        dg_cuda_pack(s, device, host, bytes);
+        return;
+    }
     for (size_t at = 0; at < bytes;) {
         if (s->staged == DG_STAGING_BYTES) {
             dg_cuda_note(cudaStreamSynchronize(s->stream),

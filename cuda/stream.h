@@ -24,14 +24,24 @@ enum {
 
 struct GemmCache;
 struct CudaLink;
+struct GraphCache;
+
+/* what becomes of launches: they are queued, noted only, or both into a graph */
+typedef enum StreamMode {
+    DG_STREAM_RUNS,
+    DG_STREAM_WALKS,
+    DG_STREAM_CAPTURES
+} StreamMode;
 
 struct CudaStream {
     int device;
     cudaStream_t stream;
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
-    float *workspace;       /* [DG_WORKSPACE_FLOATS], device */
-    int64_t *result;        /* one number, device; and where it arrives */
+    struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */
+    StreamMode mode;
+    float *workspace; /* [DG_WORKSPACE_FLOATS], device */
+    int64_t *result;  /* one number, device; and where it arrives */
     int64_t *result_host;
     char *staging; /* [DG_STAGING_BYTES], pinned, */
     size_t staged; /* of which so many may be on their way up */
@@ -54,6 +64,40 @@ void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
 
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
+void dg_cuda_graphs_destroy(struct GraphCache *g);
+
+/**
+ * What is about to be queued, for a step's signature: kernel and arguments.
+ * Returns 1 where the step is walked only: it is not to be queued.
+ */
+int dg_cuda_walks(CudaStream *s, const void *what, size_t bytes);
+
+/** A copy upward within a step that does not run at once. */
+void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes);
+
+/* dg_cuda_walks() of a launch */
+template <typename... P>
+int dg_cuda_launch_walks(CudaStream *s, void (*kernel)(P...), dim3 grid,
+                         dim3 block, size_t shared,
+                         const std::tuple<P...> &values)
+{
+    const uint64_t sizes[] = { (uint64_t)(uintptr_t)kernel,
+                               grid.x,
+                               grid.y,
+                               grid.z,
+                               block.x,
+                               block.y,
+                               block.z,
+                               shared };
+    int walks = dg_cuda_walks(s, sizes, sizeof sizes);
+
+    std::apply(
+        [&](const auto &...v) {
+            ((walks = dg_cuda_walks(s, &v, sizeof v)), ...);
+        },
+        values);
+    return walks;
+}
 
 /* A grid with a dim of 0 is no work. Arguments are converted to the kernel's
  * parameters as in a call. */
@@ -65,6 +109,9 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
     CudaStream *s = dg_cuda_current();
 
     if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return;
+    if (s->mode != DG_STREAM_RUNS &&
+        dg_cuda_launch_walks(s, kernel, grid, block, shared, values))
         return;
     if (shared > DG_SHARED_PLAIN)
         dg_cuda_note(cudaFuncSetAttribute(

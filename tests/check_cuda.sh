@@ -20,6 +20,9 @@ expect "cuda: three ranks, other batches" on_gpu 3 three trajectory.every=0 \
 same_digest "cuda: three ranks, same weights" three "$one"
 expect "cuda: three ranks, ratio 1" ratio_is_one three 3
 
+expect "cuda: a run without graphs" on_gpu 1 plain trajectory.every=0 \
+    parallel.graphs=false
+same_digest "cuda: without graphs, same weights" plain "$one"
 expect "cuda: ranks with a GPU each do not go through the host" bash -c \
     "! grep '^WARN' '$work/two.out'"
 export CUDA_EMULATION_DEVICES=1
@@ -91,6 +94,58 @@ grep -q "DG_CUDA 1" "${DG_BUILD:-build}/generated/features.h" ||
 one_error "no GPU" "no CUDA-capable device" env CUDA_EMULATION_DEVICES=0 "$gpu"
 one_error "no GPU for two ranks" "no CUDA-capable device" \
     ranks 2 env CUDA_EMULATION_DEVICES=0 "$gpu"
-one_error "a GPU that is too small" "bytes of device memory: out of memory" \
-    ranks 2 env CUDA_EMULATION_MEMORY=18000000 "$gpu"
+one_error "a driver that is too old" "it knows CUDA 12.4" \
+    ranks 2 env CUDA_EMULATION_DRIVER=12040 "$gpu"
+one_error "no driver" "no NVIDIA driver is installed" \
+    env CUDA_EMULATION_DRIVER=0 "$gpu"
+one_error "a GPU too small for the plan" "1.4 MB of 35.0 MB are free" \
+    ranks 2 env CUDA_EMULATION_MEMORY=35000000 "$gpu"
+expect "cuda: a GPU too small for the plan, what helps" grep -q \
+    "a smaller grpo.micro_batch, parallel.recompute = true" "$work/out"
+one_error "a GPU too small for a stream" "out of memory" \
+    env CUDA_EMULATION_MEMORY=9000000 "$gpu"
+
+# A GPU that fails for good, in the rollout and in the update of the second
+# iteration: what was written before is whole, and others go on from it.
+short="sampler.steps=3 grpo.prompts_per_iteration=2 report.prompts=1 trajectory.every=0"
+# shellcheck disable=SC2086
+on_gpu 1 unbroken $short
+for at in 1300 1700; do
+    run=broken$at
+    export CUDA_EMULATION_FAIL=1:$at
+    # shellcheck disable=SC2086
+    on_gpu 2 "$run" $short
+    code=$?
+    unset CUDA_EMULATION_FAIL
+    expect "cuda: a GPU fails at launch $at: exit code 1" test $code = 1
+    expect "cuda: a GPU fails at launch $at: one message" test \
+        "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' "$work/$run.out")" = 1
+    same_digest "cuda: a GPU fails at launch $at: a checkpoint stays" "$run" \
+        "$(digest unbroken 1)" 1
+    # shellcheck disable=SC2086
+    on_gpu 1 "$run" $short
+    same_digest "cuda: a GPU fails at launch $at: another goes on" "$run" \
+        "$(digest unbroken)"
+done
+
+# Numbers that are not finite: named as on the CPU, in rollout and update.
+wild="run.iterations=8 optim.lr=1 optim.weight_decay=10"
+# shellcheck disable=SC2086
+expect "cuda: NaN in the network, the run goes on" on_gpu 1 wild $short $wild
+expect "cuda: NaN names sample, step and layer" grep -qE \
+    "^WARN  iteration [0-9]+, prompt [0-9]+, sample 0, step 0, rank 0: layer .* not finite" \
+    "$work/wild.out"
+expect "cuda: NaN in an update names the layer" grep -qE \
+    "^WARN  iteration [0-9]+, update 2, prompt [0-9]+, sample [0-9]+, rank 0: layer .* not finite" \
+    "$work/wild.out"
+# shellcheck disable=SC2086
+on_gpu 2 wild2 $short $wild
+same_digest "cuda: NaN, two ranks go the same way" wild2 "$(digest wild 8)" 8
+
+# A rank that stays away from a sum: the others lose their patience.
+# shellcheck disable=SC2086
+CUDA_EMULATION_STUCK=1 on_gpu 2 stuck $short parallel.timeout_seconds=1
+expect "cuda: a sum that waits too long ends the run" test $? = 1
+expect "cuda: and names rank and sum" grep -q "panic: rank 0 of 2 waits .* in \
+NCCL's sum of gradients, int64 (parallel.timeout_seconds)" "$work/stuck.out"
 exit $bad

@@ -505,6 +505,7 @@ static const Backend table = { "reference",
                                NULL,
                                NULL,
                                NULL,
+                               NULL,
                                NULL };
 
 const Backend *ref_backend(void)

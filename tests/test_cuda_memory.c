@@ -10,6 +10,7 @@
 
 #include "cpu/cpu.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -155,6 +156,38 @@ static void test_engine_has_the_hosts_bits(void **unused)
     }
 }
 
+/* The least value whose array has a NaN or Inf, on both; -1 without any. */
+static void test_flags_keep_the_first_step(void **unused)
+{
+    const Backend *on[] = { dg_backend_cpu(), dg_backend_cuda() };
+    static const float bad[] = { NAN, -INFINITY, INFINITY };
+
+    (void)unused;
+    for (int i = 0; i < 2; ++i) {
+        const Engine *e = dg_engine_of(on[i]);
+        Mirror x = filled(on[i], 4), least;
+        int64_t *value;
+
+        must(dg_mirror_new(&least, on[i], sizeof *value, "a flag"));
+        value = least.host;
+        *value = -1;
+        dg_mirror_up(&least);
+        e->flag(least.at, 3, x.at, D);
+        must(dg_mirror_down(&least));
+        assert_int_equal(*value, -1);
+        for (int k = 0; k < 3; ++k) {
+            static const int64_t steps[] = { 7, 2, 5 };
+            ((float *)x.host)[D - 1 - k * (D / 2 - 1)] = bad[k];
+            dg_mirror_up(&x);
+            e->flag(least.at, steps[k], x.at, D);
+            must(dg_mirror_down(&least));
+            assert_int_equal(*value, k == 0 ? 7 : 2);
+        }
+        dg_mirror_free(&x);
+        dg_mirror_free(&least);
+    }
+}
+
 /* 1 if a process that does this ends by the signal */
 static int ends_by(int signal, void (*act)(const Mirror *m), const Mirror *m)
 {
@@ -201,6 +234,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_staged_copies_of_any_size),
     cmocka_unit_test(test_guidance_has_the_hosts_bits),
     cmocka_unit_test(test_engine_has_the_hosts_bits),
+    cmocka_unit_test(test_flags_keep_the_first_step),
     cmocka_unit_test(test_host_may_not_look),
 };
 

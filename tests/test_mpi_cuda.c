@@ -75,7 +75,7 @@ static void test_sums_have_the_hosts_bits(void **unused)
 
     (void)unused;
     check_sum(1, 0); /* nobody has joined: untouched */
-    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     EXPECT(dg_cuda_comm_joined(&comm));
     check_sum(1, 1);
     check_sum(0, 1);
@@ -131,7 +131,7 @@ static void test_too_many_items_are_refused(void **unused)
     int done;
 
     (void)unused;
-    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     EXPECT(dg_cuda_take(&at, dg_exact_bytes(NUM, 1)) == DG_OK);
     EXPECT(dg_cuda_exact_init(&sum, at, NUM, 1, 40, 1) == DG_OK);
     sum.items = comm.rank == 0 ? 2 : 0;
@@ -146,7 +146,8 @@ static void test_two_ranks_on_one_gpu_cannot_join(void **unused)
     CudaStream *s = use(0);
 
     (void)unused;
-    EXPECT(dg_cuda_comm_join(&comm) == (comm.size == 1 ? DG_OK : DG_EDEVICE));
+    EXPECT(dg_cuda_comm_join(&comm, 600) ==
+           (comm.size == 1 ? DG_OK : DG_EDEVICE));
     EXPECT(dg_cuda_comm_joined(&comm) == (comm.size == 1));
     dg_cuda_stream_destroy(s);
     VERDICT();

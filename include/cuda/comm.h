@@ -11,16 +11,19 @@ int dg_cuda_comm_built(void);
 
 /**
  * Joins the current streams of all ranks; the stream leaves when it is
- * destroyed. Collective. Errors, agreed: DG_EDEVICE.
+ * destroyed.
+ * patience_s  a rank that waits so long for the others in a sum takes the job
+ *             down
+ * Collective. Errors, agreed: DG_EDEVICE.
  */
-int dg_cuda_comm_join(const Comm *c);
+int dg_cuda_comm_join(const Comm *c, double patience_s);
 
 /** 1 if the current stream was joined to those of all ranks of c. */
 int dg_cuda_comm_joined(const Comm *c);
 
 /**
- * In place, element by element, on all ranks. Waits. A rank that waits longer
- * than ten minutes takes the job down, naming itself.
+ * In place, element by element, on all ranks. Waits. A rank that has lost its
+ * patience names itself and the sum, and takes the job down.
  * v      [num] device; i64 where whole is 1, else f32
  * Collective. Errors, agreed: DG_EDEVICE.
  */

@@ -38,6 +38,9 @@ int dg_cuda_device_count(int *count);
  * Not collective. Errors: DG_EDEVICE, DG_ENOMEM.
  */
 int dg_cuda_stream_create(CudaStream **out, int device);
+/** From now on its denoising steps are replayed as CUDA graphs, to the same
+ *  bits. Errors: DG_ENOMEM for 16 MB. */
+int dg_cuda_replays(CudaStream *s);
 /** Waits, then frees; NULL is allowed. No thread may use it any more. */
 void dg_cuda_stream_destroy(CudaStream *s);
 
@@ -55,6 +58,9 @@ int dg_cuda_wait(void);
 /** Device memory, 256-byte aligned, contents undefined, on the current
  *  stream's device. Errors: DG_ENOMEM; *out is then NULL. */
 int dg_cuda_alloc(void **out, size_t bytes);
+/** Bytes of the current stream's device that nobody has taken, and all of
+ *  its bytes. Errors: DG_EDEVICE. */
+int dg_cuda_room(size_t *unused, size_t *all);
 /** NULL is allowed. Waits for the device. */
 void dg_cuda_free(void *p);
 

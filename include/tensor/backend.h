@@ -302,6 +302,8 @@ typedef struct Backend {
     /* 256-byte aligned, zeroed; an error is recorded */
     int (*take)(void **out, size_t bytes);
     void (*give)(void *p); /* NULL is allowed */
+    /* bytes that nobody has taken, and all there are */
+    int (*room)(size_t *unused, size_t *all);
     /* host may be written again at once */
     void (*upload)(void *to, const void *host, size_t bytes);
     /* waits; errors of what was queued before show here */

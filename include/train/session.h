@@ -15,6 +15,8 @@ typedef struct Session {
     FileInfo info;    /* goes into every file */
     int num_threads;  /* workers of this rank */
     int host_threads; /* of the host beside a GPU's worker; 0: one */
+    /* ranks on this rank's device, where the backend's memory is apart */
+    int device_ranks;
 } Session;
 
 /** Ends of a run that are not errors. */

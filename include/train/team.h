@@ -31,6 +31,7 @@ typedef struct Worker {
     void *room;    /* the same of kernel memory; the host's: scratch itself */
     /* numbers of a batch of steps: kernel memory, and their place here */
     Mirror log_prob, kl; /* [DG_TEAM_NUMBERS] f32, f64 */
+    Mirror bad; /* [DG_TEAM_NUMBERS] i64: where NaN came up first, or -1 */
 } Worker;
 
 typedef struct TeamOpts {
@@ -77,6 +78,9 @@ size_t dg_team_sum_bytes(const TeamOpts *o);
 
 /** The host's memory that sums travel through, beside a GPU. */
 size_t dg_team_stage_bytes(const TeamOpts *o);
+
+/** No NaN so far: -1 to all of w->bad. */
+void dg_worker_unflag(Worker *w);
 
 /** One work item; the code of the lowest failing item wins. */
 typedef int (*TeamFn)(Worker *w, int64_t item, void *user);

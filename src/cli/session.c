@@ -11,7 +11,7 @@
 #include "cuda/cuda.h"
 
 /* How gradients go between ranks: NCCL wants a GPU for each. */
-static int join(const Comm *c, int count)
+static int join(const Comm *c, int count, double patience_s)
 {
     int64_t shared = c->node_size > count;
 
@@ -26,7 +26,7 @@ static int join(const Comm *c, int count)
     else if (!dg_cuda_comm_built())
         dg_warn("built without NCCL: gradients are summed through the host");
     else
-        return dg_cuda_comm_join(c);
+        return dg_cuda_comm_join(c, patience_s);
     return DG_OK;
 }
 
@@ -39,13 +39,16 @@ static int open_gpu(Session *s, Cli *cli)
 
     if (!err)
         err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
+    if (!err && cli->config.parallel.graphs)
+        err = dg_cuda_replays(cli->gpu);
     err = dg_agree(c, err);
     if (err)
         return err;
     dg_cuda_use(cli->gpu);
-    err = join(c, count);
+    err = join(c, count, cli->config.parallel.timeout_seconds);
     if (err)
         return err;
+    s->device_ranks = (c->node_size - c->node_rank % count + count - 1) / count;
     s->backend = dg_backend_cuda();
     s->host_threads = s->num_threads;
     s->num_threads = 1;

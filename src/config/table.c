@@ -369,6 +369,10 @@ static const Option rows[] = {
          "gradients as 64-bit integers: the same bits for any number of ranks"),
     BOOL("parallel.recompute", "false", parallel.recompute, FREE,
          "blocks run again at backward: less memory, same bits"),
+    REAL("parallel.timeout_seconds", "600", 1e-3, 1e9, parallel.timeout_seconds,
+         FREE, "most that a GPU's rank waits for the others in a sum"),
+    BOOL("parallel.graphs", "true", parallel.graphs, FREE,
+         "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "

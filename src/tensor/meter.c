@@ -229,6 +229,7 @@ void dg_meter_init(Meter *m, const Backend *inner)
         .cast = inner->cast,
         .take = inner->take,
         .give = inner->give,
+        .room = inner->room,
         .upload = inner->upload,
         .download = inner->download,
         .engine = inner->engine,

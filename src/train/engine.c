@@ -3,6 +3,8 @@
 #include "optim/ema.h"
 #include "optim/grad_norm.h"
 
+#include <math.h>
+
 static void normal(float *out, int64_t num, const RngKey *key)
 {
     dg_rng_normal(out, 0, num, key);
@@ -26,6 +28,16 @@ static void kl(double *out, const SdeStep *s, const float *u,
                const float *u_ref, int64_t D)
 {
     *out = dg_sde_kl(s, u, u_ref, D);
+}
+
+static void flag(int64_t *least, int64_t value, const float *x, int64_t num)
+{
+    int bad = 0;
+
+    for (int64_t i = 0; i < num; i++)
+        bad |= !isfinite(x[i]);
+    if (bad && (uint64_t)value < (uint64_t)*least)
+        *least = value;
 }
 
 static int grad_norm(double *norm, const float *grad, int64_t num,
@@ -60,6 +72,7 @@ static const Engine host = {
     .exact_check = dg_exact_check,
     .exact_merge = dg_exact_merge,
     .exact_read = dg_exact_read,
+    .flag = flag,
     .grad_norm = grad_norm,
     .norm_chunks = dg_grad_norm_chunks,
     .adamw = dg_adamw_update,

@@ -78,6 +78,24 @@ static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
         dg_kernel_copy(w->ctx.backend, s->final, next, D);
 }
 
+typedef struct Predicting {
+    Worker *w;
+    const SamplingRun *run;
+    PolicyBatch batch;
+    uint64_t flops; /* counted before */
+    Tensor *u;
+} Predicting;
+
+static void run_prediction(void *user)
+{
+    Predicting *p = user;
+    Context *ctx = &p->w->ctx;
+
+    dg_context_reset(ctx);
+    ctx->flops = p->flops;
+    p->u = dg_guided_predict(p->run->policy, ctx, &p->batch, &p->run->guidance);
+}
+
 /* One prediction for all samples; u is in the step arena. */
 static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
                        int64_t num, int i)
@@ -85,8 +103,11 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
     const int64_t D = r->policy->shape.elements;
     const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
     float time[DG_SAMPLING_BATCH];
-    const PolicyBatch batch = {
-        .num = num, .z = z, .time = time, .condition = condition
+    Predicting p = {
+        .w = w,
+        .run = r,
+        .batch = { .num = num, .z = z, .time = time, .condition = condition },
+        .flops = w->ctx.flops
     };
 
     for (int64_t b = 0; b < num; b++) {
@@ -94,29 +115,67 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
         condition[b] = samples[b].condition;
         time[b] = r->time[i];
     }
-    dg_context_reset(&w->ctx);
-    return dg_guided_predict(r->policy, &w->ctx, &batch, &r->guidance);
+    if (w->engine->replay != NULL)
+        w->engine->replay(run_prediction, &p, z, num, D);
+    else
+        run_prediction(&p);
+    return p.u;
 }
 
-/* Looks for answers that are not finite; 1 if any was found and named, which
- * costs the step arena's contents. */
-static int find_failures(Worker *w, const SamplingRun *r, Sample *samples,
-                         int64_t num, const Tensor *u)
+/* Notes for each sample the first step whose answer is not finite. */
+static void flag_failures(Worker *w, int64_t num, const Tensor *u, int i,
+                          int64_t D)
+{
+    for (int64_t b = 0; b < num; b++)
+        w->engine->flag((int64_t *)w->bad.at + b, i, row(u, b, D), D);
+}
+
+/* Waits for what was noted and names what is new; *found: 1 if there was any,
+ * which costs the step arena's contents. */
+static int tell_failures(Worker *w, const SamplingRun *r, Sample *samples,
+                         int64_t num, int *found)
+{
+    const int64_t D = r->policy->shape.elements, *bad = w->bad.host;
+    const int err = dg_mirror_down(&w->bad);
+
+    *found = 0;
+    for (int64_t b = 0; b < num && !err; b++) {
+        if (samples[b].failed || bad[b] < 0)
+            continue;
+        name_failure(w, r, &samples[b],
+                     samples[b].latents + (r->keep_all ? bad[b] * D : 0),
+                     (int)bad[b]);
+        *found = 1;
+    }
+    return err;
+}
+
+/* Step i; where latents are kept, nobody waits for it. */
+static int run_step(Worker *w, const SamplingRun *r, Sample *samples,
+                    int64_t num, int i)
 {
     const int64_t D = r->policy->shape.elements;
-    int found = 0;
+    Tensor *u = predict(w, r, samples, num, i);
+    int found = 0, err = DG_OK;
 
-    for (int64_t b = 0; b < num; b++)
-        if (!samples[b].failed &&
-            w->ctx.backend->first_nonfinite(row(u, b, D), D) >= 0)
-            found = samples[b].failed = -1;
-    return found != 0;
+    if (u == NULL)
+        return dg_context_error(&w->ctx);
+    flag_failures(w, num, u, i, D);
+    if (!r->keep_all)
+        err = tell_failures(w, r, samples, num, &found);
+    if (!err && found) {
+        u = predict(w, r, samples, num, i);
+        err = dg_context_error(&w->ctx);
+    }
+    for (int64_t b = 0; b < num && !err; b++)
+        advance(w, r, &samples[b], i, row(u, b, D));
+    return err;
 }
 
 int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
                     int64_t num)
 {
-    const int64_t D = r->policy->shape.elements;
+    int found, err = DG_OK;
 
     if (num > DG_SAMPLING_BATCH)
         dg_panic("a batch of %lld samples", (long long)num);
@@ -124,21 +183,10 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
         dg_panic("sampler.decode is not settled");
     for (int64_t b = 0; b < num; b++)
         start(w, r, &samples[b]);
-    for (int i = 0; i < r->num_steps; i++) {
-        Tensor *u = predict(w, r, samples, num, i);
-
-        if (u != NULL && find_failures(w, r, samples, num, u)) {
-            for (int64_t b = 0; b < num; b++)
-                if (samples[b].failed < 0)
-                    name_failure(w, r, &samples[b],
-                                 samples[b].latents + (r->keep_all ? i * D : 0),
-                                 i);
-            u = predict(w, r, samples, num, i);
-        }
-        if (u == NULL)
-            return dg_context_error(&w->ctx);
-        for (int64_t b = 0; b < num; b++)
-            advance(w, r, &samples[b], i, row(u, b, D));
-    }
-    return DG_OK;
+    dg_worker_unflag(w);
+    for (int i = 0; i < r->num_steps && !err; i++)
+        err = run_step(w, r, samples, num, i);
+    if (!err && r->keep_all)
+        err = tell_failures(w, r, samples, num, &found);
+    return err;
 }

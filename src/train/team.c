@@ -5,6 +5,7 @@
 
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* NULL: the host's memory */
 static const Backend *sums_on(const TeamOpts *o)
@@ -104,6 +105,9 @@ static int init_worker(Worker *w, const TeamOpts *o)
     if (!err)
         err = dg_mirror_new(&w->kl, be, DG_TEAM_NUMBERS * sizeof(double),
                             "numbers of a step");
+    if (!err)
+        err = dg_mirror_new(&w->bad, be, DG_TEAM_NUMBERS * sizeof(int64_t),
+                            "flags of a step");
     return err || o->num_grads == 0 ? err : init_sums(w, o);
 }
 
@@ -116,6 +120,7 @@ static void fini_worker(Worker *w, const Backend *sums)
     free(w->scratch);
     dg_mirror_free(&w->log_prob);
     dg_mirror_free(&w->kl);
+    dg_mirror_free(&w->bad);
     dg_kernel_memory_free(be, w->grads);
     dg_kernel_memory_free(sums, w->sum_buffer);
     if (be != NULL)
@@ -188,6 +193,12 @@ void dg_team_destroy(Team *t)
     free(t->stage);
     free(t->stage_down);
     free(t);
+}
+
+void dg_worker_unflag(Worker *w)
+{
+    memset(w->bad.host, 0xff, w->bad.bytes); /* -1 each */
+    dg_mirror_up(&w->bad);
 }
 
 typedef struct Failure {

@@ -54,8 +54,8 @@ static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
     };
 }
 
-/* Log-densities, and divergences where there is a reference, of all these
- * steps to the host: one wait. */
+/* Log-densities, divergences where there is a reference, and whether all is
+ * finite, of all these steps to the host: one wait. */
 static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
                      const float *u_ref)
 {
@@ -73,7 +73,11 @@ static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
             w->engine->kl((double *)w->kl.at + b, step, u + b * D,
                           u_ref + b * D, D);
     }
+    dg_worker_unflag(w);
+    w->engine->flag(w->bad.at, 0, u, s->num * D);
     err = dg_mirror_down(&w->log_prob);
+    if (!err)
+        err = dg_mirror_down(&w->bad);
     return err || u_ref == NULL ? err : dg_mirror_down(&w->kl);
 }
 
@@ -142,27 +146,61 @@ static int name_layer(Worker *w, const Part *p, const PolicyBatch *batch)
     return err ? err : dg_fail(DG_ENUMERIC, "network output is not finite");
 }
 
+/* Steps on their way forward, recorded. */
+typedef struct Forward {
+    Worker *w;
+    const Part *part;
+    const PolicyBatch *batch;
+    uint64_t flops; /* counted before */
+    Tensor *u, *branch, *ref;
+} Forward;
+
+static void run_forward(void *user)
+{
+    Forward *f = user;
+    const Part *p = f->part;
+    Context *ctx = &f->w->ctx;
+
+    dg_context_reset(ctx);
+    ctx->flops = f->flops;
+    if (p->job->reference != NULL)
+        f->ref =
+            dg_guided_predict(p->job->reference, ctx, f->batch, &p->guidance);
+    f->u = dg_guided_record(p->job->policy, ctx, f->batch, &p->guidance,
+                            &f->branch);
+}
+
+static void go_forward(Forward *f, Steps *s)
+{
+    Worker *w = f->w;
+
+    f->flops = w->ctx.flops;
+    if (w->engine->replay != NULL)
+        w->engine->replay(run_forward, f, s->z, s->num,
+                          f->part->job->rollout->D);
+    else
+        run_forward(f);
+}
+
 /* Some steps forward and, where any of them has a gradient, back. The seeds
  * of a second pass are kept. */
-static int run_steps(Worker *w, const Part *p, const Steps *s)
+static int run_steps(Worker *w, const Part *p, Steps *s)
 {
     const int64_t D = p->job->rollout->D;
-    Tensor *u, *branch, *grad, *ref = NULL;
+    Forward f = { .w = w, .part = p, .batch = &s->batch };
+    Tensor *u, *grad, *ref;
     int err;
 
-    dg_context_reset(&w->ctx);
-    if (p->job->reference != NULL)
-        ref = dg_guided_predict(p->job->reference, &w->ctx, &s->batch,
-                                &p->guidance);
-    u = dg_guided_record(p->job->policy, &w->ctx, &s->batch, &p->guidance,
-                         &branch);
+    go_forward(&f, s);
+    u = f.u;
+    ref = f.ref;
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    if (w->ctx.backend->first_nonfinite(dg_tensor_f32(u), s->num * D) >= 0)
-        return name_layer(w, p, &s->batch);
     err = densities(w, p, s, dg_tensor_f32(u),
                     ref != NULL ? dg_tensor_f32(ref) : NULL);
+    if (!err && *(const int64_t *)w->bad.host >= 0)
+        return name_layer(w, p, &s->batch);
     for (int64_t b = 0; b < s->num && !err; b++)
         err = one_term(w, p, s, b, dg_tensor_f32(u) + b * D,
                        ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
@@ -172,8 +210,9 @@ static int run_steps(Worker *w, const Part *p, const Steps *s)
     if (dg_guided_twice(&p->guidance))
         dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
                        dg_tensor_f32(grad), s->num * D);
-    return has_seed(p, s) ? dg_guided_back(&w->ctx, &p->guidance, branch, grad)
-                          : DG_OK;
+    return has_seed(p, s)
+               ? dg_guided_back(&w->ctx, &p->guidance, f.branch, grad)
+               : DG_OK;
 }
 
 /* The branch without the prompt, back from the kept seeds. */
@@ -372,7 +411,9 @@ static int apply(const Part *p, UpdateStats *stats)
         job->learner->engine->exact_read(&own, job->learner->grads_in.at, 1.0);
         return DG_OK;
     }
-    err = dg_learner_update(job->learner, &own, &done);
+    /* a device may fail alone, even where all compute the same */
+    err = dg_agree(job->session->comm,
+                   dg_learner_update(job->learner, &own, &done));
     if (err)
         return err;
     if (done.grad_norm > stats->grad_norm)

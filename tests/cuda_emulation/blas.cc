@@ -251,8 +251,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
                               cudaStream_t)
 {
-    const bool ta = desc->trans_a == CUBLAS_OP_T;
-    const bool tb = desc->trans_b == CUBLAS_OP_T;
+    if (cuda_emulation_captures()) {
+        cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
+                             two = *(const float *)beta, la = *a, lb = *b,
+                             ld = *d, how = *algo]() mutable {
+            const cublasStatus_t e =
+                cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C, &ld,
+                               D, &ld, &how, nullptr, 0, nullptr);
+            return e ? cudaErrorInvalidValue : cudaSuccess;
+        });
+        return CUBLAS_STATUS_SUCCESS;
+    }
+    const bool ta = desc->trans_a == CUBLAS_OP_T,
+               tb = desc->trans_b == CUBLAS_OP_T,
+               biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
     const int64_t m = (int64_t)d->rows, n = (int64_t)d->cols;
     const int64_t k = (int64_t)(ta ? a->rows : a->cols);
 
@@ -263,10 +275,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
     const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
-    const bool biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
-    float *at = (float *)malloc((size_t)(m * k) * sizeof(float));
-    float *bt = (float *)malloc((size_t)(n * k) * sizeof(float));
-    float *work = (float *)malloc(2 * (size_t)m * sizeof(float));
+    const size_t floats = (size_t)(m * k + n * k + 2 * m);
+    float *at = (float *)malloc(floats * sizeof(float));
+    float *bt = at + m * k, *work = bt + n * k;
     const Product p = { m,
                         n,
                         k,
@@ -289,7 +300,5 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         product(&p, i, work);
     }
     free(at);
-    free(bt);
-    free(work);
     return status;
 }

@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
+#include <tuple>
 #include <utility>
 
 #define __global__
@@ -47,9 +49,11 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
-    cudaErrorNotReady = 600
+    cudaErrorNotReady = 600,
+    cudaErrorLaunchFailure = 719
 } cudaError_t;
 
 typedef enum cudaMemcpyKind {
@@ -66,6 +70,9 @@ typedef struct CUstream_st *cudaStream_t;
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
@@ -77,14 +84,44 @@ cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
+
+/* --- events: streams are never behind here ------------------------------- */
+
 typedef struct CUevent_st *cudaEvent_t;
+enum { cudaEventDisableTiming = 2 };
+
 cudaError_t cudaEventCreate(cudaEvent_t *e);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
 /* all work is done when it is queued: the processor's clock */
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,
                                  cudaEvent_t to);
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
+
+/* --- graphs: what is captured is kept as closures, and called in order ---- */
+
+typedef struct CudaGraph *cudaGraph_t;
+typedef struct CudaGraph *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+
+/** 1 while this thread captures. */
+int cuda_emulation_captures(void);
+/** Adds to what is captured. */
+void cuda_emulation_keep(std::function<cudaError_t()> call);
+/** Ends the program where this thread captures: what is not allowed then. */
+void cuda_emulation_not_captured(const char *what);
+/** Launches of graphs so far. */
+extern "C" long cuda_emulation_graphs(void);
 
 /* --- launches ------------------------------------------------------------ */
 
@@ -100,6 +137,15 @@ struct CudaEmulationOpen {
 
 /** The thread's device. */
 int cuda_emulation_device(void);
+
+/**
+ * Called by each launch. CUDA_EMULATION_FAIL="DEVICE:N" in the environment lets
+ * the device fail at its N-th launch, for good and as a real one does: the
+ * launch and what follows it are not done, and whoever waits or asks next is
+ * told. 1: it has failed.
+ */
+int cuda_emulation_count_launch(void);
+int cuda_emulation_failed(void);
 
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);
@@ -126,12 +172,38 @@ void cuda_emulation_call(void (*kernel)(P...), void **args,
 
 template <typename... P>
 cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
+                             void **args, size_t shared, cudaStream_t s);
+
+/* the launch with a copy of its arguments */
+template <typename... P, size_t... I>
+std::function<cudaError_t()> cuda_emulation_closure(void (*kernel)(P...),
+                                                    dim3 grid, dim3 block,
+                                                    void **args, size_t shared,
+                                                    std::index_sequence<I...>)
+{
+    std::tuple<P...> values(*static_cast<P *>(args[I])...);
+
+    return [=]() mutable {
+        void *list[] = { (void *)&std::get<I>(values)... };
+        return cudaLaunchKernel(kernel, grid, block, list, shared, nullptr);
+    };
+}
+
+template <typename... P>
+cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
                              void **args, size_t shared, cudaStream_t)
 {
     struct Call {
         void (*kernel)(P...);
         void **args;
     } call = { kernel, args };
+
+    if (cuda_emulation_captures()) {
+        cuda_emulation_keep(
+            cuda_emulation_closure(kernel, grid, block, args, shared,
+                                   std::index_sequence_for<P...> {}));
+        return cudaSuccess;
+    }
 
     return cuda_emulation_launch(
         grid, block, shared,

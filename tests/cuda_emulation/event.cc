@@ -14,6 +14,17 @@ cudaError_t cudaEventCreate(cudaEvent_t *e)
     return *e != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    return cudaEventCreate(e);
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    cuda_emulation_not_captured("a wait");
+    return cuda_emulation_failed() ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
     free(e);

@@ -5,7 +5,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { GUARD = 256, PAGE = 4096, MAX_KERNELS = 64, DEVICES = 8 };
+enum {
+    GUARD = 256,
+    PAGE = 4096,
+    MAX_KERNELS = 64,
+    DEVICES = 8,
+    RUNTIME = 13000
+};
 
 namespace
 {
@@ -44,15 +50,33 @@ int num_devices()
     return text != nullptr ? atoi(text) : DEVICES;
 }
 
+/* CUDA_EMULATION_DRIVER the newest CUDA its driver knows, 12040 is 12.4 */
+int driver_version()
+{
+    const char *text = getenv("CUDA_EMULATION_DRIVER");
+
+    return text != nullptr ? atoi(text) : RUNTIME;
+}
+
 /* and CUDA_EMULATION_MEMORY how many bytes each has */
-bool fits(size_t bytes)
+size_t memory_bytes()
 {
     const char *text = getenv("CUDA_EMULATION_MEMORY");
 
+    return text != nullptr ? strtoull(text, nullptr, 10) : (size_t)1 << 36;
+}
+
+size_t used_bytes()
+{
+    size_t bytes = 0;
+
     for (const Head *h = heads; h != nullptr; h = h->next)
         bytes += h->bytes;
-    return text == nullptr || bytes <= strtoull(text, nullptr, 10);
+    return bytes;
 }
+
+int failed;
+long launches;
 
 bool is_device(const void *p)
 {
@@ -70,6 +94,11 @@ void check_side(const void *p, bool device, const char *what)
     fprintf(stderr, "cuda emulation: %s is %s memory\n", what,
             device ? "not device" : "device");
     abort();
+}
+
+cudaError_t told()
+{
+    return failed ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
 struct Limit {
@@ -113,6 +142,10 @@ const char *cudaGetErrorString(cudaError_t e)
         return "invalid configuration argument";
     case cudaErrorMemoryAllocation:
         return "out of memory";
+    case cudaErrorLaunchFailure:
+        return "unspecified launch failure";
+    case cudaErrorInsufficientDriver:
+        return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice:
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
@@ -130,7 +163,48 @@ cudaError_t cudaGetLastError(void)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = num_devices();
+    if (driver_version() < RUNTIME)
+        return cudaErrorInsufficientDriver;
     return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = driver_version();
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = RUNTIME;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
+{
+    const CudaEmulationOpen open;
+
+    *total = memory_bytes();
+    *free = *total > used_bytes() ? *total - used_bytes() : 0;
+    return told();
+}
+
+int cuda_emulation_failed(void)
+{
+    return failed;
+}
+
+int cuda_emulation_count_launch(void)
+{
+    const char *text = getenv("CUDA_EMULATION_FAIL");
+    int device;
+    long at;
+
+    ++launches;
+    if (text != nullptr && sscanf(text, "%d:%ld", &device, &at) == 2 &&
+        device == current_device && launches >= at)
+        failed = 1;
+    return failed;
 }
 
 cudaError_t cudaSetDevice(int device)
@@ -154,12 +228,15 @@ cudaError_t cudaStreamDestroy(cudaStream_t)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
-    return cudaSuccess;
+    cuda_emulation_not_captured("a wait");
+    return told();
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t)
 {
-    return cudaSuccess;
+    if (getenv("CUDA_EMULATION_STUCK") != nullptr)
+        return cudaErrorNotReady;
+    return told();
 }
 
 int cuda_emulation_device(void)
@@ -169,10 +246,13 @@ int cuda_emulation_device(void)
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
+    cuda_emulation_not_captured("cudaMalloc");
     const CudaEmulationOpen open;
     const size_t mapped = (2 * PAGE + bytes + GUARD - 1) / PAGE * PAGE;
 
-    if (!fits(bytes))
+    if (failed)
+        return told();
+    if (used_bytes() + bytes > memory_bytes())
         return cudaErrorMemoryAllocation;
     char *raw = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -226,21 +306,37 @@ cudaError_t cudaFreeHost(void *p)
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
-                            cudaMemcpyKind kind, cudaStream_t)
+                            cudaMemcpyKind kind, cudaStream_t s)
 {
+    if (cuda_emulation_captures()) {
+        if (kind != cudaMemcpyDeviceToDevice)
+            cuda_emulation_not_captured("a copy from or to the host");
+        cuda_emulation_keep(
+            [=] { return cudaMemcpyAsync(to, from, bytes, kind, s); });
+        return cudaSuccess;
+    }
     const CudaEmulationOpen open;
 
     check_side(to, kind != cudaMemcpyDeviceToHost, "where a copy goes");
     check_side(from, kind != cudaMemcpyHostToDevice, "what a copy reads");
+    if (failed)
+        return told();
     memcpy(to, from, bytes);
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
+    if (cuda_emulation_captures()) {
+        cuda_emulation_keep(
+            [=] { return cudaMemsetAsync(p, value, bytes, s); });
+        return cudaSuccess;
+    }
     const CudaEmulationOpen open;
 
     check_side(p, true, "what is set");
+    if (failed)
+        return told();
     memset(p, value, bytes);
     return cudaSuccess;
 }

@@ -246,6 +246,8 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
         threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
         (shared > SHARED_PLAIN && shared > shared_limit))
         return cudaErrorInvalidConfiguration;
+    if (cuda_emulation_count_launch())
+        return cudaSuccess;
     const CudaEmulationOpen open;
     Machine *m = machine_get();
     m->call = call;

@@ -1,0 +1,37 @@
+#!/bin/bash
+# The folder that goes to a machine with a GPU, here with the GPU emulated: it
+# has all libraries it needs, and its one command works where nothing else is.
+. "$(dirname "$0")/lib.sh"
+build=${DG_BUILD:-build}
+folder=$work/bundle
+
+# in_it COMMAND...: with nothing of this environment
+in_it()
+{
+    (cd "$work" && env -i PATH=/usr/bin:/bin OUT="$work/results" QUICK=1 \
+        LIMIT=1000 PATIENCE=20 OMPI_MCA_rmaps_base_oversubscribe=1 "$@")
+}
+
+# libraries that the bundle's files would take from elsewhere, but the C library's
+outside()
+{
+    local f
+    for f in "$folder"/bin/* "$folder"/gpu/* "$folder"/mpi/plugins/* \
+        "$folder"/lib/*.so*; do
+        LD_LIBRARY_PATH=$folder/lib ldd "$f" 2>&1
+    done | grep '=>' | grep -vE "=> $folder/" |
+        grep -vE '=> \S*/lib(c|m|dl|rt|pthread|resolv)\.so' | sort -u
+}
+
+expect "bundle: it is gathered" tests/gpu/bundle.sh "$folder" \
+    "$build/emulated/dancegrpo" "$build/tests/tools/close" \
+    "$build/tests/test_cuda_memory"
+expect "bundle: all libraries are inside" test -z "$(outside)"
+expect_code "bundle: without a GPU one line says so" 77 "no GPU: ERROR" \
+    in_it CUDA_EMULATION_DEVICES=0 "$folder/tests/gpu/run.sh"
+expect "bundle: and nothing else" test "$(wc -l <"$work/out")" = 1
+for steps in "kernels*" "ratio*12" "two*" "beside*tiny"; do
+    expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
+        in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
+done
+exit $bad

@@ -1,0 +1,96 @@
+/* Graphs of cuda_runtime.h. */
+#include "cuda_runtime.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <vector>
+
+struct CudaGraph {
+    std::vector<std::function<cudaError_t()>> calls;
+};
+
+namespace
+{
+
+thread_local CudaGraph *captured;
+long launches;
+
+/* CUDA_EMULATION_TELL in the environment: at the end, to standard error */
+struct Teller {
+    ~Teller()
+    {
+        if (getenv("CUDA_EMULATION_TELL") != nullptr)
+            fprintf(stderr, "cuda emulation: %ld launches of graphs\n",
+                    launches);
+    }
+} teller;
+
+} // namespace
+
+int cuda_emulation_captures(void)
+{
+    return captured != nullptr;
+}
+
+void cuda_emulation_keep(std::function<cudaError_t()> call)
+{
+    captured->calls.push_back(std::move(call));
+}
+
+void cuda_emulation_not_captured(const char *what)
+{
+    if (captured == nullptr)
+        return;
+    fprintf(stderr, "cuda emulation: %s while a stream is captured\n", what);
+    abort();
+}
+
+extern "C" long cuda_emulation_graphs(void)
+{
+    return launches;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode)
+{
+    cuda_emulation_not_captured("a second capture");
+    captured = new CudaGraph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph)
+{
+    *graph = captured;
+    captured = nullptr;
+    return *graph != nullptr ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                 unsigned long long)
+{
+    *exec = new CudaGraph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t)
+{
+    ++launches;
+    for (const auto &call : exec->calls) {
+        const cudaError_t e = call();
+        if (e != cudaSuccess)
+            return e;
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    delete exec;
+    return cudaSuccess;
+}

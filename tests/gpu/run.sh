@@ -1,0 +1,329 @@
+#!/bin/bash
+# What only a GPU can show, by one command, in less than 8 minutes: the kernels'
+# tests, the tiny run's promises and its weights beside the CPU's, memory
+# checked by compute-sanitizer, speed, PyTorch beside it. Prints one table.
+# Runs in the folder that `make gpu-bundle CUDA=1` makes.
+#   OUT        folder for table.txt, logs.txt and figures (results)
+#   LIMIT      seconds for everything (460)
+#   ONLY       pattern: only steps whose name matches
+#   FULL=1     FLUX.1-dev's whole network is measured too (with a LIMIT of 800)
+#   QUICK=1    shorter runs, to try the script itself
+#   PATIENCE   times a step's seconds, on a machine that others use too (1)
+#   CUDA_HOME  where CUDA's libraries are looked for first
+#   PYTHON     one that has PyTorch (python3)
+# Exit code: 0 all passed, 1 something failed, 77 no GPU that can be used.
+set -u
+out=${OUT:-results}
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+. "$(dirname "$0")/../train_lib.sh"
+root=$PWD
+limit=${LIMIT:-460}
+table=$out/table.txt logs=$out/logs.txt
+rm -f "$table" "$logs" "$out"/*.json*
+
+# --- how the bundle's programs start -------------------------------------------
+export OPAL_PREFIX=$root OPAL_BINDIR=$root/bin OPAL_LIBDIR=$root/lib
+export OPAL_PKGLIBDIR=$root/mpi/plugins OPAL_PKGDATADIR=$root/mpi/share
+export OPAL_DATADIR=$root/mpi/share OPAL_SYSCONFDIR=$root/mpi
+export OMPI_MCA_mca_base_component_path=$root/mpi/plugins
+# Open MPI asks for a home
+export HOME=${HOME:-$work}
+# all ranks are on this machine, which may have no ssh
+export OMPI_MCA_plm=isolated OMPI_MCA_ess_singleton_isolated=1
+export PMIX_MCA_pcompress_base_silence_warning=1
+export OMPI_MCA_btl_base_warn_component_unused=0
+path=$root/lib loader=
+
+# library_folder NAME: where it is on this machine, if anywhere
+library_folder()
+{
+    local f python='lib/python3*/*-packages/nvidia/*/lib'
+    # shellcheck disable=SC2086
+    for f in "${CUDA_HOME:-/usr/local/cuda}"/lib*/"$1" \
+        /usr/local/cuda*/{lib64,targets/*/lib}/"$1" \
+        /usr/lib/*-linux-gnu/"$1" /usr/lib64/"$1" \
+        /opt/*/$python/"$1" /opt/*/*/$python/"$1" /usr/{,local/}$python/"$1"; do
+        [ -e "$f" ] && dirname "$f" && return
+    done
+    f=$(timeout 20 find / -xdev -path "$root" -prune -o -name "$1" -print -quit 2>/dev/null)
+    [ -z "$f" ] || dirname "$f"
+}
+
+# With this machine's C library, or where that is too old with the one that the
+# programs were linked with; CUDA's libraries from wherever they are.
+find_libraries()
+{
+    local name list
+    list=$(LD_LIBRARY_PATH=$path LD_TRACE_LOADED_OBJECTS=1 bin/dancegrpo 2>&1)
+    if grep -q "version .GLIBC.* not found" <<< "$list"; then
+        loader=$(echo "$root"/lib/libc/ld-linux*)
+        path=$root/lib/libc:$path
+        list=$("$loader" --library-path "$path" --list bin/dancegrpo 2>&1)
+    fi
+    for name in $(sed -n 's/^\s*\(\S*\) => not found.*/\1/p' <<< "$list"); do
+        path=$path:$(library_folder "$name")
+    done
+}
+
+# wrap PROGRAM: one of its name in $work/bin, which ends with its step
+wrap()
+{
+    local start="env LD_LIBRARY_PATH='$path' '$1'"
+    [ -z "$loader" ] || start="'$loader' --library-path '$path' '$1'"
+    cat >"$work/bin/${1##*/}" <<END
+#!/bin/bash
+left=\$((\${STEP_END:-0} - \$(date +%s)))
+exec timeout -k 5 \$((left > 1 ? left : 1)) $start "\$@"
+END
+    chmod +x "$work/bin/${1##*/}"
+}
+
+wrap_all()
+{
+    local f
+    mkdir "$work/bin"
+    for f in "$root"/bin/* "$root"/gpu/* "$root/tests/tools/close"; do wrap "$f"; done
+    PATH=$work/bin:$PATH
+    bin=$work/bin/dancegrpo tools=$work/bin
+}
+
+# --- steps ----------------------------------------------------------------------
+# step NAME SECONDS COMMAND...: a row of the table; the command sets $numbers and
+# returns 0, or 77 where there is nothing to do
+step()
+{
+    local name=$1 most=$2 began=$SECONDS left=$((limit - SECONDS)) rc verdict
+    shift 2
+    # shellcheck disable=SC2053
+    [[ $name == ${ONLY:-*} ]] || return 0
+    most=$((most * ${PATIENCE:-1}))
+    [ "$most" -lt $left ] || most=$left
+    [ "$most" -ge 1 ] || most=1
+    export STEP_END=$(($(date +%s) + most))
+    numbers=
+    echo "== $name" >>"$logs"
+    "$@" >"$work/step.out" 2>&1
+    rc=$?
+    cat "$work/step.out" >>"$logs"
+    case $rc in
+    0) verdict=ok ;;
+    77) verdict=none ;;
+    *)
+        verdict=FAILED bad=1
+        numbers="${numbers:+$numbers; }$(grep -aE '^ERROR|\] test_|error:' \
+            "$work/step.out" | head -n 1 | cut -c 1-150)"
+        [ "$(date +%s)" -lt "$STEP_END" ] || numbers="more than $most s"
+        ;;
+    esac
+    printf '%-38s %-6s %5d s  %s\n' "$name" $verdict $((SECONDS - began)) \
+        "$numbers" | tee -a "$table"
+}
+
+# for commands that are not the bundle's
+limited() { timeout -k 5 $((STEP_END - $(date +%s) + 1)) "$@"; }
+
+kernels()
+{
+    "$work/bin/$1" >"$work/test.out" 2>&1 </dev/null
+    local rc=$?
+    cat "$work/test.out"
+    numbers="$(grep -c '^\[       OK' "$work/test.out") tests"
+    return $rc
+}
+
+# on DEVICE RUN [SET]...: a run, its output among the logs
+on()
+{
+    local device=$1 run=$2 rc
+    shift 2
+    tiny "${num_ranks:-1}" 1 "$run" run.device="$device" trajectory.every=0 \
+        checkpoint.keep=1 report.prompts=1 evaluate.num_prompts=2 $brief "$@"
+    rc=$?
+    cat "$work/$run.out"
+    return $rc
+}
+
+# newest RUN: its last checkpoint
+newest() { compgen -G "$work/$1/checkpoints/iter_*.h5" | sort | tail -n 1; }
+
+# ratio_is_one RUN ITERATIONS
+ratio_is_one()
+{
+    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ]
+}
+
+# beside NAME [SET]...: on the GPU and on the CPU, weights compared
+beside()
+{
+    local name=$1 rc
+    shift
+    on cuda "$name" "$@" && on cpu "$name.cpu" "$@" || return 1
+    numbers=$("$tools/close" "$(newest "$name")" "$(newest "$name.cpu")" 1e-5)
+    rc=$?
+    numbers="weights apart: ${numbers%%$'\n'*} of the largest"
+    ratio_is_one "$name" "$(metric "$name" iteration | wc -l)" ||
+        { numbers="$numbers; the ratio is not 1" rc=1; }
+    return $rc
+}
+
+# ratio_in DTYPE MICRO_BATCH: is 1 in all iterations; the weights are those of the
+# first
+ratio_in()
+{
+    local run=ratio_$1_$2
+    on cuda "$run" run.iterations="$iterations" run.dtype="$1" \
+        grpo.micro_batch="$2" || return 1
+    numbers="1 in $(metric "$run" ratio_max_deviation | grep -cx 0) iterations, "
+    ratio_is_one "$run" "$iterations" && same_weights "$run"
+}
+
+# same_weights RUN: the bits of the first run that asked
+same_weights()
+{
+    local got
+    got=$(digest "$1" "$iterations") || return 1
+    first=${first:-$got}
+    numbers="${numbers}weights ${got:0:12}"
+    [ "$got" = "$first" ]
+}
+
+# again [SET]...: in a folder of its own each time
+again()
+{
+    num_again=$((num_again + 1))
+    on cuda "again$num_again" run.iterations="$iterations" \
+        parallel.recompute=true "$@" && same_weights "again$num_again"
+}
+
+two_ranks()
+{
+    num_ranks=2 on cuda two run.iterations="$iterations" && same_weights two
+}
+
+find_sanitizer()
+{
+    command -v compute-sanitizer ||
+        compgen -G "/usr/local/cuda*/bin/compute-sanitizer" ||
+        compgen -G "/opt/*/*/compute-sanitizer/compute-sanitizer"
+}
+
+# sanitized TOOL COMMAND...
+sanitized()
+{
+    local tool=$1 sanitizer rc
+    shift
+    sanitizer=$(find_sanitizer | head -n 1)
+    [ -n "$sanitizer" ] || { numbers="no compute-sanitizer" && return 77; }
+    limited env LD_LIBRARY_PATH="$path" "$sanitizer" --tool "$tool" \
+        --error-exitcode 9 "$@" >"$work/sanitizer.out" 2>&1 </dev/null
+    rc=$?
+    cat "$work/sanitizer.out"
+    numbers=$(grep -a 'ERROR SUMMARY\|RACECHECK SUMMARY' "$work/sanitizer.out" |
+        tail -n 1 | sed 's/^=* *//')
+    return $rc
+}
+
+sanitized_run()
+{
+    # shellcheck disable=SC2086
+    sanitized "$1" "$root/bin/dancegrpo" train configs/tiny.cfg \
+        --set run.device=cuda --set run.dir="$work/sanitized" \
+        --set run.iterations=1 --set sampler.steps=3 --set grpo.num_generations=2 \
+        --set grpo.prompts_per_iteration=1 --set report.prompts=1 \
+        --set evaluate.num_prompts=1
+}
+
+# bench NAME ARGUMENT...: figures in NAME.json
+bench()
+{
+    local name=$1
+    shift
+    "$bin" bench "$@" --set run.device=cuda --json "$out/$name.json" \
+        >"$work/bench.out" 2>&1
+    local rc=$?
+    cat "$work/bench.out"
+    if grep -q 'runs on the CPU alone' "$work/bench.out"; then
+        numbers="bench has no GPU side"
+        return 77
+    fi
+    numbers=$(grep -a . "$work/bench.out" | head -n 1 | cut -c 1-100)
+    return $rc
+}
+
+torch()
+{
+    local python=${PYTHON:-python3} rc
+    limited "$python" -c 'import torch; assert torch.cuda.is_available()' ||
+        { numbers="no PyTorch that sees a GPU" && return 77; }
+    limited "$python" tests/peers/torch_gpu.py \
+        --seconds $((STEP_END - $(date +%s) - 5)) >"$out/torch.jsonl"
+    rc=$?
+    cat "$out/torch.jsonl"
+    numbers="$(wc -l <"$out/torch.jsonl") figures in torch.jsonl"
+    return $rc
+}
+
+# What the table is of; tell: on the screen and in the file.
+describe()
+{
+    echo "dancegrpo on a GPU, $(date -u '+%Y-%m-%d %H:%M') UTC"
+    "$bin" --version | head -n 1
+    nvidia-smi --query-gpu=name,memory.total,driver_version \
+        --format=csv,noheader 2>/dev/null
+    echo
+}
+
+summary()
+{
+    echo
+    echo "$(grep -c ' ok  ' "$table") ok, $(grep -c ' FAILED ' "$table")" \
+        "failed, $(grep -c ' none  ' "$table") with nothing to do, $SECONDS s"
+}
+
+# --- all of them ----------------------------------------------------------------
+find_libraries
+wrap_all
+export STEP_END=$(($(date +%s) + 60))
+if ! "$bin" train configs/tiny.cfg --dry-run --set run.device=cuda \
+    --set run.dir="$work/none" >"$work/gpu.out" 2>&1; then
+    echo "no GPU: $(grep -aE '^ERROR|error' "$work/gpu.out" | head -n 1)" |
+        tee "$table"
+    exit 77
+fi
+iterations=10 brief= num_again=0
+[ "${QUICK:-0}" = 0 ] || {
+    iterations=2
+    brief="sampler.steps=3 grpo.num_generations=2 grpo.prompts_per_iteration=2"
+}
+describe | tee "$table"
+for program in "$root"/gpu/*; do
+    step "kernels: ${program##*/test_}" 60 kernels "${program##*/}"
+done
+step "ratio, micro-batch 1" 40 ratio_in float32 1
+step "ratio, micro-batch 4" 40 ratio_in float32 4
+step "ratio, micro-batch 12" 40 ratio_in float32 12
+step "recomputation, same weights" 40 again
+step "two ranks, same weights" 60 two_ranks
+# bfloat16 has weights of its own
+first=
+step "bfloat16: ratio, micro-batch 1" 40 ratio_in bfloat16 1
+step "bfloat16: ratio, micro-batch 12" 40 ratio_in bfloat16 12
+step "bfloat16: recomputation, same weights" 40 again run.dtype=bfloat16
+step "without graphs, same weights" 40 again run.dtype=bfloat16 parallel.graphs=false
+step "beside the CPU: tiny" 40 beside tiny run.iterations=3
+for family in eps sd unet flux; do
+    TINY=configs/tiny_$family.cfg step "beside the CPU: tiny_$family" 40 \
+        beside "$family" run.iterations=1 grpo.prompts_per_iteration=1
+done
+step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
+step "memcheck: a run" 90 sanitized_run memcheck
+step "racecheck: training" 60 sanitized racecheck "$root/gpu/test_cuda_training"
+step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
+    --set run.dtype=bfloat16
+step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
+[ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
+    configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16
+step "PyTorch" 150 torch
+summary >"$work/summary"
+tee -a "$table" <"$work/summary"
+exit "$bad"

@@ -1,0 +1,226 @@
+/*
+ * Steps that are replayed as graphs: the bits of steps that are run, whatever
+ * changes between them.
+ */
+#include "base/error.h"
+#include "cuda/cuda.h"
+#include "train/engine.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* of the emulation; a GPU does not tell */
+long cuda_emulation_graphs(void) __attribute__((weak));
+
+enum { ROWS = 40, WIDTH = 24, N = ROWS * WIDTH, W = WIDTH * WIDTH };
+
+/* A step in small: two products, and a place that serves two uploads, one
+ * after the other, with a kernel's result between them. */
+typedef struct Step {
+    const float *z;
+    float *weights, *place, *sum, *out; /* device */
+    float time;
+    int rows, calls;
+} Step;
+
+static void product(const Step *s, float *c, const float *a)
+{
+    dg_backend_cuda()->gemm(&(GemmArgs) { .rows_per_sample = s->rows,
+                                          .m = s->rows,
+                                          .n = WIDTH,
+                                          .k = WIDTH,
+                                          .a = a,
+                                          .lda = WIDTH,
+                                          .b = s->weights,
+                                          .ldb = WIDTH,
+                                          .c = c,
+                                          .ldc = WIDTH });
+}
+
+static void run_step(void *user)
+{
+    Step *s = user;
+    const Backend *be = dg_backend_cuda();
+    float host[N];
+
+    s->calls++;
+    for (int i = 0; i < N; i++)
+        host[i] = s->time * (float)(i % 7);
+    be->upload(s->place, host, sizeof host);
+    be->add(s->sum, s->z, s->place, N);
+    product(s, s->place, s->sum);
+    be->add(s->sum, s->sum, s->place, N);
+    for (int i = 0; i < N; i++)
+        host[i] = s->time + (float)(i % 5);
+    be->upload(s->place, host, sizeof host);
+    be->add(s->sum, s->sum, s->place, N);
+    product(s, s->out, s->sum);
+}
+
+static float *device_of(int num, int seed)
+{
+    float *host = malloc((size_t)num * sizeof *host);
+    void *p;
+
+    for (int i = 0; i < num; i++)
+        host[i] = (float)((i * 37 + seed * 11) % 101 - 50) / 64;
+    assert_int_equal(dg_cuda_take(&p, (size_t)num * sizeof *host), DG_OK);
+    dg_cuda_stage_up(p, host, (size_t)num * sizeof *host);
+    free(host);
+    return p;
+}
+
+static void take_step(Step *s)
+{
+    *s = (Step) { .rows = ROWS };
+    s->weights = device_of(W, 1);
+    s->place = device_of(N, 2);
+    s->sum = device_of(N, 3);
+    s->out = device_of(N, 4);
+}
+
+static void give_step(Step *s)
+{
+    dg_cuda_free(s->weights);
+    dg_cuda_free(s->place);
+    dg_cuda_free(s->sum);
+    dg_cuda_free(s->out);
+}
+
+/* latents at another place each time, another time, now and then other rows */
+static void outputs(float *out, int replayed, int num)
+{
+    float *z[3] = { device_of(N, 5), device_of(N, 6), device_of(N, 7) };
+    const Engine *e = dg_backend_cuda()->engine;
+    Step s;
+
+    take_step(&s);
+    for (int i = 0; i < num; i++) {
+        s.z = z[i % 3];
+        s.time = 0.25f * (float)i;
+        s.rows = i % 4 == 3 ? ROWS - 3 : ROWS;
+        if (replayed)
+            e->replay(run_step, &s, &s.z, 1, N);
+        else
+            run_step(&s);
+        assert_int_equal(
+            dg_cuda_stage_down(out + i * N, s.out, sizeof *out * N), DG_OK);
+    }
+    give_step(&s);
+    for (int i = 0; i < 3; i++)
+        dg_cuda_free(z[i]);
+}
+
+static CudaStream *use(int replays)
+{
+    CudaStream *s;
+
+    if (dg_cuda_stream_create(&s, 0) != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    dg_cuda_use(s);
+    if (replays)
+        assert_int_equal(dg_cuda_replays(s), DG_OK);
+    return s;
+}
+
+static long graphs(void)
+{
+    return cuda_emulation_graphs != NULL ? cuda_emulation_graphs() : 0;
+}
+
+static void test_replayed_steps_have_the_same_bits(void **unused)
+{
+    enum { NUM = 16 };
+    static float run[NUM * N], replayed[NUM * N];
+    CudaStream *s = use(1);
+    const long before = graphs();
+
+    (void)unused;
+    outputs(run, 0, NUM);
+    outputs(replayed, 1, NUM);
+    assert_memory_equal(run, replayed, sizeof run);
+    /* all but the first of each of the two shapes */
+    if (cuda_emulation_graphs != NULL)
+        assert_int_equal(graphs() - before, NUM - 2);
+    dg_cuda_stream_destroy(s);
+}
+
+static void test_without_graphs_steps_are_run(void **unused)
+{
+    static float run[3 * N], off[3 * N];
+    CudaStream *s = use(0);
+    const long before = graphs();
+
+    (void)unused;
+    outputs(run, 0, 3);
+    outputs(off, 1, 3);
+    assert_memory_equal(run, off, sizeof run);
+    assert_int_equal(graphs(), before);
+    dg_cuda_stream_destroy(s);
+}
+
+/* More shapes than graphs are kept: the oldest make room, bits stay. */
+static void test_old_graphs_make_room(void **unused)
+{
+    enum { SHAPES = 36, ROUNDS = 4 };
+    static float want[N], got[N];
+    CudaStream *stream = use(1);
+    float *z = device_of(N, 8);
+    Step s;
+
+    (void)unused;
+    take_step(&s);
+    for (int i = 0; i < SHAPES * ROUNDS; i++) {
+        s.rows = 4 + i / 2 % SHAPES;
+        s.time = (float)i;
+        s.z = z;
+        run_step(&s);
+        assert_int_equal(dg_cuda_stage_down(want, s.out, sizeof want), DG_OK);
+        s.z = z;
+        dg_backend_cuda()->engine->replay(run_step, &s, &s.z, 1, N);
+        assert_int_equal(dg_cuda_stage_down(got, s.out, sizeof got), DG_OK);
+        assert_memory_equal(want, got, sizeof want);
+    }
+    give_step(&s);
+    dg_cuda_free(z);
+    dg_cuda_stream_destroy(stream);
+}
+
+/* What does not fit into the fixed places is run. */
+static void test_large_inputs_are_run(void **unused)
+{
+    CudaStream *stream = use(1);
+    const long before = graphs();
+    Step s;
+
+    (void)unused;
+    take_step(&s);
+    s.z = device_of(1 << 22, 9);
+    const float *z = s.z;
+    for (int i = 0; i < 3; i++)
+        dg_backend_cuda()->engine->replay(run_step, &s, &s.z, 1, 1 << 22);
+    assert_ptr_equal(s.z, z);
+    assert_int_equal(s.calls, 3);
+    assert_int_equal(graphs(), before);
+    give_step(&s);
+    dg_cuda_free((void *)z);
+    assert_int_equal(dg_cuda_wait(), DG_OK);
+    dg_cuda_stream_destroy(stream);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_replayed_steps_have_the_same_bits),
+        cmocka_unit_test(test_without_graphs_steps_are_run),
+        cmocka_unit_test(test_old_graphs_make_room),
+        cmocka_unit_test(test_large_inputs_are_run),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
