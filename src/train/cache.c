@@ -304,7 +304,7 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const int64_t n = e->first + i;
     const size_t bytes = sizeof(float) * (size_t)shape->condition;
     float *row = e->rows + i * shape->condition;
-    void *made = (char *)w->room + condition_at(e->policy);
+    float *made = (void *)((char *)w->room + condition_at(e->policy));
     int err = tokenize(e->policy, e->entries[n].text, ids, e->tokens[n]);
 
     if (!err)
