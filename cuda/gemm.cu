@@ -144,5 +144,10 @@ template <typename T> void dg_cuda_gemm(const GemmArgs *g)
 }
 
 DG_BOTH(dg_cuda_gemm, GemmArgs)
-template void dg_cuda_gemm_to<__nv_bfloat16, float>(const GemmArgs *g,
-                                                    const float *bias);
+
+#define TO(T, C) \
+    template void dg_cuda_gemm_to<T, C>(const GemmArgs *g, const float *bias);
+
+TO(float, float)
+TO(__nv_bfloat16, __nv_bfloat16)
+TO(__nv_bfloat16, float)

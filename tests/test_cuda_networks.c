@@ -365,12 +365,40 @@ static void test_plan_counts_bfloat16_exactly(void **unused)
     }
 }
 
+/* A NaN that a bfloat16 kernel stores is named by its layer. */
+static void test_nan_is_named(void **unused)
+{
+    static const char name[] = "transformer_blocks.0.ff.net.2.weight";
+    Run r = { .dtype = DG_BF16, .num = 1 };
+    Context ctx;
+    Tensor *x;
+    Param *w;
+    Net n;
+
+    (void)unused;
+    net_open(&n, FLUX);
+    w = dg_params_find(&n.set, name);
+    assert_non_null(w);
+    n.set.values[w->value.param_offset + 5] = NAN;
+    void *values = place(&n, DG_BF16, 0);
+    assert_int_equal(dg_context_init(&ctx, dg_backend_cuda(), ARENA), DG_OK);
+    ctx.check_finite = 1;
+    assert_null(forward(&ctx, &n, &r, &x));
+    assert_int_equal(dg_context_error(&ctx), DG_ENUMERIC);
+    assert_non_null(
+        strstr(dg_last_error()->text, "layer transformer_blocks.0.ff: linear"));
+    dg_context_fini(&ctx);
+    dg_cuda_free(values);
+    net_close(&n);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_flux_is_close_to_float32),
     cmocka_unit_test(test_unet_is_close_to_float32),
     cmocka_unit_test(test_flux_batch_is_its_samples),
     cmocka_unit_test(test_unet_batch_is_its_samples),
     cmocka_unit_test(test_plan_counts_bfloat16_exactly),
+    cmocka_unit_test(test_nan_is_named),
 };
 
 CUDA_MAIN(tests)
