@@ -120,6 +120,15 @@ same_digest "cuda pretrain: continued, the same weights" late "$(digest base)"
 TINY=configs/tiny_eps.cfg pretrain "$cpu" cpu 1 eps.host
 TINY=configs/tiny_eps.cfg pretrain "$gpu" cuda 1 eps parallel.recompute=true
 expect "cuda pretrain: noise, the CPU's weights" near eps eps.host 3
+# --- adapters with KL to what is below them -----------------------------------------
+lora=(policy.weights="$work/base.host/checkpoints/iter_000003.h5" lora.rank=2
+    grpo.kl_beta=0.1 run.iterations=2 trajectory.every=0)
+on_cpu kl.host "${lora[@]}"
+on_gpu 2 kl "${lora[@]}"
+expect "cuda KL: adapters, ratio 1" ratio_is_one kl 2
+expect "cuda KL: adapters, it is there" test "$(metric kl kl | grep -c '^[1-9]')" -ge 1
+expect "cuda KL: adapters, the CPU's weights within 1e-5" near kl kl.host 2
+
 # --- the same in bfloat16 --------------------------------------------------------------
 half="run.dtype=bfloat16"
 on_gpu 1 seen16 "${set_rewards[@]}" $half

@@ -106,7 +106,7 @@ static int run(const Session *session, const Cli *cli, const Wanted *w)
 
 int dg_cli_bench(int argc, char **argv)
 {
-    Wanted w = { .opts = { .bare = dg_cpu_sgemm_bare, .repeats = 21 },
+    Wanted w = { .opts = { .bare = dg_cpu_sgemm_bare, .repeats = 0 },
                  .side = 8192 };
     const char *repeats = NULL, *side = NULL;
     const CliFlag flags[] = {
@@ -114,7 +114,8 @@ int dg_cli_bench(int argc, char **argv)
           NULL },
         { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)",
           &w.blocks, NULL },
-        { "--repeats", "pairs of measurements (21)", NULL, &repeats },
+        { "--repeats", "pairs of measurements (21, on a GPU 7)", NULL,
+          &repeats },
         { "--product", "side of the product that gives a GPU's rate (8192)",
           NULL, &side },
         { "--json", "write the figures to this file too", NULL, &w.json },
@@ -143,6 +144,8 @@ int dg_cli_bench(int argc, char **argv)
         err = dg_cli_number(&w.side, "--product", side, 1 << 16);
     if (!err)
         err = dg_cli_session(&session, &cli);
+    if (w.opts.repeats == 0)
+        w.opts.repeats = cli.config.run.device == DG_DEVICE_CUDA ? 7 : 21;
     if (!err && !cli.dry_run)
         err = run(&session, &cli, &w);
     return dg_cli_end(&cli, err);
