@@ -113,7 +113,7 @@ static void test_owners_have_the_hosts_bits(void **unused)
     CudaStream *s = use(comm.rank);
 
     (void)unused;
-    EXPECT(dg_cuda_comm_join(&comm) == DG_OK);
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     for (int root = 0; root < comm.size; root++) {
         check_root(root, 1);
         check_root(root, 0);
