@@ -87,9 +87,9 @@ static void test_scratch_is_the_largest(void **state)
     const Reward r[] = { { .kind = &first_value }, { .kind = &sleepy } };
 
     (void)state;
-    assert_int_equal(dg_rewards_scratch(r, 1, 8), 24);
-    assert_int_equal(dg_rewards_scratch(r, 2, 8), 80);
-    assert_int_equal(dg_rewards_scratch(r, 0, 8), 0);
+    assert_int_equal(dg_rewards_scratch(r, 1, 8, 8), 24);
+    assert_int_equal(dg_rewards_scratch(r, 2, 8, 8), 80);
+    assert_int_equal(dg_rewards_scratch(r, 0, 8, 8), 0);
 }
 
 static void test_names_are_known_or_listed(void **state)
