@@ -32,6 +32,8 @@ FILE *fopen(const char *path, const char *mode)
         *(void **)&really = dlsym(RTLD_NEXT, "fopen");
     if (fuzz_folder[0] == '\0' || *mode == 'w')
         return really(path, mode);
+    if (strncmp(path, "/dev/null/", 10) == 0)
+        return really(path, mode); /* below a file there is nothing */
     if (!reading_files)
         abort();
     if (strncmp(path, fuzz_folder, n) != 0 || strstr(path, "..") != NULL)
