@@ -175,11 +175,22 @@ expect "shard: pretraining on GPUs, the same averaged weights" test \
     "$(file_weights first.gpu1)" = "$(file_weights first.gpu2)"
 same_arrays "pretraining on GPUs" first.gpu2 first.gpu1
 
-# what a GPU has to hold: too small for the state, large enough without
-export CUDA_EMULATION_MEMORY=19800000
+# what a GPU has to hold: between the plans with and without the state on it
+needs()
+{
+    CUDA_EMULATION_MEMORY=34000000 on_gpu 1 none "$1" "needs$1"
+    sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" \
+        "$work/needs$1.out"
+}
+read -r all unused <<<"$(needs false)"
+read -r less unused <<<"$(needs true)"
+expect "shard: the plan takes less of a GPU when offloaded" \
+    awk "BEGIN { exit !($less + 0.5 < $all) }"
+between=$(awk "BEGIN { print int(1e6 * (34 - $unused + ($all + $less) / 2)) }")
+export CUDA_EMULATION_MEMORY=$between
 on_gpu 1 none false small run.iterations=1
 expect "shard: a GPU that is too small for the state" grep -q \
-    "^ERROR optimizer state of 70320 parameters" "$work/small.out"
+    "^ERROR the plan takes $all MB of this GPU" "$work/small.out"
 expect "shard: and large enough without" on_gpu 1 none true enough \
     run.iterations=1
 unset CUDA_EMULATION_MEMORY
