@@ -2,33 +2,10 @@
 # run.dtype = "bfloat16" with the GPU emulated: weights and activations of the
 # networks in bfloat16, masters and all else float32; ranks, micro-batches,
 # recomputation and resuming keep the bits, as in float32.
-. "$(dirname "$0")/train_lib.sh"
-cpu=$bin
-gpu=${DG_BUILD:-build}/emulated/dancegrpo
-[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
-bin=$gpu
-small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
-
-# on_gpu RANKS RUN [SET]...
-on_gpu()
-{
-    local n=$1 run=$2
-    shift 2
-    # shellcheck disable=SC2086
-    tiny "$n" 1 "$run" run.device=cuda run.dtype=bfloat16 $small "$@"
-}
-
-ratio_is_one()
-{
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
-        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
-}
-
-equal_bytes()
-{
-    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
-}
+# shellcheck disable=SC2154
+# shellcheck source=tests/cuda_lib.sh
+. "$(dirname "$0")/cuda_lib.sh"
+dtype=bfloat16 # of on_gpu
 
 # less_memory RUN OTHER: activations of RUN are at most 3/4 of OTHER's:
 # statistics, positions and what enters and leaves the network stay as wide

@@ -3,13 +3,6 @@
 # batches change a bit, and a trajectory file is enough.
 . "$(dirname "$0")/train_lib.sh"
 
-# ratio_is_one RUN ITERATIONS: in every iteration, exactly
-ratio_is_one()
-{
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
-        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
-}
-
 # --- one rank, one thread: what all others must give --------------------
 expect "promises: the tiny run ends" tiny 1 1 base
 base=$(digest base)
@@ -49,12 +42,6 @@ expect "promises: more ranks than work items, told" \
     grep -q "^WARN  14 ranks for 12 work items: 2 ranks are idle" "$work/many.out"
 
 # --- memory and metrics ----------------------------------------------------
-# equal_bytes RUN [ITERATIONS]
-equal_bytes()
-{
-    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "${2:-3}" ]
-}
 for run in base batch1 again; do
     expect "promises: memory used is memory planned, $run" equal_bytes $run
 done

@@ -2,10 +2,8 @@
 # parallel.shard and parallel.offload_optimizer: what a rank holds changes, no
 # bit does: on one to three ranks, on the CPU and on emulated GPUs, in one run
 # and in runs that go on with other levels.
-. "$(dirname "$0")/train_lib.sh"
-cpu=$bin
-gpu=${DG_BUILD:-build}/emulated/dancegrpo
-[ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
+. "$(dirname "$0")/cuda_lib.sh"
+bin=$cpu
 
 # same_arrays NAME RUN WANTED [ITERATION]: weights, moments and EMA of a
 # checkpoint, and their digests
@@ -16,12 +14,6 @@ same_arrays()
     expect "shard: $1, the same arrays" "$tools/same_arrays" \
         "$work/$2/$file" "$work/$3/$file"
     [ -e "$work/$2/$file" ] || tail -n 5 "$work/$2.out"
-}
-
-equal_bytes()
-{
-    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
 }
 
 # the norm is above it in every update, so that all ranks' part of it counts
@@ -105,8 +97,8 @@ expect "shard: pretraining, the same averaged weights" test \
 
 # --- on emulated GPUs ----------------------------------------------------------------
 bin=$gpu
-# on_gpu RANKS LEVEL OFFLOAD RUN [SET]...
-on_gpu()
+# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...
+on_gpus()
 {
     local n=$1 level=$2 offload=$3 run=$4
     shift 4
@@ -116,41 +108,41 @@ on_gpu()
         grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
         run.iterations=2 trajectory.every=0 $clip "$@"
 }
-expect "shard: one GPU" on_gpu 1 none false gpu trajectory.every=1
+expect "shard: one GPU" on_gpus 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
     "2 optimizer true" "3 gradients true"; do
     read -r ranks level offload <<<"$at"
     run=gpu$level$ranks$offload
-    expect "shard: GPUs, $at" on_gpu "$ranks" "$level" "$offload" "$run"
+    expect "shard: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
     same_arrays "GPUs, $at" "$run" gpu 2
 done
 expect "shard: GPUs, sums and weights from GPU to GPU" bash -c \
     "! grep '^WARN' '$work/gpugradients3false.out'"
 export CUDA_EMULATION_DEVICES=1
 for level in optimizer gradients; do
-    on_gpu 2 $level false shared$level
+    on_gpus 2 $level false shared$level
     same_arrays "two ranks on one GPU, $level" shared$level gpu 2
 done
 unset CUDA_EMULATION_DEVICES
-on_gpu 2 gradients true late run.max_seconds=1e-3
+on_gpus 2 gradients true late run.max_seconds=1e-3
 expect "shard: GPUs, stopped after one iteration" test \
     "$(last_checkpoint late)" = 1
-on_gpu 1 none false late
+on_gpus 1 none false late
 same_arrays "GPUs, offloaded, stopped, continued as it is" late gpu 2
 expect "shard: GPUs, replay" "$gpu" replay \
     "$work/gpu/trajectories/iter_000002.h5"
 
 # float32 masters of bfloat16 weights: a rank's range of them, or the host's
 b16=run.dtype=bfloat16
-on_gpu 1 none false b16 $b16
+on_gpus 1 none false b16 $b16
 for at in "2 optimizer false" "3 gradients true"; do
     read -r ranks level offload <<<"$at"
     run=b16$level$ranks$offload
-    on_gpu "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
+    on_gpus "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
     same_arrays "GPUs, bfloat16, $at" "$run" b16 2
 done
 export CUDA_EMULATION_DEVICES=1
-on_gpu 2 gradients false b16shared $b16
+on_gpus 2 gradients false b16shared $b16
 unset CUDA_EMULATION_DEVICES
 same_arrays "two ranks on one GPU, bfloat16" b16shared b16 2
 expect "shard: replay of bfloat16 in ranges" "$gpu" replay \
@@ -160,8 +152,8 @@ expect "shard: replay of bfloat16 in ranges" "$gpu" replay \
 "$gpu" encode configs/tiny.cfg --set run.threads=1 \
     --set prompts.cache="$work/cache.h5" >/dev/null 2>&1
 cached=prompts.cache=$work/cache.h5
-on_gpu 1 none false cached "$cached" grpo.kl_beta=0.1
-expect "shard: GPUs, conditions that are read" on_gpu 2 gradients true \
+on_gpus 1 none false cached "$cached" grpo.kl_beta=0.1
+expect "shard: GPUs, conditions that are read" on_gpus 2 gradients true \
     cached2 "$cached" grpo.kl_beta=0.1
 same_arrays "GPUs, conditions that are read" cached2 cached 2
 
@@ -178,7 +170,7 @@ same_arrays "pretraining on GPUs" first.gpu2 first.gpu1
 # what a GPU has to hold: between the plans with and without the state on it
 needs()
 {
-    CUDA_EMULATION_MEMORY=34000000 on_gpu 1 none "$1" "needs$1"
+    CUDA_EMULATION_MEMORY=34000000 on_gpus 1 none "$1" "needs$1"
     sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" \
         "$work/needs$1.out"
 }
@@ -188,10 +180,10 @@ expect "shard: the plan takes less of a GPU when offloaded" \
     awk "BEGIN { exit !($less + 0.5 < $all) }"
 between=$(awk "BEGIN { print int(1e6 * (34 - $unused + ($all + $less) / 2)) }")
 export CUDA_EMULATION_MEMORY=$between
-on_gpu 1 none false small run.iterations=1
+on_gpus 1 none false small run.iterations=1
 expect "shard: a GPU that is too small for the state" grep -q \
     "^ERROR the plan takes $all MB of this GPU" "$work/small.out"
-expect "shard: and large enough without" on_gpu 1 none true enough \
+expect "shard: and large enough without" on_gpus 1 none true enough \
     run.iterations=1
 unset CUDA_EMULATION_MEMORY
 

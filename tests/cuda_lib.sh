@@ -7,13 +7,13 @@ gpu=${DG_BUILD:-build}/emulated/dancegrpo
 bin=$gpu
 small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
 
-# on_gpu RANKS RUN [SET]...
+# on_gpu RANKS RUN [SET]...: in $dtype, if there is one
 on_gpu()
 {
     local n=$1 run=$2
     shift 2
     # shellcheck disable=SC2086
-    tiny "$n" 1 "$run" run.device=cuda $small "$@"
+    tiny "$n" 1 "$run" run.device=cuda ${dtype:+run.dtype=$dtype} $small "$@"
 }
 
 # on_cpu RUN [SET]...
@@ -23,18 +23,6 @@ on_cpu()
     shift
     # shellcheck disable=SC2086
     bin=$cpu tiny 1 1 "$run" $small "$@"
-}
-
-ratio_is_one()
-{
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
-        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
-}
-
-equal_bytes()
-{
-    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
-        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "$2" ]
 }
 
 # near RUN OTHER ITERATION: weights of two runs within 1e-5 of the largest

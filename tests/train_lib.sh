@@ -44,6 +44,20 @@ metric()
     sed -n 's/.*"'"$2"'":\([^,}]*\).*/\1/p' "$work/$1/metrics.jsonl"
 }
 
+# ratio_is_one RUN ITERATIONS: in every iteration, exactly
+ratio_is_one()
+{
+    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
+}
+
+# equal_bytes RUN [ITERATIONS]: memory used is memory planned
+equal_bytes()
+{
+    [ "$(metric "$1" peak_bytes)" = "$(metric "$1" plan_bytes)" ] &&
+        [ "$(metric "$1" peak_bytes | grep -c '^[1-9]')" = "${2:-3}" ]
+}
+
 # launch COMMAND RANKS THREADS RUN [SET]...: the same in the background, of
 # train or pretrain; its process is $pid
 launch()

@@ -223,78 +223,69 @@ void dg_comm_share_items(const Comm *c, void *buf, int64_t num_items,
     }
 }
 
-static void reduce(const Comm *c, void *v, int64_t num, MPI_Datatype type,
-                   size_t element_bytes, MPI_Op op)
+enum { TO_ALL = -1 };
+
+/* To one rank, or TO_ALL. */
+static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
+                      MPI_Op op, int root)
 {
+    int element_bytes;
     char *at = v;
 
     if (c->size == 1)
         return;
+    MPI_Type_size(type, &element_bytes);
     while (num > 0) {
         const int n = num < PIECE ? (int)num : PIECE;
 
-        MPI_Allreduce(MPI_IN_PLACE, at, n, type, op, c->impl->mpi);
-        at += (size_t)n * element_bytes;
+        if (root == TO_ALL)
+            MPI_Allreduce(MPI_IN_PLACE, at, n, type, op, c->impl->mpi);
+        else
+            MPI_Reduce(c->rank == root ? MPI_IN_PLACE : at, at, n, type, op,
+                       root, c->impl->mpi);
+        at += (size_t)n * (size_t)element_bytes;
         num -= n;
     }
 }
 
 void dg_comm_sum_i64(const Comm *c, int64_t *v, int64_t num)
 {
-    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_SUM);
+    reduce_to(c, v, num, MPI_INT64_T, MPI_SUM, TO_ALL);
 }
 
 void dg_comm_min_i64(const Comm *c, int64_t *v, int64_t num)
 {
-    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_MIN);
+    reduce_to(c, v, num, MPI_INT64_T, MPI_MIN, TO_ALL);
 }
 
 void dg_comm_max_i64(const Comm *c, int64_t *v, int64_t num)
 {
-    reduce(c, v, num, MPI_INT64_T, sizeof *v, MPI_MAX);
+    reduce_to(c, v, num, MPI_INT64_T, MPI_MAX, TO_ALL);
 }
 
 void dg_comm_max_f64(const Comm *c, double *v, int64_t num)
 {
-    reduce(c, v, num, MPI_DOUBLE, sizeof *v, MPI_MAX);
+    reduce_to(c, v, num, MPI_DOUBLE, MPI_MAX, TO_ALL);
 }
 
 void dg_comm_sum_f64(const Comm *c, double *v, int64_t num)
 {
-    reduce(c, v, num, MPI_DOUBLE, sizeof *v, MPI_SUM);
+    reduce_to(c, v, num, MPI_DOUBLE, MPI_SUM, TO_ALL);
 }
 
 void dg_comm_sum_f32(const Comm *c, float *v, int64_t num)
 {
-    reduce(c, v, num, MPI_FLOAT, sizeof *v, MPI_SUM);
-}
-
-/* to root */
-static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
-                      size_t element_bytes, int root)
-{
-    char *at = v;
-
-    if (c->size == 1)
-        return;
-    while (num > 0) {
-        const int n = num < PIECE ? (int)num : PIECE;
-
-        MPI_Reduce(c->rank == root ? MPI_IN_PLACE : at, at, n, type, MPI_SUM,
-                   root, c->impl->mpi);
-        at += (size_t)n * element_bytes;
-        num -= n;
-    }
+    reduce_to(c, v, num, MPI_FLOAT, MPI_SUM, TO_ALL);
 }
 
 void dg_comm_sum_i64_to(const Comm *c, int64_t *v, int64_t num, int root)
 {
-    reduce_to(c, v, num, MPI_INT64_T, sizeof *v, root);
+    reduce_to(c, v, num, MPI_INT64_T, MPI_SUM, root);
 }
 
 void dg_comm_sum_f32_to(const Comm *c, float *v, int64_t num, int root)
 {
-    reduce_to(c, v, num, MPI_FLOAT, sizeof *v, root);
+    reduce_to(c, v, num, MPI_FLOAT, MPI_SUM, root);
 }
 
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
