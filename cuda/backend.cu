@@ -5,6 +5,8 @@ extern "C" {
 
 #include "kernels.h"
 
+#define ENTRY(name, Args) t.name = dg_cuda_##name<T>;
+
 /* T: how stored values are stored */
 template <typename T> static Backend table_make(const Backend *bf16)
 {
@@ -15,31 +17,7 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.attention_scratch = dg_cuda_attention_scratch;
     t.conv_scratch = dg_cuda_conv_scratch;
     t.group_norm_scratch = dg_cuda_group_norm_scratch;
-    t.gemm = dg_cuda_gemm<T>;
-    t.linear = dg_cuda_linear<T>;
-    t.linear_grad = dg_cuda_linear_grad<T>;
-    t.act = dg_cuda_act<T>;
-    t.act_grad = dg_cuda_act_grad<T>;
-    t.gated = dg_cuda_gated<T>;
-    t.gated_grad = dg_cuda_gated_grad<T>;
-    t.norm = dg_cuda_norm<T>;
-    t.norm_grad = dg_cuda_norm_grad<T>;
-    t.qk = dg_cuda_qk<T>;
-    t.qk_grad = dg_cuda_qk_grad<T>;
-    t.attention = dg_cuda_attention<T>;
-    t.attention_grad = dg_cuda_attention_grad<T>;
-    t.gate = dg_cuda_gate<T>;
-    t.gate_grad = dg_cuda_gate_grad<T>;
-    t.copy = dg_cuda_copy<T>;
-    t.embed = dg_cuda_embed<T>;
-    t.embed_grad = dg_cuda_embed_grad<T>;
-    t.conv = dg_cuda_conv<T>;
-    t.conv_input_grad = dg_cuda_conv_input_grad<T>;
-    t.conv_weight_grad = dg_cuda_conv_weight_grad<T>;
-    t.group_norm = dg_cuda_group_norm<T>;
-    t.group_norm_grad = dg_cuda_group_norm_grad<T>;
-    t.add_rows = dg_cuda_add_rows<T>;
-    t.add_rows_grad = dg_cuda_add_rows_grad<T>;
+    DG_KERNELS(ENTRY)
     t.add = dg_cuda_add<T>;
     t.scale = dg_cuda_scale<T>;
     t.fill = dg_cuda_fill<T>;

@@ -10,40 +10,15 @@
     template void entry<float>(const Args *a); \
     template void entry<__nv_bfloat16>(const Args *a);
 
-template <typename T> void dg_cuda_gemm(const GemmArgs *g);
-template <typename T> void dg_cuda_linear(const LinearArgs *a);
-template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a);
-
-template <typename T> void dg_cuda_act(const ActArgs *a);
-template <typename T> void dg_cuda_act_grad(const ActArgs *a);
-template <typename T> void dg_cuda_gated(const GatedArgs *a);
-template <typename T> void dg_cuda_gated_grad(const GatedArgs *a);
-
-template <typename T> void dg_cuda_norm(const NormArgs *a);
-template <typename T> void dg_cuda_norm_grad(const NormArgs *a);
-template <typename T> void dg_cuda_qk(const QkArgs *a);
-template <typename T> void dg_cuda_qk_grad(const QkArgs *a);
+/** dg_cuda_gemm<T>() and so on. */
+#define DG_CUDA_KERNEL(name, Args) \
+    template <typename T> void dg_cuda_##name(const Args *a);
+DG_KERNELS(DG_CUDA_KERNEL)
 
 size_t dg_cuda_attention_scratch(int64_t sq, int64_t sk, int64_t d,
                                  int backward);
-template <typename T> void dg_cuda_attention(const AttentionArgs *a);
-template <typename T> void dg_cuda_attention_grad(const AttentionArgs *a);
-
-template <typename T> void dg_cuda_gate(const GateArgs *a);
-template <typename T> void dg_cuda_gate_grad(const GateArgs *a);
-template <typename T> void dg_cuda_copy(const CopyArgs *a);
-template <typename T> void dg_cuda_embed(const EmbedArgs *a);
-template <typename T> void dg_cuda_embed_grad(const EmbedArgs *a);
-
 size_t dg_cuda_conv_scratch(const ConvArgs *a);
-template <typename T> void dg_cuda_conv(const ConvArgs *a);
-template <typename T> void dg_cuda_conv_input_grad(const ConvArgs *a);
-template <typename T> void dg_cuda_conv_weight_grad(const ConvArgs *a);
 size_t dg_cuda_group_norm_scratch(int64_t width);
-template <typename T> void dg_cuda_group_norm(const GroupNormArgs *a);
-template <typename T> void dg_cuda_group_norm_grad(const GroupNormArgs *a);
-template <typename T> void dg_cuda_add_rows(const AddRowsArgs *a);
-template <typename T> void dg_cuda_add_rows_grad(const AddRowsArgs *a);
 
 template <typename T>
 void dg_cuda_add(float *y, const float *a, const float *b, int64_t count);

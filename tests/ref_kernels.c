@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void gemm(const GemmArgs *g)
+static void ref_gemm(const GemmArgs *g)
 {
     for (int64_t i = 0; i < g->m; ++i)
         for (int64_t j = 0; j < g->n; ++j) {
@@ -68,7 +68,7 @@ static double act_slope(Act act, double x)
     return NAN;
 }
 
-static void linear(const LinearArgs *a)
+static void ref_linear(const LinearArgs *a)
 {
     for (int64_t r = 0; r < a->rows; ++r)
         for (int64_t o = 0; o < a->out; ++o) {
@@ -84,7 +84,7 @@ static void linear(const LinearArgs *a)
         }
 }
 
-static void linear_grad(const LinearGradArgs *a)
+static void ref_linear_grad(const LinearGradArgs *a)
 {
     for (int64_t o = 0; o < a->out; ++o)
         for (int64_t i = -1; i < a->in; ++i) {
@@ -99,20 +99,20 @@ static void linear_grad(const LinearGradArgs *a)
         }
 }
 
-static void act(const ActArgs *a)
+static void ref_act(const ActArgs *a)
 {
     for (int64_t i = 0; i < a->count; ++i)
         a->out[i] = (float)act_value(a->act, a->x[i]);
 }
 
-static void act_grad(const ActArgs *a)
+static void ref_act_grad(const ActArgs *a)
 {
     for (int64_t i = 0; i < a->count; ++i)
         a->out[i] = (float)((a->accumulate ? a->out[i] : 0.0) +
                             a->dy[i] * act_slope(a->act, a->x[i]));
 }
 
-static void gated(const GatedArgs *a)
+static void ref_gated(const GatedArgs *a)
 {
     const int64_t rows = a->rows > 1 ? a->rows : 1;
 
@@ -122,7 +122,7 @@ static void gated(const GatedArgs *a)
     }
 }
 
-static void gated_grad(const GatedArgs *a)
+static void ref_gated_grad(const GatedArgs *a)
 {
     const int64_t rows = a->rows > 1 ? a->rows : 1;
 
@@ -156,7 +156,7 @@ static double norm_factor(const NormArgs *a, int64_t b, int64_t i)
     return a->w != NULL ? a->w[i] : 1.0;
 }
 
-static void norm(const NormArgs *a)
+static void ref_norm(const NormArgs *a)
 {
     for (int64_t row = 0; row < a->batch * a->rows; ++row) {
         const int64_t b = row / a->rows;
@@ -181,7 +181,7 @@ static void add_to(float *p, double x)
     *p = (float)(*p + x);
 }
 
-static void norm_grad(const NormArgs *a)
+static void ref_norm_grad(const NormArgs *a)
 {
     for (int64_t row = 0; row < a->batch * a->rows; ++row) {
         const int64_t b = row / a->rows, at = row * a->width;
@@ -244,7 +244,7 @@ static double head_n(const Head *r, int64_t i)
     return r->x[i] * r->rstd * (r->w != NULL ? r->w[i] : 1.0);
 }
 
-static void qk(const QkArgs *a)
+static void ref_qk(const QkArgs *a)
 {
     const int64_t all = a->tokens[0] + a->tokens[1];
 
@@ -262,7 +262,7 @@ static void qk(const QkArgs *a)
     }
 }
 
-static void qk_grad(const QkArgs *a)
+static void ref_qk_grad(const QkArgs *a)
 {
     const int64_t all = a->tokens[0] + a->tokens[1];
 
@@ -320,7 +320,7 @@ static double scores(const AttentionArgs *a, int64_t b, int64_t h, int64_t i,
     return top + log(sum);
 }
 
-static void attention(const AttentionArgs *a)
+static void ref_attention(const AttentionArgs *a)
 {
     const int64_t ld = a->heads * a->d;
     double *s = malloc((size_t)a->sk * sizeof *s);
@@ -373,7 +373,7 @@ static void query_grad(const AttentionArgs *a, int64_t b, int64_t h, int64_t i,
     }
 }
 
-static void attention_grad(const AttentionArgs *a)
+static void ref_attention_grad(const AttentionArgs *a)
 {
     const size_t row = (size_t)(a->batch * a->heads * a->d) * sizeof(float);
     double *work = malloc(2 * (size_t)a->sk * sizeof *work);
@@ -387,7 +387,7 @@ static void attention_grad(const AttentionArgs *a)
     free(work);
 }
 
-static void gate(const GateArgs *a)
+static void ref_gate(const GateArgs *a)
 {
     for (int64_t i = 0; i < a->batch * a->rows * a->width; ++i) {
         const int64_t b = i / (a->rows * a->width), c = i % a->width;
@@ -396,7 +396,7 @@ static void gate(const GateArgs *a)
     }
 }
 
-static void gate_grad(const GateArgs *a)
+static void ref_gate_grad(const GateArgs *a)
 {
     for (int64_t i = 0; i < a->batch * a->rows * a->width; ++i) {
         const int64_t b = i / (a->rows * a->width), c = i % a->width;
@@ -407,7 +407,7 @@ static void gate_grad(const GateArgs *a)
     }
 }
 
-static void copy(const CopyArgs *a)
+static void ref_copy(const CopyArgs *a)
 {
     for (int64_t b = 0; b < a->blocks; ++b)
         for (int64_t r = 0; r < a->rows; ++r)
@@ -418,13 +418,13 @@ static void copy(const CopyArgs *a)
             }
 }
 
-static void embed(const EmbedArgs *a)
+static void ref_embed(const EmbedArgs *a)
 {
     for (int64_t i = 0; i < a->count * a->width; ++i)
         a->y[i] = a->table[a->ids[i / a->width] * a->width + i % a->width];
 }
 
-static void embed_grad(const EmbedArgs *a)
+static void ref_embed_grad(const EmbedArgs *a)
 {
     for (int64_t i = 0; i < a->count * a->width; ++i)
         a->dtable[a->ids[i / a->width] * a->width + i % a->width] += a->dy[i];
@@ -463,50 +463,19 @@ static void combine(float *u, const float *uncond, const float *cond, double w,
         u[i] = w == 1 ? cond[i] : uncond[i] + (float)w * (cond[i] - uncond[i]);
 }
 
-static const Backend table = { "reference",
-                               1,
-                               attention_scratch,
-                               ref_conv_scratch,
-                               ref_group_norm_scratch,
-                               gemm,
-                               linear,
-                               linear_grad,
-                               act,
-                               act_grad,
-                               gated,
-                               gated_grad,
-                               norm,
-                               norm_grad,
-                               qk,
-                               qk_grad,
-                               attention,
-                               attention_grad,
-                               gate,
-                               gate_grad,
-                               copy,
-                               embed,
-                               embed_grad,
-                               ref_conv,
-                               ref_conv_input_grad,
-                               ref_conv_weight_grad,
-                               ref_group_norm,
-                               ref_group_norm_grad,
-                               ref_add_rows,
-                               ref_add_rows_grad,
-                               add,
-                               scale,
-                               fill,
-                               first_nonfinite,
-                               combine,
-                               0,
-                               NULL,
-                               NULL,
-                               NULL,
-                               NULL,
-                               NULL,
-                               NULL,
-                               NULL,
-                               NULL };
+#define ENTRY(name, Args) .name = ref_##name,
+
+static const Backend table = { .name = "reference",
+                               .computes = 1,
+                               .attention_scratch = attention_scratch,
+                               .conv_scratch = ref_conv_scratch,
+                               .group_norm_scratch = ref_group_norm_scratch,
+                               .add = add,
+                               .scale = scale,
+                               .fill = fill,
+                               .first_nonfinite = first_nonfinite,
+                               .combine = combine,
+                               DG_KERNELS(ENTRY) };
 
 const Backend *ref_backend(void)
 {

@@ -252,6 +252,37 @@ typedef struct AddRowsArgs {
  * train/engine.h. */
 struct Engine;
 
+/* Kernels that take a struct of arguments, K(member, Args) for each. From this
+ * list alone are their members below and what the tables say of all of them. */
+#define DG_KERNELS(K)                 \
+    K(gemm, GemmArgs)                 \
+    K(linear, LinearArgs)             \
+    K(linear_grad, LinearGradArgs)    \
+    K(act, ActArgs)                   \
+    K(act_grad, ActArgs)              \
+    K(gated, GatedArgs)               \
+    K(gated_grad, GatedArgs)          \
+    K(norm, NormArgs)                 \
+    K(norm_grad, NormArgs)            \
+    K(qk, QkArgs)                     \
+    K(qk_grad, QkArgs)                \
+    K(attention, AttentionArgs)       \
+    K(attention_grad, AttentionArgs)  \
+    K(gate, GateArgs)                 \
+    K(gate_grad, GateArgs)            \
+    K(copy, CopyArgs)                 \
+    K(embed, EmbedArgs)               \
+    K(embed_grad, EmbedArgs)          \
+    K(conv, ConvArgs)                 \
+    K(conv_input_grad, ConvArgs)      \
+    K(conv_weight_grad, ConvArgs)     \
+    K(group_norm, GroupNormArgs)      \
+    K(group_norm_grad, GroupNormArgs) \
+    K(add_rows, AddRowsArgs)          \
+    K(add_rows_grad, AddRowsArgs)
+
+#define DG_KERNEL_MEMBER(name, Args) void (*name)(const Args *);
+
 typedef struct Backend {
     const char *name;
     int computes; /* 0: a plan, data pointers may be NULL */
@@ -259,31 +290,7 @@ typedef struct Backend {
                                 int backward);
     size_t (*conv_scratch)(const ConvArgs *); /* the sizes are looked at */
     size_t (*group_norm_scratch)(int64_t width);
-    void (*gemm)(const GemmArgs *);
-    void (*linear)(const LinearArgs *);
-    void (*linear_grad)(const LinearGradArgs *);
-    void (*act)(const ActArgs *);
-    void (*act_grad)(const ActArgs *);
-    void (*gated)(const GatedArgs *);
-    void (*gated_grad)(const GatedArgs *);
-    void (*norm)(const NormArgs *);
-    void (*norm_grad)(const NormArgs *);
-    void (*qk)(const QkArgs *);
-    void (*qk_grad)(const QkArgs *);
-    void (*attention)(const AttentionArgs *);
-    void (*attention_grad)(const AttentionArgs *);
-    void (*gate)(const GateArgs *);
-    void (*gate_grad)(const GateArgs *);
-    void (*copy)(const CopyArgs *);
-    void (*embed)(const EmbedArgs *);
-    void (*embed_grad)(const EmbedArgs *);
-    void (*conv)(const ConvArgs *);
-    void (*conv_input_grad)(const ConvArgs *);
-    void (*conv_weight_grad)(const ConvArgs *);
-    void (*group_norm)(const GroupNormArgs *);
-    void (*group_norm_grad)(const GroupNormArgs *);
-    void (*add_rows)(const AddRowsArgs *);
-    void (*add_rows_grad)(const AddRowsArgs *);
+    DG_KERNELS(DG_KERNEL_MEMBER)
     /* y = a + b (y may alias either); y = alpha x; y = value */
     void (*add)(float *y, const float *a, const float *b, int64_t count);
     void (*scale)(float *y, const float *x, float alpha, int64_t count);

@@ -182,58 +182,23 @@ static int64_t meter_first_nonfinite(const float *x, int64_t count)
     return at;
 }
 
+#define METER_ENTRY(name, Args) m->table.name = meter_##name;
+
+/* combine, of one pass, is not worth a row */
 void dg_meter_init(Meter *m, const Backend *inner)
 {
     memset(m, 0, sizeof *m);
     m->inner = inner;
     m->on = 1;
-    m->table = (Backend) {
-        .name = inner->name,
-        .computes = inner->computes,
-        .attention_scratch = inner->attention_scratch,
-        .conv_scratch = inner->conv_scratch,
-        .group_norm_scratch = inner->group_norm_scratch,
-        .gemm = meter_gemm,
-        .linear = meter_linear,
-        .linear_grad = meter_linear_grad,
-        .act = meter_act,
-        .act_grad = meter_act_grad,
-        .gated = meter_gated,
-        .gated_grad = meter_gated_grad,
-        .norm = meter_norm,
-        .norm_grad = meter_norm_grad,
-        .qk = meter_qk,
-        .qk_grad = meter_qk_grad,
-        .attention = meter_attention,
-        .attention_grad = meter_attention_grad,
-        .gate = meter_gate,
-        .gate_grad = meter_gate_grad,
-        .copy = meter_copy,
-        .embed = meter_embed,
-        .embed_grad = meter_embed_grad,
-        .conv = meter_conv,
-        .conv_input_grad = meter_conv_input_grad,
-        .conv_weight_grad = meter_conv_weight_grad,
-        .group_norm = meter_group_norm,
-        .group_norm_grad = meter_group_norm_grad,
-        .add_rows = meter_add_rows,
-        .add_rows_grad = meter_add_rows_grad,
-        .add = meter_add,
-        .scale = meter_scale,
-        .fill = meter_fill,
-        .first_nonfinite = meter_first_nonfinite,
-        .combine = inner->combine, /* of one pass: not worth a row */
-        .apart = inner->apart,
-        /* a plan's two tables are one; else nothing is noted of the second */
-        .bf16 = inner->bf16 == inner ? &m->table : inner->bf16,
-        .cast = inner->cast,
-        .take = inner->take,
-        .give = inner->give,
-        .room = inner->room,
-        .upload = inner->upload,
-        .download = inner->download,
-        .engine = inner->engine,
-    };
+    m->table = *inner;
+    DG_KERNELS(METER_ENTRY)
+    m->table.add = meter_add;
+    m->table.scale = meter_scale;
+    m->table.fill = meter_fill;
+    m->table.first_nonfinite = meter_first_nonfinite;
+    /* a plan's two tables are one; else nothing is noted of the second */
+    if (inner->bf16 == inner)
+        m->table.bf16 = &m->table;
     meter = m;
 }
 
