@@ -5,16 +5,12 @@
  * dg_cli_<name>(argc, argv), argv[0] being the command's name, and returns
  * one of the exit codes; its row stands in src/cli/main.c.
  *
- * A command begins with dg_cli_begin() and ends with dg_cli_end():
+ * A command says what its command line may be and what is then to be done:
  *
- *   static const CliSpec spec = { .name = "train", .config = DG_CLI_REQUIRED,
- *                                 .summary = "tune a policy by its rewards" };
- *   Cli cli;
- *   int code = dg_cli_begin(&cli, &spec, argc, argv);
- *   if (code != DG_CLI_GO)
- *       return code;
- *   int err = work(&cli);
- *   return dg_cli_end(&cli, err);
+ *   static const CliSpec spec = { .config = DG_CLI_REQUIRED,
+ *                                 .summary = "Tunes a policy by its rewards",
+ *                                 .work = train };
+ *   return dg_cli_run(&spec, NULL, argc, argv);
  */
 #include "config/config.h"
 #include "parallel/comm.h"
@@ -28,12 +24,7 @@ enum {
     DG_EXIT_STOPPED = 75 /* stopped early with a checkpoint: run again */
 };
 
-enum {
-    DG_CLI_GO = -1,
-    DG_CLI_ARGS = 16,
-    DG_CLI_ANYWHERE = -1,
-    DG_CLI_GPU_OUTLINE = 2
-};
+enum { DG_CLI_ARGS = 16, DG_CLI_ANYWHERE = -1, DG_CLI_GPU_OUTLINE = 2 };
 
 typedef enum CliConfig {
     DG_CLI_NONE,     /* the command takes no CONFIG and no --set */
@@ -41,17 +32,26 @@ typedef enum CliConfig {
     DG_CLI_REQUIRED
 } CliConfig;
 
-/* A flag of one command. With 'value' it takes one (--seed 3 or --seed=3),
- * else it only sets *on to 1. Both are left alone when it is not given. */
+/* A flag of one command. With 'value' it takes one (--out A or --out=A), with
+ * 'number' a whole number from 1 to most, else it only sets *on to 1. What it
+ * sets is left alone when it is not given. */
 typedef struct CliFlag {
     const char *name; /* with its dashes */
     const char *help;
     int *on;
     const char **value;
+    int *number, most;
 } CliFlag;
 
+typedef struct Cli Cli;
+
+/* What a command does once its command line is understood; options are what
+ * its flags set. Collective. Errors, agreed (dg_agree); DG_ESTOP: stopped early
+ * with a checkpoint. */
+typedef int CliWork(Cli *cli, void *options);
+
 typedef struct CliSpec {
-    const char *name;
+    CliWork *work;
     const char *summary;   /* one line */
     const char *arguments; /* positionals behind CONFIG, "FILE.h5"; "" */
     int min_args, max_args;
@@ -66,7 +66,8 @@ typedef struct CliSpec {
     int num_flags;
 } CliSpec;
 
-typedef struct Cli {
+struct Cli {
+    const char *name; /* of the command */
     Comm comm;
     Config config;           /* equal on all ranks */
     char *config_text;       /* its text, dg_config_print */
@@ -75,26 +76,22 @@ typedef struct Cli {
     int num_args;
     char command_line[1024]; /* for the attributes of outputs */
     const CliSpec *spec;
-    struct CudaStream *gpu; /* of dg_cli_session(); ended by dg_cli_end() */
+    struct CudaStream *gpu; /* of dg_cli_session(); given back at the end */
     int dry_run;            /* check everything, then end without computing */
-} Cli;
+};
 
 /**
- * Starts MPI, understands the command line, reads the configuration on rank
- * 0 and gives it to all ranks, checks it (dg_config_check), sets up log and
- * progress bar. Collective over all ranks.
+ * A command from its first to its last line; argv[0] is its name. Starts MPI,
+ * understands the command line, reads the configuration on rank 0 and gives it
+ * to all ranks, checks it (dg_config_check), sets up log and progress bar, calls
+ * spec->work, reports its error, if any, on rank 0, ends MPI. Collective over
+ * all ranks.
  * Every command has --help; those with a configuration also --set key=value,
- * --print-config, --dry-run.
- * Returns DG_CLI_GO, or the exit code when there is nothing more to do: all
- * is ended and reported then, and dg_cli_end() must not be called.
+ * --print-config, --dry-run. work is not called where there is nothing more to
+ * do.
+ * Returns the exit code.
  */
-int dg_cli_begin(Cli *cli, const CliSpec *spec, int argc, char **argv);
-
-/**
- * Reports the error, if any, on rank 0, ends MPI and gives the exit code.
- * err must be agreed (dg_agree), the same on all ranks. Collective.
- */
-int dg_cli_end(Cli *cli, int err);
+int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv);
 
 /** Threads of this rank: run.threads, or the cores it may use divided by the
  *  ranks that may use the same ones. Collective. */
@@ -114,8 +111,11 @@ void dg_cli_session_end(Cli *cli);
 int dg_cli_bare(BenchTools *out, int *num, const Cli *cli);
 void dg_cli_bare_end(BenchTools *tools, int num);
 
-/** A flag's whole number, 1 to most; *out is left alone where text is NULL.
- *  Errors: DG_EINVAL naming the flag. */
+/** How a run ended, as work() returns it: DG_OK, or with a line that says how
+ *  to go on DG_ESTOP. */
+int dg_cli_ended(RunEnd end);
+
+/** A flag's whole number, 1 to most. Errors: DG_EINVAL naming the flag. */
 int dg_cli_number(int *out, const char *flag, const char *text, int most);
 
 /** Figures as text: what dg_cli_tell() is given. *text is for free(). */

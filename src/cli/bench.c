@@ -85,7 +85,7 @@ static int bench_gpu(const Session *session, const Cli *cli, const Wanted *w)
 }
 
 /* On a GPU, and of blocks, rank 0 measures while the others wait. */
-static int run(const Session *session, const Cli *cli, const Wanted *w)
+static int measure(const Session *session, const Cli *cli, const Wanted *w)
 {
     const int gpu = cli->config.run.device == DG_DEVICE_CUDA;
     const int first = cli->comm.rank == 0;
@@ -104,24 +104,34 @@ static int run(const Session *session, const Cli *cli, const Wanted *w)
     return dg_agree(&cli->comm, err);
 }
 
+static int bench(Cli *cli, void *options)
+{
+    Wanted *w = options;
+    Session session;
+    int err = dg_cli_session(&session, cli);
+
+    if (w->opts.repeats == 0)
+        w->opts.repeats = cli->config.run.device == DG_DEVICE_CUDA ? 7 : 21;
+    return err || cli->dry_run ? err : measure(&session, cli, w);
+}
+
 int dg_cli_bench(int argc, char **argv)
 {
     Wanted w = { .opts = { .bare = dg_cpu_sgemm_bare, .repeats = 0 },
                  .side = 8192 };
-    const char *repeats = NULL, *side = NULL;
     const CliFlag flags[] = {
-        { "--network", "the network alone, no iterations", &w.opts.network_only,
-          NULL },
+        { "--network", "the network alone, no iterations",
+          .on = &w.opts.network_only },
         { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)",
-          &w.blocks, NULL },
-        { "--repeats", "pairs of measurements (21, on a GPU 7)", NULL,
-          &repeats },
+          .on = &w.blocks },
+        { "--repeats", "pairs of measurements (21, on a GPU 7)",
+          .number = &w.opts.repeats, .most = 1000 },
         { "--product", "side of the product that gives a GPU's rate (8192)",
-          NULL, &side },
-        { "--json", "write the figures to this file too", NULL, &w.json },
+          .number = &w.side, .most = 1 << 16 },
+        { "--json", "write the figures to this file too", .value = &w.json },
     };
     const CliSpec spec = {
-        .name = "bench",
+        .work = bench,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .outline = DG_CLI_GPU_OUTLINE,
@@ -132,21 +142,6 @@ int dg_cli_bench(int argc, char **argv)
         .flags = flags,
         .num_flags = 5,
     };
-    Session session;
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_cli_number(&w.opts.repeats, "--repeats", repeats, 1000);
-    if (!err)
-        err = dg_cli_number(&w.side, "--product", side, 1 << 16);
-    if (!err)
-        err = dg_cli_session(&session, &cli);
-    if (w.opts.repeats == 0)
-        w.opts.repeats = cli.config.run.device == DG_DEVICE_CUDA ? 7 : 21;
-    if (!err && !cli.dry_run)
-        err = run(&session, &cli, &w);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, &w, argc, argv);
 }

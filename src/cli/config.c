@@ -5,7 +5,16 @@
 
 #include <stdio.h>
 
-/* dancegrpo config: the effective configuration, or the page about it. */
+/* The effective configuration, or the page about it. */
+static int print_config(Cli *cli, void *markdown)
+{
+    if (cli->comm.rank == 0 && *(const int *)markdown)
+        dg_option_markdown(stdout);
+    else if (cli->comm.rank == 0)
+        fputs(cli->config_text, stdout);
+    return DG_OK;
+}
+
 int dg_cli_config(int argc, char **argv)
 {
     int markdown = 0;
@@ -15,21 +24,13 @@ int dg_cli_config(int argc, char **argv)
           .on = &markdown },
     };
     const CliSpec spec = {
-        .name = "config",
+        .work = print_config,
         .summary = "Prints the effective configuration: all keys, with "
                    "defaults, the\nfile's and --set.",
         .config = DG_CLI_OPTIONAL,
         .flags = flags,
         .num_flags = 1,
     };
-    Cli cli;
-    int code = dg_cli_begin(&cli, &spec, argc, argv);
 
-    if (code != DG_CLI_GO)
-        return code;
-    if (cli.comm.rank == 0 && markdown)
-        dg_option_markdown(stdout);
-    else if (cli.comm.rank == 0)
-        fputs(cli.config_text, stdout);
-    return dg_cli_end(&cli, DG_OK);
+    return dg_cli_run(&spec, &markdown, argc, argv);
 }

@@ -9,6 +9,7 @@
 /* The flags' texts, NULL where not given. */
 typedef struct Flags {
     const char *dtype, *weights, *shard, *pipeline;
+    ConvertOpts opts;
 } Flags;
 
 /* Index of a text among names, which end with NULL. */
@@ -51,7 +52,7 @@ static int bytes_of(int64_t *out, const char *text)
                    text);
 }
 
-static int understand(ConvertOpts *o, const Flags *f)
+static int understand(Flags *f)
 {
     static const char *const types[] = { "float32", "float16", "bfloat16",
                                          NULL };
@@ -59,6 +60,7 @@ static int understand(ConvertOpts *o, const Flags *f)
                                        DG_WEIGHT_BF16 };
     static const char *const weights[] = { "raw", "ema", NULL };
     static const char *const rests[] = { "", "copy", "link", NULL };
+    ConvertOpts *o = &f->opts;
     int dtype = 0, rest = 0, err;
 
     if (o->to == NULL)
@@ -74,29 +76,37 @@ static int understand(ConvertOpts *o, const Flags *f)
     return err ? err : bytes_of(&o->max_shard_bytes, f->shard);
 }
 
+static int convert(Cli *cli, void *options)
+{
+    Flags *f = options;
+    int err = understand(f);
+
+    f->opts.checkpoint = cli->args[0];
+    return err ? err : dg_convert(&cli->comm, &f->opts);
+}
+
 int dg_cli_convert(int argc, char **argv)
 {
-    ConvertOpts o = { .ema = 0 };
     Flags f = { 0 };
     const CliFlag flags[] = {
-        { "--to", "folder to write; must not be there", NULL, &o.to },
-        { "--weights", "raw (the default), or ema", NULL, &f.weights },
-        { "--dtype", "float32 (the default), float16 or bfloat16", NULL,
-          &f.dtype },
-        { "--shard-size", "most of one file, such as 5GB (10GB)", NULL,
-          &f.shard },
+        { "--to", "folder to write; must not be there", .value = &f.opts.to },
+        { "--weights", "raw (the default), or ema", .value = &f.weights },
+        { "--dtype", "float32 (the default), float16 or bfloat16",
+          .value = &f.dtype },
+        { "--shard-size", "most of one file, such as 5GB (10GB)",
+          .value = &f.shard },
         { "--pipeline",
-          "copy or link: all of the pipeline that the network came from", NULL,
-          &f.pipeline },
-        { "--merge", "put adapters into the network's weights", &o.merge,
-          NULL },
-        { "--base", "weights below adapters, if they have moved", NULL,
-          &o.base },
-        { "--folder", "policy.path's folder, if it has moved", NULL,
-          &o.folder },
+          "copy or link: all of the pipeline that the network came from",
+          .value = &f.pipeline },
+        { "--merge", "put adapters into the network's weights",
+          .on = &f.opts.merge },
+        { "--base", "weights below adapters, if they have moved",
+          .value = &f.opts.base },
+        { "--folder", "policy.path's folder, if it has moved",
+          .value = &f.opts.folder },
     };
     const CliSpec spec = {
-        .name = "convert",
+        .work = convert,
         .config = DG_CLI_NONE,
         .summary =
             "Writes the network of a checkpoint or weights file as a folder "
@@ -107,15 +117,6 @@ int dg_cli_convert(int argc, char **argv)
         .flags = flags,
         .num_flags = sizeof flags / sizeof *flags,
     };
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = understand(&o, &f);
-    o.checkpoint = cli.args[0];
-    if (!err)
-        err = dg_convert(&cli.comm, &o);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, &f, argc, argv);
 }

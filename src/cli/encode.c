@@ -3,25 +3,25 @@
 #include "base/error.h"
 #include "train/cache.h"
 
+static int encode(Cli *cli, void *none)
+{
+    Session session;
+    int err = dg_cli_session(&session, cli);
+
+    (void)none;
+    return err || cli->dry_run ? err : dg_encode(&session);
+}
+
 int dg_cli_encode(int argc, char **argv)
 {
     static const CliSpec spec = {
-        .name = "encode",
+        .work = encode,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .summary = "Encodes the prompts of all prompts files once and writes "
                    "them to prompts.cache,\nfrom which train and evaluate then "
                    "read them.",
     };
-    Session session;
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run)
-        err = dg_encode(&session);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, NULL, argc, argv);
 }

@@ -3,15 +3,26 @@
 #include "base/error.h"
 #include "train/infer.h"
 
+static int evaluate(Cli *cli, void *options)
+{
+    Session session;
+    int err = dg_cli_session(&session, cli);
+
+    if (err)
+        return err;
+    return cli->dry_run ? dg_infer_check(&session)
+                        : dg_infer_evaluate(&session, options);
+}
+
 int dg_cli_evaluate(int argc, char **argv)
 {
     InferOpts o = { .ema = 0 };
     const CliFlag flags[] = {
-        { "--ema", "of a checkpoint: use its EMA", &o.ema, NULL },
-        { "--json", "write the figures to this file too", NULL, &o.out },
+        { "--ema", "of a checkpoint: use its EMA", .on = &o.ema },
+        { "--json", "write the figures to this file too", .value = &o.out },
     };
     const CliSpec spec = {
-        .name = "evaluate",
+        .work = evaluate,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .summary = "Scores policy.weights (a weights file or a checkpoint) on "
@@ -20,16 +31,6 @@ int dg_cli_evaluate(int argc, char **argv)
         .flags = flags,
         .num_flags = 2,
     };
-    Session session;
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_cli_session(&session, &cli);
-    if (!err)
-        err = cli.dry_run ? dg_infer_check(&session)
-                          : dg_infer_evaluate(&session, &o);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, &o, argc, argv);
 }

@@ -6,7 +6,13 @@
 
 #include <stdio.h>
 
-static int inspect(const Cli *cli, int digest, const char *variant)
+/* Of the command line. */
+typedef struct Wanted {
+    int digest;
+    const char *variant;
+} Wanted;
+
+static int print_file(const Cli *cli, const Wanted *w)
 {
     const char *path = cli->args[0];
     const int weights = dg_describe_knows(path);
@@ -15,28 +21,32 @@ static int inspect(const Cli *cli, int digest, const char *variant)
 
     if (cli->comm.rank != 0)
         return DG_OK;
-    if (!digest)
-        return weights ? dg_describe_weights(path, variant, stdout)
+    if (!w->digest)
+        return weights ? dg_describe_weights(path, w->variant, stdout)
                        : dg_inspect_describe(path, stdout);
-    err = weights ? dg_describe_digest(path, variant, hex)
+    err = weights ? dg_describe_digest(path, w->variant, hex)
                   : dg_inspect_digest(path, hex);
     if (!err)
         printf("%s  %s\n", hex, path);
     return err;
 }
 
+static int inspect(Cli *cli, void *wanted)
+{
+    return dg_agree(&cli->comm, print_file(cli, wanted));
+}
+
 int dg_cli_inspect(int argc, char **argv)
 {
-    const char *variant = NULL;
-    int digest = 0;
+    Wanted w = { .digest = 0 };
     const CliFlag flags[] = {
-        { "--digest", "only the SHA-256 of weights or conditions", &digest,
-          NULL },
-        { "--variant", "files of that variant in a folder, such as fp16", NULL,
-          &variant },
+        { "--digest", "only the SHA-256 of weights or conditions",
+          .on = &w.digest },
+        { "--variant", "files of that variant in a folder, such as fp16",
+          .value = &w.variant },
     };
     const CliSpec spec = {
-        .name = "inspect",
+        .work = inspect,
         .config = DG_CLI_NONE,
         .summary = "Describes a file or folder of weights, a checkpoint, a "
                    "trajectory.",
@@ -46,11 +56,6 @@ int dg_cli_inspect(int argc, char **argv)
         .flags = flags,
         .num_flags = 2,
     };
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
 
-    if (code != DG_CLI_GO)
-        return code;
-    return dg_cli_end(&cli,
-                      dg_agree(&cli.comm, inspect(&cli, digest, variant)));
+    return dg_cli_run(&spec, &w, argc, argv);
 }

@@ -20,12 +20,13 @@ typedef struct Line {
     int num_sets, help, print_config;
 } Line;
 
-static void print_usage(FILE *out, const CliSpec *s)
+static void print_usage(FILE *out, const Cli *cli)
 {
     static const char *const config[] = { "", " [CONFIG]", " CONFIG" };
+    const CliSpec *s = cli->spec;
     const char *args = s->arguments != NULL ? s->arguments : "";
 
-    fprintf(out, "usage: dancegrpo %s%s%s%s%s\n", s->name, config[s->config],
+    fprintf(out, "usage: dancegrpo %s%s%s%s%s\n", cli->name, config[s->config],
             *args ? " " : "", args,
             s->config != DG_CLI_NONE ? " [--set key=value]..." : "");
 }
@@ -35,12 +36,19 @@ static void print_flag(const char *name, const char *value, const char *help)
     printf("  %s%-*s %s\n", name, 22 - (int)strlen(name), value, help);
 }
 
-static void print_help(const CliSpec *s)
+static int takes_value(const CliFlag *f)
 {
-    print_usage(stdout, s);
+    return f->value != NULL || f->number != NULL;
+}
+
+static void print_help(const Cli *cli)
+{
+    const CliSpec *s = cli->spec;
+
+    print_usage(stdout, cli);
     printf("\n%s\n\n", s->summary);
     for (int i = 0; i < s->num_flags; i++)
-        print_flag(s->flags[i].name, s->flags[i].value ? " VALUE" : "",
+        print_flag(s->flags[i].name, takes_value(&s->flags[i]) ? " VALUE" : "",
                    s->flags[i].help);
     print_flag("--help", "", "this text");
     if (s->config == DG_CLI_NONE)
@@ -74,7 +82,7 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
     for (int j = 0; j < s->num_flags; j++) {
         const CliFlag *f = &s->flags[j];
 
-        if (f->value == NULL) {
+        if (!takes_value(f)) {
             if (strcmp(argv[*i], f->name) == 0) {
                 *f->on = 1;
                 return DG_OK;
@@ -86,16 +94,17 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
             continue;
         if (*value == '\0')
             return dg_fail(DG_EUSAGE, "%s needs a value", f->name);
+        if (f->number != NULL)
+            return dg_cli_number(f->number, f->name, value, f->most);
         *f->value = value;
         return DG_OK;
     }
     return dg_fail(DG_EUSAGE, "unknown option %s", argv[*i]);
 }
 
-static int take_option(Cli *cli, Line *line, const CliSpec *s, int argc,
-                       char **argv, int *i)
+static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
 {
-    const int has_config = s->config != DG_CLI_NONE;
+    const int has_config = cli->spec->config != DG_CLI_NONE;
 
     if (strcmp(argv[*i], "--help") == 0 || strcmp(argv[*i], "-h") == 0) {
         line->help = 1;
@@ -111,36 +120,37 @@ static int take_option(Cli *cli, Line *line, const CliSpec *s, int argc,
     }
     const char *set = has_config ? value_of("--set", argc, argv, i) : NULL;
     if (set == NULL)
-        return take_flag(s, argc, argv, i);
+        return take_flag(cli->spec, argc, argv, i);
     if (line->num_sets == MAX_SETS)
         return dg_fail(DG_EUSAGE, "more than %d --set", MAX_SETS);
     line->sets[line->num_sets++] = set;
     return DG_OK;
 }
 
-static int check_arguments(const Cli *cli, const Line *line, const CliSpec *s)
+static int check_arguments(const Cli *cli, const Line *line)
 {
+    const CliSpec *s = cli->spec;
+
     if (line->help)
         return DG_OK;
     if (s->config == DG_CLI_REQUIRED && cli->config_path == NULL)
-        return dg_fail(DG_EUSAGE, "%s needs a CONFIG file", s->name);
+        return dg_fail(DG_EUSAGE, "%s needs a CONFIG file", cli->name);
     if (cli->num_args < s->min_args)
-        return dg_fail(DG_EUSAGE, "%s needs %s", s->name, s->arguments);
+        return dg_fail(DG_EUSAGE, "%s needs %s", cli->name, s->arguments);
     if (cli->num_args > s->max_args)
-        return dg_fail(DG_EUSAGE, "%s: one argument too many: %s", s->name,
+        return dg_fail(DG_EUSAGE, "%s: one argument too many: %s", cli->name,
                        cli->args[s->max_args]);
     return DG_OK;
 }
 
-static int understand(Cli *cli, Line *line, const CliSpec *s, int argc,
-                      char **argv)
+static int understand(Cli *cli, Line *line, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         int err = DG_OK;
 
         if (argv[i][0] == '-' && argv[i][1] != '\0')
-            err = take_option(cli, line, s, argc, argv, &i);
-        else if (s->config != DG_CLI_NONE && cli->config_path == NULL)
+            err = take_option(cli, line, argc, argv, &i);
+        else if (cli->spec->config != DG_CLI_NONE && cli->config_path == NULL)
             cli->config_path = argv[i];
         else if (cli->num_args < DG_CLI_ARGS)
             cli->args[cli->num_args++] = argv[i];
@@ -149,7 +159,7 @@ static int understand(Cli *cli, Line *line, const CliSpec *s, int argc,
         if (err)
             return err;
     }
-    return check_arguments(cli, line, s);
+    return check_arguments(cli, line);
 }
 
 static void keep_command_line(Cli *cli, int argc, char **argv)
@@ -191,7 +201,7 @@ static int read_config(Config *c, const char *path, const Line *line,
 }
 
 /* Rank 0 reads; then all ranks, it too, parse the same bytes. */
-static int share_config(Cli *cli, const Line *line, const CliSpec *s)
+static int share_config(Cli *cli, const Line *line)
 {
     const Comm *comm = &cli->comm;
     size_t bytes = 0;
@@ -199,7 +209,7 @@ static int share_config(Cli *cli, const Line *line, const CliSpec *s)
 
     dg_config_defaults(&cli->config);
     if (comm->rank == 0) {
-        err = read_config(&cli->config, cli->config_path, line, s);
+        err = read_config(&cli->config, cli->config_path, line, cli->spec);
         if (!err)
             err = dg_config_print(&cli->config_text, &cli->config);
         if (!err)
@@ -216,77 +226,88 @@ static int share_config(Cli *cli, const Line *line, const CliSpec *s)
                                           "broadcast configuration"));
 }
 
-static int stop_with_usage(Cli *cli, const CliSpec *s)
+static int report_usage(const Cli *cli)
 {
     if (cli->comm.rank == 0) {
         fprintf(stderr, "dancegrpo: %s\n", dg_last_error()->text);
-        print_usage(stderr, s);
-        fprintf(stderr, "Try: dancegrpo %s --help\n", s->name);
+        print_usage(stderr, cli);
+        fprintf(stderr, "Try: dancegrpo %s --help\n", cli->name);
     }
     dg_clear_error();
-    dg_cli_end(cli, DG_OK);
     return DG_EXIT_USAGE;
 }
 
-int dg_cli_begin(Cli *cli, const CliSpec *s, int argc, char **argv)
+/* Log and standard output can still fail a command that went well. */
+static int report_end(Cli *cli, int err)
 {
-    Line line = { .num_sets = 0 };
+    int bad = err != DG_OK && err != DG_ESTOP;
 
-    memset(cli, 0, sizeof *cli);
-    cli->spec = s;
-    keep_command_line(cli, argc, argv);
-    int err = dg_comm_init(&cli->comm, &argc, &argv);
-    if (err)
-        return dg_cli_end(cli, err);
-    dg_log_setup(cli->comm.rank, DG_LOG_INFO);
-    err = understand(cli, &line, s, argc, argv);
-    if (err == DG_EUSAGE)
-        return stop_with_usage(cli, s);
-    if (line.help) {
-        if (cli->comm.rank == 0)
-            print_help(s);
-        return dg_cli_end(cli, DG_OK);
+    if (bad)
+        dg_log_last_error();
+    dg_progress_end();
+    if (dg_log_close() != DG_OK && !bad) {
+        dg_log_last_error();
+        bad = 1;
     }
-    if (s->config == DG_CLI_NONE)
-        return DG_CLI_GO;
-    err = share_config(cli, &line, s);
+    if (cli->comm.rank == 0 && fflush(stdout) != 0 && !bad) {
+        dg_log(DG_LOG_ERROR, "standard output could not be written");
+        bad = 1;
+    }
+    if (bad)
+        return err == DG_EUSAGE ? DG_EXIT_USAGE : DG_EXIT_ERROR;
+    return err == DG_ESTOP ? DG_EXIT_STOPPED : DG_EXIT_DONE;
+}
+
+static int configured(Cli *cli, const Line *line, void *options)
+{
+    int err = DG_OK;
+
+    if (cli->spec->config == DG_CLI_NONE)
+        return cli->spec->work(cli, options);
+    err = share_config(cli, line);
     if (err)
-        return dg_cli_end(cli, err);
-    if (line.print_config) {
+        return err;
+    if (line->print_config) {
         if (cli->comm.rank == 0)
             fputs(cli->config_text, stdout);
-        return dg_cli_end(cli, DG_OK);
+        return DG_OK;
     }
     dg_log_setup(cli->comm.rank, cli->config.log.level == DG_LOG_SHOW_WARN
                                      ? DG_LOG_WARN
                                      : DG_LOG_INFO);
     dg_progress_enable(cli->comm.rank == 0 && cli->config.log.progress);
-    return DG_CLI_GO;
+    return cli->spec->work(cli, options);
 }
 
-int dg_cli_end(Cli *cli, int err)
+/* All of a command between MPI's start and end. */
+static int command(Cli *cli, void *options, int argc, char **argv)
 {
-    int code = DG_EXIT_DONE;
+    Line line = { .num_sets = 0 };
+    int err = understand(cli, &line, argc, argv);
 
-    if (err == DG_ESTOP)
-        code = DG_EXIT_STOPPED;
-    else if (err)
-        code = err == DG_EUSAGE ? DG_EXIT_USAGE : DG_EXIT_ERROR;
-    if (code == DG_EXIT_ERROR || code == DG_EXIT_USAGE)
-        dg_log_last_error();
-    dg_progress_end();
-    if (dg_log_close() != DG_OK && code == DG_EXIT_DONE) {
-        dg_log_last_error();
-        code = DG_EXIT_ERROR;
-    }
-    if (cli->comm.rank == 0 && fflush(stdout) != 0 && code == DG_EXIT_DONE) {
-        dg_log(DG_LOG_ERROR, "standard output could not be written");
-        code = DG_EXIT_ERROR;
-    }
-    dg_cli_session_end(cli);
-    free(cli->config_text);
-    cli->config_text = NULL;
-    dg_comm_fini(&cli->comm);
+    if (err == DG_EUSAGE)
+        return report_usage(cli);
+    if (!err && line.help) {
+        if (cli->comm.rank == 0)
+            print_help(cli);
+    } else if (!err)
+        err = configured(cli, &line, options);
+    return report_end(cli, err);
+}
+
+int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
+{
+    Cli cli = { .name = argv[0], .spec = spec };
+    int code, err;
+
+    keep_command_line(&cli, argc, argv);
+    err = dg_comm_init(&cli.comm, &argc, &argv);
+    if (!err)
+        dg_log_setup(cli.comm.rank, DG_LOG_INFO);
+    code = err ? report_end(&cli, err) : command(&cli, options, argc, argv);
+    dg_cli_session_end(&cli);
+    free(cli.config_text);
+    dg_comm_fini(&cli.comm);
     return code;
 }
 

@@ -36,35 +36,48 @@ static int plan_gpus(RunPlan *p, const Session *s, const char *list)
     return err;
 }
 
-/* On rank 0. */
-static int plan(const Session *s, const char *ranks, const char *gpus,
-                const char *json)
-{
-    int num = s->comm->size, err;
-    RunPlan p;
+/* Of the command line; ranks 0: those that are there. */
+typedef struct Wanted {
+    int ranks;
+    const char *gpus, *json;
+} Wanted;
 
-    err = dg_cli_number(&num, "--ranks", ranks, 1000000);
+static int plan_first(const Session *s, const Wanted *w)
+{
+    RunPlan p;
+    int err = dg_run_plan(&p, s, w->ranks > 0 ? w->ranks : s->comm->size);
+
     if (!err)
-        err = dg_run_plan(&p, s, num);
-    if (!err)
-        err = plan_gpus(&p, s, gpus);
-    return err ? err : dg_cli_tell(&p, as_text, as_json, json);
+        err = plan_gpus(&p, s, w->gpus);
+    return err ? err : dg_cli_tell(&p, as_text, as_json, w->json);
+}
+
+static int plan(Cli *cli, void *wanted)
+{
+    Session session;
+    int err = dg_cli_session(&session, cli);
+
+    if (err || cli->dry_run)
+        return err;
+    if (cli->comm.rank == 0)
+        err = plan_first(&session, wanted);
+    return dg_agree(&cli->comm, err);
 }
 
 int dg_cli_plan(int argc, char **argv)
 {
-    const char *ranks = NULL, *gpus = NULL, *json = NULL;
+    Wanted w = { .ranks = 0 };
     const CliFlag flags[] = {
-        { "--ranks", "plan for this many ranks (those that are there)", NULL,
-          &ranks },
+        { "--ranks", "plan for this many ranks (those that are there)",
+          .number = &w.ranks, .most = 1000000 },
         { "--gpus",
           "and on each of these numbers of GPUs, as 1,8,16,32: what fits those "
           "of 80 and 141 GB",
-          NULL, &gpus },
-        { "--json", "write the figures to this file too", NULL, &json },
+          .value = &w.gpus },
+        { "--json", "write the figures to this file too", .value = &w.json },
     };
     const CliSpec spec = {
-        .name = "plan",
+        .work = plan,
         .config = DG_CLI_REQUIRED,
         .on_gpu = DG_CLI_ANYWHERE,
         .outline = 1,
@@ -74,17 +87,6 @@ int dg_cli_plan(int argc, char **argv)
         .flags = flags,
         .num_flags = 3,
     };
-    Session session;
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_cli_session(&session, &cli);
-    if (!err && !cli.dry_run)
-        err = dg_agree(&cli.comm, cli.comm.rank == 0
-                                      ? plan(&session, ranks, gpus, json)
-                                      : DG_OK);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, &w, argc, argv);
 }

@@ -53,14 +53,25 @@ static int take_config(Cli *cli, const char *threads)
     return err;
 }
 
+static int replay(Cli *cli, void *options)
+{
+    const char *const *threads = options;
+    Session session;
+    int err = dg_agree(&cli->comm, take_config(cli, *threads));
+
+    if (!err)
+        err = dg_cli_session(&session, cli);
+    return err ? err : dg_replay(&session, cli->args[0]);
+}
+
 int dg_cli_replay(int argc, char **argv)
 {
     const char *threads = NULL;
     const CliFlag flags[] = {
-        { "--threads", "workers of each rank", NULL, &threads },
+        { "--threads", "workers of each rank", .value = &threads },
     };
     const CliSpec spec = {
-        .name = "replay",
+        .work = replay,
         .config = DG_CLI_NONE,
         .on_gpu = 1,
         .summary = "Computes an iteration's log-probs, advantages, gradients "
@@ -72,17 +83,6 @@ int dg_cli_replay(int argc, char **argv)
         .flags = flags,
         .num_flags = 1,
     };
-    Session session;
-    Cli cli;
-    const int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err;
 
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_agree(&cli.comm, take_config(&cli, threads));
-    if (!err)
-        err = dg_cli_session(&session, &cli);
-    if (!err)
-        err = dg_replay(&session, cli.args[0]);
-    return dg_cli_end(&cli, err);
+    return dg_cli_run(&spec, &threads, argc, argv);
 }

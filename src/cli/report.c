@@ -5,11 +5,24 @@
 
 #include <stdio.h>
 
-/* dancegrpo report: a run folder as one page to look at. */
+/* A run folder as one page to look at. */
+static int report(Cli *cli, void *none)
+{
+    int err = DG_OK;
+
+    (void)none;
+    if (cli->comm.rank == 0) {
+        err = dg_report_write(cli->args[0]);
+        if (!err)
+            printf("%s/report.html\n", cli->args[0]);
+    }
+    return dg_agree(&cli->comm, err);
+}
+
 int dg_cli_report(int argc, char **argv)
 {
     const CliSpec spec = {
-        .name = "report",
+        .work = report,
         .summary = "Writes RUN_DIR/report.html: what a run did and whether "
                    "it is right",
         .arguments = "RUN_DIR",
@@ -17,16 +30,6 @@ int dg_cli_report(int argc, char **argv)
         .max_args = 1,
         .config = DG_CLI_NONE,
     };
-    Cli cli;
-    int code = dg_cli_begin(&cli, &spec, argc, argv);
-    int err = DG_OK;
 
-    if (code != DG_CLI_GO)
-        return code;
-    if (cli.comm.rank == 0) {
-        err = dg_report_write(cli.args[0]);
-        if (!err)
-            printf("%s/report.html\n", cli.args[0]);
-    }
-    return dg_cli_end(&cli, dg_agree(&cli.comm, err));
+    return dg_cli_run(&spec, NULL, argc, argv);
 }

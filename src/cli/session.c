@@ -145,6 +145,6 @@ int dg_cli_session(Session *out, Cli *cli)
         return dg_fail(DG_EDEVICE,
                        "run.device = \"cuda\": %s runs on the CPU alone; use "
                        "\"cpu\"",
-                       cli->spec->name);
+                       cli->name);
     return open_gpu(out, cli);
 }

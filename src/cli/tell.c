@@ -1,20 +1,26 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "store/file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+int dg_cli_ended(RunEnd end)
+{
+    if (end == DG_RUN_DONE)
+        return DG_OK;
+    dg_info("stopped early with a checkpoint: the same command goes on");
+    return DG_ESTOP;
+}
+
 int dg_cli_number(int *out, const char *flag, const char *text, int most)
 {
     char *end;
-    long value;
+    const long value = strtol(text, &end, 10);
 
-    if (text == NULL)
-        return DG_OK;
-    value = strtol(text, &end, 10);
     if (end == text || *end != '\0' || value < 1 || value > most)
         return dg_fail(DG_EINVAL, "%s %s: must be 1 to %d", flag, text, most);
     *out = (int)value;

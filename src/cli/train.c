@@ -19,32 +19,34 @@ static void write_report(const Cli *cli)
     dg_clear_error();
 }
 
+static int train(Cli *cli, void *none)
+{
+    RunEnd end = DG_RUN_DONE;
+    Session session;
+    int err = dg_cli_session(&session, cli);
+
+    (void)none;
+    if (err)
+        return err;
+    if (cli->dry_run)
+        return dg_train_check(&session);
+    err = dg_train(&session, &end);
+    if (err)
+        return err;
+    write_report(cli);
+    return dg_cli_ended(end);
+}
+
 int dg_cli_train(int argc, char **argv)
 {
     static const CliSpec spec = {
-        .name = "train",
+        .work = train,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .summary = "Tunes a policy by its rewards (DanceGRPO); continues the "
                    "run in run.dir if there is one.",
     };
-    RunEnd end = DG_RUN_DONE;
-    Session session;
-    Cli cli;
-    int code, err;
 
     dg_stop_install();
-    code = dg_cli_begin(&cli, &spec, argc, argv);
-    if (code != DG_CLI_GO)
-        return code;
-    err = dg_cli_session(&session, &cli);
-    if (!err)
-        err = cli.dry_run ? dg_train_check(&session) : dg_train(&session, &end);
-    if (!err && !cli.dry_run)
-        write_report(&cli);
-    if (!err && end == DG_RUN_STOPPED)
-        dg_info("stopped early with a checkpoint: the same command goes on");
-    code = dg_cli_end(&cli, err);
-    return code == DG_EXIT_DONE && end == DG_RUN_STOPPED ? DG_EXIT_STOPPED
-                                                         : code;
+    return dg_cli_run(&spec, NULL, argc, argv);
 }
