@@ -136,6 +136,23 @@ static inline unsigned char *slurp(const char *path, size_t *num)
     return p;
 }
 
+typedef int GoldenParse(WeightFile **out, const char *path, const void *bytes,
+                        size_t num);
+
+/* Cut anywhere, a golden file is refused; whole it is not. */
+static inline void golden_cut(const char *path, GoldenParse *parse)
+{
+    size_t num;
+    unsigned char *bytes = slurp(path, &num);
+    WeightFile *f;
+
+    for (size_t n = 0; n < num; n++)
+        assert_int_equal(parse(&f, "x", bytes, n), DG_EFORMAT);
+    assert_int_equal(parse(&f, "x", bytes, num), DG_OK);
+    dg_weight_file_close(f);
+    free(bytes);
+}
+
 static inline void spill(const char *path, const void *data, size_t num)
 {
     FILE *f = fopen(path, "wb");

@@ -6,13 +6,7 @@
  * contraction, each its own way of DG_INLINE, so that both give the same
  * bits. Division and square root are IEEE's.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#ifndef DG_INLINE
-#define DG_INLINE static inline
-#endif
+#include "base/float_bits.h"
 
 DG_INLINE void dg_philox_round(uint32_t c[4], uint32_t k0, uint32_t k1)
 {
@@ -34,22 +28,6 @@ DG_INLINE void dg_philox_10(uint32_t c[4], uint32_t k0, uint32_t k1)
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-}
-
-DG_INLINE float dg_float_of_bits(uint32_t b)
-{
-    float f;
-
-    memcpy(&f, &b, sizeof f);
-    return f;
-}
-
-DG_INLINE uint32_t dg_bits_of_float(float f)
-{
-    uint32_t b;
-
-    memcpy(&b, &f, sizeof b);
-    return b;
 }
 
 /*

@@ -72,9 +72,6 @@ float dg_schedule_time(const Schedule *s, int i, ModelTime mode);
  *  DG_TIME_SIGMA, which panics. */
 float dg_schedule_time_of(int32_t t, ModelTime mode);
 
-/** The float nearest to x among bf16 values, ties to even; NaN stays NaN. */
-float dg_schedule_round_bf16(float x);
-
 /** alpha_bar of Stable Diffusion 1.x at integer time t, 0..999 (float table,
  *  running product in double). alpha_bar: [DG_TRAIN_TIMES] out. */
 void dg_schedule_alpha_bar_table(float *alpha_bar);

@@ -76,7 +76,4 @@ Tensor *dg_flux_forward(const FluxTransformer *m, Context *ctx,
 void dg_flux_rope(float *cosines, float *sines, const FluxConfig *c,
                   int64_t grid_h, int64_t grid_w, int64_t text_tokens);
 
-/** Rounds to bfloat16 (nearest even), back in float. */
-float dg_flux_round_bf16(float x);
-
 #endif

@@ -151,6 +151,9 @@ int dg_h5_get_i64(H5File *f, const char *object, const char *key,
                   int64_t *value);
 int dg_h5_get_f64(H5File *f, const char *object, const char *key,
                   double *value);
+/** digest is the one stored with the dataset, its attribute sha256. Errors:
+ *  DG_EFORMAT naming file and dataset. */
+int dg_h5_match_digest(H5File *f, const char *name, const char *digest);
 
 /**
  * Calls visit for every dataset, in the order of names; a code other than

@@ -10,15 +10,13 @@
 enum { DG_SAFETENSORS_MAX_HEADER = 100000000 };
 
 /**
- * Opens a file. Every offset, size and name is checked.
- * Errors: DG_EIO; DG_EFORMAT naming file and tensor: a header that is too
+ * Reads a file that is in memory, which outlives *out; path is for messages
+ * only. Every offset, size and name is checked.
+ * Errors: DG_EFORMAT naming file and tensor: a header that is too
  * long or no JSON, an unknown type, more than DG_WEIGHT_MAX_DIMS dims, a name
  * that is there twice, values that do not fill the data without gap or
- * overlap.
+ * overlap; DG_ENOMEM.
  */
-int dg_safetensors_open(WeightFile **out, const char *path);
-
-/** The same over memory that outlives the file; path only for messages. */
 int dg_safetensors_parse(WeightFile **out, const char *path, const void *bytes,
                          size_t num_bytes);
 

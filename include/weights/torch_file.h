@@ -15,16 +15,14 @@
 #include "weights/weight_file.h"
 
 /**
- * Opens a file. Tensors may share storages and have any strides.
- * Errors: DG_EIO; DG_EFORMAT naming file and, where there is one, tensor: no
+ * Reads a file that is in memory, which outlives *out; path is for messages
+ * only. Tensors may share storages and have any strides.
+ * Errors: DG_EFORMAT naming file and, where there is one, tensor: no
  * whole archive, a compressed member, big-endian values, a TorchScript or an
  * older file (before zip), a name or opcode that is not allowed, a storage
  * that is missing or of another size, a tensor that reaches beyond its
  * storage; DG_ENOMEM.
  */
-int dg_torch_file_open(WeightFile **out, const char *path);
-
-/** The same over memory that outlives the file; path only for messages. */
 int dg_torch_file_parse(WeightFile **out, const char *path, const void *bytes,
                         size_t num_bytes);
 

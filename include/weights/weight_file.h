@@ -55,7 +55,7 @@ int dg_weight_type_bits(WeightType t);
 
 /**
  * Opens a file by what it holds (a zip archive: PyTorch, else safetensors).
- * Errors: DG_EIO; as dg_safetensors_open() and dg_torch_file_open().
+ * Errors: DG_EIO; as dg_safetensors_parse() and dg_torch_file_parse().
  */
 int dg_weight_file_open(WeightFile **out, const char *path);
 /** NULL is allowed. */

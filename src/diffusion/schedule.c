@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/float_bits.h"
 
 /* The table must come out as torch.linspace gives it: counted up from the
  * start in the first half and down from the end in the second, in float. One
@@ -115,19 +116,6 @@ void dg_schedule_fini(Schedule *s)
     memset(s, 0, sizeof *s);
 }
 
-float dg_schedule_round_bf16(float x)
-{
-    uint32_t bits;
-
-    if (isnan(x))
-        return x;
-    memcpy(&bits, &x, sizeof bits);
-    bits += 0x7fffu + (bits >> 16 & 1u);
-    bits &= 0xffff0000u;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 float dg_schedule_time_of(int32_t timestep, ModelTime mode)
 {
     const float t = (float)timestep;
@@ -140,8 +128,7 @@ float dg_schedule_time_of(int32_t timestep, ModelTime mode)
     case DG_TIME_UNIT:
         return t / 1000.0f;
     case DG_TIME_BF16:
-        return dg_schedule_round_bf16(dg_schedule_round_bf16(t / 1000.0f) *
-                                      1000.0f);
+        return dg_round_bf16(dg_round_bf16(t / 1000.0f) * 1000.0f);
     }
     dg_panic("schedule: unknown time mode %d", (int)mode);
 }

@@ -149,14 +149,19 @@ int dg_sde_step_init(SdeStep *out, const SdeOpts *o, const Schedule *s,
     return DG_OK;
 }
 
+/* out = cz z + cu u */
+static void weighted(float *out, float cz, const float *z, float cu,
+                     const float *u, int64_t D)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < D; i++)
+        out[i] = cz * z[i] + cu * u[i];
+}
+
 void dg_sde_mean(float *mean, const SdeStep *s, const float *z, const float *u,
                  int64_t D)
 {
-    const float cz = s->mean_z, cu = s->mean_u;
-
-#pragma omp simd
-    for (int64_t i = 0; i < D; i++)
-        mean[i] = cz * z[i] + cu * u[i];
+    weighted(mean, s->mean_z, z, s->mean_u, u, D);
 }
 
 void dg_sde_next(float *z_next, const SdeStep *s, const float *z,
@@ -211,11 +216,7 @@ float dg_sde_log_prob(const SdeStep *s, const float *z, const float *u,
 void dg_sde_x0(float *x0, const SdeStep *s, const float *z, const float *u,
                int64_t D)
 {
-    const float cz = s->x0_z, cu = s->x0_u;
-
-#pragma omp simd
-    for (int64_t i = 0; i < D; i++)
-        x0[i] = cz * z[i] + cu * u[i];
+    weighted(x0, s->x0_z, z, s->x0_u, u, D);
 }
 
 void dg_sde_grad_u(float *grad_u, const SdeStep *s, const float *z,

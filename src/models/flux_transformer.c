@@ -1,6 +1,7 @@
 #include "models/flux_transformer.h"
 
 #include "base/error.h"
+#include "base/float_bits.h"
 #include "nn/layer.h"
 #include "tensor/ops.h"
 #include "tensor/tape.h"
@@ -409,19 +410,6 @@ static void single_block(Context *ctx, const void *args, Tensor *const *in,
     dg_scope_pop(ctx);
 }
 
-float dg_flux_round_bf16(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return x; /* NaN stays */
-    u += 0x7fffu + (u >> 16 & 1);
-    u &= 0xffff0000u;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
 /* MLP2(sinus(1000 t)); the product is formed in the model's dtype */
 static Tensor *time_embedding(Context *ctx, const Mlp2 *mlp, const float *t,
                               int64_t B, int bf16)
@@ -434,8 +422,8 @@ static Tensor *time_embedding(Context *ctx, const Mlp2 *mlp, const float *t,
         return NULL;
     }
     for (int64_t b = 0; b < B; b++)
-        scaled[b] = bf16 ? dg_flux_round_bf16(dg_flux_round_bf16(t[b]) * 1000)
-                         : t[b] * 1000;
+        scaled[b] =
+            bf16 ? dg_round_bf16(dg_round_bf16(t[b]) * 1000) : t[b] * 1000;
     s = dg_op_sinusoid(ctx, scaled, B, TIME_WIDTH);
     return dg_mlp2(ctx, s, mlp);
 }

@@ -338,7 +338,7 @@ static int check_index(H5File *f, const Part *part)
  * and unharmed. */
 static int read_values(H5File *f, const char *name, const Part *part, int whole)
 {
-    char digest[DG_SHA256_HEX], *stored = NULL;
+    char digest[DG_SHA256_HEX];
     H5Shape shape;
     int err = dg_h5_shape(f, name, &shape);
 
@@ -351,17 +351,9 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
     if (!err)
         err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, part->values);
     if (!err)
-        err = dg_h5_get_text(f, name, "sha256", &stored);
-    if (!err)
         err = dg_sha256_bytes(digest, part->values,
                               sizeof *part->values * (size_t)shape.num);
-    if (!err && strcmp(digest, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      dg_h5_path(f), name, digest, stored);
-    free(stored);
-    return err;
+    return err ? err : dg_h5_match_digest(f, name, digest);
 }
 
 static int read_part(Policy *p, H5File *f, int adapters, int ema)

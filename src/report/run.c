@@ -57,12 +57,22 @@ static EvalRow eval_row(const cJSON *object)
     return row;
 }
 
+static int missing(const char *path)
+{
+    return access(path, F_OK) != 0 && errno == ENOENT;
+}
+
+/* *out NULL: there is no such file. */
 static int read_json(cJSON **out, const char *path)
 {
     char *text;
     size_t bytes;
-    int err = dg_file_read(path, &text, &bytes);
+    int err;
 
+    *out = NULL;
+    if (missing(path))
+        return DG_OK;
+    err = dg_file_read(path, &text, &bytes);
     if (err)
         return err;
     *out = strlen(text) == bytes ? cJSON_ParseWithOpts(text, NULL, 1) : NULL;
@@ -74,21 +84,13 @@ static int read_json(cJSON **out, const char *path)
     return DG_OK;
 }
 
-static int missing(const char *path)
-{
-    return access(path, F_OK) != 0 && errno == ENOENT;
-}
-
 int dg_run_read_evaluation(EvalFile *out, const char *path)
 {
     cJSON *root;
     const cJSON *all, *task;
-    int err;
+    int err = read_json(&root, path);
 
-    if (missing(path))
-        return DG_OK;
-    err = read_json(&root, path);
-    if (err)
+    if (err || root == NULL)
         return err;
     all = cJSON_GetObjectItemCaseSensitive(root, "all");
     if (!cJSON_IsObject(all)) {
@@ -217,12 +219,9 @@ static int read_captions(Run *run, const char *path)
 {
     cJSON *root;
     const cJSON *prompts, *one;
-    int err;
+    int err = read_json(&root, path);
 
-    if (missing(path))
-        return DG_OK;
-    err = read_json(&root, path);
-    if (err)
+    if (err || root == NULL)
         return err;
     run->tile_width = read_side(root, "width");
     run->tile_height = read_side(root, "height");

@@ -189,18 +189,10 @@ typedef struct Digest {
 static int check_stored(H5File *f, const char *name, const void *data,
                         size_t bytes)
 {
-    char hex[DG_SHA256_HEX], *stored = NULL;
-    int err = dg_h5_get_text(f, name, "sha256", &stored);
+    char hex[DG_SHA256_HEX];
+    int err = dg_sha256_bytes(hex, data, bytes);
 
-    if (!err)
-        err = dg_sha256_bytes(hex, data, bytes);
-    if (!err && strcmp(hex, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      dg_h5_path(f), name, hex, stored);
-    free(stored);
-    return err;
+    return err ? err : dg_h5_match_digest(f, name, hex);
 }
 
 static int digest_set(H5File *f, const char *name, void *user)

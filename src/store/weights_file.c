@@ -214,18 +214,10 @@ static int check_names(H5File *f, Match *m)
 static int check_digest(H5File *f, const char *name, const void *data,
                         size_t bytes)
 {
-    char digest[DG_SHA256_HEX], *stored = NULL;
-    int err = dg_h5_get_text(f, name, "sha256", &stored);
+    char digest[DG_SHA256_HEX];
+    int err = dg_sha256_bytes(digest, data, bytes);
 
-    if (!err)
-        err = dg_sha256_bytes(digest, data, bytes);
-    if (!err && strcmp(digest, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      dg_h5_path(f), name, digest, stored);
-    free(stored);
-    return err;
+    return err ? err : dg_h5_match_digest(f, name, digest);
 }
 
 static int read_tensor(H5File *f, const char *prefix, const WeightTensor *t)

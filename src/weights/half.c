@@ -1,22 +1,6 @@
 #include "weights/half.h"
 
-#include <string.h>
-
-static uint32_t bits_of(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static float float_of(uint32_t u)
-{
-    float x;
-
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
+#include "base/float_bits.h"
 
 float dg_half_to_float(uint16_t half)
 {
@@ -24,16 +8,16 @@ float dg_half_to_float(uint16_t half)
     const uint32_t rest = half & 0x7fffU;
 
     if (rest >= 0x7c00) /* Inf, NaN: payload kept at its high end */
-        return float_of(sign | 0x7f800000U | (rest & 0x3ffU) << 13);
+        return dg_float_of_bits(sign | 0x7f800000U | (rest & 0x3ffU) << 13);
     if (rest >= 0x0400) /* normal: exponent bias 15 becomes 127 */
-        return float_of(sign | ((rest << 13) + (112U << 23)));
+        return dg_float_of_bits(sign | ((rest << 13) + (112U << 23)));
     /* subnormal: rest * 2^-24, exact in float32 */
-    return float_of(sign | bits_of((float)rest * 0x1p-24F));
+    return dg_float_of_bits(sign | dg_bits_of_float((float)rest * 0x1p-24F));
 }
 
 uint16_t dg_half_from_float(float x)
 {
-    const uint32_t u = bits_of(x), rest = u & 0x7fffffffU;
+    const uint32_t u = dg_bits_of_float(x), rest = u & 0x7fffffffU;
     const uint16_t sign = (uint16_t)(u >> 16 & 0x8000U);
 
     if (rest > 0x7f800000U) /* NaN: made quiet, so that it stays one */
@@ -47,17 +31,18 @@ uint16_t dg_half_from_float(float x)
     }
     /* Subnormal: adding 1/2 leaves the multiple of 2^-24 nearest to x, ties
        to even, in the low bits: the processor does the rounding. */
-    return (uint16_t)(sign | (bits_of(float_of(rest) + 0.5F) - 0x3f000000U));
+    return (uint16_t)(sign | (dg_bits_of_float(dg_float_of_bits(rest) + 0.5F) -
+                              0x3f000000U));
 }
 
 float dg_bfloat_to_float(uint16_t bfloat)
 {
-    return float_of((uint32_t)bfloat << 16);
+    return dg_float_of_bits((uint32_t)bfloat << 16);
 }
 
 uint16_t dg_bfloat_from_float(float x)
 {
-    const uint32_t u = bits_of(x);
+    const uint32_t u = dg_bits_of_float(x);
 
     if ((u & 0x7fffffffU) > 0x7f800000U)
         return (uint16_t)(u >> 16 | 0x40U);

@@ -274,19 +274,3 @@ int dg_safetensors_parse(WeightFile **out, const char *path, const void *bytes,
         *out = f;
     return err;
 }
-
-int dg_safetensors_open(WeightFile **out, const char *path)
-{
-    const unsigned char *bytes;
-    size_t num;
-    int err = dg_map_open(path, &bytes, &num);
-
-    if (err)
-        return err;
-    err = dg_safetensors_parse(out, path, bytes, num);
-    if (err)
-        dg_map_close(bytes, num);
-    else
-        (*out)->owns_map = 1;
-    return err;
-}

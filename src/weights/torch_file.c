@@ -194,19 +194,3 @@ int dg_torch_file_parse(WeightFile **out, const char *path, const void *bytes,
         *out = r.f;
     return err;
 }
-
-int dg_torch_file_open(WeightFile **out, const char *path)
-{
-    const unsigned char *bytes;
-    size_t num;
-    int err = dg_map_open(path, &bytes, &num);
-
-    if (err)
-        return err;
-    err = dg_torch_file_parse(out, path, bytes, num);
-    if (err)
-        dg_map_close(bytes, num);
-    else
-        (*out)->owns_map = 1;
-    return err;
-}
