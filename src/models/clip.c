@@ -13,19 +13,23 @@ struct ClipText {
     Norm final_norm;
 };
 
+static ClipEncoder encoder_of(const ClipTextConfig *c)
+{
+    return (ClipEncoder) { .width = c->hidden_size,
+                           .inner = c->intermediate_size,
+                           .heads = c->num_attention_heads,
+                           .num_layers = c->num_hidden_layers,
+                           .causal = 1,
+                           .act = dg_clip_act(c->act) };
+}
+
 static int check_config(const ClipTextConfig *c)
 {
-    if (c->vocab_size < 1 || c->hidden_size < 1 || c->intermediate_size < 1 ||
-        c->num_hidden_layers < 1 || c->num_attention_heads < 1 ||
-        c->max_position_embeddings < 1)
+    const ClipEncoder encoder = encoder_of(c);
+
+    if (c->vocab_size < 1 || c->max_position_embeddings < 1)
         return dg_fail(DG_EINVAL, "clip config: sizes must be >= 1");
-    if (c->hidden_size % c->num_attention_heads)
-        return dg_fail(DG_EINVAL,
-                       "clip config: hidden_size = %lld: must be a multiple "
-                       "of num_attention_heads = %lld",
-                       (long long)c->hidden_size,
-                       (long long)c->num_attention_heads);
-    return DG_OK;
+    return dg_clip_encoder_check(&encoder, "clip config");
 }
 
 static int add_params(ClipText *m, ParamSet *set, const char *prefix)
@@ -35,12 +39,7 @@ static int add_params(ClipText *m, ParamSet *set, const char *prefix)
     size_t mark;
     int err;
 
-    m->encoder = (ClipEncoder) { .width = c->hidden_size,
-                                 .inner = c->intermediate_size,
-                                 .heads = c->num_attention_heads,
-                                 .num_layers = c->num_hidden_layers,
-                                 .causal = 1,
-                                 .act = dg_clip_act(c->act) };
+    m->encoder = encoder_of(c);
     dg_path_init(&p, set, prefix);
     dg_path_enter(&p, "text_model");
     mark = dg_path_enter(&p, "embeddings");

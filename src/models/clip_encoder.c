@@ -12,6 +12,18 @@ Act dg_clip_act(ClipAct act)
     return act == DG_CLIP_GELU ? DG_ACT_GELU_ERF : DG_ACT_QUICK_GELU;
 }
 
+int dg_clip_encoder_check(const ClipEncoder *e, const char *of)
+{
+    if (e->width < 1 || e->inner < 1 || e->num_layers < 1 || e->heads < 1)
+        return dg_fail(DG_EINVAL, "%s: sizes must be >= 1", of);
+    if (e->width % e->heads)
+        return dg_fail(DG_EINVAL,
+                       "%s: hidden_size = %lld: must be a multiple of "
+                       "num_attention_heads = %lld",
+                       of, (long long)e->width, (long long)e->heads);
+    return DG_OK;
+}
+
 /* Projections back into the residual stream shrink with the depth, as CLIP's
  * own first values do. */
 static void add_layer(ClipLayer *l, LayerPath *p, const ClipEncoder *e)

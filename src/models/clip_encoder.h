@@ -22,6 +22,9 @@ typedef struct ClipEncoder {
 
 Act dg_clip_act(ClipAct act);
 
+/** of: what the configuration is called in a message. Errors: DG_EINVAL. */
+int dg_clip_encoder_check(const ClipEncoder *e, const char *of);
+
 /** Adds encoder.layers.# under the path, of the sizes that e has.
  *  Errors: DG_EINVAL, DG_ENOMEM. */
 int dg_clip_encoder_add(ClipEncoder *e, LayerPath *p);

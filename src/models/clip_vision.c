@@ -23,23 +23,27 @@ int64_t dg_clip_vision_tokens(const ClipVisionConfig *c)
     return 1 + side * side;
 }
 
+static ClipEncoder encoder_of(const ClipVisionConfig *c)
+{
+    return (ClipEncoder) { .width = c->hidden_size,
+                           .inner = c->intermediate_size,
+                           .heads = c->num_attention_heads,
+                           .num_layers = c->num_hidden_layers,
+                           .act = dg_clip_act(c->act) };
+}
+
 static int check_config(const ClipVisionConfig *c)
 {
-    if (c->patch_size < 1 || c->hidden_size < 1 || c->intermediate_size < 1 ||
-        c->num_hidden_layers < 1 || c->num_attention_heads < 1)
+    const ClipEncoder encoder = encoder_of(c);
+
+    if (c->patch_size < 1)
         return dg_fail(DG_EINVAL, "clip vision config: sizes must be >= 1");
     if (c->image_size < c->patch_size)
         return dg_fail(DG_EINVAL,
                        "clip vision config: image_size = %lld: must be at "
                        "least patch_size = %lld",
                        (long long)c->image_size, (long long)c->patch_size);
-    if (c->hidden_size % c->num_attention_heads)
-        return dg_fail(DG_EINVAL,
-                       "clip vision config: hidden_size = %lld: must be a "
-                       "multiple of num_attention_heads = %lld",
-                       (long long)c->hidden_size,
-                       (long long)c->num_attention_heads);
-    return DG_OK;
+    return dg_clip_encoder_check(&encoder, "clip vision config");
 }
 
 /* Parameters that are no layer's weight or bias. */
@@ -68,11 +72,7 @@ static int add_params(ClipVision *m, ParamSet *set, const char *prefix)
     size_t mark;
     int err;
 
-    m->encoder = (ClipEncoder) { .width = c->hidden_size,
-                                 .inner = c->intermediate_size,
-                                 .heads = c->num_attention_heads,
-                                 .num_layers = c->num_hidden_layers,
-                                 .act = dg_clip_act(c->act) };
+    m->encoder = encoder_of(c);
     dg_path_init(&p, set, prefix);
     dg_path_enter(&p, "vision_model");
     mark = dg_path_enter(&p, "embeddings");

@@ -12,6 +12,11 @@ static inline int dg_op_records(const Context *ctx, const Tensor *x,
            ((x != NULL && x->needs_grad) || dg_tape_trains(ctx, w));
 }
 
+/** The node of an op of one or two inputs (b NULL): t[0] is a, t[1] b. NULL
+ *  when it must not be recorded. */
+TapeNode *dg_op_push(Context *ctx, TapeBackFn back, Tensor *y, Tensor *a,
+                     Tensor *b);
+
 /** Last step of every op: checks the output if asked to, hands it out. */
 Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op);
 

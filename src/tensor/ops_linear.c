@@ -3,6 +3,20 @@
 #include "base/error.h"
 #include "op.h"
 
+TapeNode *dg_op_push(Context *ctx, TapeBackFn back, Tensor *y, Tensor *a,
+                     Tensor *b)
+{
+    TapeNode *node = NULL;
+
+    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
+        node = dg_tape_push(ctx, back, y);
+    if (node != NULL) {
+        node->t[0] = a;
+        node->t[1] = b;
+    }
+    return node;
+}
+
 Tensor *dg_op_finish(Context *ctx, Tensor *out, const char *op)
 {
     int64_t at;
@@ -215,11 +229,9 @@ Tensor *dg_op_act(Context *ctx, Tensor *x, Act act)
         .x = dg_data(x),
         .out = dg_data(y),
     });
-    node = dg_op_records(ctx, x, NULL) ? dg_tape_push(ctx, act_back, y) : NULL;
-    if (node != NULL) {
-        node->t[0] = x;
+    node = dg_op_push(ctx, act_back, y, x, NULL);
+    if (node != NULL)
         node->n[0] = act;
-    }
     return dg_op_finish(ctx, y, "activation");
 }
 
@@ -262,14 +274,9 @@ Tensor *dg_op_gated(Context *ctx, Tensor *a, Tensor *g, Act act)
         .g = dg_data(g),
         .y = dg_data(y),
     });
-    node = dg_op_records(ctx, a, NULL) || dg_op_records(ctx, g, NULL)
-               ? dg_tape_push(ctx, gated_back, y)
-               : NULL;
-    if (node != NULL) {
-        node->t[0] = a;
-        node->t[1] = g;
+    node = dg_op_push(ctx, gated_back, y, a, g);
+    if (node != NULL)
         node->n[0] = act;
-    }
     return dg_op_finish(ctx, y, "gated product");
 }
 
@@ -306,7 +313,7 @@ static void halves_back(Context *ctx, TapeNode *node)
 Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act)
 {
     int64_t dims[DG_MAX_DIMS];
-    TapeNode *node = NULL;
+    TapeNode *node;
     GatedArgs a;
     Tensor *y;
 
@@ -324,11 +331,8 @@ Tensor *dg_op_gated_halves(Context *ctx, Tensor *x, Act act)
     a = halves_args(x, NULL, act);
     a.y = dg_data(y);
     dg_kernels(ctx, x)->gated(&a);
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, halves_back, y);
-    if (node != NULL) {
-        node->t[0] = x;
+    node = dg_op_push(ctx, halves_back, y, x, NULL);
+    if (node != NULL)
         node->n[0] = act;
-    }
     return dg_op_finish(ctx, y, "gated product");
 }

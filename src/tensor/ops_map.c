@@ -37,7 +37,6 @@ static void concat_back(Context *ctx, TapeNode *node)
 Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b)
 {
     int64_t dims[DG_MAX_DIMS], to = 0;
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || a == NULL || b == NULL)
@@ -66,12 +65,7 @@ Tensor *dg_op_concat_channels(Context *ctx, Tensor *a, Tensor *b)
         });
         to += dg_tensor_width(x);
     }
-    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
-        node = dg_tape_push(ctx, concat_back, y);
-    if (node != NULL) {
-        node->t[0] = a;
-        node->t[1] = b;
-    }
+    dg_op_push(ctx, concat_back, y, a, b);
     return dg_op_finish(ctx, y, "concatenation");
 }
 
@@ -98,7 +92,6 @@ static void add_channels_back(Context *ctx, TapeNode *node)
 
 Tensor *dg_op_add_channels(Context *ctx, Tensor *x, Tensor *v)
 {
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || x == NULL || v == NULL)
@@ -118,12 +111,7 @@ Tensor *dg_op_add_channels(Context *ctx, Tensor *x, Tensor *v)
         .v = dg_data(v),
         .y = dg_data(y),
     });
-    if (dg_op_records(ctx, x, NULL) || dg_op_records(ctx, v, NULL))
-        node = dg_tape_push(ctx, add_channels_back, y);
-    if (node != NULL) {
-        node->t[0] = x;
-        node->t[1] = v;
-    }
+    dg_op_push(ctx, add_channels_back, y, x, v);
     return dg_op_finish(ctx, y, "added channels");
 }
 
@@ -165,17 +153,14 @@ static Tensor *swapped(Context *ctx, Tensor *x, const int64_t *dims,
                        int64_t rows)
 {
     Tensor *y = dg_tensor_new(ctx, x->dtype, 4, dims);
-    TapeNode *node = NULL;
+    TapeNode *node;
 
     if (y == NULL)
         return NULL;
     swap_axes(ctx, x, y, rows, 0);
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, swap_back, y);
-    if (node != NULL) {
-        node->t[0] = x;
+    node = dg_op_push(ctx, swap_back, y, x, NULL);
+    if (node != NULL)
         node->n[0] = dg_tensor_count(x) / x->dims[0] / rows;
-    }
     return y;
 }
 

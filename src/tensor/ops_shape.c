@@ -34,7 +34,6 @@ static void add_back(Context *ctx, TapeNode *node)
 
 Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b)
 {
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || a == NULL || b == NULL)
@@ -46,12 +45,7 @@ Tensor *dg_op_add(Context *ctx, Tensor *a, Tensor *b)
     if (y == NULL)
         return NULL;
     dg_kernels(ctx, a)->add(y->data, a->data, b->data, dg_tensor_count(a));
-    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
-        node = dg_tape_push(ctx, add_back, y);
-    if (node != NULL) {
-        node->t[0] = a;
-        node->t[1] = b;
-    }
+    dg_op_push(ctx, add_back, y, a, b);
     return dg_op_finish(ctx, y, "add");
 }
 
@@ -96,7 +90,6 @@ static void concat_back(Context *ctx, TapeNode *node)
 Tensor *dg_op_concat_tokens(Context *ctx, Tensor *a, Tensor *b)
 {
     int64_t dims[3];
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || a == NULL || b == NULL)
@@ -110,12 +103,7 @@ Tensor *dg_op_concat_tokens(Context *ctx, Tensor *a, Tensor *b)
         return NULL;
     copy_tokens(ctx, a, 0, y, 0, (int64_t[]) { a->dims[1], 0 });
     copy_tokens(ctx, b, 0, y, a->dims[1], (int64_t[]) { b->dims[1], 0 });
-    if (dg_op_records(ctx, a, NULL) || dg_op_records(ctx, b, NULL))
-        node = dg_tape_push(ctx, concat_back, y);
-    if (node != NULL) {
-        node->t[0] = a;
-        node->t[1] = b;
-    }
+    dg_op_push(ctx, concat_back, y, a, b);
     return dg_op_finish(ctx, y, "concatenation");
 }
 
@@ -133,7 +121,7 @@ Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
                            int64_t count)
 {
     int64_t dims[3];
-    TapeNode *node = NULL;
+    TapeNode *node;
     Tensor *y;
 
     if (ctx->err || x == NULL)
@@ -148,12 +136,9 @@ Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
     if (y == NULL)
         return NULL;
     copy_tokens(ctx, x, first, y, 0, (int64_t[]) { count, 0 });
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, slice_back, y);
-    if (node != NULL) {
-        node->t[0] = x;
+    node = dg_op_push(ctx, slice_back, y, x, NULL);
+    if (node != NULL)
         node->n[0] = first;
-    }
     return dg_op_finish(ctx, y, "slice");
 }
 
@@ -177,7 +162,7 @@ static void pick_back(Context *ctx, TapeNode *node)
 Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
 {
     int64_t dims[2], width;
-    TapeNode *node = NULL;
+    TapeNode *node;
     int32_t *kept;
     Tensor *y;
 
@@ -199,12 +184,9 @@ Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
             dg_data_at(y, b * width),
             dg_data_at(x, (b * x->dims[1] + index[b]) * width), 1.0f, width);
     }
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, pick_back, y);
-    if (node != NULL) {
-        node->t[0] = x;
+    node = dg_op_push(ctx, pick_back, y, x, NULL);
+    if (node != NULL)
         node->extra = kept;
-    }
     return dg_op_finish(ctx, y, "pick");
 }
 
@@ -221,7 +203,6 @@ static void reshape_back(Context *ctx, TapeNode *node)
 Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
                       const int64_t *dims)
 {
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || x == NULL)
@@ -232,10 +213,7 @@ Tensor *dg_op_reshape(Context *ctx, Tensor *x, int num_dims,
     if (dg_tensor_count(y) != dg_tensor_count(x))
         dg_panic("reshape: %lld elements to %lld",
                  (long long)dg_tensor_count(x), (long long)dg_tensor_count(y));
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, reshape_back, y);
-    if (node != NULL)
-        node->t[0] = x;
+    dg_op_push(ctx, reshape_back, y, x, NULL);
     return y;
 }
 
@@ -264,7 +242,6 @@ static void cast_back(Context *ctx, TapeNode *node)
 
 Tensor *dg_op_cast(Context *ctx, Tensor *x, DType dtype)
 {
-    TapeNode *node = NULL;
     Tensor *y;
 
     if (ctx->err || x == NULL)
@@ -275,10 +252,7 @@ Tensor *dg_op_cast(Context *ctx, Tensor *x, DType dtype)
     if (y == NULL)
         return NULL;
     cast(ctx, x, y);
-    if (dg_op_records(ctx, x, NULL))
-        node = dg_tape_push(ctx, cast_back, y);
-    if (node != NULL)
-        node->t[0] = x;
+    dg_op_push(ctx, cast_back, y, x, NULL);
     return dg_op_finish(ctx, y, "cast");
 }
 
