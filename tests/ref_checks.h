@@ -29,11 +29,19 @@ float kernel_draw(void);
 /** The same bits when threads run in another order, which reverse() sets. */
 void kernel_check_order(void (*reverse)(int reversed));
 
-/* cmocka tests */
+/* cmocka tests: of KERNEL_CHECKS */
 void test_kernels_agree_with_double_loops(void **unused);
 void test_samples_do_not_depend_on_neighbours(void **unused);
 void test_shared_sums_run_in_order(void **unused);
 void test_gradients_agree_with_finite_differences(void **unused);
 void test_nan_is_kept_and_stays_in_its_sample(void **unused);
+
+/** Entries of an array of tests. */
+#define KERNEL_CHECKS                                                   \
+    cmocka_unit_test(test_kernels_agree_with_double_loops),             \
+        cmocka_unit_test(test_samples_do_not_depend_on_neighbours),     \
+        cmocka_unit_test(test_shared_sums_run_in_order),                \
+        cmocka_unit_test(test_gradients_agree_with_finite_differences), \
+        cmocka_unit_test(test_nan_is_kept_and_stays_in_its_sample)
 
 #endif

@@ -78,11 +78,7 @@ int main(void)
 {
     const KernelsUnderTest cpu = { dg_backend_cpu(), 8, NULL };
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_agree_with_double_loops),
-        cmocka_unit_test(test_samples_do_not_depend_on_neighbours),
-        cmocka_unit_test(test_shared_sums_run_in_order),
-        cmocka_unit_test(test_gradients_agree_with_finite_differences),
-        cmocka_unit_test(test_nan_is_kept_and_stays_in_its_sample),
+        KERNEL_CHECKS,
         cmocka_unit_test(test_embed_looks_up_and_adds_back),
         cmocka_unit_test(test_first_nonfinite_finds_the_first),
         cmocka_unit_test(test_activations_are_accurate_everywhere),

@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "cuda_test.h"
+
 /* of the emulation; a GPU has its own order */
 void cuda_emulation_order(int reversed) __attribute__((weak));
 
@@ -25,16 +27,6 @@ static void done(void)
 {
     if (dg_cuda_wait() != DG_OK)
         fail_msg("%s", dg_last_error()->text);
-}
-
-static void *device_of(const void *host, size_t bytes)
-{
-    void *p;
-
-    assert_int_equal(dg_cuda_alloc(&p, bytes), DG_OK);
-    if (host != NULL)
-        dg_cuda_upload(p, host, bytes);
-    return p;
 }
 
 static void host_of(void *host, void *device, size_t bytes)
@@ -51,7 +43,7 @@ static void run_case(const Case *c, int64_t batch, float **raw,
     float *device[CASE_SLOTS], *p[CASE_SLOTS];
 
     for (int s = 0; s < c->num_slots; ++s) {
-        device[s] = device_of(raw[s], (size_t)counts[s] * sizeof(float));
+        device[s] = device_copy(raw[s], (size_t)counts[s] * sizeof(float));
         p[s] = device[s] + KERNEL_GUARD;
     }
     c->run(dg_backend_cuda(), c, batch, p);
@@ -92,10 +84,10 @@ static void test_embed_looks_up_and_adds_back(void **unused)
         d[0][i] = d[1][i] = kernel_draw();
     }
     memset(y, 0, sizeof y);
-    int32_t *ids_at = device_of(ids, sizeof ids);
-    float *table_at = device_of(table, sizeof table);
-    float *y_at = device_of(y[0], sizeof y[0]);
-    float *d_at = device_of(d[0], sizeof d[0]);
+    int32_t *ids_at = device_copy(ids, sizeof ids);
+    float *table_at = device_copy(table, sizeof table);
+    float *y_at = device_copy(y[0], sizeof y[0]);
+    float *d_at = device_copy(d[0], sizeof d[0]);
     embed_on(dg_backend_cuda(), ids_at, table_at, y_at, d_at);
     host_of(y[0], y_at, sizeof y[0]);
     host_of(d[0], d_at, sizeof d[0]);
@@ -116,7 +108,7 @@ static void test_first_nonfinite_finds_the_first(void **unused)
     kernel_draws_from(7);
     for (int i = 0; i < N; ++i)
         x[i] = kernel_draw() * 1e38f;
-    at = device_of(x, N * sizeof *x);
+    at = device_copy(x, N * sizeof *x);
     assert_int_equal(dg_backend_cuda()->first_nonfinite(at, N), -1);
     for (size_t i = sizeof places / sizeof *places; i-- > 0;) {
         x[places[i]] = i & 1 ? NAN : -INFINITY;
@@ -138,7 +130,8 @@ static void test_activations_are_accurate_everywhere(void **unused)
     for (int i = 0; i < N; ++i)
         x[i] = (float)(-9.0 + 18.0 * i / N);
     for (int act = DG_ACT_SILU; act <= DG_ACT_QUICK_GELU; ++act) {
-        float *x_at = device_of(x, sizeof x), *y_at = device_of(NULL, sizeof y);
+        float *x_at = device_copy(x, sizeof x),
+              *y_at = device_copy(NULL, sizeof y);
         dg_backend_cuda()->act(&(ActArgs) { (Act)act, N, x_at, NULL, y_at, 0 });
         ref_backend()->act(&(ActArgs) { (Act)act, N, x, NULL, want, 0 });
         host_of(y, y_at, sizeof y);
@@ -176,11 +169,11 @@ static void test_wide_heads(void **unused)
         x[i / N][i % N] = kernel_draw();
     ref_backend()->attention(&a);
     for (int i = 0; i < 3; ++i)
-        at[i] = device_of(x[i], sizeof x[i]);
+        at[i] = device_copy(x[i], sizeof x[i]);
     a.q = at[0];
     a.k = at[1];
     a.v = at[2];
-    a.o = device_of(NULL, sizeof o[1]);
+    a.o = device_copy(NULL, sizeof o[1]);
     dg_backend_cuda()->attention(&a);
     host_of(o[1], a.o, sizeof o[1]);
     for (int i = 0; i < 3; ++i)
@@ -193,7 +186,7 @@ static void test_wide_heads(void **unused)
 /* A launch that the device refuses is told at the next wait, once. */
 static void test_failures_are_told(void **unused)
 {
-    float *y = device_of(NULL, 4096);
+    float *y = device_copy(NULL, 4096);
     AttentionArgs a = { .batch = 70000, .heads = 1, .d = 1, .sq = 1, .sk = 1 };
 
     (void)unused;
@@ -209,11 +202,7 @@ int main(void)
 {
     const KernelsUnderTest cuda = { dg_backend_cuda(), 4, run_case };
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernels_agree_with_double_loops),
-        cmocka_unit_test(test_samples_do_not_depend_on_neighbours),
-        cmocka_unit_test(test_shared_sums_run_in_order),
-        cmocka_unit_test(test_gradients_agree_with_finite_differences),
-        cmocka_unit_test(test_nan_is_kept_and_stays_in_its_sample),
+        KERNEL_CHECKS,
         cmocka_unit_test(test_order_of_threads_does_not_matter),
         cmocka_unit_test(test_embed_looks_up_and_adds_back),
         cmocka_unit_test(test_first_nonfinite_finds_the_first),

@@ -33,16 +33,6 @@ static const RngKey key = { .seed = 0x123456789abcdefu,
                             .sample = 11,
                             .step = 7 };
 
-static void *device_of(const void *host, size_t bytes)
-{
-    void *p;
-
-    assert_int_equal(dg_cuda_alloc(&p, bytes), DG_OK);
-    if (host != NULL)
-        dg_cuda_upload(p, host, bytes);
-    return p;
-}
-
 /* device memory holds exactly these bytes; it is freed */
 static void same_bits(void *device, const void *want, size_t bytes)
 {
@@ -74,7 +64,7 @@ static void test_noise_has_the_hosts_bits(void **unused)
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; ++i) {
         const int64_t n = ranges[i][1];
         float *want = malloc(((size_t)n + 1) * sizeof *want);
-        float *at = device_of(NULL, (size_t)n * sizeof *want);
+        float *at = device_copy(NULL, (size_t)n * sizeof *want);
         dg_rng_normal(want, ranges[i][0], n, &key);
         dg_cuda_rng_normal(at, ranges[i][0], n, &key);
         same_bits(at, want, (size_t)n * sizeof *want);
@@ -103,17 +93,18 @@ static void step_make(SdeStep *s, SdeKind kind, int index)
 static void check_step(const SdeStep *s)
 {
     static float noise[D], x0[D];
-    float *z_at = device_of(z, BYTES), *u_at = device_of(u, BYTES);
-    float *ref_at = device_of(u_ref, BYTES);
-    float *next_at = device_of(NULL, BYTES), *draw_at = device_of(NULL, BYTES);
-    float *x0_at = device_of(NULL, BYTES), *noise_at;
-    float *log_prob_at = device_of(NULL, sizeof(float));
-    double *kl_at = device_of(NULL, sizeof(double));
+    float *z_at = device_copy(z, BYTES), *u_at = device_copy(u, BYTES);
+    float *ref_at = device_copy(u_ref, BYTES);
+    float *next_at = device_copy(NULL, BYTES),
+          *draw_at = device_copy(NULL, BYTES);
+    float *x0_at = device_copy(NULL, BYTES), *noise_at;
+    float *log_prob_at = device_copy(NULL, sizeof(float));
+    double *kl_at = device_copy(NULL, sizeof(double));
 
     dg_rng_normal(noise, 0, D, &key);
     dg_sde_next(z_next, s, z, u, noise, D);
     dg_sde_x0(x0, s, z, u, D);
-    noise_at = device_of(noise, BYTES);
+    noise_at = device_copy(noise, BYTES);
     dg_cuda_sde_next(next_at, s, z_at, u_at, noise_at, D);
     dg_cuda_sde_draw(draw_at, s, z_at, u_at, &key, D);
     dg_cuda_sde_x0(x0_at, s, z_at, u_at, D);
@@ -161,9 +152,11 @@ static void test_denoising_has_the_hosts_bits(void **unused)
         normals(z, num, 100);
         normals(u_ref, num, 101);
         normals(u, num, 102);
-        float *z_at = device_of(z, bytes), *target_at = device_of(u_ref, bytes);
-        float *u_at = device_of(u, bytes), *grad_at = device_of(NULL, bytes);
-        double *error_at = device_of(NULL, sizeof error);
+        float *z_at = device_copy(z, bytes),
+              *target_at = device_copy(u_ref, bytes);
+        float *u_at = device_copy(u, bytes),
+              *grad_at = device_copy(NULL, bytes);
+        double *error_at = device_copy(NULL, sizeof error);
 
         dg_denoise_spoil(z, u_ref, &level, num);
         dg_denoise_error(&error, grad, u, u_ref, 0.1f, num);
@@ -189,10 +182,10 @@ static void test_seeds_have_the_hosts_bits(void **unused)
         normals(z_next, D, 103);
         dg_objective_seed(grad, &term, &s,
                           &(ObjectiveTensors) { z, u, z_next, u_ref }, D);
-        float *z_at = device_of(z, BYTES), *u_at = device_of(u, BYTES);
-        float *next_at = device_of(z_next, BYTES);
-        float *ref_at = device_of(u_ref, BYTES);
-        float *grad_at = device_of(NULL, BYTES);
+        float *z_at = device_copy(z, BYTES), *u_at = device_copy(u, BYTES);
+        float *next_at = device_copy(z_next, BYTES);
+        float *ref_at = device_copy(u_ref, BYTES);
+        float *grad_at = device_copy(NULL, BYTES);
         dg_cuda_objective_seed(
             grad_at, &term, &s,
             &(ObjectiveTensors) { z_at, u_at, next_at, ref_at }, D);
@@ -209,10 +202,10 @@ static void check_sum(int exact)
 {
     const size_t bytes = dg_exact_bytes(D, exact);
     void *host[2] = { malloc(bytes), malloc(bytes) };
-    void *device[2] = { device_of(NULL, bytes), device_of(NULL, bytes) };
+    void *device[2] = { device_copy(NULL, bytes), device_copy(NULL, bytes) };
     ExactSum h[2], d[2];
     static float g[D];
-    float *g_at = device_of(NULL, BYTES);
+    float *g_at = device_copy(NULL, BYTES);
 
     for (int i = 0; i < 2; ++i) {
         assert_int_equal(dg_exact_init(&h[i], host[i], D, exact, 40, 3), 0);
@@ -254,7 +247,7 @@ static void test_bad_gradients_are_named(void **unused)
 {
     static const float values[] = { NAN, INFINITY, -1e30f };
     static int64_t zeros[D];
-    int64_t *buffer = device_of(NULL, sizeof zeros);
+    int64_t *buffer = device_copy(NULL, sizeof zeros);
     static float g[D];
     ExactSum s;
 
@@ -266,7 +259,7 @@ static void test_bad_gradients_are_named(void **unused)
         int64_t bad = -2;
         char text[64];
         g[at] = values[i];
-        float *g_at = device_of(g, BYTES);
+        float *g_at = device_copy(g, BYTES);
         assert_int_equal(dg_cuda_exact_check(&s, g_at, &bad), DG_ENUMERIC);
         assert_int_equal(bad, at);
         assert_int_equal(dg_cuda_exact_add(&s, g_at, &bad), DG_ENUMERIC);
@@ -291,7 +284,7 @@ static void test_optimizer_has_the_hosts_bits(void **unused)
         normals(x[i], D, 300u + (uint32_t)i);
         for (int j = 0; i == 2 && j < D; ++j)
             x[i][j] = fabsf(x[i][j]);
-        at[i] = device_of(x[i], BYTES);
+        at[i] = device_copy(x[i], BYTES);
     }
     for (int n = 1; n <= 3; ++n) {
         assert_int_equal(dg_adamw_step_init(&s, &o, 0.01, n, 0.3), DG_OK);
@@ -316,8 +309,8 @@ static void test_norm_has_the_hosts_bits(void **unused)
 
     (void)unused;
     normals(g, most, 400);
-    float *g_at = device_of(g, (size_t)most * sizeof *g);
-    double *scratch_at = device_of(NULL, 701 * sizeof *scratch);
+    float *g_at = device_copy(g, (size_t)most * sizeof *g);
+    double *scratch_at = device_copy(NULL, 701 * sizeof *scratch);
     for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i) {
         double norm = 0;
         assert_int_equal(dg_cuda_grad_norm(&norm, g_at, counts[i], scratch_at),

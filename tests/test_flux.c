@@ -4,20 +4,12 @@
 #include <cmocka.h>
 
 #include "base/float_bits.h"
-#include "cpu/cpu.h"
-#include "ref_kernels.h"
-#include "tiny_nets.h"
+#include "net_reference.h"
 
 #include <math.h>
 #include <stdio.h>
 
 static const Backend *backends[2];
-
-static void close_to(double got, double want, double tolerance)
-{
-    if (!(fabs(got - want) <= tolerance))
-        fail_msg("%.9g, expected %.9g +- %.2g", got, want, tolerance);
-}
 
 static double sum_of_squares(const float *x, int64_t n)
 {

@@ -82,8 +82,10 @@ static void configure(Wide *w)
     MUST(dg_config_check(c));
 }
 
-static Wide *wide_open(const Wide *from)
+/* A test begins with flux or sd, and gets it opened. */
+static int wide_open(void **state)
 {
+    const Wide *from = *state;
     Wide *w = malloc(sizeof *w);
     int32_t t5[24], clip[77];
     StepPlan plan;
@@ -102,15 +104,19 @@ static Wide *wide_open(const Wide *from)
     MUST(dg_policy_tokenize(w->policy, prompt, t5, clip));
     MUST(dg_policy_encode(w->policy, &w->ctx, &(PromptTokens) { t5, clip },
                           w->condition));
-    return w;
+    *state = w;
+    return 0;
 }
 
-static void wide_close(Wide *w)
+static int wide_close(void **state)
 {
+    Wide *w = *state;
+
     dg_context_fini(&w->ctx);
     dg_policy_destroy(w->policy);
     free(w->condition);
     free(w);
+    return 0;
 }
 
 /* Of num latents of D values each, under one prompt. */
@@ -150,9 +156,9 @@ static void check_shape(const Wide *w)
     assert_int_equal(s->elements, w->tokens * w->features);
 }
 
-static void check_predictions(const Wide *from)
+static void test_predictions_as_diffusers(void **state)
 {
-    Wide *w = wide_open(from);
+    Wide *w = *state;
     const int D = w->tokens * w->features;
     float z[BATCH * MOST], got[MOST];
 
@@ -162,27 +168,18 @@ static void check_predictions(const Wide *from)
             z[b * D + i] = w->first[(i + TURN * b) % D];
     thirds(got, predict(w, z, w->time, BATCH), BATCH * D);
     near(got, w->predictions, BATCH * D / THIRD, 1e-4);
-    wide_close(w);
-}
-
-static void test_predictions_as_diffusers(void **state)
-{
-    (void)state;
-    check_predictions(&flux);
-    check_predictions(&sd);
 }
 
 /* Steps as evaluation takes them, unguided; the picture, pixel by pixel. */
-static void check_path(const Wide *from)
+static void test_path_and_picture_as_diffusers(void **state)
 {
     const SdeOpts ode = { DG_SDE_ODE, DG_LOG_PROB_GAUSSIAN, 0 };
-    Wide *w = wide_open(from);
-    const int D = w->tokens * w->features, W = w->width;
-    float *rgb = calloc((size_t)(w->height * W), 3 * sizeof *rgb);
+    Wide *w = *state;
+    const int D = w->tokens * w->features;
+    float *rgb = calloc((size_t)(w->height * w->width), 3 * sizeof *rgb);
     float z[MOST], got[MOST], seen[726];
     Schedule schedule;
     SdeStep step;
-    int n = 0;
 
     assert_non_null(rgb);
     memcpy(z, w->first, sizeof z);
@@ -201,21 +198,9 @@ static void check_path(const Wide *from)
     thirds(got, z, D);
     near(got, w->final, (D + THIRD - 1) / THIRD, 1e-4);
     MUST(dg_policy_decode(w->policy, &w->ctx, z, rgb));
-    for (int y = 3; y < w->height; y += 7)
-        for (int x = 2; x < W; x += 5)
-            for (int c = 0; c < 3; c++)
-                seen[n++] = rgb[(y * W + x) * 3 + c];
-    assert_int_equal(n, w->seen);
-    near(seen, w->picture, n, 1e-4);
+    assert_int_equal(picture_seen(seen, rgb, w->height, w->width), w->seen);
+    near(seen, w->picture, w->seen, 1e-4);
     free(rgb);
-    wide_close(w);
-}
-
-static void test_paths_and_pictures_as_diffusers(void **state)
-{
-    (void)state;
-    check_path(&flux);
-    check_path(&sd);
 }
 
 /* --- without a folder: pixels ------------------------------------------- */
@@ -297,9 +282,15 @@ static void test_a_side_alone(void **state)
     dg_policy_destroy(p);
 }
 
+#define BOTH(test)                                                            \
+    cmocka_unit_test_prestate_setup_teardown(test, wide_open, wide_close,     \
+                                             (void *)&flux),                  \
+        cmocka_unit_test_prestate_setup_teardown(test, wide_open, wide_close, \
+                                                 (void *)&sd)
+
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_predictions_as_diffusers),
-    cmocka_unit_test(test_paths_and_pictures_as_diffusers),
+    BOTH(test_predictions_as_diffusers),
+    BOTH(test_path_and_picture_as_diffusers),
     cmocka_unit_test(test_pixels_come_back),
     cmocka_unit_test(test_sizes_that_do_not_fit_are_named),
     cmocka_unit_test(test_a_side_alone),
