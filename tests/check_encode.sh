@@ -88,26 +88,17 @@ expect "encode: others than without guidance" bash -c \
     "! cmp '$work/a' '$work/unguided' >'$work/out' && test -s '$work/a'"
 
 # --- refused -----------------------------------------------------------------------
-# refused NAME TEXT SET...
-refused()
-{
-    local name=$1 text=$2 set args=()
-    shift 2
-    for set in "$@"; do args+=(--set "$set"); done
-    expect_code "encode: $name" 1 "$text" "$bin" train configs/tiny.cfg \
-        --set run.dir="$work/never" --set run.threads=1 "${args[@]}"
-}
-refused "cache missing" "none.h5" prompts.cache="$work/none.h5"
-refused "cache of other encoders" "made with text encoders of SHA-256" \
+refused "encode: cache missing" "none.h5" prompts.cache="$work/none.h5"
+refused "encode: cache of other encoders" "made with text encoders of SHA-256" \
     prompts.cache="$cache" run.seed=12
-refused "cache of another width" "encode again" \
+refused "encode: cache of another width" "encode again" \
     prompts.cache="$cache" policy.text_length=24
-refused "cache is a checkpoint" "dancegrpo checkpoint" \
+refused "encode: cache is a checkpoint" "dancegrpo checkpoint" \
     prompts.cache="$work/without/checkpoints/iter_000003.h5"
 printf 'a red circle\na red circle and a purple circle\n' >"$work/few.txt"
 encode 1 "$work/few.h5" prompts.file="$work/few.txt" prompts.eval_file= \
     >/dev/null 2>&1
-refused "a prompt that is not in it" "is not in it: encode again" \
+refused "encode: a prompt that is not in it" "is not in it: encode again" \
     prompts.cache="$work/few.h5"
 expect "encode: names prompt and file" grep -q \
     'prompt 1 of configs/prompts/shapes_train.jsonl, ".*"' "$work/out"
@@ -118,7 +109,7 @@ expect_code "encode: a changed bit is found" 1 "the file is damaged" \
 for i in $(seq 0 256 70000); do
     "$tools/plant" "$work/hurt.h5" flip condition "$i" 2>/dev/null || break
 done
-refused "damaged rows" "the file is damaged" prompts.cache="$work/hurt.h5"
+refused "encode: damaged rows" "the file is damaged" prompts.cache="$work/hurt.h5"
 expect_code "encode: no file named" 1 "prompts.cache" "$bin" encode \
     configs/tiny.cfg
 ranks 2 "$bin" train configs/tiny.cfg --set run.dir="$work/never" \

@@ -49,22 +49,7 @@ expect_code "flux: on another base they are refused" 1 "SHA-256" "$bin" \
     --set policy.weights="$adapters"
 
 # --- without training -------------------------------------------------------
-last=$work/whole/checkpoints/iter_000003.h5
-expect_code "flux: evaluate the folder" 0 "all" "$bin" evaluate "$TINY" \
-    --json "$work/base.json"
-expect_code "flux: evaluate a checkpoint with the folder" 0 "all" "$bin" \
-    evaluate "$TINY" --set policy.weights="$last" --json "$work/tuned.json"
-expect "flux: training changed the pictures" bash -c \
-    "! cmp -s '$work/base.json' '$work/tuned.json'"
-expect_code "flux: a checkpoint knows its folder" 0 "all" "$bin" evaluate \
-    "$TINY" --set policy.path= --set policy.weights="$last" \
-    --json "$work/again.json"
-expect "flux: and gives the same pictures" cmp "$work/tuned.json" \
-    "$work/again.json"
-expect "flux: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 \
-    --out "$work/grid.png"
-expect "flux: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
-    run.iterations=1
+serves_alone flux
 
 # --- pictures that are not square --------------------------------------------
 wide=(policy.height=80 policy.width=112 run.iterations=2)
@@ -97,35 +82,25 @@ expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
     "$TINY"
 
 # --- folders that do not serve ----------------------------------------------
-# refused NAME TEXT SET...: exit code 1, one message with the text
-refused()
-{
-    local name=$1 text=$2 set sets=()
-    shift 2
-    for set in "$@"; do sets+=(--set "$set"); done
-    expect_code "flux: $name" 1 "$text" "$bin" train "$TINY" \
-        --set run.dir="$work/refused" "${sets[@]}"
-    expect "flux: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
-}
-
-refused "folder is not there" "$work/none/transformer/config.json" \
+refused "flux: folder is not there" "$work/none/transformer/config.json" \
     policy.path="$work/none"
-refused "another kind's folder" "sd_tiny/transformer/config.json" \
+refused "flux: another kind's folder" "sd_tiny/transformer/config.json" \
     policy.path=tests/golden/sd_tiny
 cp -r $folder "$work/bad"
 rm -r "$work/bad/tokenizer_2"
-refused "no tokenizer_2" "bad/tokenizer_2" policy.path="$work/bad"
+refused "flux: no tokenizer_2" "bad/tokenizer_2" policy.path="$work/bad"
 cp -r $folder/tokenizer_2 "$work/bad"
 cut=diffusion_pytorch_model-00002-of-00002.safetensors
 truncate -s -100 "$work/bad/transformer/$cut"
-refused "cut short" "bad/transformer/$cut" policy.path="$work/bad"
-refused "size that does not fit" "pretrain.image_size" pretrain.image_size=40
-refused "height that does not fit" "policy.height = 72" policy.height=72
-refused "width that does not fit" "policy.width = 120" policy.width=120
-refused "a reward of squares" "rewards[0].name = \"shapes\"" policy.width=112 \
-    'rewards=({name="shapes";})'
-refused "a VAE without a folder" "policy.codec = \"vae\": needs policy.path" \
-    policy.path= policy.codec=vae
+refused "flux: cut short" "bad/transformer/$cut" policy.path="$work/bad"
+refused "flux: size that does not fit" "pretrain.image_size" \
+    pretrain.image_size=40
+refused "flux: height that does not fit" "policy.height = 72" policy.height=72
+refused "flux: width that does not fit" "policy.width = 120" policy.width=120
+refused "flux: a reward of squares" "rewards[0].name = \"shapes\"" \
+    policy.width=112 'rewards=({name="shapes";})'
+refused "flux: a VAE without a folder" \
+    "policy.codec = \"vae\": needs policy.path" policy.path= policy.codec=vae
 rm -rf "$work/refused"
 expect_code "flux: pretraining" 1 "policy.path" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"

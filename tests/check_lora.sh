@@ -109,21 +109,13 @@ expect_code "lora: adapters below adapters" 1 "must be the weights below" \
 cp "$work/moved.h5" "$weights"
 
 # --- refused ---------------------------------------------------------------------
-refused()
-{
-    local name=$1 text=$2 set args=()
-    shift 2
-    for set in "$@"; do args+=(--set "$set"); done
-    expect_code "lora: $name" 1 "$text" "$bin" train configs/tiny.cfg \
-        --set run.dir="$work/never" --set run.threads=1 "${args[@]}"
-}
-refused "no weights below" "policy.weights must name" lora.rank=4
-refused "a target that is not there" \
+refused "lora: no weights below" "policy.weights must name" lora.rank=4
+refused "lora: a target that is not there" \
     'called "to_z"; they are called x_embedder' "${sets[@]}" \
     lora.targets=to_q,to_z
 launch pretrain 1 1 fresh pretrain.steps=0 pretrain.eval_every=0
 wait "$pid"
-refused "adapters that change nothing" 'adapters on "to_q" do not change' \
+refused "lora: adapters that change nothing" 'adapters on "to_q" do not change' \
     "${sets[@]}" policy.weights="$work/fresh/weights.h5"
 expect_code "lora: pretrain has none" 1 "pretraining trains all" "$bin" \
     pretrain configs/tiny.cfg --set run.dir="$work/never" --set lora.rank=4

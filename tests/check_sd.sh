@@ -8,21 +8,7 @@ folder=tests/golden/sd_tiny
 keeps_promises sd
 
 # --- without training -------------------------------------------------------
-last=$work/whole/checkpoints/iter_000003.h5
-expect_code "sd: evaluate the folder" 0 "all" "$bin" evaluate "$TINY" \
-    --json "$work/base.json"
-expect_code "sd: evaluate a checkpoint with the folder" 0 "all" "$bin" \
-    evaluate "$TINY" --set policy.weights="$last" --json "$work/tuned.json"
-expect "sd: training changed the pictures" bash -c \
-    "! cmp -s '$work/base.json' '$work/tuned.json'"
-expect_code "sd: a checkpoint knows its folder" 0 "all" "$bin" evaluate \
-    "$TINY" --set policy.kind=flux --set policy.path= \
-    --set policy.weights="$last" --json "$work/again.json"
-expect "sd: and gives the same pictures" cmp "$work/tuned.json" \
-    "$work/again.json"
-expect "sd: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 --out "$work/grid.png"
-expect "sd: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
-    run.iterations=1
+serves_alone sd policy.kind=flux
 
 # --- adapters on the folder's own weights ---------------------------------------
 adapters=(lora.rank=4 lora.alpha=8 'lora.targets=["attn2.to_*"]')
@@ -50,25 +36,14 @@ expect_code "sd: adapters of another folder" 1 "those of policy.path have" \
     --set policy.path="$work/other"
 
 # --- folders that do not serve ------------------------------------------------
-# refused NAME TEXT SET...: exit code 1, one message with the text
-refused()
-{
-    local name=$1 text=$2 set sets=()
-    shift 2
-    for set in "$@"; do sets+=(--set "$set"); done
-    expect_code "sd: $name" 1 "$text" "$bin" train "$TINY" \
-        --set run.dir="$work/refused" "${sets[@]}"
-    expect "sd: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
-}
-
-refused "no folder" "policy.path" policy.path=
-refused "folder is not there" "$work/none" policy.path="$work/none"
+refused "sd: no folder" "policy.path" policy.path=
+refused "sd: folder is not there" "$work/none" policy.path="$work/none"
 cp -r $folder "$work/bad"
 rm -r "$work/bad/vae"
-refused "no vae" "bad/vae/config.json" policy.path="$work/bad"
+refused "sd: no vae" "bad/vae/config.json" policy.path="$work/bad"
 cp -r $folder/vae "$work/bad"
 truncate -s -100 "$work/bad/unet/diffusion_pytorch_model.safetensors"
-refused "cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
+refused "sd: cut short" "bad/unet/diffusion_pytorch_model.safetensors" \
     policy.path="$work/bad"
 # rules that end early are rules all the same, of other words
 cp -r $folder "$work/rules"
@@ -81,7 +56,7 @@ sed -i '$d' "$work/rules/tokenizer/merges.txt"
 expect_code "sd: rules cut off, a warning" 0 \
     "1213 token ids, the text_encoder has 1214" "$bin" sample "$TINY" "a" \
     --set policy.path="$work/rules" --out "$work/rules.png"
-refused "size that does not fit" "pretrain.image_size" pretrain.image_size=44
+refused "sd: size that does not fit" "pretrain.image_size" pretrain.image_size=44
 expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
 
@@ -128,9 +103,9 @@ expect "sd sizes: weights know their sizes" "$bin" sample configs/tiny.cfg \
 tiny 1 1 lora "$weights" lora.rank=2 lora.alpha=4 run.iterations=1
 expect "sd sizes: adapters, ratio 1" test \
     "$(metric lora ratio_max_deviation)" = 0
-refused "no sizes" "unet.block_out_channels" "unet.block_out_channels=[]"
-refused "picture that does not fit" "pretrain.image_size" \
+refused "sd: no sizes" "unet.block_out_channels" "unet.block_out_channels=[]"
+refused "sd: picture that does not fit" "pretrain.image_size" \
     pretrain.image_size=38
-refused "other block types" "unet.up_block_types" \
+refused "sd: other block types" "unet.up_block_types" \
     unet.up_block_types=UpBlock2D,SkipUpBlock2D
 exit $bad

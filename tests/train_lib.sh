@@ -137,3 +137,37 @@ keeps_promises()
     expect "$1: with a KL term, peak_bytes is plan_bytes" test \
         "$(metric kl peak_bytes)" = "$(metric kl plan_bytes)"
 }
+
+# serves_alone KIND [SET]: what $TINY and the checkpoint of $work/whole are good
+# for without training; with SET the checkpoint does not depend on that key
+serves_alone()
+{
+    local last=$work/whole/checkpoints/iter_000003.h5
+    expect_code "$1: evaluate the folder" 0 "all" "$bin" evaluate "$TINY" \
+        --json "$work/base.json"
+    expect_code "$1: evaluate a checkpoint with the folder" 0 "all" "$bin" \
+        evaluate "$TINY" --set policy.weights="$last" --json "$work/tuned.json"
+    expect "$1: training changed the pictures" bash -c \
+        "! cmp -s '$work/base.json' '$work/tuned.json'"
+    expect_code "$1: a checkpoint knows its folder" 0 "all" "$bin" evaluate \
+        "$TINY" ${2:+--set "$2"} --set policy.path= \
+        --set policy.weights="$last" --json "$work/again.json"
+    expect "$1: and gives the same pictures" cmp "$work/tuned.json" \
+        "$work/again.json"
+    expect "$1: sample" "$bin" sample "$TINY" "a red cat" --seeds 2 \
+        --out "$work/grid.png"
+    expect "$1: a run on a checkpoint" tiny 1 1 more policy.weights="$last" \
+        run.iterations=1
+}
+
+# refused NAME TEXT SET...: training on the tiny configuration (or $TINY) ends
+# with exit code 1, one message with the text
+refused()
+{
+    local name=$1 text=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    expect_code "$name" 1 "$text" "$bin" train \
+        "${TINY:-configs/tiny.cfg}" --set run.dir="$work/refused" "${sets[@]}"
+    expect "$name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+}
