@@ -73,12 +73,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     Pair q[D16][4];
     float o[2 * D16][4], s[8][4], factor[2];
     MmaRows w = { { -INFINITY, -INFINITY }, { 0.0f, 0.0f } };
-    Tile t = {};
+    Tile t = mma_queries(a);
 
-    t.b = blockIdx.z;
-    t.h = blockIdx.y;
-    t.i0 = (int64_t)blockIdx.x * MMA_KEPT;
-    t.m = at_most(a.sq - t.i0, MMA_KEPT);
     mma_rows<D16>(keys, stored(a.q, head_at(a, t, a.sq, t.i0)), ld, t.m,
                   MMA_KEPT, a.d);
     __syncthreads();
@@ -134,13 +130,6 @@ extern "C" int dg_cuda_attention_mma(const AttentionArgs *a)
 {
     if (!dg_cuda_attention_mma_fits(a))
         return 0;
-    if (a->d <= 64)
-        forward<4>(a);
-    else if (a->d <= 80)
-        forward<5>(a);
-    else if (a->d <= 128)
-        forward<8>(a);
-    else
-        forward<10>(a);
+    mma_by_head(a->d, [&](auto d16) { forward<d16.value>(a); });
     return 1;
 }

@@ -10,6 +10,8 @@
 #include "attention.h"
 #include "mma.h"
 
+#include <type_traits>
+
 extern "C" {
 #include "cuda/attention_mma.h"
 }
@@ -76,6 +78,18 @@ __device__ inline void mma_rows(Pair *tile, const Pair *from, int64_t ld,
             x = *reinterpret_cast<const Quad *>(from + row * (ld / 2) + 4 * c);
         *reinterpret_cast<Quad *>(tile + row * mma_pitch<D16>() + 4 * c) = x;
     }
+}
+
+/* The block's queries, no keys yet. Grid (query tiles, heads, batch). */
+__device__ inline Tile mma_queries(const AttentionArgs &a)
+{
+    Tile t = {};
+
+    t.b = blockIdx.z;
+    t.h = blockIdx.y;
+    t.i0 = (int64_t)blockIdx.x * MMA_KEPT;
+    t.m = at_most(a.sq - t.i0, MMA_KEPT);
+    return t;
 }
 
 /* 16 kept rows of this warp, as A over all of d */
@@ -172,6 +186,20 @@ __device__ inline void mma_store(float *to, int64_t first, int64_t ld,
                     mma_pair(o[n][2 * r] * factor[r],
                              o[n][2 * r + 1] * factor[r]);
         }
+}
+
+/* Calls go with the D16 that heads of d elements are padded to, as a constant
+ * of a type of its own; d <= MMA_MOST_D. */
+template <typename Go> static inline void mma_by_head(int64_t d, Go go)
+{
+    if (d <= 64)
+        go(std::integral_constant<int, 4>());
+    else if (d <= 80)
+        go(std::integral_constant<int, 5>());
+    else if (d <= 128)
+        go(std::integral_constant<int, 8>());
+    else
+        go(std::integral_constant<int, 10>());
 }
 
 #endif

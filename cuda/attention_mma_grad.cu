@@ -30,15 +30,32 @@ __global__ void attention_mma_delta_kernel(float *delta, AttentionArgs a)
     }
 }
 
-/* P of a score, and dS of it and dP; both 0 where the query does not see */
-__device__ inline void mma_grads(float *s, float *dp, const AttentionArgs &a,
-                                 int sees, float lse, float delta)
-{
-    const float p =
-        sees ? exp2f(*s * (a.scale * ATT_LOG2E) - lse * ATT_LOG2E) : 0.0f;
+/* of a score's query */
+struct OfQuery {
+    int sees;
+    float lse, delta;
+};
 
-    *dp = sees ? p * (*dp - delta) : 0.0f;
-    *s = p;
+/* Scores to P, and dP to dS; both 0 where the query does not see. of(kept,
+ * passing, half): of the score of these rows of the block's two tiles; half:
+ * which of the lane's two kept rows it is. */
+template <typename Of>
+__device__ inline void mma_grads(float s[4][4], float dp[4][4], float scale,
+                                 Of of)
+{
+#pragma unroll
+    for (int n = 0; n < 4; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const OfQuery q = of(mma_warp_row() + lane_row() + e / 2 * 8,
+                                 8 * n + lane_column() + e % 2, e / 2);
+            const float p =
+                q.sees
+                    ? exp2f(s[n][e] * (scale * ATT_LOG2E) - q.lse * ATT_LOG2E)
+                    : 0.0f;
+            dp[n][e] = q.sees ? p * (dp[n][e] - q.delta) : 0.0f;
+            s[n][e] = p;
+        }
 }
 
 /* Grid (query tiles, heads, batch), block MMA_THREADS. Shared: two tiles
@@ -53,12 +70,8 @@ __global__ void __launch_bounds__(MMA_THREADS)
     const float scale[2] = { a.scale, a.scale };
     Pair q[D16][4], g[D16][4];
     float dq[2 * D16][4], s[4][4], dp[4][4], lse[2], mine[2];
-    Tile t = {};
+    Tile t = mma_queries(a);
 
-    t.b = blockIdx.z;
-    t.h = blockIdx.y;
-    t.i0 = (int64_t)blockIdx.x * MMA_KEPT;
-    t.m = at_most(a.sq - t.i0, MMA_KEPT);
     const int64_t first = head_at(a, t, a.sq, t.i0);
     mma_rows<D16>(keys, stored(a.q, first), ld, t.m, MMA_KEPT, a.d);
     __syncthreads();
@@ -88,15 +101,10 @@ __global__ void __launch_bounds__(MMA_THREADS)
         mma_clear<4>(dp);
         mma_scores<D16, 4>(s, q, keys);
         mma_scores<D16, 4>(dp, g, values);
-#pragma unroll
-        for (int n = 0; n < 4; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int row = mma_warp_row() + lane_row() + e / 2 * 8;
-                const int column = 8 * n + lane_column() + e % 2;
-                mma_grads(&s[n][e], &dp[n][e], a, tile_sees(a, t, row, column),
-                          lse[e / 2], mine[e / 2]);
-            }
+        mma_grads(s, dp, a.scale, [&](int query, int key, int half) {
+            return OfQuery { tile_sees(a, t, query, key), lse[half],
+                             mine[half] };
+        });
         mma_weighted<D16, 4>(dq, dp, keys);
     }
     mma_store<D16>(a.dq, first, ld, dq, t.m, a.d, scale);
@@ -141,17 +149,12 @@ __global__ void __launch_bounds__(MMA_THREADS)
         mma_clear<4>(dp);
         mma_scores_of<D16, 4>(s, keys, queries);
         mma_scores_of<D16, 4>(dp, values, grads);
-#pragma unroll
-        for (int n = 0; n < 4; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int key = mma_warp_row() + lane_row() + e / 2 * 8;
-                const int query = 8 * n + lane_column() + e % 2;
-                const int there = query < t.m;
-                mma_grads(&s[n][e], &dp[n][e], a, tile_sees(a, t, query, key),
-                          there ? a.lse[rows + query] : 0.0f,
-                          there ? delta[rows + query] : 0.0f);
-            }
+        mma_grads(s, dp, a.scale, [&](int key, int query, int) {
+            const int there = query < t.m;
+            return OfQuery { tile_sees(a, t, query, key),
+                             there ? a.lse[rows + query] : 0.0f,
+                             there ? delta[rows + query] : 0.0f };
+        });
         mma_weighted<D16, 4>(dv, s, grads);
         mma_weighted<D16, 4>(dk, dp, queries);
     }
@@ -200,14 +203,7 @@ extern "C" int dg_cuda_attention_mma_grad(const AttentionArgs *a)
         part.lse = a->lse + b * per;
         DG_LAUNCH(attention_mma_delta_kernel,
                   dg_blocks(part.batch * per, WARPS), THREADS, 0, delta, part);
-        if (a->d <= 64)
-            backward<4>(&part, delta);
-        else if (a->d <= 80)
-            backward<5>(&part, delta);
-        else if (a->d <= 128)
-            backward<8>(&part, delta);
-        else
-            backward<10>(&part, delta);
+        mma_by_head(a->d, [&](auto d16) { backward<d16.value>(&part, delta); });
         b += part.batch;
     }
     return 1;
