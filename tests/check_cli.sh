@@ -10,6 +10,8 @@ expect_code "cli: unknown command, did you mean" 2 \
 expect_code "cli: help of a command lists keys" 0 "grpo.num_generations" \
     "$bin" config --help
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
+expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
+    sample configs/tiny.cfg --seed 3
 expect_code "cli: --set without =" 2 "must be key=value" \
     "$bin" config --set grpo
 expect_code "cli: --set at the end" 2 "key=value" "$bin" config --set

@@ -77,6 +77,24 @@ static const char *value_of(const char *name, int argc, char **argv, int *i)
     return argv[++*i];
 }
 
+enum { MAX_FLAGS = 16 };
+
+static int unknown_option(const CliSpec *s, const char *given)
+{
+    const char *names[MAX_FLAGS] = { "--help", "--set", "--print-config",
+                                     "--dry-run" };
+    int num = s->config == DG_CLI_NONE ? 1 : 4;
+    const char *near;
+
+    for (int i = 0; i < s->num_flags && num < MAX_FLAGS; i++)
+        names[num++] = s->flags[i].name;
+    near = dg_nearest_name(given, names, num);
+    return near == NULL
+               ? dg_fail(DG_EUSAGE, "unknown option %s", given)
+               : dg_fail(DG_EUSAGE, "unknown option %s, did you mean %s?",
+                         given, near);
+}
+
 static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
 {
     for (int j = 0; j < s->num_flags; j++) {
@@ -99,7 +117,7 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
         *f->value = value;
         return DG_OK;
     }
-    return dg_fail(DG_EUSAGE, "unknown option %s", argv[*i]);
+    return unknown_option(s, argv[*i]);
 }
 
 static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
