@@ -159,6 +159,12 @@ refused "evaluate without weights" "policy.weights" "$bin" evaluate \
 refused "sample with an unknown word" "dragon" "$bin" sample \
     configs/tiny.cfg --set policy.weights="$weights" \
     --out "$work/never.png" "a red dragon"
+refused "sample of no words" "PROMPT 2 is empty" "$bin" sample \
+    configs/tiny.cfg --set policy.weights="$weights" "a red circle" " "
+refused "figures with no place" "none/a.json.tmp: cannot create" "$bin" plan \
+    configs/tiny.cfg --dry-run --json "$work/none/a.json"
+refused "conditions with no place" "none/c.h5.tmp: cannot create" "$bin" \
+    encode configs/tiny.cfg --dry-run --set prompts.cache="$work/none/c.h5"
 refused "evaluate without rewards" "rewards" "$bin" evaluate \
     configs/tiny.cfg --set policy.weights="$weights" --set "rewards=()"
 

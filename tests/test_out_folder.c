@@ -1,5 +1,6 @@
 /* A folder that is there whole or not at all, and copies of folders. */
 #include "base/error.h"
+#include "base/out_file.h"
 #include "base/out_folder.h"
 #include "store/file.h"
 
@@ -170,6 +171,19 @@ static void test_copies_are_whole(void **state)
     free(big);
 }
 
+static void test_a_place_for_a_file_is_tried(void **state)
+{
+    (void)state;
+    assert_int_equal(dg_out_try(at("fresh.json")), DG_OK);
+    assert_false(there("fresh.json") || there("fresh.json.tmp"));
+    put("figures", "kept");
+    assert_int_equal(dg_out_try(at("figures")), DG_OK);
+    holds("figures", "kept");
+    refused(dg_out_try(at("nowhere/a.json")), DG_EIO,
+            "nowhere/a.json.tmp: cannot create");
+    refused(dg_out_try(top), DG_EIO, "a folder has that name");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_abandoned_folder_leaves_nothing),
         cmocka_unit_test(test_taken_names_are_refused),
         cmocka_unit_test(test_copies_are_whole),
+        cmocka_unit_test(test_a_place_for_a_file_is_tried),
     };
     char command[128];
     int failed;

@@ -14,6 +14,10 @@ typedef struct OutFile OutFile;
  */
 int dg_out_open(OutFile **out, const char *path);
 
+/** Whether path could be written; nothing is left of the trial. Errors: those of
+ *  dg_out_open(); DG_EIO: a folder has that name. */
+int dg_out_try(const char *path);
+
 /** Appends. Errors: DG_EIO with the system's reason; then abandon. */
 int dg_out_write(OutFile *f, const void *data, size_t bytes);
 

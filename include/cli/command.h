@@ -32,7 +32,8 @@ typedef enum CliConfig {
     DG_CLI_REQUIRED
 } CliConfig;
 
-/* A flag of one command. With 'value' it takes one (--out A or --out=A), with
+/* A flag of one command. With 'value' it takes one (--to A or --to=A), with
+ * 'file' the name of a file to write, which is tried before work begins, with
  * 'number' a whole number from 1 to most, else it only sets *on to 1. What it
  * sets is left alone when it is not given. */
 typedef struct CliFlag {
@@ -40,6 +41,7 @@ typedef struct CliFlag {
     const char *help;
     int *on;
     const char **value;
+    const char **file;
     int *number, most;
 } CliFlag;
 

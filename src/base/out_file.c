@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct OutFile {
@@ -52,6 +53,21 @@ int dg_out_open(OutFile **out, const char *path)
     return DG_OK;
 forget_file:
     forget(f);
+    return err;
+}
+
+int dg_out_try(const char *path)
+{
+    struct stat s;
+    OutFile *f;
+    int err;
+
+    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
+        return dg_fail(DG_EIO, "%s: cannot create: a folder has that name",
+                       path);
+    err = dg_out_open(&f, path);
+    if (!err)
+        dg_out_abandon(f);
     return err;
 }
 

@@ -128,7 +128,7 @@ int dg_cli_bench(int argc, char **argv)
           .number = &w.opts.repeats, .most = 1000 },
         { "--product", "side of the product that gives a GPU's rate (8192)",
           .number = &w.side, .most = 1 << 16 },
-        { "--json", "write the figures to this file too", .value = &w.json },
+        { "--json", "write the figures to this file too", .file = &w.json },
     };
     const CliSpec spec = {
         .work = bench,

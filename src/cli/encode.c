@@ -1,14 +1,29 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "base/out_file.h"
 #include "train/cache.h"
+
+/* The encoders may take long: first whether there is a place for what they
+ * give. */
+static int try_cache(const Cli *cli)
+{
+    const char *path = cli->config.prompts.cache;
+    int err = DG_OK;
+
+    if (cli->comm.rank == 0 && path[0] != '\0')
+        err = dg_out_try(path);
+    return dg_agree(&cli->comm, err);
+}
 
 static int encode(Cli *cli, void *none)
 {
     Session session;
-    int err = dg_cli_session(&session, cli);
+    int err = try_cache(cli);
 
     (void)none;
+    if (!err)
+        err = dg_cli_session(&session, cli);
     return err || cli->dry_run ? err : dg_encode(&session);
 }
 

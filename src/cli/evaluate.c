@@ -19,7 +19,7 @@ int dg_cli_evaluate(int argc, char **argv)
     InferOpts o = { .ema = 0 };
     const CliFlag flags[] = {
         { "--ema", "of a checkpoint: use its EMA", .on = &o.ema },
-        { "--json", "write the figures to this file too", .value = &o.out },
+        { "--json", "write the figures to this file too", .file = &o.out },
     };
     const CliSpec spec = {
         .work = evaluate,

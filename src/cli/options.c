@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/out_file.h"
 #include "base/progress.h"
 #include "config/option.h"
 #include "policy/policy.h"
@@ -38,7 +39,7 @@ static void print_flag(const char *name, const char *value, const char *help)
 
 static int takes_value(const CliFlag *f)
 {
-    return f->value != NULL || f->number != NULL;
+    return f->value != NULL || f->file != NULL || f->number != NULL;
 }
 
 static void print_help(const Cli *cli)
@@ -114,7 +115,7 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
             return dg_fail(DG_EUSAGE, "%s needs a value", f->name);
         if (f->number != NULL)
             return dg_cli_number(f->number, f->name, value, f->most);
-        *f->value = value;
+        *(f->file != NULL ? f->file : f->value) = value;
         return DG_OK;
     }
     return unknown_option(s, argv[*i]);
@@ -276,6 +277,18 @@ static int report_end(Cli *cli, int err)
     return err == DG_ESTOP ? DG_EXIT_STOPPED : DG_EXIT_DONE;
 }
 
+/* Rank 0 will write them. */
+static int try_files(const Cli *cli)
+{
+    const CliSpec *s = cli->spec;
+    int err = DG_OK;
+
+    for (int i = 0; i < s->num_flags && cli->comm.rank == 0 && !err; i++)
+        if (s->flags[i].file != NULL && *s->flags[i].file != NULL)
+            err = dg_out_try(*s->flags[i].file);
+    return dg_agree(&cli->comm, err);
+}
+
 static int configured(Cli *cli, const Line *line, void *options)
 {
     int err = DG_OK;
@@ -294,7 +307,8 @@ static int configured(Cli *cli, const Line *line, void *options)
                                      ? DG_LOG_WARN
                                      : DG_LOG_INFO);
     dg_progress_enable(cli->comm.rank == 0 && cli->config.log.progress);
-    return cli->spec->work(cli, options);
+    err = try_files(cli);
+    return err ? err : cli->spec->work(cli, options);
 }
 
 /* All of a command between MPI's start and end. */

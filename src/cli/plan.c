@@ -74,7 +74,7 @@ int dg_cli_plan(int argc, char **argv)
           "and on each of these numbers of GPUs, as 1,8,16,32: what fits those "
           "of 80 and 141 GB",
           .value = &w.gpus },
-        { "--json", "write the figures to this file too", .value = &w.json },
+        { "--json", "write the figures to this file too", .file = &w.json },
     };
     const CliSpec spec = {
         .work = plan,

@@ -3,11 +3,23 @@
 #include "base/error.h"
 #include "train/infer.h"
 
+#include <string.h>
+
 /* Of the command line. */
 typedef struct Wanted {
     const char *out;
     int ema, seeds, num;
 } Wanted;
+
+/* Words, and not blanks alone, are what can be painted. */
+static int check_prompts(const Cli *cli)
+{
+    for (int i = 0; i < cli->num_args; i++)
+        if (cli->args[i][strspn(cli->args[i], " \t\r\n")] == '\0')
+            return dg_fail(DG_EINVAL, "PROMPT %d is empty: must be a text",
+                           i + 1);
+    return DG_OK;
+}
 
 static int sample(Cli *cli, void *options)
 {
@@ -20,8 +32,10 @@ static int sample(Cli *cli, void *options)
                           .prompts = cli->args,
                           .num_prompts = cli->num_args };
     Session session;
-    int err = dg_cli_session(&session, cli);
+    int err = check_prompts(cli);
 
+    if (!err)
+        err = dg_cli_session(&session, cli);
     return err || cli->dry_run ? err : dg_infer_sample(&session, &o);
 }
 
@@ -30,7 +44,7 @@ int dg_cli_sample(int argc, char **argv)
     Wanted w = { .out = "sample.png", .seeds = 4, .num = 8 };
     const CliFlag flags[] = {
         { "--ema", "of a checkpoint: use its EMA", .on = &w.ema },
-        { "--out", "PNG file to write (sample.png)", .value = &w.out },
+        { "--out", "PNG file to write (sample.png)", .file = &w.out },
         { "--seeds", "pictures per prompt (4)", .number = &w.seeds,
           .most = 64 },
         { "--num", "prompts from the file when none is given (8)",
