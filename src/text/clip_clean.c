@@ -91,12 +91,14 @@ static int digit(char c, int base)
 /* Bytes of "&#233;" at s, 0 if it is none; *c what it stands for. */
 static size_t number_at(const char *s, int32_t *c)
 {
-    const int base = s[2] == 'x' || s[2] == 'X' ? 16 : 10;
+    /* the text may end behind the "&" */
+    const int there = s[1] == '#';
+    const int base = there && (s[2] == 'x' || s[2] == 'X') ? 16 : 10;
     const size_t first = base == 16 ? 3 : 2;
     size_t n = first;
     int32_t value = 0;
 
-    if (s[1] != '#')
+    if (!there)
         return 0;
     for (; digit(s[n], base) >= 0; n++)
         if (value <= 0x10FFFF)

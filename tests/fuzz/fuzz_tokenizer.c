@@ -7,6 +7,7 @@
  *   '3' spiece.model
  *   '4' tokenizer.json as T5's
  *   '5' a character map as it stands in spiece.model, then the text of a prompt
+ *   '6' a prompt, for the cleaning of OpenCLIP's texts
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #include "base/error.h"
 #include "text/clip_bpe.h"
+#include "text/clip_clean.h"
 #include "text/t5_unigram.h"
 
 static const char *const prompts[] = {
@@ -113,6 +115,19 @@ static void t5_of_map(const char *s, size_t size, const char *prompt)
     free(m);
 }
 
+static void clean(const char *s, size_t size)
+{
+    char *text = malloc(size + 1), *out;
+
+    if (text == NULL)
+        return;
+    memcpy(text, s, size);
+    text[size] = '\0';
+    if (dg_clip_clean(&out, text) == DG_OK)
+        free(out);
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -145,6 +160,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case '4':
         if (dg_t5_unigram_from_json(&u, "tokenizer.json", s, n) == DG_OK)
             use_t5(u, prompt);
+        break;
+    case '6':
+        clean(s, n);
         break;
     default:
         t5_of_map(s, n, prompt);
