@@ -82,6 +82,12 @@ typedef struct Policy {
     DType dtype;
     void *stored;
     int64_t first_master, num_masters;
+    /* with held set the networks' memory has of the network's values first_held
+     * .. + num_held - 1 alone, and the text encoders lie in text_at: see
+     * dg_policy_hold() */
+    int held;
+    int64_t first_held, num_held;
+    void *text_at;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
@@ -112,8 +118,8 @@ int dg_policy_outline(Policy **out, const Config *c);
 /**
  * A second network of the same shape with frozen weights (KL's reference):
  * a copy of p's present ones; of a policy with adapters, the base without
- * them, which is p's own memory and must not outlive p. It is placed where p
- * is. Its text encoders are unused. Errors: DG_ENOMEM.
+ * them, which is p's own memory and must not outlive p. It is placed, or
+ * held, where p is. Its text encoders are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 
@@ -125,6 +131,16 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  * given back. A second time: nothing. Not collective. Errors: DG_ENOMEM.
  */
 int dg_policy_place(Policy *p, const Backend *backend);
+
+/**
+ * In place of dg_policy_place(), of a policy without adapters: of the network
+ * only values first .. first + num - 1 are kept, on the host too. Its tensors
+ * are then nowhere until somebody points them to a copy (train/pool.h); text
+ * encoders and decoder are placed whole. backend NULL: the host's memory.
+ * Errors: DG_ENOMEM.
+ */
+int dg_policy_hold(Policy *p, const Backend *backend, int64_t first,
+                   int64_t num);
 
 /**
  * What training needs of a placed policy: float32 masters of values first ..

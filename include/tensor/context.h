@@ -7,6 +7,7 @@
  */
 #include "base/arena.h"
 #include "tensor/backend.h"
+#include "tensor/lender.h"
 #include "tensor/tensor.h"
 
 #include <stdint.h>
@@ -26,6 +27,7 @@ typedef struct Context {
     /* gradient buffer of parameter set i, NULL: frozen (or a plan) */
     float *param_grads[DG_MAX_PARAM_SETS + 1];
     int trains[DG_MAX_PARAM_SETS + 1];
+    Lender *lender;   /* of weights that are not all here; NULL: they are */
     int check_finite; /* each op checks its output and names itself */
     const char *scope[DG_MAX_SCOPES]; /* open layers, outermost first */
     int scope_index[DG_MAX_SCOPES];   /* their numbers; -1: none */

@@ -32,6 +32,8 @@ typedef struct TapeBlock {
     int num_in, num_out;
     Tensor *in[DG_BLOCK_MAX];
     TapeShape shape[DG_BLOCK_MAX]; /* of out[i]; num_dims 0: that of in[i] */
+    const Tensor *weights; /* one of the group of parameters that it alone
+                              reads; NULL: it has none */
 } TapeBlock;
 
 /**

@@ -24,9 +24,12 @@ void dg_policy_point(Policy *p, void *at)
 
 void *dg_policy_at(const Policy *p, int64_t i)
 {
+    /* where the host's memory serves, it stays one with all places in it */
+    const int64_t k = p->held && p->on != NULL ? i - p->first_held : i;
+
     return p->stored != NULL
-               ? (void *)((char *)p->stored + i * dg_dtype_bytes(p->dtype))
-               : p->at + i;
+               ? (void *)((char *)p->stored + k * dg_dtype_bytes(p->dtype))
+               : p->at + k;
 }
 
 void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
@@ -35,7 +38,7 @@ void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
     uint16_t block[BLOCK];
 
     if (num > 0 && p->dtype != DG_BF16) {
-        p->on->upload(p->at + first, p->values + first,
+        p->on->upload(dg_policy_at(p, first), p->values + first,
                       sizeof *p->values * (size_t)num);
         return;
     }
@@ -76,6 +79,53 @@ int dg_policy_place(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
+/* Kernel memory for the network's held values and the text encoders. */
+static int place_held(Policy *p, const Backend *backend)
+{
+    const PolicyFamily *family = p->impl->family;
+    void *at;
+    int err =
+        backend->take(&at, (size_t)(dg_dtype_bytes(p->dtype) * p->num_held));
+
+    if (err)
+        return err;
+    p->on = backend;
+    if (p->dtype == DG_BF16) {
+        p->stored = at;
+        p->at = NULL;
+    } else {
+        p->at = at;
+        p->first_master = p->first_held;
+        p->num_masters = p->num_held;
+    }
+    dg_policy_upload(p, p->first_held, p->num_held);
+    if (!p->text_dropped && !p->text_left)
+        err = dg_params_place(&p->text_at, &p->text, backend, p->dtype);
+    return err || family->place == NULL ? err : family->place(p, backend);
+}
+
+int dg_policy_hold(Policy *p, const Backend *backend, int64_t first,
+                   int64_t num)
+{
+    const int64_t end = first + num;
+    int err = DG_OK;
+
+    if (p->adapters.num_params > 0)
+        dg_panic("a range of the base below adapters");
+    p->held = 1;
+    p->first_held = first;
+    p->num_held = num;
+    if (backend != NULL && backend->apart)
+        err = place_held(p, backend);
+    if (err)
+        return err;
+    dg_params_point(&p->net, NULL, p->dtype);
+    dg_memory_drop(p->values, sizeof *p->values * (size_t)first);
+    dg_memory_drop(p->values + end,
+                   sizeof *p->values * (size_t)(p->net.count - end));
+    return DG_OK;
+}
+
 static size_t master_bytes(const Policy *p)
 {
     return sizeof *p->values * (size_t)p->num_masters;
@@ -113,7 +163,8 @@ void dg_policy_round(const Policy *p)
 int dg_policy_fetch(const Policy *p, int64_t num)
 {
     const size_t bytes =
-        p->stored != NULL ? master_bytes(p) : sizeof *p->values * (size_t)num;
+        p->stored != NULL || p->held ? master_bytes(p)
+                                     : sizeof *p->values * (size_t)num;
 
     return p->on != NULL && bytes > 0
                ? p->on->download(p->values + p->first_master, p->at, bytes)
@@ -127,7 +178,10 @@ void dg_policy_send(const Policy *p)
 
     if (p->on == NULL)
         return;
-    dg_policy_upload(p, 0, num);
-    if (p->num_masters > 0)
+    if (p->held)
+        dg_policy_upload(p, p->first_held, p->num_held);
+    else
+        dg_policy_upload(p, 0, num);
+    if (p->stored != NULL && p->num_masters > 0)
         p->on->upload(p->at, p->values + p->first_master, master_bytes(p));
 }

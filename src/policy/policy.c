@@ -122,10 +122,14 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
     if (err)
         return err;
-    memcpy((*out)->values, p->values,
-           sizeof *p->values * (size_t)p->num_values);
+    memcpy((*out)->values + p->first_held, p->values + p->first_held,
+           sizeof *p->values *
+               (size_t)(p->held ? p->num_held : p->num_values));
     dg_policy_leave_text(*out);
-    err = p->on != NULL ? dg_policy_place(*out, p->on) : DG_OK;
+    if (p->held)
+        err = dg_policy_hold(*out, p->on, p->first_held, p->num_held);
+    else if (p->on != NULL)
+        err = dg_policy_place(*out, p->on);
     if (err) {
         dg_policy_destroy(*out);
         *out = NULL;
@@ -147,6 +151,7 @@ void dg_policy_destroy(Policy *p)
     if (p->on != NULL) {
         p->on->give(p->at);
         p->on->give(p->stored);
+        p->on->give(p->text_at);
     }
     free(p);
 }

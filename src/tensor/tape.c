@@ -114,6 +114,8 @@ float *dg_tape_param_grad(const Context *ctx, const Tensor *w)
 {
     if (!dg_tape_trains(ctx, w) || ctx->param_grads[w->param_set] == NULL)
         return NULL;
+    if (ctx->lender != NULL)
+        return ctx->lender->grad(ctx->lender, w);
     return ctx->param_grads[w->param_set] + w->param_offset;
 }
 
@@ -148,6 +150,21 @@ static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
     }
 }
 
+/* The block's weights are there when its function runs, and on its way back
+ * room for their gradients. */
+static void borrow(Context *ctx, const TapeBlock *b, int grads)
+{
+    if (ctx->lender != NULL && b->weights != NULL && !ctx->err)
+        ctx->err = ctx->lender->lend(ctx->lender, b->weights,
+                                     grads && dg_tape_trains(ctx, b->weights));
+}
+
+static void give_grads(Context *ctx, const TapeBlock *b)
+{
+    if (ctx->lender != NULL && dg_tape_trains(ctx, b->weights) && !ctx->err)
+        ctx->err = ctx->lender->give(ctx->lender, b->weights);
+}
+
 /* Inner activations are given back; only copies of the outputs stay. */
 static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
 {
@@ -164,9 +181,11 @@ static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
         return;
     mark = dg_arena_mark(&ctx->arena);
     meta = dg_arena_mark(&ctx->meta);
+    borrow(ctx, b, 0);
     ctx->recording = 0;
     ctx->depth++;
-    b->fn(ctx, b->args, b->in, inner);
+    if (!ctx->err)
+        b->fn(ctx, b->args, b->in, inner);
     ctx->depth--;
     ctx->recording = recording;
     if (!ctx->err) {
@@ -186,10 +205,12 @@ static TapeNode *run_recorded(Context *ctx, const TapeBlock *b, Tensor **inner)
     TapeNode *outer = ctx->tape, *tape;
     const int recording = ctx->recording;
 
+    borrow(ctx, b, 0);
     ctx->tape = NULL;
     ctx->recording = 1;
     ctx->depth++;
-    b->fn(ctx, b->args, b->in, inner);
+    if (!ctx->err)
+        b->fn(ctx, b->args, b->in, inner);
     ctx->depth--;
     ctx->recording = recording;
     tape = ctx->tape;
@@ -228,6 +249,7 @@ static void block_back(Context *ctx, TapeNode *node)
     mark = dg_arena_mark(&ctx->arena);
     meta = dg_arena_mark(&ctx->meta);
     memcpy(inner, r->inner, sizeof inner);
+    borrow(ctx, &r->call, 1);
     if (r->recompute)
         tape = run_recorded(ctx, &r->call, inner);
     for (int i = 0; i < r->call.num_out && !ctx->err; i++) {
@@ -239,6 +261,7 @@ static void block_back(Context *ctx, TapeNode *node)
     ctx->depth++;
     walk(ctx, tape);
     ctx->depth--;
+    give_grads(ctx, &r->call);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
 }

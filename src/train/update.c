@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "train/pool.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -36,7 +37,9 @@ static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
 {
     const Update *u = p->job->update;
     const Rollout *r = p->job->rollout;
-    const int64_t most = p->job->session->config->grpo.micro_batch;
+    const int64_t most = p->job->team->pool != NULL
+                             ? u->steps_per_item
+                             : p->job->session->config->grpo.micro_batch;
     const int64_t left = u->steps_per_item - j, item = u->kept[k];
 
     s->k = k;
@@ -175,7 +178,7 @@ static void go_forward(Forward *f, Steps *s)
     Worker *w = f->w;
 
     f->flops = w->ctx.flops;
-    if (w->engine->replay != NULL)
+    if (w->engine->replay != NULL && w->ctx.lender == NULL)
         w->engine->replay(run_forward, f, s->z, s->num,
                           f->part->job->rollout->D);
     else
@@ -284,7 +287,10 @@ static int run_item(Worker *w, int64_t i, void *user)
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;
     }
-    w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
+    if (p->job->team->pool != NULL)
+        dg_pool_begin(p->job->team->pool);
+    else
+        w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
     for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
         fill_steps(&s, p, k, j);
         err = run_steps(w, p, &s);
