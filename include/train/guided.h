@@ -12,6 +12,9 @@
  * The last line is left to a second pass over a sample's steps: first all of
  * c, then all of u, in an order that grpo.micro_batch does not change. With w
  * = 0 there is u alone, and with guidance off c alone.
+ * Where all of a sample's steps are one batch, both branches may be one too,
+ * the steps with the prompt before those without: at_once. The gradient's bits
+ * are the same, and it is complete after one pass.
  *
  * Rollout, evaluation, update and replay all predict by this module; the plan
  * counts it. Nothing here is collective.
@@ -23,6 +26,8 @@ typedef struct Guidance {
     double scale; /* w; 1: off */
     CfgGrad grad;
     const float *uncond; /* condition of the empty prompt; NULL: off */
+    int at_once;         /* in training one batch of both branches, at most
+                    DG_SAMPLING_BATCH predictions */
 } Guidance;
 
 /** 1 if an empty prompt's condition is needed. */

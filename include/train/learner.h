@@ -37,7 +37,7 @@ typedef struct Learner {
     void *norm_scratch;
     struct WeightPool *pool; /* that follows the weights (train/pool.h), or
                                 NULL: set by who makes it */
-    double *chunks; /* sums of squares of all ranks; NULL: not split */
+    double *chunks;          /* sums of squares of all ranks; NULL: not split */
 } Learner;
 
 /* What a learner reserves, in bytes. */

@@ -195,9 +195,9 @@ void dg_params_point_group(ParamSet *s, int group, void *at, DType dtype)
 {
     for (int i = 0; i < s->num_params; i++) {
         Tensor *t = &s->params[i]->value;
-        const int64_t place =
-            group > 0 ? t->param_offset - s->groups[group - 1].first
-                      : dg_params_rest_at(s, t->param_offset);
+        const int64_t place = group > 0
+                                  ? t->param_offset - s->groups[group - 1].first
+                                  : dg_params_rest_at(s, t->param_offset);
 
         if (t->param_group != group)
             continue;

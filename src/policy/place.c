@@ -162,9 +162,9 @@ void dg_policy_round(const Policy *p)
 
 int dg_policy_fetch(const Policy *p, int64_t num)
 {
-    const size_t bytes =
-        p->stored != NULL || p->held ? master_bytes(p)
-                                     : sizeof *p->values * (size_t)num;
+    const size_t bytes = p->stored != NULL || p->held
+                             ? master_bytes(p)
+                             : sizeof *p->values * (size_t)num;
 
     return p->on != NULL && bytes > 0
                ? p->on->download(p->values + p->first_master, p->at, bytes)

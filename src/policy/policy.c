@@ -123,8 +123,7 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     if (err)
         return err;
     memcpy((*out)->values + p->first_held, p->values + p->first_held,
-           sizeof *p->values *
-               (size_t)(p->held ? p->num_held : p->num_values));
+           sizeof *p->values * (size_t)(p->held ? p->num_held : p->num_values));
     dg_policy_leave_text(*out);
     if (p->held)
         err = dg_policy_hold(*out, p->on, p->first_held, p->num_held);

@@ -65,8 +65,8 @@ static void count(GpuPlan *out, const Outline *o)
         .offload = team->offload,
         .level = team->shard.level,
         .weights = weight_bytes(o),
-        .gradient = sizeof(float) * (uint64_t)(pools ? team->num_room
-                                                     : team->num_grads),
+        .gradient = sizeof(float) *
+                    (uint64_t)(pools ? team->num_room : team->num_grads),
         .activations = pools ? o->whole.step_bytes : o->apart.step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
         /* the state stands there too, for checkpoints */
@@ -87,13 +87,11 @@ static void count(GpuPlan *out, const Outline *o)
                out->moments + out->ema + out->activations + out->rest;
 }
 
-/* Weights are not split below adapters, nor where guidance goes back twice. */
+/* Weights are not split below adapters. */
 static int num_levels(const Outline *o)
 {
-    const Config *c = o->config;
-
-    return o->wholly && dg_trainer_pools(c) ? DG_SHARD_PARAMETERS + 1
-                                            : DG_SHARD_GRADIENTS + 1;
+    return o->wholly && o->config->lora.rank == 0 ? DG_SHARD_PARAMETERS + 1
+                                                  : DG_SHARD_GRADIENTS + 1;
 }
 
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)

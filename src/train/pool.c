@@ -31,7 +31,7 @@ struct WeightPool {
     DType dtype;
     PoolSet set[MAX_SETS];
     int num_sets;
-    void *room; /* the weights of one group, */
+    void *room;               /* the weights of one group, */
     int room_set, room_group; /* which is that; 0: none */
     /* gradients of the trained set: of its rest, then of one group */
     float *grads, *group_grads;
@@ -106,8 +106,7 @@ static int gather(const WeightPool *p, const PoolSet *s, int64_t first,
                   int64_t num, char *at)
 {
     const int64_t size = dg_dtype_bytes(p->dtype);
-    const Backend *copies =
-        p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
+    const Backend *copies = p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
     int err = DG_OK;
 
     for (int r = 0; r < p->comm->size && !err; r++) {
@@ -207,9 +206,9 @@ static int name_bad(const ParamSet *net, int group, int64_t bad)
 {
     for (int i = 0; i < net->num_params; i++) {
         const Tensor *t = &net->params[i]->value;
-        const int64_t at =
-            group > 0 ? t->param_offset - net->groups[group - 1].first
-                      : dg_params_rest_at(net, t->param_offset);
+        const int64_t at = group > 0
+                               ? t->param_offset - net->groups[group - 1].first
+                               : dg_params_rest_at(net, t->param_offset);
 
         if (t->param_group == group && bad >= at &&
             bad < at + dg_tensor_count(t))

@@ -184,8 +184,8 @@ size_t dg_team_stage_bytes(const TeamOpts *o)
 
 size_t dg_team_bytes(const TeamOpts *o)
 {
-    return (size_t)o->num_threads * (o->step_bytes + o->scratch_bytes +
-                                     sizeof(float) * room_of(o)) +
+    return (size_t)o->num_threads *
+               (o->step_bytes + o->scratch_bytes + sizeof(float) * room_of(o)) +
            dg_team_sum_bytes(o);
 }
 

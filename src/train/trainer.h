@@ -72,10 +72,6 @@ void dg_trainer_room(TeamOpts *team, const Policy *policy);
 /** Bytes of the copies that trajectory files need, of a rank. */
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);
 
-/** 1 if the level parameters of parallel.shard is there for this
- *  configuration. */
-int dg_trainer_pools(const Config *c);
-
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);

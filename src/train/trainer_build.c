@@ -29,16 +29,19 @@ static int open_prompts(Trainer *t)
  * all that are chosen where they are fewer, or have to be. */
 static int most_at_once(int64_t *num, const TrainerParts *t)
 {
-    const int64_t most = t->session->config->grpo.micro_batch;
+    const Config *c = t->session->config;
+    const int64_t most = c->grpo.micro_batch;
+    const int both = dg_guided_wanted(c) && c->cfg.grad == DG_CFG_JOINT;
+    const int room = both ? DG_SAMPLING_BATCH / 2 : DG_SAMPLING_BATCH;
     int steps;
-    int err = dg_update_most_steps(&steps, t->session->config);
+    int err = dg_update_most_steps(&steps, c);
 
-    if (!err && t->at_once && steps > DG_SAMPLING_BATCH)
+    if (!err && t->at_once && steps > room)
         err = dg_fail(DG_EINVAL,
-                      "parallel.shard = \"parameters\": takes all trained "
-                      "steps of a sample at once, %d of them: at most %d "
+                      "parallel.shard = \"parameters\": all %d trained steps "
+                      "of a sample are one batch: at most %d "
                       "(grpo.timestep_fraction)",
-                      steps, DG_SAMPLING_BATCH);
+                      steps, room);
     if (!err)
         *num = steps < most || t->at_once ? steps : most;
     return err;
@@ -54,7 +57,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL, t->at_once };
     const size_t rollout =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
     StepPlanOpts opts = { .batch = c->grpo.micro_batch,
@@ -270,14 +273,6 @@ static int check_adapters(Trainer *t)
     return dg_agree(t->session->comm, err);
 }
 
-int dg_trainer_pools(const Config *c)
-{
-    const int twice =
-        dg_guided_wanted(c) && c->cfg.scale != 0 && c->cfg.grad == DG_CFG_JOINT;
-
-    return c->lora.rank == 0 && !twice;
-}
-
 /* What is not built where no rank has all weights. */
 static int check_pool(const Session *s)
 {
@@ -286,15 +281,18 @@ static int check_pool(const Session *s)
     if (!pools(s))
         return DG_OK;
     if (s->num_threads > 1)
-        return dg_fail(DG_EINVAL,
-                       "parallel.shard = \"parameters\": run.threads = %d: must "
-                       "be 1 on the CPU, with more ranks instead",
-                       s->num_threads);
-    if (!dg_trainer_pools(c))
-        return dg_fail(DG_EINVAL,
-                       "parallel.shard = \"parameters\": not with adapters "
-                       "(lora.rank > 0), nor with cfg.grad = \"joint\": "
-                       "must be \"gradients\" or less");
+        return dg_fail(
+            DG_EINVAL,
+            "parallel.shard = \"parameters\": run.threads = %d: must "
+            "be 1 on the CPU, with more ranks instead",
+            s->num_threads);
+    if (c->lora.rank > 0)
+        return dg_fail(
+            DG_EINVAL,
+            "parallel.shard = \"parameters\": lora.rank = %lld: must "
+            "be 0, since adapters need the weights below them whole; "
+            "\"gradients\" is for them",
+            (long long)c->lora.rank);
     return DG_OK;
 }
 

@@ -474,6 +474,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
             .index = i,
         };
 
+        p.guidance.at_once = job->team->pool != NULL;
         err = run_part(&p, stats);
     }
     return err;
