@@ -12,22 +12,18 @@
  * The last line is left to a second pass over a sample's steps: first all of
  * c, then all of u, in an order that grpo.micro_batch does not change. With w
  * = 0 there is u alone, and with guidance off c alone.
- * Where all of a sample's steps are one batch, both branches may be one too,
- * the steps with the prompt before those without: at_once. The gradient's bits
- * are the same, and it is complete after one pass.
  *
  * Rollout, evaluation, update and replay all predict by this module; the plan
  * counts it. Nothing here is collective.
  */
 #include "config/config.h"
 #include "policy/policy.h"
+#include "tensor/tape.h"
 
 typedef struct Guidance {
     double scale; /* w; 1: off */
     CfgGrad grad;
     const float *uncond; /* condition of the empty prompt; NULL: off */
-    int at_once;         /* in training one batch of both branches, at most
-                    DG_SAMPLING_BATCH predictions */
 } Guidance;
 
 /** 1 if an empty prompt's condition is needed. */
@@ -58,6 +54,10 @@ Tensor *dg_guided_record(const Policy *p, Context *ctx, const PolicyBatch *b,
 int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
                    Tensor *grad);
 
+/** Its first half: the branch waits for dg_tape_backward_all(). */
+TapePass dg_guided_hold(Context *ctx, const Guidance *g, Tensor *branch,
+                        Tensor *grad);
+
 /**
  * The second pass: the branch without the prompt, forward and back. For
  * dg_guided_twice() only. The context is reset.
@@ -65,5 +65,10 @@ int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
  */
 int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
                           const Guidance *g, const float *grad);
+
+/** Its first half, with nothing reset. Errors: those of the context. */
+int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
+                          const PolicyBatch *b, const Guidance *g,
+                          const float *grad);
 
 #endif

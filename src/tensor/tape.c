@@ -154,14 +154,18 @@ static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
  * room for their gradients. */
 static void borrow(Context *ctx, const TapeBlock *b, int grads)
 {
+    const int first = grads && ctx->pass == 0;
+
     if (ctx->lender != NULL && b->weights != NULL && !ctx->err)
         ctx->err = ctx->lender->lend(ctx->lender, b->weights,
-                                     grads && dg_tape_trains(ctx, b->weights));
+                                     first && dg_tape_trains(ctx, b->weights));
 }
 
+/* Of all passes. */
 static void give_grads(Context *ctx, const TapeBlock *b)
 {
-    if (ctx->lender != NULL && dg_tape_trains(ctx, b->weights) && !ctx->err)
+    if (ctx->pass + 1 >= ctx->num_passes && ctx->lender != NULL &&
+        dg_tape_trains(ctx, b->weights) && !ctx->err)
         ctx->err = ctx->lender->give(ctx->lender, b->weights);
 }
 
@@ -319,16 +323,46 @@ void dg_tape_block(Context *ctx, const TapeBlock *b, Tensor **out)
     }
 }
 
-int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y)
+TapePass dg_tape_hold(Context *ctx, Tensor *y, Tensor *grad_y)
 {
-    TapeNode *tape = ctx->tape;
+    const TapePass pass = { ctx->tape, y, grad_y };
 
     ctx->recording = 0;
     ctx->tape = NULL;
-    if (ctx->err)
-        return ctx->err;
-    y->grad = grad_y;
-    y->grad_set = 1;
-    walk(ctx, tape);
+    return pass;
+}
+
+/* One node of each pass. */
+static void step_back(Context *ctx, TapePass *passes, int num)
+{
+    for (ctx->pass = 0; ctx->pass < num && !ctx->err; ctx->pass++) {
+        TapeNode *node = passes[ctx->pass].tape;
+
+        if (node == NULL)
+            dg_panic("passes of unequal length go back together");
+        if (node->out == NULL || node->out->grad_set)
+            node->back(ctx, node);
+        passes[ctx->pass].tape = node->prev;
+    }
+}
+
+int dg_tape_backward_all(Context *ctx, TapePass *passes, int num)
+{
+    for (int i = 0; i < num && !ctx->err; i++) {
+        passes[i].y->grad = passes[i].grad_y;
+        passes[i].y->grad_set = 1;
+    }
+    ctx->num_passes = num;
+    while (num > 0 && passes[0].tape != NULL && !ctx->err)
+        step_back(ctx, passes, num);
+    ctx->pass = 0;
+    ctx->num_passes = 0;
     return ctx->err;
+}
+
+int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y)
+{
+    TapePass pass = dg_tape_hold(ctx, y, grad_y);
+
+    return dg_tape_backward_all(ctx, &pass, 1);
 }

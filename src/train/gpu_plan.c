@@ -67,7 +67,7 @@ static void count(GpuPlan *out, const Outline *o)
         .weights = weight_bytes(o),
         .gradient = sizeof(float) *
                     (uint64_t)(pools ? team->num_room : team->num_grads),
-        .activations = pools ? o->whole.step_bytes : o->apart.step_bytes,
+        .activations = pools ? o->joint.step_bytes : o->apart.step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
         /* the state stands there too, for checkpoints */
         .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team) +
@@ -90,8 +90,8 @@ static void count(GpuPlan *out, const Outline *o)
 /* Weights are not split below adapters. */
 static int num_levels(const Outline *o)
 {
-    return o->wholly && o->config->lora.rank == 0 ? DG_SHARD_PARAMETERS + 1
-                                                  : DG_SHARD_GRADIENTS + 1;
+    return o->config->lora.rank == 0 ? DG_SHARD_PARAMETERS + 1
+                                     : DG_SHARD_GRADIENTS + 1;
 }
 
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)

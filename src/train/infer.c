@@ -72,7 +72,7 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
     const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL, 0 };
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     StepPlan plan;
     int err = dg_rewards_init(x->rewards, c);
 

@@ -13,10 +13,9 @@ typedef struct Outline {
     Update update;
     TeamOpts team;
     StepPlan kept, again; /* without and with recomputation */
-    /* the run's choice of these; and the same with all chosen steps of a
-     * sample at once, where they are not too many: else wholly is 0 */
-    StepPlan apart, whole;
-    int wholly;
+    /* the run's choice of these; and with a sample's passes going back
+     * together (parallel.shard = "parameters") */
+    StepPlan apart, joint;
     int steps;            /* timesteps trained of each sample */
     int cached;
     int no_prompts; /* prompts.file is not there */

@@ -99,7 +99,7 @@ static int open_team(Pretrain *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL, 0 };
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const StepPlanOpts plan_opts = { .batch = c->pretrain.item_size,
                                      .train_batch = c->pretrain.item_size,
                                      .train_net = 1,

@@ -251,8 +251,8 @@ int dg_rollout_encode(Rollout *r, Team *team, const Policy *p,
 
 Guidance dg_rollout_guidance(const Rollout *r, const Config *c)
 {
-    return (Guidance) { c->cfg.scale, c->cfg.grad, in_of(r, DG_ROLLOUT_UNCOND),
-                        0 };
+    return (Guidance) { c->cfg.scale, c->cfg.grad,
+                        in_of(r, DG_ROLLOUT_UNCOND) };
 }
 
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,

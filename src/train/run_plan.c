@@ -61,11 +61,12 @@ static int count_steps(Outline *o, int ranks)
 
     parts.recompute = chosen;
     err = dg_trainer_plan(&o->apart, &o->team, &parts);
-    parts.at_once = 1;
-    o->wholly = dg_trainer_plan(&o->whole, &o->team, &parts) == DG_OK;
+    parts.together = 1;
+    if (!err)
+        err = dg_trainer_plan(&o->joint, &o->team, &parts);
     if (err)
         return err;
-    parts.at_once =
+    parts.together =
         o->config->parallel.shard == DG_SHARD_PARAMETERS && ranks > 1;
     for (int i = 0; i < 2; i++) {
         parts.recompute = i == 0 ? !chosen : chosen;

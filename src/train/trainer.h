@@ -59,7 +59,7 @@ typedef struct TrainerParts {
     const Reward *rewards;
     int cached;    /* conditions are read, nothing is encoded */
     int recompute; /* blocks again at backward */
-    int at_once;   /* all chosen steps of a sample in one pass of an update */
+    int together;  /* a sample's passes of an update go back together */
 } TrainerParts;
 
 /** Counts a step and says what team it needs; policy and reference may be

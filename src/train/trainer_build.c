@@ -26,25 +26,18 @@ static int open_prompts(Trainer *t)
 }
 
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
- * all that are chosen where they are fewer, or have to be. */
-static int most_at_once(int64_t *num, const TrainerParts *t)
+ * all that are chosen where they are fewer. */
+static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
 {
     const Config *c = t->session->config;
-    const int64_t most = c->grpo.micro_batch;
-    const int both = dg_guided_wanted(c) && c->cfg.grad == DG_CFG_JOINT;
-    const int room = both ? DG_SAMPLING_BATCH / 2 : DG_SAMPLING_BATCH;
     int steps;
-    int err = dg_update_most_steps(&steps, c);
+    const int err = dg_update_most_steps(&steps, c);
 
-    if (!err && t->at_once && steps > room)
-        err = dg_fail(DG_EINVAL,
-                      "parallel.shard = \"parameters\": all %d trained steps "
-                      "of a sample are one batch: at most %d "
-                      "(grpo.timestep_fraction)",
-                      steps, room);
-    if (!err)
-        *num = steps < most || t->at_once ? steps : most;
-    return err;
+    if (err)
+        return err;
+    o->train_batch = steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+    o->together = t->together ? steps : 0;
+    return DG_OK;
 }
 
 void dg_trainer_room(TeamOpts *team, const Policy *policy)
@@ -57,7 +50,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL, t->at_once };
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const size_t rollout =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
     StepPlanOpts opts = { .batch = c->grpo.micro_batch,
@@ -70,7 +63,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
                           .num_rewards = c->num_rewards };
     LearnerPlace place;
     size_t update;
-    int err = most_at_once(&opts.train_batch, t);
+    int err = most_at_once(&opts, t);
 
     if (!err)
         err = dg_update_scratch(&update, t->policy, c);
@@ -111,7 +104,7 @@ static int open_team(Trainer *t)
                                  .rewards = t->rewards,
                                  .cached = t->cache != NULL,
                                  .recompute = recompute,
-                                 .at_once = pools(t->session) };
+                                 .together = pools(t->session) };
     StepPlan plan;
     TeamOpts o;
     int err = dg_trainer_plan(&plan, &o, &parts);

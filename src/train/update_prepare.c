@@ -127,7 +127,7 @@ int dg_update_most_steps(int *out, const Config *c)
 
 int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
 {
-    const Guidance g = { c->cfg.scale, c->cfg.grad, &(float) { 0 }, 0 };
+    const Guidance g = { c->cfg.scale, c->cfg.grad, &(float) { 0 } };
     int steps;
     const int err = dg_update_most_steps(&steps, c);
 
