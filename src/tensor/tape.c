@@ -224,16 +224,29 @@ static TapeNode *run_recorded(Context *ctx, const TapeBlock *b, Tensor **inner)
     return tape;
 }
 
-/* Room for the inputs' gradients must be taken before the block's own. */
-static void reserve_input_grads(Context *ctx, const TapeBlock *b)
+/* Output i, computed before and to be computed again, has the size of input i,
+ * and nobody needs it any more: its memory is for the input's gradient. */
+static int takes_place(const BlockRecord *r, int i, const Tensor *t)
 {
-    for (int i = 0; i < b->num_in; i++) {
-        Tensor *t = b->in[i];
+    const Tensor *out = i < r->call.num_out ? r->out[i] : NULL;
 
-        if (t != NULL && t->needs_grad && t->grad == NULL) {
-            t->grad = dg_tensor_like(ctx, t);
-            t->grad_set = 0;
-        }
+    return r->recompute && out != NULL && out->dtype == t->dtype &&
+           dg_tensor_count(out) == dg_tensor_count(t);
+}
+
+/* Room for the inputs' gradients must be taken before the block's own. */
+static void reserve_input_grads(Context *ctx, const BlockRecord *r)
+{
+    for (int i = 0; i < r->call.num_in; i++) {
+        Tensor *t = r->call.in[i];
+
+        if (t == NULL || !t->needs_grad || t->grad != NULL)
+            continue;
+        t->grad = takes_place(r, i, t)
+                      ? dg_tensor_wrap(ctx, r->out[i]->data, t->dtype,
+                                       t->num_dims, t->dims)
+                      : dg_tensor_like(ctx, t);
+        t->grad_set = 0;
     }
 }
 
@@ -249,7 +262,7 @@ static void block_back(Context *ctx, TapeNode *node)
         wanted |= r->out[i]->grad_set;
     if (!wanted)
         return;
-    reserve_input_grads(ctx, &r->call);
+    reserve_input_grads(ctx, r);
     mark = dg_arena_mark(&ctx->arena);
     meta = dg_arena_mark(&ctx->meta);
     memcpy(inner, r->inner, sizeof inner);
