@@ -22,7 +22,7 @@
 #include "diffusion/schedule.h"
 #include "nn/lora.h"
 #include "nn/param.h"
-#include "parallel/comm.h"
+#include "parallel/shard.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
@@ -82,12 +82,10 @@ typedef struct Policy {
     DType dtype;
     void *stored;
     int64_t first_master, num_masters;
-    /* with held set the networks' memory has of the network's values first_held
-     * .. + num_held - 1 alone, and the text encoders lie in text_at: see
-     * dg_policy_hold() */
+    /* with held set, kernel memory that is apart has the adapters and then
+     * these values of net and of text alone: see dg_policy_hold() */
     int held;
-    int64_t first_held, num_held;
-    void *text_at;
+    ShardRange held_net, held_text;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
@@ -133,14 +131,17 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 int dg_policy_place(Policy *p, const Backend *backend);
 
 /**
- * In place of dg_policy_place(), of a policy without adapters: of the network
- * only values first .. first + num - 1 are kept, on the host too. Its tensors
- * are then nowhere until somebody points them to a copy (train/pool.h); text
- * encoders and decoder are placed whole. backend NULL: the host's memory.
+ * In place of dg_policy_place(), where ranks have ranges: of the network only
+ * these values are kept, on the host too, and of the text encoders these,
+ * where kernel memory is apart; else all, as on every host. The tensors of
+ * what is not whole are nowhere until somebody points them to a copy
+ * (train/pool.h). Adapters and decoder are placed whole.
+ * backend  NULL: the host's memory
+ * text     NULL: nothing is encoded
  * Errors: DG_ENOMEM.
  */
-int dg_policy_hold(Policy *p, const Backend *backend, int64_t first,
-                   int64_t num);
+int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
+                   const ShardRange *text);
 
 /**
  * What training needs of a placed policy: float32 masters of values first ..

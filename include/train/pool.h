@@ -22,28 +22,36 @@
 
 typedef struct WeightPool WeightPool;
 
-/** Bytes of kernel memory for one network's weights, beside what team and
- *  learner have: its own range, those in no group, and a group in use; the
- *  second of two networks that share the last has shared = 1. */
-uint64_t dg_pool_weight_bytes(const ParamSet *net, const Shard *shard,
-                              DType dtype, int shared);
+/**
+ * Bytes of kernel memory for the weights of a policy, and KL's reference or
+ * NULL, on a rank: its ranges, what is in no group, the room for a group, and
+ * adapters. Both may be outlines.
+ * apart  kernel memory is not the host's; then text = 1: prompts are encoded
+ */
+uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
+                              const Shard *like, int apart, int text);
 
 /** The same of the host, beside a GPU: what travels. */
 size_t dg_pool_stage_bytes(const Shard *shard);
 
 /** Elements of a worker's gradient: of parameters in no group, and of the
- *  largest group. */
-int64_t dg_pool_room(const ParamSet *net);
+ *  largest group; below adapters, theirs. */
+int64_t dg_pool_room(const Policy *p);
+
+/** In place of dg_policy_place(): this rank's ranges. Errors: DG_ENOMEM. */
+int dg_pool_hold(const Session *s, Policy *p);
 
 /**
- * Of a policy, and KL's reference or NULL, that are held (dg_policy_hold())
- * in the ranges of team->shard; the team, of one worker, has it from then on,
- * and the worker's context borrows from it.
+ * Of a policy, and KL's reference or NULL, that are held; the team, of one
+ * worker, has it from then on, and the worker's context borrows from it.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
                    Policy *policy, Policy *reference);
 void dg_pool_destroy(WeightPool *p);
+
+/** 1 if what it lends is trained: not below adapters. */
+int dg_pool_trains(const WeightPool *p);
 
 /** The trained weights of all ranks' ranges have changed. Collective. Errors,
  *  agreed: DG_EDEVICE. */

@@ -22,10 +22,21 @@ void dg_policy_point(Policy *p, void *at)
     dg_params_point(&p->text, first ? first + text * size : NULL, p->dtype);
 }
 
+/* Where value i is in kernel memory. */
+static int64_t place_of(const Policy *p, int64_t i)
+{
+    const int64_t net = p->net.values - p->values, text = net + p->net.count;
+
+    /* the host's memory stays one, with all places in it */
+    if (!p->held || p->on == NULL || i < net)
+        return i;
+    return i < text ? i - p->held_net.first
+                    : net + p->held_net.num + i - text - p->held_text.first;
+}
+
 void *dg_policy_at(const Policy *p, int64_t i)
 {
-    /* where the host's memory serves, it stays one with all places in it */
-    const int64_t k = p->held && p->on != NULL ? i - p->first_held : i;
+    const int64_t k = place_of(p, i);
 
     return p->stored != NULL
                ? (void *)((char *)p->stored + k * dg_dtype_bytes(p->dtype))
@@ -79,13 +90,14 @@ int dg_policy_place(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
-/* Kernel memory for the network's held values and the text encoders. */
+/* Kernel memory for adapters and what is held. */
 static int place_held(Policy *p, const Backend *backend)
 {
     const PolicyFamily *family = p->impl->family;
+    const int64_t net = p->net.values - p->values, text = net + p->net.count;
+    const int64_t num = net + p->held_net.num + p->held_text.num;
     void *at;
-    int err =
-        backend->take(&at, (size_t)(dg_dtype_bytes(p->dtype) * p->num_held));
+    int err = backend->take(&at, (size_t)(dg_dtype_bytes(p->dtype) * num));
 
     if (err)
         return err;
@@ -95,33 +107,36 @@ static int place_held(Policy *p, const Backend *backend)
         p->at = NULL;
     } else {
         p->at = at;
-        p->first_master = p->first_held;
-        p->num_masters = p->num_held;
+        p->first_master = net > 0 ? 0 : p->held_net.first;
+        p->num_masters = net > 0 ? p->adapters.count : p->held_net.num;
     }
-    dg_policy_upload(p, p->first_held, p->num_held);
-    if (!p->text_dropped && !p->text_left)
-        err = dg_params_place(&p->text_at, &p->text, backend, p->dtype);
-    return err || family->place == NULL ? err : family->place(p, backend);
+    dg_params_point(&p->adapters, at, p->dtype);
+    dg_params_point(&p->text, NULL, p->dtype);
+    dg_policy_upload(p, 0, net);
+    dg_policy_upload(p, net + p->held_net.first, p->held_net.num);
+    dg_policy_upload(p, text + p->held_text.first, p->held_text.num);
+    if (net > 0)
+        dg_memory_drop(p->net.values,
+                       sizeof *p->values * (size_t)dg_policy_num_base(p));
+    return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
-int dg_policy_hold(Policy *p, const Backend *backend, int64_t first,
-                   int64_t num)
+int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
+                   const ShardRange *text)
 {
-    const int64_t end = first + num;
+    const int64_t end = net->first + net->num;
     int err = DG_OK;
 
-    if (p->adapters.num_params > 0)
-        dg_panic("a range of the base below adapters");
     p->held = 1;
-    p->first_held = first;
-    p->num_held = num;
+    p->held_net = *net;
+    p->held_text = text != NULL ? *text : (ShardRange) { 0, 0 };
     if (backend != NULL && backend->apart)
         err = place_held(p, backend);
     if (err)
         return err;
     dg_params_point(&p->net, NULL, p->dtype);
-    dg_memory_drop(p->values, sizeof *p->values * (size_t)first);
-    dg_memory_drop(p->values + end,
+    dg_memory_drop(p->net.values, sizeof *p->values * (size_t)net->first);
+    dg_memory_drop(p->net.values + end,
                    sizeof *p->values * (size_t)(p->net.count - end));
     return DG_OK;
 }
@@ -178,8 +193,8 @@ void dg_policy_send(const Policy *p)
 
     if (p->on == NULL)
         return;
-    if (p->held)
-        dg_policy_upload(p, p->first_held, p->num_held);
+    if (p->held && p->adapters.num_params == 0)
+        dg_policy_upload(p, p->held_net.first, p->held_net.num);
     else
         dg_policy_upload(p, 0, num);
     if (p->stored != NULL && p->num_masters > 0)

@@ -115,18 +115,21 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     base.lora.rank = 0;
     if (p->adapters.num_params > 0) {
         err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
-        if (!err) /* p's own copy, if there is one */
+        if (!err && p->held)
+            dg_policy_point(*out, NULL);
+        else if (!err) /* p's own copy, if there is one */
             dg_policy_point(*out, dg_policy_at(p, p->net.values - p->values));
         return err;
     }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
     if (err)
         return err;
-    memcpy((*out)->values + p->first_held, p->values + p->first_held,
-           sizeof *p->values * (size_t)(p->held ? p->num_held : p->num_values));
+    memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
+           sizeof *p->values *
+               (size_t)(p->held ? p->held_net.num : p->num_values));
     dg_policy_leave_text(*out);
     if (p->held)
-        err = dg_policy_hold(*out, p->on, p->first_held, p->num_held);
+        err = dg_policy_hold(*out, p->on, &p->held_net, NULL);
     else if (p->on != NULL)
         err = dg_policy_place(*out, p->on);
     if (err) {
@@ -150,7 +153,6 @@ void dg_policy_destroy(Policy *p)
     if (p->on != NULL) {
         p->on->give(p->at);
         p->on->give(p->stored);
-        p->on->give(p->text_at);
     }
     free(p);
 }

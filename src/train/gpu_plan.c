@@ -16,12 +16,7 @@ static uint64_t weight_bytes(const Outline *o)
     if (p->codec != NULL)
         single += p->codec->count;
     if (dg_shard_pools(s))
-        return dg_pool_weight_bytes(&p->net, s, p->dtype, 0) +
-               (o->reference != NULL
-                    ? dg_pool_weight_bytes(&p->net, s, p->dtype, 1)
-                    : 0) +
-               (uint64_t)dg_dtype_bytes(p->dtype) *
-                   (uint64_t)(o->cached ? 0 : p->text.count) +
+        return dg_pool_weight_bytes(p, o->reference, s, 1, !o->cached) +
                sizeof(float) * (uint64_t)single;
     if (o->reference != NULL && p->adapters.num_params == 0)
         stored += p->net.count;
@@ -42,7 +37,8 @@ static uint64_t host_bytes(const Outline *o)
 
     if (o->reference != NULL && p->adapters.num_params == 0)
         weights += dg_policy_num_base(p);
-    if (dg_shard_pools(s)) /* others' ranges are given back */
+    if (dg_shard_pools(s) && p->adapters.num_params == 0)
+        /* others' ranges are given back */
         weights -= (o->reference != NULL ? 2 : 1) * (p->net.count - s->num);
     return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
            o->update.bytes + o->team.scratch_bytes +
@@ -87,18 +83,11 @@ static void count(GpuPlan *out, const Outline *o)
                out->moments + out->ema + out->activations + out->rest;
 }
 
-/* Weights are not split below adapters. */
-static int num_levels(const Outline *o)
-{
-    return o->config->lora.rank == 0 ? DG_SHARD_PARAMETERS + 1
-                                     : DG_SHARD_GRADIENTS + 1;
-}
-
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
 {
     Outline o;
     int err = dg_outline_open(&o, s, ranks);
-    const int levels = err || ranks == 1 ? 1 : num_levels(&o);
+    const int levels = ranks > 1 ? DG_SHARD_PARAMETERS + 1 : 1;
     const int more = 2 * levels;
 
     if (!err && out->num + more > DG_PLAN_GPUS)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_SETS = 2, TRAINED = 0 };
+enum { MAX_SETS = 3, NET = 0 };
 
 /* Bytes that travel at once where the host is between two GPUs. */
 enum { STAGE = 1 << 24 };
@@ -17,9 +17,12 @@ enum { WEIGHTS, GRADIENTS };
 static const int64_t nothing = INT64_MAX;
 
 typedef struct PoolSet {
-    const Policy *policy; /* has this rank's range */
-    ParamSet *net;
+    ParamSet *params;
+    const Policy *policy; /* has this rank's range, among its values */
+    int64_t base;         /* of the set's first */
+    Shard shard;
     void *rest; /* weights in no group */
+    int shares; /* they are another set's */
 } PoolSet;
 
 struct WeightPool {
@@ -35,19 +38,50 @@ struct WeightPool {
     int room_set, room_group; /* which is that; 0: none */
     /* gradients of the trained set: of its rest, then of one group */
     float *grads, *group_grads;
+    int trains;     /* what is lent; else it is below adapters */
     int open_group; /* whose gradients are being collected */
     void *stage;    /* on the host, between GPUs without a way of their own */
 };
 
 /* --- sizes ------------------------------------------------------------------ */
 
-uint64_t dg_pool_weight_bytes(const ParamSet *net, const Shard *shard,
-                              DType dtype, int shared)
+static void shard_of(Shard *out, const Shard *like, const ParamSet *set)
 {
-    const int64_t values = shard->num + dg_params_rest(net) +
-                           (shared ? 0 : dg_params_largest(net));
+    dg_learner_shard(out, DG_SHARD_PARAMETERS, like->rank, like->size,
+                     set->count);
+    out->comm = like->comm;
+}
 
-    return (uint64_t)(dg_dtype_bytes(dtype) * values);
+static int64_t own_and_rest(const ParamSet *set, const Shard *like)
+{
+    Shard s;
+
+    shard_of(&s, like, set);
+    return s.num + dg_params_rest(set);
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
+                              const Shard *like, int apart, int text)
+{
+    const int adapts = p->adapters.num_params > 0;
+    int64_t room = dg_params_largest(&p->net);
+    int64_t num =
+        p->num_values - dg_policy_num_base(p) + own_and_rest(&p->net, like);
+
+    if (apart && text) {
+        num += own_and_rest(&p->text, like);
+        room = most(room, dg_params_largest(&p->text));
+    } else if (!apart) {
+        num += p->text.count;
+    }
+    if (reference != NULL && !adapts)
+        num += own_and_rest(&reference->net, like);
+    return (uint64_t)(dg_dtype_bytes(p->dtype) * (num + room));
 }
 
 size_t dg_pool_stage_bytes(const Shard *shard)
@@ -55,16 +89,18 @@ size_t dg_pool_stage_bytes(const Shard *shard)
     return dg_shard_pools(shard) ? STAGE : 0;
 }
 
-int64_t dg_pool_room(const ParamSet *net)
+int64_t dg_pool_room(const Policy *p)
 {
-    return dg_params_rest(net) + dg_params_largest(net);
+    return p->adapters.num_params > 0
+               ? p->adapters.count
+               : dg_params_rest(&p->net) + dg_params_largest(&p->net);
 }
 
 /* --- weights from their owners ----------------------------------------------- */
 
 static const ParamGroup *group_of(const WeightPool *p, int set, int group)
 {
-    return &p->set[set].net->groups[group - 1];
+    return &p->set[set].params->groups[group - 1];
 }
 
 /* bytes at 'at', kernel memory, of rank root to all, by way of the host */
@@ -113,14 +149,14 @@ static int gather(const WeightPool *p, const PoolSet *s, int64_t first,
         int64_t from, here;
         char *to;
 
-        dg_shard_overlap(&p->team->shard, r, &(ShardRange) { first, num },
-                         &from, &here);
+        dg_shard_overlap(&s->shard, r, &(ShardRange) { first, num }, &from,
+                         &here);
         if (here == 0)
             continue;
         to = at + (from - first) * size;
         if (r == p->comm->rank)
             dg_kernel_copy(copies, (float *)(void *)to,
-                           dg_policy_at(s->policy, from), here);
+                           dg_policy_at(s->policy, s->base + from), here);
         err = spread(p, to, (size_t)(here * size), r);
     }
     return err;
@@ -141,9 +177,9 @@ static int gather_rest(const WeightPool *p, const PoolSet *s)
     const int64_t size = dg_dtype_bytes(p->dtype);
     int err = DG_OK;
 
-    for (int i = 0; i <= s->net->num_groups && !err; i++) {
-        const ShardRange gap = gap_of(s->net, i);
-        const int64_t at = dg_params_rest_at(s->net, gap.first);
+    for (int i = 0; i <= s->params->num_groups && !err; i++) {
+        const ShardRange gap = gap_of(s->params, i);
+        const int64_t at = dg_params_rest_at(s->params, gap.first);
 
         if (gap.num > 0)
             err = gather(p, s, gap.first, gap.num, (char *)s->rest + at * size);
@@ -154,7 +190,7 @@ static int gather_rest(const WeightPool *p, const PoolSet *s)
 static void empty_room(WeightPool *p)
 {
     if (p->room_group > 0)
-        dg_params_point_group(p->set[p->room_set].net, p->room_group, NULL,
+        dg_params_point_group(p->set[p->room_set].params, p->room_group, NULL,
                               p->dtype);
     p->room_group = 0;
 }
@@ -170,7 +206,7 @@ static int fill_room(WeightPool *p, int set, int group)
     err = gather(p, &p->set[set], g->first, g->num, p->room);
     if (err)
         return err;
-    dg_params_point_group(p->set[set].net, group, p->room, p->dtype);
+    dg_params_point_group(p->set[set].params, group, p->room, p->dtype);
     p->room_set = set;
     p->room_group = group;
     return DG_OK;
@@ -181,12 +217,12 @@ static int fill_room(WeightPool *p, int set, int group)
 /* group 0: the rest. mine: 1 if this rank has some. */
 static int hand_on(const WeightPool *p, int group, int mine)
 {
-    const ParamSet *net = p->set[TRAINED].net;
+    const ParamSet *net = p->set[NET].params;
     const float *g = p->group_grads;
     int err = DG_OK;
 
     if (group > 0) {
-        const ParamGroup *of = group_of(p, TRAINED, group);
+        const ParamGroup *of = group_of(p, NET, group);
 
         return dg_team_give(p->team, p->comm, of->first, of->num, &g, mine);
     }
@@ -224,13 +260,12 @@ static int name_bad(const ParamSet *net, int group, int64_t bad)
 static int check(const WeightPool *p, int group)
 {
     const Worker *w = &p->team->workers[0];
-    const ParamSet *net = p->set[TRAINED].net;
+    const ParamSet *net = p->set[NET].params;
     ExactSum limits = w->sum;
     int64_t bad;
     int err;
 
-    limits.num =
-        group > 0 ? group_of(p, TRAINED, group)->num : dg_params_rest(net);
+    limits.num = group > 0 ? group_of(p, NET, group)->num : dg_params_rest(net);
     err = w->engine->exact_check(&limits, group > 0 ? p->group_grads : p->grads,
                                  &bad);
     return err == DG_ENUMERIC ? name_bad(net, group, bad) : err;
@@ -288,7 +323,7 @@ int dg_pool_leave(WeightPool *p, int err)
 static int find(const WeightPool *p, const Tensor *w)
 {
     for (int i = 0; i < p->num_sets; i++)
-        if (p->set[i].net->id == w->param_set)
+        if (p->set[i].params->id == w->param_set)
             return i;
     return -1;
 }
@@ -315,19 +350,21 @@ static int give(Lender *l, const Tensor *w)
     const int group = w->param_group;
     int err;
 
-    if (find(p, w) != TRAINED || group == 0)
+    if (!p->trains || find(p, w) != NET || group == 0)
         return DG_OK;
     err = check(p, group);
     p->open_group = 0;
-    return err ? err : meet(p, wish_of(GRADIENTS, TRAINED, group));
+    return err ? err : meet(p, wish_of(GRADIENTS, NET, group));
 }
 
 static float *grad(const Lender *l, const Tensor *w)
 {
     const WeightPool *p = (const WeightPool *)l;
-    const ParamSet *net = p->set[TRAINED].net;
+    const ParamSet *net = p->set[NET].params;
 
-    if (find(p, w) != TRAINED ||
+    if (!p->trains) /* adapters, whole */
+        return p->grads + w->param_offset;
+    if (find(p, w) != NET ||
         (w->param_group != 0 && w->param_group != p->open_group))
         dg_panic("a gradient of parameter set %d, group %d, outside of its "
                  "block",
@@ -340,50 +377,96 @@ static float *grad(const Lender *l, const Tensor *w)
 
 void dg_pool_begin(WeightPool *p)
 {
-    p->kernels->fill(p->grads, 0, dg_params_rest(p->set[TRAINED].net));
+    p->kernels->fill(p->grads, 0, dg_params_rest(p->set[NET].params));
 }
 
 int dg_pool_give_rest(WeightPool *p)
 {
     const int err = check(p, 0);
 
-    return err ? err : meet(p, wish_of(GRADIENTS, TRAINED, 0));
+    return err ? err : meet(p, wish_of(GRADIENTS, NET, 0));
 }
 
 /* --- its life ------------------------------------------------------------------- */
 
-int dg_pool_refresh(WeightPool *p)
+int dg_pool_hold(const Session *s, Policy *p)
 {
-    if (p->room_set == TRAINED)
-        empty_room(p);
-    return gather_rest(p, &p->set[TRAINED]);
+    const Shard all = { .rank = s->comm->rank, .size = s->comm->size };
+    const int encodes = !p->text_dropped && !p->text_left;
+    Shard net, text;
+
+    shard_of(&net, &all, &p->net);
+    shard_of(&text, &all, &p->text);
+    return dg_policy_hold(p, s->backend, &(ShardRange) { net.first, net.num },
+                          encodes ? &(ShardRange) { text.first, text.num }
+                                  : NULL);
 }
 
-static int add_set(WeightPool *p, Policy *policy)
+int dg_pool_trains(const WeightPool *p)
 {
-    PoolSet *s = &p->set[p->num_sets++];
-    const int64_t rest = dg_params_rest(&policy->net);
-    int err;
+    return p->trains;
+}
 
+int dg_pool_refresh(WeightPool *p)
+{
+    if (p->room_set == NET)
+        empty_room(p);
+    return gather_rest(p, &p->set[NET]);
+}
+
+static PoolSet *add_set(WeightPool *p, const Policy *policy, ParamSet *params)
+{
+    const Shard all = { .comm = p->comm,
+                        .rank = p->comm->rank,
+                        .size = p->comm->size };
+    PoolSet *s = &p->set[p->num_sets++];
+
+    s->params = params;
     s->policy = policy;
-    s->net = &policy->net;
-    err = dg_kernel_memory_new(&s->rest, p->kernels,
-                               (size_t)(dg_dtype_bytes(p->dtype) * rest));
+    s->base = params->values - policy->values;
+    shard_of(&s->shard, &all, params);
+    return s;
+}
+
+/* Room for what is in no group. */
+static int reserve_rest(const WeightPool *p, PoolSet *s)
+{
+    const int64_t num = dg_params_rest(s->params);
+    const int err = dg_kernel_memory_new(
+        &s->rest, p->kernels, (size_t)(dg_dtype_bytes(p->dtype) * num));
+
     if (!err)
-        dg_params_point_group(s->net, 0, s->rest, p->dtype);
+        dg_params_point_group(s->params, 0, s->rest, p->dtype);
     return err;
+}
+
+/* A reference below adapters is the same values by other names. */
+static void add_names(WeightPool *p, const Policy *policy, ParamSet *params)
+{
+    PoolSet *s = add_set(p, policy, params);
+
+    s->base = p->set[NET].base;
+    s->shares = 1;
+    dg_params_point_group(params, 0, p->set[NET].rest, p->dtype);
 }
 
 static int reserve(WeightPool *p, Policy *policy, Policy *reference)
 {
-    const int64_t most = dg_params_largest(&policy->net);
-    int err = add_set(p, policy);
+    int64_t room = dg_params_largest(&policy->net);
+    int err = reserve_rest(p, add_set(p, policy, &policy->net));
 
-    if (!err && reference != NULL)
-        err = add_set(p, reference);
+    if (!err && p->kernels->apart && !policy->text_left &&
+        !policy->text_dropped) {
+        err = reserve_rest(p, add_set(p, policy, &policy->text));
+        room = most(room, dg_params_largest(&policy->text));
+    }
+    if (!err && reference != NULL && p->trains)
+        err = reserve_rest(p, add_set(p, reference, &reference->net));
+    else if (!err && reference != NULL)
+        add_names(p, policy, &reference->net);
     if (!err)
         err = dg_kernel_memory_new(&p->room, p->kernels,
-                                   (size_t)(dg_dtype_bytes(p->dtype) * most));
+                                   (size_t)(dg_dtype_bytes(p->dtype) * room));
     if (!err && p->kernels->apart) {
         p->stage = dg_memory_new(STAGE);
         err = p->stage != NULL ? DG_OK : dg_fail(DG_ENOMEM, "weights' way");
@@ -391,33 +474,40 @@ static int reserve(WeightPool *p, Policy *policy, Policy *reference)
     return err;
 }
 
+static void bind(WeightPool *p, const Session *s, Team *team,
+                 const Policy *policy)
+{
+    p->lender = (Lender) { lend, give, grad };
+    p->comm = s->comm;
+    p->kernels = s->backend;
+    p->engine = dg_engine_of(s->backend);
+    p->team = team;
+    p->dtype = policy->dtype;
+    p->trains = policy->adapters.num_params == 0;
+    p->grads = team->workers[0].grads;
+    p->group_grads = p->grads + dg_params_rest(&policy->net);
+}
+
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
                    Policy *policy, Policy *reference)
 {
-    Worker *w = &team->workers[0];
     WeightPool *p = calloc(1, sizeof *p);
     int err = p != NULL ? DG_OK : dg_fail(DG_ENOMEM, "pool of weights");
 
     if (p != NULL) {
-        p->lender = (Lender) { lend, give, grad };
-        p->comm = s->comm;
-        p->kernels = s->backend;
-        p->engine = dg_engine_of(s->backend);
-        p->team = team;
-        p->dtype = policy->dtype;
-        p->grads = w->grads;
-        p->group_grads = w->grads + dg_params_rest(&policy->net);
+        bind(p, s, team, policy);
         err = reserve(p, policy, reference);
     }
     err = dg_agree(s->comm, err);
     for (int i = 0; !err && i < p->num_sets; i++)
-        err = gather_rest(p, &p->set[i]);
+        if (!p->set[i].shares)
+            err = gather_rest(p, &p->set[i]);
     if (err) {
         dg_pool_destroy(p);
         return err;
     }
     team->pool = p;
-    w->ctx.lender = &p->lender;
+    team->workers[0].ctx.lender = &p->lender;
     *out = p;
     return DG_OK;
 }
@@ -427,7 +517,8 @@ void dg_pool_destroy(WeightPool *p)
     if (p == NULL)
         return;
     for (int i = 0; i < p->num_sets; i++)
-        dg_kernel_memory_free(p->kernels, p->set[i].rest);
+        if (!p->set[i].shares)
+            dg_kernel_memory_free(p->kernels, p->set[i].rest);
     dg_kernel_memory_free(p->kernels, p->room);
     free(p->stage);
     free(p);

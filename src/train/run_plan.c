@@ -61,13 +61,13 @@ static int count_steps(Outline *o, int ranks)
 
     parts.recompute = chosen;
     err = dg_trainer_plan(&o->apart, &o->team, &parts);
-    parts.together = 1;
+    parts.together = o->policy->adapters.num_params == 0;
     if (!err)
         err = dg_trainer_plan(&o->joint, &o->team, &parts);
     if (err)
         return err;
-    parts.together =
-        o->config->parallel.shard == DG_SHARD_PARAMETERS && ranks > 1;
+    parts.together = parts.together && ranks > 1 &&
+                     o->config->parallel.shard == DG_SHARD_PARAMETERS;
     for (int i = 0; i < 2; i++) {
         parts.recompute = i == 0 ? !chosen : chosen;
         err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
@@ -175,7 +175,8 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const int pools = dg_shard_pools(s);
 
     put(t, "network", "weights: network",
-        pools ? dg_pool_weight_bytes(&p->net, s, p->dtype, 0)
+        pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0) -
+                    stored(o, p->num_values - base)
               : stored(o, p->net.count));
     put_some(t, "text", "weights: text encoders",
              dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
@@ -185,7 +186,8 @@ static void tell_weights(PlanTable *t, const Outline *o)
              stored(o, p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
              o->reference == NULL || p->adapters.num_params > 0 ? 0
-             : pools ? dg_pool_weight_bytes(&p->net, s, p->dtype, 1)
+             : pools ? dg_pool_weight_bytes(p, o->reference, s, 1, 0) -
+                           dg_pool_weight_bytes(p, NULL, s, 1, 0)
                      : stored(o, base));
     put_some(t, "masters", "weights: float32 masters",
              p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);

@@ -65,7 +65,7 @@ int dg_team_add(Worker *w, int64_t *bad)
     ExactSum whole = t->workers[0].sum;
     int err;
 
-    if (t->pool != NULL) {
+    if (t->pool != NULL && dg_pool_trains(t->pool)) {
         err = dg_pool_give_rest(t->pool);
         w->ready = !err;
         return err;
@@ -232,7 +232,8 @@ static int give_round(Team *t, const Comm *c)
             g[num++] = t->workers[i].grads;
     all.items = (c->rank == 0 ? before : 0) + num;
     err = dg_exact_count(c, &all);
-    if (!err && t->pool == NULL && all.items > before)
+    if (!err && all.items > before &&
+        (t->pool == NULL || !dg_pool_trains(t->pool)))
         err = dg_team_give(t, c, 0, t->num_grads, g, num);
     for (int i = 0; i < t->num; i++)
         t->workers[i].ready = 0;

@@ -42,8 +42,7 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
 
 void dg_trainer_room(TeamOpts *team, const Policy *policy)
 {
-    team->num_room =
-        dg_shard_pools(&team->shard) ? dg_pool_room(&policy->net) : 0;
+    team->num_room = dg_shard_pools(&team->shard) ? dg_pool_room(policy) : 0;
 }
 
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
@@ -98,13 +97,15 @@ static int pools(const Session *s)
 static int open_team(Trainer *t)
 {
     const int recompute = t->session->config->parallel.recompute;
-    const TrainerParts parts = { .session = t->session,
-                                 .policy = t->policy,
-                                 .reference = t->reference,
-                                 .rewards = t->rewards,
-                                 .cached = t->cache != NULL,
-                                 .recompute = recompute,
-                                 .together = pools(t->session) };
+    const TrainerParts parts = {
+        .session = t->session,
+        .policy = t->policy,
+        .reference = t->reference,
+        .rewards = t->rewards,
+        .cached = t->cache != NULL,
+        .recompute = recompute,
+        .together = pools(t->session) && t->policy->adapters.num_params == 0
+    };
     StepPlan plan;
     TeamOpts o;
     int err = dg_trainer_plan(&plan, &o, &parts);
@@ -220,7 +221,7 @@ int dg_trainer_reserve(Trainer *t)
         err = dg_agree(s->comm, err);
         if (!err)
             err = dg_pool_create(&t->pool, s, t->team, t->policy, t->reference);
-        if (!err)
+        if (!err && dg_pool_trains(t->pool))
             t->learner->pool = t->pool;
     }
     if (!err)
@@ -262,6 +263,8 @@ static int check_adapters(Trainer *t)
 {
     int err = dg_policy_check_adapters(t->policy, &t->team->workers[0].ctx);
 
+    if (t->pool != NULL)
+        err = dg_pool_leave(t->pool, err);
     dg_team_take_flops(t->team); /* not the first iteration's */
     return dg_agree(t->session->comm, err);
 }
@@ -269,8 +272,6 @@ static int check_adapters(Trainer *t)
 /* What is not built where no rank has all weights. */
 static int check_pool(const Session *s)
 {
-    const Config *c = s->config;
-
     if (!pools(s))
         return DG_OK;
     if (s->num_threads > 1)
@@ -279,24 +280,12 @@ static int check_pool(const Session *s)
             "parallel.shard = \"parameters\": run.threads = %d: must "
             "be 1 on the CPU, with more ranks instead",
             s->num_threads);
-    if (c->lora.rank > 0)
-        return dg_fail(
-            DG_EINVAL,
-            "parallel.shard = \"parameters\": lora.rank = %lld: must "
-            "be 0, since adapters need the weights below them whole; "
-            "\"gradients\" is for them",
-            (long long)c->lora.rank);
     return DG_OK;
 }
 
 static int place_policy(Policy *p, const Session *s)
 {
-    LearnerPlace place;
-
-    if (!pools(s))
-        return dg_policy_place(p, s->backend);
-    dg_learner_place(&place, s, dg_policy_trained(p)->count);
-    return dg_policy_hold(p, s->backend, place.shard.first, place.shard.num);
+    return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
 }
 
 /* --- a device's memory --------------------------------------------------- */
@@ -312,8 +301,7 @@ static void advise(char *text, size_t size, const Config *c, int ranks)
         { !c->parallel.recompute, "parallel.recompute = true" },
         { ranks > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
-        { ranks > 1 && c->parallel.shard < DG_SHARD_PARAMETERS &&
-              c->lora.rank == 0,
+        { ranks > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
         { c->run.dtype == DG_STORE_FLOAT32, "run.dtype = bfloat16" },

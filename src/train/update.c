@@ -17,6 +17,14 @@ typedef struct Part {
     double divisor; /* terms of the update, all ranks */
 } Part;
 
+/* 1 if a sample's passes go back together. */
+static int together(const Part *p)
+{
+    const WeightPool *pool = p->job->team->pool;
+
+    return pool != NULL && dg_pool_trains(pool);
+}
+
 static const SdeStep *step_of(const Part *p, int64_t k, int64_t j)
 {
     const Update *u = p->job->update;
@@ -162,7 +170,7 @@ static void run_forward(void *user)
     const Part *p = f->part;
     Context *ctx = &f->w->ctx;
 
-    if (ctx->lender == NULL) /* else passes before wait for their way back */
+    if (!together(p)) /* else passes before wait for their way back */
         dg_context_reset(ctx);
     ctx->flops = f->flops;
     if (p->job->reference != NULL)
@@ -336,7 +344,7 @@ static int run_item(Worker *w, int64_t i, void *user)
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;
     }
-    if (p->job->team->pool != NULL) {
+    if (together(p)) {
         err = run_together(w, p, k);
     } else {
         w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
