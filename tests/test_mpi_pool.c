@@ -2,12 +2,15 @@
  * that has them all, with unequal work, failures and updates. */
 #include "mpi_test.h"
 
+#include "../src/train/trainer.h"
 #include "base/error.h"
 #include "base/philox.h"
 #include "cpu/cpu.h"
 #include "optim/grad_norm.h"
 #include "tensor/tape.h"
 #include "train/pool.h"
+#include "train/run_plan.h"
+#include "train/setup.h"
 
 #include <math.h>
 
@@ -179,26 +182,6 @@ static void test_weights_are_lent_to_unequal_ranks(void **state)
     VERDICT();
 }
 
-static void test_weights_follow_their_owners(void **state)
-{
-    Lab l;
-    Shard s;
-
-    (void)state;
-    open_lab(&l, "configs/tiny.cfg", 0);
-    dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.held->net.count,
-                  DG_GRAD_NORM_CHUNK);
-    compare_predictions(&l, 1);
-    for (int64_t i = 0; i < l.whole->net.count; i++)
-        l.whole->net.values[i] *= 0.75f;
-    for (int64_t i = s.first; i < s.first + s.num; i++)
-        l.held->net.values[i] *= 0.75f;
-    EXPECT(dg_pool_refresh(l.pool) == DG_OK);
-    compare_predictions(&l, 1);
-    close_lab(&l);
-    VERDICT();
-}
-
 /* One that ends early is waited for by nobody, and its message is all's. */
 static void test_a_failure_is_everybodys(void **state)
 {
@@ -224,6 +207,8 @@ static int learn_one(Worker *w, int64_t i, void *user)
     const int together = w->team == l->team;
     const Policy *p = together ? l->held : l->whole;
     const int64_t item = l->first + i;
+    /* of neighbours one goes back where the other still goes forward */
+    const int num = 1 + (int)(comm.rank + i) % PASSES;
     TapePass pass[PASSES];
     int err;
 
@@ -232,7 +217,7 @@ static int learn_one(Worker *w, int64_t i, void *user)
         dg_pool_begin(l->pool);
     else
         w->ctx.backend->fill(w->grads, 0, p->net.count);
-    for (int k = 0; k < PASSES; k++) {
+    for (int k = 0; k < num; k++) {
         float *seed = drawn(p->shape.elements, (uint32_t)item, 50 + k);
         Tensor *u, *grad;
 
@@ -249,7 +234,7 @@ static int learn_one(Worker *w, int64_t i, void *user)
         if (!together && dg_tape_backward_all(&w->ctx, &pass[k], 1) != DG_OK)
             return dg_context_error(&w->ctx);
     }
-    err = together ? dg_tape_backward_all(&w->ctx, pass, PASSES) : DG_OK;
+    err = together ? dg_tape_backward_all(&w->ctx, pass, num) : DG_OK;
     return err ? err : dg_team_add(w, NULL);
 }
 
@@ -285,6 +270,26 @@ static void test_gradients_reach_their_owners(void **state)
         compare_sums(&l, comm.rank == 0 ? 3 : 0);
         close_lab(&l);
     }
+    VERDICT();
+}
+
+static void test_weights_follow_their_owners(void **state)
+{
+    Lab l;
+    Shard s;
+
+    (void)state;
+    open_lab(&l, "configs/tiny.cfg", 0);
+    dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.held->net.count,
+                  DG_GRAD_NORM_CHUNK);
+    compare_sums(&l, 1); /* which ends with the block that is next */
+    for (int64_t i = 0; i < l.whole->net.count; i++)
+        l.whole->net.values[i] *= 0.75f;
+    for (int64_t i = s.first; i < s.first + s.num; i++)
+        l.held->net.values[i] *= 0.75f;
+    EXPECT(dg_pool_refresh(l.pool) == DG_OK);
+    compare_predictions(&l, 1);
+    close_lab(&l);
     VERDICT();
 }
 
@@ -339,15 +344,60 @@ static void test_sizes_are_those_of_blocks(void **state)
     VERDICT();
 }
 
+/* What the plan says of a GPU is what the trainer reserves of kernel memory,
+ * counted here from its parts. */
+static void test_plan_is_what_is_reserved(void **state)
+{
+    GpuPlans plans = { .num = 0 };
+    Trainer t = { 0 };
+    Lab l;
+    const Shard *s;
+    const GpuPlan *g = NULL;
+    int64_t floats;
+
+    (void)state;
+    open_lab(&l, "configs/tiny.cfg", 0);
+    EXPECT(dg_config_set(&l.config, "parallel.shard=parameters") == DG_OK);
+    EXPECT(dg_config_set(&l.config, "grpo.kl_beta=0.1") == DG_OK);
+    EXPECT(dg_config_set(&l.config, "prompts.cache=x") == DG_OK);
+    EXPECT(dg_run_plan_gpus(&plans, &l.session, comm.size) == DG_OK);
+    for (int i = 0; i < plans.num; i++)
+        if (plans.plan[i].level == DG_SHARD_PARAMETERS &&
+            !plans.plan[i].offload)
+            g = &plans.plan[i];
+    t.session = &l.session;
+    EXPECT(dg_rewards_init(t.rewards, &l.config) == DG_OK);
+    EXPECT(dg_setup_prompts(&l.session, l.config.prompts.file, &t.prompts) ==
+           DG_OK);
+    EXPECT(dg_policy_create(&t.policy, &l.config) == DG_OK);
+    dg_policy_leave_text(t.policy);
+    EXPECT(dg_pool_hold(&l.session, t.policy) == DG_OK);
+    EXPECT(dg_trainer_reserve(&t) == DG_OK);
+    s = &t.learner->place.shard;
+    /* two networks' ranges and rests, one room; gradient, m, v, EMA */
+    floats = 2 * (s->num + dg_params_rest(&t.policy->net)) +
+             dg_params_largest(&t.policy->net) + 4 * s->num;
+    EXPECT((g != NULL) == (comm.size > 1)); /* one rank has all */
+    if (g != NULL && comm.rank == 0)
+        EXPECT(g->gpu ==
+               sizeof(float) * (uint64_t)floats +
+                   sizeof(double) * ((uint64_t)(s->num + 4095) / 4096 + 1) +
+                   t.team->bytes + t.rollout->bytes);
+    dg_trainer_close(&t);
+    close_lab(&l);
+    VERDICT();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_are_lent_to_unequal_ranks),
-        cmocka_unit_test(test_weights_follow_their_owners),
         cmocka_unit_test(test_a_failure_is_everybodys),
         cmocka_unit_test(test_gradients_reach_their_owners),
+        cmocka_unit_test(test_weights_follow_their_owners),
         cmocka_unit_test(test_a_gradient_too_large_is_named),
         cmocka_unit_test(test_sizes_are_those_of_blocks),
+        cmocka_unit_test(test_plan_is_what_is_reserved),
     };
 
     if (mpi_test_start(&argc, &argv) != 0)

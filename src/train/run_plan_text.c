@@ -108,9 +108,9 @@ static void gpu_table(FILE *f, const GpuPlans *p)
     }
     if (short_of)
         fprintf(f,
-                "All weights and one sample's gradient in float32 are on every "
-                "GPU at every level:\nwhat is missing where none fits is their "
-                "sharding. Adapters (lora.rank) train in less.\n");
+                "Where none fits, more GPUs have less each with "
+                "parallel.shard = \"parameters\",\nwhich a single one has no "
+                "use for. Adapters (lora.rank) train in less.\n");
 }
 
 int dg_run_plan_text(char **text, const RunPlan *p)
