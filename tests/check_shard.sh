@@ -212,7 +212,7 @@ expect "shard: GPUs, conditions that are read, weights in ranges" on_gpus 3 \
 same_arrays "GPUs, weights in ranges" cached3 cached 2
 
 # a GPU that fails while others wait for its weights or want to give it theirs
-for at in 500 900; do
+for at in 350 600; do
     CUDA_EMULATION_FAIL=1:$at on_gpus 3 parameters false broken$at
     expect "shard: a GPU fails at launch $at: exit code 1" test $? = 1
     expect "shard: a GPU fails at launch $at: one message" test \

@@ -18,12 +18,12 @@ typedef struct TapeNode TapeNode;
 
 typedef struct Context {
     const Backend *backend;
-    Arena arena;    /* activations of a step */
-    Arena meta;     /* Tensor and TapeNode structs, host memory */
-    int recording;  /* ops push nodes */
-    int recompute;  /* dg_tape_block: 1 run again at backward */
-    int depth;      /* current tape block depth */
-    TapeNode *tape; /* last node of the open block */
+    Arena arena;          /* activations of a step */
+    Arena meta;           /* Tensor and TapeNode structs, host memory */
+    int recording;        /* ops push nodes */
+    int recompute;        /* dg_tape_block: 1 run again at backward */
+    int depth;            /* current tape block depth */
+    TapeNode *tape;       /* last node of the open block */
     int pass, num_passes; /* on the way back: which of how many together */
     /* gradient buffer of parameter set i, NULL: frozen (or a plan) */
     float *param_grads[DG_MAX_PARAM_SETS + 1];

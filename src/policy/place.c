@@ -141,6 +141,13 @@ int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
     return DG_OK;
 }
 
+int dg_policy_place_as(Policy *p, const Policy *other)
+{
+    if (other->held)
+        return dg_policy_hold(p, other->on, &other->held_net, NULL);
+    return other->on != NULL ? dg_policy_place(p, other->on) : DG_OK;
+}
+
 static size_t master_bytes(const Policy *p)
 {
     return sizeof *p->values * (size_t)p->num_masters;

@@ -16,7 +16,7 @@ typedef struct Outline {
     /* the run's choice of these; and with a sample's passes going back
      * together (parallel.shard = "parameters") */
     StepPlan apart, joint;
-    int steps;            /* timesteps trained of each sample */
+    int steps; /* timesteps trained of each sample */
     int cached;
     int no_prompts; /* prompts.file is not there */
 } Outline;
