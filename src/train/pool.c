@@ -370,8 +370,8 @@ static float *grad(const Lender *l, const Tensor *w)
                  "block",
                  w->param_set, w->param_group);
     return w->param_group > 0
-               ? p->group_grads + w->param_offset -
-                     net->groups[w->param_group - 1].first
+               ? p->group_grads +
+                     (w->param_offset - net->groups[w->param_group - 1].first)
                : p->grads + dg_params_rest_at(net, w->param_offset);
 }
 

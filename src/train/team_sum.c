@@ -189,7 +189,8 @@ static int give_part(Team *t, const Comm *c, const Gift *gift, int owner,
 
     t->sums->exact_clear(&part);
     for (int i = 0; i < gift->num && !err; i++)
-        err = add_part(&t->workers[0], &part, gift->g[i] + first - gift->first);
+        err =
+            add_part(&t->workers[0], &part, gift->g[i] + (first - gift->first));
     part.items = 0; /* counted once for all parts */
     err = dg_agree(c, err);
     if (!err)
