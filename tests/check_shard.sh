@@ -22,7 +22,8 @@ clip=optim.max_grad_norm=0.005
 # --- on the CPU ------------------------------------------------------------------
 expect "shard: the run of one rank" tiny 1 1 base $clip
 for at in "1 1 optimizer" "2 1 optimizer" "3 2 optimizer" "1 2 gradients" \
-    "2 1 gradients" "2 2 gradients" "3 1 gradients"; do
+    "2 1 gradients" "2 2 gradients" "3 1 gradients" "1 2 parameters" \
+    "2 1 parameters" "3 1 parameters"; do
     read -r ranks threads level <<<"$at"
     run=$level$ranks$threads
     expect "shard: $at" tiny "$ranks" "$threads" "$run" $clip \
@@ -32,7 +33,7 @@ for at in "1 1 optimizer" "2 1 optimizer" "3 2 optimizer" "1 2 gradients" \
 done
 expect "shard: a norm that is of all ranks" test \
     "$(metric gradients31 grad_norm)" = "$(metric base grad_norm)"
-for file in optimizer32 gradients31; do
+for file in optimizer32 gradients31 parameters31; do
     expect "shard: replay of $file on one rank" "$bin" replay \
         "$work/$file/trajectories/iter_000002.h5"
     expect "shard: replay of $file on two" ranks 2 "$bin" replay --threads 1 \
@@ -56,6 +57,51 @@ expect "shard: continued on two ranks" tiny 2 1 parts $clip \
     parallel.shard=optimizer
 same_arrays "three levels in turn" parts base
 
+part 2 gradients others 1
+part 3 parameters others 2
+expect "shard: continued with weights in other ranges" tiny 2 1 others $clip \
+    parallel.shard=parameters
+same_arrays "weights in ranges, in turn" others base
+
+# --- weights in ranges: what they are made of, and who has nothing to do -----------
+many="flux.num_layers=2 flux.num_single_layers=3 grpo.kl_beta=0.1"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 many $clip $many
+    expect "shard: parameters, blocks again, two networks" tiny 3 1 many3 \
+        $clip $many parallel.shard=parameters parallel.recompute=true \
+        grpo.micro_batch=1
+}
+same_arrays "parameters, blocks again, two networks" many3 many
+expect "shard: blocks again, memory used is memory planned" equal_bytes many3 3
+few="grpo.prompts_per_iteration=1 grpo.num_generations=2 grpo.updates_per_iteration=1"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 few $clip $few
+    expect "shard: parameters, a rank without items" tiny 3 1 few3 $clip $few \
+        parallel.shard=parameters
+}
+same_arrays "parameters, a rank without items" few3 few
+TINY=configs/tiny_unet.cfg
+tiny 1 1 unet $clip run.iterations=2
+expect "shard: parameters, a U-Net guided both ways" tiny 3 1 unet3 $clip \
+    parallel.shard=parameters run.iterations=2
+unset TINY
+same_arrays "parameters, a U-Net guided both ways" unet3 unet 2
+expect "shard: guided both ways, memory used is memory planned" equal_bytes \
+    unet3 2
+wild="optim.lr=1 optim.weight_decay=10 run.iterations=4"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 wild $wild
+    tiny 3 1 wild3 $wild parallel.shard=parameters
+}
+same_digest "shard: parameters, NaN: all ranks go the same way" wild3 \
+    "$(digest wild 4)" 4
+expect "shard: parameters, NaN names sample, rank and layer" grep -qE \
+    "^WARN  iteration [0-9]+, .*sample [0-9]+.*, rank [0-9]: layer .* not finite" \
+    "$work/wild3.out"
+
 # --- a damaged checkpoint is passed over by all ranks ------------------------------
 tiny 2 1 torn $clip parallel.shard=optimizer run.iterations=2
 "$tools/plant" "$work/torn/checkpoints/iter_000002.h5" flip arrays/adam_v 60000
@@ -72,8 +118,11 @@ lora="policy.weights=$work/base/checkpoints/iter_000003.h5 lora.rank=2 run.itera
     tiny 1 1 lora1 $lora
     expect "shard: adapters, ranks without a range" tiny 4 1 lora4 $lora \
         parallel.shard=gradients
+    expect "shard: adapters over weights in ranges" tiny 3 1 lora3 $lora \
+        parallel.shard=parameters
 }
 same_arrays "adapters" lora4 lora1 2
+same_arrays "adapters over weights in ranges" lora3 lora1 2
 tiny 2 1 inexact $clip parallel.exact_sum=false parallel.shard=gradients \
     run.iterations=1
 expect "shard: float sums, near the exact ones" "$tools/close" \
@@ -110,7 +159,8 @@ on_gpus()
 }
 expect "shard: one GPU" on_gpus 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
-    "2 optimizer true" "3 gradients true"; do
+    "2 optimizer true" "3 gradients true" "2 parameters false" \
+    "3 parameters true"; do
     read -r ranks level offload <<<"$at"
     run=gpu$level$ranks$offload
     expect "shard: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
@@ -119,7 +169,7 @@ done
 expect "shard: GPUs, sums and weights from GPU to GPU" bash -c \
     "! grep '^WARN' '$work/gpugradients3false.out'"
 export CUDA_EMULATION_DEVICES=1
-for level in optimizer gradients; do
+for level in optimizer gradients parameters; do
     on_gpus 2 $level false shared$level
     same_arrays "two ranks on one GPU, $level" shared$level gpu 2
 done
@@ -135,7 +185,7 @@ expect "shard: GPUs, replay" "$gpu" replay \
 # float32 masters of bfloat16 weights: a rank's range of them, or the host's
 b16=run.dtype=bfloat16
 on_gpus 1 none false b16 $b16
-for at in "2 optimizer false" "3 gradients true"; do
+for at in "2 optimizer false" "3 gradients true" "2 parameters false"; do
     read -r ranks level offload <<<"$at"
     run=b16$level$ranks$offload
     on_gpus "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
@@ -156,6 +206,19 @@ on_gpus 1 none false cached "$cached" grpo.kl_beta=0.1
 expect "shard: GPUs, conditions that are read" on_gpus 2 gradients true \
     cached2 "$cached" grpo.kl_beta=0.1
 same_arrays "GPUs, conditions that are read" cached2 cached 2
+
+expect "shard: GPUs, conditions that are read, weights in ranges" on_gpus 3 \
+    parameters false cached3 "$cached" grpo.kl_beta=0.1
+same_arrays "GPUs, weights in ranges" cached3 cached 2
+
+# a GPU that fails while others wait for its weights or want to give it theirs
+for at in 350 600; do
+    CUDA_EMULATION_FAIL=1:$at on_gpus 3 parameters false broken$at
+    expect "shard: a GPU fails at launch $at: exit code 1" test $? = 1
+    expect "shard: a GPU fails at launch $at: one message" test \
+        "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' \
+            "$work/broken$at.out")" = 1
+done
 
 for at in "1 none false" "2 gradients true"; do
     read -r ranks level offload <<<"$at"
@@ -187,12 +250,24 @@ expect "shard: and large enough without" on_gpus 1 none true enough \
     run.iterations=1
 unset CUDA_EMULATION_MEMORY
 
+# weights in ranges: a GPU of the plan's bytes and no more than a few spare ones
+CUDA_EMULATION_MEMORY=34000000 on_gpus 3 parameters false tight
+read -r all unused <<<"$(sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" "$work/tight.out")"
+CUDA_EMULATION_MEMORY=$(awk "BEGIN { print int(1e6 * (34 - $unused + $all + 0.15)) }")
+export CUDA_EMULATION_MEMORY
+expect "shard: parameters: a GPU of what is planned is large enough" on_gpus 3 \
+    parameters false tight
+unset CUDA_EMULATION_MEMORY
+
 # --- what cannot be --------------------------------------------------------------------
 bin=$cpu
 expect_code "shard: no offloading on the CPU" 1 \
     'parallel.offload_optimizer = true: must be false with run.device = "cpu"' \
     "$cpu" train configs/tiny.cfg --set parallel.offload_optimizer=true
-expect_code "shard: sharded parameters are not there" 1 \
-    'parallel.shard = "parameters": must be' \
-    "$cpu" train configs/tiny.cfg --set parallel.shard=parameters
+expect_code "shard: weights in ranges want one worker a rank" 1 \
+    'parallel.shard = "parameters": run.threads = 2: must be 1' \
+    mpirun --oversubscribe -n 2 "$cpu" train configs/tiny.cfg \
+    --set run.threads=2 --set parallel.shard=parameters
+expect_code "shard: and no pretraining" 1 'parallel.shard = "parameters": pre' \
+    "$cpu" pretrain configs/tiny.cfg --set parallel.shard=parameters
 exit $bad

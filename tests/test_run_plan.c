@@ -232,7 +232,7 @@ static void test_flux_on_gpus_is_planned(void **state)
     p.plan.gpus.num = 0;
     for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks)
         MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, ranks));
-    assert_int_equal(p.plan.gpus.num, 2 + 3 * 6);
+    assert_int_equal(p.plan.gpus.num, 2 + 3 * 8);
     about(p.plan.gpus.plan[0].sums, 8.0 * (double)net);
     about(p.plan.gpus.plan[0].moments, 8.0 * (double)net);
     /* on one of 141 GB by offloading alone; the state is then the host's:
@@ -249,11 +249,20 @@ static void test_flux_on_gpus_is_planned(void **state)
     assert_true(!g->offload && g->level == DG_SHARD_GRADIENTS);
     about(g->moments, 8.0 * (double)net / 16);
     about(g->sums - 8.0 * DG_TEAM_PIECE, 8.0 * (double)net / 16);
-    /* weights and gradient alone are more than 80 GB */
-    for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks) {
-        assert_null(dg_gpu_plan_fits(&p.plan.gpus, ranks, 80000000000, &least));
-        assert_true(least->offload);
-    }
+    /* weights and gradient alone are more than 80 GB: a rank's range of them,
+     * with a double block of 36 D^2 and what is in no block, fits */
+    assert_null(dg_gpu_plan_fits(&p.plan.gpus, 1, 80000000000, &least));
+    assert_true(least->offload);
+    g = dg_gpu_plan_fits(&p.plan.gpus, 16, 80000000000, &least);
+    assert_non_null(g);
+    assert_true(!g->offload && g->level == DG_SHARD_PARAMETERS);
+    /* embedders and projections in no block; tables of T5 and CLIP, and the
+     * first T5 layer's attention; the decoder is whole */
+    about(g->gradient, 4.0 * ((double)net / 16 + 36.0 * 3072 * 3072 + 64.1e6));
+    about((double)g->weights -
+              4.0 * (double)dg_run_plan_value(&p.plan.parameters, "codec"),
+          4.0 * (((double)net + 4885371136.0) / 16 + 36.0 * 3072 * 3072 +
+                 64.1e6 + 131.6e6 + 67.1e6 + 38.0e6));
 }
 
 /* A rank of three, without the other two. */

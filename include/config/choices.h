@@ -63,7 +63,8 @@ typedef enum RewardScale {
 typedef enum ShardLevel {
     DG_SHARD_NONE,      /* all of it */
     DG_SHARD_OPTIMIZER, /* its range's moments and EMA */
-    DG_SHARD_GRADIENTS  /* and its range's gradient sums */
+    DG_SHARD_GRADIENTS, /* and its range's gradient sums */
+    DG_SHARD_PARAMETERS /* and its range's weights */
 } ShardLevel;
 
 typedef enum LrSchedule {

@@ -41,6 +41,10 @@ size_t dg_path_enter(LayerPath *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 void dg_path_leave(LayerPath *p, size_t mark);
 
+/** From here to its end the parameters added are a group, a block's. */
+void dg_path_group(LayerPath *p);
+void dg_path_group_end(LayerPath *p);
+
 enum { DG_NO_BIAS = 0, DG_WITH_BIAS = 1 };
 
 /** name.weight drawn by init, name.bias zero (bias: DG_NO_BIAS: none). Where

@@ -29,6 +29,14 @@ typedef struct Param {
     float std; /* of DG_INIT_NORMAL */
 } Param;
 
+/* The parameters of one block of the network, which are needed together: a
+ * range of the flat buffer. */
+typedef struct ParamGroup {
+    int first_param, num_params;
+    int64_t first, num; /* elements, with the padding behind them */
+    int64_t rest;       /* elements before it that are in no group */
+} ParamGroup;
+
 struct Lora;
 
 typedef struct ParamSet {
@@ -38,7 +46,10 @@ typedef struct ParamSet {
     int64_t count; /* elements of the flat buffer, padding included */
     float *values; /* [count] once allocated; padding is 0 */
     int owns_values;
-    struct Lora *lora; /* adapts linears that are added; NULL: nothing */
+    struct Lora *lora;  /* adapts linears that are added; NULL: nothing */
+    ParamGroup *groups; /* [num_groups], rising */
+    int num_groups, cap_groups;
+    int grouping; /* parameters that are added join the last group */
 } ParamSet;
 
 int dg_params_init(ParamSet *s, int id);
@@ -56,6 +67,14 @@ Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
 Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
                              int num_dims, const int64_t *dims);
 
+/** What is added between these two is a group. Errors: DG_ENOMEM. */
+int dg_params_group(ParamSet *s);
+void dg_params_group_end(ParamSet *s);
+
+/** Elements in no group; and in the largest of the groups. */
+int64_t dg_params_rest(const ParamSet *s);
+int64_t dg_params_largest(const ParamSet *s);
+
 /** Reserves the flat buffer, zeroed (values = NULL) or adopts memory of
  *  s->count floats, as it is, that outlives the set. No parameter can be
  *  added afterwards. Errors: DG_ENOMEM; DG_EINVAL when called twice. */
@@ -65,6 +84,13 @@ int dg_params_allocate(ParamSet *s, float *values);
  *  count values of kernel memory that outlive the set; at NULL: of a set that
  *  has sizes only. s->values stays what it is. */
 void dg_params_point(ParamSet *s, void *at, DType dtype);
+
+/** The same of one group alone, 1 .. num_groups: group->num values; or, with 0,
+ *  of the parameters in no group: dg_params_rest() values, in order. */
+void dg_params_point_group(ParamSet *s, int group, void *at, DType dtype);
+
+/** Where a parameter of no group is among these. */
+int64_t dg_params_rest_at(const ParamSet *s, int64_t offset);
 
 /** Copies all values to memory of a backend that is apart, where the tensors'
  *  data is from now on, stored as dtype; *at: that memory, for its give().

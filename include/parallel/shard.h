@@ -37,8 +37,21 @@ void dg_shard_outline(Shard *s, int rank, int size, ShardLevel level,
 /** 1 if ranks hold different ranges. */
 int dg_shard_split(const Shard *s);
 
+/** 1 if no rank has the sum of the whole. */
+int dg_shard_rounds(const Shard *s);
+/** 1 if no rank has all weights. */
+int dg_shard_pools(const Shard *s);
+
 /** What a rank holds; num 0 where there are fewer blocks than ranks. */
 void dg_shard_range(const Shard *s, int rank, int64_t *first, int64_t *num);
+
+typedef struct ShardRange {
+    int64_t first, num;
+} ShardRange;
+
+/** What of a range a rank holds; num 0: nothing. */
+void dg_shard_overlap(const Shard *s, int rank, const ShardRange *of,
+                      int64_t *first, int64_t *num);
 
 /** The rank whose range has an element. At level none: 0. */
 int dg_shard_owner(const Shard *s, int64_t element);

@@ -22,7 +22,7 @@
 #include "diffusion/schedule.h"
 #include "nn/lora.h"
 #include "nn/param.h"
-#include "parallel/comm.h"
+#include "parallel/shard.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
@@ -82,6 +82,10 @@ typedef struct Policy {
     DType dtype;
     void *stored;
     int64_t first_master, num_masters;
+    /* with held set, kernel memory that is apart has the adapters and then
+     * these values of net and of text alone: see dg_policy_hold() */
+    int held;
+    ShardRange held_net, held_text;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
@@ -112,8 +116,8 @@ int dg_policy_outline(Policy **out, const Config *c);
 /**
  * A second network of the same shape with frozen weights (KL's reference):
  * a copy of p's present ones; of a policy with adapters, the base without
- * them, which is p's own memory and must not outlive p. It is placed where p
- * is. Its text encoders are unused. Errors: DG_ENOMEM.
+ * them, which is p's own memory and must not outlive p. It is placed, or
+ * held, where p is. Its text encoders are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 
@@ -125,6 +129,19 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  * given back. A second time: nothing. Not collective. Errors: DG_ENOMEM.
  */
 int dg_policy_place(Policy *p, const Backend *backend);
+
+/**
+ * In place of dg_policy_place(), where ranks have ranges: of the network only
+ * these values are kept, on the host too, and of the text encoders these,
+ * where kernel memory is apart; else all, as on every host. The tensors of
+ * what is not whole are nowhere until somebody points them to a copy
+ * (train/pool.h). Adapters and decoder are placed whole.
+ * backend  NULL: the host's memory
+ * text     NULL: nothing is encoded
+ * Errors: DG_ENOMEM.
+ */
+int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
+                   const ShardRange *text);
 
 /**
  * What training needs of a placed policy: float32 masters of values first ..

@@ -92,6 +92,10 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
                          int *found);
 
+/** The digest of a shared array, on rank 0, as in a file. Collective. Errors:
+ *  DG_ENOMEM. */
+int dg_checkpoint_digest(char *digest, const Comm *c, const CheckpointArray *a);
+
 /** Iterations of the checkpoints in dir, ascending; *list to free. By this
  *  rank alone. A missing dir has none. Errors: DG_EIO, DG_ENOMEM. */
 int dg_checkpoint_list(const char *dir, int64_t **list, int *num);

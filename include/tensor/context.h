@@ -7,6 +7,7 @@
  */
 #include "base/arena.h"
 #include "tensor/backend.h"
+#include "tensor/lender.h"
 #include "tensor/tensor.h"
 
 #include <stdint.h>
@@ -17,15 +18,17 @@ typedef struct TapeNode TapeNode;
 
 typedef struct Context {
     const Backend *backend;
-    Arena arena;    /* activations of a step */
-    Arena meta;     /* Tensor and TapeNode structs, host memory */
-    int recording;  /* ops push nodes */
-    int recompute;  /* dg_tape_block: 1 run again at backward */
-    int depth;      /* current tape block depth */
-    TapeNode *tape; /* last node of the open block */
+    Arena arena;          /* activations of a step */
+    Arena meta;           /* Tensor and TapeNode structs, host memory */
+    int recording;        /* ops push nodes */
+    int recompute;        /* dg_tape_block: 1 run again at backward */
+    int depth;            /* current tape block depth */
+    TapeNode *tape;       /* last node of the open block */
+    int pass, num_passes; /* on the way back: which of how many together */
     /* gradient buffer of parameter set i, NULL: frozen (or a plan) */
     float *param_grads[DG_MAX_PARAM_SETS + 1];
     int trains[DG_MAX_PARAM_SETS + 1];
+    Lender *lender;   /* of weights that are not all here; NULL: they are */
     int check_finite; /* each op checks its output and names itself */
     const char *scope[DG_MAX_SCOPES]; /* open layers, outermost first */
     int scope_index[DG_MAX_SCOPES];   /* their numbers; -1: none */

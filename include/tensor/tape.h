@@ -32,6 +32,8 @@ typedef struct TapeBlock {
     int num_in, num_out;
     Tensor *in[DG_BLOCK_MAX];
     TapeShape shape[DG_BLOCK_MAX]; /* of out[i]; num_dims 0: that of in[i] */
+    const Tensor *weights; /* one of the group of parameters that it alone
+                              reads; NULL: it has none */
 } TapeBlock;
 
 /**
@@ -57,6 +59,24 @@ void dg_tape_watch(Tensor *t);
  * Returns the context's error.
  */
 int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y);
+
+/* A recorded pass that waits for its way back. */
+typedef struct TapePass {
+    TapeNode *tape;
+    Tensor *y, *grad_y;
+} TapePass;
+
+/** Takes what is recorded off the context, which stops recording; another pass
+ *  may follow before dg_tape_backward_all(). */
+TapePass dg_tape_hold(Context *ctx, Tensor *y, Tensor *grad_y);
+
+/**
+ * As dg_tape_backward() of each pass in its turn, bit for bit, but node by
+ * node: all passes have gone back through a block before any goes through the
+ * one before it, so that the gradients of a block are complete then. They must
+ * have been recorded by the same code, of whatever batches.
+ */
+int dg_tape_backward_all(Context *ctx, TapePass *passes, int num);
 
 /* --- for ops only ------------------------------------------------------ */
 typedef void (*TapeBackFn)(Context *ctx, TapeNode *node);

@@ -22,6 +22,7 @@ struct Tensor {
     int depth;            /* tape block the tensor was made in; 0 outermost */
     int param_set;        /* parameters: id of their set, 1..; 0 otherwise */
     int64_t param_offset; /* parameters: first element in the flat buffer */
+    int param_group;      /* parameters: group of their set, 1..; 0: none */
 };
 
 /** Bytes of one element. */

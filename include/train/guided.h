@@ -18,6 +18,7 @@
  */
 #include "config/config.h"
 #include "policy/policy.h"
+#include "tensor/tape.h"
 
 typedef struct Guidance {
     double scale; /* w; 1: off */
@@ -53,6 +54,10 @@ Tensor *dg_guided_record(const Policy *p, Context *ctx, const PolicyBatch *b,
 int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
                    Tensor *grad);
 
+/** Its first half: the branch waits for dg_tape_backward_all(). */
+TapePass dg_guided_hold(Context *ctx, const Guidance *g, Tensor *branch,
+                        Tensor *grad);
+
 /**
  * The second pass: the branch without the prompt, forward and back. For
  * dg_guided_twice() only. The context is reset.
@@ -60,5 +65,10 @@ int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
  */
 int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
                           const Guidance *g, const float *grad);
+
+/** Its first half, with nothing reset. Errors: those of the context. */
+int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
+                          const PolicyBatch *b, const Guidance *g,
+                          const float *grad);
 
 #endif

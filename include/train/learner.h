@@ -12,6 +12,8 @@
 #include "train/engine.h"
 #include "train/session.h"
 
+struct WeightPool;
+
 /* Where a learner's state is. */
 typedef struct LearnerPlace {
     Shard shard;      /* size 0: all of it on this rank */
@@ -33,7 +35,9 @@ typedef struct Learner {
     float *ema;                          /* NULL when optim.ema_decay is 0 */
     Mirror grads_in, m_in, v_in, ema_in; /* the same, and for kernels */
     void *norm_scratch;
-    double *chunks; /* sums of squares of all ranks; NULL: not split */
+    struct WeightPool *pool; /* that follows the weights (train/pool.h), or
+                                NULL: set by who makes it */
+    double *chunks;          /* sums of squares of all ranks; NULL: not split */
 } Learner;
 
 /* What a learner reserves, in bytes. */
@@ -91,6 +95,10 @@ void dg_learner_average(Learner *l);
 /** Exchanges weights and EMA (twice: as before). Nothing without EMA.
  *  Collective where ranges are split. Errors, agreed: DG_EDEVICE. */
 int dg_learner_swap_ema(Learner *l);
+
+/** SHA-256 of the trained weights, all of them, after dg_learner_fetch(); the
+ *  same on all ranks. Collective. Errors, agreed: DG_ENOMEM. */
+int dg_learner_digest(const Learner *l, char hex[65]);
 
 /** Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,

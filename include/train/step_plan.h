@@ -27,6 +27,8 @@ typedef struct StepPlan {
 typedef struct StepPlanOpts {
     int64_t batch;       /* predictions per forward pass of a rollout */
     int64_t train_batch; /* the same of an update */
+    int64_t together;    /* predictions whose passes go back together, in
+                            batches of that; 0: each pass by itself */
     int train_net;       /* count the way back through the network */
     int train_text;      /* also run and train the text encoders */
     int recompute;

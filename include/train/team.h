@@ -16,6 +16,7 @@
 enum { DG_TEAM_NUMBERS = 64 };
 
 struct Team;
+struct WeightPool;
 
 /* grads are kernel memory, and the sum's buffer where Team.sums works */
 typedef struct Worker {
@@ -23,7 +24,8 @@ typedef struct Worker {
     struct Team *team;
     Context ctx;
     const Engine *engine;
-    float *grads; /* [num_grads] of the item in work, or NULL */
+    float *grads; /* [num_grads] of the item in work, or NULL; with a pool of
+                     weights, what has room at once (train/pool.h) */
     ExactSum sum; /* of the items done, or unused */
     void *sum_buffer;
     int ready;     /* grads wait for the end of a round */
@@ -40,6 +42,7 @@ typedef struct TeamOpts {
     size_t step_bytes;    /* arena of each context, from the plan */
     size_t scratch_bytes; /* for the caller's use */
     int64_t num_grads;    /* 0: no training */
+    int64_t num_room;     /* of these, what a worker has room for; 0: all */
     int exact;            /* gradient sums in fixed point */
     int64_t max_items;    /* work items of one update, over all ranks */
     Shard shard;          /* who holds which sums; size 0: all of them here */
@@ -67,6 +70,8 @@ typedef struct Team {
                           gradients are */
     int64_t piece;
     int host_threads;
+    struct WeightPool *pool; /* of weights that no rank has whole, or NULL:
+                                set by who makes it */
 } Team;
 
 int dg_team_create(Team **out, const TeamOpts *o);
@@ -89,7 +94,8 @@ typedef int (*TeamFn)(Worker *w, int64_t item, void *user);
  * Runs fn on items 0..num-1, each once, by any worker in any order, and
  * waits. After a failure no new item is started.
  * Returns DG_OK or the code of the failed item of lowest number, its text in
- * the calling thread's dg_last_error(). Not collective.
+ * the calling thread's dg_last_error(). Not collective; with a pool of weights
+ * it is, num may differ and be 0, and the code is agreed.
  */
 int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user);
 
@@ -102,6 +108,15 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user);
  * dg_exact_allreduce().
  */
 int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user);
+
+/**
+ * Gives elements first .. first + num - 1 of gradients, of which this rank has
+ * num_g, each at g[i] kernel memory [num], to the sums of who holds them.
+ * Their number is counted elsewhere. Collective. Errors, agreed: as
+ * dg_exact_add().
+ */
+int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
+                 const float *const *g, int num_g);
 
 /** Adds the worker's gradient, once in an item. Errors: as dg_exact_add(). */
 int dg_team_add(Worker *w, int64_t *bad);

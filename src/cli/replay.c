@@ -49,6 +49,10 @@ static int take_config(Cli *cli, const char *threads)
         strncat(assignment, threads, sizeof assignment - 16);
         err = dg_config_set(&cli->config, assignment);
     }
+    /* all weights are in the file: a level that does without them is not
+     * needed, and none changes a bit */
+    if (cli->config.parallel.shard == DG_SHARD_PARAMETERS)
+        cli->config.parallel.shard = DG_SHARD_GRADIENTS;
     dg_config_settle(&cli->config);
     return err;
 }

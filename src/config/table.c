@@ -373,10 +373,10 @@ static const Option rows[] = {
          FREE, "most that a GPU's rank waits for the others in a sum"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
          "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
-    ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients",
+    ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "
-         "sums; same bits"),
+         "sums, and weights; same bits"),
     BOOL("parallel.offload_optimizer", "false", parallel.offload_optimizer,
          FREE,
          "with run.device = \"cuda\": gradient sums, moments and EMA in the "

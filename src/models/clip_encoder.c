@@ -55,7 +55,9 @@ int dg_clip_encoder_add(ClipEncoder *e, LayerPath *p)
     for (int i = 0; i < e->num_layers; i++) {
         const size_t mark = dg_path_enter(p, "encoder.layers.%d", i);
 
+        dg_path_group(p);
         add_layer(&e->layers[i], p, e);
+        dg_path_group_end(p);
         dg_path_leave(p, mark);
     }
     return p->err;
@@ -106,6 +108,7 @@ Tensor *dg_clip_encoder_run(const ClipEncoder *e, Context *ctx, Tensor *x)
 
     for (; args.index < e->num_layers && !ctx->err; args.index++) {
         b.in[0] = x;
+        b.weights = e->layers[args.index].q.w;
         dg_tape_block(ctx, &b, &x);
     }
     return x;

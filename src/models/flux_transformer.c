@@ -173,13 +173,17 @@ static int add_params(FluxTransformer *m, ParamSet *set, const char *prefix)
     add_embedders(m, &p);
     for (int i = 0; i < c->num_layers; i++) {
         mark = dg_path_enter(&p, "transformer_blocks.%d", i);
+        dg_path_group(&p);
         add_stream(&m->doubles[i].image, &p, D, d, 0);
         add_stream(&m->doubles[i].text, &p, D, d, 1);
+        dg_path_group_end(&p);
         dg_path_leave(&p, mark);
     }
     for (int i = 0; i < c->num_single_layers; i++) {
         mark = dg_path_enter(&p, "single_transformer_blocks.%d", i);
+        dg_path_group(&p);
         add_single(&m->singles[i], &p, D, d);
+        dg_path_group_end(&p);
         dg_path_leave(&p, mark);
     }
     mark = dg_path_enter(&p, "norm_out");
@@ -486,6 +490,7 @@ static Tensor *run_blocks(const FluxTransformer *m, Context *ctx,
     for (args.index = 0; args.index < m->c.num_layers; args.index++) {
         b.in[0] = out[0];
         b.in[1] = out[1];
+        b.weights = m->doubles[args.index].image.mod.w;
         dg_tape_block(ctx, &b, out);
     }
     out[0] = dg_op_concat_tokens(ctx, out[0], out[1]);
@@ -495,6 +500,7 @@ static Tensor *run_blocks(const FluxTransformer *m, Context *ctx,
     b.in[1] = sv;
     for (args.index = 0; args.index < m->c.num_single_layers; args.index++) {
         b.in[0] = out[0];
+        b.weights = m->singles[args.index].mod.w;
         dg_tape_block(ctx, &b, out);
     }
     return dg_op_slice_tokens(ctx, out[0], T, N);

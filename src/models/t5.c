@@ -101,8 +101,14 @@ static int add_params(T5Encoder *m, ParamSet *set, const char *prefix)
     for (int i = 0; i < m->c.num_layers; i++) {
         const size_t mark = dg_path_enter(&p, "encoder.block.%d", i);
 
+        /* among the first one's are those of the bias, which all layers need */
+        if (i > 0)
+            dg_path_group(&p);
         add_attention(m, &p, i);
+        if (i == 0)
+            dg_path_group(&p);
         add_feed_forward(m, &p, i);
+        dg_path_group_end(&p);
         dg_path_leave(&p, mark);
     }
     m->final_norm =
@@ -262,6 +268,7 @@ Tensor *dg_t5_forward(const T5Encoder *m, Context *ctx, const int32_t *ids,
     for (args.index = 0; args.index < m->c.num_layers && !ctx->err;
          args.index++) {
         b.in[0] = x;
+        b.weights = m->layers[args.index].wo.w;
         dg_tape_block(ctx, &b, &x);
     }
     return dg_op_rms_norm(ctx, x, m->final_norm.w, EPS);

@@ -89,9 +89,11 @@ static void add_resnet(Unet *m, Resnet *r, LayerPath *p, int index, int64_t in,
 {
     const size_t mark = dg_path_enter(p, "resnets.%d", index);
 
+    dg_path_group(p);
     dg_layer_resnet(
         r, p,
         &(ResnetOpts) { in, out, m->time_width, m->c.norm_num_groups, m->eps });
+    dg_path_group_end(p);
     dg_path_leave(p, mark);
 }
 
@@ -105,11 +107,13 @@ static void add_unit(Unet *m, Unit *u, LayerPath *p, int index, int64_t in,
     if (!u->attends)
         return;
     mark = dg_path_enter(p, "attentions.%d", index);
+    dg_path_group(p);
     dg_layer_spatial_transformer(
         &u->attention, p,
         &(SpatialTransformerOpts) { out, c->cross_attention_dim,
                                     c->attention_head_dim,
                                     c->norm_num_groups });
+    dg_path_group_end(p);
     dg_path_leave(p, mark);
 }
 

@@ -40,6 +40,17 @@ void dg_path_leave(LayerPath *p, size_t mark)
     p->text[mark] = '\0';
 }
 
+void dg_path_group(LayerPath *p)
+{
+    if (!p->err)
+        p->err = dg_params_group(p->set);
+}
+
+void dg_path_group_end(LayerPath *p)
+{
+    dg_params_group_end(p->set);
+}
+
 /* path + name + end; std is looked at for DG_INIT_NORMAL only */
 static const Tensor *add(LayerPath *p, const char *name, const char *end,
                          ParamInit init, double std, const int64_t dims[2])

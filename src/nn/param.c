@@ -19,6 +19,7 @@ void dg_params_fini(ParamSet *s)
     for (int i = 0; i < s->num_params; i++)
         free(s->params[i]);
     free(s->params);
+    free(s->groups);
     if (s->owns_values)
         free(s->values);
     *s = (ParamSet) { 0 };
@@ -37,6 +38,70 @@ static int grow(ParamSet *s)
     s->params = p;
     s->cap_params = cap;
     return DG_OK;
+}
+
+int dg_params_group(ParamSet *s)
+{
+    const int cap = s->cap_groups ? 2 * s->cap_groups : 64;
+
+    if (s->num_groups == s->cap_groups) {
+        ParamGroup *more = realloc(s->groups, (size_t)cap * sizeof *more);
+
+        if (more == NULL)
+            return dg_fail(DG_ENOMEM, "parameter groups, %d of them", cap);
+        s->groups = more;
+        s->cap_groups = cap;
+    }
+    s->groups[s->num_groups++] = (ParamGroup) { .first_param = s->num_params };
+    s->grouping = 1;
+    return DG_OK;
+}
+
+void dg_params_group_end(ParamSet *s)
+{
+    s->grouping = 0;
+}
+
+static int64_t aligned(int64_t count)
+{
+    return (count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN * DG_PARAM_ALIGN;
+}
+
+/* The parameter just added, into the last group. */
+static void join_group(ParamSet *s, Tensor *t)
+{
+    ParamGroup *g = &s->groups[s->num_groups - 1];
+
+    if (g->num_params++ == 0) {
+        g->first = t->param_offset;
+        g->rest = dg_params_rest_at(s, t->param_offset);
+    }
+    g->num = aligned(t->param_offset + dg_tensor_count(t)) - g->first;
+    t->param_group = s->num_groups;
+}
+
+int64_t dg_params_rest_at(const ParamSet *s, int64_t offset)
+{
+    int64_t at = offset;
+
+    for (int i = 0; i < s->num_groups && s->groups[i].first < offset; i++)
+        at -= s->groups[i].num;
+    return at;
+}
+
+int64_t dg_params_rest(const ParamSet *s)
+{
+    return dg_params_rest_at(s, aligned(s->count));
+}
+
+int64_t dg_params_largest(const ParamSet *s)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < s->num_groups; i++)
+        if (s->groups[i].num > most)
+            most = s->groups[i].num;
+    return most;
 }
 
 static int check_new(const ParamSet *s, const char *name, int num_dims,
@@ -62,8 +127,7 @@ static int check_new(const ParamSet *s, const char *name, int num_dims,
 Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
                       int num_dims, const int64_t *dims)
 {
-    const int64_t at =
-        (s->count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN * DG_PARAM_ALIGN;
+    const int64_t at = aligned(s->count);
     Param *p;
 
     if (check_new(s, name, num_dims, dims) || grow(s))
@@ -82,6 +146,8 @@ Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
     p->value.param_offset = at;
     s->params[s->num_params++] = p;
     s->count = at + dg_tensor_count(&p->value);
+    if (s->grouping)
+        join_group(s, &p->value);
     return &p->value;
 }
 
@@ -122,6 +188,22 @@ void dg_params_point(ParamSet *s, void *at, DType dtype)
         t->data = at != NULL
                       ? (char *)at + t->param_offset * dg_dtype_bytes(dtype)
                       : NULL;
+    }
+}
+
+void dg_params_point_group(ParamSet *s, int group, void *at, DType dtype)
+{
+    for (int i = 0; i < s->num_params; i++) {
+        Tensor *t = &s->params[i]->value;
+        const int64_t place = group > 0
+                                  ? t->param_offset - s->groups[group - 1].first
+                                  : dg_params_rest_at(s, t->param_offset);
+
+        if (t->param_group != group)
+            continue;
+        t->dtype = dtype;
+        t->data =
+            at != NULL ? (char *)at + place * dg_dtype_bytes(dtype) : NULL;
     }
 }
 

@@ -128,7 +128,8 @@ Tensor *dg_resnet(Context *ctx, const Resnet *r, Tensor *x, Tensor *skip,
                     .args_bytes = sizeof r,
                     .num_in = 3,
                     .num_out = 1,
-                    .in = { x, time, skip } };
+                    .in = { x, time, skip },
+                    .weights = r->conv1.w };
     Tensor *y;
 
     if (ctx->err || x == NULL)

@@ -112,7 +112,8 @@ Tensor *dg_spatial_transformer(Context *ctx, const SpatialTransformer *t,
                     .args_bytes = sizeof t,
                     .num_in = 2,
                     .num_out = 1,
-                    .in = { x, context } };
+                    .in = { x, context },
+                    .weights = t->proj_in.w };
     Tensor *y;
 
     if (ctx->err || x == NULL || context == NULL)

@@ -12,6 +12,16 @@ int dg_shard_split(const Shard *s)
     return s->level != DG_SHARD_NONE && s->size > 1;
 }
 
+int dg_shard_rounds(const Shard *s)
+{
+    return s->level >= DG_SHARD_GRADIENTS;
+}
+
+int dg_shard_pools(const Shard *s)
+{
+    return s->level == DG_SHARD_PARAMETERS && s->size > 1;
+}
+
 static int64_t up_to(const Shard *s, int64_t blocks)
 {
     return blocks * s->block < s->total ? blocks * s->block : s->total;
@@ -25,6 +35,19 @@ void dg_shard_range(const Shard *s, int rank, int64_t *first, int64_t *num)
         dg_share_range(num_blocks(s), rank, s->size, &block, &blocks);
     *first = up_to(s, block);
     *num = up_to(s, block + blocks) - *first;
+}
+
+void dg_shard_overlap(const Shard *s, int rank, const ShardRange *of,
+                      int64_t *first, int64_t *num)
+{
+    int64_t from, end;
+
+    dg_shard_range(s, rank, first, num);
+    from = of->first > *first ? of->first : *first;
+    end = of->first + of->num < *first + *num ? of->first + of->num
+                                              : *first + *num;
+    *first = from;
+    *num = end > from ? end - from : 0;
 }
 
 int dg_shard_owner(const Shard *s, int64_t element)

@@ -66,6 +66,9 @@ Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
  * at NULL: over none. */
 void dg_policy_point(Policy *p, void *at);
 
+/* Placed, or held, where and as another one is. */
+int dg_policy_place_as(Policy *p, const Policy *other);
+
 /* Kernel memory where the host can read it: itself, or a copy that lives until
  * the context is reset. NULL on error. */
 const float *dg_policy_on_host(Context *ctx, const float *at, int64_t num);

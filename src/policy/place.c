@@ -22,11 +22,25 @@ void dg_policy_point(Policy *p, void *at)
     dg_params_point(&p->text, first ? first + text * size : NULL, p->dtype);
 }
 
+/* Where value i is in kernel memory. */
+static int64_t place_of(const Policy *p, int64_t i)
+{
+    const int64_t net = p->net.values - p->values, text = net + p->net.count;
+
+    /* the host's memory stays one, with all places in it */
+    if (!p->held || p->on == NULL || i < net)
+        return i;
+    return i < text ? i - p->held_net.first
+                    : net + p->held_net.num + i - text - p->held_text.first;
+}
+
 void *dg_policy_at(const Policy *p, int64_t i)
 {
+    const int64_t k = place_of(p, i);
+
     return p->stored != NULL
-               ? (void *)((char *)p->stored + i * dg_dtype_bytes(p->dtype))
-               : p->at + i;
+               ? (void *)((char *)p->stored + k * dg_dtype_bytes(p->dtype))
+               : p->at + k;
 }
 
 void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
@@ -35,7 +49,7 @@ void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
     uint16_t block[BLOCK];
 
     if (num > 0 && p->dtype != DG_BF16) {
-        p->on->upload(p->at + first, p->values + first,
+        p->on->upload(dg_policy_at(p, first), p->values + first,
                       sizeof *p->values * (size_t)num);
         return;
     }
@@ -76,6 +90,64 @@ int dg_policy_place(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
+/* Kernel memory for adapters and what is held. */
+static int place_held(Policy *p, const Backend *backend)
+{
+    const PolicyFamily *family = p->impl->family;
+    const int64_t net = p->net.values - p->values, text = net + p->net.count;
+    const int64_t num = net + p->held_net.num + p->held_text.num;
+    void *at;
+    int err = backend->take(&at, (size_t)(dg_dtype_bytes(p->dtype) * num));
+
+    if (err)
+        return err;
+    p->on = backend;
+    if (p->dtype == DG_BF16) {
+        p->stored = at;
+        p->at = NULL;
+    } else {
+        p->at = at;
+        p->first_master = net > 0 ? 0 : p->held_net.first;
+        p->num_masters = net > 0 ? p->adapters.count : p->held_net.num;
+    }
+    dg_params_point(&p->adapters, at, p->dtype);
+    dg_params_point(&p->text, NULL, p->dtype);
+    dg_policy_upload(p, 0, net);
+    dg_policy_upload(p, net + p->held_net.first, p->held_net.num);
+    dg_policy_upload(p, text + p->held_text.first, p->held_text.num);
+    if (net > 0)
+        dg_memory_drop(p->net.values,
+                       sizeof *p->values * (size_t)dg_policy_num_base(p));
+    return family->place != NULL ? family->place(p, backend) : DG_OK;
+}
+
+int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
+                   const ShardRange *text)
+{
+    const int64_t end = net->first + net->num;
+    int err = DG_OK;
+
+    p->held = 1;
+    p->held_net = *net;
+    p->held_text = text != NULL ? *text : (ShardRange) { 0, 0 };
+    if (backend != NULL && backend->apart)
+        err = place_held(p, backend);
+    if (err)
+        return err;
+    dg_params_point(&p->net, NULL, p->dtype);
+    dg_memory_drop(p->net.values, sizeof *p->values * (size_t)net->first);
+    dg_memory_drop(p->net.values + end,
+                   sizeof *p->values * (size_t)(p->net.count - end));
+    return DG_OK;
+}
+
+int dg_policy_place_as(Policy *p, const Policy *other)
+{
+    if (other->held)
+        return dg_policy_hold(p, other->on, &other->held_net, NULL);
+    return other->on != NULL ? dg_policy_place(p, other->on) : DG_OK;
+}
+
 static size_t master_bytes(const Policy *p)
 {
     return sizeof *p->values * (size_t)p->num_masters;
@@ -112,8 +184,9 @@ void dg_policy_round(const Policy *p)
 
 int dg_policy_fetch(const Policy *p, int64_t num)
 {
-    const size_t bytes =
-        p->stored != NULL ? master_bytes(p) : sizeof *p->values * (size_t)num;
+    const size_t bytes = p->stored != NULL || p->held
+                             ? master_bytes(p)
+                             : sizeof *p->values * (size_t)num;
 
     return p->on != NULL && bytes > 0
                ? p->on->download(p->values + p->first_master, p->at, bytes)
@@ -127,7 +200,10 @@ void dg_policy_send(const Policy *p)
 
     if (p->on == NULL)
         return;
-    dg_policy_upload(p, 0, num);
-    if (p->num_masters > 0)
+    if (p->held && p->adapters.num_params == 0)
+        dg_policy_upload(p, p->held_net.first, p->held_net.num);
+    else
+        dg_policy_upload(p, 0, num);
+    if (p->stored != NULL && p->num_masters > 0)
         p->on->upload(p->at, p->values + p->first_master, master_bytes(p));
 }

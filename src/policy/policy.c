@@ -115,17 +115,20 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     base.lora.rank = 0;
     if (p->adapters.num_params > 0) {
         err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
-        if (!err) /* p's own copy, if there is one */
-            dg_policy_point(*out, dg_policy_at(p, p->net.values - p->values));
+        if (!err) /* p's own copy, if there is one; or somebody lends it */
+            dg_policy_point(
+                *out,
+                p->held ? NULL : dg_policy_at(p, p->net.values - p->values));
         return err;
     }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
     if (err)
         return err;
-    memcpy((*out)->values, p->values,
-           sizeof *p->values * (size_t)p->num_values);
+    memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
+           sizeof *p->values *
+               (size_t)(p->held ? p->held_net.num : p->num_values));
     dg_policy_leave_text(*out);
-    err = p->on != NULL ? dg_policy_place(*out, p->on) : DG_OK;
+    err = dg_policy_place_as(*out, p);
     if (err) {
         dg_policy_destroy(*out);
         *out = NULL;

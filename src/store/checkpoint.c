@@ -121,9 +121,8 @@ static int check_finite(const Checkpoint *k)
     return DG_OK;
 }
 
-/* The digest of a shared array, on rank 0: every rank's range comes by in
- * its turn, piece after piece. */
-static int shared_digest(char *digest, const Comm *c, const CheckpointArray *a)
+/* Every rank's range comes by in its turn, piece after piece. */
+int dg_checkpoint_digest(char *digest, const Comm *c, const CheckpointArray *a)
 {
     float *piece = malloc(sizeof *piece * PIECE);
     Sha256 sum = { NULL };
@@ -172,7 +171,7 @@ static int write_array(H5File *f, const Comm *c, const CheckpointArray *a)
 
     snprintf(name, sizeof name, "arrays/%s", a->name);
     if (a->shared)
-        err = shared_digest(digest, c, a);
+        err = dg_checkpoint_digest(digest, c, a);
     else if (c->rank == 0)
         err =
             dg_sha256_bytes(digest, a->data, (size_t)a->num * sizeof *a->data);

@@ -114,6 +114,8 @@ float *dg_tape_param_grad(const Context *ctx, const Tensor *w)
 {
     if (!dg_tape_trains(ctx, w) || ctx->param_grads[w->param_set] == NULL)
         return NULL;
+    if (ctx->lender != NULL)
+        return ctx->lender->grad(ctx->lender, w);
     return ctx->param_grads[w->param_set] + w->param_offset;
 }
 
@@ -148,6 +150,25 @@ static void check_block_shape(const TapeBlock *b, Tensor *const *inner)
     }
 }
 
+/* The block's weights are there when its function runs, and on its way back
+ * room for their gradients. */
+static void borrow(Context *ctx, const TapeBlock *b, int grads)
+{
+    const int first = grads && ctx->pass == 0;
+
+    if (ctx->lender != NULL && b->weights != NULL && !ctx->err)
+        ctx->err = ctx->lender->lend(ctx->lender, b->weights,
+                                     first && dg_tape_trains(ctx, b->weights));
+}
+
+/* Of all passes. */
+static void give_grads(Context *ctx, const TapeBlock *b)
+{
+    if (ctx->pass + 1 >= ctx->num_passes && ctx->lender != NULL &&
+        dg_tape_trains(ctx, b->weights) && !ctx->err)
+        ctx->err = ctx->lender->give(ctx->lender, b->weights);
+}
+
 /* Inner activations are given back; only copies of the outputs stay. */
 static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
 {
@@ -164,9 +185,11 @@ static void run_released(Context *ctx, const TapeBlock *b, Tensor **out)
         return;
     mark = dg_arena_mark(&ctx->arena);
     meta = dg_arena_mark(&ctx->meta);
+    borrow(ctx, b, 0);
     ctx->recording = 0;
     ctx->depth++;
-    b->fn(ctx, b->args, b->in, inner);
+    if (!ctx->err)
+        b->fn(ctx, b->args, b->in, inner);
     ctx->depth--;
     ctx->recording = recording;
     if (!ctx->err) {
@@ -186,10 +209,12 @@ static TapeNode *run_recorded(Context *ctx, const TapeBlock *b, Tensor **inner)
     TapeNode *outer = ctx->tape, *tape;
     const int recording = ctx->recording;
 
+    borrow(ctx, b, 0);
     ctx->tape = NULL;
     ctx->recording = 1;
     ctx->depth++;
-    b->fn(ctx, b->args, b->in, inner);
+    if (!ctx->err)
+        b->fn(ctx, b->args, b->in, inner);
     ctx->depth--;
     ctx->recording = recording;
     tape = ctx->tape;
@@ -199,16 +224,29 @@ static TapeNode *run_recorded(Context *ctx, const TapeBlock *b, Tensor **inner)
     return tape;
 }
 
-/* Room for the inputs' gradients must be taken before the block's own. */
-static void reserve_input_grads(Context *ctx, const TapeBlock *b)
+/* Output i, computed before and to be computed again, has the size of input i,
+ * and nobody needs it any more: its memory is for the input's gradient. */
+static int takes_place(const BlockRecord *r, int i, const Tensor *t)
 {
-    for (int i = 0; i < b->num_in; i++) {
-        Tensor *t = b->in[i];
+    const Tensor *out = i < r->call.num_out ? r->out[i] : NULL;
 
-        if (t != NULL && t->needs_grad && t->grad == NULL) {
-            t->grad = dg_tensor_like(ctx, t);
-            t->grad_set = 0;
-        }
+    return r->recompute && out != NULL && out->dtype == t->dtype &&
+           dg_tensor_count(out) == dg_tensor_count(t);
+}
+
+/* Room for the inputs' gradients must be taken before the block's own. */
+static void reserve_input_grads(Context *ctx, const BlockRecord *r)
+{
+    for (int i = 0; i < r->call.num_in; i++) {
+        Tensor *t = r->call.in[i];
+
+        if (t == NULL || !t->needs_grad || t->grad != NULL)
+            continue;
+        t->grad = takes_place(r, i, t)
+                      ? dg_tensor_wrap(ctx, r->out[i]->data, t->dtype,
+                                       t->num_dims, t->dims)
+                      : dg_tensor_like(ctx, t);
+        t->grad_set = 0;
     }
 }
 
@@ -224,10 +262,11 @@ static void block_back(Context *ctx, TapeNode *node)
         wanted |= r->out[i]->grad_set;
     if (!wanted)
         return;
-    reserve_input_grads(ctx, &r->call);
+    reserve_input_grads(ctx, r);
     mark = dg_arena_mark(&ctx->arena);
     meta = dg_arena_mark(&ctx->meta);
     memcpy(inner, r->inner, sizeof inner);
+    borrow(ctx, &r->call, 1);
     if (r->recompute)
         tape = run_recorded(ctx, &r->call, inner);
     for (int i = 0; i < r->call.num_out && !ctx->err; i++) {
@@ -239,6 +278,7 @@ static void block_back(Context *ctx, TapeNode *node)
     ctx->depth++;
     walk(ctx, tape);
     ctx->depth--;
+    give_grads(ctx, &r->call);
     dg_arena_release(&ctx->arena, mark);
     dg_arena_release(&ctx->meta, meta);
 }
@@ -296,16 +336,46 @@ void dg_tape_block(Context *ctx, const TapeBlock *b, Tensor **out)
     }
 }
 
-int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y)
+TapePass dg_tape_hold(Context *ctx, Tensor *y, Tensor *grad_y)
 {
-    TapeNode *tape = ctx->tape;
+    const TapePass pass = { ctx->tape, y, grad_y };
 
     ctx->recording = 0;
     ctx->tape = NULL;
-    if (ctx->err)
-        return ctx->err;
-    y->grad = grad_y;
-    y->grad_set = 1;
-    walk(ctx, tape);
+    return pass;
+}
+
+/* One node of each pass. */
+static void step_back(Context *ctx, TapePass *passes, int num)
+{
+    for (ctx->pass = 0; ctx->pass < num && !ctx->err; ctx->pass++) {
+        TapeNode *node = passes[ctx->pass].tape;
+
+        if (node == NULL)
+            dg_panic("passes of unequal length go back together");
+        if (node->out == NULL || node->out->grad_set)
+            node->back(ctx, node);
+        passes[ctx->pass].tape = node->prev;
+    }
+}
+
+int dg_tape_backward_all(Context *ctx, TapePass *passes, int num)
+{
+    for (int i = 0; i < num && !ctx->err; i++) {
+        passes[i].y->grad = passes[i].grad_y;
+        passes[i].y->grad_set = 1;
+    }
+    ctx->num_passes = num;
+    while (num > 0 && passes[0].tape != NULL && !ctx->err)
+        step_back(ctx, passes, num);
+    ctx->pass = 0;
+    ctx->num_passes = 0;
     return ctx->err;
+}
+
+int dg_tape_backward(Context *ctx, Tensor *y, Tensor *grad_y)
+{
+    TapePass pass = dg_tape_hold(ctx, y, grad_y);
+
+    return dg_tape_backward_all(ctx, &pass, 1);
 }

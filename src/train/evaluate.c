@@ -369,6 +369,7 @@ int dg_evaluate(Evaluation *out, const EvaluateJob *job)
                   : dg_team_run(job->team,
                                 e.num_local_prompts + (e.uncond.at != NULL),
                                 encode_one, &e);
+        err = dg_agree(comm, err); /* weights may be all ranks' together */
         if (!err && e.features != NULL)
             err = dg_team_run(job->team, e.num_local_prompts, see_prompt, &e);
         if (!err)

@@ -10,10 +10,14 @@
 static uint64_t weight_bytes(const Outline *o)
 {
     const Policy *p = o->policy;
+    const Shard *s = &o->team.shard;
     int64_t stored = p->num_values, single = dg_outline_reward_values(o);
 
     if (p->codec != NULL)
         single += p->codec->count;
+    if (dg_shard_pools(s))
+        return dg_pool_weight_bytes(p, o->reference, s, 1, !o->cached) +
+               sizeof(float) * (uint64_t)single;
     if (o->reference != NULL && p->adapters.num_params == 0)
         stored += p->net.count;
     if (o->cached)
@@ -27,11 +31,15 @@ static uint64_t weight_bytes(const Outline *o)
 static uint64_t host_bytes(const Outline *o)
 {
     const Policy *p = o->policy;
+    const Shard *s = &o->team.shard;
     int64_t weights =
         p->adapters.num_params > 0 ? p->adapters.count : p->num_values;
 
     if (o->reference != NULL && p->adapters.num_params == 0)
         weights += dg_policy_num_base(p);
+    if (dg_shard_pools(s) && p->adapters.num_params == 0)
+        /* others' ranges are given back */
+        weights -= (o->reference != NULL ? 2 : 1) * (p->net.count - s->num);
     return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
            o->update.bytes + o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
@@ -41,6 +49,7 @@ static uint64_t host_bytes(const Outline *o)
 static void count(GpuPlan *out, const Outline *o)
 {
     const TeamOpts *team = &o->team;
+    const int pools = dg_shard_pools(&team->shard);
     const uint64_t sums = dg_team_sum_bytes(team);
     LearnerBytes b;
     uint64_t state;
@@ -52,11 +61,13 @@ static void count(GpuPlan *out, const Outline *o)
         .offload = team->offload,
         .level = team->shard.level,
         .weights = weight_bytes(o),
-        .gradient = sizeof(float) * (uint64_t)team->num_grads,
-        .activations = team->step_bytes,
+        .gradient = sizeof(float) *
+                    (uint64_t)(pools ? team->num_room : team->num_grads),
+        .activations = pools ? o->joint.step_bytes : o->apart.step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
         /* the state stands there too, for checkpoints */
-        .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team),
+        .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team) +
+                dg_pool_stage_bytes(&team->shard),
     };
     if (team->offload) {
         out->host += sums + b.norm;
@@ -74,19 +85,20 @@ static void count(GpuPlan *out, const Outline *o)
 
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
 {
-    const ShardLevel most = ranks > 1 ? DG_SHARD_GRADIENTS : DG_SHARD_NONE;
-    const int more = 2 * ((int)most + 1);
     Outline o;
     int err = dg_outline_open(&o, s, ranks);
+    const int levels = ranks > 1 ? DG_SHARD_PARAMETERS + 1 : 1;
+    const int more = 2 * levels;
 
     if (!err && out->num + more > DG_PLAN_GPUS)
         err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
                       (int)DG_PLAN_GPUS);
     o.team.num_threads = 1; /* a worker drives a GPU */
     for (int i = 0; i < more && !err; i++) {
-        o.team.offload = i > (int)most;
-        dg_learner_shard(&o.team.shard, (ShardLevel)(i % ((int)most + 1)), 0,
-                         ranks, o.team.num_grads);
+        o.team.offload = i >= levels;
+        dg_learner_shard(&o.team.shard, (ShardLevel)(i % levels), 0, ranks,
+                         o.team.num_grads);
+        dg_trainer_room(&o.team, o.policy);
         count(&out->plan[out->num++], &o);
     }
     dg_outline_close(&o);

@@ -1,7 +1,6 @@
 #include "train/guided.h"
 
 #include "base/error.h"
-#include "tensor/tape.h"
 #include "train/sampling.h"
 
 int dg_guided_wanted(const Config *c)
@@ -118,21 +117,29 @@ Tensor *dg_guided_record(const Policy *p, Context *ctx, const PolicyBatch *b,
     return out;
 }
 
-int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
-                   Tensor *grad)
+TapePass dg_guided_hold(Context *ctx, const Guidance *g, Tensor *branch,
+                        Tensor *grad)
 {
     if (has_both(g))
         ctx->backend->scale(grad->data, grad->data, (float)g->scale,
                             dg_tensor_count(grad));
-    return dg_tape_backward(ctx, branch, grad);
+    return dg_tape_hold(ctx, branch, grad);
 }
 
-int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
-                          const Guidance *g, const float *grad)
+int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
+                   Tensor *grad)
+{
+    TapePass pass = dg_guided_hold(ctx, g, branch, grad);
+
+    return dg_tape_backward_all(ctx, &pass, 1);
+}
+
+int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
+                          const PolicyBatch *b, const Guidance *g,
+                          const float *grad)
 {
     Tensor *u, *seed;
 
-    dg_context_reset(ctx);
     dg_tape_begin(ctx);
     u = predict_uncond(p, ctx, b, g);
     seed = u != NULL ? dg_tensor_like(ctx, u) : NULL;
@@ -140,5 +147,17 @@ int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
         return dg_context_error(ctx);
     ctx->backend->scale(seed->data, grad, (float)(1 - g->scale),
                         dg_tensor_count(seed));
-    return dg_tape_backward(ctx, u, seed);
+    *out = dg_tape_hold(ctx, u, seed);
+    return DG_OK;
+}
+
+int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
+                          const Guidance *g, const float *grad)
+{
+    TapePass pass;
+    int err;
+
+    dg_context_reset(ctx);
+    err = dg_guided_hold_uncond(&pass, p, ctx, b, g, grad);
+    return err ? err : dg_tape_backward_all(ctx, &pass, 1);
 }

@@ -1,9 +1,11 @@
 #include "train/learner.h"
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "optim/adamw.h"
 #include "optim/grad_norm.h"
 #include "store/checkpoint.h"
+#include "train/pool.h"
 
 #include <math.h>
 #include <omp.h>
@@ -141,7 +143,7 @@ int dg_learner_fetch(const Learner *l)
     for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
         err = dg_mirror_down(all[i]);
     /* the networks have others' weights rounded: their masters are elsewhere */
-    if (dg_shard_split(s) && l->policy->stored != NULL) {
+    if (dg_shard_split(s) && l->policy->stored != NULL && l->pool == NULL) {
         err = dg_agree(s->comm, err);
         if (!err)
             dg_shard_gather(s, l->policy->values, sizeof(float));
@@ -224,6 +226,8 @@ static int spread(const Learner *l)
         dg_policy_upload(p, s->first, s->num);
     else
         dg_policy_round(p);
+    if (l->pool != NULL)
+        return dg_pool_refresh(l->pool);
     if (!dg_shard_split(s))
         return DG_OK;
     if (p->on != NULL)
@@ -387,6 +391,20 @@ static CheckpointArray of_range(const Learner *l, const char *name,
                                .held = s->num };
 }
 
+/* Where no rank has all weights: the last one's range ends with the text
+ * encoders, which are behind the network. */
+static void share_weights(CheckpointArray *a, const Learner *l)
+{
+    const Shard *s = &l->place.shard;
+
+    a->shared = 1;
+    a->first = s->first;
+    a->held = s->num;
+    if (s->rank == s->size - 1)
+        a->held += a->num - s->total;
+    a->data += s->first;
+}
+
 static int describe(Content *c, const Learner *l)
 {
     const Policy *p = l->policy;
@@ -404,6 +422,8 @@ static int describe(Content *c, const Learner *l)
         .data = p->values,
         .num = p->adapters.num_params > 0 ? p->adapters.count : p->num_values,
     };
+    if (l->pool != NULL)
+        share_weights(&c->arrays[n - 1], l);
     c->arrays[n++] = of_range(l, "adam_m", "AdamW first moment", l->m);
     c->arrays[n++] = of_range(l, "adam_v", "AdamW second moment", l->v);
     if (l->ema != NULL)
@@ -416,6 +436,22 @@ static int describe(Content *c, const Learner *l)
     c->k.counters = c->counters;
     c->k.num_counters = 1;
     return DG_OK;
+}
+
+int dg_learner_digest(const Learner *l, char hex[65])
+{
+    const Comm *c = l->place.shard.comm;
+    CheckpointArray a = { .name = "weights",
+                          .data = l->policy->values,
+                          .num = l->num };
+    int err = DG_OK;
+
+    if (l->pool == NULL)
+        return dg_sha256_bytes(hex, a.data, sizeof *a.data * (size_t)a.num);
+    share_weights(&a, l);
+    err = dg_checkpoint_digest(hex, c, &a);
+    dg_comm_bcast(c, hex, DG_SHA256_HEX, 0);
+    return dg_agree(c, err);
 }
 
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,
@@ -450,6 +486,8 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;
         dg_learner_send(l);
+        if (l->pool != NULL)
+            err = dg_pool_refresh(l->pool);
     }
     free(c.params);
     return err;

@@ -13,7 +13,10 @@ typedef struct Outline {
     Update update;
     TeamOpts team;
     StepPlan kept, again; /* without and with recomputation */
-    int steps;            /* timesteps trained of each sample */
+    /* the run's choice of these; and with a sample's passes going back
+     * together (parallel.shard = "parameters") */
+    StepPlan apart, joint;
+    int steps; /* timesteps trained of each sample */
     int cached;
     int no_prompts; /* prompts.file is not there */
 } Outline;

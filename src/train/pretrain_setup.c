@@ -56,6 +56,11 @@ static int check(const Config *c)
                        "lora.rank = %lld: pretraining trains all parameters, "
                        "must be 0",
                        (long long)c->lora.rank);
+    if (c->parallel.shard == DG_SHARD_PARAMETERS)
+        return dg_fail(DG_EINVAL,
+                       "parallel.shard = \"parameters\": pretraining, which "
+                       "trains the text encoders too, goes up to "
+                       "\"gradients\"");
     if (c->pretrain.item_size > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
                        (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);

@@ -48,7 +48,7 @@ static int count_prompts(int64_t *num, Outline *o)
     return DG_OK;
 }
 
-/* Both ways to step; the run's own choice last. */
+/* All ways to step; the run's own choice last. */
 static int count_steps(Outline *o, int ranks)
 {
     TrainerParts parts = { .session = o->session,
@@ -57,16 +57,28 @@ static int count_steps(Outline *o, int ranks)
                            .rewards = o->rewards,
                            .cached = o->cached };
     const int chosen = o->config->parallel.recompute;
-    int err = DG_OK;
+    int err;
 
-    for (int i = 0; i < 2 && !err; i++) {
+    parts.recompute = chosen;
+    err = dg_trainer_plan(&o->apart, &o->team, &parts);
+    parts.together = o->policy->adapters.num_params == 0;
+    if (!err)
+        err = dg_trainer_plan(&o->joint, &o->team, &parts);
+    if (err)
+        return err;
+    parts.together = parts.together && ranks > 1 &&
+                     o->config->parallel.shard == DG_SHARD_PARAMETERS;
+    for (int i = 0; i < 2; i++) {
         parts.recompute = i == 0 ? !chosen : chosen;
         err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
                               &parts);
+        if (err)
+            return err;
     }
     dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
                      o->team.num_grads);
-    return err;
+    dg_trainer_room(&o->team, o->policy);
+    return DG_OK;
 }
 
 int dg_outline_open(Outline *o, const Session *s, int ranks)
@@ -158,9 +170,14 @@ int dg_outline_keeps_text(const Outline *o)
 static void tell_weights(PlanTable *t, const Outline *o)
 {
     const Policy *p = o->policy;
+    const Shard *s = &o->team.shard;
     const int64_t base = dg_policy_num_base(p);
+    const int pools = dg_shard_pools(s);
 
-    put(t, "network", "weights: network", stored(o, p->net.count));
+    put(t, "network", "weights: network",
+        pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0) -
+                    stored(o, p->num_values - base)
+              : stored(o, p->net.count));
     put_some(t, "text", "weights: text encoders",
              dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
     put_some(t, "codec", "weights: decoder",
@@ -168,9 +185,10 @@ static void tell_weights(PlanTable *t, const Outline *o)
     put_some(t, "adapters", "weights: adapters",
              stored(o, p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
-             o->reference != NULL && p->adapters.num_params == 0
-                 ? stored(o, base)
-                 : 0);
+             o->reference == NULL || p->adapters.num_params > 0 ? 0
+             : pools ? dg_pool_weight_bytes(p, o->reference, s, 1, 0) -
+                           dg_pool_weight_bytes(p, NULL, s, 1, 0)
+                     : stored(o, base));
     put_some(t, "masters", "weights: float32 masters",
              p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);
     put_some(t, "rewards", "weights: rewards",
@@ -195,7 +213,7 @@ static void tell_workers(PlanTable *t, const Outline *o)
     const uint64_t n = (uint64_t)team->num_threads;
 
     put(t, "worker_gradients", "workers: gradient",
-        n * floats(team->num_grads));
+        n * floats(team->num_room > 0 ? team->num_room : team->num_grads));
     put(t, "worker_sums",
         team->exact ? "workers: exact sum" : "workers: float sum",
         dg_team_sum_bytes(team));

@@ -38,7 +38,8 @@ static void table(FILE *f, const char *title, const PlanTable *t,
     }
 }
 
-static const char *const levels[] = { "none", "optimizer", "gradients" };
+static const char *const levels[] = { "none", "optimizer", "gradients",
+                                      "parameters" };
 
 /* Bytes of a GPU's memory in its maker's words; CUDA and the driver have what
  * it has beyond. */
@@ -51,7 +52,7 @@ static void gpu_row(FILE *f, const GpuPlan *g)
                                 g->moments, g->ema,     g->activations, g->rest,
                                 g->gpu,     g->host };
 
-    fprintf(f, "  %5d  %-9s  %-7s", g->ranks, levels[g->level],
+    fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level],
             g->offload ? "yes" : "no");
     for (int i = 0; i < 10; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
@@ -88,7 +89,7 @@ static void gpu_table(FILE *f, const GpuPlans *p)
     fprintf(f,
             "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
             "it\n"
-            "   GPUs  shard      offload  weights  masters gradient     sums  "
+            "   GPUs  shard       offload  weights  masters gradient     sums  "
             "moments      EMA   active     rest      GPU     host   80 GB "
             "141 GB\n");
     for (int i = 0; i < p->num; i++)
@@ -107,9 +108,9 @@ static void gpu_table(FILE *f, const GpuPlans *p)
     }
     if (short_of)
         fprintf(f,
-                "All weights and one sample's gradient in float32 are on every "
-                "GPU at every level:\nwhat is missing where none fits is their "
-                "sharding. Adapters (lora.rank) train in less.\n");
+                "Where none fits, more GPUs have less each with "
+                "parallel.shard = \"parameters\",\nwhich a single one has no "
+                "use for. Adapters (lora.rank) train in less.\n");
 }
 
 int dg_run_plan_text(char **text, const RunPlan *p)

@@ -90,11 +90,52 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
                            p->shape.height, p->shape.width);
 }
 
+static void one_pass(Context *ctx, const Policy *p, const PolicyBatch *b,
+                     const Guidance *g, const Policy *reference)
+{
+    Tensor *u, *branch;
+
+    if (reference != NULL)
+        dg_guided_predict(reference, ctx, b, g);
+    u = dg_guided_record(p, ctx, b, g, &branch);
+    if (u != NULL)
+        dg_guided_back(ctx, g, branch, dg_tensor_like(ctx, u));
+    if (u != NULL && dg_guided_twice(g))
+        dg_guided_back_uncond(p, ctx, b, g, NULL);
+}
+
+/* As run_together() of update.c. */
+static void passes_together(Context *ctx, const Policy *p, PolicyBatch b,
+                            const Guidance *g, const StepPlanOpts *o)
+{
+    const size_t most = 2 * (size_t)o->together;
+    TapePass *pass = dg_arena_take(&ctx->meta, most * sizeof *pass);
+    const int64_t batch = b.num;
+    int num = 0;
+
+    for (int64_t at = 0; at < o->together && !ctx->err; at += batch) {
+        Tensor *u, *branch;
+
+        b.num = o->together - at < batch ? o->together - at : batch;
+        if (o->reference != NULL)
+            dg_guided_predict(o->reference, ctx, &b, g);
+        u = dg_guided_record(p, ctx, &b, g, &branch);
+        if (u != NULL)
+            pass[num++] =
+                dg_guided_hold(ctx, g, branch, dg_tensor_like(ctx, u));
+    }
+    for (int64_t at = 0; dg_guided_twice(g) && at < o->together && !ctx->err;
+         at += batch) {
+        b.num = o->together - at < batch ? o->together - at : batch;
+        dg_guided_hold_uncond(&pass[num++], p, ctx, &b, g, NULL);
+    }
+    dg_tape_backward_all(ctx, pass, num);
+}
+
 static int count_training(StepPlan *out, Context *ctx, const Policy *p,
                           const EmptyBatch *e, const StepPlanOpts *o)
 {
     Guidance g = guidance_of(o, e);
-    Tensor *u, *branch;
 
     if (o->train_text) /* pretraining is not guided */
         g.uncond = NULL;
@@ -102,15 +143,15 @@ static int count_training(StepPlan *out, Context *ctx, const Policy *p,
     dg_context_train(ctx, dg_policy_trained(p)->id, NULL, o->train_net);
     dg_context_train(ctx, DG_PARAMS_TEXT, NULL, o->train_text);
     ctx->recompute = o->recompute;
-    if (o->reference != NULL)
-        dg_guided_predict(o->reference, ctx, &e->batch, &g);
-    u = dg_guided_record(p, ctx, &e->batch, &g, &branch);
-    if (u != NULL)
-        dg_guided_back(ctx, &g, branch, dg_tensor_like(ctx, u));
-    if (u != NULL && dg_guided_twice(&g))
-        dg_guided_back_uncond(p, ctx, &e->batch, &g, NULL);
+    if (o->together > 0)
+        passes_together(ctx, p, e->batch, &g, o);
+    else
+        one_pass(ctx, p, &e->batch, &g, o->reference);
     out->update_bytes = ctx->arena.peak;
     out->update_flops = ctx->flops;
+    if (o->together > 0)
+        out->update_flops =
+            ctx->flops / (uint64_t)o->together * (uint64_t)o->train_batch;
     return dg_context_error(ctx);
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "train/pool.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -28,9 +29,15 @@ static int64_t num_sums(const TeamOpts *o, int worker)
 {
     const Shard s = shard_of(o);
 
-    if (s.level != DG_SHARD_GRADIENTS)
+    if (!dg_shard_rounds(&s))
         return o->num_grads;
     return worker == 0 ? s.num : 0;
+}
+
+/* Floats of a worker's gradient. */
+static size_t room_of(const TeamOpts *o)
+{
+    return (size_t)(o->num_room > 0 ? o->num_room : o->num_grads);
 }
 
 static int64_t piece_of(const TeamOpts *o)
@@ -56,7 +63,7 @@ static int new_sum(ExactSum *s, void **buffer, const TeamOpts *o, int64_t num)
 static int init_sums(Worker *w, const TeamOpts *o)
 {
     if (dg_kernel_memory_new((void **)&w->grads, o->backend,
-                             sizeof(float) * (size_t)o->num_grads))
+                             sizeof(float) * room_of(o)))
         return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
                        (long long)o->num_grads);
     return new_sum(&w->sum, &w->sum_buffer, o, num_sums(o, w->index));
@@ -71,7 +78,7 @@ static int init_ways(Team *t, const TeamOpts *o)
     t->sums = dg_engine_of(sums_on(o));
     t->piece = piece_of(o);
     t->host_threads = o->host_threads > 0 ? o->host_threads : 1;
-    if (t->shard.level == DG_SHARD_GRADIENTS)
+    if (dg_shard_rounds(&t->shard))
         err = new_sum(&t->bucket, &t->bucket_buffer, o, t->piece);
     if (err || !o->backend->apart)
         return err;
@@ -161,8 +168,8 @@ int dg_team_create(Team **out, const TeamOpts *o)
 
 size_t dg_team_sum_bytes(const TeamOpts *o)
 {
-    const int rounds = shard_of(o).level == DG_SHARD_GRADIENTS;
-    int64_t num = rounds ? piece_of(o) : 0;
+    const Shard s = shard_of(o);
+    int64_t num = dg_shard_rounds(&s) ? piece_of(o) : 0;
 
     for (int i = 0; i < o->num_threads; i++)
         num += num_sums(o, i);
@@ -177,8 +184,8 @@ size_t dg_team_stage_bytes(const TeamOpts *o)
 
 size_t dg_team_bytes(const TeamOpts *o)
 {
-    return (size_t)o->num_threads * (o->step_bytes + o->scratch_bytes +
-                                     sizeof(float) * (size_t)o->num_grads) +
+    return (size_t)o->num_threads *
+               (o->step_bytes + o->scratch_bytes + sizeof(float) * room_of(o)) +
            dg_team_sum_bytes(o);
 }
 
@@ -215,7 +222,7 @@ static void note_failure(Failure *f, int64_t item)
     }
 }
 
-int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
+static int run(Team *t, int64_t num, TeamFn fn, void *user)
 {
     Failure failure = { .item = num };
 
@@ -240,6 +247,13 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
         return DG_OK;
     dg_set_error(&failure.error);
     return failure.error.code;
+}
+
+int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
+{
+    const int err = run(t, num, fn, user);
+
+    return t->pool != NULL ? dg_pool_leave(t->pool, err) : err;
 }
 
 uint64_t dg_team_take_flops(Team *t)

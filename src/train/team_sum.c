@@ -2,6 +2,7 @@
 #include "train/team.h"
 
 #include "base/error.h"
+#include "train/pool.h"
 
 #include <omp.h>
 
@@ -50,21 +51,25 @@ static int add_down(Worker *w, ExactSum *to, const float *g)
     return err;
 }
 
-/* num elements of a worker's gradient, from at on */
-static int add_part(Worker *w, ExactSum *to, int64_t at)
+/* to->num elements of a gradient, from g on */
+static int add_part(Worker *w, ExactSum *to, const float *g)
 {
-    return w->team->stage_down != NULL
-               ? add_down(w, to, w->grads + at)
-               : w->team->sums->exact_add(to, w->grads + at, NULL);
+    return w->team->stage_down != NULL ? add_down(w, to, g)
+                                       : w->team->sums->exact_add(to, g, NULL);
 }
 
 int dg_team_add(Worker *w, int64_t *bad)
 {
     const Team *t = w->team;
-    const int later = t->shard.level == DG_SHARD_GRADIENTS;
+    const int later = dg_shard_rounds(&t->shard);
     ExactSum whole = t->workers[0].sum;
     int err;
 
+    if (t->pool != NULL && dg_pool_trains(t->pool)) {
+        err = dg_pool_give_rest(t->pool);
+        w->ready = !err;
+        return err;
+    }
     if (!later && t->stage_down == NULL)
         return t->sums->exact_add(&w->sum, w->grads, bad);
     if (w->ready)
@@ -74,7 +79,7 @@ int dg_team_add(Worker *w, int64_t *bad)
     if (err)
         return err;
     w->ready = later;
-    return later ? DG_OK : add_part(w, &w->sum, 0);
+    return later ? DG_OK : add_part(w, &w->sum, w->grads);
 }
 
 /* --- between ranks --------------------------------------------------------- */
@@ -167,19 +172,25 @@ static int sum_whole(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
 
 /* --- sums that no rank holds whole ---------------------------------------- */
 
-/* Elements first .. first + num - 1 of all gradients of the round to their
- * owner. */
-static int give_part(Team *t, const Comm *c, int owner, int64_t first,
-                     int64_t num)
+/* Gradients that this rank gives: elements from 'first' on. */
+typedef struct Gift {
+    const float *const *g;
+    int num;
+    int64_t first;
+} Gift;
+
+/* Elements first .. first + num - 1 of all ranks' gifts to their owner. */
+static int give_part(Team *t, const Comm *c, const Gift *gift, int owner,
+                     int64_t first, int64_t num)
 {
     const Shard *s = &t->shard;
     ExactSum part = dg_exact_part(&t->bucket, 0, num);
     int err = DG_OK;
 
     t->sums->exact_clear(&part);
-    for (int i = 0; i < t->num && !err; i++)
-        if (t->workers[i].ready)
-            err = add_part(&t->workers[i], &part, first);
+    for (int i = 0; i < gift->num && !err; i++)
+        err =
+            add_part(&t->workers[0], &part, gift->g[i] + (first - gift->first));
     part.items = 0; /* counted once for all parts */
     err = dg_agree(c, err);
     if (!err)
@@ -192,23 +203,39 @@ static int give_part(Team *t, const Comm *c, int owner, int64_t first,
     return dg_agree(c, err);
 }
 
+int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
+                 const float *const *g, int num_g)
+{
+    const Gift gift = { g, num_g, first };
+    int err = DG_OK;
+
+    for (int r = 0; r < t->shard.size && !err; r++) {
+        int64_t from, here;
+
+        dg_shard_overlap(&t->shard, r, &(ShardRange) { first, num }, &from,
+                         &here);
+        for (int64_t at = 0; at < here && !err; at += t->piece)
+            err = give_part(t, c, &gift, r, from + at, piece_at(t, here, at));
+    }
+    return err;
+}
+
+/* Counts the round's gradients, and gives those that are here whole. */
 static int give_round(Team *t, const Comm *c)
 {
     ExactSum all = { .max_items = t->bucket.max_items };
     const int64_t before = t->workers[0].sum.items;
-    int err;
+    const float *g[t->num];
+    int num = 0, err;
 
-    all.items = c->rank == 0 ? before : 0;
     for (int i = 0; i < t->num; i++)
-        all.items += t->workers[i].ready;
+        if (t->workers[i].ready)
+            g[num++] = t->workers[i].grads;
+    all.items = (c->rank == 0 ? before : 0) + num;
     err = dg_exact_count(c, &all);
-    for (int r = 0; r < t->shard.size && !err && all.items > before; r++) {
-        int64_t first, num;
-
-        dg_shard_range(&t->shard, r, &first, &num);
-        for (int64_t at = 0; at < num && !err; at += t->piece)
-            err = give_part(t, c, r, first + at, piece_at(t, num, at));
-    }
+    if (!err && all.items > before &&
+        (t->pool == NULL || !dg_pool_trains(t->pool)))
+        err = dg_team_give(t, c, 0, t->num_grads, g, num);
     for (int i = 0; i < t->num; i++)
         t->workers[i].ready = 0;
     t->workers[0].sum.items = all.items;
@@ -253,7 +280,7 @@ static int sum_in_rounds(Team *t, const Comm *c, int64_t num, TeamFn fn,
 
 int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
 {
-    const int rounds = t->shard.level == DG_SHARD_GRADIENTS;
+    const int rounds = dg_shard_rounds(&t->shard);
 
     for (int i = 0; i < (rounds ? 1 : t->num); i++)
         t->sums->exact_clear(&t->workers[i].sum);
@@ -267,8 +294,7 @@ ExactSum dg_team_own(const Team *t)
 {
     const ExactSum *s = &t->workers[0].sum;
     ExactSum own = dg_exact_part(
-        s, t->shard.level == DG_SHARD_GRADIENTS ? 0 : t->shard.first,
-        t->shard.num);
+        s, dg_shard_rounds(&t->shard) ? 0 : t->shard.first, t->shard.num);
 
     own.items = s->items;
     return own;

@@ -40,6 +40,7 @@ int dg_trainer_experience(Trainer *t)
         return err;
     dg_progress_start("rollout", r->num);
     err = dg_rollout_encode(r, t->team, t->policy, &t->prompts);
+    err = dg_agree(s->comm, err); /* weights may be all ranks' together */
     if (!err)
         err = dg_rollout_sample(r, s, t->team, t->policy);
     dg_progress_end();

@@ -5,6 +5,7 @@
 #include "store/rundir.h"
 #include "train/evaluate.h"
 #include "train/learner.h"
+#include "train/pool.h"
 #include "train/rollout.h"
 #include "train/step_plan.h"
 #include "train/trainer.h"
@@ -23,6 +24,7 @@ typedef struct Trainer {
     Conditions *cache; /* of prompts.cache, or NULL */
     Learner *learner;
     Team *team;
+    WeightPool *pool; /* of weights that no rank has whole, or NULL */
     Rollout *rollout;
     Update *update;
     Metrics *metrics;  /* rank 0 */
@@ -57,11 +59,15 @@ typedef struct TrainerParts {
     const Reward *rewards;
     int cached;    /* conditions are read, nothing is encoded */
     int recompute; /* blocks again at backward */
+    int together;  /* a sample's passes of an update go back together */
 } TrainerParts;
 
 /** Counts a step and says what team it needs; policy and reference may be
  *  outlines. */
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
+
+/** What of a gradient a worker of the team has room for, by its shard. */
+void dg_trainer_room(TeamOpts *team, const Policy *policy);
 
 /** Bytes of the copies that trajectory files need, of a rank. */
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);

@@ -27,14 +27,22 @@ static int open_prompts(Trainer *t)
 
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
  * all that are chosen where they are fewer. */
-static int most_at_once(int64_t *num, const Config *c)
+static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
 {
+    const Config *c = t->session->config;
     int steps;
     const int err = dg_update_most_steps(&steps, c);
 
-    if (!err)
-        *num = steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
-    return err;
+    if (err)
+        return err;
+    o->train_batch = steps < c->grpo.micro_batch ? steps : c->grpo.micro_batch;
+    o->together = t->together ? steps : 0;
+    return DG_OK;
+}
+
+void dg_trainer_room(TeamOpts *team, const Policy *policy)
+{
+    team->num_room = dg_shard_pools(&team->shard) ? dg_pool_room(policy) : 0;
 }
 
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
@@ -54,7 +62,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
                           .num_rewards = c->num_rewards };
     LearnerPlace place;
     size_t update;
-    int err = most_at_once(&opts.train_batch, c);
+    int err = most_at_once(&opts, t);
 
     if (!err)
         err = dg_update_scratch(&update, t->policy, c);
@@ -75,14 +83,29 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .offload = place.offload,
         .host_threads = place.host_threads,
     };
+    dg_trainer_room(team, t->policy);
     return DG_OK;
+}
+
+/* 1 if ranks keep their ranges of the weights. */
+static int pools(const Session *s)
+{
+    return s->config->parallel.shard == DG_SHARD_PARAMETERS &&
+           s->comm->size > 1;
 }
 
 static int open_team(Trainer *t)
 {
     const int recompute = t->session->config->parallel.recompute;
-    const TrainerParts parts = { t->session, t->policy,        t->reference,
-                                 t->rewards, t->cache != NULL, recompute };
+    const TrainerParts parts = {
+        .session = t->session,
+        .policy = t->policy,
+        .reference = t->reference,
+        .rewards = t->rewards,
+        .cached = t->cache != NULL,
+        .recompute = recompute,
+        .together = pools(t->session) && t->policy->adapters.num_params == 0
+    };
     StepPlan plan;
     TeamOpts o;
     int err = dg_trainer_plan(&plan, &o, &parts);
@@ -194,6 +217,13 @@ int dg_trainer_reserve(Trainer *t)
         err = dg_learner_create(
             &t->learner, t->policy, num, &c->optim,
             c->run.iterations * c->grpo.updates_per_iteration, &place);
+    if (pools(s)) {
+        err = dg_agree(s->comm, err);
+        if (!err)
+            err = dg_pool_create(&t->pool, s, t->team, t->policy, t->reference);
+        if (!err && dg_pool_trains(t->pool))
+            t->learner->pool = t->pool;
+    }
     if (!err)
         err = dg_rollout_create(&t->rollout, s, t->policy,
                                 t->prompts.num > c->grpo.prompts_per_iteration
@@ -233,8 +263,29 @@ static int check_adapters(Trainer *t)
 {
     int err = dg_policy_check_adapters(t->policy, &t->team->workers[0].ctx);
 
+    if (t->pool != NULL)
+        err = dg_pool_leave(t->pool, err);
     dg_team_take_flops(t->team); /* not the first iteration's */
     return dg_agree(t->session->comm, err);
+}
+
+/* What is not built where no rank has all weights. */
+static int check_pool(const Session *s)
+{
+    if (!pools(s))
+        return DG_OK;
+    if (s->num_threads > 1)
+        return dg_fail(
+            DG_EINVAL,
+            "parallel.shard = \"parameters\": run.threads = %d: must "
+            "be 1 on the CPU, with more ranks instead",
+            s->num_threads);
+    return DG_OK;
+}
+
+static int place_policy(Policy *p, const Session *s)
+{
+    return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
 }
 
 /* --- a device's memory --------------------------------------------------- */
@@ -250,6 +301,8 @@ static void advise(char *text, size_t size, const Config *c, int ranks)
         { !c->parallel.recompute, "parallel.recompute = true" },
         { ranks > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
+        { ranks > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
+          "parallel.shard = parameters" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
         { c->run.dtype == DG_STORE_FLOAT32, "run.dtype = bfloat16" },
         { c->lora.rank == 0, "adapters (lora.rank)" },
@@ -325,6 +378,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     t->session = s;
     err = dg_trainer_check(c);
     if (!err)
+        err = check_pool(s);
+    if (!err)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
@@ -352,7 +407,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = check_room(s);
     if (!err)
-        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+        err = dg_agree(s->comm, place_policy(t->policy, s));
     if (!err)
         err = dg_agree(
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
@@ -372,6 +427,7 @@ void dg_trainer_close(Trainer *t)
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
     dg_learner_destroy(t->learner);
+    dg_pool_destroy(t->pool);
     dg_team_destroy(t->team);
     dg_policy_destroy(t->reference);
     dg_policy_destroy(t->policy);

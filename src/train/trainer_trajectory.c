@@ -37,15 +37,14 @@ int dg_trainer_remember(Trainer *t)
 
     if (every == 0 || (t->iteration + 1) % every != 0)
         return DG_OK;
-    err = dg_learner_fetch(t->learner);
+    err = dg_agree(t->session->comm, dg_learner_fetch(t->learner));
     if (err)
         return err;
     memcpy(t->before, trained->values + s->first, bytes);
     memcpy(t->before + num, t->learner->m, bytes);
     memcpy(t->before + 2 * num, t->learner->v, bytes);
     t->updates_before = t->learner->updates;
-    dg_trainer_digest(t->digest_before, trained->values, trained->count);
-    return DG_OK;
+    return dg_learner_digest(t->learner, t->digest_before);
 }
 
 static void free_columns(Columns *c)
@@ -251,7 +250,7 @@ static void put_range(Items *to, const Trainer *t, const char *name,
 
 static void put_state(Items *to, const Trainer *t)
 {
-    const int64_t num = dg_policy_trained(t->policy)->count;
+    const int64_t first = t->learner->place.shard.first;
     const int64_t here = t->learner->place.shard.num;
 
     put_range(to, t, "state/weights", t->before,
@@ -262,9 +261,8 @@ static void put_state(Items *to, const Trainer *t)
               "AdamW second moment before it");
     /* below adapters it is the base itself */
     if (t->reference != NULL && t->policy->adapters.num_params == 0)
-        dims(put(to, "state/reference", DG_H5_F32, t->reference->net.values,
-                 "frozen weights of the KL term", "parameter"),
-             1, num, 0, 0);
+        put_range(to, t, "state/reference", t->reference->net.values + first,
+                  "frozen weights of the KL term");
 }
 
 int dg_trainer_write_trajectory(Trainer *t)
@@ -282,6 +280,8 @@ int dg_trainer_write_trajectory(Trainer *t)
     err = dg_agree(s->comm, err);
     if (!err)
         err = dg_agree(s->comm, dg_learner_fetch(t->learner));
+    if (!err)
+        err = dg_learner_digest(t->learner, after);
     if (!err) {
         const TrajectoryNote notes[] = {
             { "weights_before_sha256", t->digest_before, 0 },
@@ -292,7 +292,6 @@ int dg_trainer_write_trajectory(Trainer *t)
             { "base_sha256", t->policy->base_sha256, 0 },
         };
 
-        dg_trainer_digest(after, trained->values, trained->count);
         put_samples(&items, t, &columns);
         put_conditions(&items, t);
         put_scores(&items, t, &columns);

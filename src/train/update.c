@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "train/pool.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,6 +16,14 @@ typedef struct Part {
     int index;      /* of the update */
     double divisor; /* terms of the update, all ranks */
 } Part;
+
+/* 1 if a sample's passes go back together. */
+static int together(const Part *p)
+{
+    const WeightPool *pool = p->job->team->pool;
+
+    return pool != NULL && dg_pool_trains(pool);
+}
 
 static const SdeStep *step_of(const Part *p, int64_t k, int64_t j)
 {
@@ -161,7 +170,8 @@ static void run_forward(void *user)
     const Part *p = f->part;
     Context *ctx = &f->w->ctx;
 
-    dg_context_reset(ctx);
+    if (!together(p)) /* else passes before wait for their way back */
+        dg_context_reset(ctx);
     ctx->flops = f->flops;
     if (p->job->reference != NULL)
         f->ref =
@@ -175,16 +185,23 @@ static void go_forward(Forward *f, Steps *s)
     Worker *w = f->w;
 
     f->flops = w->ctx.flops;
-    if (w->engine->replay != NULL)
+    if (w->engine->replay != NULL && w->ctx.lender == NULL)
         w->engine->replay(run_forward, f, s->z, s->num,
                           f->part->job->rollout->D);
     else
         run_forward(f);
 }
 
+/* Passes of a sample that wait to go back together; NULL: each goes back at
+ * once. */
+typedef struct Waiting {
+    TapePass *pass;
+    int num;
+} Waiting;
+
 /* Some steps forward and, where any of them has a gradient, back. The seeds
  * of a second pass are kept. */
-static int run_steps(Worker *w, const Part *p, Steps *s)
+static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
 {
     const int64_t D = p->job->rollout->D;
     Forward f = { .w = w, .part = p, .batch = &s->batch };
@@ -210,21 +227,28 @@ static int run_steps(Worker *w, const Part *p, Steps *s)
     if (dg_guided_twice(&p->guidance))
         dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
                        dg_tensor_f32(grad), s->num * D);
-    return has_seed(p, s)
-               ? dg_guided_back(&w->ctx, &p->guidance, f.branch, grad)
-               : DG_OK;
+    if (!has_seed(p, s))
+        return DG_OK;
+    if (later == NULL)
+        return dg_guided_back(&w->ctx, &p->guidance, f.branch, grad);
+    later->pass[later->num++] =
+        dg_guided_hold(&w->ctx, &p->guidance, f.branch, grad);
+    return dg_context_error(&w->ctx);
 }
 
 /* The branch without the prompt, back from the kept seeds. */
-static int run_uncond(Worker *w, const Part *p, const Steps *s)
+static int run_uncond(Worker *w, const Part *p, const Steps *s, Waiting *later)
 {
     const int64_t D = p->job->rollout->D;
     const float *seeds = (const float *)w->room + s->j * D;
 
     if (!has_seed(p, s)) /* clipped away, all of it */
         return DG_OK;
-    return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
-                                 &p->guidance, seeds);
+    if (later == NULL)
+        return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
+                                     &p->guidance, seeds);
+    return dg_guided_hold_uncond(&later->pass[later->num++], p->job->policy,
+                                 &w->ctx, &s->batch, &p->guidance, seeds);
 }
 
 static void note(const Part *p, int64_t k)
@@ -268,15 +292,51 @@ static void clear_results(const Part *p, int64_t k)
         };
 }
 
-/* One work item: all chosen steps of one sample, in their order. */
+/* All chosen steps of one sample, in their order. */
+static int run_all(Worker *w, const Part *p, int64_t k, Waiting *later)
+{
+    const Update *u = p->job->update;
+    Steps s = { .num = 0 };
+    int err = DG_OK;
+
+    for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
+        fill_steps(&s, p, k, j);
+        err = run_steps(w, p, &s, later);
+    }
+    for (int64_t j = 0;
+         j < u->steps_per_item && !err && dg_guided_twice(&p->guidance);
+         j += s.num) {
+        fill_steps(&s, p, k, j);
+        err = run_uncond(w, p, &s, later);
+    }
+    return err;
+}
+
+/* The same where a block's gradients leave as soon as it is through: it is
+ * gone back through once, by all passes together. */
+static int run_together(Worker *w, const Part *p, int64_t k)
+{
+    const size_t most = 2 * (size_t)p->job->update->steps_per_item;
+    Waiting later = { .num = 0 };
+    int err;
+
+    dg_context_reset(&w->ctx);
+    dg_pool_begin(p->job->team->pool);
+    later.pass = dg_arena_take(&w->ctx.meta, most * sizeof *later.pass);
+    if (later.pass == NULL)
+        return dg_fail(DG_ENOMEM, "passes of a sample");
+    err = run_all(w, p, k, &later);
+    return err ? err : dg_tape_backward_all(&w->ctx, later.pass, later.num);
+}
+
+/* One work item. */
 static int run_item(Worker *w, int64_t i, void *user)
 {
     const Part *p = user;
     const Update *u = p->job->update;
     const int64_t k = u->local[i];
-    Steps s = { .num = 0 };
     int64_t bad;
-    int err = DG_OK;
+    int err;
 
     dg_progress_add(1);
     clear_results(p, k);
@@ -284,16 +344,11 @@ static int run_item(Worker *w, int64_t i, void *user)
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;
     }
-    w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
-    for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
-        fill_steps(&s, p, k, j);
-        err = run_steps(w, p, &s);
-    }
-    for (int64_t j = 0;
-         j < u->steps_per_item && !err && dg_guided_twice(&p->guidance);
-         j += s.num) {
-        fill_steps(&s, p, k, j);
-        err = run_uncond(w, p, &s);
+    if (together(p)) {
+        err = run_together(w, p, k);
+    } else {
+        w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
+        err = run_all(w, p, k, NULL);
     }
     if (!err)
         err = dg_team_add(w, &bad);

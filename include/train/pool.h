@@ -1,0 +1,71 @@
+#ifndef DG_TRAIN_POOL_H
+#define DG_TRAIN_POOL_H
+/*
+ * Weights of which each rank keeps a range (parallel.shard = "parameters"):
+ * the lender of tensor/lender.h. A group of parameters, a block of the
+ * network, comes from its owners into one room for weights when the block
+ * runs; its gradients go to their owners behind its way back. Parameters in
+ * no group are on all ranks.
+ *
+ * Ranks do not walk in step: they have other numbers of items, and an item may
+ * end early. So they meet each time that one of them wants something: all say
+ * what they want, the least of it is done by all, and whoever wanted something
+ * else asks again. A rank that has nothing left to do serves the others until
+ * none wants anything (dg_pool_leave()). Ranks that do the same work want the
+ * same at the same time, and it is done once for all of them.
+ *
+ * One worker a rank: the meetings are its thread's.
+ */
+#include "tensor/lender.h"
+#include "train/learner.h"
+#include "train/team.h"
+
+typedef struct WeightPool WeightPool;
+
+/**
+ * Bytes of kernel memory for the weights of a policy, and KL's reference or
+ * NULL, on a rank: its ranges, what is in no group, the room for a group, and
+ * adapters. Both may be outlines.
+ * apart  kernel memory is not the host's; then text = 1: prompts are encoded
+ */
+uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
+                              const Shard *like, int apart, int text);
+
+/** The same of the host, beside a GPU: what travels. */
+size_t dg_pool_stage_bytes(const Shard *shard);
+
+/** Elements of a worker's gradient: of parameters in no group, and of the
+ *  largest group; below adapters, theirs. */
+int64_t dg_pool_room(const Policy *p);
+
+/** In place of dg_policy_place(): this rank's ranges. Errors: DG_ENOMEM. */
+int dg_pool_hold(const Session *s, Policy *p);
+
+/**
+ * Of a policy, and KL's reference or NULL, that are held; the team, of one
+ * worker, has it from then on, and the worker's context borrows from it.
+ * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_pool_create(WeightPool **out, const Session *s, Team *team,
+                   Policy *policy, Policy *reference);
+void dg_pool_destroy(WeightPool *p);
+
+/** 1 if what it lends is trained: not below adapters. */
+int dg_pool_trains(const WeightPool *p);
+
+/** The trained weights of all ranks' ranges have changed. Collective. Errors,
+ *  agreed: DG_EDEVICE. */
+int dg_pool_refresh(WeightPool *p);
+
+/** An item begins: gradients are zero. */
+void dg_pool_begin(WeightPool *p);
+
+/** It ends: gives the gradients of parameters in no group. Other ranks may be
+ *  waited for. Errors: DG_ENUMERIC naming the parameter; agreed ones. */
+int dg_pool_give_rest(WeightPool *p);
+
+/** err  this rank's code at the end of its work; the others' wishes are
+ *  served until all have ended. Collective. Returns the agreed code. */
+int dg_pool_leave(WeightPool *p, int err);
+
+#endif
