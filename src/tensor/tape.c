@@ -114,14 +114,22 @@ float *dg_tape_param_grad(const Context *ctx, const Tensor *w)
 {
     if (!dg_tape_trains(ctx, w) || ctx->param_grads[w->param_set] == NULL)
         return NULL;
-    return ctx->param_grads[w->param_set] + w->param_offset;
+
+    float *grad = ctx->param_grads[w->param_set] + w->param_offset;
+    if (ctx->follower != NULL)
+        ctx->follower->writes(ctx->follower->user, grad, dg_tensor_count(w));
+    return grad;
 }
 
 static void walk(Context *ctx, TapeNode *node)
 {
-    for (; node != NULL && !ctx->err; node = node->prev)
-        if (node->out == NULL || node->out->grad_set)
-            node->back(ctx, node);
+    for (; node != NULL && !ctx->err; node = node->prev) {
+        if (node->out != NULL && !node->out->grad_set)
+            continue;
+        node->back(ctx, node);
+        if (ctx->follower != NULL && !ctx->err)
+            ctx->follower->stepped(ctx->follower->user);
+    }
 }
 
 static TapeShape out_shape(const TapeBlock *b, int i)

@@ -74,6 +74,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .shard = place.shard,
         .offload = place.offload,
         .host_threads = place.host_threads,
+        .bucket = dg_team_bucket(c),
     };
     return DG_OK;
 }

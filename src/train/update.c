@@ -274,6 +274,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     const Part *p = user;
     const Update *u = p->job->update;
     const int64_t k = u->local[i];
+    const int twice = dg_guided_twice(&p->guidance);
     Steps s = { .num = 0 };
     int64_t bad;
     int err = DG_OK;
@@ -287,12 +288,12 @@ static int run_item(Worker *w, int64_t i, void *user)
     w->ctx.backend->fill(w->grads, 0, p->job->learner->num);
     for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
         fill_steps(&s, p, k, j);
+        dg_team_pass(w, !twice && j + s.num == u->steps_per_item);
         err = run_steps(w, p, &s);
     }
-    for (int64_t j = 0;
-         j < u->steps_per_item && !err && dg_guided_twice(&p->guidance);
-         j += s.num) {
+    for (int64_t j = 0; j < u->steps_per_item && !err && twice; j += s.num) {
         fill_steps(&s, p, k, j);
+        dg_team_pass(w, j + s.num == u->steps_per_item);
         err = run_uncond(w, p, &s);
     }
     if (!err)

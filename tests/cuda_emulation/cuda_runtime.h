@@ -121,6 +121,8 @@ void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call);
 void cuda_emulation_drain(cudaStream_t s);
 void cuda_emulation_drain_all(void);
 void cuda_emulation_forget(cudaStream_t s);
+/** No stream gets ready any more. */
+void cuda_emulation_stick(void);
 
 /* --- graphs: what is captured is kept as closures, and called in order ---- */
 

@@ -70,11 +70,17 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *e)
     return ncclSuccess;
 }
 
-/* With CUDA_EMULATION_STUCK in the environment nothing is done and no stream
- * gets ready any more: as where one rank has stayed away. */
+/* With CUDA_EMULATION_STUCK="N" in the environment nothing is done from the
+ * N-th sum on and no stream gets ready any more: as where one rank has stayed
+ * away. */
 static bool stuck()
 {
-    return getenv("CUDA_EMULATION_STUCK") != nullptr;
+    static long sums;
+    const char *text = getenv("CUDA_EMULATION_STUCK");
+
+    if (text != nullptr && ++sums == atol(text))
+        cuda_emulation_stick();
+    return text != nullptr && sums >= atol(text);
 }
 
 /* MPI may hand a buffer to another process: it gets one of the host's, with

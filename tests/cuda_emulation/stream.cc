@@ -28,6 +28,7 @@ std::recursive_mutex lock;
 CUstream_st *streams;
 cudaError_t fault; /* the first of a call that was queued */
 thread_local int runs;
+bool stuck;
 
 bool lives(const CUstream_st *s)
 {
@@ -77,6 +78,11 @@ bool is(const char *text)
 }
 
 } // namespace
+
+void cuda_emulation_stick(void)
+{
+    stuck = true;
+}
 
 int cuda_emulation_defers(cudaStream_t s)
 {
@@ -154,7 +160,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
-    if (getenv("CUDA_EMULATION_STUCK") != nullptr)
+    if (stuck)
         return cudaErrorNotReady;
     cuda_emulation_drain(s);
     return told();
