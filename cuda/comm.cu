@@ -234,12 +234,12 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
     CudaStream *s = dg_cuda_current();
     ncclResult_t e = ncclSuccess;
 
-    if (!err && s->link->in_slots) {
+    if (s->link->in_slots) {
         /* kernels here wait for sums: they are to get on while this rank
          * waits for others */
         cudaStreamQuery(s->link->side);
         ncclCommGetAsyncError(s->link->nccl, &e);
-        if (e != ncclSuccess)
+        if (!err && e != ncclSuccess)
             err = link_error(e, "a sum's part");
     }
     err = dg_agree(c, err);
