@@ -23,6 +23,8 @@ typedef struct Trainer {
     Conditions *cache; /* of prompts.cache, or NULL */
     Learner *learner;
     Team *team;
+    TeamOpts besides; /* what decodes and scores beside the rollout needs, */
+    Beside *beside;   /* and does it, or NULL */
     Rollout *rollout;
     Update *update;
     Metrics *metrics;  /* rank 0 */

@@ -120,6 +120,15 @@ static void put_seconds(Trainer *t)
     dg_metrics_leave(t->metrics);
 }
 
+/* Of the plan's step: the workers' part of it, and what is beside them. */
+static size_t peak_bytes(const Trainer *t)
+{
+    const size_t peak = dg_team_peak(t->team);
+    const size_t beside = t->beside != NULL ? dg_beside_peak(t->beside) : 0;
+
+    return beside > peak ? beside : peak;
+}
+
 static int write_metrics(Trainer *t, const Means *m, double gflops)
 {
     const UpdateStats *u = &t->stats;
@@ -145,7 +154,7 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
     dg_metrics_int(out, "skipped_updates", u->skipped_updates);
     put_seconds(t);
     dg_metrics_real(out, "gflops", gflops);
-    dg_metrics_int(out, "peak_bytes", (int64_t)dg_team_peak(t->team));
+    dg_metrics_int(out, "peak_bytes", (int64_t)peak_bytes(t));
     dg_metrics_int(out, "plan_bytes", (int64_t)t->plan_bytes);
     return dg_metrics_commit(out);
 }

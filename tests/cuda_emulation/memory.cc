@@ -145,6 +145,7 @@ CudaEmulationOpen::~CudaEmulationOpen()
 
 size_t cuda_emulation_shared_limit(const void *kernel, int64_t limit)
 {
+    const std::lock_guard<std::mutex> held(lock);
     int i = 0;
 
     while (i < MAX_KERNELS - 1 && limits[i].kernel != nullptr &&
