@@ -207,14 +207,14 @@ static void check(const char *streams, ShardLevel level, int recompute)
     plain = new_team(&net, level, 0, recompute);
     beside = new_team(&net, level, BUCKET, recompute);
     compare(plain, beside, k, ITEMS); /* counts */
-    EXPECT(dg_team_left_early(beside) == 0);
+    EXPECT(dg_team_take_early(beside) == 0);
     compare(plain, beside, k, ITEMS);
-    early = dg_team_left_early(beside);
+    early = dg_team_take_early(beside);
     /* all of the last item's, all items' in rounds: the last layers are used
      * once more by the first */
     EXPECT(comm.size == 1 || early > LAYERS);
     compare(plain, beside, k, 1); /* others have no item */
-    EXPECT((dg_team_left_early(beside) > early) ==
+    EXPECT((dg_team_take_early(beside) > 0) ==
            (comm.rank == 0 && comm.size > 1));
     k.short_item = ITEMS - 1; /* its last way back is not gone */
     compare(plain, beside, k, ITEMS);

@@ -126,8 +126,9 @@ int dg_team_add(Worker *w, int64_t *bad);
 /** The sum of what this rank holds: elements shard.first .. + num - 1 of the
  *  gradient, for t->sums. */
 ExactSum dg_team_own(const Team *t);
-/** Buckets that left before their way back was at its end, so far. */
-int64_t dg_team_left_early(const Team *t);
+/** Buckets of sums that left before their way back was at its end, since the
+ *  last call. */
+int64_t dg_team_take_early(Team *t);
 /** FLOPs counted since the last call. */
 uint64_t dg_team_take_flops(Team *t);
 /** Highest use of a context's arena over the workers, bytes. */

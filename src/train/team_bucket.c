@@ -321,7 +321,11 @@ void dg_buckets_destroy(Buckets *b)
     free(b);
 }
 
-int64_t dg_team_left_early(const Team *t)
+int64_t dg_team_take_early(Team *t)
 {
-    return t->buckets != NULL ? t->buckets->early : 0;
+    const int64_t early = t->buckets != NULL ? t->buckets->early : 0;
+
+    if (t->buckets != NULL)
+        t->buckets->early = 0;
+    return early;
 }
