@@ -506,6 +506,10 @@ static const Backend table = { "reference",
                                NULL,
                                NULL,
                                NULL,
+                               NULL,
+                               NULL,
+                               NULL,
+                               NULL,
                                NULL };
 
 const Backend *ref_backend(void)

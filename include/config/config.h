@@ -231,6 +231,8 @@ typedef struct Config {
         int recompute;          /* blocks again at backward, less memory */
         double timeout_seconds; /* for the other GPUs in a sum */
         int graphs;             /* steps are replayed as CUDA graphs */
+        int overlap;            /* sums beside the way back */
+        int64_t bucket_size;    /* elements that leave at once */
         ShardLevel shard;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
     } parallel;

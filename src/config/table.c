@@ -373,6 +373,10 @@ static const Option rows[] = {
          FREE, "most that a GPU's rank waits for the others in a sum"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
          "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
+    BOOL("parallel.overlap", "true", parallel.overlap, FREE,
+         "on GPUs, gradient sums leave while backward still runs: same bits"),
+    INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,
+        "parameters whose sums leave at once"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "

@@ -189,6 +189,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     if (err)
         return err;
     w->ctx.backend->fill(w->grads, 0, t->learner->num);
+    dg_team_pass(w, 1);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
         err = dg_team_add(w, &bad);

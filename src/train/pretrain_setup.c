@@ -133,6 +133,7 @@ static int open_team(Pretrain *t)
                                      .shard = place.shard,
                                      .offload = place.offload,
                                      .host_threads = place.host_threads,
+                                     .bucket = dg_team_bucket(c),
                                  });
     if (err)
         return err;

@@ -82,6 +82,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .shard = place.shard,
         .offload = place.offload,
         .host_threads = place.host_threads,
+        .bucket = dg_team_bucket(c),
     };
     dg_trainer_room(team, t->policy);
     return DG_OK;
@@ -92,6 +93,20 @@ static int pools(const Session *s)
 {
     return s->config->parallel.shard == DG_SHARD_PARAMETERS &&
            s->comm->size > 1;
+}
+
+/* A worker that decodes and scores beside the rollout; of a size 0 in none. */
+static TeamOpts beside_opts(const Trainer *t, const StepPlan *plan)
+{
+    const size_t reward = plan->reward.bytes;
+
+    return (TeamOpts) {
+        .backend = t->session->backend,
+        .num_threads = 1,
+        .step_bytes = reward > plan->decode_bytes ? reward : plan->decode_bytes,
+        .scratch_bytes = dg_rollout_scratch(t->policy, t->rewards,
+                                            t->session->config->num_rewards),
+    };
 }
 
 static int open_team(Trainer *t)
@@ -113,6 +128,7 @@ static int open_team(Trainer *t)
     if (err)
         return err;
     t->plan_bytes = plan.step_bytes;
+    t->besides = beside_opts(t, &plan);
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
@@ -370,6 +386,38 @@ static int check_room(const Session *s)
     return dg_agree(c, err);
 }
 
+/* Of a device's memory, for what its libraries take by themselves. */
+enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
+
+/*
+ * Scores are made beside the rollout where there is room for it: the plan does
+ * without, and all ranks do the same. Errors: DG_EDEVICE, agreed.
+ */
+static int open_beside(Trainer *t)
+{
+    const Session *s = t->session;
+    const Backend *be = s->backend;
+    const size_t wants = t->besides.step_bytes + t->besides.scratch_bytes;
+    size_t unused, all;
+    int64_t room;
+    int err;
+
+    if (!s->config->parallel.overlap || be->side_new == NULL)
+        return DG_OK;
+    err = dg_agree(s->comm, be->room(&unused, &all));
+    if (err)
+        return err;
+    room = unused >=
+           (wants + STREAM_BYTES) * (size_t)s->device_ranks + all / MARGIN;
+    dg_comm_min_i64(s->comm, &room, 1);
+    if (!room) {
+        dg_info("rewards follow the rollout: no room for %.1f MB beside it",
+                1e-6 * (double)(wants + STREAM_BYTES));
+        return DG_OK;
+    }
+    return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
+}
+
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -416,6 +464,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err)
+        err = open_beside(t);
+    if (!err)
         describe(t);
     return err;
 }
@@ -423,6 +473,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
 void dg_trainer_close(Trainer *t)
 {
     dg_metrics_close(t->metrics);
+    dg_beside_destroy(t->beside);
     dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);

@@ -249,17 +249,19 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const void *C, cublasLtMatrixLayout_t, void *D,
                               cublasLtMatrixLayout_t d,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
-                              cudaStream_t)
+                              cudaStream_t stream)
 {
-    if (cuda_emulation_captures()) {
-        cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
-                             two = *(const float *)beta, la = *a, lb = *b,
-                             ld = *d, how = *algo]() mutable {
-            const cublasStatus_t e =
-                cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C, &ld,
-                               D, &ld, &how, nullptr, 0, nullptr);
-            return e ? cudaErrorInvalidValue : cudaSuccess;
-        });
+    if (cuda_emulation_defers(stream)) {
+        cuda_emulation_keep(
+            [=, is = *desc, one = *(const float *)alpha,
+             two = *(const float *)beta, la = *a, lb = *b, ld = *d,
+             how = *algo]() mutable {
+                const cublasStatus_t e =
+                    cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C,
+                                   &ld, D, &ld, &how, nullptr, 0, nullptr);
+                return e ? cudaErrorInvalidValue : cudaSuccess;
+            },
+            stream);
         return CUBLAS_STATUS_SUCCESS;
     }
     const bool ta = desc->trans_a == CUBLAS_OP_T,
