@@ -43,10 +43,8 @@ static void count(GpuPlan *out, const Outline *o)
     const TeamOpts *team = &o->team;
     const uint64_t sums = dg_team_sum_bytes(team);
     LearnerBytes b;
-    uint64_t state;
 
     dg_learner_bytes(&b, &team->shard, &o->config->optim);
-    state = b.gradient + b.moments + b.ema;
     *out = (GpuPlan) {
         .ranks = team->shard.size,
         .offload = team->offload,
@@ -55,11 +53,10 @@ static void count(GpuPlan *out, const Outline *o)
         .gradient = sizeof(float) * (uint64_t)team->num_grads,
         .activations = team->step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
-        /* the state stands there too, for checkpoints */
-        .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team),
+        .host = host_bytes(o) + b.chunks + dg_team_stage_bytes(team),
     };
     if (team->offload) {
-        out->host += sums + b.norm;
+        out->host += b.gradient + b.moments + b.ema + sums + b.norm;
     } else {
         out->gradient += b.gradient + b.norm;
         out->sums = sums;

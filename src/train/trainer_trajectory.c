@@ -41,8 +41,12 @@ int dg_trainer_remember(Trainer *t)
     if (err)
         return err;
     memcpy(t->before, trained->values + s->first, bytes);
-    memcpy(t->before + num, t->learner->m, bytes);
-    memcpy(t->before + 2 * num, t->learner->v, bytes);
+    err = dg_learner_get(t->learner, DG_STATE_M, t->before + num, 0, num);
+    if (!err)
+        err =
+            dg_learner_get(t->learner, DG_STATE_V, t->before + 2 * num, 0, num);
+    if (err)
+        return err;
     t->updates_before = t->learner->updates;
     dg_trainer_digest(t->digest_before, trained->values, trained->count);
     return DG_OK;
