@@ -126,6 +126,9 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  */
 int dg_policy_place(Policy *p, const Backend *backend);
 
+/** Bytes that it takes there. */
+uint64_t dg_policy_placed_bytes(const Policy *p);
+
 /**
  * What training needs of a placed policy: float32 masters of values first ..
  * first + num - 1, which dg_policy_fetch(), dg_policy_send() move from then

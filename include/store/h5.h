@@ -43,7 +43,7 @@ typedef struct FileInfo {
 } FileInfo;
 
 /** Copies rows first .. first + num - 1 of a whole dataset to the host. */
-typedef int H5Fetch(void *user, void *to, int64_t first, int64_t num);
+typedef int FetchRows(void *user, void *to, int64_t first, int64_t num);
 
 /** One dataset to write. */
 typedef struct H5Item {
@@ -58,7 +58,7 @@ typedef struct H5Item {
     int shared;
     int64_t first, num;
     const void *data;      /* text: array of const char * */
-    H5Fetch *fetch;        /* where data is NULL: not of text */
+    FetchRows *fetch;      /* where data is NULL: not of text */
     void *user;            /* of fetch */
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
