@@ -58,7 +58,9 @@ typedef struct LinearArgs {
     const float *w;    /* [out, ldw]: columns 0..in-1, in..in+in2-1 */
     const float *bias; /* [out] or NULL */
     float *y;          /* [rows, out] */
-    float *pre;        /* [rows, out] value before act, or NULL: not kept */
+    float *pre;        /* [rows, out] value before act, or NULL: not kept. Of
+                          bfloat16 with DG_ACT_GELU_TANH there is always a
+                          place for it */
     Act act;
 } LinearArgs;
 

@@ -250,6 +250,9 @@ int dg_cli_begin(Cli *cli, const CliSpec *s, int argc, char **argv)
     if (s->config == DG_CLI_NONE)
         return DG_CLI_GO;
     err = share_config(cli, &line, s);
+    if (!err)
+        err = dg_comm_watch(&cli->comm,
+                            cli->config.parallel.host_timeout_seconds);
     if (err)
         return dg_cli_end(cli, err);
     if (line.print_config) {

@@ -254,10 +254,11 @@ static int due(int64_t every, int64_t step)
     return every > 0 && step % every == 0;
 }
 
-int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
+EvaluateJob dg_pretrain_job(const Pretrain *t)
 {
     const Config *c = t->session->config;
-    const EvaluateJob job = {
+
+    return (EvaluateJob) {
         .session = t->session,
         .team = t->team,
         .policy = t->policy,
@@ -269,6 +270,12 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
         .seed = (uint64_t)c->run.seed,
         .with_scores = 1,
     };
+}
+
+int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
+{
+    const Config *c = t->session->config;
+    const EvaluateJob job = dg_pretrain_job(t);
     int err;
 
     memset(e, 0, sizeof *e);

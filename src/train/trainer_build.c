@@ -3,12 +3,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "room.h"
 #include "train/cache.h"
 #include "train/run_plan.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 static int open_prompts(Trainer *t)
@@ -306,36 +306,6 @@ static int place_policy(Policy *p, const Session *s)
 
 /* --- a device's memory --------------------------------------------------- */
 
-/* The keys that leave this run's device with less to keep. */
-static void advise(char *text, size_t size, const Config *c, int ranks)
-{
-    const struct {
-        int helps;
-        const char *key;
-    } keys[] = {
-        { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
-        { !c->parallel.recompute, "parallel.recompute = true" },
-        { ranks > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
-          "parallel.shard = gradients" },
-        { ranks > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
-          "parallel.shard = parameters" },
-        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
-        { c->run.dtype == DG_STORE_FLOAT32, "run.dtype = bfloat16" },
-        { c->lora.rank == 0, "adapters (lora.rank)" },
-        { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
-        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
-        { c->parallel.exact_sum, "parallel.exact_sum = false" },
-        { 1, "smaller pictures or networks" },
-    };
-    size_t used = 0;
-
-    text[0] = '\0';
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && used < size; i++)
-        if (keys[i].helps)
-            used += (size_t)snprintf(text + used, size - used, "%s%s",
-                                     used > 0 ? ", " : "", keys[i].key);
-}
-
 /* Bytes of this run's plan that lie on the GPU of a rank. */
 static int count_device(uint64_t *bytes, const Session *s)
 {
@@ -354,36 +324,31 @@ static int count_device(uint64_t *bytes, const Session *s)
     return err;
 }
 
-/* Before anything is placed: does the plan fit into what is free? The first
- * rank's plan is the fullest. */
+/* Before anything is placed. The first rank's plan is the fullest. */
 static int check_room(const Session *s)
 {
-    const Comm *c = s->comm;
-    const double MB = 1e-6;
+    const Config *c = s->config;
+    const RoomKey keys[] = {
+        { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
+        { !c->parallel.recompute, "parallel.recompute = true" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+          "parallel.shard = gradients" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
+          "parallel.shard = parameters" },
+        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->lora.rank == 0, "adapters (lora.rank)" },
+        { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
+        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->parallel.exact_sum, "parallel.exact_sum = false" },
+    };
     uint64_t needs = 0;
-    size_t unused, all;
-    char advice[512];
     int err = DG_OK;
 
-    if (!s->backend->apart)
-        return DG_OK;
-    if (c->rank == 0)
+    if (s->backend->apart && s->comm->rank == 0)
         err = count_device(&needs, s);
-    err = dg_agree(c, err);
-    if (err)
-        return err;
-    dg_comm_bcast(c, &needs, sizeof needs, 0);
-    needs *= (uint64_t)s->device_ranks;
-    err = s->backend->room(&unused, &all);
-    advise(advice, sizeof advice, s->config, c->size);
-    if (!err && needs > unused)
-        err =
-            dg_fail(DG_ENOMEM,
-                    "the plan takes %.1f MB of this GPU (ranks on it: %d), and "
-                    "%.1f MB of %.1f MB are free; less is needed with %s",
-                    MB * (double)needs, s->device_ranks, MB * (double)unused,
-                    MB * (double)all, advice);
-    return dg_agree(c, err);
+    err = dg_agree(s->comm, err);
+    return err ? err
+               : dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
 }
 
 /* Of a device's memory, for what its libraries take by themselves. */

@@ -464,7 +464,7 @@ static int apply(const Part *p, UpdateStats *stats)
     }
     own = dg_team_own(job->team);
     if (job->dry) {
-        job->learner->engine->exact_read(&own, job->learner->grads_in.at, 1.0);
+        job->learner->engine->exact_read(&own, job->learner->grads, 1.0);
         return DG_OK;
     }
     /* a device may fail alone, even where all compute the same */

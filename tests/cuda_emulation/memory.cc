@@ -97,6 +97,18 @@ size_t used_bytes()
     return bytes;
 }
 
+/* CUDA_EMULATION_TELL: at the end, to standard error */
+struct Teller {
+    size_t most = 0;
+
+    ~Teller()
+    {
+        if (getenv("CUDA_EMULATION_TELL") != nullptr)
+            fprintf(stderr, "cuda emulation: %zu bytes of memory at most\n",
+                    most);
+    }
+} teller;
+
 int failed;
 long launches;
 
@@ -265,6 +277,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     char *p = raw + PAGE;
     *head_of(p) = Head { bytes, mapped, heads };
     heads = head_of(p);
+    teller.most = teller.most > used_bytes() ? teller.most : used_bytes();
     memset(p - GUARD, guard_byte, GUARD);
     memset(p, 0xff, bytes);
     memset(p + bytes, guard_byte, GUARD);
