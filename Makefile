@@ -140,7 +140,8 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS) -lstdc++
 
-$(BUILD)/tests/test_mpi_cuda: $(BUILD)/tests/test_mpi_cuda.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
+MPI_EMULATED := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_mpi_cuda*.c))
+$(MPI_EMULATED): %: %.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS) -lstdc++
 
 # the program with its GPU side emulated: run.device = "cuda" on any machine

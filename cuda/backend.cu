@@ -31,6 +31,10 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.room = dg_cuda_room;
     t.upload = dg_cuda_stage_up;
     t.download = dg_cuda_stage_down;
+    t.side_new = dg_cuda_side_new;
+    t.side_free = dg_cuda_side_free;
+    t.side_use = dg_cuda_side_use;
+    t.side_after = dg_cuda_side_after;
     t.engine = dg_engine_cuda();
     return t;
 }

@@ -20,6 +20,10 @@ struct CudaLink {
     ncclComm_t nccl;
     int rank, size;
     double patience_s;
+    cudaStream_t side;               /* of sums beside the kernels */
+    cudaEvent_t ready;               /* what is sent next has been made */
+    cudaEvent_t left[DG_COMM_SLOTS]; /* what was in a slot has arrived */
+    int in_slots;                    /* some are used */
 };
 
 static int link_error(ncclResult_t e, const char *what)
@@ -30,6 +34,57 @@ static int link_error(ncclResult_t e, const char *what)
 int dg_cuda_comm_built(void)
 {
     return 1;
+}
+
+static int side_create(CudaLink *link)
+{
+    cudaError_t e =
+        cudaStreamCreateWithFlags(&link->side, cudaStreamNonBlocking);
+
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&link->ready, cudaEventDisableTiming);
+    for (int i = 0; i < DG_COMM_SLOTS && e == cudaSuccess; ++i)
+        e = cudaEventCreateWithFlags(&link->left[i], cudaEventDisableTiming);
+    return e == cudaSuccess ? DG_OK
+                            : dg_fail(DG_EDEVICE, "CUDA: a stream for sums: %s",
+                                      cudaGetErrorString(e));
+}
+
+/*
+ * Waits with an eye on the other ranks. Where all wait for one that stays away,
+ * a rank's patience is up to half longer the higher its number, so that one
+ * of them tells of it and takes the others down.
+ */
+static int watch(CudaStream *s, cudaStream_t stream, const char *what)
+{
+    const CudaLink *link = s->link;
+    const double began = dg_clock_now();
+    const double most = link->patience_s * (1 + 0.5 * link->rank / link->size);
+    ncclResult_t e = ncclSuccess;
+
+    while (cudaStreamQuery(stream) == cudaErrorNotReady) {
+        ncclCommGetAsyncError(link->nccl, &e);
+        if (e != ncclSuccess) {
+            ncclCommAbort(s->link->nccl);
+            s->link->nccl = NULL;
+            return link_error(e, what);
+        }
+        if (dg_clock_now() - began > most)
+            dg_panic("rank %d of %d waits for the other ranks since %.0f s in "
+                     "NCCL's %s (parallel.timeout_seconds)",
+                     link->rank, link->size, most, what);
+        usleep(50);
+    }
+    return dg_cuda_wait();
+}
+
+/* The library connects GPUs at the first sum, and its calls may wait then: no
+ * rank is to be missing there, as one that has failed would be later. */
+static int connect(const Comm *c, CudaStream *s)
+{
+    dg_cuda_note(cudaMemsetAsync(s->result, 0, sizeof *s->result, s->stream),
+                 "first sum");
+    return dg_cuda_comm_sum(c, s->result, 1, 1);
 }
 
 int dg_cuda_comm_join(const Comm *c, double patience_s)
@@ -59,13 +114,22 @@ int dg_cuda_comm_join(const Comm *c, double patience_s)
     link->size = c->size;
     link->patience_s = patience_s;
     s->link = link;
-    return DG_OK;
+    err = dg_agree(c, side_create(link));
+    return err ? err : connect(c, s);
 }
 
 void dg_cuda_link_destroy(struct CudaLink *link)
 {
-    if (link != NULL)
-        ncclCommDestroy(link->nccl);
+    if (link == NULL)
+        return;
+    ncclCommDestroy(link->nccl);
+    for (int i = 0; i < DG_COMM_SLOTS; ++i)
+        if (link->left[i] != NULL)
+            cudaEventDestroy(link->left[i]);
+    if (link->ready != NULL)
+        cudaEventDestroy(link->ready);
+    if (link->side != NULL)
+        cudaStreamDestroy(link->side);
     free(link);
 }
 
@@ -74,34 +138,6 @@ int dg_cuda_comm_joined(const Comm *c)
     const CudaLink *link = dg_cuda_current()->link;
 
     return link != NULL && link->size == c->size && link->rank == c->rank;
-}
-
-/*
- * Waits with an eye on the other ranks. Where all wait for one that stays away,
- * a rank's patience is up to half longer the higher its number, so that one
- * of them tells of it and takes the others down.
- */
-static int watch(CudaStream *s, const char *what)
-{
-    const CudaLink *link = s->link;
-    const double began = dg_clock_now();
-    const double most = link->patience_s * (1 + 0.5 * link->rank / link->size);
-    ncclResult_t e = ncclSuccess;
-
-    while (cudaStreamQuery(s->stream) == cudaErrorNotReady) {
-        ncclCommGetAsyncError(link->nccl, &e);
-        if (e != ncclSuccess) {
-            ncclCommAbort(s->link->nccl);
-            s->link->nccl = NULL;
-            return link_error(e, what);
-        }
-        if (dg_clock_now() - began > most)
-            dg_panic("rank %d of %d waits for the other ranks since %.0f s in "
-                     "NCCL's %s (parallel.timeout_seconds)",
-                     link->rank, link->size, most, what);
-        usleep(50);
-    }
-    return dg_cuda_wait();
 }
 
 int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole)
@@ -113,7 +149,8 @@ int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole)
         ncclAllReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32,
                       ncclSum, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s, what) : link_error(e, what));
+    return dg_agree(c, e == ncclSuccess ? watch(s, s->stream, what)
+                                        : link_error(e, what));
 }
 
 int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
@@ -125,7 +162,7 @@ int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
                    root, s->link->nccl, s->stream);
 
     return dg_agree(c, e == ncclSuccess
-                           ? watch(s, "sum of gradients to an owner")
+                           ? watch(s, s->stream, "sum of gradients to an owner")
                            : link_error(e, "sum to an owner"));
 }
 
@@ -135,8 +172,82 @@ int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
     const ncclResult_t e =
         ncclBroadcast(v, v, bytes, ncclInt8, root, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s, "values from an owner")
-                                        : link_error(e, "an owner's values"));
+    return dg_agree(c, e == ncclSuccess
+                           ? watch(s, s->stream, "values from an owner")
+                           : link_error(e, "an owner's values"));
+}
+
+/* --- beside the kernels ---------------------------------------------------- */
+
+int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
+{
+    CudaStream *s = dg_cuda_current();
+    CudaLink *link = s->link;
+    const ncclDataType_t type = whole ? ncclInt64 : ncclFloat32;
+    ncclResult_t e;
+
+    dg_cuda_note(cudaEventRecord(link->ready, s->stream), "a sum's part");
+    dg_cuda_note(cudaStreamWaitEvent(link->side, link->ready, 0),
+                 "a sum's part");
+    e = root < 0 ? ncclAllReduce(v, v, (size_t)num, type, ncclSum, link->nccl,
+                                 link->side)
+                 : ncclReduce(v, v, (size_t)num, type, ncclSum, root,
+                              link->nccl, link->side);
+    return e == ncclSuccess ? DG_OK : link_error(e, "a sum's part");
+}
+
+void dg_cuda_comm_turn(void)
+{
+    CudaStream *s = dg_cuda_current();
+    const cudaStream_t was = s->stream;
+
+    s->stream = s->link->side;
+    s->link->side = was;
+}
+
+void dg_cuda_comm_leaves(int slot)
+{
+    const CudaLink *link = dg_cuda_current()->link;
+
+    dg_cuda_note(cudaEventRecord(link->left[slot], link->side), "a sum's slot");
+}
+
+void dg_cuda_comm_slot(int slot)
+{
+    const CudaStream *s = dg_cuda_current();
+
+    s->link->in_slots = 1;
+    dg_cuda_note(cudaStreamWaitEvent(s->stream, s->link->left[slot], 0),
+                 "a sum's slot");
+}
+
+/* Those who wait for this rank's part would do so for ever. */
+static int give_up(CudaLink *link, int err)
+{
+    ncclCommAbort(link->nccl);
+    link->nccl = NULL;
+    return err;
+}
+
+int dg_cuda_comm_sent(const Comm *c, int err, int wait)
+{
+    CudaStream *s = dg_cuda_current();
+    ncclResult_t e = ncclSuccess;
+
+    if (s->link->in_slots) {
+        /* kernels here wait for sums: they are to get on while this rank
+         * waits for others */
+        cudaStreamQuery(s->link->side);
+        ncclCommGetAsyncError(s->link->nccl, &e);
+        if (!err && e != ncclSuccess)
+            err = link_error(e, "a sum's part");
+    }
+    err = dg_agree(c, err);
+    if (err)
+        return give_up(s->link, err);
+    return wait
+               ? dg_agree(c, watch(s, s->link->side, "sum of gradients, int64"))
+               : DG_OK;
 }
 
 #else
@@ -173,6 +284,28 @@ int dg_cuda_comm_sum_to(const Comm *, void *, int64_t, int, int)
 int dg_cuda_comm_bcast(const Comm *, void *, size_t, int)
 {
     dg_panic("a broadcast by NCCL without NCCL");
+}
+
+int dg_cuda_comm_send(void *, int64_t, int, int)
+{
+    dg_panic("a sum by NCCL without NCCL");
+}
+
+void dg_cuda_comm_turn(void)
+{
+}
+
+void dg_cuda_comm_leaves(int)
+{
+}
+
+void dg_cuda_comm_slot(int)
+{
+}
+
+int dg_cuda_comm_sent(const Comm *, int, int)
+{
+    dg_panic("a sum by NCCL without NCCL");
 }
 
 #endif

@@ -71,6 +71,11 @@ static Engine table_make(void)
     t.exact_allreduce = dg_cuda_exact_allreduce;
     t.exact_sum_to = dg_cuda_exact_sum_to;
     t.bcast = bcast;
+    t.sends = dg_cuda_comm_joined;
+    t.send = dg_cuda_exact_send;
+    t.slot = dg_cuda_comm_slot;
+    t.sent = dg_cuda_comm_sent;
+    t.exact_add_part = dg_cuda_exact_add_part;
     t.exact_check = dg_cuda_exact_check;
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;

@@ -37,6 +37,22 @@ __global__ void exact_plain_kernel(float *sum, const float *g, int64_t num)
         sum[i] += get(g, i);
 }
 
+/* what is not allowed is left out and noted */
+__global__ void exact_part_kernel(ExactSum s, const float *g, double scale,
+                                  unsigned long long *bad, int64_t first)
+{
+    for (int64_t i = first_index(); i < s.num; i += index_step()) {
+        const float x = get(g, i);
+
+        if (!(fabsf(x) <= s.limit))
+            atomicMin(bad, (unsigned long long)(first + i));
+        else if (s.fixed != NULL)
+            s.fixed[i] += (int64_t)rint((double)x * scale);
+        else
+            s.plain[i] += x;
+    }
+}
+
 __global__ void exact_merge_kernel(int64_t *sum, const int64_t *more,
                                    int64_t num)
 {
@@ -184,6 +200,32 @@ extern "C" int dg_cuda_exact_sum_to(const Comm *c, ExactSum *s, int root,
     return *done
                ? dg_cuda_comm_sum_to(c, buffer, s->num, s->fixed != NULL, root)
                : DG_OK;
+}
+
+extern "C" void dg_cuda_exact_add_part(ExactSum *part, const float *g,
+                                       int64_t first, int64_t *bad)
+{
+    DG_LAUNCH(exact_part_kernel, dg_blocks(part->num, THREADS), THREADS, 0,
+              *part, g, ldexp(1.0, part->scale_bits), (unsigned long long *)bad,
+              first);
+}
+
+extern "C" int dg_cuda_exact_send(const Comm *c, const ExactSend *x)
+{
+    void *buffer =
+        x->part.fixed != NULL ? (void *)x->part.fixed : (void *)x->part.plain;
+    ExactSum into = x->into;
+    int err =
+        dg_cuda_comm_send(buffer, x->part.num, x->part.fixed != NULL, x->root);
+
+    if (!err && into.num > 0 && x->root == c->rank) {
+        dg_cuda_comm_turn();
+        err = dg_cuda_exact_merge(&into, &x->part);
+        dg_cuda_comm_turn();
+    }
+    if (x->slot >= 0)
+        dg_cuda_comm_leaves(x->slot);
+    return err;
 }
 
 extern "C" void dg_cuda_exact_read(const ExactSum *s, float *out,

@@ -22,4 +22,14 @@ template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c);
 
+/**
+ * The same of values stored as bfloat16, by one right side, with
+ *   pre = sums + bias,  c = GELU of it, tanh form
+ * from the library's epilogue, pre [as c] never NULL. Its tanh is the
+ * hardware's, coarse beside float32 and fine beside bfloat16.
+ * Returns 0, and nothing was done, where the library has none for this shape.
+ */
+int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
+                          int64_t batch, int64_t stride_a, int64_t stride_c);
+
 #endif

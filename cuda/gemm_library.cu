@@ -18,21 +18,37 @@
  *
  * Alignment is a part of the shape, since kernels are chosen by it. It is the
  * largest power of two up to 256 that divides the first address, the pitch
- * and the step between samples: the same whatever the batch begins with.
+ * and the step between samples: the same whatever the batch begins with. Of
+ * bias and of what an epilogue stores besides c the library reads it from the
+ * address that the heuristic is shown, so it is shown the alignment itself.
  */
 enum { MOST_SHAPES = 1024, MOST_ALIGN = 256 };
 
 typedef struct Shape {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t trans_a, trans_b, adds, biased;
+    int32_t trans_a, trans_b, adds;
     int32_t type, type_c; /* of the library: of a and b, of c */
     uint32_t align_a, align_b, align_c;
+    uint32_t align_bias, align_pre; /* 0: there is none */
 } Shape;
 
 typedef struct Known {
     Shape shape;
+    int found; /* 0: the library has none */
     cublasLtMatmulAlgo_t algo;
 } Known;
+
+/* What is done to a sum before it is stored as c: bias is added; with pre that
+ * is stored there, as c is, and its GELU in c. NULL: not. */
+typedef struct Finish {
+    const float *bias;
+    float *pre;
+} Finish;
+
+/* a product of samples: elements between them */
+typedef struct Samples {
+    int64_t num, a, b, c;
+} Samples;
 
 struct GemmCache {
     cublasLtHandle_t handle;
@@ -113,39 +129,41 @@ static void layout_batch(cublasLtMatrixLayoutOpaque_t *l, int64_t batch,
          "gemm batch");
 }
 
-/* what is done to a sum before it is stored: bias added to each row */
-static void add_bias(Call *c, const float *bias)
+static void set(Call *c, cublasLtMatmulDescAttributes_t attr, const void *value,
+                size_t bytes)
 {
-    const int32_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    note(cublasLtMatmulDescSetAttribute(&c->product, attr, value, bytes),
+         "gemm descriptor");
+}
 
-    note(cublasLtMatmulDescSetAttribute(&c->product,
-                                        CUBLASLT_MATMUL_DESC_EPILOGUE,
-                                        &epilogue, sizeof epilogue),
-         "gemm bias");
-    note(cublasLtMatmulDescSetAttribute(&c->product,
-                                        CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                        &bias, sizeof bias),
-         "gemm bias");
+static void finish_with(Call *c, const Finish *f, int64_t ld)
+{
+    const int32_t epilogue = f->pre == NULL    ? CUBLASLT_EPILOGUE_BIAS
+                             : f->bias != NULL ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
+                                               : CUBLASLT_EPILOGUE_GELU_AUX;
+
+    if (f->pre == NULL && f->bias == NULL)
+        return;
+    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (f->bias != NULL)
+        set(c, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &f->bias, sizeof f->bias);
+    if (f->pre == NULL)
+        return;
+    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &f->pre, sizeof f->pre);
+    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld);
 }
 
 template <typename T, typename C>
-static void call_of(Call *c, const GemmArgs *g, const float *bias)
+static void call_of(Call *c, const GemmArgs *g, const Finish *f)
 {
     const int32_t trans_a = g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int32_t trans_b = g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
 
     note(cublasLtMatmulDescInit(&c->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
          "gemm descriptor");
-    note(cublasLtMatmulDescSetAttribute(&c->product,
-                                        CUBLASLT_MATMUL_DESC_TRANSA, &trans_b,
-                                        sizeof trans_b),
-         "gemm descriptor");
-    note(cublasLtMatmulDescSetAttribute(&c->product,
-                                        CUBLASLT_MATMUL_DESC_TRANSB, &trans_a,
-                                        sizeof trans_a),
-         "gemm descriptor");
-    if (bias != NULL)
-        add_bias(c, bias);
+    set(c, CUBLASLT_MATMUL_DESC_TRANSA, &trans_b, sizeof trans_b);
+    set(c, CUBLASLT_MATMUL_DESC_TRANSB, &trans_a, sizeof trans_a);
+    finish_with(c, f, g->ldc);
     layout<T>(&c->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k,
               g->lda);
     layout<T>(&c->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n,
@@ -190,32 +208,38 @@ static void prefer(cublasLtMatmulPreferenceOpaque_t *p, const Shape *s)
              "gemm preference");
 }
 
-/* The algorithm for one sample of this shape; NULL if the library has none. */
+/* The algorithm for one sample of this shape; NULL if the library has none.
+ * The call is that of one sample. */
 static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
                                              const Shape *shape)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t result;
+    const Finish shown = { (const float *)(uintptr_t)shape->align_bias,
+                           (float *)(uintptr_t)shape->align_pre };
     int found = 0;
 
     for (int i = 0; i < cache->num; ++i)
         if (memcmp(&cache->known[i].shape, shape, sizeof *shape) == 0)
-            return &cache->known[i].algo;
+            return cache->known[i].found ? &cache->known[i].algo : NULL;
     if (cache->num == MOST_SHAPES) {
         dg_cuda_note_text("gemm", "more shapes than are kept");
         return NULL;
     }
     prefer(&preference, shape);
-    note(cublasLtMatmulAlgoGetHeuristic(cache->handle, &c->product, &c->b,
-                                        &c->a, &c->c, &c->c, &preference, 1,
-                                        &result, &found),
-         "gemm heuristic");
-    if (found < 1 || result.state != CUBLAS_STATUS_SUCCESS)
-        return NULL;
+    finish_with(c, &shown, shape->ldc);
+    const cublasStatus_t e = cublasLtMatmulAlgoGetHeuristic(
+        cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, &preference, 1,
+        &result, &found);
+    if (e != CUBLAS_STATUS_NOT_SUPPORTED)
+        note(e, "gemm heuristic");
     Known *k = &cache->known[cache->num++];
     k->shape = *shape;
-    k->algo = result.algo;
-    return &k->algo;
+    k->found = e == CUBLAS_STATUS_SUCCESS && found > 0 &&
+               result.state == CUBLAS_STATUS_SUCCESS;
+    if (k->found)
+        k->algo = result.algo;
+    return k->found ? &k->algo : NULL;
 }
 
 static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
@@ -229,68 +253,112 @@ static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
          "gemm");
 }
 
-/* 1 within a step that is only walked; strides [4], the batch first */
-static int walks(const Shape *s, const GemmArgs *g, const float *bias,
-                 const int64_t *strides)
+/* 1 within a step that is only walked */
+static int walks(const Shape *s, const GemmArgs *g, const Finish *f,
+                 const Samples *by)
 {
     CudaStream *stream = dg_cuda_current();
-    const void *const where[] = { g->a, g->b, g->c, bias };
+    const void *const where[] = { g->a, g->b, g->c, f->bias, f->pre };
 
     dg_cuda_walks(stream, s, sizeof *s);
     dg_cuda_walks(stream, where, sizeof where);
-    dg_cuda_walks(stream, strides, 4 * sizeof *strides);
+    dg_cuda_walks(stream, by, sizeof *by);
     return dg_cuda_walks(stream, &g->beta, sizeof g->beta);
+}
+
+template <typename T, typename C>
+static void shape_of(Shape *s, const GemmArgs *g, const Finish *f,
+                     const Samples *by)
+{
+    memset(s, 0, sizeof *s); /* compared as bytes */
+    s->m = g->m, s->n = g->n, s->k = g->k;
+    s->lda = g->lda, s->ldb = g->ldb, s->ldc = g->ldc;
+    s->trans_a = g->trans_a, s->trans_b = g->trans_b;
+    s->adds = g->beta != 0.0f;
+    s->type = type_of<T>(), s->type_c = type_of<C>();
+    s->align_a = alignment<T>(g->a, g->lda, by->a);
+    s->align_b = alignment<T>(g->b, g->ldb, by->b);
+    s->align_c = alignment<C>(g->c, g->ldc, by->c);
+    if (f->bias != NULL)
+        s->align_bias = alignment<C>(f->bias, 0, 0);
+    if (f->pre != NULL)
+        s->align_pre = alignment<C>(f->pre, g->ldc, by->c);
+}
+
+/* All samples in one call: 0 where the algorithm does not take them so. */
+static int multiply_batch(const struct GemmCache *cache, Call *c,
+                          const GemmArgs *g, const Finish *f, const Samples *by,
+                          const cublasLtMatmulAlgo_t *algo)
+{
+    cublasLtMatmulHeuristicResult_t checked;
+
+    layout_batch(&c->a, by->num, by->a);
+    layout_batch(&c->b, by->num, by->b);
+    layout_batch(&c->c, by->num, by->c);
+    if (f->pre != NULL) /* the bias is one for all: its step stays 0 */
+        set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, &by->c,
+            sizeof by->c);
+    if (cublasLtMatmulAlgoCheck(cache->handle, &c->product, &c->b, &c->a, &c->c,
+                                &c->c, algo,
+                                &checked) != CUBLAS_STATUS_SUCCESS ||
+        checked.workspaceSize != 0)
+        return 0;
+    multiply(cache, c, g, algo);
+    return 1;
+}
+
+/* 0: the library has no algorithm, nothing was done */
+template <typename T, typename C>
+static int products(const GemmArgs *g, const Finish *f, const Samples *by)
+{
+    struct GemmCache *cache = dg_cuda_current()->gemm;
+    Shape s;
+    Call call;
+
+    if (g->m < 1 || g->n < 1 || by->num < 1)
+        return 1;
+    shape_of<T, C>(&s, g, f, by);
+    call_of<T, C>(&call, g, f);
+    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
+    if (algo == NULL)
+        return 0;
+    if (walks(&s, g, f, by))
+        return 1;
+    call_of<T, C>(&call, g, f);
+    if (by->num > 1 && multiply_batch(cache, &call, g, f, by, algo))
+        return 1;
+    for (int64_t i = 0; i < by->num; ++i) {
+        GemmArgs one = *g;
+        Finish last = *f;
+        one.a = past<T>(one.a, i * by->a);
+        one.b = past<T>(one.b, i * by->b);
+        one.c = past<C>(one.c, i * by->c);
+        if (last.pre != NULL)
+            last.pre = past<C>(last.pre, i * by->c);
+        call_of<T, C>(&call, &one, &last);
+        multiply(cache, &call, &one, algo);
+    }
+    return 1;
 }
 
 template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c)
 {
-    struct GemmCache *cache = dg_cuda_current()->gemm;
-    cublasLtMatmulHeuristicResult_t checked;
-    Shape s;
-    Call call;
+    const Finish f = { bias, NULL };
+    const Samples by = { batch, stride_a, stride_b, stride_c };
 
-    if (g->m < 1 || g->n < 1 || batch < 1)
-        return;
-    memset(&s, 0, sizeof s); /* compared as bytes */
-    s.m = g->m, s.n = g->n, s.k = g->k;
-    s.lda = g->lda, s.ldb = g->ldb, s.ldc = g->ldc;
-    s.trans_a = g->trans_a, s.trans_b = g->trans_b;
-    s.adds = g->beta != 0.0f, s.biased = bias != NULL;
-    s.type = type_of<T>(), s.type_c = type_of<C>();
-    s.align_a = alignment<T>(g->a, g->lda, stride_a);
-    s.align_b = alignment<T>(g->b, g->ldb, stride_b);
-    s.align_c = alignment<C>(g->c, g->ldc, stride_c);
-    call_of<T, C>(&call, g, bias);
-    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
-    if (algo == NULL) {
+    if (!products<T, C>(g, &f, &by))
         dg_cuda_note_text("gemm", "the library has no algorithm");
-        return;
-    }
-    const int64_t strides[] = { batch, stride_a, stride_b, stride_c };
-    if (walks(&s, g, bias, strides))
-        return;
-    if (batch > 1) {
-        layout_batch(&call.a, batch, stride_a);
-        layout_batch(&call.b, batch, stride_b);
-        layout_batch(&call.c, batch, stride_c);
-        if (cublasLtMatmulAlgoCheck(cache->handle, &call.product, &call.b,
-                                    &call.a, &call.c, &call.c, algo,
-                                    &checked) == CUBLAS_STATUS_SUCCESS &&
-            checked.workspaceSize == 0) {
-            multiply(cache, &call, g, algo);
-            return;
-        }
-        call_of<T, C>(&call, g, bias);
-    }
-    for (int64_t i = 0; i < batch; ++i) {
-        GemmArgs one = *g;
-        one.a = past<T>(one.a, i * stride_a);
-        one.b = past<T>(one.b, i * stride_b);
-        one.c = past<C>(one.c, i * stride_c);
-        multiply(cache, &call, &one, algo);
-    }
+}
+
+int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
+                          int64_t batch, int64_t stride_a, int64_t stride_c)
+{
+    const Finish f = { bias, pre };
+    const Samples by = { batch, stride_a, 0, stride_c };
+
+    return products<__nv_bfloat16, __nv_bfloat16>(g, &f, &by);
 }
 
 #define PRODUCTS(T, C)                                                         \

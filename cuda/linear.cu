@@ -32,10 +32,44 @@ static void product(const LinearArgs *a, const float *x, const float *w,
     dg_cuda_gemm_to<T, T>(&g, bias);
 }
 
+/*
+ * In bfloat16 the library's epilogue takes the tanh form of GELU, and stores
+ * pre too. It is asked for pre whether that is wanted or not (ops_linear.c
+ * gives it a place): what is recorded and what is not, a rollout and its
+ * update, are then one computation. 0: not for this shape of a sample.
+ */
+static int gelu_fused(const LinearArgs *a)
+{
+    const int64_t per = a->rows_per_sample > 0 ? a->rows_per_sample : a->rows;
+    GemmArgs g = {};
+
+    if (a->act != DG_ACT_GELU_TANH || a->pre == NULL || a->x2 != NULL ||
+        per < DG_FEW_ROWS || a->rows % per != 0 || a->out % 8 != 0)
+        return 0;
+    g.trans_b = 1;
+    g.m = per, g.n = a->out, g.k = a->in;
+    g.lda = a->in, g.ldb = a->ldw, g.ldc = a->out;
+    g.a = a->x, g.b = a->w, g.c = a->y;
+    return dg_cuda_gelu_products(&g, a->bias, a->pre, a->rows / per,
+                                 per * a->in, per * a->out);
+}
+
+template <typename T> static int fused(const LinearArgs *a);
+template <> int fused<float>(const LinearArgs *)
+{
+    return 0;
+}
+template <> int fused<__nv_bfloat16>(const LinearArgs *a)
+{
+    return gelu_fused(a);
+}
+
 template <typename T> void dg_cuda_linear(const LinearArgs *a)
 {
     const int second = a->x2 != NULL && a->in2 > 0;
 
+    if (fused<T>(a))
+        return;
     product<T>(a, a->x, a->w, a->in, second ? NULL : a->bias, 0);
     if (second)
         product<T>(a, a->x2, past<T>(a->w, a->in), a->in2, a->bias, 1);

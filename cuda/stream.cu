@@ -99,6 +99,8 @@ static cudaError_t stream_reserve(CudaStream *s)
     if (e == cudaSuccess)
         e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&s->after, cudaEventDisableTiming);
+    if (e == cudaSuccess)
         e = cudaMalloc((void **)&s->workspace, bytes);
     if (e == cudaSuccess)
         e = cudaMalloc((void **)&s->result, sizeof *s->result);
@@ -144,6 +146,8 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     cudaFreeHost(s->result_host);
     cudaFree(s->result);
     cudaFree(s->workspace);
+    if (s->after != NULL)
+        cudaEventDestroy(s->after);
     if (s->stream != NULL)
         cudaStreamDestroy(s->stream);
     free(s);
@@ -261,4 +265,32 @@ extern "C" int dg_cuda_stage_down(void *host, const void *device, size_t bytes)
         at += n;
     }
     return err;
+}
+
+extern "C" int dg_cuda_side_new(void **out)
+{
+    return dg_cuda_stream_create((CudaStream **)out, dg_cuda_current()->device);
+}
+
+extern "C" void dg_cuda_side_free(void *side)
+{
+    dg_cuda_stream_destroy((CudaStream *)side);
+}
+
+extern "C" void *dg_cuda_side_use(void *side)
+{
+    CudaStream *before = current;
+
+    dg_cuda_use((CudaStream *)side);
+    return before;
+}
+
+extern "C" void dg_cuda_side_after(void *side)
+{
+    const CudaStream *s = (CudaStream *)side;
+
+    dg_cuda_note(cudaEventRecord(s->after, dg_cuda_current()->stream),
+                 "what another stream waits for");
+    dg_cuda_note(cudaStreamWaitEvent(s->stream, s->after, 0),
+                 "a wait for another stream");
 }

@@ -36,6 +36,7 @@ typedef enum StreamMode {
 struct CudaStream {
     int device;
     cudaStream_t stream;
+    cudaEvent_t after;      /* what another stream has to do first */
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */

@@ -144,7 +144,7 @@ same_digest "cuda: NaN, two ranks go the same way" wild2 "$(digest wild 8)" 8
 
 # A rank that stays away from a sum: the others lose their patience.
 # shellcheck disable=SC2086
-CUDA_EMULATION_STUCK=1 on_gpu 2 stuck $short parallel.timeout_seconds=1
+CUDA_EMULATION_STUCK=2 on_gpu 2 stuck $short parallel.timeout_seconds=1
 expect "cuda: a sum that waits too long ends the run" test $? = 1
 expect "cuda: and names rank and sum" grep -q "panic: rank 0 of 2 waits .* in \
 NCCL's sum of gradients, int64 (parallel.timeout_seconds)" "$work/stuck.out"

@@ -3,7 +3,9 @@
 /*
  * Tests that run on several ranks. An assertion that leaves one rank early
  * would hang the others in the next collective, so a rank notes what failed
- * with EXPECT() and all ranks fail together at the end with VERDICT().
+ * with EXPECT() and all ranks fail together at the end with VERDICT(). A rank
+ * that crashes ends the job: cmocka would go on to its next test, and leave the
+ * others in this one's collectives. What hangs all the same the watch ends.
  */
 #include "parallel/comm.h"
 
@@ -33,14 +35,26 @@ static int64_t all_good;
         dg_comm_min_i64(&comm, &all_good, 1); \
         const int64_t verdict = all_good;     \
         all_good = 1;                         \
+        mpi_test_alone(verdict == 1);         \
         assert_int_equal(verdict, 1);         \
     } while (0)
+
+enum { MPI_TEST_PATIENCE_S = 300 };
+
+/** Whether what fails from now on fails on one rank alone: then cmocka is to
+ *  abort, and mpirun ends the other ranks. */
+static inline void mpi_test_alone(int alone)
+{
+    setenv("CMOCKA_TEST_ABORT", alone ? "1" : "0", 1);
+}
 
 /** Starts MPI; only rank 0 reports. */
 static inline int mpi_test_start(int *argc, char ***argv)
 {
     all_good = 1;
-    if (dg_comm_init(&comm, argc, argv) != 0)
+    mpi_test_alone(1);
+    if (dg_comm_init(&comm, argc, argv) != 0 ||
+        dg_comm_watch(&comm, MPI_TEST_PATIENCE_S) != 0)
         return 1;
     if (comm.rank != 0)
         cmocka_set_message_output(CM_OUTPUT_TAP);

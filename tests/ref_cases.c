@@ -418,6 +418,7 @@ static const struct {
     { linear_case, { 20, 24, 1400, 64, DG_ACT_SILU } },
     { linear_case, { 18, 700, 30, 208, DG_ACT_QUICK_GELU } },
     { linear_case, { 80, 96, 0, 384, DG_ACT_GELU_TANH } },
+    { linear_case, { 18, 21, 0, 56, DG_ACT_GELU_TANH } },
     { linear_case, { 80, 128, 512, 128, DG_ACT_NONE } },
     /* where the library's bits depend on the number of rows */
     { linear_case, { 64, 1000, 0, 320, DG_ACT_NONE } },

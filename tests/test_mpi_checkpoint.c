@@ -248,6 +248,93 @@ static void test_ranges_are_the_whole_array(void **state)
     VERDICT();
 }
 
+/* A place that only copies reach: of the range that is held here, at most a
+ * few megabytes at once. */
+typedef struct Apart {
+    float *at; /* the first that is held */
+    int64_t held, most;
+    int fails;
+} Apart;
+
+static int get(void *user, float *to, int64_t first, int64_t num)
+{
+    Apart *a = user;
+
+    EXPECT(first >= 0 && num > 0 && first + num <= a->held);
+    a->most = num > a->most ? num : a->most;
+    memcpy(to, a->at + first, sizeof *to * (size_t)num);
+    return a->fails ? dg_fail(DG_EDEVICE, "the place apart") : DG_OK;
+}
+
+static int put(void *user, const float *from, int64_t first, int64_t num)
+{
+    Apart *a = user;
+
+    EXPECT(first >= 0 && num > 0 && first + num <= a->held);
+    a->most = num > a->most ? num : a->most;
+    memcpy(a->at + first, from, sizeof *from * (size_t)num);
+    return DG_OK;
+}
+
+/* the moment, as it is held, to be reached through a */
+static void keep_apart(Apart *a)
+{
+    *a = (Apart) { arrays[1].data,
+                   arrays[1].shared ? arrays[1].held : arrays[1].num, 0, 0 };
+    arrays[1].data = NULL;
+    arrays[1].get = get;
+    arrays[1].put = put;
+    arrays[1].user = a;
+}
+
+static void bring_back(void)
+{
+    arrays[1].get = NULL;
+    arrays[1].put = NULL;
+    stop_sharing();
+}
+
+/* What is fetched in pieces is the same file; it comes back the same way, or
+ * whole; what is whole comes back in pieces. */
+static void check_apart(int shared, int first)
+{
+    Apart a;
+    int found = 0;
+
+    if (shared)
+        share_moment(NUM / comm.size + 5000);
+    keep_apart(&a);
+    EXPECT(save(first, 0) == DG_OK);
+    EXPECT(a.held == 0 || (a.most > 0 && a.most < NUM / 2));
+    bring_back();
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(holds(first));
+    EXPECT(save(first + 1, 0) == DG_OK);
+    forget();
+    if (shared)
+        share_moment(NUM / comm.size + 5000);
+    keep_apart(&a);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(a.most < NUM / 2);
+    for (int64_t i = 0; i < a.held; i++)
+        EXPECT(a.at[i] ==
+               (float)(((arrays[1].first + i) * 31 - (first + 1) * 7) % 1000) /
+                   3.0F);
+    a.fails = comm.rank == comm.size - 1 && a.held > 0;
+    /* one rank's trouble is all ranks' */
+    EXPECT(save(first + 2, 0) == DG_EDEVICE && says("the place apart"));
+    bring_back();
+}
+
+static void test_what_lies_apart_goes_in_pieces(void **state)
+{
+    (void)state;
+    check_apart(0, 4);
+    check_apart(1, 6);
+    VERDICT();
+}
+
 static void test_other_network_is_refused(void **state)
 {
     CheckpointParam other[2] = { params[0], params[1] };
@@ -316,12 +403,20 @@ static void test_full_disk_keeps_the_old(void **state)
 
 static void test_nan_is_not_saved(void **state)
 {
+    Apart a;
+
     (void)state;
     fill(weights, 1);
     fill(moment, 1);
     moment[17] = NAN;
     EXPECT(dg_checkpoint_write(&comm, folder, &k, &info, 0) == DG_ENUMERIC);
     EXPECT(says("adam_m[17]"));
+    keep_apart(&a);
+    moment[NUM - 3] = moment[17]; /* in another piece */
+    moment[17] = 0;
+    EXPECT(dg_checkpoint_write(&comm, folder, &k, &info, 0) == DG_ENUMERIC);
+    EXPECT(says("adam_m[699997]"));
+    bring_back();
     VERDICT();
 }
 
@@ -336,6 +431,8 @@ int main(int argc, char **argv)
                                         end),
         cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
                                         end),
+        cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces,
+                                        start, end),
         cmocka_unit_test_setup_teardown(test_other_network_is_refused, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_keep_removes_the_oldest, start,

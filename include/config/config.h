@@ -227,10 +227,13 @@ typedef struct Config {
         int64_t prompts; /* pictures in a strip */
     } report;
     struct {
-        int exact_sum;          /* 64-bit fixed-point gradient sums */
-        int recompute;          /* blocks again at backward, less memory */
-        double timeout_seconds; /* for the other GPUs in a sum */
-        int graphs;             /* steps are replayed as CUDA graphs */
+        int exact_sum;               /* 64-bit fixed-point gradient sums */
+        int recompute;               /* blocks again at backward, less memory */
+        double timeout_seconds;      /* for the other GPUs in a sum */
+        double host_timeout_seconds; /* for others in MPI; 0: for ever */
+        int graphs;                  /* steps are replayed as CUDA graphs */
+        int overlap;                 /* sums beside the way back */
+        int64_t bucket_size;         /* elements that leave at once */
         ShardLevel shard;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
     } parallel;

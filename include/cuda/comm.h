@@ -36,4 +36,28 @@ int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
 /** root's bytes at v, device, to all GPUs; in the same way. */
 int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root);
 
+/*
+ * The same beside the kernels, on a stream of the link's own.
+ */
+enum { DG_COMM_SLOTS = 8 };
+
+/** Sums v over all ranks, to root or with -1 to all, once all that was queued
+ *  is done. v is not to be touched before dg_cuda_comm_sent(). All ranks send
+ *  the same in the same order. Errors: DG_EDEVICE. */
+int dg_cuda_comm_send(void *v, int64_t num, int whole, int root);
+/** Kernels queued from now on follow the sums, on the link's stream; the
+ *  second time, they are on the current stream again. */
+void dg_cuda_comm_turn(void);
+/** What was sent so far leaves a slot free; kernels queued from now on come
+ *  after that. 0 <= slot < DG_COMM_SLOTS. */
+void dg_cuda_comm_leaves(int slot);
+void dg_cuda_comm_slot(int slot);
+/**
+ * Agrees on err. With none, waits until all that was sent has arrived (wait
+ * = 1), as dg_cuda_comm_sum() does; with one the link is given up, so that no
+ * rank waits for a part that does not come. Collective.
+ * Errors, agreed: err; DG_EDEVICE.
+ */
+int dg_cuda_comm_sent(const Comm *c, int err, int wait);
+
 #endif

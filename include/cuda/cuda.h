@@ -74,6 +74,13 @@ void dg_cuda_download(void *host, const void *device, size_t bytes);
 void dg_cuda_stage_up(void *device, const void *host, size_t bytes);
 int dg_cuda_stage_down(void *host, const void *device, size_t bytes);
 
+/** The table's side streams: dg_cuda_stream_create() on the current stream's
+ *  device, and so on. */
+int dg_cuda_side_new(void **out);
+void dg_cuda_side_free(void *side);
+void *dg_cuda_side_use(void *side);
+void dg_cuda_side_after(void *side);
+
 /** dg_cuda_alloc(), zeroed. */
 int dg_cuda_take(void **out, size_t bytes);
 

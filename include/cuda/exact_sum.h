@@ -39,6 +39,15 @@ int dg_cuda_exact_allreduce(const Comm *c, ExactSum *s, int *done);
 /** Twin of dg_exact_sum_to(), in the same way. */
 int dg_cuda_exact_sum_to(const Comm *c, ExactSum *s, int root, int *done);
 
+/** Starts the sum of a part over all ranks beside the kernels (cuda/comm.h),
+ *  once what was queued so far is done. Errors: DG_EDEVICE. */
+int dg_cuda_exact_send(const Comm *c, const ExactSend *what);
+/** Adds elements first .. of a gradient to a part of a sum; what is not
+ *  allowed is left out, and the first such index noted in *bad, device, if
+ *  that is less, as unsigned. Items are not counted. */
+void dg_cuda_exact_add_part(ExactSum *part, const float *g, int64_t first,
+                            int64_t *bad);
+
 /** out [num] f32 = sum / divisor. Twin of dg_exact_read(). */
 void dg_cuda_exact_read(const ExactSum *s, float *out, double divisor);
 

@@ -29,6 +29,15 @@ typedef struct Comm {
  */
 int dg_comm_init(Comm *c, int *argc, char ***argv);
 
+/**
+ * From now on a rank that waits for others longer than patience_s in any of
+ * these functions, or in those of comm_file.h, ends the job: one line names it,
+ * what it waits in, and which ranks of its node are not there. 0: nobody
+ * watches. Time in which the whole job was suspended does not count. c stays
+ * where it is. Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_comm_watch(Comm *c, double patience_s);
+
 /** A communicator of this rank alone, beside the one of all. Not collective.
  *  Errors: DG_ENOMEM. */
 int dg_comm_self(Comm *out);

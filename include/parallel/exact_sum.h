@@ -33,6 +33,14 @@ typedef struct ExactSum {
     float limit; /* largest |g| allowed; FLT_MAX when not exact */
 } ExactSum;
 
+/* A part of a sum that goes to other ranks beside a device's kernels. */
+typedef struct ExactSend {
+    ExactSum part;
+    int root;      /* who gets the sum; -1: all ranks */
+    ExactSum into; /* num > 0: and adds it here, of kernel memory */
+    int slot;      /* of the memory that part is in; -1: it stays in place */
+} ExactSend;
+
 /** Bytes of the buffer for num elements. */
 size_t dg_exact_bytes(int64_t num, int exact);
 

@@ -130,6 +130,9 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
  */
 int dg_policy_place(Policy *p, const Backend *backend);
 
+/** Bytes that it takes there. */
+uint64_t dg_policy_placed_bytes(const Policy *p);
+
 /**
  * In place of dg_policy_place(), where ranks have ranges: of the network only
  * these values are kept, on the host too, and of the text encoders these,

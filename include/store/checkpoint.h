@@ -21,7 +21,9 @@ enum { DG_CHECKPOINT_VERSION = 1 };
 
 /** A flat array: the same on all ranks, or, shared, in contiguous ranges in
  *  rank order, of which this rank holds its own. In the file it is the same
- *  array. */
+ *  array. Where it is not the host's memory, data is NULL, and get and put copy
+ *  a piece of it from and to the host; elements count from the first that is
+ *  held here, and never is more than a piece of it on the host. */
 typedef struct CheckpointArray {
     const char *name;      /* "weights", "adam_m", "adam_v", "ema" */
     const char *long_name; /* "master weights" */
@@ -29,6 +31,9 @@ typedef struct CheckpointArray {
     int64_t num;
     int shared;
     int64_t first, held; /* elements first .. first + held - 1 are here */
+    int (*get)(void *user, float *to, int64_t first, int64_t num);
+    int (*put)(void *user, const float *from, int64_t first, int64_t num);
+    void *user;
 } CheckpointArray;
 
 /** A parameter's place in the flat arrays. */

@@ -42,6 +42,9 @@ typedef struct FileInfo {
     int64_t seed;
 } FileInfo;
 
+/** Copies rows first .. first + num - 1 of a whole dataset to the host. */
+typedef int FetchRows(void *user, void *to, int64_t first, int64_t num);
+
 /** One dataset to write. */
 typedef struct H5Item {
     const char *name; /* '/' makes groups */
@@ -55,6 +58,8 @@ typedef struct H5Item {
     int shared;
     int64_t first, num;
     const void *data;      /* text: array of const char * */
+    FetchRows *fetch;      /* where data is NULL: not of text */
+    void *user;            /* of fetch */
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
     const char *axes;      /* "item, step"; "none" for a scalar */

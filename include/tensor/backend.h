@@ -58,7 +58,9 @@ typedef struct LinearArgs {
     const float *w;    /* [out, ldw]: columns 0..in-1, in..in+in2-1 */
     const float *bias; /* [out] or NULL */
     float *y;          /* [rows, out] */
-    float *pre;        /* [rows, out] value before act, or NULL: not kept */
+    float *pre;        /* [rows, out] value before act, or NULL: not kept. Of
+                          bfloat16 with DG_ACT_GELU_TANH there is always a
+                          place for it */
     Act act;
 } LinearArgs;
 
@@ -315,6 +317,17 @@ typedef struct Backend {
     void (*upload)(void *to, const void *host, size_t bytes);
     /* waits; errors of what was queued before show here */
     int (*download)(void *host, const void *from, size_t bytes);
+    /*
+     * Streams of the same device for other threads: what is queued there has no
+     * order with what is queued elsewhere, but by side_after(). NULL: none.
+     * side_use()    makes it the calling thread's; returns what was before
+     * side_after()  what is queued there from now on comes after what was
+     *               queued so far on the calling thread's
+     */
+    int (*side_new)(void **out);
+    void (*side_free)(void *side); /* NULL is allowed; waits */
+    void *(*side_use)(void *side);
+    void (*side_after)(void *side);
     const struct Engine *engine; /* NULL: the host's */
     /* The same kernels for values stored as bfloat16, without combine; NULL:
      * it has none. It has no table of its own. */

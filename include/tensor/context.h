@@ -16,6 +16,14 @@ enum { DG_MAX_PARAM_SETS = 8, DG_MAX_SCOPES = 8 };
 
 typedef struct TapeNode TapeNode;
 
+/* Who follows walks back. */
+typedef struct TapeFollower {
+    /* an op is about to add to so many parameters' gradients */
+    void (*writes)(void *user, const float *grad, int64_t count);
+    void (*stepped)(void *user); /* what was written so far is queued */
+    void *user;
+} TapeFollower;
+
 typedef struct Context {
     const Backend *backend;
     Arena arena;          /* activations of a step */
@@ -28,7 +36,8 @@ typedef struct Context {
     /* gradient buffer of parameter set i, NULL: frozen (or a plan) */
     float *param_grads[DG_MAX_PARAM_SETS + 1];
     int trains[DG_MAX_PARAM_SETS + 1];
-    Lender *lender;   /* of weights that are not all here; NULL: they are */
+    Lender *lender; /* of weights that are not all here; NULL: they are */
+    const TapeFollower *follower; /* borrowed; NULL: nobody */
     int check_finite; /* each op checks its output and names itself */
     const char *scope[DG_MAX_SCOPES]; /* open layers, outermost first */
     int scope_index[DG_MAX_SCOPES];   /* their numbers; -1: none */

@@ -104,7 +104,8 @@ Tensor *dg_tape_grad_zeroed(Context *ctx, Tensor *t);
 /** Hands a finished gradient over to t: by reference if it is the first,
  *  else added. g is not used by anyone afterwards. */
 void dg_tape_give(Context *ctx, Tensor *t, Tensor *g);
-/** Gradient memory of a parameter; NULL when frozen or in a plan. */
+/** Gradient memory of a parameter; NULL when frozen or in a plan. On the way
+ *  back only, by the op that adds to it at once: ctx->follower is told. */
 float *dg_tape_param_grad(const Context *ctx, const Tensor *w);
 /** 1 if gradients of this parameter are wanted. */
 int dg_tape_trains(const Context *ctx, const Tensor *w);

@@ -14,6 +14,8 @@
 #include "parallel/exact_sum.h"
 #include "tensor/backend.h"
 
+enum { DG_ENGINE_SLOTS = 8 };
+
 typedef struct Engine {
     /* dg_rng_normal(), elements 0..num-1 */
     void (*normal)(float *out, int64_t num, const RngKey *key);
@@ -61,6 +63,24 @@ typedef struct Engine {
     /* dg_exact_sum_to(), and dg_comm_bcast(), in the same way */
     int (*exact_sum_to)(const Comm *c, ExactSum *s, int root, int *done);
     int (*bcast)(const Comm *c, void *at, size_t bytes, int root, int *done);
+    /*
+     * Sums between ranks beside the kernels; NULL: there are none. All ranks
+     * send the same parts in the same order. What is sent is what all kernels
+     * queued so far have made; its memory is not to be touched before sent().
+     * sends()  1 where the ranks' devices have a way of their own
+     * slot()   kernels queued from now on come after what was sent from it
+     * sent()   agrees on err; with none, and wait = 1, waits until all has
+     *          arrived. With one, what is under way is given up. Collective.
+     */
+    int (*sends)(const Comm *c);
+    int (*send)(const Comm *c, const ExactSend *what);
+    void (*slot)(int slot);
+    int (*sent)(const Comm *c, int err, int wait);
+    /* exact_add() of elements first .. of a gradient, g the first of them: what
+     * is not allowed is left out, and *bad, kernel memory, becomes its index
+     * if that is less, as unsigned. Items are not counted, nobody waits. */
+    void (*exact_add_part)(ExactSum *part, const float *g, int64_t first,
+                           int64_t *bad);
     void (*exact_read)(const ExactSum *s, float *out, double divisor);
     /* optim/grad_norm.h, adamw.h, ema.h; *norm is the host's, scratch
      * [dg_grad_norm_num_chunks(num)] f64 kernel memory */

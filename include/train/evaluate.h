@@ -60,6 +60,10 @@ typedef struct EvaluateJob {
  *  number of ranks and threads. Errors: those of sampling, agreed. */
 int dg_evaluate(Evaluation *out, const EvaluateJob *job);
 
+/** Kernel memory that it takes on this rank, beside the team, which need not
+ *  be there yet. */
+size_t dg_evaluate_bytes(const EvaluateJob *job);
+
 /** The table printed by `evaluate`. To free. DG_ENOMEM. */
 int dg_evaluation_text(char **text, const Evaluation *e);
 /** The same as JSON. To free. */

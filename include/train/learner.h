@@ -8,7 +8,6 @@
 #include "optim/lr.h"
 #include "parallel/shard.h"
 #include "policy/policy.h"
-#include "tensor/mirror.h"
 #include "train/engine.h"
 #include "train/session.h"
 
@@ -29,16 +28,22 @@ typedef struct Learner {
     int64_t updates; /* done so far */
     LearnerPlace place;
     const Engine *engine; /* of where the state is */
-    /* [place.shard.num], of elements place.shard.first ..; on the host:
-     * brought up to date by dg_learner_fetch() */
+    /* [place.shard.num], of elements place.shard.first ..: memory of where the
+     * state is, of which the host has no copy */
     float *grads, *m, *v;
-    float *ema;                          /* NULL when optim.ema_decay is 0 */
-    Mirror grads_in, m_in, v_in, ema_in; /* the same, and for kernels */
+    float *ema; /* NULL when optim.ema_decay is 0 */
     void *norm_scratch;
     struct WeightPool *pool; /* that follows the weights (train/pool.h), or
                                 NULL: set by who makes it */
     double *chunks;          /* sums of squares of all ranks; NULL: not split */
 } Learner;
+
+/* what dg_learner_get() and dg_learner_put() copy */
+typedef enum LearnerState {
+    DG_STATE_M, /* AdamW's moments */
+    DG_STATE_V,
+    DG_STATE_EMA
+} LearnerState;
 
 /* What a learner reserves, in bytes. */
 typedef struct LearnerBytes {
@@ -82,12 +87,19 @@ void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
  */
 int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out);
 
-/** Brings gradient, moments, EMA and the policy's trained values to the host:
- *  nothing where kernels work on its memory. Collective where ranges are
- *  split, then to be called by all ranks or none. Errors: DG_EDEVICE. */
+/** Brings the policy's trained values to the host: nothing where kernels work
+ *  on its memory. Collective where ranges are split, then to be called by all
+ *  ranks or none. Errors: DG_EDEVICE. */
 int dg_learner_fetch(const Learner *l);
-/** Moments, EMA and values from the host to where kernels work. */
+/** The policy's values from the host to where kernels work. */
 void dg_learner_send(const Learner *l);
+
+/** Elements first .. first + num - 1 of this rank's range of moments or EMA,
+ *  to and from the host, wherever the state is. Errors: DG_EDEVICE. */
+int dg_learner_get(const Learner *l, LearnerState which, float *to,
+                   int64_t first, int64_t num);
+void dg_learner_put(const Learner *l, LearnerState which, const float *from,
+                    int64_t first, int64_t num);
 
 /** Moves the EMA towards the weights. */
 void dg_learner_average(Learner *l);

@@ -11,6 +11,7 @@
 #include "store/conditions.h"
 #include "store/prompts.h"
 #include "tensor/mirror.h"
+#include "train/beside.h"
 #include "train/sampling.h"
 #include "train/session.h"
 
@@ -54,6 +55,7 @@ typedef struct Rollout {
     Mirror in[DG_ROLLOUT_MIRRORS]; /* these five for kernels, see below */
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
     int64_t num_features;
+    struct Scoring *scoring; /* while it is done beside, or NULL */
     float *features; /* [num_prompts, num_features] of rewards with a network;
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
@@ -95,10 +97,22 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team,
  *  Not collective. Errors: DG_ENOMEM. */
 int dg_rollout_reserve_features(Rollout *r, const Reward *rewards);
 
-/** Decodes and scores this rank's items; a network sees each prompt once. Not
- *  collective. */
-int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
-                     const PromptList *prompts, const Reward *rewards);
+/* What scores are made with, and of. */
+typedef struct Scoring {
+    Rollout *rollout;
+    const Policy *policy;
+    const PromptList *prompts;
+    const Reward *rewards;
+    Beside *beside; /* NULL: scores are for dg_rollout_score() to make */
+} Scoring;
+
+/** From now on dg_rollout_sample()'s samples are decoded and scored beside it,
+ *  as they end; s stays until dg_rollout_score(). Nothing without s->beside. */
+void dg_rollout_score_beside(Scoring *s);
+
+/** Decodes and scores this rank's items, or waits for what is beside; a network
+ *  sees each prompt once. Not collective. */
+int dg_rollout_score(Scoring *s, Team *team);
 
 /** All ranks' scores to all ranks. Collective. */
 void dg_rollout_share(Rollout *r, const Comm *c);

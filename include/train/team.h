@@ -7,6 +7,7 @@
  */
 #include "parallel/shard.h"
 #include "tensor/context.h"
+#include "config/config.h"
 #include "train/engine.h"
 
 #include "tensor/mirror.h"
@@ -17,6 +18,7 @@ enum { DG_TEAM_NUMBERS = 64 };
 
 struct Team;
 struct WeightPool;
+struct Buckets;
 
 /* grads are kernel memory, and the sum's buffer where Team.sums works */
 typedef struct Worker {
@@ -49,6 +51,8 @@ typedef struct TeamOpts {
     int offload;          /* sums in the host's memory */
     int host_threads;     /* that add them there; 0: one */
     int64_t piece;        /* elements that travel at once; 0: DG_TEAM_PIECE */
+    int64_t bucket;       /* elements that leave at once while the way back
+                             still runs; 0: none do */
 } TeamOpts;
 
 enum { DG_TEAM_PIECE = 1 << 24 };
@@ -72,10 +76,14 @@ typedef struct Team {
     int host_threads;
     struct WeightPool *pool; /* of weights that no rank has whole, or NULL:
                                 set by who makes it */
+    struct Buckets *buckets; /* NULL: all leaves at the end */
 } Team;
 
 int dg_team_create(Team **out, const TeamOpts *o);
 void dg_team_destroy(Team *t);
+
+/** TeamOpts.bucket as the configuration has it. */
+int64_t dg_team_bucket(const Config *c);
 
 /** What it reserves, and of that the sums. */
 size_t dg_team_bytes(const TeamOpts *o);
@@ -118,12 +126,24 @@ int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user);
 int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
                  const float *const *g, int num_g);
 
+/**
+ * A way back of an item begins, which writes parameters' gradients; last: no
+ * other follows in this item. In the last item of a rank, or of a round, what
+ * the last one has done with then leaves while it still runs, where devices
+ * sum on their own (team_bucket.c). The sum is the same; but after an item
+ * without dg_team_add(), or where that fails, it is not defined.
+ */
+void dg_team_pass(Worker *w, int last);
+
 /** Adds the worker's gradient, once in an item. Errors: as dg_exact_add(). */
 int dg_team_add(Worker *w, int64_t *bad);
 
 /** The sum of what this rank holds: elements shard.first .. + num - 1 of the
  *  gradient, for t->sums. */
 ExactSum dg_team_own(const Team *t);
+/** Buckets of sums that left before their way back was at its end, since the
+ *  last call. */
+int64_t dg_team_take_early(Team *t);
 /** FLOPs counted since the last call. */
 uint64_t dg_team_take_flops(Team *t);
 /** Highest use of a context's arena over the workers, bytes. */

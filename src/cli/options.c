@@ -296,6 +296,9 @@ static int configured(Cli *cli, const Line *line, void *options)
     if (cli->spec->config == DG_CLI_NONE)
         return cli->spec->work(cli, options);
     err = share_config(cli, line);
+    if (!err)
+        err = dg_comm_watch(&cli->comm,
+                            cli->config.parallel.host_timeout_seconds);
     if (err)
         return err;
     if (line->print_config) {

@@ -371,8 +371,16 @@ static const Option rows[] = {
          "blocks run again at backward: less memory, same bits"),
     REAL("parallel.timeout_seconds", "600", 1e-3, 1e9, parallel.timeout_seconds,
          FREE, "most that a GPU's rank waits for the others in a sum"),
+    REAL("parallel.host_timeout_seconds", "0", 0, 1e9,
+         parallel.host_timeout_seconds, FREE,
+         "most that a rank waits for the others in MPI, longer than an "
+         "iteration; 0: for ever"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
          "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
+    BOOL("parallel.overlap", "true", parallel.overlap, FREE,
+         "on GPUs, gradient sums leave while backward still runs: same bits"),
+    INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,
+        "parameters whose sums leave at once"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "

@@ -36,7 +36,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
                        "MPI offers thread level %d only: at "
                        "least MPI_THREAD_FUNNELED is needed",
                        provided);
-    c->impl = malloc(sizeof *c->impl);
+    c->impl = calloc(1, sizeof *c->impl);
     if (c->impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
     c->impl->node = MPI_COMM_NULL;
@@ -52,7 +52,7 @@ int dg_comm_self(Comm *out)
 {
     Comm c = { .size = 1, .node_size = 1 };
 
-    c.impl = malloc(sizeof *c.impl);
+    c.impl = calloc(1, sizeof *c.impl);
     if (c.impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
     MPI_Comm_dup(MPI_COMM_SELF, &c.impl->mpi);
@@ -79,6 +79,7 @@ void dg_comm_fini(Comm *c)
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
     if (c->impl != NULL && started && !ended) {
+        dg_comm_unwatch(c);
         MPI_Comm_free(&c->impl->node);
         MPI_Comm_free(&c->impl->mpi);
     }
@@ -95,7 +96,9 @@ int dg_agree(const Comm *c, int err)
     } mine = { err == DG_OK, c->rank }, first;
     Error e = *dg_last_error();
 
+    dg_comm_enter(c, "an agreement on errors", 1);
     MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, c->impl->mpi);
+    dg_comm_leave(c);
     if (first.ok)
         return DG_OK;
     if (e.code != err) { /* a code without a record */
@@ -105,14 +108,18 @@ int dg_agree(const Comm *c, int err)
     e.code = err;
     if (e.rank < 0) /* else agreed on before: the detector stays named */
         e.rank = first.rank;
+    dg_comm_enter(c, "an error's text", 1);
     MPI_Bcast(&e, sizeof e, MPI_BYTE, first.rank, c->impl->mpi);
+    dg_comm_leave(c);
     dg_set_error(&e);
     return e.code;
 }
 
 void dg_comm_barrier(const Comm *c)
 {
+    dg_comm_enter(c, "a barrier", 1);
     MPI_Barrier(c->impl->mpi);
+    dg_comm_leave(c);
 }
 
 void dg_comm_barrier_idle(const Comm *c)
@@ -121,12 +128,14 @@ void dg_comm_barrier_idle(const Comm *c)
     MPI_Request request;
     int done = 0;
 
+    dg_comm_enter(c, "a barrier", 1);
     MPI_Ibarrier(c->impl->mpi, &request);
     MPI_Test(&request, &done, MPI_STATUS_IGNORE);
     while (!done) {
         nanosleep(&pause, NULL);
         MPI_Test(&request, &done, MPI_STATUS_IGNORE);
     }
+    dg_comm_leave(c);
 }
 
 static void bcast(MPI_Comm mpi, void *buf, size_t bytes, int root)
@@ -144,14 +153,20 @@ static void bcast(MPI_Comm mpi, void *buf, size_t bytes, int root)
 
 void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)
 {
-    if (c->size > 1)
-        bcast(c->impl->mpi, buf, bytes, root);
+    if (c->size == 1)
+        return;
+    dg_comm_enter(c, "a broadcast", 1);
+    bcast(c->impl->mpi, buf, bytes, root);
+    dg_comm_leave(c);
 }
 
 void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root)
 {
-    if (c->node_size > 1)
-        bcast(c->impl->node, buf, bytes, node_root);
+    if (c->node_size == 1)
+        return;
+    dg_comm_enter(c, "a broadcast on a node", 0);
+    bcast(c->impl->node, buf, bytes, node_root);
+    dg_comm_leave(c);
 }
 
 int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root)
@@ -185,8 +200,10 @@ int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root)
 void dg_comm_allgather(const Comm *c, void *all, const void *mine, size_t bytes)
 {
     if (bytes <= (size_t)INT_MAX / (size_t)c->size) {
+        dg_comm_enter(c, "a gathering", 1);
         MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
                       c->impl->mpi);
+        dg_comm_leave(c);
         return;
     }
     memmove((char *)all + bytes * (size_t)c->rank, mine, bytes);
@@ -235,6 +252,7 @@ static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
     if (c->size == 1)
         return;
     MPI_Type_size(type, &element_bytes);
+    dg_comm_enter(c, "a sum or extremum", 1);
     while (num > 0) {
         const int n = num < PIECE ? (int)num : PIECE;
 
@@ -246,6 +264,7 @@ static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
         at += (size_t)n * (size_t)element_bytes;
         num -= n;
     }
+    dg_comm_leave(c);
 }
 
 void dg_comm_sum_i64(const Comm *c, int64_t *v, int64_t num)
@@ -294,6 +313,7 @@ void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
 
     if (from == to || (c->rank != from && c->rank != to))
         return;
+    dg_comm_enter(c, "a message", 0);
     while (bytes > 0) {
         const int n = bytes < (size_t)PIECE ? (int)bytes : PIECE;
 
@@ -304,6 +324,7 @@ void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
         at += n;
         bytes -= (size_t)n;
     }
+    dg_comm_leave(c);
 }
 
 void dg_comm_hosts(const Comm *c, char *text, size_t bytes)

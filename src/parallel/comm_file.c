@@ -38,8 +38,10 @@ int dg_comm_file_open(CommFile **out, const Comm *c, const char *path)
         goto free_file;
     f->comm = c;
     f->path = name;
+    dg_comm_enter(c, "the opening of a shared file", 1);
     code = MPI_File_open(c->impl->mpi, path, MPI_MODE_WRONLY, MPI_INFO_NULL,
                          &f->file);
+    dg_comm_leave(c);
     if (code != MPI_SUCCESS)
         err = fail(path, "open", code);
     err = dg_agree(c, err);
@@ -87,8 +89,11 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
 
 int dg_comm_file_sync(CommFile *f)
 {
-    const int code = MPI_File_sync(f->file);
+    int code;
 
+    dg_comm_enter(f->comm, "the sync of a shared file", 1);
+    code = MPI_File_sync(f->file);
+    dg_comm_leave(f->comm);
     return dg_agree(f->comm,
                     code == MPI_SUCCESS ? DG_OK : fail(f->path, "sync", code));
 }
@@ -99,7 +104,9 @@ int dg_comm_file_close(CommFile *f)
 
     if (f == NULL)
         return DG_OK;
+    dg_comm_enter(f->comm, "the closing of a shared file", 1);
     code = MPI_File_close(&f->file);
+    dg_comm_leave(f->comm);
     err = dg_agree(f->comm,
                    code == MPI_SUCCESS ? DG_OK : fail(f->path, "close", code));
     free(f->path);

@@ -69,6 +69,14 @@ static int64_t num_placed(const Policy *p)
            (p->text_dropped || p->text_left ? p->text.count : 0);
 }
 
+uint64_t dg_policy_placed_bytes(const Policy *p)
+{
+    const int64_t codec = p->codec != NULL ? p->codec->count : 0;
+
+    return (uint64_t)(dg_dtype_bytes(p->dtype) * num_placed(p)) +
+           sizeof(float) * (uint64_t)codec;
+}
+
 int dg_policy_place(Policy *p, const Backend *backend)
 {
     const PolicyFamily *family = p->impl->family;

@@ -2,20 +2,16 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/sha256.h"
+#include "checkpoint_array.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum {
-    PATH_BYTES = 1200,
-    PIECE = 1 << 18 /* elements of a shared array that are digested at once */
-};
+enum { PATH_BYTES = 1200 };
 
 void dg_checkpoint_path(char *path, size_t bytes, const char *dir,
                         int64_t iteration)
@@ -103,82 +99,13 @@ static void prune(const char *dir, int64_t current, int64_t keep)
 
 /* Writing --------------------------------------------------------------- */
 
-static int64_t held(const CheckpointArray *a)
-{
-    return a->shared ? a->held : a->num;
-}
-
 static int check_finite(const Checkpoint *k)
 {
-    for (int a = 0; a < k->num_arrays; a++)
-        for (int64_t i = 0; i < held(&k->arrays[a]); i++)
-            if (!isfinite(k->arrays[a].data[i]))
-                return dg_fail(DG_ENUMERIC,
-                               "checkpoint of iteration %lld: %s[%lld] is %g",
-                               (long long)k->iteration, k->arrays[a].name,
-                               (long long)(k->arrays[a].first + i),
-                               (double)k->arrays[a].data[i]);
-    return DG_OK;
-}
-
-/* Every rank's range comes by in its turn, piece after piece. */
-int dg_checkpoint_digest(char *digest, const Comm *c, const CheckpointArray *a)
-{
-    float *piece = malloc(sizeof *piece * PIECE);
-    Sha256 sum = { NULL };
-    int err = piece != NULL ? DG_OK : dg_fail(DG_ENOMEM, "%s", a->name);
-
-    if (!err && c->rank == 0)
-        err = dg_sha256_init(&sum);
-    err = dg_agree(c, err);
-    for (int r = 0; r < c->size && !err; r++) {
-        int64_t left = a->held;
-
-        dg_comm_bcast(c, &left, sizeof left, r);
-        for (int64_t at = 0; at < left; at += PIECE) {
-            const size_t bytes =
-                sizeof *piece * (size_t)(left - at < PIECE ? left - at : PIECE);
-
-            if (c->rank == r)
-                memcpy(piece, a->data + at, bytes);
-            dg_comm_pass(c, piece, bytes, r, 0);
-            if (c->rank == 0)
-                dg_sha256_update(&sum, piece, bytes);
-        }
-    }
-    if (!err && c->rank == 0)
-        dg_sha256_final(&sum, digest);
-    dg_sha256_fini(&sum);
-    free(piece);
-    return err;
-}
-
-static int write_array(H5File *f, const Comm *c, const CheckpointArray *a)
-{
-    char name[DG_H5_NAME], digest[DG_SHA256_HEX] = "";
-    const H5Item item = { .name = name,
-                          .type = DG_H5_F32,
-                          .num_dims = 1,
-                          .dims = { a->num },
-                          .shared = a->shared,
-                          .first = a->first,
-                          .num = a->held,
-                          .data = a->data,
-                          .units = "1",
-                          .long_name = a->long_name,
-                          .axes = "element" };
     int err = DG_OK;
 
-    snprintf(name, sizeof name, "arrays/%s", a->name);
-    if (a->shared)
-        err = dg_checkpoint_digest(digest, c, a);
-    else if (c->rank == 0)
-        err =
-            dg_sha256_bytes(digest, a->data, (size_t)a->num * sizeof *a->data);
-    err = dg_agree(c, err);
-    if (!err)
-        err = dg_h5_write(f, &item);
-    return err ? err : dg_h5_put_text(f, name, "sha256", digest);
+    for (int a = 0; a < k->num_arrays && !err; a++)
+        err = dg_checkpoint_array_finite(&k->arrays[a], k->iteration);
+    return err;
 }
 
 /* The index of parameters as columns of a table. */
@@ -282,7 +209,7 @@ static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
     for (int i = 0; i < k->num_notes && !err; i++)
         err = dg_h5_put_text(f, NULL, k->notes[i].key, k->notes[i].value);
     for (int i = 0; i < k->num_arrays && !err; i++)
-        err = write_array(f, c, &k->arrays[i]);
+        err = dg_checkpoint_array_write(f, c, &k->arrays[i]);
     if (!err)
         err = write_index(f, c, k->params, k->num_params);
     for (int i = 0; i < k->num_counters && !err; i++)
@@ -317,77 +244,6 @@ int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
 }
 
 /* Reading --------------------------------------------------------------- */
-
-static void array_path(char name[DG_H5_NAME], const CheckpointArray *a)
-{
-    snprintf(name, DG_H5_NAME, "arrays/%s", a->name);
-}
-
-static int read_held(H5File *f, const CheckpointArray *a)
-{
-    char name[DG_H5_NAME];
-
-    array_path(name, a);
-    return a->held == 0 ? DG_OK
-                        : dg_h5_read_rows(f, name, DG_H5_F32, 1, &a->num,
-                                          a->first, a->held, a->data);
-}
-
-/* The digest of the whole array in the file, of which only a part is kept. */
-static int digest_in_file(char digest[DG_SHA256_HEX], H5File *f,
-                          const CheckpointArray *a)
-{
-    float *piece = malloc(sizeof *piece * PIECE);
-    char name[DG_H5_NAME];
-    Sha256 sum = { NULL };
-    int err = piece != NULL ? dg_sha256_init(&sum)
-                            : dg_fail(DG_ENOMEM, "%s", a->name);
-
-    array_path(name, a);
-    for (int64_t at = 0; at < a->num && !err; at += PIECE) {
-        const int64_t n = a->num - at < PIECE ? a->num - at : PIECE;
-
-        err = dg_h5_read_rows(f, name, DG_H5_F32, 1, &a->num, at, n, piece);
-        if (!err)
-            dg_sha256_update(&sum, piece, (size_t)n * sizeof *piece);
-    }
-    if (!err)
-        dg_sha256_final(&sum, digest);
-    dg_sha256_fini(&sum);
-    free(piece);
-    return err ? err : read_held(f, a);
-}
-
-static int read_whole(char digest[DG_SHA256_HEX], H5File *f,
-                      const CheckpointArray *a)
-{
-    char name[DG_H5_NAME];
-    int err;
-
-    array_path(name, a);
-    err = dg_h5_read(f, name, DG_H5_F32, 1, &a->num, a->data);
-    return err ? err
-               : dg_sha256_bytes(digest, a->data,
-                                 (size_t)a->num * sizeof *a->data);
-}
-
-static int read_array(H5File *f, const CheckpointArray *a)
-{
-    char name[DG_H5_NAME], digest[DG_SHA256_HEX], *stored = NULL;
-    int err =
-        a->shared ? digest_in_file(digest, f, a) : read_whole(digest, f, a);
-
-    array_path(name, a);
-    if (!err)
-        err = dg_h5_get_text(f, name, "sha256", &stored);
-    if (!err && strcmp(digest, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      dg_h5_path(f), name, digest, stored);
-    free(stored);
-    return err;
-}
 
 static int compare_index(H5File *f, const CheckpointParam *params, int num,
                          char **names, const Index *x)
@@ -478,7 +334,7 @@ static int read_file(const char *path, const Checkpoint *k, int64_t *values)
         err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, &values[i + 1]);
     }
     for (int i = 0; i < k->num_arrays && !err; i++)
-        err = read_array(f, &k->arrays[i]);
+        err = dg_checkpoint_array_read(f, &k->arrays[i]);
     dg_h5_close(f);
     return err;
 }
@@ -522,7 +378,7 @@ static int read_ranges(const char *path, const Checkpoint *k)
         return err;
     for (int i = 0; i < k->num_arrays && !err; i++)
         if (k->arrays[i].shared)
-            err = read_held(f, &k->arrays[i]);
+            err = dg_checkpoint_array_read_held(f, &k->arrays[i]);
     dg_h5_close(f);
     return err;
 }
@@ -539,13 +395,12 @@ static int hand_out(const Comm *c, const char *name, int newest, Checkpoint *k,
         return DG_OK;
     for (int i = 0; i < k->num_arrays; i++) {
         shared |= k->arrays[i].shared;
-        if (!k->arrays[i].shared)
-            dg_comm_bcast(c, k->arrays[i].data,
-                          (size_t)k->arrays[i].num * sizeof(float), 0);
+        if (!k->arrays[i].shared && !err)
+            err = dg_agree(c, dg_checkpoint_array_hand_out(c, &k->arrays[i]));
     }
     if (newest)
         dg_checkpoint_path(path, sizeof path, name, values[0]);
-    if (shared && c->rank != 0)
+    if (shared && c->rank != 0 && !err)
         err = read_ranges(newest ? path : name, k);
     err = dg_agree(c, err);
     if (err)

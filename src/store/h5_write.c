@@ -24,6 +24,9 @@
 /* Replicated data below this size are written by rank 0, not in shares. */
 static const int64_t small_bytes = (int64_t)1 << 20;
 
+/* of a piece that is fetched before it is written */
+enum { FETCH_BYTES = 1 << 20 };
+
 /* Room for metadata beyond the data: a guess on the safe side. */
 static const int64_t metadata_bytes = (int64_t)256 << 10;
 
@@ -340,6 +343,36 @@ static int place_set(H5File *f, const H5Item *d, hid_t type, int empty,
     return err;
 }
 
+/* What fetch brings, in pieces of a few rows, as often as the rank that has
+ * most of them needs. */
+static int write_fetched(H5File *f, const H5Item *d, const Rows *r,
+                         int64_t offset)
+{
+    const int64_t row_bytes = r->row * (int64_t)r->element;
+    const int64_t most = row_bytes < FETCH_BYTES ? FETCH_BYTES / row_bytes : 1;
+    int64_t rounds = (r->num + most - 1) / most, at = 0;
+    char *room = malloc((size_t)(most * row_bytes));
+    int err = agree(
+        f, room ? DG_OK
+                : dg_fail(DG_ENOMEM, "%s: pieces of %s", f->path, d->name));
+
+    dg_comm_max_i64(f->comm, &rounds, 1);
+    for (int64_t i = 0; i < rounds && !err; i++) {
+        const int64_t n = r->num - at < most ? r->num - at : most;
+
+        if (n > 0)
+            err = d->fetch(d->user, room, r->first + at, n);
+        err = agree(f, err);
+        if (!err)
+            err = dg_comm_file_write(f->shared,
+                                     offset + (r->first + at) * row_bytes, room,
+                                     (size_t)(n * row_bytes));
+        at += n;
+    }
+    free(room);
+    return err;
+}
+
 static int write_set(H5File *f, const H5Item *d, hid_t type, const Rows *r)
 {
     const int64_t row_bytes = r->row * (int64_t)r->element;
@@ -353,6 +386,8 @@ static int write_set(H5File *f, const H5Item *d, hid_t type, const Rows *r)
     if (err || empty)
         return err;
     dg_comm_bcast(f->comm, &offset, sizeof offset, 0);
+    if (d->fetch != NULL)
+        return write_fetched(f, d, r, offset);
     return dg_comm_file_write(f->shared, offset + r->first * row_bytes,
                               r->memory, (size_t)(r->num * row_bytes));
 }

@@ -125,6 +125,18 @@ static void linear_back(Context *ctx, TapeNode *node)
         weight_grad(ctx, x2, dy, dw != NULL ? dw + in : NULL, NULL, ldw);
 }
 
+static void check_linear(const Tensor *x, const Tensor *x2, const Tensor *w)
+{
+    const int64_t in =
+        dg_tensor_width(x) + (x2 != NULL ? dg_tensor_width(x2) : 0);
+
+    if (w->dims[1] != in)
+        dg_panic("linear: weight [%lld,%lld] on width %lld",
+                 (long long)w->dims[0], (long long)w->dims[1], (long long)in);
+    dg_op_alike(x, w, "linear");
+    dg_op_alike(x2, w, "linear");
+}
+
 static Tensor *linear(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
                       const Tensor *bias, Act act)
 {
@@ -132,21 +144,22 @@ static Tensor *linear(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
     const int64_t in2 = x2 != NULL ? dg_tensor_width(x2) : 0;
     const int records =
         dg_op_records(ctx, x, w) || dg_op_records(ctx, x2, NULL);
+    const int keeps = act != DG_ACT_NONE && records;
+    /* the place that LinearArgs.pre asks for */
+    const int needs = act == DG_ACT_GELU_TANH && w->dtype == DG_BF16;
     int64_t dims[DG_MAX_DIMS];
     Tensor *y, *pre = NULL;
     TapeNode *node;
+    size_t mark, meta;
 
-    if (w->dims[1] != in + in2)
-        dg_panic("linear: weight [%lld,%lld] on width %lld",
-                 (long long)w->dims[0], (long long)w->dims[1],
-                 (long long)(in + in2));
-    dg_op_alike(x, w, "linear");
-    dg_op_alike(x2, w, "linear");
+    check_linear(x, x2, w);
     for (int i = 0; i < x->num_dims; i++)
         dims[i] = x->dims[i];
     dims[x->num_dims - 1] = w->dims[0];
     y = dg_tensor_new(ctx, w->dtype, x->num_dims, dims);
-    if (act != DG_ACT_NONE && records)
+    mark = dg_arena_mark(&ctx->arena);
+    meta = dg_arena_mark(&ctx->meta);
+    if (keeps || needs)
         pre = dg_tensor_new(ctx, w->dtype, x->num_dims, dims);
     if (ctx->err)
         return NULL;
@@ -165,6 +178,10 @@ static Tensor *linear(Context *ctx, Tensor *x, Tensor *x2, const Tensor *w,
         .pre = dg_data(pre),
         .act = act,
     });
+    if (!keeps) {
+        dg_arena_release(&ctx->arena, mark);
+        dg_arena_release(&ctx->meta, meta);
+    }
     ctx->flops += 2 * (uint64_t)(dg_tensor_rows(x) * (in + in2) * w->dims[0]);
     node = records ? dg_tape_push(ctx, linear_back, y) : NULL;
     if (node != NULL) {

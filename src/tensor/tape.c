@@ -116,14 +116,26 @@ float *dg_tape_param_grad(const Context *ctx, const Tensor *w)
         return NULL;
     if (ctx->lender != NULL)
         return ctx->lender->grad(ctx->lender, w);
-    return ctx->param_grads[w->param_set] + w->param_offset;
+
+    float *grad = ctx->param_grads[w->param_set] + w->param_offset;
+    if (ctx->follower != NULL)
+        ctx->follower->writes(ctx->follower->user, grad, dg_tensor_count(w));
+    return grad;
+}
+
+static void go_back(Context *ctx, TapeNode *node)
+{
+    if (node->out != NULL && !node->out->grad_set)
+        return;
+    node->back(ctx, node);
+    if (ctx->follower != NULL && !ctx->err)
+        ctx->follower->stepped(ctx->follower->user);
 }
 
 static void walk(Context *ctx, TapeNode *node)
 {
     for (; node != NULL && !ctx->err; node = node->prev)
-        if (node->out == NULL || node->out->grad_set)
-            node->back(ctx, node);
+        go_back(ctx, node);
 }
 
 static TapeShape out_shape(const TapeBlock *b, int i)
@@ -353,8 +365,7 @@ static void step_back(Context *ctx, TapePass *passes, int num)
 
         if (node == NULL)
             dg_panic("passes of unequal length go back together");
-        if (node->out == NULL || node->out->grad_set)
-            node->back(ctx, node);
+        go_back(ctx, node);
         passes[ctx->pass].tape = node->prev;
     }
 }

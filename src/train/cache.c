@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/progress.h"
+#include "room.h"
 #include "tensor/mirror.h"
 #include "train/guided.h"
 #include "train/setup.h"
@@ -262,12 +263,28 @@ static size_t condition_at(const Policy *p)
     return (ids_bytes(p) + 255) & ~(size_t)255;
 }
 
+/* The text encoders alone, and a worker. */
+static int check_room(const Encode *e, const TeamOpts *o)
+{
+    const Policy *p = e->policy;
+    const uint64_t text = (uint64_t)(dg_dtype_bytes(p->dtype) * p->text.count);
+
+    return dg_room_check(e->session, text + dg_room_team(o), NULL, 0);
+}
+
+/* Counts, and places what has room. Collective. */
 static int reserve(Encode *e)
 {
     const PolicyShape *shape = &e->policy->shape;
     const size_t num = (size_t)e->num + 1;
+    TeamOpts o = { .backend = e->session->backend,
+                   .num_threads = e->session->num_threads,
+                   .scratch_bytes = condition_at(e->policy) +
+                                    sizeof(float) * (size_t)shape->condition,
+                   .exact = 1,
+                   .max_items = 1 };
     StepPlan plan;
-    int err;
+    int err = DG_OK;
 
     dg_share_range(e->num, e->session->comm->rank, e->session->comm->size,
                    &e->first, &e->num_local);
@@ -276,23 +293,21 @@ static int reserve(Encode *e)
     e->rows = malloc(sizeof *e->rows *
                      ((size_t)(e->num_local * shape->condition) + 1));
     if (e->tokens == NULL || e->condition == NULL || e->rows == NULL)
-        return dg_fail(DG_ENOMEM,
-                       "%lld conditions of %lld values: more ranks need less "
-                       "each",
-                       (long long)e->num_local, (long long)shape->condition);
-    err = dg_step_plan(&plan, e->policy, e->session->backend,
-                       &(StepPlanOpts) { .batch = 1 });
+        err = dg_fail(DG_ENOMEM,
+                      "%lld conditions of %lld values: more ranks need less "
+                      "each",
+                      (long long)e->num_local, (long long)shape->condition);
+    if (!err)
+        err = dg_step_plan(&plan, e->policy, o.backend,
+                           &(StepPlanOpts) { .batch = 1 });
+    err = dg_agree(e->session->comm, err);
     if (err)
         return err;
-    return dg_team_create(
-        &e->team,
-        &(TeamOpts) { .backend = e->session->backend,
-                      .num_threads = e->session->num_threads,
-                      .step_bytes = plan.encode_bytes,
-                      .scratch_bytes = condition_at(e->policy) +
-                                       sizeof(float) * (size_t)shape->condition,
-                      .exact = 1,
-                      .max_items = 1 });
+    o.step_bytes = plan.encode_bytes;
+    err = check_room(e, &o);
+    if (!err)
+        err = place_encoders(e);
+    return dg_agree(e->session->comm, err ? err : dg_team_create(&e->team, &o));
 }
 
 static int encode_one(Worker *w, int64_t i, void *user)
@@ -363,9 +378,7 @@ static int run(Encode *e)
     if (!err)
         err = dg_agree(s->comm, collect(e));
     if (!err)
-        err = dg_agree(s->comm, place_encoders(e));
-    if (!err)
-        err = dg_agree(s->comm, reserve(e));
+        err = reserve(e);
     if (err)
         return err;
     dg_progress_start("encode", e->num_local);

@@ -157,36 +157,12 @@ static int run_batch(Worker *w, int64_t index, void *user)
     return err;
 }
 
-/* kernel memory of so many samples */
-static int reserve(Eval *e, size_t slots)
+/* What of it is this rank's. */
+static void share(Eval *e, const EvaluateJob *job)
 {
-    const EvaluateJob *job = e->job;
-    const Backend *be = job->session->backend;
-    const size_t sample = sizeof(float) * (size_t)job->policy->shape.elements;
-    const size_t condition =
-        sizeof(float) * (size_t)job->policy->shape.condition;
-    int err =
-        dg_mirror_new(&e->conditions, be,
-                      condition * (size_t)e->num_local_prompts, "conditions");
-
-    if (!err && dg_guided_wanted(job->session->config))
-        err = dg_mirror_new(&e->uncond, be, condition, "conditions");
-    if (!err)
-        err = dg_kernel_memory_new(&e->latents, be, slots * sample);
-    if (!err)
-        err = dg_kernel_memory_new(&e->final, be, slots * sample);
-    return err;
-}
-
-static int prepare(Eval *e)
-{
-    const EvaluateJob *job = e->job;
-    const Config *c = job->session->config;
     const Comm *comm = job->session->comm;
-    const SdeOpts ode = { DG_SDE_ODE, DG_LOG_PROB_GAUSSIAN, 0 };
-    const size_t slots = (size_t)(job->team->num * job->batch);
-    int err;
 
+    e->job = job;
     e->num_prompts =
         job->num_prompts > 0 && job->num_prompts < job->prompts->num
             ? job->num_prompts
@@ -198,13 +174,68 @@ static int prepare(Eval *e)
     if (e->num > 0)
         e->num_local_prompts =
             (e->first + e->num - 1) / job->seeds - e->first_prompt + 1;
+}
+
+/* Kernel memory: conditions, the empty prompt's, latents in work (twice). */
+typedef struct EvalBytes {
+    size_t conditions, uncond, latents;
+} EvalBytes;
+
+static EvalBytes bytes_of(const Eval *e)
+{
+    const EvaluateJob *job = e->job;
+    const Session *s = job->session;
+    const PolicyShape *shape = &job->policy->shape;
+    const size_t condition = sizeof(float) * (size_t)shape->condition;
+
+    return (EvalBytes) {
+        .conditions = condition * (size_t)e->num_local_prompts,
+        .uncond = dg_guided_wanted(s->config) ? condition : 0,
+        .latents = sizeof(float) *
+                   (size_t)(s->num_threads * job->batch * shape->elements),
+    };
+}
+
+size_t dg_evaluate_bytes(const EvaluateJob *job)
+{
+    Eval e = { .job = job };
+    EvalBytes b;
+
+    share(&e, job);
+    b = bytes_of(&e);
+    return b.conditions + b.uncond + 2 * b.latents;
+}
+
+static int reserve(Eval *e)
+{
+    const Backend *be = e->job->session->backend;
+    const EvalBytes b = bytes_of(e);
+    int err = dg_mirror_new(&e->conditions, be, b.conditions, "conditions");
+
+    if (!err && b.uncond > 0)
+        err = dg_mirror_new(&e->uncond, be, b.uncond, "conditions");
+    if (!err)
+        err = dg_kernel_memory_new(&e->latents, be, b.latents);
+    if (!err)
+        err = dg_kernel_memory_new(&e->final, be, b.latents);
+    return err;
+}
+
+static int prepare(Eval *e)
+{
+    const EvaluateJob *job = e->job;
+    const Config *c = job->session->config;
+    const SdeOpts ode = { DG_SDE_ODE, DG_LOG_PROB_GAUSSIAN, 0 };
+    int err;
+
+    share(e, job);
     err = dg_policy_schedule(job->policy, &e->schedule, (int)c->evaluate.steps,
                              c->evaluate.shift);
     if (err)
         return err;
     e->steps = calloc((size_t)c->evaluate.steps, sizeof *e->steps);
     e->time = calloc((size_t)c->evaluate.steps, sizeof *e->time);
-    err = reserve(e, slots);
+    err = reserve(e);
     e->scores = calloc((size_t)(e->N * e->K), sizeof *e->scores);
     if (job->with_scores)
         e->num_features =

@@ -52,10 +52,8 @@ static void count(GpuPlan *out, const Outline *o)
     const int pools = dg_shard_pools(&team->shard);
     const uint64_t sums = dg_team_sum_bytes(team);
     LearnerBytes b;
-    uint64_t state;
 
     dg_learner_bytes(&b, &team->shard, &o->config->optim);
-    state = b.gradient + b.moments + b.ema;
     *out = (GpuPlan) {
         .ranks = team->shard.size,
         .offload = team->offload,
@@ -65,12 +63,11 @@ static void count(GpuPlan *out, const Outline *o)
                     (uint64_t)(pools ? team->num_room : team->num_grads),
         .activations = pools ? o->joint.step_bytes : o->apart.step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes,
-        /* the state stands there too, for checkpoints */
-        .host = host_bytes(o) + state + b.chunks + dg_team_stage_bytes(team) +
+        .host = host_bytes(o) + b.chunks + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
     if (team->offload) {
-        out->host += sums + b.norm;
+        out->host += b.gradient + b.moments + b.ema + sums + b.norm;
     } else {
         out->gradient += b.gradient + b.norm;
         out->sums = sums;

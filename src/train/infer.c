@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "room.h"
 #include "store/file.h"
 #include "store/image.h"
 #include "train/cache.h"
@@ -67,13 +68,38 @@ static int open_cache(Infer *x, const Session *s)
     return err;
 }
 
-/* scored: how many of the rewards are used */
-static int open_infer(Infer *x, const Session *s, const InferOpts *o,
+/* scored: how many of the rewards are used; 0: pictures alone */
+static EvaluateJob job_of(const Infer *x, const Session *s, const InferOpts *o,
+                          int scored)
+{
+    const Config *c = s->config;
+    EvaluateJob job = {
+        .session = s,
+        .team = x->team,
+        .policy = x->policy,
+        .prompts = &x->prompts,
+        .rewards = x->rewards,
+        .cache = x->cache,
+        .num_prompts = c->evaluate.num_prompts,
+        .seeds = c->evaluate.seeds,
+        .batch = BATCH,
+        .seed = (uint64_t)c->run.seed,
+        .with_scores = scored,
+    };
+
+    if (scored > 0)
+        return job;
+    job.seeds = o->seeds;
+    job.num_prompts = o->num_prompts > 0 ? o->num_prompts : o->num;
+    if (job.num_prompts > x->prompts.num)
+        job.num_prompts = x->prompts.num;
+    return job;
+}
+
+static int open_parts(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
     const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
-    StepPlan plan;
     int err = dg_rewards_init(x->rewards, c);
 
     if (!err)
@@ -89,31 +115,61 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                                        x->policy->shape.width);
     if (!err)
         err = dg_rewards_open(x->rewards, c, scored, s->comm);
+    return err || o->num_prompts > 0 ? err : open_cache(x, s);
+}
+
+/* Before anything is placed. */
+static int check_room(const EvaluateJob *job, const TeamOpts *team)
+{
+    const Session *s = job->session;
+    const int64_t scored = job->with_scores;
+    const Config *c = s->config;
+    const RoomKey keys[] = {
+        { c->prompts.cache[0] == '\0', "encoded prompts (prompts.cache)" },
+        { scored > 1, "fewer rewards at once" },
+    };
+
+    return dg_room_check(s,
+                         dg_room_networks(job->policy, job->rewards, scored) +
+                             dg_room_team(team) + dg_evaluate_bytes(job),
+                         keys, sizeof keys / sizeof *keys);
+}
+
+static int open_infer(Infer *x, const Session *s, const InferOpts *o,
+                      int scored)
+{
+    const Config *c = s->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
+    TeamOpts team = { .backend = s->backend,
+                      .num_threads = s->num_threads,
+                      .exact = 1,
+                      .max_items = 1 };
+    EvaluateJob job;
+    StepPlan plan;
+    int err = open_parts(x, s, o, scored);
+
     if (err)
         return err;
-    if (o->num_prompts == 0)
-        err = open_cache(x, s);
+    err = dg_agree(s->comm,
+                   dg_step_plan(&plan, x->policy, s->backend,
+                                &(StepPlanOpts) { .batch = BATCH,
+                                                  .cached = x->cache != NULL,
+                                                  .guidance = &guidance,
+                                                  .rewards = x->rewards,
+                                                  .num_rewards = scored }));
     if (err)
         return err;
-    err = dg_policy_place(x->policy, s->backend);
+    team.step_bytes = plan.step_bytes;
+    team.scratch_bytes =
+        dg_rollout_scratch(x->policy, x->rewards, c->num_rewards);
+    job = job_of(x, s, o, scored);
+    err = check_room(&job, &team);
+    if (!err)
+        err = dg_policy_place(x->policy, s->backend);
     if (!err)
         err = dg_rewards_place(x->rewards, scored, s->backend);
     if (!err)
-        err = dg_step_plan(&plan, x->policy, s->backend,
-                           &(StepPlanOpts) { .batch = BATCH,
-                                             .cached = x->cache != NULL,
-                                             .guidance = &guidance,
-                                             .rewards = x->rewards,
-                                             .num_rewards = scored });
-    if (!err)
-        err = dg_team_create(
-            &x->team, &(TeamOpts) { .backend = s->backend,
-                                    .num_threads = s->num_threads,
-                                    .step_bytes = plan.step_bytes,
-                                    .scratch_bytes = dg_rollout_scratch(
-                                        x->policy, x->rewards, c->num_rewards),
-                                    .exact = 1,
-                                    .max_items = 1 });
+        err = dg_team_create(&x->team, &team);
     return dg_agree(s->comm, err);
 }
 
@@ -124,23 +180,6 @@ static void close_infer(Infer *x)
     dg_policy_destroy(x->policy);
     dg_conditions_close(x->cache);
     dg_prompts_free(&x->prompts);
-}
-
-static EvaluateJob job_of(const Infer *x, const Session *s)
-{
-    return (EvaluateJob) {
-        .session = s,
-        .team = x->team,
-        .policy = x->policy,
-        .prompts = &x->prompts,
-        .rewards = x->rewards,
-        .cache = x->cache,
-        .num_prompts = s->config->evaluate.num_prompts,
-        .seeds = s->config->evaluate.seeds,
-        .batch = BATCH,
-        .seed = (uint64_t)s->config->run.seed,
-        .with_scores = (int)s->config->num_rewards,
-    };
 }
 
 static int tell(const Evaluation *e, const InferOpts *o)
@@ -178,7 +217,7 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
                   : open_infer(&x, s, o, (int)s->config->num_rewards);
 
     if (!err) {
-        const EvaluateJob job = job_of(&x, s);
+        const EvaluateJob job = job_of(&x, s, o, (int)s->config->num_rewards);
 
         err = dg_evaluate(&e, &job);
     }
@@ -240,14 +279,9 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
 
     if (!err) {
         const PolicyShape *shape = &x.policy->shape;
-        EvaluateJob job = job_of(&x, s);
+        EvaluateJob job = job_of(&x, s, o, 0);
         Evaluation unused;
 
-        job.num_prompts = o->num_prompts > 0 ? o->num_prompts : o->num;
-        if (job.num_prompts > x.prompts.num)
-            job.num_prompts = x.prompts.num;
-        job.seeds = o->seeds;
-        job.with_scores = 0;
         job.pictures = calloc((size_t)(job.num_prompts * job.seeds),
                               (size_t)(3 * shape->height * shape->width));
         if (job.pictures == NULL)

@@ -5,6 +5,7 @@
 #include "optim/adamw.h"
 #include "optim/grad_norm.h"
 #include "store/checkpoint.h"
+#include "tensor/mirror.h"
 #include "train/pool.h"
 
 #include <math.h>
@@ -12,13 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* num floats and their place on the host */
-static int new_floats(Mirror *m, float **host, const Backend *on, int64_t num)
+static int new_floats(float **out, const Backend *on, int64_t num)
 {
-    const int err =
-        dg_mirror_new(m, on, sizeof(float) * (size_t)num, "optimizer state");
+    void *at = NULL;
+    const int err = dg_kernel_memory_new(&at, on, sizeof(float) * (size_t)num);
 
-    *host = m->host;
+    *out = at;
     return err;
 }
 
@@ -54,14 +54,14 @@ static int reserve(Learner *l)
     if (!l->place.offload)
         err = dg_policy_masters(l->policy, l->place.shard.first, num);
     if (!err)
-        err = new_floats(&l->grads_in, &l->grads, on, num);
+        err = new_floats(&l->grads, on, num);
     dg_learner_bytes(&bytes, &l->place.shard, &l->optim);
     if (!err)
-        err = new_floats(&l->m_in, &l->m, on, num);
+        err = new_floats(&l->m, on, num);
     if (!err)
-        err = new_floats(&l->v_in, &l->v, on, num);
+        err = new_floats(&l->v, on, num);
     if (!err && l->optim.ema_decay > 0)
-        err = new_floats(&l->ema_in, &l->ema, on, num);
+        err = new_floats(&l->ema, on, num);
     if (!err)
         err = dg_kernel_memory_new(&l->norm_scratch, on, bytes.norm);
     if (!err && bytes.chunks > 0) {
@@ -96,11 +96,9 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
         dg_learner_destroy(l);
         return err;
     }
-    if (l->ema != NULL) {
-        memcpy(l->ema, policy->values + l->place.shard.first,
-               sizeof(float) * (size_t)l->place.shard.num);
-        dg_mirror_up(&l->ema_in);
-    }
+    if (l->ema != NULL)
+        dg_learner_put(l, DG_STATE_EMA, policy->values + l->place.shard.first,
+                       0, l->place.shard.num);
     *out = l;
     return DG_OK;
 }
@@ -125,23 +123,53 @@ void dg_learner_destroy(Learner *l)
 {
     if (l == NULL)
         return;
-    dg_mirror_free(&l->grads_in);
-    dg_mirror_free(&l->m_in);
-    dg_mirror_free(&l->v_in);
-    dg_mirror_free(&l->ema_in);
+    dg_kernel_memory_free(state_on(l), l->grads);
+    dg_kernel_memory_free(state_on(l), l->m);
+    dg_kernel_memory_free(state_on(l), l->v);
+    dg_kernel_memory_free(state_on(l), l->ema);
     dg_kernel_memory_free(state_on(l), l->norm_scratch);
     free(l->chunks);
     free(l);
 }
 
+static float *state_at(const Learner *l, LearnerState which, int64_t first)
+{
+    float *const all[] = { l->m, l->v, l->ema };
+
+    return all[which] + first;
+}
+
+int dg_learner_get(const Learner *l, LearnerState which, float *to,
+                   int64_t first, int64_t num)
+{
+    const Backend *on = state_on(l);
+    const float *from = state_at(l, which, first);
+    const size_t bytes = sizeof *to * (size_t)num;
+
+    if (on != NULL)
+        return dg_kernel_download(on, to, from, bytes);
+    memcpy(to, from, bytes);
+    return DG_OK;
+}
+
+void dg_learner_put(const Learner *l, LearnerState which, const float *from,
+                    int64_t first, int64_t num)
+{
+    const Backend *on = state_on(l);
+    float *to = state_at(l, which, first);
+    const size_t bytes = sizeof *to * (size_t)num;
+
+    if (on != NULL)
+        dg_kernel_upload(on, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
+}
+
 int dg_learner_fetch(const Learner *l)
 {
-    const Mirror *all[] = { &l->grads_in, &l->m_in, &l->v_in, &l->ema_in };
     const Shard *s = &l->place.shard;
     int err = dg_policy_fetch(l->policy, l->num);
 
-    for (size_t i = 0; i < sizeof all / sizeof *all && !err; i++)
-        err = dg_mirror_down(all[i]);
     /* the networks have others' weights rounded: their masters are elsewhere */
     if (dg_shard_split(s) && l->policy->stored != NULL && l->pool == NULL) {
         err = dg_agree(s->comm, err);
@@ -153,9 +181,6 @@ int dg_learner_fetch(const Learner *l)
 
 void dg_learner_send(const Learner *l)
 {
-    dg_mirror_up(&l->m_in);
-    dg_mirror_up(&l->v_in);
-    dg_mirror_up(&l->ema_in);
     dg_policy_send(l->policy);
 }
 
@@ -178,9 +203,8 @@ static int grad_norm(Learner *l, double *norm)
     int err = DG_OK;
 
     if (!dg_shard_split(s))
-        return l->engine->grad_norm(norm, l->grads_in.at, s->num,
-                                    l->norm_scratch);
-    l->engine->norm_chunks(on != NULL ? l->norm_scratch : part, l->grads_in.at,
+        return l->engine->grad_norm(norm, l->grads, s->num, l->norm_scratch);
+    l->engine->norm_chunks(on != NULL ? l->norm_scratch : part, l->grads,
                            s->num);
     if (on != NULL)
         err = dg_kernel_download(on, part, l->norm_scratch,
@@ -257,7 +281,7 @@ static void adamw(Learner *l, const AdamwStep *step)
     float *w = own_weights(l);
 
     if (!l->place.offload) {
-        l->engine->adamw(w, l->m_in.at, l->v_in.at, l->grads_in.at, num, step);
+        l->engine->adamw(w, l->m, l->v, l->grads, num, step);
         return;
     }
 #pragma omp parallel for schedule(static)
@@ -275,7 +299,7 @@ static int update(Learner *l, const ExactSum *own, LearnerStep *out)
     AdamwStep step;
     int err;
 
-    l->engine->exact_read(own, l->grads_in.at, 1.0);
+    l->engine->exact_read(own, l->grads, 1.0);
     err = grad_norm(l, &norm);
     if (!err)
         err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
@@ -306,7 +330,7 @@ int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out)
 void dg_learner_average(Learner *l)
 {
     if (l->ema != NULL)
-        l->engine->ema(l->ema_in.at, own_weights(l), l->place.shard.num,
+        l->engine->ema(l->ema, own_weights(l), l->place.shard.num,
                        l->optim.ema_decay);
 }
 
@@ -314,7 +338,7 @@ int dg_learner_swap_ema(Learner *l)
 {
     if (l->ema == NULL)
         return DG_OK;
-    l->engine->swap(own_weights(l), l->ema_in.at, l->place.shard.num);
+    l->engine->swap(own_weights(l), l->ema, l->place.shard.num);
     return spread(l);
 }
 
@@ -322,7 +346,14 @@ int dg_learner_swap_ema(Learner *l)
 
 enum { MAX_ARRAYS = 4, MAX_NOTES = 2 };
 
+/* an array of the state, for get() and put() */
+typedef struct StateOf {
+    const Learner *learner;
+    LearnerState which;
+} StateOf;
+
 typedef struct Content {
+    StateOf state[MAX_ARRAYS];
     CheckpointArray arrays[MAX_ARRAYS];
     CheckpointCounter counters[1];
     CheckpointNote notes[MAX_NOTES];
@@ -376,19 +407,41 @@ static int describe_adapters(Content *c, const Policy *p)
     return DG_OK;
 }
 
-/* An array of which each rank has its range. */
-static CheckpointArray of_range(const Learner *l, const char *name,
-                                const char *long_name, float *data)
+static int get_state(void *user, float *to, int64_t first, int64_t num)
+{
+    const StateOf *s = user;
+
+    return dg_learner_get(s->learner, s->which, to, first, num);
+}
+
+static int put_state(void *user, const float *from, int64_t first, int64_t num)
+{
+    const StateOf *s = user;
+
+    dg_learner_put(s->learner, s->which, from, first, num);
+    return DG_OK;
+}
+
+/* An array of which each rank has its range, which is the host's, or fetched
+ * in pieces. */
+static void add_state(Content *c, const Learner *l, LearnerState which,
+                      const char *name, const char *long_name)
 {
     const Shard *s = &l->place.shard;
+    const int apart = state_on(l) != NULL && state_on(l)->apart;
 
-    return (CheckpointArray) { .name = name,
-                               .long_name = long_name,
-                               .data = data,
-                               .num = l->num,
-                               .shared = dg_shard_split(s),
-                               .first = s->first,
-                               .held = s->num };
+    c->state[which] = (StateOf) { l, which };
+    c->arrays[c->k.num_arrays++] =
+        (CheckpointArray) { .name = name,
+                            .long_name = long_name,
+                            .data = apart ? NULL : state_at(l, which, 0),
+                            .num = l->num,
+                            .shared = dg_shard_split(s),
+                            .first = s->first,
+                            .held = s->num,
+                            .get = apart ? get_state : NULL,
+                            .put = apart ? put_state : NULL,
+                            .user = &c->state[which] };
 }
 
 /* Where no rank has all weights: the last one's range ends with the text
@@ -408,7 +461,6 @@ static void share_weights(CheckpointArray *a, const Learner *l)
 static int describe(Content *c, const Learner *l)
 {
     const Policy *p = l->policy;
-    int n = 0;
     int err;
 
     memset(c, 0, sizeof *c);
@@ -416,22 +468,21 @@ static int describe(Content *c, const Learner *l)
                                      : describe_base(c, p);
     if (err)
         return err;
-    c->arrays[n++] = (CheckpointArray) {
+    c->k.arrays = c->arrays;
+    c->arrays[c->k.num_arrays++] = (CheckpointArray) {
         .name = "weights",
         .long_name = "master weights",
         .data = p->values,
         .num = p->adapters.num_params > 0 ? p->adapters.count : p->num_values,
     };
     if (l->pool != NULL)
-        share_weights(&c->arrays[n - 1], l);
-    c->arrays[n++] = of_range(l, "adam_m", "AdamW first moment", l->m);
-    c->arrays[n++] = of_range(l, "adam_v", "AdamW second moment", l->v);
+        share_weights(&c->arrays[c->k.num_arrays - 1], l);
+    add_state(c, l, DG_STATE_M, "adam_m", "AdamW first moment");
+    add_state(c, l, DG_STATE_V, "adam_v", "AdamW second moment");
     if (l->ema != NULL)
-        c->arrays[n++] = of_range(
-            l, "ema", "exponential moving average of the weights", l->ema);
+        add_state(c, l, DG_STATE_EMA, "ema",
+                  "exponential moving average of the weights");
     c->counters[0] = (CheckpointCounter) { "optimizer_step", l->updates };
-    c->k.arrays = c->arrays;
-    c->k.num_arrays = n;
     c->k.params = c->params;
     c->k.counters = c->counters;
     c->k.num_counters = 1;

@@ -189,6 +189,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     if (err)
         return err;
     w->ctx.backend->fill(w->grads, 0, t->learner->num);
+    dg_team_pass(w, 1);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
         err = dg_team_add(w, &bad);
@@ -253,10 +254,11 @@ static int due(int64_t every, int64_t step)
     return every > 0 && step % every == 0;
 }
 
-int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
+EvaluateJob dg_pretrain_job(const Pretrain *t)
 {
     const Config *c = t->session->config;
-    const EvaluateJob job = {
+
+    return (EvaluateJob) {
         .session = t->session,
         .team = t->team,
         .policy = t->policy,
@@ -268,6 +270,12 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
         .seed = (uint64_t)c->run.seed,
         .with_scores = 1,
     };
+}
+
+int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
+{
+    const Config *c = t->session->config;
+    const EvaluateJob job = dg_pretrain_job(t);
     int err;
 
     memset(e, 0, sizeof *e);

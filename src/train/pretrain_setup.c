@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "room.h"
 #include "store/weights_file.h"
 #include "train/rollout.h"
 #include "train/setup.h"
@@ -95,7 +96,8 @@ static int open_prompts(Pretrain *t)
     return err;
 }
 
-static int open_team(Pretrain *t)
+/* Sizes of a worker, and what a step takes. */
+static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -115,25 +117,71 @@ static int open_team(Pretrain *t)
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL, NULL);
     const size_t eval =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    StepPlan plan;
-    int err = dg_step_plan(&plan, t->policy, s->backend, &plan_opts);
+    const int err = dg_step_plan(plan, t->policy, s->backend, &plan_opts);
 
     if (err)
         return err;
     dg_learner_place(&place, s, t->policy->num_values);
-    err =
-        dg_team_create(&t->team, &(TeamOpts) {
-                                     .backend = s->backend,
-                                     .num_threads = s->num_threads,
-                                     .step_bytes = plan.step_bytes,
-                                     .scratch_bytes = item > eval ? item : eval,
-                                     .num_grads = t->policy->num_values,
-                                     .exact = c->parallel.exact_sum,
-                                     .max_items = t->items,
-                                     .shard = place.shard,
-                                     .offload = place.offload,
-                                     .host_threads = place.host_threads,
-                                 });
+    *team = (TeamOpts) {
+        .backend = s->backend,
+        .num_threads = s->num_threads,
+        .step_bytes = plan->step_bytes,
+        .scratch_bytes = item > eval ? item : eval,
+        .num_grads = t->policy->num_values,
+        .exact = c->parallel.exact_sum,
+        .max_items = t->items,
+        .shard = place.shard,
+        .offload = place.offload,
+        .host_threads = place.host_threads,
+        .bucket = dg_team_bucket(c),
+    };
+    return DG_OK;
+}
+
+/* What the state takes of a GPU, and masters of bfloat16 weights. */
+static uint64_t learner_bytes(const Pretrain *t, const TeamOpts *team)
+{
+    LearnerBytes b;
+
+    dg_learner_bytes(&b, &team->shard, &t->session->config->optim);
+    if (team->offload)
+        return 0;
+    return b.gradient + b.moments + b.ema + b.norm +
+           (t->policy->dtype != DG_F32
+                ? sizeof(float) * (uint64_t)team->shard.num
+                : 0);
+}
+
+/* Before anything is placed: the networks, a step, and the evaluation. */
+static int check_room(const Pretrain *t, const TeamOpts *team)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    const RoomKey keys[] = {
+        { c->pretrain.item_size > 1, "a smaller pretrain.item_size" },
+        { !c->parallel.recompute, "parallel.recompute = true" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+          "parallel.shard = gradients" },
+        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->parallel.exact_sum, "parallel.exact_sum = false" },
+    };
+    const int scored = c->num_rewards > 0 && t->heldout.num > 0;
+    const EvaluateJob job = dg_pretrain_job(t);
+    uint64_t needs = dg_room_networks(t->policy, t->rewards, scored) +
+                     dg_room_team(team) + learner_bytes(t, team);
+
+    if (t->teacher != NULL)
+        needs += dg_policy_placed_bytes(t->teacher);
+    if (scored)
+        needs += dg_evaluate_bytes(&job);
+    return dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
+}
+
+static int open_team(Pretrain *t, const StepPlan *plan, const TeamOpts *o)
+{
+    const int err = dg_team_create(&t->team, o);
+
     if (err)
         return err;
     for (int i = 0; i < t->team->num; i++) {
@@ -142,12 +190,44 @@ static int open_team(Pretrain *t)
         dg_context_train(&w->ctx, DG_PARAMS_NET, w->grads, 1);
         dg_context_train(&w->ctx, DG_PARAMS_TEXT,
                          w->grads + t->policy->net.count, 1);
-        w->ctx.recompute = c->parallel.recompute;
+        w->ctx.recompute = t->session->config->parallel.recompute;
     }
     dg_info("%lld parameters, %.1f MB per worker, %.2f GFLOP per picture",
-            (long long)t->policy->num_values, (double)plan.step_bytes * 1e-6,
-            (double)plan.update_flops * 1e-9 / (double)c->pretrain.item_size);
+            (long long)t->policy->num_values, (double)plan->step_bytes * 1e-6,
+            (double)plan->update_flops * 1e-9 /
+                (double)t->session->config->pretrain.item_size);
     return DG_OK;
+}
+
+/* Team and learner, once policy and rewards are there and nothing is placed
+ * yet. */
+static int reserve(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    LearnerPlace place;
+    StepPlan plan;
+    TeamOpts team;
+    int err = dg_agree(s->comm, plan_team(&plan, &team, t));
+
+    if (!err)
+        err = check_room(t, &team);
+    if (err)
+        return err;
+    err = dg_policy_place(t->policy, s->backend);
+    if (!err && t->teacher != NULL)
+        err = dg_policy_place(t->teacher, s->backend);
+    if (!err)
+        err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
+    if (!err)
+        err = open_team(t, &plan, &team);
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    dg_learner_place(&place, s, t->policy->num_values);
+    return dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
+                                               t->policy->num_values, &c->optim,
+                                               c->pretrain.steps, &place));
 }
 
 /* Whether the policy can be shown the world's pictures. */
@@ -204,23 +284,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
-        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
-    if (!err && t->teacher != NULL)
-        err = dg_agree(s->comm, dg_policy_place(t->teacher, s->backend));
-    if (!err)
-        err = dg_agree(s->comm, dg_rewards_place(t->rewards, c->num_rewards > 0,
-                                                 s->backend));
-    if (!err)
-        err = dg_agree(s->comm, open_team(t));
-    if (!err) {
-        LearnerPlace place;
-
-        dg_learner_place(&place, s, t->policy->num_values);
-        err = dg_agree(s->comm,
-                       dg_learner_create(&t->learner, t->policy,
-                                         t->policy->num_values, &c->optim,
-                                         c->pretrain.steps, &place));
-    }
+        err = reserve(t);
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);

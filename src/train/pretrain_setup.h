@@ -65,6 +65,8 @@ int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);
 int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
+/** What that evaluates: held-out prompts, by the first reward. */
+EvaluateJob dg_pretrain_job(const Pretrain *t);
 int dg_pretrain_write_weights(Pretrain *t);
 
 #endif

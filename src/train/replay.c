@@ -54,20 +54,38 @@ static int read_scores(Trainer *t, H5File *f)
     return err;
 }
 
+/* This rank's range of a moment, in pieces, to where it is used. */
+static int read_moment(Trainer *t, H5File *f, const char *name,
+                       LearnerState which)
+{
+    enum { PIECE = 1 << 18 };
+    const Shard *own = &t->learner->place.shard;
+    float *room = malloc(sizeof *room * PIECE);
+    int err = room != NULL ? DG_OK : dg_fail(DG_ENOMEM, "%s", name);
+
+    for (int64_t at = 0; at < own->num && !err; at += PIECE) {
+        const int64_t n = own->num - at < PIECE ? own->num - at : PIECE;
+
+        err = dg_h5_read_rows(f, name, DG_H5_F32, 1, &t->learner->num,
+                              own->first + at, n, room);
+        if (!err)
+            dg_learner_put(t->learner, which, room, at, n);
+    }
+    free(room);
+    return err;
+}
+
 static int read_state(Trainer *t, H5File *f)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
-    const Shard *own = &t->learner->place.shard;
     const int64_t *num = &trained->count;
     int err =
         dg_h5_read(f, "state/weights", DG_H5_F32, 1, num, trained->values);
 
-    if (!err && own->num > 0)
-        err = dg_h5_read_rows(f, "state/adam_m", DG_H5_F32, 1, num, own->first,
-                              own->num, t->learner->m);
-    if (!err && own->num > 0)
-        err = dg_h5_read_rows(f, "state/adam_v", DG_H5_F32, 1, num, own->first,
-                              own->num, t->learner->v);
+    if (!err)
+        err = read_moment(t, f, "state/adam_m", DG_STATE_M);
+    if (!err)
+        err = read_moment(t, f, "state/adam_v", DG_STATE_V);
     if (!err && t->reference != NULL && trained == &t->policy->net)
         err = dg_h5_read(f, "state/reference", DG_H5_F32, 1, num,
                          t->reference->net.values);

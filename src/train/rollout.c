@@ -326,6 +326,8 @@ static int sample_batch(Worker *w, int64_t index, void *user)
     for (int64_t b = 0; b < num && !err; b++)
         if (samples[b].failed)
             note_failure(j, &samples[b], r->first + from + b);
+    if (!err && r->scoring != NULL)
+        dg_beside_give(r->scoring->beside, num);
     dg_progress_add(num);
     return err;
 }
@@ -353,13 +355,6 @@ int dg_rollout_sample(Rollout *r, const Session *s, Team *team, const Policy *p)
 }
 
 /* --- scoring ----------------------------------------------------------- */
-
-typedef struct ScoreJob {
-    Rollout *r;
-    const Policy *policy;
-    const PromptList *prompts;
-    const Reward *rewards;
-} ScoreJob;
 
 static size_t picture_bytes(const Policy *p)
 {
@@ -393,8 +388,8 @@ int dg_rollout_reserve_features(Rollout *r, const Reward *rewards)
 
 static int see_prompt(Worker *w, int64_t i, void *user)
 {
-    const ScoreJob *j = user;
-    const Rollout *r = j->r;
+    const Scoring *j = user;
+    const Rollout *r = j->rollout;
 
     return dg_rewards_encode(j->rewards, r->K, &w->ctx,
                              &j->prompts->item[r->prompt[r->first_prompt + i]],
@@ -403,8 +398,8 @@ static int see_prompt(Worker *w, int64_t i, void *user)
 
 static int score_one(Worker *w, int64_t i, void *user)
 {
-    const ScoreJob *j = user;
-    Rollout *r = j->r;
+    const Scoring *j = user;
+    Rollout *r = j->rollout;
     const int64_t item = r->first + i;
     float *rgb = w->scratch;
     RewardInput in = { .rgb = rgb,
@@ -446,15 +441,40 @@ static int score_one(Worker *w, int64_t i, void *user)
     return DG_OK;
 }
 
-int dg_rollout_score(Rollout *r, Team *team, const Policy *p,
-                     const PromptList *prompts, const Reward *rewards)
+static int64_t num_seen(const Rollout *r)
 {
-    ScoreJob j = { r, p, prompts, rewards };
+    return r->features != NULL ? r->num_prompts : 0;
+}
+
+/* First what networks make of the prompts, then the items. */
+static int score_beside(Worker *w, int64_t i, void *user)
+{
+    const Scoring *s = user;
+    const int64_t seen = num_seen(s->rollout);
+
+    return i < seen ? see_prompt(w, i, user) : score_one(w, i - seen, user);
+}
+
+void dg_rollout_score_beside(Scoring *s)
+{
+    if (s->beside == NULL)
+        return;
+    s->rollout->scoring = s;
+    dg_beside_start(s->beside, score_beside, s);
+    dg_beside_give(s->beside, num_seen(s->rollout));
+}
+
+int dg_rollout_score(Scoring *s, Team *team)
+{
+    Rollout *r = s->rollout;
     int err = DG_OK;
 
-    if (r->features != NULL)
-        err = dg_team_run(team, r->num_prompts, see_prompt, &j);
-    return err ? err : dg_team_run(team, r->num, score_one, &j);
+    if (r->scoring != NULL) {
+        r->scoring = NULL;
+        return dg_beside_finish(s->beside);
+    }
+    err = dg_team_run(team, num_seen(r), see_prompt, s);
+    return err ? err : dg_team_run(team, r->num, score_one, s);
 }
 
 void dg_rollout_share(Rollout *r, const Comm *c)

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "team_bucket.h"
 #include "train/pool.h"
 
 #include <omp.h>
@@ -80,6 +81,10 @@ static int init_ways(Team *t, const TeamOpts *o)
     t->host_threads = o->host_threads > 0 ? o->host_threads : 1;
     if (dg_shard_rounds(&t->shard))
         err = new_sum(&t->bucket, &t->bucket_buffer, o, t->piece);
+    /* float32 sums depend on how they are cut */
+    if (!err && o->bucket > 0 && o->exact && o->num_threads == 1 &&
+        !o->offload && t->sums->sends != NULL && !dg_shard_pools(&t->shard))
+        err = dg_buckets_create(&t->buckets, t, o->bucket);
     if (err || !o->backend->apart)
         return err;
     if (o->offload)
@@ -166,6 +171,11 @@ int dg_team_create(Team **out, const TeamOpts *o)
     return DG_OK;
 }
 
+int64_t dg_team_bucket(const Config *c)
+{
+    return c->parallel.overlap ? c->parallel.bucket_size : 0;
+}
+
 size_t dg_team_sum_bytes(const TeamOpts *o)
 {
     const Shard s = shard_of(o);
@@ -196,6 +206,7 @@ void dg_team_destroy(Team *t)
     for (int i = 0; i < t->num; i++)
         fini_worker(&t->workers[i], t->sums_on);
     dg_kernel_memory_free(t->sums_on, t->bucket_buffer);
+    dg_buckets_destroy(t->buckets);
     free(t->workers);
     free(t->stage);
     free(t->stage_down);

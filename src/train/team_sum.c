@@ -2,6 +2,7 @@
 #include "train/team.h"
 
 #include "base/error.h"
+#include "team_bucket.h"
 #include "train/pool.h"
 
 #include <omp.h>
@@ -70,6 +71,8 @@ int dg_team_add(Worker *w, int64_t *bad)
         w->ready = !err;
         return err;
     }
+    if (dg_buckets_sending(t->buckets))
+        return dg_buckets_add(t->buckets, bad);
     if (!later && t->stage_down == NULL)
         return t->sums->exact_add(&w->sum, w->grads, bad);
     if (w->ready)
@@ -154,6 +157,16 @@ static int sum_to_owners(const Team *t, const Comm *c, ExactSum *s)
         err = sum_to(t, c, &part, r);
     }
     return err;
+}
+
+/* All has left when the last item ends, or follows it. */
+static int sum_beside(Team *t, const Comm *c, int64_t num, TeamFn fn,
+                      void *user)
+{
+    int err = dg_buckets_run(t->buckets, num, fn, user);
+
+    err = t->sums->sent(c, err, 1);
+    return err ? err : dg_exact_count(c, &t->workers[0].sum);
 }
 
 static int sum_whole(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
@@ -278,16 +291,48 @@ static int sum_in_rounds(Team *t, const Comm *c, int64_t num, TeamFn fn,
     return err;
 }
 
+/* The same where a round's sums leave during its items. */
+static int rounds_beside(Team *t, const Comm *c, int64_t num, TeamFn fn,
+                         void *user)
+{
+    Round r = { fn, user, 0 };
+    int64_t rounds = num;
+    int err = DG_OK;
+
+    dg_comm_max_i64(c, &rounds, 1);
+    for (; r.first < rounds && !err; r.first++) {
+        const int64_t now = r.first < num;
+
+        err = dg_buckets_run(t->buckets, now, run_one, &r);
+        err = t->sums->sent(c, err, r.first + 1 == rounds);
+    }
+    return err ? err : dg_exact_count(c, &t->workers[0].sum);
+}
+
+static int sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
+{
+    const int rounds = dg_shard_rounds(&t->shard);
+
+    if (dg_buckets_open(t->buckets, c))
+        return rounds ? rounds_beside(t, c, num, fn, user)
+                      : sum_beside(t, c, num, fn, user);
+    return rounds ? sum_in_rounds(t, c, num, fn, user)
+                  : sum_whole(t, c, num, fn, user);
+}
+
 int dg_team_sum(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
 {
     const int rounds = dg_shard_rounds(&t->shard);
+    int err;
 
     for (int i = 0; i < (rounds ? 1 : t->num); i++)
         t->sums->exact_clear(&t->workers[i].sum);
     for (int i = 0; i < t->num; i++)
         t->workers[i].ready = 0;
-    return rounds ? sum_in_rounds(t, c, num, fn, user)
-                  : sum_whole(t, c, num, fn, user);
+    err = sum(t, c, num, fn, user);
+    if (!err)
+        dg_buckets_learn(t->buckets, c);
+    return err;
 }
 
 ExactSum dg_team_own(const Team *t)

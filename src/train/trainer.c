@@ -29,28 +29,41 @@ static int tell_note(const Trainer *t, const char *note, int64_t item)
     return DG_OK;
 }
 
+/* After a rollout that ended with err, which what is beside it does not
+ * outlive. */
+static int score(Scoring *s, Team *team, int err)
+{
+    const Error first = *dg_last_error();
+
+    if (err && s->beside == NULL)
+        return err;
+    if (!err)
+        return dg_rollout_score(s, team);
+    dg_rollout_score(s, team);
+    dg_set_error(&first);
+    return err;
+}
+
 int dg_trainer_experience(Trainer *t)
 {
     const Session *s = t->session;
     Rollout *r = t->rollout;
+    Scoring scoring = { r, t->policy, &t->prompts, t->rewards, t->beside };
     double at = dg_clock_now(), now;
     int err = dg_rollout_begin(r, s, t->prompts.num, t->iteration);
 
     if (err)
         return err;
     dg_progress_start("rollout", r->num);
+    dg_rollout_score_beside(&scoring);
     err = dg_rollout_encode(r, t->team, t->policy, &t->prompts);
     err = dg_agree(s->comm, err); /* weights may be all ranks' together */
     if (!err)
         err = dg_rollout_sample(r, s, t->team, t->policy);
     dg_progress_end();
-    err = dg_agree(s->comm, err);
-    if (err)
-        return err;
     t->phases.rollout = (now = dg_clock_now()) - at;
     at = now;
-    err = dg_agree(s->comm, dg_rollout_score(r, t->team, t->policy, &t->prompts,
-                                             t->rewards));
+    err = dg_agree(s->comm, score(&scoring, t->team, err));
     if (err)
         return err;
     dg_rollout_share(r, s->comm);
@@ -133,6 +146,8 @@ static int iterate(Trainer *t, int *stop)
         dg_learner_average(t->learner);
     /* what pictures cost below is not the iteration's */
     t->flops = (double)dg_team_take_flops(t->team);
+    if (t->beside != NULL)
+        t->flops += (double)dg_beside_take_flops(t->beside);
     t->iteration++;
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
     last = *stop || t->iteration == c->run.iterations;

@@ -25,6 +25,8 @@ typedef struct Trainer {
     Learner *learner;
     Team *team;
     WeightPool *pool; /* of weights that no rank has whole, or NULL */
+    TeamOpts besides; /* what decodes and scores beside the rollout needs, */
+    Beside *beside;   /* and does it, or NULL */
     Rollout *rollout;
     Update *update;
     Metrics *metrics;  /* rank 0 */

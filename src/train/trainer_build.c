@@ -3,12 +3,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "room.h"
 #include "train/cache.h"
 #include "train/run_plan.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 static int open_prompts(Trainer *t)
@@ -82,6 +82,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .shard = place.shard,
         .offload = place.offload,
         .host_threads = place.host_threads,
+        .bucket = dg_team_bucket(c),
     };
     dg_trainer_room(team, t->policy);
     return DG_OK;
@@ -92,6 +93,20 @@ static int pools(const Session *s)
 {
     return s->config->parallel.shard == DG_SHARD_PARAMETERS &&
            s->comm->size > 1;
+}
+
+/* A worker that decodes and scores beside the rollout; of a size 0 in none. */
+static TeamOpts beside_opts(const Trainer *t, const StepPlan *plan)
+{
+    const size_t reward = plan->reward.bytes;
+
+    return (TeamOpts) {
+        .backend = t->session->backend,
+        .num_threads = 1,
+        .step_bytes = reward > plan->decode_bytes ? reward : plan->decode_bytes,
+        .scratch_bytes = dg_rollout_scratch(t->policy, t->rewards,
+                                            t->session->config->num_rewards),
+    };
 }
 
 static int open_team(Trainer *t)
@@ -113,6 +128,7 @@ static int open_team(Trainer *t)
     if (err)
         return err;
     t->plan_bytes = plan.step_bytes;
+    t->besides = beside_opts(t, &plan);
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
@@ -290,36 +306,6 @@ static int place_policy(Policy *p, const Session *s)
 
 /* --- a device's memory --------------------------------------------------- */
 
-/* The keys that leave this run's device with less to keep. */
-static void advise(char *text, size_t size, const Config *c, int ranks)
-{
-    const struct {
-        int helps;
-        const char *key;
-    } keys[] = {
-        { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
-        { !c->parallel.recompute, "parallel.recompute = true" },
-        { ranks > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
-          "parallel.shard = gradients" },
-        { ranks > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
-          "parallel.shard = parameters" },
-        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
-        { c->run.dtype == DG_STORE_FLOAT32, "run.dtype = bfloat16" },
-        { c->lora.rank == 0, "adapters (lora.rank)" },
-        { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
-        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
-        { c->parallel.exact_sum, "parallel.exact_sum = false" },
-        { 1, "smaller pictures or networks" },
-    };
-    size_t used = 0;
-
-    text[0] = '\0';
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && used < size; i++)
-        if (keys[i].helps)
-            used += (size_t)snprintf(text + used, size - used, "%s%s",
-                                     used > 0 ? ", " : "", keys[i].key);
-}
-
 /* Bytes of this run's plan that lie on the GPU of a rank. */
 static int count_device(uint64_t *bytes, const Session *s)
 {
@@ -338,36 +324,63 @@ static int count_device(uint64_t *bytes, const Session *s)
     return err;
 }
 
-/* Before anything is placed: does the plan fit into what is free? The first
- * rank's plan is the fullest. */
+/* Before anything is placed. The first rank's plan is the fullest. */
 static int check_room(const Session *s)
 {
-    const Comm *c = s->comm;
-    const double MB = 1e-6;
+    const Config *c = s->config;
+    const RoomKey keys[] = {
+        { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
+        { !c->parallel.recompute, "parallel.recompute = true" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+          "parallel.shard = gradients" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
+          "parallel.shard = parameters" },
+        { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->lora.rank == 0, "adapters (lora.rank)" },
+        { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
+        { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->parallel.exact_sum, "parallel.exact_sum = false" },
+    };
     uint64_t needs = 0;
-    size_t unused, all;
-    char advice[512];
     int err = DG_OK;
 
-    if (!s->backend->apart)
-        return DG_OK;
-    if (c->rank == 0)
+    if (s->backend->apart && s->comm->rank == 0)
         err = count_device(&needs, s);
-    err = dg_agree(c, err);
+    err = dg_agree(s->comm, err);
+    return err ? err
+               : dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
+}
+
+/* Of a device's memory, for what its libraries take by themselves. */
+enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
+
+/*
+ * Scores are made beside the rollout where there is room for it: the plan does
+ * without, and all ranks do the same. Errors: DG_EDEVICE, agreed.
+ */
+static int open_beside(Trainer *t)
+{
+    const Session *s = t->session;
+    const Backend *be = s->backend;
+    const size_t wants = t->besides.step_bytes + t->besides.scratch_bytes;
+    size_t unused, all;
+    int64_t room;
+    int err;
+
+    if (!s->config->parallel.overlap || be->side_new == NULL)
+        return DG_OK;
+    err = dg_agree(s->comm, be->room(&unused, &all));
     if (err)
         return err;
-    dg_comm_bcast(c, &needs, sizeof needs, 0);
-    needs *= (uint64_t)s->device_ranks;
-    err = s->backend->room(&unused, &all);
-    advise(advice, sizeof advice, s->config, c->size);
-    if (!err && needs > unused)
-        err =
-            dg_fail(DG_ENOMEM,
-                    "the plan takes %.1f MB of this GPU (ranks on it: %d), and "
-                    "%.1f MB of %.1f MB are free; less is needed with %s",
-                    MB * (double)needs, s->device_ranks, MB * (double)unused,
-                    MB * (double)all, advice);
-    return dg_agree(c, err);
+    room = unused >=
+           (wants + STREAM_BYTES) * (size_t)s->device_ranks + all / MARGIN;
+    dg_comm_min_i64(s->comm, &room, 1);
+    if (!room) {
+        dg_info("rewards follow the rollout: no room for %.1f MB beside it",
+                1e-6 * (double)(wants + STREAM_BYTES));
+        return DG_OK;
+    }
+    return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
 }
 
 int dg_trainer_build(Trainer *t, const Session *s)
@@ -416,6 +429,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err)
+        err = open_beside(t);
+    if (!err)
         describe(t);
     return err;
 }
@@ -423,6 +438,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
 void dg_trainer_close(Trainer *t)
 {
     dg_metrics_close(t->metrics);
+    dg_beside_destroy(t->beside);
     dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);

@@ -120,6 +120,15 @@ static void put_seconds(Trainer *t)
     dg_metrics_leave(t->metrics);
 }
 
+/* Of the plan's step: the workers' part of it, and what is beside them. */
+static size_t peak_bytes(const Trainer *t)
+{
+    const size_t peak = dg_team_peak(t->team);
+    const size_t beside = t->beside != NULL ? dg_beside_peak(t->beside) : 0;
+
+    return beside > peak ? beside : peak;
+}
+
 static int write_metrics(Trainer *t, const Means *m, double gflops)
 {
     const UpdateStats *u = &t->stats;
@@ -141,11 +150,13 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
     if (t->reference != NULL)
         dg_metrics_real(out, "kl", u->kl);
     dg_metrics_int(out, "samples", t->rollout->N);
+    if (t->team->buckets != NULL)
+        dg_metrics_int(out, "early_sums", dg_team_take_early(t->team));
     dg_metrics_int(out, "set_aside", u->set_aside);
     dg_metrics_int(out, "skipped_updates", u->skipped_updates);
     put_seconds(t);
     dg_metrics_real(out, "gflops", gflops);
-    dg_metrics_int(out, "peak_bytes", (int64_t)dg_team_peak(t->team));
+    dg_metrics_int(out, "peak_bytes", (int64_t)peak_bytes(t));
     dg_metrics_int(out, "plan_bytes", (int64_t)t->plan_bytes);
     return dg_metrics_commit(out);
 }

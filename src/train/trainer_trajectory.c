@@ -41,8 +41,13 @@ int dg_trainer_remember(Trainer *t)
     if (err)
         return err;
     memcpy(t->before, trained->values + s->first, bytes);
-    memcpy(t->before + num, t->learner->m, bytes);
-    memcpy(t->before + 2 * num, t->learner->v, bytes);
+    err = dg_learner_get(t->learner, DG_STATE_M, t->before + num, 0, num);
+    if (!err)
+        err =
+            dg_learner_get(t->learner, DG_STATE_V, t->before + 2 * num, 0, num);
+    err = dg_agree(t->session->comm, err);
+    if (err)
+        return err;
     t->updates_before = t->learner->updates;
     return dg_learner_digest(t->learner, t->digest_before);
 }

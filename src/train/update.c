@@ -296,17 +296,18 @@ static void clear_results(const Part *p, int64_t k)
 static int run_all(Worker *w, const Part *p, int64_t k, Waiting *later)
 {
     const Update *u = p->job->update;
+    const int twice = dg_guided_twice(&p->guidance);
     Steps s = { .num = 0 };
     int err = DG_OK;
 
     for (int64_t j = 0; j < u->steps_per_item && !err; j += s.num) {
         fill_steps(&s, p, k, j);
+        dg_team_pass(w, !twice && j + s.num == u->steps_per_item);
         err = run_steps(w, p, &s, later);
     }
-    for (int64_t j = 0;
-         j < u->steps_per_item && !err && dg_guided_twice(&p->guidance);
-         j += s.num) {
+    for (int64_t j = 0; j < u->steps_per_item && !err && twice; j += s.num) {
         fill_steps(&s, p, k, j);
+        dg_team_pass(w, j + s.num == u->steps_per_item);
         err = run_uncond(w, p, &s, later);
     }
     return err;
@@ -463,7 +464,7 @@ static int apply(const Part *p, UpdateStats *stats)
     }
     own = dg_team_own(job->team);
     if (job->dry) {
-        job->learner->engine->exact_read(&own, job->learner->grads_in.at, 1.0);
+        job->learner->engine->exact_read(&own, job->learner->grads, 1.0);
         return DG_OK;
     }
     /* a device may fail alone, even where all compute the same */

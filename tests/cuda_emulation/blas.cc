@@ -3,6 +3,7 @@
 
 #include "cuda_bf16.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 const char *cublasLtGetStatusString(cublasStatus_t s)
@@ -54,8 +55,13 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(
 cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t d,
                                       cublasComputeType_t, cudaDataType_t)
 {
-    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N, CUBLAS_OP_N,
-                                      CUBLASLT_EPILOGUE_DEFAULT, nullptr };
+    *d = cublasLtMatmulDescOpaque_t { CUBLAS_OP_N,
+                                      CUBLAS_OP_N,
+                                      CUBLASLT_EPILOGUE_DEFAULT,
+                                      nullptr,
+                                      nullptr,
+                                      0,
+                                      0 };
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -72,6 +78,12 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
         return take(&d->epilogue, sizeof d->epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
         return take(&d->bias, sizeof d->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return take(&d->aux, sizeof d->aux, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return take(&d->aux_ld, sizeof d->aux_ld, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+        return take(&d->aux_stride, sizeof d->aux_stride, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -94,6 +106,22 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
                 sizeof p->align[0], value, bytes);
 }
 
+/* the largest power of two up to 16 that an address is a multiple of */
+static uint32_t address_align(const void *p)
+{
+    const uintptr_t all = (uintptr_t)p | 16;
+
+    return (uint32_t)(all & (~all + 1));
+}
+
+/* what the epilogue's documentation asks of GELU's input */
+static bool aux_fits(cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t l)
+{
+    return !(d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX) ||
+           (d->aux != nullptr && d->aux_ld % 8 == 0 &&
+            d->aux_ld >= (int64_t)l->rows && d->aux_stride % 8 == 0);
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtHandle_t, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
     cublasLtMatrixLayout_t, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
@@ -102,10 +130,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
 {
     const uint64_t k = d->trans_a == CUBLAS_OP_N ? a->cols : a->rows;
     const uint64_t size = c->rows * c->cols * (uint64_t)c->batch;
-    cublasLtMatmulAlgo_t algo = { 8, 1, 256 };
+    cublasLtMatmulAlgo_t algo = { 8, 1, 256, 1, 1 };
 
-    if (wanted < 1)
+    if (wanted < 1 || !aux_fits(d, c))
         return CUBLAS_STATUS_INVALID_VALUE;
+    *found = 0;
+    if ((d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX) && c->rows % 64 == 56)
+        return CUBLAS_STATUS_NOT_SUPPORTED; /* there are such shapes */
     for (uint64_t s = size; s > 64; s /= 2)
         algo.chunk = algo.chunk * 7 % 61 + 2; /* any rule will do */
     for (int i = 0; i < 4; ++i)
@@ -117,6 +148,12 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     }
     if (p->reduction != CUBLASLT_REDUCTION_SCHEME_NONE && k >= 32)
         algo.split = 2;
+    if (d->epilogue & CUBLASLT_EPILOGUE_BIAS) { /* read as wide as it lies */
+        algo.align_bias = address_align(d->bias);
+        algo.chunk += algo.align_bias >= 16;
+    }
+    if (d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX)
+        algo.align_aux = address_align(d->aux);
     results[0].algo = algo;
     results[0].workspaceSize = 0;
     results[0].state = CUBLAS_STATUS_SUCCESS;
@@ -141,7 +178,7 @@ namespace
 /* Row i of a strided batch's matrix, element at of it. */
 struct Matrix {
     const void *first;
-    cublasLtMatrixLayout_t l;
+    const cublasLtMatrixLayoutOpaque_t *l;
 
     size_t size() const
     {
@@ -177,6 +214,7 @@ struct Product {
     const float *at, *bt;
     Matrix d;
     Matrix bias; /* a column; first nullptr: none */
+    Matrix aux;  /* GELU's input; first nullptr: no GELU */
     float alpha, beta;
     const cublasLtMatmulAlgo_t *algo;
 };
@@ -198,6 +236,13 @@ void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
     }
 }
 
+/* of the sum itself, before it is rounded to aux's type */
+float gelu_tanh(float x)
+{
+    return 0.5f * x *
+           (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
 void product(const Product *p, int64_t b, float *work)
 {
     float *sum = work, *part = work + p->m;
@@ -214,6 +259,10 @@ void product(const Product *p, int64_t b, float *work)
                 x += p->beta * p->d.get(b, to);
             if (p->bias.first != nullptr)
                 x += p->bias.get(0, i);
+            if (p->aux.first != nullptr) {
+                p->aux.put(b, j * p->aux.l->ld + i, x);
+                x = gelu_tanh(x);
+            }
             p->d.put(b, to, x);
         }
     }
@@ -230,14 +279,51 @@ void widen(float *out, const Matrix &m, int64_t i, int64_t outer, int64_t k,
                 m.get(i, k_is_row ? r * m.l->ld + l : l * m.l->ld + r);
 }
 
-bool aligned(const void *p, const cublasLtMatmulAlgo_t *algo)
+bool aligned(const void *p, uint32_t align)
 {
-    return (uintptr_t)p % algo->align == 0;
+    return (uintptr_t)p % align == 0;
 }
 
 bool types_fit(cudaDataType a, cudaDataType b, cudaDataType d)
 {
     return a == b && (d == a || d == CUDA_R_32F);
+}
+
+bool sizes_fit(cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t d)
+{
+    const bool ta = desc->trans_a == CUBLAS_OP_T,
+               tb = desc->trans_b == CUBLAS_OP_T;
+
+    return (ta ? a->cols : a->rows) == d->rows &&
+           (tb ? b->rows : b->cols) == d->cols &&
+           (ta ? a->rows : a->cols) == (tb ? b->cols : b->rows) &&
+           a->batch == d->batch && b->batch == d->batch;
+}
+
+bool all_aligned(const Product *p, const Matrix &a, const Matrix &b, int64_t i)
+{
+    return aligned(a.at(i), p->algo->align) &&
+           aligned(b.at(i), p->algo->align) &&
+           aligned(p->d.at(i), p->algo->align) &&
+           (p->aux.first == nullptr ||
+            aligned(p->aux.at(i), p->algo->align_aux));
+}
+
+/* All samples; room: for at, bt and product()'s work. False: not aligned. */
+bool batch(const Product *p, const Matrix &a, bool a_by_row, const Matrix &b,
+           bool b_by_row, float *room)
+{
+    float *bt = room + p->m * p->k, *work = bt + p->n * p->k;
+
+    for (int64_t i = 0; i < p->d.l->batch; ++i) {
+        if (!all_aligned(p, a, b, i))
+            return false;
+        widen(room, a, i, p->m, p->k, a_by_row, false);
+        widen(bt, b, i, p->n, p->k, b_by_row, true);
+        product(p, i, work);
+    }
+    return true;
 }
 
 } // namespace
@@ -249,56 +335,53 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const void *C, cublasLtMatrixLayout_t, void *D,
                               cublasLtMatrixLayout_t d,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
-                              cudaStream_t)
+                              cudaStream_t stream)
 {
-    if (cuda_emulation_captures()) {
-        cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
-                             two = *(const float *)beta, la = *a, lb = *b,
-                             ld = *d, how = *algo]() mutable {
-            const cublasStatus_t e =
-                cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C, &ld,
-                               D, &ld, &how, nullptr, 0, nullptr);
-            return e ? cudaErrorInvalidValue : cudaSuccess;
-        });
+    if (cuda_emulation_defers(stream)) {
+        cuda_emulation_keep(
+            [=, is = *desc, one = *(const float *)alpha,
+             two = *(const float *)beta, la = *a, lb = *b, ld = *d,
+             how = *algo]() mutable {
+                const cublasStatus_t e =
+                    cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C,
+                                   &ld, D, &ld, &how, nullptr, 0, nullptr);
+                return e ? cudaErrorInvalidValue : cudaSuccess;
+            },
+            stream);
         return CUBLAS_STATUS_SUCCESS;
     }
     const bool ta = desc->trans_a == CUBLAS_OP_T,
                tb = desc->trans_b == CUBLAS_OP_T,
-               biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
+               biased = desc->epilogue & CUBLASLT_EPILOGUE_BIAS,
+               gelu = desc->epilogue & CUBLASLT_EPILOGUE_GELU_AUX;
     const int64_t m = (int64_t)d->rows, n = (int64_t)d->cols;
     const int64_t k = (int64_t)(ta ? a->rows : a->cols);
 
-    if (C != D || (int64_t)(ta ? a->cols : a->rows) != m ||
-        (int64_t)(tb ? b->cols : b->rows) != k ||
-        (int64_t)(tb ? b->rows : b->cols) != n || a->batch != d->batch ||
-        b->batch != d->batch || !types_fit(a->type, b->type, d->type))
+    if (C != D || !sizes_fit(desc, a, b, d) ||
+        !types_fit(a->type, b->type, d->type) || !aux_fits(desc, d) ||
+        (biased && !aligned(desc->bias, algo->align_bias)))
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
+    const cublasLtMatrixLayoutOpaque_t aux = { d->rows,      d->cols,
+                                               desc->aux_ld, desc->aux_stride,
+                                               d->batch,     d->type };
     const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
+    const Matrix mx = { gelu ? desc->aux : nullptr, &aux };
     const size_t floats = (size_t)(m * k + n * k + 2 * m);
     float *at = (float *)malloc(floats * sizeof(float));
-    float *bt = at + m * k, *work = bt + n * k;
     const Product p = { m,
                         n,
                         k,
                         at,
-                        bt,
+                        at + m * k,
                         md,
                         { biased ? desc->bias : nullptr, d },
+                        mx,
                         *(const float *)alpha,
                         *(const float *)beta,
                         algo };
-    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    for (int64_t i = 0; i < d->batch; ++i) {
-        if (!aligned(ma.at(i), algo) || !aligned(mb.at(i), algo) ||
-            !aligned(md.at(i), algo)) {
-            status = CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
-            break;
-        }
-        widen(at, ma, i, m, k, ta, false);
-        widen(bt, mb, i, n, k, !tb, true);
-        product(&p, i, work);
-    }
+    const bool done = batch(&p, ma, ta, mb, !tb, at);
     free(at);
-    return status;
+    return done ? CUBLAS_STATUS_SUCCESS
+                : CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
 }

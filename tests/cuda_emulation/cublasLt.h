@@ -30,12 +30,17 @@ typedef enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_TRANSA = 3,
     CUBLASLT_MATMUL_DESC_TRANSB = 4,
     CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
-    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
+    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER = 11,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD = 12,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE = 13
 } cublasLtMatmulDescAttributes_t;
 
 typedef enum cublasLtEpilogue_t {
     CUBLASLT_EPILOGUE_DEFAULT = 1,
-    CUBLASLT_EPILOGUE_BIAS = 4
+    CUBLASLT_EPILOGUE_BIAS = 4,
+    CUBLASLT_EPILOGUE_GELU_AUX = 32 | 128,
+    CUBLASLT_EPILOGUE_GELU_AUX_BIAS = CUBLASLT_EPILOGUE_GELU_AUX | 4
 } cublasLtEpilogue_t;
 
 typedef enum cublasLtMatrixLayoutAttribute_t {
@@ -66,6 +71,8 @@ typedef struct cublasLtMatrixLayoutOpaque_t {
 typedef struct cublasLtMatmulDescOpaque_t {
     int32_t trans_a, trans_b, epilogue;
     const void *bias; /* a column, of D's type */
+    void *aux;        /* GELU's input, of D's type and size */
+    int64_t aux_ld, aux_stride;
 } cublasLtMatmulDescOpaque_t, *cublasLtMatmulDesc_t;
 
 typedef struct cublasLtMatmulPreferenceOpaque_t {
@@ -73,9 +80,10 @@ typedef struct cublasLtMatmulPreferenceOpaque_t {
     uint32_t reduction, align[4];
 } cublasLtMatmulPreferenceOpaque_t, *cublasLtMatmulPreference_t;
 
-/* sums of 'chunk' products each are added up, 'split' ranges of k apart */
+/* sums of 'chunk' products each are added up, 'split' ranges of k apart;
+ * alignment of matrices, and of what an epilogue reads and writes */
 typedef struct cublasLtMatmulAlgo_t {
-    uint32_t chunk, split, align;
+    uint32_t chunk, split, align, align_bias, align_aux;
 } cublasLtMatmulAlgo_t;
 
 typedef struct cublasLtMatmulHeuristicResult_t {

@@ -86,7 +86,17 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 
-/* --- events: streams are never behind here ------------------------------- */
+/*
+ * --- streams: what is queued is done when somebody waits for it, not before.
+ *
+ * So work that another stream, or the host, should have waited for and has not
+ * is not there yet. With CUDA_EMULATION_STREAMS="early" in the environment all
+ * streams but the first do what is queued at once, and the first is the one
+ * that is late: what they should have waited for is not there. Copies from
+ * memory of the host that is not pinned read it when they are queued, and
+ * copies to such memory wait, as real ones do; pinned memory is read and
+ * written when the stream gets there.
+ */
 
 typedef struct CUevent_st *cudaEvent_t;
 enum { cudaEventDisableTiming = 2 };
@@ -96,9 +106,23 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t e);
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
 cudaError_t cudaEventSynchronize(cudaEvent_t e);
-/* all work is done when it is queued: the processor's clock */
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags);
+/* by the processor's clock */
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,
                                  cudaEvent_t to);
+
+/** 1 where a call is to be kept by the next function and not to be done: a
+ *  stream captures, or nobody drains one yet. */
+int cuda_emulation_defers(cudaStream_t s);
+/** Adds to what is captured, or to the stream. */
+void cuda_emulation_keep(std::function<cudaError_t()> call, cudaStream_t s);
+void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call);
+/** Does what is queued, on one stream or all; or drops it. */
+void cuda_emulation_drain(cudaStream_t s);
+void cuda_emulation_drain_all(void);
+void cuda_emulation_forget(cudaStream_t s);
+/** No stream gets ready any more. */
+void cuda_emulation_stick(void);
 
 /* --- graphs: what is captured is kept as closures, and called in order ---- */
 
@@ -116,8 +140,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 /** 1 while this thread captures. */
 int cuda_emulation_captures(void);
-/** Adds to what is captured. */
-void cuda_emulation_keep(std::function<cudaError_t()> call);
 /** Ends the program where this thread captures: what is not allowed then. */
 void cuda_emulation_not_captured(const char *what);
 /** Launches of graphs so far. */
@@ -150,6 +172,9 @@ int cuda_emulation_failed(void);
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);
 
+/** Whether a device would take such a launch. */
+cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
+                                 size_t shared_limit);
 cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
                                   size_t shared_limit, void (*call)(void *),
                                   void *user);
@@ -191,18 +216,23 @@ std::function<cudaError_t()> cuda_emulation_closure(void (*kernel)(P...),
 
 template <typename... P>
 cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
-                             void **args, size_t shared, cudaStream_t)
+                             void **args, size_t shared, cudaStream_t s)
 {
     struct Call {
         void (*kernel)(P...);
         void **args;
     } call = { kernel, args };
 
-    if (cuda_emulation_captures()) {
-        cuda_emulation_keep(
-            cuda_emulation_closure(kernel, grid, block, args, shared,
-                                   std::index_sequence_for<P...> {}));
-        return cudaSuccess;
+    if (cuda_emulation_defers(s)) {
+        const cudaError_t e = cuda_emulation_check(
+            grid, block, shared,
+            cuda_emulation_shared_limit((const void *)kernel, -1));
+        if (e == cudaSuccess)
+            cuda_emulation_keep(
+                cuda_emulation_closure(kernel, grid, block, args, shared,
+                                       std::index_sequence_for<P...> {}),
+                s);
+        return e;
     }
 
     return cuda_emulation_launch(

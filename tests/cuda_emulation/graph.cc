@@ -8,6 +8,16 @@
 
 struct CudaGraph {
     std::vector<std::function<cudaError_t()>> calls;
+
+    cudaError_t run() const
+    {
+        for (const auto &call : calls) {
+            const cudaError_t e = call();
+            if (e != cudaSuccess)
+                return e;
+        }
+        return cudaSuccess;
+    }
 };
 
 namespace
@@ -33,9 +43,12 @@ int cuda_emulation_captures(void)
     return captured != nullptr;
 }
 
-void cuda_emulation_keep(std::function<cudaError_t()> call)
+void cuda_emulation_keep(std::function<cudaError_t()> call, cudaStream_t s)
 {
-    captured->calls.push_back(std::move(call));
+    if (captured != nullptr)
+        captured->calls.push_back(std::move(call));
+    else
+        cuda_emulation_queue(s, std::move(call));
 }
 
 void cuda_emulation_not_captured(const char *what)
@@ -72,14 +85,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t)
+/* a copy: the graph may be gone when the stream gets there */
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 {
     ++launches;
-    for (const auto &call : exec->calls) {
-        const cudaError_t e = call();
-        if (e != cudaSuccess)
-            return e;
-    }
+    cuda_emulation_queue(s, [graph = *exec] { return graph.run(); });
     return cudaSuccess;
 }
 

@@ -1,9 +1,12 @@
-/* Memory, streams and errors of cuda_runtime.h. */
+/* Memory and errors of cuda_runtime.h. */
 #include "cuda_runtime.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include <mutex>
+#include <vector>
 
 enum {
     GUARD = 256,
@@ -25,6 +28,25 @@ struct Head {
 };
 
 Head *heads; /* of all that live */
+std::mutex lock;
+
+/* memory of the host that copies reach when the stream gets there */
+struct Pinned {
+    char *at;
+    size_t bytes;
+    Pinned *next;
+} * pinned;
+
+bool is_pinned(const void *p)
+{
+    const std::lock_guard<std::mutex> held(lock);
+    const char *at = (const char *)p;
+
+    for (const Pinned *i = pinned; i != nullptr; i = i->next)
+        if (at >= i->at && at < i->at + i->bytes)
+            return true;
+    return false;
+}
 
 Head *head_of(void *p)
 {
@@ -75,6 +97,18 @@ size_t used_bytes()
     return bytes;
 }
 
+/* CUDA_EMULATION_TELL: at the end, to standard error */
+struct Teller {
+    size_t most = 0;
+
+    ~Teller()
+    {
+        if (getenv("CUDA_EMULATION_TELL") != nullptr)
+            fprintf(stderr, "cuda emulation: %zu bytes of memory at most\n",
+                    most);
+    }
+} teller;
+
 int failed;
 long launches;
 
@@ -123,6 +157,7 @@ CudaEmulationOpen::~CudaEmulationOpen()
 
 size_t cuda_emulation_shared_limit(const void *kernel, int64_t limit)
 {
+    const std::lock_guard<std::mutex> held(lock);
     int i = 0;
 
     while (i < MAX_KERNELS - 1 && limits[i].kernel != nullptr &&
@@ -182,6 +217,7 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
+    const std::lock_guard<std::mutex> held(lock);
     const CudaEmulationOpen open;
 
     *total = memory_bytes();
@@ -215,30 +251,6 @@ cudaError_t cudaSetDevice(int device)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = nullptr;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    cuda_emulation_not_captured("a wait");
-    return told();
-}
-
-cudaError_t cudaStreamQuery(cudaStream_t)
-{
-    if (getenv("CUDA_EMULATION_STUCK") != nullptr)
-        return cudaErrorNotReady;
-    return told();
-}
-
 int cuda_emulation_device(void)
 {
     return current_device;
@@ -247,6 +259,7 @@ int cuda_emulation_device(void)
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     cuda_emulation_not_captured("cudaMalloc");
+    const std::lock_guard<std::mutex> held(lock);
     const CudaEmulationOpen open;
     const size_t mapped = (2 * PAGE + bytes + GUARD - 1) / PAGE * PAGE;
 
@@ -264,6 +277,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     char *p = raw + PAGE;
     *head_of(p) = Head { bytes, mapped, heads };
     heads = head_of(p);
+    teller.most = teller.most > used_bytes() ? teller.most : used_bytes();
     memset(p - GUARD, guard_byte, GUARD);
     memset(p, 0xff, bytes);
     memset(p + bytes, guard_byte, GUARD);
@@ -273,10 +287,11 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
-    const CudaEmulationOpen open;
-
     if (p == nullptr)
         return cudaSuccess;
+    cuda_emulation_drain_all();
+    const std::lock_guard<std::mutex> held(lock);
+    const CudaEmulationOpen open;
     const unsigned char *c = (const unsigned char *)p;
     Head *head = head_of(p), **link = &heads;
     for (int i = 0; i < GUARD; ++i)
@@ -295,46 +310,84 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
-    *out = malloc(bytes);
-    return *out != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+    const std::lock_guard<std::mutex> held(lock);
+    Pinned *p = new Pinned { (char *)malloc(bytes), bytes, pinned };
+
+    *out = p->at;
+    if (p->at == nullptr) {
+        delete p;
+        return cudaErrorMemoryAllocation;
+    }
+    pinned = p;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    if (p == nullptr)
+        return cudaSuccess;
+    cuda_emulation_drain_all();
+    const std::lock_guard<std::mutex> held(lock);
+    Pinned **link = &pinned;
+    while ((*link)->at != p)
+        link = &(*link)->next;
+    Pinned *gone = *link;
+    *link = gone->next;
+    delete gone;
     free(p);
     return cudaSuccess;
+}
+
+static cudaError_t copy(void *to, const void *from, size_t bytes,
+                        cudaMemcpyKind kind)
+{
+    const CudaEmulationOpen open;
+
+    {
+        const std::lock_guard<std::mutex> held(lock);
+        check_side(to, kind != cudaMemcpyDeviceToHost, "where a copy goes");
+        check_side(from, kind != cudaMemcpyHostToDevice, "what a copy reads");
+    }
+    if (!failed)
+        memcpy(to, from, bytes);
+    return told();
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s)
 {
-    if (cuda_emulation_captures()) {
-        if (kind != cudaMemcpyDeviceToDevice)
-            cuda_emulation_not_captured("a copy from or to the host");
+    if (cuda_emulation_captures() && kind != cudaMemcpyDeviceToDevice)
+        cuda_emulation_not_captured("a copy from or to the host");
+    if (!cuda_emulation_defers(s))
+        return copy(to, from, bytes, kind);
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
+        const char *at = (const char *)from;
         cuda_emulation_keep(
-            [=] { return cudaMemcpyAsync(to, from, bytes, kind, s); });
-        return cudaSuccess;
-    }
-    const CudaEmulationOpen open;
-
-    check_side(to, kind != cudaMemcpyDeviceToHost, "where a copy goes");
-    check_side(from, kind != cudaMemcpyHostToDevice, "what a copy reads");
-    if (failed)
+            [=, kept = std::vector<char>(at, at + bytes)] {
+                return copy(to, kept.data(), bytes, kind);
+            },
+            s);
         return told();
-    memcpy(to, from, bytes);
-    return cudaSuccess;
+    }
+    cuda_emulation_keep([=] { return copy(to, from, bytes, kind); }, s);
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to))
+        cuda_emulation_drain(s);
+    return told();
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
-    if (cuda_emulation_captures()) {
-        cuda_emulation_keep(
-            [=] { return cudaMemsetAsync(p, value, bytes, s); });
+    if (cuda_emulation_defers(s)) {
+        cuda_emulation_keep([=] { return cudaMemsetAsync(p, value, bytes, s); },
+                            s);
         return cudaSuccess;
     }
     const CudaEmulationOpen open;
 
-    check_side(p, true, "what is set");
+    {
+        const std::lock_guard<std::mutex> held(lock);
+        check_side(p, true, "what is set");
+    }
     if (failed)
         return told();
     memset(p, value, bytes);

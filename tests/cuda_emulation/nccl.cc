@@ -8,6 +8,7 @@
 
 struct ncclComm {
     MPI_Comm mpi;
+    cudaStream_t used; /* last */
 };
 
 const char *ncclGetErrorString(ncclResult_t e)
@@ -40,7 +41,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
         return ncclInvalidUsage;
     if (ranks != size || rank != me || id.internal[0] != 7)
         return ncclInvalidArgument;
-    *out = (ncclComm_t)malloc(sizeof **out);
+    *out = (ncclComm_t)calloc(1, sizeof **out);
     MPI_Comm_dup(MPI_COMM_WORLD, &(*out)->mpi);
     return ncclSuccess;
 }
@@ -53,9 +54,14 @@ ncclResult_t ncclCommDestroy(ncclComm_t c)
     return ncclSuccess;
 }
 
+/* What it has not yet done is never done; others may wait for it in vain, so
+ * that MPI_Comm_free() would as well. */
 ncclResult_t ncclCommAbort(ncclComm_t c)
 {
-    return ncclCommDestroy(c);
+    if (c->used != nullptr)
+        cuda_emulation_forget(c->used);
+    free(c);
+    return ncclSuccess;
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *e)
@@ -64,11 +70,17 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *e)
     return ncclSuccess;
 }
 
-/* With CUDA_EMULATION_STUCK in the environment nothing is done and no stream
- * gets ready any more: as where one rank has stayed away. */
+/* With CUDA_EMULATION_STUCK="N" in the environment nothing is done from the
+ * N-th sum on and no stream gets ready any more: as where one rank has stayed
+ * away. */
 static bool stuck()
 {
-    return getenv("CUDA_EMULATION_STUCK") != nullptr;
+    static long sums;
+    const char *text = getenv("CUDA_EMULATION_STUCK");
+
+    if (text != nullptr && ++sums == atol(text))
+        cuda_emulation_stick();
+    return text != nullptr && sums >= atol(text);
 }
 
 /* MPI may hand a buffer to another process: it gets one of the host's, with
@@ -82,14 +94,14 @@ static void *host_copy(const void *from, size_t bytes)
     return host;
 }
 
-static ncclResult_t take_back(void *to, void *host, size_t bytes)
+/* to nullptr: nobody wants it */
+static void take_back(void *to, void *host, size_t bytes)
 {
-    {
+    if (to != nullptr) {
         const CudaEmulationOpen open;
         memcpy(to, host, bytes);
     }
     free(host);
-    return ncclSuccess;
 }
 
 static MPI_Datatype mpi_type(ncclDataType_t type, size_t *bytes)
@@ -100,53 +112,67 @@ static MPI_Datatype mpi_type(ncclDataType_t type, size_t *bytes)
                                  : MPI_BYTE;
 }
 
-ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
-                           ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
-                           cudaStream_t)
+static cudaError_t reduce(const void *from, void *to, size_t count,
+                          ncclDataType_t type, int root, MPI_Comm mpi)
 {
     size_t bytes;
     const MPI_Datatype of = mpi_type(type, &bytes);
+    void *host = host_copy(from, count * bytes);
+    int me;
 
+    MPI_Comm_rank(mpi, &me);
+    if (root < 0)
+        MPI_Allreduce(MPI_IN_PLACE, host, (int)count, of, MPI_SUM, mpi);
+    else
+        MPI_Reduce(me == root ? MPI_IN_PLACE : host, host, (int)count, of,
+                   MPI_SUM, root, mpi);
+    take_back(root < 0 || me == root ? to : nullptr, host, count * bytes);
+    return cudaSuccess;
+}
+
+/* Sums of one stream are done in the order in which they were asked for, as
+ * the other ranks' are. */
+static ncclResult_t queue(ncclComm_t c, cudaStream_t s,
+                          std::function<cudaError_t()> call)
+{
     if (stuck())
         return ncclSuccess;
-    void *host = host_copy(from, count * bytes);
+    c->used = s;
+    cuda_emulation_queue(s, [=] {
+        return cuda_emulation_failed() ? cudaErrorLaunchFailure : call();
+    });
+    return ncclSuccess;
+}
 
-    MPI_Allreduce(MPI_IN_PLACE, host, (int)count, of, MPI_SUM, c->mpi);
-    return take_back(to, host, count * bytes);
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
+                           ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
+                           cudaStream_t s)
+{
+    return queue(c, s, [=, mpi = c->mpi] {
+        return reduce(from, to, count, type, -1, mpi);
+    });
 }
 
 ncclResult_t ncclReduce(const void *from, void *to, size_t count,
                         ncclDataType_t type, ncclRedOp_t, int root,
-                        ncclComm_t c, cudaStream_t)
+                        ncclComm_t c, cudaStream_t s)
 {
-    size_t bytes;
-    const MPI_Datatype of = mpi_type(type, &bytes);
-
-    if (stuck())
-        return ncclSuccess;
-    void *host = host_copy(from, count * bytes);
-    int me;
-
-    MPI_Comm_rank(c->mpi, &me);
-    MPI_Reduce(me == root ? MPI_IN_PLACE : host, host, (int)count, of, MPI_SUM,
-               root, c->mpi);
-    if (me == root)
-        return take_back(to, host, count * bytes);
-    free(host);
-    return ncclSuccess;
+    return queue(c, s, [=, mpi = c->mpi] {
+        return reduce(from, to, count, type, root, mpi);
+    });
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
                            ncclDataType_t type, int root, ncclComm_t c,
-                           cudaStream_t)
+                           cudaStream_t s)
 {
-    size_t bytes;
-    const MPI_Datatype of = mpi_type(type, &bytes);
+    return queue(c, s, [=, mpi = c->mpi] {
+        size_t bytes;
+        const MPI_Datatype of = mpi_type(type, &bytes);
+        void *host = host_copy(from, count * bytes);
 
-    if (stuck())
-        return ncclSuccess;
-    void *host = host_copy(from, count * bytes);
-
-    MPI_Bcast(host, (int)count, of, root, c->mpi);
-    return take_back(to, host, count * bytes);
+        MPI_Bcast(host, (int)count, of, root, mpi);
+        take_back(to, host, count * bytes);
+        return cudaSuccess;
+    });
 }

@@ -231,7 +231,22 @@ Machine *machine_get()
 
 extern "C" void cuda_emulation_order(int last_first)
 {
+    cuda_emulation_drain_all();
     reversed = last_first;
+}
+
+cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
+                                 size_t shared_limit)
+{
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+
+    if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+        grid.z > 65535 || threads == 0 || threads > MAX_THREADS ||
+        threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
+        (shared > SHARED_PLAIN && shared > shared_limit))
+        return cudaErrorInvalidConfiguration;
+    return cudaSuccess;
 }
 
 cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
@@ -241,10 +256,7 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
 
-    if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
-        grid.z > 65535 || threads == 0 || threads > MAX_THREADS ||
-        threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
-        (shared > SHARED_PLAIN && shared > shared_limit))
+    if (cuda_emulation_check(grid, block, shared, shared_limit))
         return cudaErrorInvalidConfiguration;
     if (cuda_emulation_count_launch())
         return cudaSuccess;

@@ -1,0 +1,159 @@
+#include "train/beside.h"
+
+#include "base/error.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+struct Beside {
+    const Backend *on;
+    void *stream;
+    Team *team;
+    pthread_t thread;
+    int runs;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t news;
+    TeamFn fn;
+    void *user;
+    int64_t given, done;
+    int end;
+    int err;
+    Error error;
+};
+
+/* until an item is there; 0 at the end */
+static int next_item(Beside *b, int64_t *item)
+{
+    pthread_mutex_lock(&b->lock);
+    while (!b->end && b->done == b->given)
+        pthread_cond_wait(&b->news, &b->lock);
+    *item = b->done;
+    pthread_mutex_unlock(&b->lock);
+    return !b->end;
+}
+
+static void *run(void *user)
+{
+    Beside *b = user;
+    int64_t item;
+
+    b->on->side_use(b->stream);
+    omp_set_num_threads(1);
+    while (next_item(b, &item)) {
+        if (!b->err)
+            b->err = b->fn(&b->team->workers[0], item, b->user);
+        pthread_mutex_lock(&b->lock);
+        if (b->err && b->error.code == DG_OK)
+            b->error = *dg_last_error();
+        b->done++;
+        pthread_cond_broadcast(&b->news);
+        pthread_mutex_unlock(&b->lock);
+    }
+    return NULL;
+}
+
+/* Signals stay with the main thread. */
+static int start_thread(Beside *b)
+{
+    sigset_t all, before;
+    int failed;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    failed = pthread_create(&b->thread, NULL, run, b);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    b->runs = !failed;
+    return failed ? dg_fail(DG_ENOMEM, "a thread beside the workers") : DG_OK;
+}
+
+int dg_beside_create(Beside **out, const TeamOpts *o)
+{
+    Beside *b = calloc(1, sizeof *b);
+    void *before;
+    int err;
+
+    if (b == NULL)
+        return dg_fail(DG_ENOMEM, "a thread beside the workers");
+    b->on = o->backend;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->news, NULL);
+    err = b->on->side_new(&b->stream);
+    if (!err) {
+        /* its memory is cleared by its own stream */
+        before = b->on->side_use(b->stream);
+        err = dg_team_create(&b->team, o);
+        b->on->side_use(before);
+    }
+    if (!err)
+        err = start_thread(b);
+    if (err) {
+        dg_beside_destroy(b);
+        return err;
+    }
+    *out = b;
+    return DG_OK;
+}
+
+void dg_beside_destroy(Beside *b)
+{
+    if (b == NULL)
+        return;
+    if (b->runs) {
+        pthread_mutex_lock(&b->lock);
+        b->end = 1;
+        pthread_cond_broadcast(&b->news);
+        pthread_mutex_unlock(&b->lock);
+        pthread_join(b->thread, NULL);
+    }
+    dg_team_destroy(b->team);
+    b->on->side_free(b->stream);
+    pthread_cond_destroy(&b->news);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+void dg_beside_start(Beside *b, TeamFn fn, void *user)
+{
+    pthread_mutex_lock(&b->lock);
+    b->fn = fn;
+    b->user = user;
+    b->given = b->done = 0;
+    b->err = DG_OK;
+    b->error = (Error) { .code = DG_OK, .rank = -1 };
+    pthread_mutex_unlock(&b->lock);
+}
+
+void dg_beside_give(Beside *b, int64_t num)
+{
+    b->on->side_after(b->stream);
+    pthread_mutex_lock(&b->lock);
+    b->given += num;
+    pthread_cond_broadcast(&b->news);
+    pthread_mutex_unlock(&b->lock);
+}
+
+int dg_beside_finish(Beside *b)
+{
+    int err;
+
+    pthread_mutex_lock(&b->lock);
+    while (b->done < b->given)
+        pthread_cond_wait(&b->news, &b->lock);
+    err = b->err;
+    if (err)
+        dg_set_error(&b->error);
+    pthread_mutex_unlock(&b->lock);
+    return err;
+}
+
+uint64_t dg_beside_take_flops(Beside *b)
+{
+    return dg_team_take_flops(b->team);
+}
+
+size_t dg_beside_peak(const Beside *b)
+{
+    return dg_team_peak(b->team);
+}

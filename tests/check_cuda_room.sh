@@ -1,0 +1,107 @@
+#!/bin/bash
+# Commands that place networks on a GPU which is too small for them: refused
+# before anything is placed, with what helps; and what they say they need is
+# enough. The GPU is emulated.
+# shellcheck disable=SC2154
+# shellcheck source=tests/cuda_lib.sh
+. "$(dirname "$0")/cuda_lib.sh"
+
+clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
+# shellcheck disable=SC2086
+on_cpu base $small run.iterations=1 trajectory.every=0
+head -n 7 configs/prompts/shapes_train.jsonl >"$work/few.jsonl"
+common=(--set run.device=cuda --set run.threads=1 --set evaluate.steps=1
+    --set evaluate.seeds=1 --set evaluate.num_prompts=2)
+weights=(--set policy.weights="$work/base/checkpoints/iter_000001.h5")
+
+# the commands, with sets of the caller's; each writes where it did before
+train()
+{
+    rm -rf "$work/train"
+    "$gpu" train configs/tiny.cfg "${common[@]}" --set run.dir="$work/train" \
+        --set run.iterations=1 --set grpo.num_generations=2 \
+        --set sampler.steps=3 --set report.prompts=1 "$@"
+}
+sample()
+{
+    "$gpu" sample configs/tiny.cfg "a red circle" --seeds 2 \
+        --out "$work/sample.png" "${common[@]}" "${weights[@]}" "$@"
+}
+evaluate()
+{
+    "$gpu" evaluate configs/tiny.cfg "${common[@]}" "${weights[@]}" \
+        --set "rewards=({ name=\"hpsv2\"; weight=0.7; $clip })" "$@"
+}
+pretrain()
+{
+    rm -rf "$work/pretrain"
+    "$gpu" pretrain configs/tiny.cfg "${common[@]}" \
+        --set run.dir="$work/pretrain" --set pretrain.steps=1 \
+        --set pretrain.batch=2 --set pretrain.item_size=2 \
+        --set pretrain.eval_every=1 --set optim.ema_decay=0.5 "$@"
+}
+encode()
+{
+    "$gpu" encode configs/tiny.cfg "${common[@]}" \
+        --set prompts.file="$work/few.jsonl" --set prompts.eval_file= \
+        --set prompts.cache="$work/cache.h5" "$@"
+}
+
+# with_memory BYTES command...: in $work/told how much it took at most
+with_memory()
+{
+    local bytes=$1
+    shift
+    CUDA_EMULATION_TELL=1 CUDA_EMULATION_MEMORY=$bytes "$@" 2>&1 |
+        tee "$work/told"
+    return "${PIPESTATUS[0]}"
+}
+most()
+{
+    sed -n 's/^cuda emulation: \([0-9]*\) bytes of memory at most/\1/p' \
+        "$work/told"
+}
+
+# MB that a refused command says it needs
+figure()
+{
+    sed -n 's/^ERROR the plan takes \([0-9.]*\) MB of this GPU.*/\1/p' "$work/out"
+}
+
+# what the stream takes before anything is placed
+with_memory 1000000000 sample --dry-run >/dev/null 2>&1
+taken=$(most)
+expect "room: a stream takes something" test "${taken:-0}" -gt 0
+
+# room COMMAND ADVICE [SET]...
+room()
+{
+    local name=$1 advice=$2
+    shift 2
+    expect_code "room: $name on a full GPU" 1 "less is needed with $advice" \
+        with_memory $((taken + 10000)) "$name" "$@"
+    expect "room: $name, one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+    expect "room: $name, nothing was placed" test "$(most)" = "$taken"
+    needs=$(figure)
+    expect "room: $name has room where it says so" with_memory "$(awk \
+        "BEGIN { print int($taken + 1e6 * (${needs:-0} + 0.08)) }")" "$name" "$@"
+    expect "room: $name takes what it said" awk \
+        "BEGIN { d = ($(most) - $taken) / 1e6 - ${needs:-0}
+                 exit !(-0.08 < d && d < 0.08) }"
+}
+helps="a smaller grpo.micro_batch, parallel.recompute = true"
+room train "$helps" --set grpo.kl_beta=0.1
+room train "$helps" --set run.dtype=bfloat16
+room train "$helps" --set parallel.offload_optimizer=true
+room sample "encoded prompts (prompts.cache), run.dtype = bfloat16"
+room sample "encoded prompts (prompts.cache), smaller pictures" \
+    --set run.dtype=bfloat16
+room evaluate "encoded prompts (prompts.cache), run.dtype = bfloat16"
+room pretrain "a smaller pretrain.item_size, parallel.recompute = true"
+room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
+    --set run.dtype=bfloat16 --set optim.ema_decay=0
+room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
+    --set parallel.offload_optimizer=true
+room encode "run.dtype = bfloat16, smaller pictures or networks" \
+    --set t5.d_ff=4096
+exit $bad

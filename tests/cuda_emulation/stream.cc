@@ -1,0 +1,235 @@
+/* Streams and events of cuda_runtime.h. */
+#include "cuda_runtime.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <deque>
+#include <mutex>
+
+struct CUstream_st {
+    std::deque<std::function<cudaError_t()>> queue;
+    uint64_t queued, done; /* calls so far */
+    bool early, running;
+    CUstream_st *next;
+};
+
+struct CUevent_st {
+    cudaStream_t stream; /* of the last record; NULL: none */
+    uint64_t at;         /* done once the stream has done so many */
+    timespec time;
+};
+
+namespace
+{
+
+std::recursive_mutex lock;
+CUstream_st *streams;
+cudaError_t fault; /* the first of a call that was queued */
+thread_local int runs;
+bool stuck;
+
+bool lives(const CUstream_st *s)
+{
+    const CUstream_st *at = streams;
+
+    while (at != nullptr && at != s)
+        at = at->next;
+    return at != nullptr;
+}
+
+/* until the stream has done so many */
+void drain(CUstream_st *s, uint64_t until)
+{
+    while (s->done < until && !s->queue.empty()) {
+        const std::function<cudaError_t()> call = std::move(s->queue.front());
+
+        if (s->running) {
+            fprintf(stderr, "cuda emulation: a stream waits for itself\n");
+            abort();
+        }
+        s->queue.pop_front();
+        s->running = true;
+        ++runs;
+        const cudaError_t e = call();
+        --runs;
+        s->running = false;
+        ++s->done;
+        if (e != cudaSuccess && fault == cudaSuccess)
+            fault = e;
+    }
+}
+
+/* what whoever waits is told */
+cudaError_t told()
+{
+    const cudaError_t e = fault;
+
+    fault = cudaSuccess;
+    return cuda_emulation_failed() ? cudaErrorLaunchFailure : e;
+}
+
+bool is(const char *text)
+{
+    const char *streams_are = getenv("CUDA_EMULATION_STREAMS");
+
+    return streams_are != nullptr && strcmp(streams_are, text) == 0;
+}
+
+} // namespace
+
+void cuda_emulation_stick(void)
+{
+    stuck = true;
+}
+
+int cuda_emulation_defers(cudaStream_t s)
+{
+    return cuda_emulation_captures() || (runs == 0 && s != nullptr);
+}
+
+void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    s->queue.push_back(std::move(call));
+    ++s->queued;
+    if (s->early)
+        drain(s, s->queued);
+}
+
+void cuda_emulation_drain_all(void)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    for (CUstream_st *s = streams; s != nullptr; s = s->next)
+        if (!s->running)
+            drain(s, s->queued);
+}
+
+void cuda_emulation_drain(cudaStream_t s)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    if (s != nullptr)
+        drain(s, s->queued);
+}
+
+void cuda_emulation_forget(cudaStream_t s)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    s->queue.clear();
+    s->done = s->queued;
+}
+
+/* --- streams --------------------------------------------------------------- */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    CUstream_st *s = new CUstream_st {};
+
+    s->early = is("all early") || (is("early") && streams != nullptr);
+    s->next = streams;
+    streams = s;
+    *out = s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    CUstream_st **link = &streams;
+
+    drain(s, s->queued);
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    delete s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    cuda_emulation_not_captured("a wait");
+    cuda_emulation_drain(s);
+    return told();
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t s)
+{
+    if (stuck)
+        return cudaErrorNotReady;
+    cuda_emulation_drain(s);
+    return told();
+}
+
+/* --- events ---------------------------------------------------------------- */
+
+cudaError_t cudaEventCreate(cudaEvent_t *e)
+{
+    *e = (cudaEvent_t)calloc(1, sizeof **e);
+    return *e != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    return cudaEventCreate(e);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    free(e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    cuda_emulation_not_captured("an event");
+    e->stream = s;
+    e->at = s->queued + 1;
+    cuda_emulation_queue(s, [e] {
+        clock_gettime(CLOCK_MONOTONIC, &e->time);
+        return cudaSuccess;
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    const cudaStream_t other = e->stream;
+    const uint64_t at = e->at;
+
+    cuda_emulation_not_captured("a wait for an event");
+    if (other != nullptr && other != s)
+        cuda_emulation_queue(s, [other, at] {
+            if (lives(other))
+                drain(other, at);
+            return cudaSuccess;
+        });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    cuda_emulation_not_captured("a wait");
+    if (e->stream != nullptr && lives(e->stream))
+        drain(e->stream, e->at);
+    return told();
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,
+                                 cudaEvent_t to)
+{
+    *milliseconds =
+        (float)(1e3 * (double)(to->time.tv_sec - from->time.tv_sec) +
+                1e-6 * (double)(to->time.tv_nsec - from->time.tv_nsec));
+    return cudaSuccess;
+}

@@ -1,0 +1,159 @@
+/*
+ * Matrix products by the library, in both types: a sample's bits are those of
+ * a batch of one, whatever the library would choose for more, and bias may
+ * lie anywhere.
+ */
+#include "base/error.h"
+#include "cuda/cuda.h"
+#include "ref_checks.h"
+#include "weights/half.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cuda_test.h"
+
+/* the emulated library chooses anew at each doubling of c */
+enum { ROWS = 24, IN = 70, OUT = 48, MOST = 9, GAP = 8 };
+
+/* one of the two tables, and device memory of its stored values */
+typedef struct Side {
+    const Backend *be;
+    size_t bytes;
+    void *x, *w, *bias, *y, *pre;
+} Side;
+
+static void done(void)
+{
+    if (dg_cuda_wait() != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+}
+
+/* [count] numbers from 'seed', stored as the side stores them */
+static void *drawn(const Side *s, int64_t count, uint64_t seed)
+{
+    float *wide = malloc((size_t)count * sizeof *wide);
+    uint16_t *narrow = malloc((size_t)count * sizeof *narrow);
+    void *at;
+
+    kernel_draws_from(seed);
+    for (int64_t i = 0; i < count; ++i)
+        wide[i] = kernel_draw();
+    dg_bfloat_narrow(narrow, wide, count);
+    assert_int_equal(dg_cuda_alloc(&at, (size_t)count * s->bytes), DG_OK);
+    dg_cuda_upload(at, s->bytes == 2 ? (const void *)narrow : wide,
+                   (size_t)count * s->bytes);
+    done();
+    free(narrow);
+    free(wide);
+    return at;
+}
+
+static void open_side(Side *s, int bf16)
+{
+    s->be = bf16 ? dg_backend_cuda()->bf16 : dg_backend_cuda();
+    s->bytes = bf16 ? 2 : 4;
+    s->x = drawn(s, MOST * ROWS * IN, 1);
+    s->w = drawn(s, IN * OUT, 2);
+    s->bias = drawn(s, OUT + GAP, 3);
+    s->y = drawn(s, MOST * ROWS * OUT, 4);
+    s->pre = drawn(s, MOST * ROWS * OUT, 5);
+}
+
+static void close_side(Side *s)
+{
+    dg_cuda_free(s->x);
+    dg_cuda_free(s->w);
+    dg_cuda_free(s->bias);
+    dg_cuda_free(s->y);
+    dg_cuda_free(s->pre);
+}
+
+/* y and pre of 'num' samples from the given one on; to [2 num ROWS OUT]
+ * stored values on the host */
+static void linear(char *to, const Side *s, Act act, int64_t first, int64_t num)
+{
+    const size_t size = (size_t)(num * ROWS * OUT) * s->bytes;
+    const char *x = (const char *)s->x + (size_t)(first * ROWS * IN) * s->bytes;
+
+    s->be->linear(&(LinearArgs) { .rows = num * ROWS,
+                                  .in = IN,
+                                  .out = OUT,
+                                  .ldw = IN,
+                                  .rows_per_sample = ROWS,
+                                  .x = (const float *)x,
+                                  .w = s->w,
+                                  .bias = s->bias,
+                                  .y = s->y,
+                                  .pre = s->pre,
+                                  .act = act });
+    dg_cuda_download(to, s->y, size);
+    dg_cuda_download(to + size, s->pre, size);
+    done();
+}
+
+static void check_batches(int bf16, Act act)
+{
+    const size_t one = (size_t)(ROWS * OUT) * (bf16 ? 2 : 4);
+    char *alone = malloc(2 * one), *all = malloc(2 * MOST * one);
+    Side s;
+
+    open_side(&s, bf16);
+    linear(all, &s, act, 0, MOST);
+    for (int64_t i = 0; i < MOST; ++i) {
+        linear(alone, &s, act, i, 1);
+        assert_memory_equal(alone, all + (size_t)i * one, one);
+        assert_memory_equal(alone + one, all + (size_t)(MOST + i) * one, one);
+    }
+    close_side(&s);
+    free(alone);
+    free(all);
+}
+
+static void test_batches_have_the_bits_of_one(void **unused)
+{
+    (void)unused;
+    for (int bf16 = 0; bf16 < 2; ++bf16)
+        for (int act = DG_ACT_SILU; act <= DG_ACT_QUICK_GELU; ++act)
+            check_batches(bf16, (Act)act);
+}
+
+/* The same sizes with bias at other addresses, in the same stream: whichever
+ * came before. */
+static void test_bias_lies_anywhere(void **unused)
+{
+    const size_t size = 2 * (size_t)(ROWS * OUT) * sizeof(float);
+    char *got = malloc(2 * GAP * size);
+
+    (void)unused;
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        Side s, moved;
+
+        open_side(&s, bf16);
+        moved = s;
+        memset(got, 0, 2 * GAP * size);
+        for (int i = 0; i < 2 * GAP; ++i) {
+            const int off = i < GAP ? GAP - 1 - i : i - GAP;
+
+            moved.bias = (char *)s.bias + (size_t)off * s.bytes;
+            linear(got + (size_t)i * size, &moved, DG_ACT_GELU_TANH, 0, 1);
+        }
+        for (int off = 0; off < GAP; ++off)
+            assert_memory_equal(got + (size_t)(GAP - 1 - off) * size,
+                                got + (size_t)(GAP + off) * size, size);
+        close_side(&s);
+    }
+    free(got);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_batches_have_the_bits_of_one),
+    cmocka_unit_test(test_bias_lies_anywhere),
+};
+
+CUDA_MAIN(tests)

@@ -1,0 +1,53 @@
+/*
+ * mpirun -n RANKS absent WAIT PATIENCE: the last rank meets the others in one
+ * broadcast, then sleeps for a minute at something of its own, while they WAIT:
+ * agree, barrier, idle, bcast, node, gather, sum or pass (the first two ranks
+ * of which then send and receive).
+ */
+#include "parallel/comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void wait_in(const Comm *c, const char *what)
+{
+    int64_t v = 1;
+    int64_t *all = calloc((size_t)c->size, sizeof *all);
+
+    if (strcmp(what, "agree") == 0)
+        dg_agree(c, 0);
+    else if (strcmp(what, "barrier") == 0)
+        dg_comm_barrier(c);
+    else if (strcmp(what, "idle") == 0)
+        dg_comm_barrier_idle(c);
+    else if (strcmp(what, "bcast") == 0)
+        dg_comm_bcast(c, &v, sizeof v, c->size - 1);
+    else if (strcmp(what, "node") == 0)
+        dg_comm_node_bcast(c, &v, sizeof v, c->node_size - 1);
+    else if (strcmp(what, "gather") == 0)
+        dg_comm_allgather(c, all, &v, sizeof v);
+    else if (strcmp(what, "sum") == 0)
+        dg_comm_sum_i64(c, &v, 1);
+    else
+        dg_comm_pass(c, &v, sizeof v, c->size - 1, 0);
+    free(all);
+}
+
+int main(int argc, char **argv)
+{
+    int64_t v = 0;
+    Comm c;
+
+    if (argc != 3 || dg_comm_init(&c, &argc, &argv) != 0 ||
+        dg_comm_watch(&c, atof(argv[2])) != 0)
+        return 2;
+    dg_comm_bcast(&c, &v, sizeof v, 0);
+    if (c.rank == c.size - 1)
+        sleep(60);
+    wait_in(&c, argv[1]);
+    dg_comm_fini(&c);
+    puts("all were there");
+    return 0;
+}
