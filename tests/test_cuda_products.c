@@ -18,8 +18,10 @@
 
 #include "cuda_test.h"
 
-/* the emulated library chooses anew at each doubling of c */
-enum { ROWS = 24, IN = 70, OUT = 48, MOST = 9, GAP = 8 };
+/* The emulated library chooses anew at each doubling of c. Sums are long, so
+ * that another order shows in some of the results after rounding to bfloat16:
+ * by chance in 1 of 2000 */
+enum { ROWS = 24, IN = 1500, OUT = 48, MOST = 9, GAP = 8 };
 
 /* one of the two tables, and device memory of its stored values */
 typedef struct Side {
