@@ -121,8 +121,9 @@ TINY=configs/tiny_eps.cfg pretrain "$cpu" cpu 1 eps.host
 TINY=configs/tiny_eps.cfg pretrain "$gpu" cuda 1 eps parallel.recompute=true
 expect "cuda pretrain: noise, the CPU's weights" near eps eps.host 3
 # --- adapters with KL to what is below them -----------------------------------------
+# its gradient is 0 at first and small after an update: a large weight shows it
 lora=(policy.weights="$work/base.host/checkpoints/iter_000003.h5" lora.rank=2
-    grpo.kl_beta=0.1 run.iterations=2 trajectory.every=0)
+    grpo.kl_beta=1000 run.iterations=2 trajectory.every=0)
 on_cpu kl.host "${lora[@]}"
 on_gpu 2 kl "${lora[@]}"
 expect "cuda KL: adapters, ratio 1" ratio_is_one kl 2
@@ -154,6 +155,9 @@ expect "cuda bfloat16: pretrain, masters are float32's within 1e-2" \
 expect "cuda bench: the network" "$gpu" bench configs/tiny.cfg \
     --set run.device=cuda --set grpo.micro_batch=1 --repeats 1 --product 48 \
     --json "$work/bench.json"
+expect "cuda bench: finite ratios on the screen" test "$(grep -cE \
+    '^  forward( and backward)? .*: [0-9.e+-]+ of the machine.s rate, [0-9.e+-]+ of the bare' \
+    "$work/expect.out")" = 2
 expect "cuda bench: finite ratios" test "$(grep -oE \
     '"(ratio|of_machine|float32|TF32|bfloat16)":[0-9.e+-]+[,}]' \
     "$work/bench.json" | grep -vc ':0[,}]')" = 7

@@ -89,10 +89,42 @@ room()
         "BEGIN { d = ($(most) - $taken) / 1e6 - ${needs:-0}
                  exit !(-0.08 < d && d < 0.08) }"
 }
-helps="a smaller grpo.micro_batch, parallel.recompute = true"
-room train "$helps" --set grpo.kl_beta=0.1
-room train "$helps" --set run.dtype=bfloat16
-room train "$helps" --set parallel.offload_optimizer=true
+
+# planned OFFLOAD SET...: of `plan --gpus 1` the parts of a GPU added up, what it
+# says they are together, in MB
+planned()
+{
+    local offload=$1
+    shift
+    "$cpu" plan configs/tiny.cfg --gpus 1 --json "$work/plan.json" \
+        --set run.device=cuda --set grpo.num_generations=2 \
+        --set sampler.steps=3 "$@" >/dev/null &&
+        tr '{' '\n' <"$work/plan.json" |
+        grep "\"offload_optimizer\":$offload" | tr -d '"}]' | tr ',' '\n' |
+            awk -F: '/^(weights|masters|gradient|sums|moments|ema|activations|rest):/ { sum += $2; n++ }
+                     /^gpu:/ { gpu = $2 }
+                     END { if (n == 8) print sum / 1e6, gpu / 1e6 }'
+}
+
+# trained OFFLOAD SET...: train's room, and that of `plan --gpus`. The CPU's
+# kernels, for which that counts, want a little more or less scratch.
+trained()
+{
+    local offload=$1 sum whole
+    shift
+    room train "a smaller grpo.micro_batch, parallel.recompute = true" "$@"
+    read -r sum whole <<<"$(planned "$offload" "$@")"
+    expect "room: plan --gpus, the parts are the whole" \
+        awk "BEGIN { exit !(${sum:-0} > 0 && ${sum:-0} == ${whole:-1}) }"
+    expect "room: plan --gpus is what train takes" awk \
+        "BEGIN { d = ($(most) - $taken) / 1e6 - ${whole:-0}
+                 exit !(-0.02 * ${whole:-0} < d && d < 0.02 * ${whole:-0}) }"
+}
+trained false --set grpo.kl_beta=0.1
+trained false --set run.dtype=bfloat16
+trained true --set parallel.offload_optimizer=true
+trained true --set parallel.offload_optimizer=true --set run.dtype=bfloat16 \
+    --set optim.ema_decay=0
 room sample "encoded prompts (prompts.cache), run.dtype = bfloat16"
 room sample "encoded prompts (prompts.cache), smaller pictures" \
     --set run.dtype=bfloat16

@@ -18,8 +18,13 @@
 
 #include "cuda_test.h"
 
-/* the emulated library chooses anew at each doubling of c */
-enum { ROWS = 24, IN = 70, OUT = 48, MOST = 9, GAP = 8 };
+/* of the emulation */
+void cuda_emulation_order(int reversed) __attribute__((weak));
+
+/* The emulated library chooses anew at each doubling of c. Sums are long, so
+ * that another order shows in some of the results after rounding to bfloat16:
+ * by chance in 1 of 2000 */
+enum { ROWS = 24, IN = 1500, OUT = 48, MOST = 9, GAP = 8 };
 
 /* one of the two tables, and device memory of its stored values */
 typedef struct Side {
@@ -124,13 +129,17 @@ static void test_batches_have_the_bits_of_one(void **unused)
 }
 
 /* The same sizes with bias at other addresses, in the same stream: whichever
- * came before. */
+ * came before. A GPU's library need not have them all; parameters, which are
+ * aligned, do not ask for them. */
 static void test_bias_lies_anywhere(void **unused)
 {
     const size_t size = 2 * (size_t)(ROWS * OUT) * sizeof(float);
-    char *got = malloc(2 * GAP * size);
+    char *got;
 
     (void)unused;
+    if (cuda_emulation_order == NULL)
+        skip();
+    got = malloc(2 * GAP * size);
     for (int bf16 = 0; bf16 < 2; ++bf16) {
         Side s, moved;
 
