@@ -372,7 +372,7 @@ static const Option rows[] = {
     REAL("parallel.timeout_seconds", "600", 1e-3, 1e9, parallel.timeout_seconds,
          FREE, "most that a GPU's rank waits for the others in a sum"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
-         "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
+         "on a GPU, passes are replayed as CUDA graphs: same bits"),
     BOOL("parallel.overlap", "true", parallel.overlap, FREE,
          "on GPUs, gradient sums leave while backward still runs: same bits"),
     INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,

@@ -182,6 +182,36 @@ static void go_forward(Forward *f, Steps *s)
         run_forward(f);
 }
 
+/* The way back of them. */
+typedef struct Backward {
+    Forward *f;
+    Tensor *grad;
+    int err;
+} Backward;
+
+static void run_backward(void *user)
+{
+    Backward *b = user;
+    Worker *w = b->f->w;
+
+    dg_context_restore(&w->ctx, w->saved);
+    b->err =
+        dg_guided_back(&w->ctx, &b->f->part->guidance, b->f->branch, b->grad);
+}
+
+/* Replayed like the way forward, but where somebody follows it. */
+static int go_back(Forward *f, Steps *s, Tensor *grad)
+{
+    Worker *w = f->w;
+    Backward b = { .f = f, .grad = grad };
+
+    if (w->saved == NULL || w->ctx.follower != NULL)
+        return dg_guided_back(&w->ctx, &f->part->guidance, f->branch, grad);
+    dg_context_save(&w->ctx, w->saved);
+    w->engine->replay(run_backward, &b, s->z, s->num, f->part->job->rollout->D);
+    return b.err;
+}
+
 /* Some steps forward and, where any of them has a gradient, back. The seeds
  * of a second pass are kept. */
 static int run_steps(Worker *w, const Part *p, Steps *s)
@@ -210,9 +240,7 @@ static int run_steps(Worker *w, const Part *p, Steps *s)
     if (dg_guided_twice(&p->guidance))
         dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
                        dg_tensor_f32(grad), s->num * D);
-    return has_seed(p, s)
-               ? dg_guided_back(&w->ctx, &p->guidance, f.branch, grad)
-               : DG_OK;
+    return has_seed(p, s) ? go_back(&f, s, grad) : DG_OK;
 }
 
 /* The branch without the prompt, back from the kept seeds. */
