@@ -239,9 +239,10 @@ void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
     }
     for (int64_t i = 0; i < num; ++i) {
         char *at = g->inputs + (size_t)i * stride;
-        dg_cuda_note(cudaMemcpyAsync(at, moving[i], bytes,
-                                     cudaMemcpyDeviceToDevice, s->stream),
-                     "copy of latents");
+        if (moving[i] != (const float *)at) /* no way back of them */
+            dg_cuda_note(cudaMemcpyAsync(at, moving[i], bytes,
+                                         cudaMemcpyDeviceToDevice, s->stream),
+                         "copy of latents");
         moving[i] = (const float *)at;
     }
     g->pack_at = (size_t)num * stride;

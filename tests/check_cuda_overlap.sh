@@ -74,13 +74,16 @@ net="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"brightness\"; })"
     TINY=configs/tiny_sd.cfg on_gpu 1 seen.off $few "$net" grpo.micro_batch=1 \
         run.iterations=1 parallel.overlap=false
     TINY=configs/tiny_sd.cfg on_gpu 1 seen $few "$net" grpo.micro_batch=1 \
-        run.iterations=1
+        run.iterations=1 trajectory.every=1
 }
 expect "overlap: a decoder and a reward's network, the same metrics" \
     same_metrics seen seen.off
 same_digest "overlap: a decoder and a reward's network" seen \
     "$(digest seen.off 1)" 1
 expect "overlap: memory used is memory planned" equal_bytes seen 1
+# what was brought to the host beside the rollout is whole
+expect "overlap: the iteration's file is replayed" "$gpu" replay \
+    "$work/seen/trajectories/iter_000001.h5"
 # a device with room for the plan, and no more
 export CUDA_EMULATION_MEMORY=40000000
 # shellcheck disable=SC2086

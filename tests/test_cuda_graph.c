@@ -4,6 +4,8 @@
  */
 #include "base/error.h"
 #include "cuda/cuda.h"
+#include "tensor/ops.h"
+#include "tensor/tape.h"
 #include "train/engine.h"
 
 #include <setjmp.h>
@@ -191,6 +193,129 @@ static void test_old_graphs_make_room(void **unused)
     dg_cuda_stream_destroy(stream);
 }
 
+/* --- a way back ------------------------------------------------------------ */
+
+/* A layer used twice, as a block, and its way back. */
+typedef struct Way {
+    Context ctx;
+    Tensor weight;
+    float *grads; /* [W], device */
+    void *saved;
+    Tensor *y, *grad;
+    int err;
+} Way;
+
+static void layer(Context *ctx, const void *args, Tensor *const *in,
+                  Tensor **out)
+{
+    out[0] = dg_op_linear(ctx, in[0], *(const Tensor *const *)args, NULL,
+                          DG_ACT_SILU);
+}
+
+static void way_forward(Way *w, const float *x, int rows)
+{
+    const Tensor *weight = &w->weight;
+    TapeBlock b = { .fn = layer,
+                    .args = &weight,
+                    .args_bytes = sizeof weight,
+                    .num_in = 1,
+                    .num_out = 1 };
+    const int64_t dims[2] = { rows, WIDTH };
+
+    dg_context_reset(&w->ctx);
+    b.in[0] = dg_tensor_new(&w->ctx, DG_F32, 2, dims);
+    w->grad = dg_tensor_new(&w->ctx, DG_F32, 2, dims);
+    dg_backend_cuda()->scale(b.in[0]->data, x, 1, rows * WIDTH);
+    dg_backend_cuda()->scale(w->grad->data, x, 0.5f, rows * WIDTH);
+    dg_tape_begin(&w->ctx);
+    dg_tape_watch(b.in[0]);
+    for (int i = 0; i < 2; i++) {
+        dg_tape_block(&w->ctx, &b, &w->y);
+        b.in[0] = w->y;
+    }
+}
+
+static void way_back(void *user)
+{
+    Way *w = user;
+
+    dg_context_restore(&w->ctx, w->saved);
+    w->err = dg_tape_backward(&w->ctx, w->y, w->grad);
+}
+
+static void take_way(Way *w, int recompute)
+{
+    *w = (Way) { .err = DG_OK };
+    assert_int_equal(
+        dg_context_init(&w->ctx, dg_backend_cuda(), (size_t)1 << 20), DG_OK);
+    w->weight = (Tensor) { .dtype = DG_F32,
+                           .num_dims = 2,
+                           .dims = { WIDTH, WIDTH },
+                           .data = device_of(W, 1),
+                           .param_set = 1 };
+    w->grads = device_of(W, 2);
+    w->saved = malloc(dg_context_saved_bytes());
+    w->ctx.recompute = recompute;
+    dg_context_train(&w->ctx, 1, w->grads, 1);
+}
+
+static void give_way(Way *w)
+{
+    dg_cuda_free(w->weight.data);
+    dg_cuda_free(w->grads);
+    free(w->saved);
+    dg_context_fini(&w->ctx);
+}
+
+/* gradients after num ways back, each added to them */
+static void gradients(float *out, int replayed, int num, int recompute)
+{
+    float *x = device_of(N, 5);
+    const Engine *e = dg_backend_cuda()->engine;
+    Way w;
+
+    take_way(&w, recompute);
+    dg_backend_cuda()->fill(w.grads, 0, W);
+    for (int i = 0; i < num; i++) {
+        uint64_t flops;
+
+        w.ctx.flops = 0;
+        way_forward(&w, x, i % 4 == 3 ? ROWS - 3 : ROWS);
+        flops = w.ctx.flops;
+        dg_context_save(&w.ctx, w.saved);
+        if (replayed)
+            e->replay(way_back, &w, NULL, 0, 0);
+        else
+            way_back(&w);
+        assert_int_equal(w.err, DG_OK);
+        assert_true(w.ctx.flops == flops * (recompute ? 4 : 3));
+        dg_backend_cuda()->scale(x, x, 0.75f, N);
+        assert_int_equal(
+            dg_cuda_stage_down(out + i * W, w.grads, sizeof *out * W), DG_OK);
+    }
+    give_way(&w);
+    dg_cuda_free(x);
+}
+
+static void test_ways_back_are_replayed(void **unused)
+{
+    enum { NUM = 9 };
+    static float run[NUM * W], replayed[NUM * W];
+    CudaStream *s = use(1);
+
+    (void)unused;
+    for (int recompute = 0; recompute < 2; recompute++) {
+        const long before = graphs();
+
+        gradients(run, 0, NUM, recompute);
+        gradients(replayed, 1, NUM, recompute);
+        assert_memory_equal(run, replayed, sizeof run);
+        if (cuda_emulation_graphs != NULL)
+            assert_int_equal(graphs() - before, NUM - 2);
+    }
+    dg_cuda_stream_destroy(s);
+}
+
 /* What does not fit into the fixed places is run. */
 static void test_large_inputs_are_run(void **unused)
 {
@@ -219,6 +344,7 @@ int main(void)
         cmocka_unit_test(test_replayed_steps_have_the_same_bits),
         cmocka_unit_test(test_without_graphs_steps_are_run),
         cmocka_unit_test(test_old_graphs_make_room),
+        cmocka_unit_test(test_ways_back_are_replayed),
         cmocka_unit_test(test_large_inputs_are_run),
     };
 

@@ -147,7 +147,8 @@ static inline void tiny_experience(TinyRun *t, int64_t iteration)
     MUST(dg_rollout_encode(r, t->team, t->policy, &t->prompts));
     MUST(dg_rollout_sample(r, &t->session, t->team, t->policy));
     MUST(dg_rollout_score(
-        &(Scoring) { r, t->policy, &t->prompts, t->rewards, NULL }, t->team));
+        &(Scoring) { r, t->policy, &t->prompts, t->rewards, NULL, 0 },
+        t->team));
 }
 
 static inline int tiny_update(TinyRun *t, int dry, UpdateStats *stats)

@@ -54,6 +54,15 @@ typedef struct Context {
 int dg_context_init(Context *ctx, const Backend *backend, size_t arena_bytes);
 void dg_context_fini(Context *ctx);
 
+/**
+ * Keeps tape, tensors and counters as they are now, in room of at least
+ * dg_context_saved_bytes(), and puts them back: then a way back can be walked
+ * again. What tensors hold stays what it is.
+ */
+size_t dg_context_saved_bytes(void);
+void dg_context_save(const Context *ctx, void *room);
+void dg_context_restore(Context *ctx, const void *room);
+
 /** Forgets tape and activations, clears the sticky error. */
 void dg_context_reset(Context *ctx);
 

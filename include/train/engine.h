@@ -52,7 +52,8 @@ typedef struct Engine {
      * Runs step(user), whole or by a graph of the same launches; step may be
      * called more than once and has to do the same each time. It may not wait.
      * moving [num] points to arrays [count] that change their place from call
-     * to call: copies of them, which do not, take their place. NULL: the step
+     * to call: copies of them, which do not, take their place, and stay until
+     * the next replay whose moving are others. NULL: the step
      * is to be called.
      */
     void (*replay)(void (*step)(void *), void *user, const float **moving,

@@ -56,6 +56,7 @@ typedef struct Rollout {
     RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
     int64_t num_features;
     struct Scoring *scoring; /* while it is done beside, or NULL */
+    int fetched;             /* trajectories, beside */
     float *features; /* [num_prompts, num_features] of rewards with a network;
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
@@ -104,6 +105,7 @@ typedef struct Scoring {
     const PromptList *prompts;
     const Reward *rewards;
     Beside *beside; /* NULL: scores are for dg_rollout_score() to make */
+    int fetch;      /* 1: trajectories are brought to the host beside, too */
 } Scoring;
 
 /** From now on dg_rollout_sample()'s samples are decoded and scored beside it,

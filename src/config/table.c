@@ -376,7 +376,7 @@ static const Option rows[] = {
          "most that a rank waits for the others in MPI, longer than an "
          "iteration; 0: for ever"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
-         "on a GPU, forward passes are replayed as CUDA graphs: same bits"),
+         "on a GPU, passes are replayed as CUDA graphs: same bits"),
     BOOL("parallel.overlap", "true", parallel.overlap, FREE,
          "on GPUs, gradient sums leave while backward still runs: same bits"),
     INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,

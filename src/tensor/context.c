@@ -50,6 +50,23 @@ void dg_context_fini(Context *ctx)
     memset(ctx, 0, sizeof *ctx);
 }
 
+size_t dg_context_saved_bytes(void)
+{
+    return sizeof(Context) + meta_bytes;
+}
+
+void dg_context_save(const Context *ctx, void *room)
+{
+    memcpy(room, ctx, sizeof *ctx);
+    memcpy((char *)room + sizeof *ctx, ctx->meta.base, ctx->meta.used);
+}
+
+void dg_context_restore(Context *ctx, const void *room)
+{
+    memcpy(ctx, room, sizeof *ctx);
+    memcpy(ctx->meta.base, (const char *)room + sizeof *ctx, ctx->meta.used);
+}
+
 void dg_context_reset(Context *ctx)
 {
     dg_arena_release(&ctx->arena, 0);

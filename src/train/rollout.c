@@ -134,7 +134,8 @@ int dg_rollout_fetch(const Rollout *r)
     int err = DG_OK;
 
     for (int i = 0; i < DG_ROLLOUT_MIRRORS && !err; i++)
-        err = dg_mirror_down(&r->in[i]);
+        if (!r->fetched || (i != DG_ROLLOUT_LATENTS && i != DG_ROLLOUT_FINAL))
+            err = dg_mirror_down(&r->in[i]);
     return err;
 }
 
@@ -188,6 +189,7 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     int err;
 
     r->iteration = iteration;
+    r->fetched = 0;
     r->note[0] = '\0';
     r->note_item = r->N;
     choose_prompts(r, s, num_prompts);
@@ -446,13 +448,32 @@ static int64_t num_seen(const Rollout *r)
     return r->features != NULL ? r->num_prompts : 0;
 }
 
+/* An item's trajectory to the host. */
+static int bring_down(const Worker *w, const Rollout *r, int64_t i)
+{
+    const Backend *be = w->ctx.backend;
+    const int64_t all = (r->T + 1) * r->D, D = r->D;
+    const int err = be->download(r->latents + i * all,
+                                 in_of(r, DG_ROLLOUT_LATENTS) + i * all,
+                                 sizeof *r->latents * (size_t)all);
+
+    return err ? err
+               : be->download(r->final + i * D,
+                              in_of(r, DG_ROLLOUT_FINAL) + i * D,
+                              sizeof *r->final * (size_t)D);
+}
+
 /* First what networks make of the prompts, then the items. */
 static int score_beside(Worker *w, int64_t i, void *user)
 {
     const Scoring *s = user;
     const int64_t seen = num_seen(s->rollout);
+    int err;
 
-    return i < seen ? see_prompt(w, i, user) : score_one(w, i - seen, user);
+    if (i < seen)
+        return see_prompt(w, i, user);
+    err = score_one(w, i - seen, user);
+    return err || !s->fetch ? err : bring_down(w, s->rollout, i - seen);
 }
 
 void dg_rollout_score_beside(Scoring *s)
@@ -471,7 +492,9 @@ int dg_rollout_score(Scoring *s, Team *team)
 
     if (r->scoring != NULL) {
         r->scoring = NULL;
-        return dg_beside_finish(s->beside);
+        err = dg_beside_finish(s->beside);
+        r->fetched = !err && s->fetch;
+        return err;
     }
     err = dg_team_run(team, num_seen(r), see_prompt, s);
     return err ? err : dg_team_run(team, r->num, score_one, s);

@@ -120,6 +120,11 @@ static int init_worker(Worker *w, const TeamOpts *o)
     if (!err)
         err = dg_mirror_new(&w->bad, be, DG_TEAM_NUMBERS * sizeof(int64_t),
                             "flags of a step");
+    if (!err && o->num_grads > 0 && w->engine->replay != NULL) {
+        w->saved = calloc(1, dg_context_saved_bytes());
+        if (w->saved == NULL)
+            err = dg_fail(DG_ENOMEM, "ways back that are replayed");
+    }
     return err || o->num_grads == 0 ? err : init_sums(w, o);
 }
 
@@ -130,6 +135,7 @@ static void fini_worker(Worker *w, const Backend *sums)
     if (w->room != w->scratch)
         be->give(w->room);
     free(w->scratch);
+    free(w->saved);
     dg_mirror_free(&w->log_prob);
     dg_mirror_free(&w->kl);
     dg_mirror_free(&w->bad);

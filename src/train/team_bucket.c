@@ -49,6 +49,11 @@ struct Buckets {
     int64_t early;
 };
 
+static Worker *worker(const Buckets *b)
+{
+    return &b->team->workers[0];
+}
+
 /* --- counting -------------------------------------------------------------- */
 
 static void count_adds(Buckets *b, int first, int last)
@@ -62,7 +67,7 @@ static void count_adds(Buckets *b, int first, int last)
 static void stop_counting(Buckets *b)
 {
     b->mode = DG_BUCKETS_IDLE;
-    b->counted = b->next > 0;
+    b->counted = b->next > 0 && !dg_context_error(&worker(b)->ctx);
     if (!b->counted)
         return;
     /* by the last add to each: few buckets, once a run */
@@ -92,11 +97,6 @@ void dg_buckets_learn(Buckets *b, const Comm *c)
 }
 
 /* --- sending --------------------------------------------------------------- */
-
-static Worker *worker(const Buckets *b)
-{
-    return &b->team->workers[0];
-}
 
 /* A bucket of a sum, from element first on, to who holds it. */
 static int send_part(const Buckets *b, const ExactSum *part, int64_t first,

@@ -9,6 +9,11 @@
 
 #include <string.h>
 
+static int due(int64_t every, int64_t iteration)
+{
+    return every > 0 && iteration % every == 0;
+}
+
 /* The first note of any rank, once, on rank 0's log; with on_nan = stop it
  * ends the run. */
 static int tell_note(const Trainer *t, const char *note, int64_t item)
@@ -48,7 +53,11 @@ int dg_trainer_experience(Trainer *t)
 {
     const Session *s = t->session;
     Rollout *r = t->rollout;
-    Scoring scoring = { r, t->policy, &t->prompts, t->rewards, t->beside };
+    Scoring scoring = {
+        r,           t->policy,
+        &t->prompts, t->rewards,
+        t->beside,   due(s->config->trajectory.every, t->iteration + 1)
+    };
     double at = dg_clock_now(), now;
     int err = dg_rollout_begin(r, s, t->prompts.num, t->iteration);
 
@@ -93,11 +102,6 @@ static int learn(Trainer *t)
     if (!err)
         err = tell_note(t, t->update->note, t->update->note_item);
     return err;
-}
-
-static int due(int64_t every, int64_t iteration)
-{
-    return every > 0 && iteration % every == 0;
 }
 
 /* What is written after an iteration, the checkpoint last: one that is there

@@ -199,6 +199,37 @@ typedef struct Waiting {
     int num;
 } Waiting;
 
+/* The way back of them. */
+typedef struct Backward {
+    Forward *f;
+    Tensor *grad;
+    int err;
+} Backward;
+
+static void run_backward(void *user)
+{
+    Backward *b = user;
+    Worker *w = b->f->w;
+
+    dg_context_restore(&w->ctx, w->saved);
+    b->err =
+        dg_guided_back(&w->ctx, &b->f->part->guidance, b->f->branch, b->grad);
+}
+
+/* Replayed like the way forward, but where somebody follows it or ranks meet
+ * on it. */
+static int go_back(Forward *f, Steps *s, Tensor *grad)
+{
+    Worker *w = f->w;
+    Backward b = { .f = f, .grad = grad };
+
+    if (w->saved == NULL || w->ctx.follower != NULL || w->ctx.lender != NULL)
+        return dg_guided_back(&w->ctx, &f->part->guidance, f->branch, grad);
+    dg_context_save(&w->ctx, w->saved);
+    w->engine->replay(run_backward, &b, s->z, s->num, f->part->job->rollout->D);
+    return b.err;
+}
+
 /* Some steps forward and, where any of them has a gradient, back. The seeds
  * of a second pass are kept. */
 static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
@@ -230,7 +261,7 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     if (!has_seed(p, s))
         return DG_OK;
     if (later == NULL)
-        return dg_guided_back(&w->ctx, &p->guidance, f.branch, grad);
+        return go_back(&f, s, grad);
     later->pass[later->num++] =
         dg_guided_hold(&w->ctx, &p->guidance, f.branch, grad);
     return dg_context_error(&w->ctx);

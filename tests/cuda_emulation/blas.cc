@@ -338,16 +338,14 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               cudaStream_t stream)
 {
     if (cuda_emulation_defers(stream)) {
-        cuda_emulation_keep(
-            [=, is = *desc, one = *(const float *)alpha,
-             two = *(const float *)beta, la = *a, lb = *b, ld = *d,
-             how = *algo]() mutable {
-                const cublasStatus_t e =
-                    cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C,
-                                   &ld, D, &ld, &how, nullptr, 0, nullptr);
-                return e ? cudaErrorInvalidValue : cudaSuccess;
-            },
-            stream);
+        cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
+                             two = *(const float *)beta, la = *a, lb = *b,
+                             ld = *d, how = *algo]() mutable {
+            const cublasStatus_t e =
+                cublasLtMatmul(nullptr, &is, &one, A, &la, B, &lb, &two, C, &ld,
+                               D, &ld, &how, nullptr, 0, nullptr);
+            return e ? cudaErrorInvalidValue : cudaSuccess;
+        });
         return CUBLAS_STATUS_SUCCESS;
     }
     const bool ta = desc->trans_a == CUBLAS_OP_T,

@@ -114,8 +114,8 @@ cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,
 /** 1 where a call is to be kept by the next function and not to be done: a
  *  stream captures, or nobody drains one yet. */
 int cuda_emulation_defers(cudaStream_t s);
-/** Adds to what is captured, or to the stream. */
-void cuda_emulation_keep(std::function<cudaError_t()> call, cudaStream_t s);
+/** Adds to what is captured, or to the stream that was asked about last. */
+void cuda_emulation_keep(std::function<cudaError_t()> call);
 void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call);
 /** Does what is queued, on one stream or all; or drops it. */
 void cuda_emulation_drain(cudaStream_t s);
@@ -138,8 +138,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-/** 1 while this thread captures. */
+/** 1 while this thread captures; the other one adds to it then. */
 int cuda_emulation_captures(void);
+int cuda_emulation_keeps(std::function<cudaError_t()> *call);
 /** Ends the program where this thread captures: what is not allowed then. */
 void cuda_emulation_not_captured(const char *what);
 /** Launches of graphs so far. */
@@ -230,8 +231,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
         if (e == cudaSuccess)
             cuda_emulation_keep(
                 cuda_emulation_closure(kernel, grid, block, args, shared,
-                                       std::index_sequence_for<P...> {}),
-                s);
+                                       std::index_sequence_for<P...> {}));
         return e;
     }
 

@@ -43,12 +43,11 @@ int cuda_emulation_captures(void)
     return captured != nullptr;
 }
 
-void cuda_emulation_keep(std::function<cudaError_t()> call, cudaStream_t s)
+int cuda_emulation_keeps(std::function<cudaError_t()> *call)
 {
     if (captured != nullptr)
-        captured->calls.push_back(std::move(call));
-    else
-        cuda_emulation_queue(s, std::move(call));
+        captured->calls.push_back(std::move(*call));
+    return captured != nullptr;
 }
 
 void cuda_emulation_not_captured(const char *what)

@@ -362,14 +362,12 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
         return copy(to, from, bytes, kind);
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
         const char *at = (const char *)from;
-        cuda_emulation_keep(
-            [=, kept = std::vector<char>(at, at + bytes)] {
-                return copy(to, kept.data(), bytes, kind);
-            },
-            s);
+        cuda_emulation_keep([=, kept = std::vector<char>(at, at + bytes)] {
+            return copy(to, kept.data(), bytes, kind);
+        });
         return told();
     }
-    cuda_emulation_keep([=] { return copy(to, from, bytes, kind); }, s);
+    cuda_emulation_keep([=] { return copy(to, from, bytes, kind); });
     if (kind == cudaMemcpyDeviceToHost && !is_pinned(to))
         cuda_emulation_drain(s);
     return told();
@@ -378,8 +376,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
     if (cuda_emulation_defers(s)) {
-        cuda_emulation_keep([=] { return cudaMemsetAsync(p, value, bytes, s); },
-                            s);
+        cuda_emulation_keep(
+            [=] { return cudaMemsetAsync(p, value, bytes, s); });
         return cudaSuccess;
     }
     const CudaEmulationOpen open;

@@ -28,6 +28,7 @@ std::recursive_mutex lock;
 CUstream_st *streams;
 cudaError_t fault; /* the first of a call that was queued */
 thread_local int runs;
+thread_local cudaStream_t asked; /* about last */
 bool stuck;
 
 bool lives(const CUstream_st *s)
@@ -86,7 +87,14 @@ void cuda_emulation_stick(void)
 
 int cuda_emulation_defers(cudaStream_t s)
 {
+    asked = s;
     return cuda_emulation_captures() || (runs == 0 && s != nullptr);
+}
+
+void cuda_emulation_keep(std::function<cudaError_t()> call)
+{
+    if (!cuda_emulation_keeps(&call))
+        cuda_emulation_queue(asked, std::move(call));
 }
 
 void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
