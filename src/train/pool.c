@@ -137,27 +137,40 @@ static int spread(const WeightPool *p, void *at, size_t bytes, int root)
     return err || done ? err : by_host(p, at, bytes, root);
 }
 
-/* Values first .. first + num - 1 of a set to 'at'. */
+/* This rank's of values first .. first + num - 1 to 'at'; waits, so that a
+ * device that fails does so before others wait for it. */
+static int copy_own(const WeightPool *p, const PoolSet *s, int64_t first,
+                    int64_t num, char *at)
+{
+    const int64_t size = dg_dtype_bytes(p->dtype);
+    const Backend *copies = p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
+    int64_t from, here;
+    uint16_t seen;
+
+    dg_shard_overlap(&s->shard, p->comm->rank, &(ShardRange) { first, num },
+                     &from, &here);
+    if (here > 0)
+        dg_kernel_copy(copies, (float *)(void *)(at + (from - first) * size),
+                       dg_policy_at(s->policy, s->base + from), here);
+    return p->kernels->apart ? p->kernels->download(&seen, at, sizeof seen)
+                             : DG_OK;
+}
+
+/* Values first .. first + num - 1 of a set to 'at', num > 0. */
 static int gather(const WeightPool *p, const PoolSet *s, int64_t first,
                   int64_t num, char *at)
 {
     const int64_t size = dg_dtype_bytes(p->dtype);
-    const Backend *copies = p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
-    int err = DG_OK;
+    int err = dg_agree(p->comm, copy_own(p, s, first, num, at));
 
     for (int r = 0; r < p->comm->size && !err; r++) {
         int64_t from, here;
-        char *to;
 
         dg_shard_overlap(&s->shard, r, &(ShardRange) { first, num }, &from,
                          &here);
-        if (here == 0)
-            continue;
-        to = at + (from - first) * size;
-        if (r == p->comm->rank)
-            dg_kernel_copy(copies, (float *)(void *)to,
-                           dg_policy_at(s->policy, s->base + from), here);
-        err = spread(p, to, (size_t)(here * size), r);
+        if (here > 0)
+            err =
+                spread(p, at + (from - first) * size, (size_t)(here * size), r);
     }
     return err;
 }

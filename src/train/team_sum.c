@@ -185,6 +185,18 @@ static int sum_whole(Team *t, const Comm *c, int64_t num, TeamFn fn, void *user)
 
 /* --- sums that no rank holds whole ---------------------------------------- */
 
+/* What was queued for the part is done: a device that fails does so before
+ * others wait for it. */
+static int settled(const Team *t, const ExactSum *part)
+{
+    int64_t seen;
+
+    return out_of_reach(t)
+               ? dg_kernel_download(t->sums_on, &seen, buffer_of(part),
+                                    dg_exact_bytes(1, part->fixed != NULL))
+               : DG_OK;
+}
+
 /* Gradients that this rank gives: elements from 'first' on. */
 typedef struct Gift {
     const float *const *g;
@@ -205,6 +217,8 @@ static int give_part(Team *t, const Comm *c, const Gift *gift, int owner,
         err =
             add_part(&t->workers[0], &part, gift->g[i] + (first - gift->first));
     part.items = 0; /* counted once for all parts */
+    if (!err)
+        err = settled(t, &part);
     err = dg_agree(c, err);
     if (!err)
         err = sum_to(t, c, &part, owner);
