@@ -58,6 +58,11 @@ wait "$pid"
 expect "resume: SIGUSR1 to one of two ranks stops both with 75" test $? = 75
 expect "resume: continued after signals" tiny 1 1 asked run.iterations=6
 same_digest "resume: after signals the same weights" asked "$whole" 6
+expect "resume: a finished run is begun again" tiny 1 1 asked run.iterations=6
+expect "resume: it says that nothing is left, and by which key" \
+    grep -q "finished before: iteration 6 of run.iterations = 6" \
+    "$work/asked.out"
+same_digest "resume: its weights stay" asked "$whole" 6
 expect "resume: after signals each iteration once" "$tools/json_lines" \
     "$work/asked/metrics.jsonl" 6
 

@@ -33,4 +33,10 @@ int dg_setup_check_words(const Session *s, const Policy *p,
  */
 int dg_setup_rundir(const Session *s, RunDir *dir);
 
+/** Says that a run goes on after 'done' of 'all', or that nothing is left.
+ *  what  "iteration", "step"
+ *  key   that of 'all' */
+void dg_setup_tell_resumed(const char *what, const char *key, int64_t done,
+                           int64_t all);
+
 #endif

@@ -289,7 +289,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);
     if (!err && found)
-        dg_info("continuing after step %lld", (long long)t->step);
+        dg_setup_tell_resumed("step", "pretrain.steps", t->step,
+                              c->pretrain.steps);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->step);
     return dg_agree(s->comm, err);

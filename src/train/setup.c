@@ -165,3 +165,13 @@ int dg_setup_rundir(const Session *s, RunDir *dir)
     free(stored);
     return err ? err : dg_agree(s->comm, dg_log_open(dir->log));
 }
+
+void dg_setup_tell_resumed(const char *what, const char *key, int64_t done,
+                           int64_t all)
+{
+    if (done < all)
+        dg_info("continuing after %s %lld", what, (long long)done);
+    else
+        dg_info("finished before: %s %lld of %s = %lld; nothing is left to do",
+                what, (long long)done, key, (long long)all);
+}

@@ -171,7 +171,8 @@ static int resume(Trainer *t)
                                 &t->iteration, &found);
 
     if (!err && found)
-        dg_info("continuing after iteration %lld", (long long)t->iteration);
+        dg_setup_tell_resumed("iteration", "run.iterations", t->iteration,
+                              s->config->run.iterations);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
     err = dg_agree(s->comm, err);

@@ -50,8 +50,24 @@ struct Machine {
     void *user;
 };
 
+/* What runs a thread's kernels ends with that thread. */
+struct Owner {
+    ~Owner();
+    bool owns;
+};
+
 thread_local Machine *machine;
+thread_local Owner owner;
 int reversed;
+
+Owner::~Owner()
+{
+    if (!owns)
+        return;
+    munmap(machine->stacks, (size_t)MAX_THREADS * STACK_BYTES);
+    free(machine);
+    machine = nullptr;
+}
 
 [[noreturn]] void fault(const char *what)
 {
@@ -224,6 +240,7 @@ Machine *machine_get()
         abort();
     for (int i = 0; i < MAX_THREADS; ++i)
         machine->free[machine->num_free++] = MAX_THREADS - 1 - i;
+    owner.owns = true;
     return machine;
 }
 
