@@ -14,21 +14,41 @@ static inline void *device_copy(const void *host, size_t bytes)
     return p;
 }
 
-/* main(), with a stream of its own, on which all tests run. */
-#define CUDA_MAIN(tests)                                    \
-    int main(void)                                          \
-    {                                                       \
-        CudaStream *stream;                                 \
-        int failed;                                         \
-                                                            \
-        if (dg_cuda_stream_create(&stream, 0) != DG_OK) {   \
-            print_error("%s\n", dg_last_error()->text);     \
-            return 1;                                       \
-        }                                                   \
-        dg_cuda_use(stream);                                \
-        failed = cmocka_run_group_tests(tests, NULL, NULL); \
-        dg_cuda_stream_destroy(stream);                     \
-        return failed;                                      \
+/* Runs all tests on a stream of their own; the number of failed ones. */
+#define CUDA_RUN(failed, tests)                                 \
+    do {                                                        \
+        CudaStream *stream;                                     \
+                                                                \
+        failed = 1;                                             \
+        if (dg_cuda_stream_create(&stream, 0) != DG_OK) {       \
+            print_error("%s\n", dg_last_error()->text);         \
+        } else {                                                \
+            dg_cuda_use(stream);                                \
+            failed = cmocka_run_group_tests(tests, NULL, NULL); \
+            dg_cuda_stream_destroy(stream);                     \
+        }                                                       \
+    } while (0)
+
+#define CUDA_MAIN(tests)         \
+    int main(void)               \
+    {                            \
+        int failed;              \
+                                 \
+        CUDA_RUN(failed, tests); \
+        return failed;           \
+    }
+
+/* The same within MPI. */
+#define CUDA_COMM_MAIN(tests, comm)                       \
+    int main(int argc, char **argv)                       \
+    {                                                     \
+        int failed;                                       \
+                                                          \
+        if (dg_comm_init(&(comm), &argc, &argv) != DG_OK) \
+            return 1;                                     \
+        CUDA_RUN(failed, tests);                          \
+        dg_comm_fini(&(comm));                            \
+        return failed;                                    \
     }
 
 #endif

@@ -8,6 +8,7 @@
  * below a hundredth of that, and below 1e-5 where terms cancel.
  */
 #include "base/error.h"
+#include "base/float_bits.h"
 #include "base/philox.h"
 #include "cuda/attention_mma.h"
 #include "cuda/cuda.h"
@@ -47,19 +48,12 @@ typedef struct Bed {
 
 static float widened(uint16_t x)
 {
-    const uint32_t bits = (uint32_t)x << 16;
-    float y;
-
-    memcpy(&y, &bits, sizeof y);
-    return y;
+    return dg_float_of_bits((uint32_t)x << 16);
 }
 
 static uint16_t narrowed(float x)
 {
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return (uint16_t)(dg_bits_of_float(dg_round_bf16(x)) >> 16);
 }
 
 static void must(int err)

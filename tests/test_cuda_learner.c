@@ -3,6 +3,7 @@
 #include "tiny_run.h"
 
 #include "cuda/cuda.h"
+#include "cuda_test.h"
 
 #include <malloc.h>
 
@@ -104,20 +105,4 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_checkpoint_brings_it_back),
 };
 
-int main(int argc, char **argv)
-{
-    CudaStream *stream;
-    int failed;
-
-    if (dg_comm_init(&tiny_comm, &argc, &argv) != DG_OK)
-        return 1;
-    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
-        print_error("%s\n", dg_last_error()->text);
-        return 1;
-    }
-    dg_cuda_use(stream);
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    dg_cuda_stream_destroy(stream);
-    dg_comm_fini(&tiny_comm);
-    return failed;
-}
+CUDA_COMM_MAIN(tests, tiny_comm)

@@ -3,6 +3,7 @@
 #include "clip_bed.h"
 
 #include "cuda/cuda.h"
+#include "cuda_test.h"
 
 static void test_texts_as_transformers(void **state)
 {
@@ -68,20 +69,4 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bad_picture_is_missing),
 };
 
-int main(int argc, char **argv)
-{
-    CudaStream *stream;
-    int failed;
-
-    if (dg_comm_init(&tiny_comm, &argc, &argv) != DG_OK)
-        return 1;
-    if (dg_cuda_stream_create(&stream, 0) != DG_OK) {
-        print_error("%s\n", dg_last_error()->text);
-        return 1;
-    }
-    dg_cuda_use(stream);
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    dg_cuda_stream_destroy(stream);
-    dg_comm_fini(&tiny_comm);
-    return failed;
-}
+CUDA_COMM_MAIN(tests, tiny_comm)
