@@ -5,11 +5,13 @@
 build=${DG_BUILD:-build}
 folder=$work/bundle
 
-# in_it COMMAND...: with nothing of this environment
+# in_it COMMAND...: with nothing of this environment but what the sanitizers,
+# if any, are to overlook
 in_it()
 {
     (cd "$work" && env -i PATH=/usr/bin:/bin OUT="$work/results" QUICK=1 \
-        LIMIT=1000 PATIENCE=20 OMPI_MCA_rmaps_base_oversubscribe=1 "$@")
+        LIMIT=1000 PATIENCE=20 OMPI_MCA_rmaps_base_oversubscribe=1 \
+        LSAN_OPTIONS="${LSAN_OPTIONS:-}" ASAN_OPTIONS="${ASAN_OPTIONS:-}" "$@")
 }
 
 # libraries that the bundle's files would take from elsewhere, but the C library's
