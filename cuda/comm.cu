@@ -50,6 +50,17 @@ static int side_create(CudaLink *link)
                                       cudaGetErrorString(e));
 }
 
+/* Whether the stream has work left. The runtime counts that as an error, which
+ * somebody who asks for the last one would take for his own. */
+static int busy(cudaStream_t stream)
+{
+    const int is = cudaStreamQuery(stream) == cudaErrorNotReady;
+
+    if (is)
+        cudaGetLastError();
+    return is;
+}
+
 /*
  * Waits with an eye on the other ranks. Where all wait for one that stays away,
  * a rank's patience is up to half longer the higher its number, so that one
@@ -62,7 +73,7 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
     const double most = link->patience_s * (1 + 0.5 * link->rank / link->size);
     ncclResult_t e = ncclSuccess;
 
-    while (cudaStreamQuery(stream) == cudaErrorNotReady) {
+    while (busy(stream)) {
         ncclCommGetAsyncError(link->nccl, &e);
         if (e != ncclSuccess) {
             ncclCommAbort(s->link->nccl);
@@ -237,7 +248,7 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
     if (s->link->in_slots) {
         /* kernels here wait for sums: they are to get on while this rank
          * waits for others */
-        cudaStreamQuery(s->link->side);
+        (void)busy(s->link->side);
         ncclCommGetAsyncError(s->link->nccl, &e);
         if (!err && e != ncclSuccess)
             err = link_error(e, "a sum's part");

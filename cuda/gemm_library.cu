@@ -231,7 +231,10 @@ static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
     const cublasStatus_t e = cublasLtMatmulAlgoGetHeuristic(
         cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, &preference, 1,
         &result, &found);
-    if (e != CUBLAS_STATUS_NOT_SUPPORTED)
+    /* what it says of an epilogue that does not take this pitch */
+    const int refused = e == CUBLAS_STATUS_NOT_SUPPORTED ||
+                        (e == CUBLAS_STATUS_INVALID_VALUE && shape->align_pre);
+    if (!refused)
         note(e, "gemm heuristic");
     Known *k = &cache->known[cache->num++];
     k->shape = *shape;

@@ -122,10 +122,9 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
     std::apply(
         [&](auto &...v) {
             void *list[] = { (void *)&v... };
-            cudaError_t e =
-                cudaLaunchKernel(kernel, grid, block, list, shared, s->stream);
-            const cudaError_t last = cudaGetLastError();
-            dg_cuda_note(e != cudaSuccess ? e : last, name);
+            dg_cuda_note(
+                cudaLaunchKernel(kernel, grid, block, list, shared, s->stream),
+                name);
         },
         values);
 }

@@ -69,6 +69,9 @@ typedef struct CUstream_st *cudaStream_t;
 
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);
+/** e, which the calling thread's next cudaGetLastError() gives too: as on a
+ *  device also of a stream that is only not ready. */
+cudaError_t cuda_emulation_says(cudaError_t e);
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);

@@ -111,6 +111,7 @@ struct Teller {
 
 int failed;
 long launches;
+thread_local cudaError_t last;
 
 bool is_device(const void *p)
 {
@@ -190,17 +191,27 @@ const char *cudaGetErrorString(cudaError_t e)
     }
 }
 
+cudaError_t cuda_emulation_says(cudaError_t e)
+{
+    if (e != cudaSuccess)
+        last = e;
+    return e;
+}
+
 cudaError_t cudaGetLastError(void)
 {
-    return cudaSuccess;
+    const cudaError_t e = last;
+
+    last = cudaSuccess;
+    return e;
 }
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = num_devices();
     if (driver_version() < RUNTIME)
-        return cudaErrorInsufficientDriver;
-    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+        return cuda_emulation_says(cudaErrorInsufficientDriver);
+    return cuda_emulation_says(*count > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
 
 cudaError_t cudaDriverGetVersion(int *version)
@@ -246,7 +257,7 @@ int cuda_emulation_count_launch(void)
 cudaError_t cudaSetDevice(int device)
 {
     if (device < 0 || device >= num_devices())
-        return cudaErrorInvalidDevice;
+        return cuda_emulation_says(cudaErrorInvalidDevice);
     current_device = device;
     return cudaSuccess;
 }
@@ -266,7 +277,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     if (failed)
         return told();
     if (used_bytes() + bytes > memory_bytes())
-        return cudaErrorMemoryAllocation;
+        return cuda_emulation_says(cudaErrorMemoryAllocation);
     char *raw = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 

@@ -168,10 +168,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
-    if (stuck)
-        return cudaErrorNotReady;
-    cuda_emulation_drain(s);
-    return told();
+    const std::lock_guard<std::recursive_mutex> held(lock);
+    const bool busy = s->done < s->queued;
+
+    if (!stuck)
+        drain(s, s->queued);
+    /* who asks is told what was the case when the question came */
+    return stuck || busy ? cuda_emulation_says(cudaErrorNotReady) : told();
 }
 
 /* --- events ---------------------------------------------------------------- */
