@@ -34,8 +34,7 @@ expect_code "cli: keys that contradict each other" 1 "their sum is" \
 
 "$bin" config --set sampler.eta=0.123456789 --set run.seed=7 >"$work/a.cfg"
 "$bin" config "$work/a.cfg" >"$work/b.cfg"
-expect "cli: effective configuration parses back" \
-    cmp "$work/a.cfg" "$work/b.cfg"
+same_lines "cli: effective configuration parses back" "$work/a.cfg" "$work/b.cfg"
 expect "cli: the later --set wins" bash -c \
     "'$bin' config --set run.seed=1 --set=run.seed=5 | grep -q 'seed = 5;'"
 printf '@include "a.cfg"\nrun: { seed = 8; };\n' >"$work/c.cfg"
@@ -48,7 +47,7 @@ rc=$?
 expect "cli: three ranks, one message, exit code 1" bash -c \
     "[ $rc = 1 ] && [ \$(grep -c 'cannot be read' '$work/out') = 1 ]"
 ranks 3 "$bin" config "$work/a.cfg" >"$work/e.cfg" 2>/dev/null
-expect "cli: three ranks, one output" cmp "$work/a.cfg" "$work/e.cfg"
+same_lines "cli: three ranks, one output" "$work/a.cfg" "$work/e.cfg"
 if [ -w /dev/full ]; then
     expect_code "cli: full disk behind stdout" 1 "could not be written" \
         bash -c "'$bin' config >/dev/full"
@@ -65,7 +64,7 @@ expect_code "cli: a folder with a run refuses another configuration" 1 \
 expect_code "cli: replay tells of another build only then" 0 "agree bit for bit" \
     "$bin" replay "$work/once/trajectories/iter_000001.h5"
 expect "cli: and this is the same build" \
-    bash -c "! grep -q 'kernels changed' '$work/out'"
+    bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
 
 # plans: no weights, no memory, any size
 expect_code "cli: plan of FLUX.1-dev" 0 "11901408320" "$bin" plan \

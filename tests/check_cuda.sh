@@ -23,8 +23,7 @@ expect "cuda: three ranks, ratio 1" ratio_is_one three 3
 expect "cuda: a run without graphs" on_gpu 1 plain trajectory.every=0 \
     parallel.graphs=false
 same_digest "cuda: without graphs, same weights" plain "$one"
-expect "cuda: ranks with a GPU each do not go through the host" bash -c \
-    "! grep '^WARN' '$work/two.out'"
+no_warning "cuda: ranks with a GPU each do not go through the host" "$work/two.out"
 export CUDA_EMULATION_DEVICES=1
 expect "cuda: two ranks on one GPU" on_gpu 2 shared trajectory.every=0 \
     run.iterations=1

@@ -110,8 +110,8 @@ for n in 2 3; do
     same_digest "cuda pretrain: $n ranks, the same weights" base$n \
         "$(digest base)"
 done
-expect "cuda pretrain: $n ranks, the same file of weights" test "$(
-    "$cpu" inspect --digest "$work/base/weights.h5" | cut -c 1-64)" = "$(
+same "cuda pretrain: $n ranks, the same file of weights" "$(
+    "$cpu" inspect --digest "$work/base/weights.h5" | cut -c 1-64)" "$(
     "$cpu" inspect --digest "$work/base3/weights.h5" | cut -c 1-64)"
 pretrain "$gpu" cuda 1 late run.max_seconds=1e-3
 expect "cuda pretrain: stopped after one step" test "$(last_checkpoint late)" = 1

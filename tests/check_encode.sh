@@ -36,9 +36,7 @@ tiny 1 1 with prompts.cache="$cache"
 same_digest "encode: training from the cache, the same weights" with "$want"
 tiny 2 1 two prompts.cache="$work/ranks3.h5" trajectory.every=0
 same_digest "encode: on two ranks too" two "$want"
-expect "encode: memory used is memory planned" test \
-    "$(metric with peak_bytes)" = "$(metric with plan_bytes)" -a \
-    -n "$(metric with plan_bytes)"
+expect "encode: memory used is memory planned" equal_bytes with
 expect "encode: the same trajectories, pictures and numbers" bash -c "
     '$bin' replay '$work/with/trajectories/iter_000002.h5' &&
     cmp '$work/without/pictures/iter_000003.png' \
@@ -75,9 +73,7 @@ tiny 1 1 guided.plain "${sets[@]}" cfg.scale=2
 tiny 2 1 guided.lora "${sets[@]}" cfg.scale=2 prompts.cache="$work/lora.h5"
 same_digest "encode: guided adapters from the cache" guided.lora \
     "$(digest guided.plain)"
-expect "encode: guided, memory used is memory planned" test \
-    "$(metric guided.lora peak_bytes)" = "$(metric guided.lora plan_bytes)" \
-    -a -n "$(metric guided.lora plan_bytes)"
+expect "encode: guided, memory used is memory planned" equal_bytes guided.lora
 mv "$work/a" "$work/unguided"
 guided=(--set cfg.scale=2 --set evaluate.num_prompts=8)
 evaluate "${guided[@]}" --json "$work/a" >/dev/null 2>&1

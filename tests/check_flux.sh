@@ -56,8 +56,7 @@ wide=(policy.height=80 policy.width=112 run.iterations=2)
 expect "flux: a run of wide pictures" tiny 1 1 wide "${wide[@]}"
 expect "flux: wide pictures, ratio 1" test \
     "$(metric wide ratio_max_deviation | tr '\n' ' ')" = "0 0 "
-expect "flux: wide pictures, peak_bytes is plan_bytes" test \
-    "$(metric wide peak_bytes)" = "$(metric wide plan_bytes)"
+expect "flux: wide pictures, peak_bytes is plan_bytes" equal_bytes wide 2
 tiny 2 1 wide2 "${wide[@]}" grpo.micro_batch=1
 same_digest "flux: wide pictures, two ranks, the same weights" wide2 \
     "$(digest wide 2)" 2

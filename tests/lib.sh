@@ -43,6 +43,23 @@ expect_code()
     fi
 }
 
+# same NAME TEXT TEXT: equal, and there
+same() { expect "$1" test -n "$2" -a "$2" = "$3"; }
+
+# same_lines NAME FILE FILE, differ NAME FILE FILE: of files that are there
+same_lines() { expect "$1" bash -c '[ -s "$1" ] && diff "$1" "$2"' - "$2" "$3"; }
+differ()
+{
+    expect "$1" bash -c '[ -s "$1" ] && [ -s "$2" ] && ! cmp -s "$1" "$2"' - \
+        "$2" "$3"
+}
+
+# no_warning NAME FILE: an output, without a warning
+no_warning()
+{
+    expect "$1" bash -c '[ -s "$1" ] && ! grep "^WARN" "$1"' - "$2"
+}
+
 # ranks N command...: under mpirun, more ranks than cores allowed
 ranks()
 {

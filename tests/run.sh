@@ -4,14 +4,14 @@
 # NP    rank counts of tests/test_mpi_*.c ("1 2 3")
 # LONG  1: tests/long_*.sh too, and the check scripts may take long
 # ONLY  pattern: only tests whose name matches
+# JOBS  so many tests at a time (as many as there are processors)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 export DG_BIN=${DG_BIN:-bin/dancegrpo}
 export NP=${NP:-1 2 3} LONG=${LONG:-0} DG_BUILD=$build
 logs=$build/logs
-total_passed=0
-total_failed=0
+jobs=${JOBS:-$(nproc)}
 
 # ranks: more of them than cores, also for root, without binding or ssh
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -36,7 +36,6 @@ run()
 {
     local name=$1 limit=$2 log passed failed rc began=$SECONDS
     shift 2
-    [[ $name == ${ONLY:-*} ]] || return 0
     log=$logs/${name//[ \/]/_}.log
     timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
     rc=$?
@@ -54,35 +53,59 @@ run()
         failed=1
         echo "$name: no test reported anything" >>"$log"
     fi
-    total_passed=$((total_passed + passed))
-    total_failed=$((total_failed + failed))
-    printf '%-36s %4d passed %3d failed %5d s\n' "$name" "$passed" "$failed" \
-        $((SECONDS - began))
-    [ "$failed" -eq 0 ] || tail -n 40 "$log" | sed 's/^/    /'
+    echo "$passed $failed" >>"$logs/counts"
+    # in one piece, since others report too
+    printf '%-36s %4d passed %3d failed %5d s\n%s' "$name" "$passed" \
+        "$failed" $((SECONDS - began)) \
+        "$([ "$failed" -eq 0 ] || { tail -n 40 "$log" | sed 's/^/    /'; echo .; })" |
+        sed '$s/^\.$//'
 }
 
-[ "${SAN:-0}" = 1 ] || run lint 300 tests/lint.sh
+# the same test on several numbers of ranks, one after the other
+run_ranks()
+{
+    local name=$1 n
+    for n in $NP; do
+        run "$name ranks $n" 600 mpirun -n "$n" "$build/tests/$name"
+    done
+}
+
+# a test of this name, by the rest of the line, when a job has ended
+start()
+{
+    local name=$1
+    shift
+    [[ $name == ${ONLY:-*} ]] || return 0
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do
+        wait -n
+    done
+    "$@" &
+}
+
+# the long ones first, so that no core is idle at the end
+: >"$logs/counts"
+began=$SECONDS
+[ "${SAN:-0}" = 1 ] || start lint run lint 300 tests/lint.sh
+scripts="tests/check_*.sh"
+[ "$LONG" = 1 ] && scripts="$scripts tests/long_*.sh"
+for script in $scripts; do
+    limit=1200
+    [ "$LONG" = 1 ] && limit=14400
+    name=$(basename "$script" .sh)
+    start "$name" run "$name" $limit bash "$script"
+done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
     # it replaces the allocator, which the sanitizer does too
     [ "$name${SAN:-0}" = test_allocation1 ] && continue
     case $name in
-    test_mpi_*)
-        for n in $NP; do
-            run "$name ranks $n" 600 mpirun -n "$n" "$build/tests/$name"
-        done
-        ;;
-    *) run "$name" 600 "$build/tests/$name" ;;
+    test_mpi_*) start "$name" run_ranks "$name" ;;
+    *) start "$name" run "$name" 600 "$build/tests/$name" ;;
     esac
 done
-scripts="tests/check_*.sh"
-[ "$LONG" = 1 ] && scripts="$scripts tests/long_*.sh"
-for script in $scripts; do
-    [ -e "$script" ] || continue
-    limit=1200
-    [ "$LONG" = 1 ] && limit=14400
-    run "$(basename "$script" .sh)" $limit bash "$script"
-done
+wait
 
-echo "$total_passed passed, $total_failed failed"
-[ "$total_failed" -eq 0 ]
+echo "all tests in $((SECONDS - began)) s"
+awk '{ passed += $1; failed += $2 }
+END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 }' \
+    "$logs/counts"
