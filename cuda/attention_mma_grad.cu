@@ -349,15 +349,18 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     mma_finish_keys<D16, M>(a, tiles, t, dk, dv);
 }
 
+/* shared memory of the kernel that keeps queries */
+template <int D16, int M> static constexpr size_t mma_queries_bytes(void)
+{
+    return 2 * (MMA_KEPT * M + 2 * MMA_STEP) * mma_pitch<D16>() * sizeof(Pair) +
+           MMA_KEPT * M * sizeof(OfQuery);
+}
+
 template <int D16, int M>
 static void backward_queries(const AttentionArgs *a, const float *delta)
 {
     DG_LAUNCH((attention_mma_queries_kernel<D16, M>), mma_grid<M>(a, a->sq),
-              MMA_THREADS,
-              2 * (MMA_KEPT * M + 2 * MMA_STEP) * mma_pitch<D16>() *
-                      sizeof(Pair) +
-                  MMA_KEPT * M * sizeof(OfQuery),
-              delta, *a);
+              MMA_THREADS, (mma_queries_bytes<D16, M>()), delta, *a);
 }
 
 template <int D16, int M>
@@ -371,12 +374,15 @@ static void backward_keys(const AttentionArgs *a, const float *delta)
               delta, *a);
 }
 
-/* as many rows a warp as registers have room for and the shape has work for */
+/* As many rows a warp as registers have room for and the shape has work for;
+ * GPUs that are not made for data centres have no shared memory for 128 rows of
+ * 128. */
 template <int D16>
 static void backward(const AttentionArgs *a, const float *delta)
 {
     if constexpr (D16 <= 8) {
-        if (mma_tall(a->heads, a->sq))
+        if (mma_tall(a->heads, a->sq) &&
+            mma_queries_bytes<D16, 2>() <= dg_cuda_shared_most())
             backward_queries<D16, 2>(a, delta);
         else
             backward_queries<D16, 1>(a, delta);

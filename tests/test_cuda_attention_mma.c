@@ -273,6 +273,19 @@ static void test_as_loops_in_double(void **state)
         check(&tall);
 }
 
+/* GPUs with 99 KB of shared memory for a block */
+static void test_little_shared_memory_will_do(void **state)
+{
+    static const Case cases[] = { { 1, 3, 128, 100, 35, 0, 0 },
+                                  { 1, 3, 160, 20, 33, 0, 0 } };
+
+    (void)state;
+    setenv("CUDA_EMULATION_SHARED", "101376", 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(&cases[i]);
+    unsetenv("CUDA_EMULATION_SHARED");
+}
+
 /* A sample alone, and blocks and threads in the other order: the same bits. */
 static void compare_alone(const Case *c)
 {
@@ -414,6 +427,7 @@ static void test_what_it_is_not_made_for_is_left_alone(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_as_loops_in_double),
+    cmocka_unit_test(test_little_shared_memory_will_do),
     cmocka_unit_test(test_neighbours_and_order_do_not_matter),
     cmocka_unit_test(test_query_is_its_own),
     cmocka_unit_test(test_nan_is_not_lost),
