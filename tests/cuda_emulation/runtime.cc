@@ -217,6 +217,8 @@ void run_block(Machine *m)
         for (int w = 0; w < warps; ++w)
             run_warp(m, (reversed ? warps - 1 - w : w) * WARP);
         const int waiting = count_state(m, 0, m->num_threads, AT_BLOCK);
+        if (waiting == 0 && cuda_emulation_copies_left())
+            fault("a thread ends before its copies to shared memory");
         if (waiting == 0)
             return;
         if (waiting < m->num_threads)
@@ -246,6 +248,14 @@ Machine *machine_get()
 
 } // namespace
 
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
+{
+    const char *text = getenv("CUDA_EMULATION_SHARED");
+
+    *value = text != nullptr ? atoi(text) : SHARED_BYTES;
+    return *value <= SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 extern "C" void cuda_emulation_order(int last_first)
 {
     cuda_emulation_drain_all();
@@ -257,10 +267,13 @@ cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
 {
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    int shared_most;
 
+    cudaDeviceGetAttribute(&shared_most,
+                           cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
     if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
         grid.z > 65535 || threads == 0 || threads > MAX_THREADS ||
-        threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
+        threads % WARP || block.z > 64 || shared > (size_t)shared_most ||
         (shared > SHARED_PLAIN && shared > shared_limit))
         return cudaErrorInvalidConfiguration;
     return cudaSuccess;
