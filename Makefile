@@ -58,17 +58,19 @@ TESTS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 TOOLS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tools/*.c))
 
 # cuda/*.cu twice: as plain C++ against tests/cuda_emulation for the tests,
-# and by nvcc for the GPU. Neither contracts multiply and add.
+# and by nvcc for the GPU. Neither contracts multiply and add; gcc does it even
+# so where it vectorises statements of alternating sign (vfmaddsub).
 KERNELS   := $(wildcard cuda/*.cu)
 EMULATION := $(wildcard tests/cuda_emulation/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
-# tiles of convolutions are small, so that the tests' maps have several; few
-# blocks are enough for attention's tall ones
+# tiles of convolutions and planes of packs are small, so that the tests' maps
+# and rows have several; few blocks are enough for attention's tall ones
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
-             -DDG_CONV_TILE_FLOATS=8192 -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
-             -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
-             -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
+             -DDG_CONV_TILE_FLOATS=8192 -DDG_PLANE_PACKS=1000 \
+             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
+             -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \
+             -fno-exceptions -fno-rtti -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
 ifeq ($(CUDA),1)
 CUDA_LIB   = $(BUILD)/libdgcuda.a

@@ -1,81 +1,104 @@
 #include "kernels.h"
 
 #include "act.h"
-#include "stream.h"
+#include "wide.h"
 
 /*
- * All kernels here: a thread takes elements first_index(), + index_step() ..;
- * no shared memory, blocks of THREADS.
+ * All kernels here: a thread takes packs of elements, see each<V>() and
+ * each_of_plane<V>() in wide.h; no shared memory, blocks of THREADS.
  */
 
-template <typename T> __global__ void act_kernel(ActArgs a)
+template <typename T, int V> __global__ void act_kernel(ActArgs a)
 {
-    for (int64_t i = first_index(); i < a.count; i += index_step())
-        put<T>(a.out, i, act_value(a.act, get<T>(a.x, i)));
+    each<V>(a.count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(a.x, i);
+        store<T, N>(a.out, i, [&](int k) { return act_value(a.act, x.at(k)); });
+    });
 }
 
-template <typename T> __global__ void act_grad_kernel(ActArgs a)
+template <typename T, int V> __global__ void act_grad_kernel(ActArgs a)
 {
-    for (int64_t i = first_index(); i < a.count; i += index_step()) {
-        float grad;
-        act_both(a.act, get<T>(a.x, i), &grad);
-        const float dx = get<T>(a.dy, i) * grad;
-        put<T>(a.out, i, a.accumulate ? get<T>(a.out, i) + dx : dx);
-    }
+    each<V>(a.count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(a.x, i), dy = fetch<T, N>(a.dy, i);
+        Pack<T, N> before = {};
+        if (a.accumulate)
+            before = fetch<T, N>(a.out, i);
+        store<T, N>(a.out, i, [&](int k) {
+            float grad;
+            act_both(a.act, x.at(k), &grad);
+            const float dx = dy.at(k) * grad;
+            return a.accumulate ? before.at(k) + dx : dx;
+        });
+    });
 }
 
-/* all elements, and where the i-th stands in a, g, da, dg */
-__host__ __device__ inline int64_t gated_count(const GatedArgs &a)
+/* A plane's rows are a.count wide. */
+template <typename T, int V> __global__ void gated_kernel(GatedArgs a, Plane p)
 {
-    return a.rows > 1 ? a.rows * a.count : a.count;
+    each_of_plane<V>(p, [&](int64_t, int64_t r, int64_t c) {
+        const int64_t at = r * a.ld + c;
+        const Pack<T, V> x = fetch<T, V>(a.a, at), g = fetch<T, V>(a.g, at);
+        store<T, V>(a.y, r * a.count + c,
+                    [&](int k) { return x.at(k) * act_value(a.act, g.at(k)); });
+    });
 }
 
-__device__ inline int64_t gated_at(const GatedArgs &a, int64_t i)
+template <typename T, int V>
+__global__ void gated_grad_kernel(GatedArgs a, Plane p)
 {
-    return a.rows > 1 ? i / a.count * a.ld + i % a.count : i;
-}
-
-template <typename T> __global__ void gated_kernel(GatedArgs a)
-{
-    for (int64_t i = first_index(); i < gated_count(a); i += index_step()) {
-        const int64_t at = gated_at(a, i);
-        put<T>(a.y, i, get<T>(a.a, at) * act_value(a.act, get<T>(a.g, at)));
-    }
-}
-
-template <typename T> __global__ void gated_grad_kernel(GatedArgs a)
-{
-    for (int64_t i = first_index(); i < gated_count(a); i += index_step()) {
-        const int64_t at = gated_at(a, i);
-        const float dy = get<T>(a.dy, i);
-        float grad;
-        const float f = act_both(a.act, get<T>(a.g, at), &grad);
-        const float da = dy * f, dg = dy * get<T>(a.a, at) * grad;
-        put<T>(a.da, at, da);
-        put<T>(a.dg, at, dg);
-    }
+    each_of_plane<V>(p, [&](int64_t, int64_t r, int64_t c) {
+        const int64_t at = r * a.ld + c;
+        const Pack<T, V> x = fetch<T, V>(a.a, at), g = fetch<T, V>(a.g, at);
+        const Pack<T, V> dy = fetch<T, V>(a.dy, r * a.count + c);
+        float slope[V];
+        store<T, V>(a.da, at, [&](int k) {
+            return dy.at(k) * act_both(a.act, g.at(k), &slope[k]);
+        });
+        store<T, V>(a.dg, at,
+                    [&](int k) { return dy.at(k) * x.at(k) * slope[k]; });
+    });
 }
 
 template <typename T> void dg_cuda_act(const ActArgs *a)
 {
-    DG_LAUNCH(act_kernel<T>, dg_blocks(a->count, THREADS), THREADS, 0, *a);
+    DG_LAUNCH_EACH(act_kernel, T, aligned(a->x, a->out), a->count, *a);
 }
 
 template <typename T> void dg_cuda_act_grad(const ActArgs *a)
 {
-    DG_LAUNCH(act_grad_kernel<T>, dg_blocks(a->count, THREADS), THREADS, 0, *a);
+    DG_LAUNCH_EACH(act_grad_kernel, T, aligned(a->x, a->dy, a->out), a->count,
+                   *a);
+}
+
+/* one row where there are no pitches */
+static GatedArgs in_rows(const GatedArgs *a)
+{
+    GatedArgs g = *a;
+
+    g.rows = a->rows > 1 ? a->rows : 1;
+    return g;
 }
 
 template <typename T> void dg_cuda_gated(const GatedArgs *a)
 {
-    DG_LAUNCH(gated_kernel<T>, dg_blocks(gated_count(*a), THREADS), THREADS, 0,
-              *a);
+    const GatedArgs g = in_rows(a);
+
+    DG_LAUNCH_PLANE(gated_kernel, T,
+                    aligned(a->a, a->g, a->y) &&
+                        (g.rows == 1 || a->ld % packed<T> == 0),
+                    1, g.rows, a->count, g);
 }
 
 template <typename T> void dg_cuda_gated_grad(const GatedArgs *a)
 {
-    DG_LAUNCH(gated_grad_kernel<T>, dg_blocks(gated_count(*a), THREADS),
-              THREADS, 0, *a);
+    const GatedArgs g = in_rows(a);
+
+    DG_LAUNCH_PLANE(gated_grad_kernel, T,
+                    aligned(a->a, a->g, a->dy, a->da, a->dg) &&
+                        (g.rows == 1 || a->ld % packed<T> == 0),
+                    1, g.rows, a->count, g);
 }
 
 DG_BOTH(dg_cuda_act, ActArgs)

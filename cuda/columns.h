@@ -2,15 +2,21 @@
 #define DG_CUDA_COLUMNS_H
 /*
  * Sums over the rows of one sample, column by column, in an order that
- * depends on the number of rows and columns alone: a block of 32 columns and
- * 8 threads each takes every (8 parts)-th row, folds the 8, and leaves one
- * partial sum per part; the parts are then added in order. Used for gradients
- * of biases, of norms' weights and of modulations. Internal to cuda.
+ * depends on the number of rows and columns alone: 32 slices of a part take
+ * every (32 parts)-th row each and are folded, which leaves one sum per part;
+ * the parts are added in the same way. Used for gradients of biases, of norms'
+ * weights and of modulations. Internal to cuda.
  */
-#include "device.h"
-#include "stream.h"
+#include "wide.h"
 
-enum { COLUMN_SLICES = 8, ROWS_PER_PART = 64, MOST_PARTS = 64 };
+/* A block: 8 lanes side by side, as 8 pieces are what memory moves at once, and
+ * slices of rows. */
+enum {
+    COLUMN_LANES = 8,
+    COLUMN_SLICES = THREADS / COLUMN_LANES,
+    ROWS_PER_PART = 128,
+    MOST_PARTS = 64
+};
 
 /* N sums per column; each is added to to[n][column], stored as D; NULL: left
  * out */
@@ -18,74 +24,155 @@ template <int N, typename D> struct ColumnSums {
     float *to[N];
 };
 
+/* a matrix's own values */
+template <typename T> struct RowTerm {
+    static const int most = packed<T>;
+    const float *x;
+    int64_t width;
+
+    template <int V>
+    __device__ void add(int64_t r, int64_t c, float (&sum)[1][V]) const
+    {
+        const Pack<T, V> v = fetch<T, V>(x, r * width + c);
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+            sum[0][k] += v.at(k);
+    }
+};
+
+/* The sums of all slices, slice y's being mine, to those with y = 0. */
+template <int N, int V, typename S>
+__device__ inline void column_fold(S (&mine)[N][V])
+{
+    __shared__ S folded[N][V][COLUMN_SLICES][COLUMN_LANES];
+    const int x = (int)threadIdx.x, y = (int)threadIdx.y;
+
+#pragma unroll
+    for (int i = 0; i < N * V; ++i)
+        folded[i / V][i % V][y][x] = mine[i / V][i % V];
+    for (int half = COLUMN_SLICES / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int i = 0; i < N * V && y < half; ++i)
+            folded[i / V][i % V][y][x] += folded[i / V][i % V][y + half][x];
+    }
+#pragma unroll
+    for (int i = 0; i < N * V; ++i)
+        if (y == 0)
+            mine[i / V][i % V] = folded[i / V][i % V][0][x];
+}
+
+/* The first column of a thread's pack, and its first row. */
+template <int V> __device__ inline int64_t first_column(void)
+{
+    return ((int64_t)blockIdx.x * COLUMN_LANES + threadIdx.x) * V;
+}
+__device__ inline int64_t first_row(void)
+{
+    return (int64_t)blockIdx.y * COLUMN_SLICES + threadIdx.y;
+}
+__device__ inline int64_t row_step(void)
+{
+    return (int64_t)gridDim.y * COLUMN_SLICES;
+}
+
 /*
- * Block (32, COLUMN_SLICES), grid (columns / 32, parts). Thread (x, y) adds
- * rows y, y + 8 parts .. of column x. Term::add(row, column, sum) adds to N
- * sums. Shared: 8 x 32 sums of each of the N, static.
+ * Block (COLUMN_LANES, COLUMN_SLICES), grid (packs / COLUMN_LANES, parts): a
+ * thread adds its rows of a pack of V columns. Term::add(row, column, sum) adds
+ * to N sums of V columns, V being Term::most or 1. Shared: a sum of each thread
+ * and column, static.
  */
-template <int N, typename Term>
+template <int N, int V, typename Term>
 __global__ void column_parts_kernel(Term term, int64_t rows, int64_t width,
                                     float *parts)
 {
-    __shared__ float folded[N][COLUMN_SLICES][WARP];
-    const int x = (int)threadIdx.x, y = (int)threadIdx.y;
-    const int64_t c = (int64_t)blockIdx.x * WARP + x;
-    float sum[N];
+    const int64_t c = first_column<V>();
+    float sum[N][V] = {};
 
-    for (int n = 0; n < N; ++n)
-        sum[n] = 0.0f;
-    for (int64_t r = (int64_t)blockIdx.y * COLUMN_SLICES + y;
-         c < width && r < rows; r += (int64_t)gridDim.y * COLUMN_SLICES)
+#pragma unroll 4
+    for (int64_t r = first_row(); c < width && r < rows; r += row_step())
         term.add(r, c, sum);
-    for (int n = 0; n < N; ++n)
-        folded[n][y][x] = sum[n];
-    for (int half = COLUMN_SLICES / 2; half > 0; half /= 2) {
-        __syncthreads();
-        for (int n = 0; n < N && y < half; ++n)
-            folded[n][y][x] += folded[n][y + half][x];
-    }
-    for (int n = 0; n < N && y == 0 && c < width; ++n)
-        parts[((int64_t)n * gridDim.y + blockIdx.y) * width + c] =
-            folded[n][0][x];
+    column_fold<N, V>(sum);
+    for (int n = 0; n < N && threadIdx.y == 0 && c < width; ++n)
+        store<float, V>(parts,
+                        ((int64_t)n * gridDim.y + blockIdx.y) * width + c,
+                        [&](int k) { return sum[n][k]; });
 }
 
-/* A thread per column adds the parts in order, then the result. */
+/* Block and grid of the same form: slices of parts, folded, then the result. */
 template <int N, typename D>
 __global__ void column_fold_kernel(const float *parts, int num_parts,
                                    int64_t width, ColumnSums<N, D> sums)
 {
-    for (int64_t c = first_index(); c < width; c += index_step())
-        for (int n = 0; n < N; ++n) {
-            float sum = 0.0f;
-            for (int p = 0; p < num_parts; ++p)
-                sum += parts[((int64_t)n * num_parts + p) * width + c];
-            if (sums.to[n] != NULL)
-                put<D>(sums.to[n], c, get<D>(sums.to[n], c) + sum);
-        }
+    const int64_t c = first_column<1>();
+    float sum[N][1] = {};
+
+    for (int n = 0; n < N && c < width; ++n) {
+#pragma unroll 4
+        for (int p = (int)threadIdx.y; p < num_parts; p += COLUMN_SLICES)
+            sum[n][0] += parts[((int64_t)n * num_parts + p) * width + c];
+    }
+    column_fold<N, 1>(sum);
+    for (int n = 0; n < N && threadIdx.y == 0 && c < width; ++n)
+        if (sums.to[n] != NULL)
+            put<D>(sums.to[n], c, get<D>(sums.to[n], c) + sum[n][0]);
 }
 
-/** Adds the sums of one sample. At most DG_WORKSPACE_FLOATS / N columns. */
+/* of columns in packs of V; parts of rows */
+static inline dim3 column_grid(int64_t width, int V, int64_t parts)
+{
+    const int64_t wide = (int64_t)COLUMN_LANES * V;
+
+    return dim3((unsigned)((width + wide - 1) / wide), (unsigned)parts);
+}
+
+static inline dim3 column_block(void)
+{
+    return dim3(COLUMN_LANES, COLUMN_SLICES);
+}
+
+/* parts of rows, fewer than 'most' */
+static inline int64_t column_parts(int64_t rows, int64_t most)
+{
+    const int64_t wanted = (rows + ROWS_PER_PART - 1) / ROWS_PER_PART;
+
+    most = most < MOST_PARTS ? most : (int64_t)MOST_PARTS;
+    return wanted < most ? wanted : most;
+}
+
+/** Adds the parts that stand in the workspace, [N, parts, width]. */
+template <int N, typename D>
+void dg_column_fold(int64_t parts, int64_t width, const ColumnSums<N, D> &sums)
+{
+    DG_LAUNCH((column_fold_kernel<N, D>), column_grid(width, 1, 1),
+              column_block(), 0, (const float *)dg_cuda_current()->workspace,
+              (int)parts, width, sums);
+}
+
+/** Adds the sums of one sample; 'wide': what the term reads lets pieces be
+ *  moved, but for the width. At most DG_WORKSPACE_FLOATS / N columns. */
 template <int N, typename D, typename Term>
-void dg_column_sums(const Term &term, int64_t rows, int64_t width,
+void dg_column_sums(const Term &term, int64_t rows, int64_t width, int wide,
                     const ColumnSums<N, D> &sums)
 {
+    constexpr int V = Term::most;
     const int64_t fit = DG_WORKSPACE_FLOATS / (N * (width > 0 ? width : 1));
-    const int64_t wanted = (rows + ROWS_PER_PART - 1) / ROWS_PER_PART;
-    const int64_t most = MOST_PARTS;
-    int64_t parts = wanted < most ? wanted : most;
+    const int64_t parts = column_parts(rows, fit);
     float *work = dg_cuda_current()->workspace;
 
     if (fit < 1)
         dg_panic("sums over %lld columns, at most %d", (long long)width,
                  DG_WORKSPACE_FLOATS / N);
-    parts = parts < fit ? parts : fit;
     if (rows < 1 || width < 1)
         return;
-    DG_LAUNCH((column_parts_kernel<N, Term>),
-              dim3((unsigned)((width + WARP - 1) / WARP), (unsigned)parts),
-              dim3(WARP, COLUMN_SLICES), 0, term, rows, width, work);
-    DG_LAUNCH((column_fold_kernel<N, D>), dg_blocks(width, THREADS), THREADS, 0,
-              (const float *)work, (int)parts, width, sums);
+    if (wide && width % V == 0)
+        DG_LAUNCH((column_parts_kernel<N, V, Term>),
+                  column_grid(width, V, parts), column_block(), 0, term, rows,
+                  width, work);
+    else
+        DG_LAUNCH((column_parts_kernel<N, 1, Term>),
+                  column_grid(width, 1, parts), column_block(), 0, term, rows,
+                  width, work);
+    dg_column_fold(parts, width, sums);
 }
 
 #endif

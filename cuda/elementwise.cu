@@ -1,98 +1,116 @@
 #include "kernels.h"
 
 #include "columns.h"
-#include "stream.h"
+#include "wide.h"
 
 /*
- * Elementwise kernels: a thread takes elements first_index(), + index_step()
- * ..; no shared memory, blocks of THREADS.
+ * Elementwise kernels: a thread takes packs of elements, see each<V>() and
+ * each_of_plane<V>() in wide.h; no shared memory, blocks of THREADS.
  */
 
-/* element i of [batch, rows, width]: its sample and column */
-__device__ inline int64_t gate_at(const GateArgs &a, int64_t i)
+template <typename T, int V> __global__ void gate_kernel(GateArgs a, Plane p)
 {
-    return i / (a.rows * a.width) * a.ld_gate + i % a.width;
+    each_of_plane<V>(p, [&](int64_t b, int64_t r, int64_t c) {
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> gate = fetch<T, V>(a.gate, b * a.ld_gate + c);
+        const Pack<T, V> f = fetch<T, V>(a.f, i), res = fetch<T, V>(a.r, i);
+        store<T, V>(a.y, i, [&](int k) {
+            return fmaf(gate.at(k), f.at(k), res.at(k));
+        });
+    });
 }
 
-template <typename T> __global__ void gate_kernel(GateArgs a)
+template <typename T, int V>
+__global__ void gate_input_grad_kernel(GateArgs a, Plane p)
 {
-    const int64_t count = a.batch * a.rows * a.width;
-
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(a.y, i,
-               fmaf(get<T>(a.gate, gate_at(a, i)), get<T>(a.f, i),
-                    get<T>(a.r, i)));
+    each_of_plane<V>(p, [&](int64_t b, int64_t r, int64_t c) {
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> gate = fetch<T, V>(a.gate, b * a.ld_gate + c);
+        const Pack<T, V> dy = fetch<T, V>(a.dy, i);
+        store<T, V>(a.df, i, [&](int k) { return gate.at(k) * dy.at(k); });
+    });
 }
 
-template <typename T> __global__ void gate_input_grad_kernel(GateArgs a)
-{
-    const int64_t count = a.batch * a.rows * a.width;
-
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(a.df, i, get<T>(a.gate, gate_at(a, i)) * get<T>(a.dy, i));
-}
-
-/* dy f of one sample, summed over rows */
+/* dy f of one sample, summed over rows; df is stored on the way */
 template <typename T> struct GateTerm {
-    const float *dy, *f;
+    static const int most = packed<T>;
+    const float *dy, *f, *gate;
+    float *df; /* or NULL */
     int64_t width;
 
-    __device__ void add(int64_t r, int64_t c, float *sum) const
+    template <int V>
+    __device__ void add(int64_t r, int64_t c, float (&sum)[1][V]) const
     {
         const int64_t i = r * width + c;
-        sum[0] = fmaf(get<T>(dy, i), get<T>(f, i), sum[0]);
+        const Pack<T, V> d = fetch<T, V>(dy, i), x = fetch<T, V>(f, i);
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+            sum[0][k] = fmaf(d.at(k), x.at(k), sum[0][k]);
+        if (df == NULL)
+            return;
+        const Pack<T, V> g = fetch<T, V>(gate, c);
+        store<T, V>(df, i, [&](int k) { return g.at(k) * d.at(k); });
     }
 };
 
+template <typename T> static int gate_aligned(const GateArgs *a)
+{
+    return a->ld_gate % packed<T> == 0 &&
+           aligned(a->r, a->f, a->gate, a->y, a->dy, a->df);
+}
+
 template <typename T> void dg_cuda_gate(const GateArgs *a)
 {
-    DG_LAUNCH(gate_kernel<T>, dg_blocks(a->batch * a->rows * a->width, THREADS),
-              THREADS, 0, *a);
+    DG_LAUNCH_PLANE(gate_kernel, T, gate_aligned<T>(a), a->batch, a->rows,
+                    a->width, *a);
 }
 
 template <typename T> void dg_cuda_gate_grad(const GateArgs *a)
 {
-    if (a->df != NULL)
-        DG_LAUNCH(gate_input_grad_kernel<T>,
-                  dg_blocks(a->batch * a->rows * a->width, THREADS), THREADS, 0,
-                  *a);
+    if (a->dgate == NULL && a->df != NULL)
+        DG_LAUNCH_PLANE(gate_input_grad_kernel, T, gate_aligned<T>(a), a->batch,
+                        a->rows, a->width, *a);
     for (int64_t b = 0; a->dgate != NULL && b < a->batch; ++b) {
-        const int64_t at = b * a->rows * a->width;
+        const int64_t at = b * a->rows * a->width, gate = b * a->ld_gate;
         const GateTerm<T> term = { past<T>(a->dy, at), past<T>(a->f, at),
+                                   past<T>(a->gate, gate), past<T>(a->df, at),
                                    a->width };
-        const ColumnSums<1, T> to = { { past<T>(a->dgate, b * a->ld_gate) } };
-        dg_column_sums(term, a->rows, a->width, to);
+        const ColumnSums<1, T> to = { { past<T>(a->dgate, gate) } };
+        dg_column_sums(term, a->rows, a->width, gate_aligned<T>(a), to);
     }
 }
 
-template <typename T> __global__ void copy_kernel(CopyArgs a)
+template <typename T, int V> __global__ void copy_kernel(CopyArgs a, Plane p)
 {
-    const int64_t count = a.blocks * a.rows * a.width;
-
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        const int64_t b = i / (a.rows * a.width);
-        const int64_t r = i / a.width % a.rows, c = i % a.width;
+    each_of_plane<V>(p, [&](int64_t b, int64_t r, int64_t c) {
         const int64_t to = b * a.dst_block + r * a.dst_ld + c;
-        const float x = get<T>(a.src, b * a.src_block + r * a.src_ld + c);
-        put<T>(a.dst, to, a.accumulate ? get<T>(a.dst, to) + x : x);
-    }
+        const Pack<T, V> x =
+            fetch<T, V>(a.src, b * a.src_block + r * a.src_ld + c);
+        Pack<T, V> before = {};
+        if (a.accumulate)
+            before = fetch<T, V>(a.dst, to);
+        store<T, V>(a.dst, to, [&](int k) {
+            return a.accumulate ? before.at(k) + x.at(k) : x.at(k);
+        });
+    });
 }
 
 template <typename T> void dg_cuda_copy(const CopyArgs *a)
 {
-    DG_LAUNCH(copy_kernel<T>,
-              dg_blocks(a->blocks * a->rows * a->width, THREADS), THREADS, 0,
-              *a);
+    const int64_t pitches = a->src_block | a->src_ld | a->dst_block | a->dst_ld;
+
+    DG_LAUNCH_PLANE(copy_kernel, T,
+                    pitches % packed<T> == 0 && aligned(a->src, a->dst),
+                    a->blocks, a->rows, a->width, *a);
 }
 
-template <typename T> __global__ void embed_kernel(EmbedArgs a)
+template <typename T, int V> __global__ void embed_kernel(EmbedArgs a, Plane p)
 {
-    const int64_t count = a.count * a.width;
-
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(a.y, i,
-               get<T>(a.table,
-                      (int64_t)a.ids[i / a.width] * a.width + i % a.width));
+    each_of_plane<V>(p, [&](int64_t, int64_t r, int64_t c) {
+        const Pack<T, V> x =
+            fetch<T, V>(a.table, (int64_t)a.ids[r] * a.width + c);
+        store<T, V>(a.y, r * a.width + c, [&](int k) { return x.at(k); });
+    });
 }
 
 /*
@@ -120,8 +138,8 @@ template <typename T> __global__ void embed_grad_kernel(EmbedArgs a)
 
 template <typename T> void dg_cuda_embed(const EmbedArgs *a)
 {
-    DG_LAUNCH(embed_kernel<T>, dg_blocks(a->count * a->width, THREADS), THREADS,
-              0, *a);
+    DG_LAUNCH_PLANE(embed_kernel, T, aligned(a->table, a->y), 1, a->count,
+                    a->width, *a);
 }
 
 template <typename T> void dg_cuda_embed_grad(const EmbedArgs *a)
@@ -129,96 +147,117 @@ template <typename T> void dg_cuda_embed_grad(const EmbedArgs *a)
     DG_LAUNCH(embed_grad_kernel<T>, dg_blocks(a->count, 1), THREADS, 0, *a);
 }
 
-template <typename T>
+template <typename T, int V>
 __global__ void add_kernel(float *y, const float *a, const float *b,
                            int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(y, i, get<T>(a, i) + get<T>(b, i));
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(a, i), z = fetch<T, N>(b, i);
+        store<T, N>(y, i, [&](int k) { return x.at(k) + z.at(k); });
+    });
 }
 
-template <typename T>
+template <typename T, int V>
 __global__ void scale_kernel(float *y, const float *x, float alpha,
                              int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(y, i, get<T>(x, i) * alpha);
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> z = fetch<T, N>(x, i);
+        store<T, N>(y, i, [&](int k) { return z.at(k) * alpha; });
+    });
 }
 
-template <typename T>
+template <typename T, int V>
 __global__ void fill_kernel(float *y, float value, int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(y, i, value);
+    each<V>(count, [&](auto n, int64_t i) {
+        store<T, decltype(n)::value>(y, i, [&](int) { return value; });
+    });
 }
 
 template <typename T>
 void dg_cuda_add(float *y, const float *a, const float *b, int64_t count)
 {
-    DG_LAUNCH(add_kernel<T>, dg_blocks(count, THREADS), THREADS, 0, y, a, b,
-              count);
+    DG_LAUNCH_EACH(add_kernel, T, aligned(y, a, b), count, y, a, b, count);
 }
 
 template <typename T>
 void dg_cuda_scale(float *y, const float *x, float alpha, int64_t count)
 {
-    DG_LAUNCH(scale_kernel<T>, dg_blocks(count, THREADS), THREADS, 0, y, x,
-              alpha, count);
+    DG_LAUNCH_EACH(scale_kernel, T, aligned(y, x), count, y, x, alpha, count);
 }
 
 template <typename T> void dg_cuda_fill(float *y, float value, int64_t count)
 {
-    DG_LAUNCH(fill_kernel<T>, dg_blocks(count, THREADS), THREADS, 0, y, value,
-              count);
+    DG_LAUNCH_EACH(fill_kernel, T, aligned(y), count, y, value, count);
 }
 
 /* The arithmetic is src/diffusion/guidance.c's; weight 0 and 1 copy. */
+template <typename T, int V>
 __global__ void combine_kernel(float *u, const float *uncond, const float *cond,
                                double w, int64_t count)
 {
     const float scale = (float)w;
 
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        const float a = get(uncond, i), b = get(cond, i);
-        put(u, i, w == 1 ? b : w == 0 ? a : a + scale * (b - a));
-    }
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> a = fetch<T, N>(uncond, i), b = fetch<T, N>(cond, i);
+        store<T, N>(u, i, [&](int k) {
+            const float x = a.at(k), y = b.at(k);
+            return w == 1 ? y : w == 0 ? x : x + scale * (y - x);
+        });
+    });
 }
 
 void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
                      int64_t count)
 {
-    DG_LAUNCH(combine_kernel, dg_blocks(count, THREADS), THREADS, 0, u, uncond,
-              cond, w, count);
+    DG_LAUNCH_EACH(combine_kernel, float, aligned(u, uncond, cond), count, u,
+                   uncond, cond, w, count);
 }
 
-/* A thread keeps its first index; the least of them all is an integer, whose
- * atomic minimum does not depend on the order. -1 is the largest unsigned. */
-template <typename T>
+/* The least index of what is not finite; it is an integer, whose atomic minimum
+ * does not depend on the order. -1 is the largest unsigned. */
+template <typename T, int V>
 __global__ void first_nonfinite_kernel(unsigned long long *found,
                                        const float *x, int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        if (!isfinite(get<T>(x, i))) {
-            atomicMin(found, (unsigned long long)i);
-            return;
-        }
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> z = fetch<T, N>(x, i);
+        int least = N;
+#pragma unroll
+        for (int k = N - 1; k >= 0; --k)
+            least = isfinite(z.at(k)) ? least : k;
+        if (least < N)
+            atomicMin(found, (unsigned long long)(i + least));
+    });
 }
 
 /* least: as above */
+template <typename T, int V>
 __global__ void flag_kernel(unsigned long long *least, unsigned long long value,
                             const float *x, int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        if (!isfinite(get(x, i))) {
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> z = fetch<T, N>(x, i);
+        int bad = 0;
+#pragma unroll
+        for (int k = 0; k < N; ++k)
+            bad |= !isfinite(z.at(k));
+        if (bad)
             atomicMin(least, value);
-            return;
-        }
+    });
 }
 
 void dg_cuda_flag(int64_t *least, int64_t value, const float *x, int64_t count)
 {
-    DG_LAUNCH(flag_kernel, dg_blocks(count, THREADS), THREADS, 0,
-              (unsigned long long *)least, (unsigned long long)value, x, count);
+    DG_LAUNCH_EACH(flag_kernel, float, aligned(x), count,
+                   (unsigned long long *)least, (unsigned long long)value, x,
+                   count);
 }
 
 template <typename T>
@@ -228,24 +267,34 @@ int64_t dg_cuda_first_nonfinite(const float *x, int64_t count)
 
     dg_cuda_note(cudaMemsetAsync(s->result, 0xff, sizeof *s->result, s->stream),
                  "first_nonfinite");
-    DG_LAUNCH(first_nonfinite_kernel<T>, dg_blocks(count, THREADS), THREADS, 0,
-              (unsigned long long *)s->result, x, count);
+    DG_LAUNCH_EACH(first_nonfinite_kernel, T, aligned(x), count,
+                   (unsigned long long *)s->result, x, count);
     return dg_cuda_result(s, -1);
 }
 
-/* from one storage type to another */
-template <typename D, typename S>
+/* From one storage type to another, in packs of what a piece of the narrower
+ * one holds. */
+template <typename D, typename S, int V>
 __global__ void cast_kernel(float *to, const float *from, int64_t count)
 {
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<D>(to, i, get<S>(from, i));
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<S, N> x = fetch<S, N>(from, i);
+        store<D, N>(to, i, [&](int k) { return x.at(k); });
+    });
 }
 
 template <typename D, typename S>
 static void cast(void *to, const void *from, int64_t count)
 {
-    DG_LAUNCH((cast_kernel<D, S>), dg_blocks(count, THREADS), THREADS, 0,
-              (float *)to, (const float *)from, count);
+    constexpr int V = packed < D >> packed<S> ? packed<D> : packed<S>;
+
+    if (aligned((const char *)to, (const char *)from))
+        DG_LAUNCH((cast_kernel<D, S, V>), dg_each_blocks(count, V), THREADS, 0,
+                  (float *)to, (const float *)from, count);
+    else
+        DG_LAUNCH((cast_kernel<D, S, 1>), dg_each_blocks(count, 1), THREADS, 0,
+                  (float *)to, (const float *)from, count);
 }
 
 void dg_cuda_cast(void *to, DType to_type, const void *from, DType from_type,

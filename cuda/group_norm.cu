@@ -2,16 +2,13 @@
 
 #include "act.h"
 #include "columns.h"
-#include "stream.h"
 
 /*
- * A group of one sample is split into parts by its size alone; sums of a part
- * are double, those of parts are added in order. Elementwise kernels: a thread
- * takes elements first_index(), + index_step() ..; blocks of THREADS.
+ * A thread keeps a pack of channels and goes through rows, as in columns.h,
+ * blockIdx.z being the sample: what belongs to a channel is read once. Sums over
+ * a group are double, column by column, parts added in order. Blocks of
+ * (COLUMN_LANES, COLUMN_SLICES).
  */
-enum { PART_ELEMENTS = 8192, MOST_GROUP_PARTS = 64 };
-
-static const int64_t workspace_doubles = DG_WORKSPACE_FLOATS / 2;
 
 __device__ inline double warp_sum_double(double x)
 {
@@ -20,140 +17,203 @@ __device__ inline double warp_sum_double(double x)
     return x;
 }
 
-/* element i of a group: row by row */
-__device__ inline int64_t group_element(const GroupNormArgs &a, int64_t group,
-                                        int64_t i)
+/* group of a channel */
+__device__ inline int64_t group_of(const GroupNormArgs &a, int64_t c)
 {
-    const int64_t n = a.width / a.groups;
-    const int64_t b = group / a.groups, g = group % a.groups;
+    return (uint32_t)c / (uint32_t)(a.width / a.groups);
+}
 
-    return (b * a.rows + i / n) * a.width + g * n + i % n;
+/* the first value of a group in sample b */
+template <typename T>
+__device__ inline float group_pivot(const GroupNormArgs &a, int64_t b,
+                                    int64_t group)
+{
+    return get<T>(a.x, b * a.rows * a.width + group * (a.width / a.groups));
 }
 
 /*
- * Sums of x - pivot and of its square over one part, the pivot being the
- * group's first element: what varies little around a large mean keeps its
- * digits. Block: part blockIdx.x of group first + blockIdx.y. Shared: a
- * double per warp of each sum, static.
+ * Sums of x - pivot and of its square over the rows of one part, for each
+ * channel; the pivot being its group's first element: what varies little around
+ * a large mean keeps its digits. To parts[sample - first][part][2][width].
+ * Shared: the doubles of column_fold().
  */
-template <typename T>
+template <typename T, int V>
 __global__ void group_parts_kernel(GroupNormArgs a, int64_t first,
                                    double *parts)
 {
-    __shared__ double folded[2][WARPS];
-    const int64_t group = first + blockIdx.y;
-    const int64_t count = a.rows * (a.width / a.groups);
-    const int64_t step = (int64_t)gridDim.x * THREADS;
-    const double pivot = get<T>(a.x, group_element(a, group, 0));
-    const int me = (int)threadIdx.x;
-    double sum = 0.0, square = 0.0;
+    const int64_t c = first_column<V>(), b = first + blockIdx.z;
+    const int64_t part = (int64_t)blockIdx.z * gridDim.y + blockIdx.y;
+    double sum[2][V] = {};
+    float pivot[V] = {};
 
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + me; i < count; i += step) {
-        const double d = get<T>(a.x, group_element(a, group, i)) - pivot;
-        sum += d;
-        square += d * d;
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+        if (c < a.width)
+            pivot[k] = group_pivot<T>(a, b, group_of(a, c + k));
+#pragma unroll 2
+    for (int64_t r = first_row(); c < a.width && r < a.rows; r += row_step()) {
+        const Pack<T, V> x = fetch<T, V>(a.x, (b * a.rows + r) * a.width + c);
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            const double d = x.at(k) - pivot[k];
+            sum[0][k] += d;
+            sum[1][k] = fma(d, d, sum[1][k]);
+        }
     }
-    sum = warp_sum_double(sum);
-    square = warp_sum_double(square);
-    if (me % WARP == 0) {
-        folded[0][me / WARP] = sum;
-        folded[1][me / WARP] = square;
-    }
-    __syncthreads();
-    if (me < 2) {
-        double all = 0.0;
-        for (int w = 0; w < WARPS; ++w)
-            all += folded[me][w];
-        parts[((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * 2 + me] = all;
-    }
+    column_fold<2, V>(sum);
+    for (int i = 0; i < 2 * V && threadIdx.y == 0 && c < a.width; ++i)
+        parts[(part * 2 + i / V) * a.width + c + i % V] = sum[i / V][i % V];
 }
 
-/* A thread per group adds its parts. */
+/* A warp takes a group and adds its channels of all parts. */
 template <typename T>
 __global__ void group_stats_kernel(GroupNormArgs a, int64_t first, int64_t num,
                                    int num_parts, const double *parts)
 {
-    const double count = (double)(a.rows * (a.width / a.groups));
+    const int64_t n = a.width / a.groups, lane = threadIdx.x % WARP;
+    const double count = (double)(a.rows * n);
 
-    for (int64_t i = first_index(); i < num; i += index_step()) {
-        const double pivot = get<T>(a.x, group_element(a, first + i, 0));
+    for (int64_t i = warp_index(); i < num * a.groups; i += warp_step()) {
+        const int64_t s = i / a.groups, g = i % a.groups;
+        const double *from = parts + s * num_parts * 2 * a.width + g * n;
         double sum = 0.0, square = 0.0;
-        for (int p = 0; p < num_parts; ++p) {
-            sum += parts[(i * num_parts + p) * 2];
-            square += parts[(i * num_parts + p) * 2 + 1];
+        for (int64_t j = lane; j < num_parts * n; j += WARP) {
+            const double *at = from + j / n * 2 * a.width + j % n;
+            sum += at[0];
+            square += at[a.width];
         }
-        sum /= count;
-        a.mean[first + i] = (float)(pivot + sum);
-        a.rstd[first + i] =
-            (float)(1.0 / sqrt(square / count - sum * sum + (double)a.eps));
+        sum = warp_sum_double(sum) / count;
+        square = warp_sum_double(square) / count;
+        if (lane != 0)
+            continue;
+        const int64_t group = first * a.groups + i;
+        a.mean[group] = (float)(group_pivot<T>(a, first + s, g) + sum);
+        a.rstd[group] = (float)(1.0 / sqrt(square - sum * sum + (double)a.eps));
     }
 }
 
-template <typename T> __global__ void group_norm_kernel(GroupNormArgs a)
-{
-    const int64_t n = a.width / a.groups;
+/* What belongs to a pack of channels of one sample. */
+template <typename T, int V> struct Channels {
+    float mean[V], rstd[V];
+    Pack<T, V> w, b;
 
-    for (int64_t i = first_index(); i < a.batch * a.rows * a.width;
-         i += index_step()) {
-        const int64_t c = i % a.width;
-        const int64_t group = i / (a.rows * a.width) * a.groups + c / n;
-        const float xhat = (get<T>(a.x, i) - a.mean[group]) * a.rstd[group];
-        put<T>(a.y, i,
-               act_value(a.act, fmaf(xhat, get<T>(a.w, c), get<T>(a.b, c))));
+    __device__ Channels(const GroupNormArgs &a, int64_t sample, int64_t c)
+        : w(fetch<T, V>(a.w, c)), b(fetch<T, V>(a.b, c))
+    {
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            const int64_t group = sample * a.groups + group_of(a, c + k);
+            mean[k] = a.mean[group];
+            rstd[k] = a.rstd[group];
+        }
     }
+    __device__ float xhat(const Pack<T, V> &x, int k) const
+    {
+        return (x.at(k) - mean[k]) * rstd[k];
+    }
+    __device__ float affine(float xhat, int k) const
+    {
+        return fmaf(xhat, w.at(k), b.at(k));
+    }
+    /* dy act'(.), and xhat */
+    __device__ float inner_grad(Act act, const Pack<T, V> &x,
+                                const Pack<T, V> &dy, int k, float *h) const
+    {
+        float slope;
+
+        *h = xhat(x, k);
+        act_both(act, affine(*h, k), &slope);
+        return dy.at(k) * slope;
+    }
+};
+
+template <typename T, int V>
+__global__ void group_norm_kernel(GroupNormArgs a, int64_t first)
+{
+    const int64_t c = first_column<V>(), b = first + blockIdx.z;
+
+    if (c >= a.width)
+        return;
+    const Channels<T, V> own(a, b, c);
+    for (int64_t r = first_row(); r < a.rows; r += row_step()) {
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> x = fetch<T, V>(a.x, i);
+        store<T, V>(a.y, i, [&](int k) {
+            return act_value(a.act, own.affine(own.xhat(x, k), k));
+        });
+    }
+}
+
+/* rows in parts that keep a device busy; what is elementwise has no order */
+static dim3 group_grid(const GroupNormArgs *a, int V, int64_t num)
+{
+    const int64_t tall = 4 * COLUMN_SLICES;
+    const int64_t parts = (a->rows + tall - 1) / tall;
+    dim3 grid = column_grid(a->width, V, parts < 65535 ? parts : 65535);
+
+    grid.z = (unsigned)num;
+    return grid;
+}
+
+template <typename T, int V> static void group_norm(const GroupNormArgs *a)
+{
+    const int64_t parts = column_parts(a->rows, MOST_PARTS);
+    const int64_t fit = DG_WORKSPACE_FLOATS / 2 / (2 * parts * a->width);
+    const int64_t most = fit < 65535 ? fit : 65535; /* what a grid has */
+    double *work = (double *)dg_cuda_current()->workspace;
+
+    if (fit < 1)
+        dg_panic("group norm of %lld channels: too many", (long long)a->width);
+    for (int64_t first = 0; first < a->batch; first += most) {
+        const int64_t num = a->batch - first < most ? a->batch - first : most;
+        dim3 grid = column_grid(a->width, V, parts);
+        grid.z = (unsigned)num;
+        DG_LAUNCH((group_parts_kernel<T, V>), grid, column_block(), 0, *a,
+                  first, work);
+        DG_LAUNCH(group_stats_kernel<T>, dg_blocks(num * a->groups, WARPS),
+                  THREADS, 0, *a, first, num, (int)parts, (const double *)work);
+        DG_LAUNCH((group_norm_kernel<T, V>), group_grid(a, V, num),
+                  column_block(), 0, *a, first);
+    }
+}
+
+template <typename T> static int group_wide(const GroupNormArgs *a)
+{
+    return a->width % packed<T> == 0 && aligned(a->x, a->w, a->b, a->y) &&
+           aligned(a->dy, a->dx);
 }
 
 template <typename T> void dg_cuda_group_norm(const GroupNormArgs *a)
 {
-    const int64_t count = a->rows * (a->width / a->groups);
-    const int64_t wanted = (count + PART_ELEMENTS - 1) / PART_ELEMENTS;
-    const int64_t parts =
-        wanted < MOST_GROUP_PARTS ? wanted : (int64_t)MOST_GROUP_PARTS;
-    const int64_t all = a->batch * a->groups;
-    const int64_t fit = workspace_doubles / (2 * parts);
-    const int64_t most = fit < 65535 ? fit : 65535; /* what a grid has */
-    double *work = (double *)dg_cuda_current()->workspace;
-
-    for (int64_t first = 0; count > 0 && first < all; first += most) {
-        const int64_t num = all - first < most ? all - first : most;
-        DG_LAUNCH(group_parts_kernel<T>, dim3((unsigned)parts, (unsigned)num),
-                  THREADS, 0, *a, first, work);
-        DG_LAUNCH(group_stats_kernel<T>, dg_blocks(num, THREADS), THREADS, 0,
-                  *a, first, num, (int)parts, (const double *)work);
-    }
-    DG_LAUNCH(group_norm_kernel<T>,
-              dg_blocks(a->batch * a->rows * a->width, THREADS), THREADS, 0,
-              *a);
+    if (a->batch < 1 || a->rows < 1 || a->width < 1)
+        return;
+    if (group_wide<T>(a))
+        group_norm<T, packed<T>>(a);
+    else
+        group_norm<T, 1>(a);
 }
 
 /* --- backward ------------------------------------------------------------ */
 
-/* dy act'(.) of one element, and its xhat */
-template <typename T>
-__device__ inline float inner_grad(const GroupNormArgs &a, int64_t b, int64_t i,
-                                   float *xhat)
-{
-    const int64_t c = i % a.width;
-    const int64_t group = b * a.groups + c / (a.width / a.groups);
-    float slope;
-
-    *xhat = (get<T>(a.x, i) - a.mean[group]) * a.rstd[group];
-    act_both(a.act, fmaf(*xhat, get<T>(a.w, c), get<T>(a.b, c)), &slope);
-    return get<T>(a.dy, i) * slope;
-}
-
-/* g and g xhat of one sample, summed over rows */
+/* g and g xhat of sample b, summed over rows */
 template <typename T> struct GroupTerm {
+    static const int most = packed<T>;
     GroupNormArgs a;
     int64_t b;
 
-    __device__ void add(int64_t r, int64_t c, float *sum) const
+    template <int V>
+    __device__ void add(int64_t r, int64_t c, float (&sum)[2][V]) const
     {
-        float xhat;
-        const float g =
-            inner_grad<T>(a, b, (b * a.rows + r) * a.width + c, &xhat);
-        sum[0] += g;
-        sum[1] = fmaf(g, xhat, sum[1]);
+        const Channels<T, V> own(a, b, c);
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> x = fetch<T, V>(a.x, i), dy = fetch<T, V>(a.dy, i);
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            float xhat;
+            const float g = own.inner_grad(a.act, x, dy, k, &xhat);
+            sum[0][k] += g;
+            sum[1][k] = fmaf(g, xhat, sum[1][k]);
+        }
     }
 };
 
@@ -163,17 +223,17 @@ struct GroupSpace {
     float *mean, *along;  /* [groups] of g w, g w xhat */
 };
 
-/* A thread per group takes the means of its channels' sums, and hands these
- * on to the parameters' gradients. */
+/* A warp takes a group: the means of its channels' sums; these go on to the
+ * parameters' gradients. */
 template <typename T>
 __global__ void group_means_kernel(GroupNormArgs a, GroupSpace s)
 {
-    const int64_t n = a.width / a.groups;
+    const int64_t n = a.width / a.groups, lane = threadIdx.x % WARP;
     const double count = (double)n * (double)a.rows;
 
-    for (int64_t g = first_index(); g < a.groups; g += index_step()) {
+    for (int64_t g = warp_index(); g < a.groups; g += warp_step()) {
         double mean = 0.0, along = 0.0;
-        for (int64_t c = g * n; c < (g + 1) * n; ++c) {
+        for (int64_t c = g * n + lane; c < (g + 1) * n; c += WARP) {
             mean += (double)get<T>(a.w, c) * s.sum[c];
             along += (double)get<T>(a.w, c) * s.product[c];
             if (a.dw != NULL)
@@ -181,23 +241,39 @@ __global__ void group_means_kernel(GroupNormArgs a, GroupSpace s)
             if (a.db != NULL)
                 put(a.db, c, get(a.db, c) + s.sum[c]);
         }
-        s.mean[g] = (float)(mean / count);
-        s.along[g] = (float)(along / count);
+        mean = warp_sum_double(mean);
+        along = warp_sum_double(along);
+        if (lane == 0) {
+            s.mean[g] = (float)(mean / count);
+            s.along[g] = (float)(along / count);
+        }
     }
 }
 
 /* dx = rstd (g w - mean(g w) - xhat mean(g w xhat)), means over the group */
-template <typename T>
+template <typename T, int V>
 __global__ void group_norm_grad_kernel(GroupNormArgs a, int64_t b, GroupSpace s)
 {
-    const int64_t first = b * a.rows * a.width, n = a.width / a.groups;
+    const int64_t c = first_column<V>();
+    float mean[V], along[V];
 
-    for (int64_t i = first_index(); i < a.rows * a.width; i += index_step()) {
-        const int64_t c = i % a.width, g = c / n;
-        float xhat;
-        const float d = inner_grad<T>(a, b, first + i, &xhat) * get<T>(a.w, c);
-        put<T>(a.dx, first + i,
-               (d - s.mean[g] - xhat * s.along[g]) * a.rstd[b * a.groups + g]);
+    if (c >= a.width)
+        return;
+    const Channels<T, V> own(a, b, c);
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+        mean[k] = s.mean[group_of(a, c + k)];
+        along[k] = s.along[group_of(a, c + k)];
+    }
+    for (int64_t r = first_row(); r < a.rows; r += row_step()) {
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> x = fetch<T, V>(a.x, i), dy = fetch<T, V>(a.dy, i);
+        store<T, V>(a.dx, i, [&](int k) {
+            float xhat;
+            const float g = own.inner_grad(a.act, x, dy, k, &xhat);
+            const float d = g * own.w.at(k);
+            return (d - mean[k] - xhat * along[k]) * own.rstd[k];
+        });
     }
 }
 
@@ -208,6 +284,7 @@ size_t dg_cuda_group_norm_scratch(int64_t width)
 
 template <typename T> void dg_cuda_group_norm_grad(const GroupNormArgs *a)
 {
+    const int wide = group_wide<T>(a);
     GroupSpace s;
 
     s.sum = (float *)a->scratch;
@@ -218,42 +295,35 @@ template <typename T> void dg_cuda_group_norm_grad(const GroupNormArgs *a)
         const GroupTerm<T> term = { *a, b };
         const ColumnSums<2, float> to = { { s.sum, s.product } };
         dg_cuda_fill<float>(s.sum, 0.0f, 2 * a->width);
-        dg_column_sums(term, a->rows, a->width, to);
-        DG_LAUNCH(group_means_kernel<T>, dg_blocks(a->groups, THREADS), THREADS,
+        dg_column_sums(term, a->rows, a->width, wide, to);
+        DG_LAUNCH(group_means_kernel<T>, dg_blocks(a->groups, WARPS), THREADS,
                   0, *a, s);
-        DG_LAUNCH(group_norm_grad_kernel<T>,
-                  dg_blocks(a->rows * a->width, THREADS), THREADS, 0, *a, b, s);
+        if (wide)
+            DG_LAUNCH((group_norm_grad_kernel<T, packed<T>>),
+                      group_grid(a, packed<T>, 1), column_block(), 0, *a, b, s);
+        else
+            DG_LAUNCH((group_norm_grad_kernel<T, 1>), group_grid(a, 1, 1),
+                      column_block(), 0, *a, b, s);
     }
 }
 
 /* --- a vector to all rows ------------------------------------------------ */
 
-template <typename T> __global__ void add_rows_kernel(AddRowsArgs a)
+template <typename T, int V>
+__global__ void add_rows_kernel(AddRowsArgs a, Plane p)
 {
-    const int64_t sample = a.rows * a.width;
-
-    for (int64_t i = first_index(); i < a.batch * sample; i += index_step())
-        put<T>(a.y, i,
-               get<T>(a.x, i) +
-                   get<T>(a.v, i / sample * a.width + i % a.width));
+    each_of_plane<V>(p, [&](int64_t b, int64_t r, int64_t c) {
+        const int64_t i = (b * a.rows + r) * a.width + c;
+        const Pack<T, V> x = fetch<T, V>(a.x, i);
+        const Pack<T, V> v = fetch<T, V>(a.v, b * a.width + c);
+        store<T, V>(a.y, i, [&](int k) { return x.at(k) + v.at(k); });
+    });
 }
-
-/* dy of one sample */
-template <typename T> struct RowTerm {
-    const float *dy;
-    int64_t width;
-
-    __device__ void add(int64_t r, int64_t c, float *sum) const
-    {
-        sum[0] += get<T>(dy, r * width + c);
-    }
-};
 
 template <typename T> void dg_cuda_add_rows(const AddRowsArgs *a)
 {
-    DG_LAUNCH(add_rows_kernel<T>,
-              dg_blocks(a->batch * a->rows * a->width, THREADS), THREADS, 0,
-              *a);
+    DG_LAUNCH_PLANE(add_rows_kernel, T, aligned(a->x, a->v, a->y), a->batch,
+                    a->rows, a->width, *a);
 }
 
 template <typename T> void dg_cuda_add_rows_grad(const AddRowsArgs *a)
@@ -262,7 +332,7 @@ template <typename T> void dg_cuda_add_rows_grad(const AddRowsArgs *a)
         const RowTerm<T> term = { past<T>(a->dy, b * a->rows * a->width),
                                   a->width };
         const ColumnSums<1, T> to = { { past<T>(a->dv, b * a->width) } };
-        dg_column_sums(term, a->rows, a->width, to);
+        dg_column_sums(term, a->rows, a->width, aligned(a->dy), to);
     }
 }
 

@@ -3,16 +3,15 @@
 #include "act.h"
 #include "columns.h"
 #include "gemm.h"
-#include "stream.h"
 
-/* y = act(pre), or of what y holds; a thread an element, as in act.cu */
-template <typename T> __global__ void linear_finish_kernel(LinearArgs a)
+/* y = act(pre), or of what y holds; a thread takes packs, as in act.cu */
+template <typename T, int V> __global__ void linear_finish_kernel(LinearArgs a)
 {
-    const int64_t count = a.rows * a.out;
-
-    for (int64_t i = first_index(); i < count; i += index_step())
-        put<T>(a.y, i,
-               act_value(a.act, get<T>(a.pre != NULL ? a.pre : a.y, i)));
+    each<V>(a.rows * a.out, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(a.pre != NULL ? a.pre : a.y, i);
+        store<T, N>(a.y, i, [&](int k) { return act_value(a.act, x.at(k)); });
+    });
 }
 
 /* The value before the activation (+)= x w^T + bias over one range of k; bias
@@ -74,8 +73,8 @@ template <typename T> void dg_cuda_linear(const LinearArgs *a)
     if (second)
         product<T>(a, a->x2, past<T>(a->w, a->in), a->in2, a->bias, 1);
     if (a->pre != NULL || a->act != DG_ACT_NONE)
-        DG_LAUNCH(linear_finish_kernel<T>, dg_blocks(a->rows * a->out, THREADS),
-                  THREADS, 0, *a);
+        DG_LAUNCH_EACH(linear_finish_kernel, T, aligned(a->pre, a->y),
+                       a->rows * a->out, *a);
 }
 
 /*
@@ -116,17 +115,6 @@ template <typename T> static void weight_grad(const LinearGradArgs *a)
     }
 }
 
-/* dy of one sample */
-template <typename T> struct BiasTerm {
-    const float *dy;
-    int64_t width;
-
-    __device__ void add(int64_t r, int64_t c, float *sum) const
-    {
-        sum[0] += get<T>(dy, r * width + c);
-    }
-};
-
 template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
 {
     const int64_t tall = (a->out + WARPS - 1) / WARPS;
@@ -139,10 +127,10 @@ template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
     else
         weight_grad<T>(a);
     for (int64_t b = 0; a->dbias != NULL && b < a->batch; ++b) {
-        const BiasTerm<T> term = { past<T>(a->dy, b * a->rows * a->out),
-                                   a->out };
+        const RowTerm<T> term = { past<T>(a->dy, b * a->rows * a->out),
+                                  a->out };
         const ColumnSums<1, float> to = { { a->dbias } };
-        dg_column_sums(term, a->rows, a->out, to);
+        dg_column_sums(term, a->rows, a->out, aligned(a->dy), to);
     }
 }
 

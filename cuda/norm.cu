@@ -1,111 +1,283 @@
 #include "kernels.h"
 
 #include "columns.h"
-#include "stream.h"
 
 /*
- * A warp takes a row; its lanes take columns lane, lane + 32 .. and fold
- * their sums by warp_sum(). Rows of a block: WARPS. No shared memory.
+ * A team of TEAM warps takes a row. A lane keeps the first KEPT of its packs of
+ * packed<T> values in registers, so that memory sees them once, and reads those
+ * of longer rows again. Sums fold by warp_sum(), then over the team in shared
+ * memory. The team's size, and with it the order of sums, follows from the
+ * width alone; WIDE: packs are moved as pieces. Blocks of THREADS, each of one
+ * sample at a time: blockIdx.y, + gridDim.y ..
  */
+enum { KEPT = 4 };
 
-/* what multiplies xhat in column i of sample b, and what is added */
-template <typename T>
-__device__ inline float norm_factor(const NormArgs &a, int64_t b, int64_t i)
+/* A team's row of a sample. */
+template <typename T, int TEAM> struct Row {
+    static const int V = packed<T>;
+    int64_t width; /* 0: there is none, but the team waits with the others */
+    int me;        /* lane of the team */
+
+    __device__ Row(const NormArgs &a, int64_t r)
+        : width(r < a.rows ? a.width : 0), me((int)threadIdx.x % (TEAM * WARP))
+    {
+    }
+    /* first column of my pack j */
+    __device__ int64_t column(int j) const
+    {
+        return (int64_t)j * (TEAM * WARP * V) + me * V;
+    }
+    /* how many columns it has */
+    __device__ int columns(int j) const
+    {
+        const int64_t left = width - column(j);
+
+        return left >= V ? V : left > 0 ? (int)left : 0;
+    }
+    /* f(j, is it kept) for my packs; the second is a type */
+    template <typename F> __device__ void each_pack(F f) const
+    {
+#pragma unroll
+        for (int j = 0; j < KEPT; ++j)
+            if (columns(j) > 0)
+                f(j, std::true_type());
+        for (int j = KEPT; columns(j) > 0; ++j)
+            f(j, std::false_type());
+    }
+};
+
+/* What a lane has of one row of values, the first packs in registers. */
+template <typename T, int TEAM, int WIDE> struct RowValues {
+    typedef Pack<T, packed<T>> P;
+    const float *from;
+    P kept[KEPT];
+
+    __device__ RowValues(const Row<T, TEAM> &row, const float *from)
+        : from(from)
+    {
+#pragma unroll
+        for (int j = 0; j < KEPT; ++j)
+            kept[j] = read(row, j);
+    }
+    __device__ P read(const Row<T, TEAM> &row, int j) const
+    {
+        return fetch_some<T, WIDE>(from, row.column(j), row.columns(j));
+    }
+    template <typename K>
+    __device__ P pack(const Row<T, TEAM> &row, int j, K) const
+    {
+        if constexpr (K::value)
+            return kept[j];
+        else
+            return read(row, j);
+    }
+};
+
+/* the same sum in all lanes of a team; all threads of the block call */
+template <int TEAM> __device__ inline float team_sum(float x)
 {
-    if (a.scale != NULL)
-        return 1.0f + get<T>(a.scale, b * a.ld_mod + i);
-    return a.shift == NULL && a.w != NULL ? get<T>(a.w, i) : 1.0f;
+    __shared__ float warps[WARPS];
+    const int warp = (int)threadIdx.x / WARP, first = warp / TEAM * TEAM;
+
+    x = warp_sum(x);
+    if constexpr (TEAM > 1) {
+        __syncthreads(); /* the last sum has been read */
+        if (threadIdx.x % WARP == 0)
+            warps[warp] = x;
+        __syncthreads();
+        x = warps[first];
+#pragma unroll
+        for (int w = 1; w < TEAM; ++w)
+            x += warps[first + w];
+    }
+    return x;
 }
 
+/* What multiplies xhat in a sample, and what is added: base + factor, offset.
+ * NULL: 1 and 0. */
+struct NormAffine {
+    const float *factor, *offset;
+    float base;
+};
+
 template <typename T>
-__device__ inline float norm_offset(const NormArgs &a, int64_t b, int64_t i)
+__device__ inline NormAffine norm_affine(const NormArgs &a, int64_t b)
 {
-    if (a.shift != NULL)
-        return get<T>(a.shift, b * a.ld_mod + i);
-    return a.scale == NULL && a.b != NULL ? get<T>(a.b, i) : 0.0f;
+    const int modulated = a.scale != NULL || a.shift != NULL;
+    NormAffine f = { a.w, a.b, 0.0f };
+
+    if (modulated) {
+        f.factor = past<T>(a.scale, b * a.ld_mod);
+        f.offset = past<T>(a.shift, b * a.ld_mod);
+        f.base = 1.0f;
+    }
+    return f;
 }
 
 /* mean and 1/sqrt(variance + eps); RMS: mean 0 */
-template <typename T>
-__device__ inline void norm_stats(const NormArgs &a, const float *x, int lane,
+template <typename T, int TEAM, int WIDE>
+__device__ inline void norm_stats(const NormArgs &a, const Row<T, TEAM> &row,
+                                  const RowValues<T, TEAM, WIDE> &x,
                                   float *mean, float *rstd)
 {
+    const float width = (float)a.width;
     float sum = 0.0f, square = 0.0f;
 
-    for (int64_t i = lane; a.kind == DG_NORM_LAYER && i < a.width; i += WARP)
-        sum += get<T>(x, i);
-    *mean = warp_sum(sum) / (float)a.width;
-    for (int64_t i = lane; i < a.width; i += WARP) {
-        const float d = get<T>(x, i) - *mean;
-        square = fmaf(d, d, square);
+    if (a.kind == DG_NORM_LAYER) {
+        row.each_pack([&](int j, auto kept) {
+            const Pack<T, packed<T>> p = x.pack(row, j, kept);
+#pragma unroll
+            for (int k = 0; k < packed<T>; ++k)
+                sum += p.at(k); /* zeros beyond the end */
+        });
+        sum = team_sum<TEAM>(sum) / width;
     }
-    *rstd = 1.0f / sqrtf(warp_sum(square) / (float)a.width + a.eps);
+    row.each_pack([&](int j, auto kept) {
+        const Pack<T, packed<T>> p = x.pack(row, j, kept);
+        const int n = row.columns(j);
+#pragma unroll
+        for (int k = 0; k < packed<T>; ++k) {
+            const float d = p.at(k) - sum;
+            if (WIDE || k < n)
+                square = fmaf(d, d, square);
+        }
+    });
+    *mean = sum;
+    *rstd = 1.0f / sqrtf(team_sum<TEAM>(square) / width + a.eps);
 }
 
-template <typename T> __global__ void norm_kernel(NormArgs a)
+template <typename T, int TEAM, int WIDE>
+__device__ inline void norm_row(const NormArgs &a, int64_t b, int64_t r)
 {
-    const int lane = (int)threadIdx.x % WARP;
+    const Row<T, TEAM> row(a, r);
+    const int64_t at = b * a.rows + r;
+    const RowValues<T, TEAM, WIDE> x(row, past<T>(a.x, at * a.width));
+    const NormAffine f = norm_affine<T>(a, b);
+    float *y = past<T>(a.y, at * a.width);
+    float mean, rstd;
 
-    for (int64_t row = warp_index(); row < a.batch * a.rows;
-         row += warp_step()) {
-        const int64_t b = row / a.rows;
-        const float *x = past<T>(a.x, row * a.width);
-        float *y = past<T>(a.y, row * a.width);
-        float mean, rstd;
-        norm_stats<T>(a, x, lane, &mean, &rstd);
-        for (int64_t i = lane; i < a.width; i += WARP) {
-            const float xhat = (get<T>(x, i) - mean) * rstd;
-            put<T>(y, i,
-                   xhat * norm_factor<T>(a, b, i) + norm_offset<T>(a, b, i));
-        }
-        if (lane == 0 && a.mean != NULL)
-            a.mean[row] = mean;
-        if (lane == 0 && a.rstd != NULL)
-            a.rstd[row] = rstd;
-    }
+    norm_stats<T, TEAM, WIDE>(a, row, x, &mean, &rstd);
+    row.each_pack([&](int j, auto kept) {
+        const int64_t c = row.column(j);
+        const int n = row.columns(j);
+        const Pack<T, packed<T>> p = x.pack(row, j, kept);
+        Pack<T, packed<T>> factor = {}, offset = {};
+        if (f.factor != NULL)
+            factor = fetch_some<T, WIDE>(f.factor, c, n);
+        if (f.offset != NULL)
+            offset = fetch_some<T, WIDE>(f.offset, c, n);
+        store_some<T, WIDE>(y, c, n, [&](int k) {
+            const float xhat = (p.at(k) - mean) * rstd;
+            const float g = f.factor != NULL ? f.base + factor.at(k) : 1.0f;
+            return xhat * g + offset.at(k);
+        });
+    });
+    if (row.me == 0 && row.width > 0 && a.mean != NULL)
+        a.mean[at] = mean;
+    if (row.me == 0 && row.width > 0 && a.rstd != NULL)
+        a.rstd[at] = rstd;
+}
+
+/* f(b, r) for the rows of all samples, r of a team without one being too
+ * large */
+template <int TEAM, typename F>
+__device__ inline void each_row(const NormArgs &a, F f)
+{
+    const int64_t tall = WARPS / TEAM;
+    const int team = (int)threadIdx.x / (TEAM * WARP);
+
+    for (int64_t b = blockIdx.y; b < a.batch; b += gridDim.y)
+        for (int64_t r = blockIdx.x * tall; r < a.rows; r += gridDim.x * tall)
+            f(b, r + team);
+}
+
+template <typename T, int TEAM, int WIDE>
+__global__ void norm_kernel(NormArgs a)
+{
+    each_row<TEAM>(
+        a, [&](int64_t b, int64_t r) { norm_row<T, TEAM, WIDE>(a, b, r); });
 }
 
 /* dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy factor; RMS: without
  * mean(g) */
-template <typename T> __global__ void norm_grad_kernel(NormArgs a)
+template <typename T, int TEAM, int WIDE>
+__device__ inline void norm_grad_row(const NormArgs &a, int64_t b, int64_t r)
 {
-    const int lane = (int)threadIdx.x % WARP;
-    const int layer = a.kind == DG_NORM_LAYER;
+    typedef Pack<T, packed<T>> P;
+    const Row<T, TEAM> row(a, r);
+    const int64_t at = b * a.rows + r;
+    const RowValues<T, TEAM, WIDE> x(row, past<T>(a.x, at * a.width));
+    const RowValues<T, TEAM, WIDE> dy(row, past<T>(a.dy, at * a.width));
+    const float *factor = norm_affine<T>(a, b).factor;
+    const float base = norm_affine<T>(a, b).base;
+    const int layer = a.kind == DG_NORM_LAYER, has = row.width > 0;
+    const float mean = layer && has ? a.mean[at] : 0.0f;
+    const float rstd = has ? a.rstd[at] : 0.0f;
+    float *dx = past<T>(a.dx, at * a.width);
+    float g0 = 0.0f, g1 = 0.0f;
 
-    for (int64_t row = warp_index(); row < a.batch * a.rows;
-         row += warp_step()) {
-        const int64_t b = row / a.rows, at = row * a.width;
-        const float mean = layer ? a.mean[row] : 0.0f, rstd = a.rstd[row];
-        float g0 = 0.0f, g1 = 0.0f;
-        for (int64_t i = lane; i < a.width; i += WARP) {
-            const float xhat = (get<T>(a.x, at + i) - mean) * rstd;
-            const float g = get<T>(a.dy, at + i) * norm_factor<T>(a, b, i);
-            g0 += g;
-            g1 = fmaf(g, xhat, g1);
+    const auto g = [&](const P &d, const P &w, int k) {
+        return factor != NULL ? d.at(k) * (base + w.at(k)) : d.at(k);
+    };
+    const auto weights = [&](int j) {
+        return factor != NULL
+                   ? fetch_some<T, WIDE>(factor, row.column(j), row.columns(j))
+                   : P {};
+    };
+    row.each_pack([&](int j, auto kept) {
+        const P p = x.pack(row, j, kept), d = dy.pack(row, j, kept);
+        const P w = weights(j);
+#pragma unroll
+        for (int k = 0; k < packed<T>; ++k) { /* dy is 0 beyond the end */
+            const float v = g(d, w, k);
+            g0 += v;
+            g1 = fmaf(v, (p.at(k) - mean) * rstd, g1);
         }
-        g0 = layer ? warp_sum(g0) / (float)a.width : 0.0f;
-        g1 = warp_sum(g1) / (float)a.width;
-        for (int64_t i = lane; i < a.width; i += WARP) {
-            const float xhat = (get<T>(a.x, at + i) - mean) * rstd;
-            const float g = get<T>(a.dy, at + i) * norm_factor<T>(a, b, i);
-            const float dx = (g - g0 - xhat * g1) * rstd;
-            put<T>(a.dx, at + i, a.accumulate ? get<T>(a.dx, at + i) + dx : dx);
-        }
-    }
+    });
+    g0 = layer ? team_sum<TEAM>(g0) / (float)a.width : 0.0f;
+    g1 = team_sum<TEAM>(g1) / (float)a.width;
+    row.each_pack([&](int j, auto kept) {
+        const P p = x.pack(row, j, kept), d = dy.pack(row, j, kept);
+        const P w = weights(j);
+        const int64_t c = row.column(j);
+        const int n = row.columns(j);
+        P before = {};
+        if (a.accumulate)
+            before = fetch_some<T, WIDE>(dx, c, n);
+        store_some<T, WIDE>(dx, c, n, [&](int k) {
+            const float xhat = (p.at(k) - mean) * rstd;
+            const float v = (g(d, w, k) - g0 - xhat * g1) * rstd;
+            return a.accumulate ? before.at(k) + v : v;
+        });
+    });
+}
+
+template <typename T, int TEAM, int WIDE>
+__global__ void norm_grad_kernel(NormArgs a)
+{
+    each_row<TEAM>(a, [&](int64_t b, int64_t r) {
+        norm_grad_row<T, TEAM, WIDE>(a, b, r);
+    });
 }
 
 /* dy xhat and dy of one sample, summed over rows */
 template <typename T> struct NormTerm {
+    static const int most = packed<T>;
     const float *x, *dy, *mean, *rstd; /* mean NULL: 0 */
     int64_t width;
 
-    __device__ void add(int64_t r, int64_t c, float *sum) const
+    template <int V>
+    __device__ void add(int64_t r, int64_t c, float (&sum)[2][V]) const
     {
-        const float g = get<T>(dy, r * width + c);
-        const float centre = mean != NULL ? mean[r] : 0.0f;
-        const float xhat = (get<T>(x, r * width + c) - centre) * rstd[r];
-        sum[0] = fmaf(g, xhat, sum[0]);
-        sum[1] += g;
+        const Pack<T, V> p = fetch<T, V>(x, r * width + c);
+        const Pack<T, V> d = fetch<T, V>(dy, r * width + c);
+        const float centre = mean != NULL ? mean[r] : 0.0f, scale = rstd[r];
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+            const float g = d.at(k);
+            sum[0][k] = fmaf(g, (p.at(k) - centre) * scale, sum[0][k]);
+            sum[1][k] += g;
+        }
     }
 };
 
@@ -121,20 +293,56 @@ static void param_grad(const NormArgs *a, int64_t b, float *factor,
     const ColumnSums<2, D> to = { { factor, offset } };
 
     if (factor != NULL || offset != NULL)
-        dg_column_sums(term, a->rows, a->width, to);
+        dg_column_sums(term, a->rows, a->width, aligned(a->x, a->dy), to);
 }
+
+/* what is read beside rows, too */
+template <typename T> static int norm_wide(const NormArgs *a)
+{
+    return a->width % packed<T> == 0 && a->ld_mod % packed<T> == 0 &&
+           aligned(a->x, a->y, a->dy, a->dx) &&
+           aligned(a->w, a->b, a->shift, a->scale);
+}
+
+template <int TEAM> static dim3 norm_grid(const NormArgs *a)
+{
+    return dim3(dg_blocks(a->rows, WARPS / TEAM).x,
+                (unsigned)(a->batch < 65535 ? a->batch : 65535));
+}
+
+#define LAUNCH_TEAM(kernel, T, TEAM, a)                                     \
+    do {                                                                    \
+        if (norm_wide<T>(a))                                                \
+            DG_LAUNCH((kernel<T, TEAM, 1>), norm_grid<TEAM>(a), THREADS, 0, \
+                      *(a));                                                \
+        else                                                                \
+            DG_LAUNCH((kernel<T, TEAM, 0>), norm_grid<TEAM>(a), THREADS, 0, \
+                      *(a));                                                \
+    } while (0)
+
+/* the smallest team that keeps a row, or a whole block */
+#define LAUNCH_NORM(kernel, T, a)                     \
+    do {                                              \
+        const int64_t kept = KEPT * WARP * packed<T>; \
+        if ((a)->width <= kept)                       \
+            LAUNCH_TEAM(kernel, T, 1, a);             \
+        else if ((a)->width <= 2 * kept)              \
+            LAUNCH_TEAM(kernel, T, 2, a);             \
+        else if ((a)->width <= 4 * kept)              \
+            LAUNCH_TEAM(kernel, T, 4, a);             \
+        else                                          \
+            LAUNCH_TEAM(kernel, T, WARPS, a);         \
+    } while (0)
 
 template <typename T> void dg_cuda_norm(const NormArgs *a)
 {
-    DG_LAUNCH(norm_kernel<T>, dg_blocks(a->batch * a->rows, WARPS), THREADS, 0,
-              *a);
+    LAUNCH_NORM(norm_kernel, T, a);
 }
 
 template <typename T> void dg_cuda_norm_grad(const NormArgs *a)
 {
     if (a->dx != NULL)
-        DG_LAUNCH(norm_grad_kernel<T>, dg_blocks(a->batch * a->rows, WARPS),
-                  THREADS, 0, *a);
+        LAUNCH_NORM(norm_grad_kernel, T, a);
     for (int64_t b = 0; b < a->batch; ++b) {
         param_grad<T, float>(a, b, a->dw, a->db);
         param_grad<T, T>(a, b, past<T>(a->dscale, b * a->ld_mod),

@@ -477,6 +477,22 @@ static const struct {
     { ref_add_rows_case, { 130, 64 } },
     { ref_halves_case, { 5, 33, DG_ACT_GELU_ERF } },
     { attention_case, { 1, 512, 20, 33, 0, 0 } },
+    /* rows of one, two, four and eight warps, and longer than these keep */
+    { norm_case, { 3, 1024, 0, 0, 0 } },
+    { norm_case, { 5, 1536, 1, 0, 1 } },
+    { norm_case, { 3, 2052, 0, 1, 1 } },
+    { norm_case, { 2, 4104, 0, 1, 0 } },
+    { norm_case, { 1, 8200, 0, 0, 1 } },
+    /* several planes, of rows and of columns */
+    { gate_case, { 300, 40 } },
+    { plain_case, { 70, 161, 1 } },
+    { plain_case, { 3, 1025, 0 } },
+    { qk_case, { 8, 8, 2, 260, 1, 1 } },
+    { qk_case, { 1, 132, 3, 2, 1, 1 } },
+    { qk_case, { 1, 264, 0, 3, 1, 1 } },
+    { ref_group_norm_case, { 140, 80, 4, 1 } },
+    { ref_add_rows_case, { 140, 48 } },
+    { ref_halves_case, { 40, 96, DG_ACT_GELU_TANH } },
 };
 
 int case_count(void)

@@ -26,8 +26,17 @@ void kernel_checks_use(const KernelsUnderTest *k);
 void kernel_draws_from(uint64_t seed);
 float kernel_draw(void);
 
-/** The same bits when threads run in another order, which reverse() sets. */
-void kernel_check_order(void (*reverse)(int reversed));
+/** The same bits when something changes that must not matter, 'what': the order
+ *  of threads, where buffers lie. change(0) is called at the end. products 0:
+ *  kernels with matrix products are left out. */
+void kernel_check_change(void (*change)(int changed), const char *what,
+                         int products);
+
+/** How many elements further than aligned slot s of a case lies, which the
+ *  runner of a device's cases asks for. */
+int kernel_shift(int s);
+/** One path over memory, in pieces of 16 bytes, or the other: the same bits. */
+void test_addresses_do_not_matter(void **unused);
 
 /* cmocka tests: of KERNEL_CHECKS */
 void test_kernels_agree_with_double_loops(void **unused);

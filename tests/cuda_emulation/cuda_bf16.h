@@ -30,4 +30,13 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x)
     return __nv_bfloat16 { (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16) };
 }
 
+struct __nv_bfloat162 {
+    __nv_bfloat16 x, y;
+};
+
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
+{
+    return __nv_bfloat162 { __float2bfloat16_rn(x), __float2bfloat16_rn(y) };
+}
+
 #endif

@@ -33,6 +33,10 @@ struct uint3 {
     unsigned x, y, z;
 };
 
+struct uint4 {
+    unsigned x, y, z, w;
+};
+
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1)
@@ -306,6 +310,11 @@ inline unsigned long long atomicMin(unsigned long long *p,
     *p = value < old ? value : old;
     return old;
 }
+
+/* cuda/wide.h's accesses of 16 bytes; elsewhere than at a multiple of 16 they
+ * are a fault */
+uint4 load_piece(const void *p);
+void store_piece(void *p, uint4 piece);
 
 /* cuda/mma.h's instructions. What a copy is to bring is poison until its thread
  * waits for it; no thread may end before. */

@@ -313,6 +313,27 @@ void __syncthreads(void)
     wait(AT_BLOCK);
 }
 
+static void check_piece(const void *p)
+{
+    if ((uintptr_t)p % sizeof(uint4) != 0)
+        fault("16 bytes at once, at an address that is no multiple of 16");
+}
+
+uint4 load_piece(const void *p)
+{
+    uint4 piece;
+
+    check_piece(p);
+    memcpy(&piece, p, sizeof piece);
+    return piece;
+}
+
+void store_piece(void *p, uint4 piece)
+{
+    check_piece(p);
+    memcpy(p, &piece, sizeof piece);
+}
+
 int cuda_emulation_lane(void)
 {
     return machine->current % WARP;
