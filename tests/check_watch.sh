@@ -90,6 +90,7 @@ absent node "a broadcast on a node"
 absent gather "a gathering"
 absent sum "a sum or extremum"
 absent pass "a message"
+absent beside "an agreement on errors beside"
 
 # --- a rank that is slow -------------------------------------------------------------
 started slow 20 run.iterations=6
