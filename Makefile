@@ -221,7 +221,13 @@ $(BUILD)/generated/commit.h: FORCE
 	echo "#define DG_GIT_COMMIT \"$$commit\"" > $@.new; \
 	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-tests: $(TESTS) $(TOOLS) $(EMULATED_BIN)
+# preloaded by tests, so without a sanitizer
+SLOW_DISK = $(BUILD)/tests/slow_disk.so
+$(SLOW_DISK): tests/slow_disk.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -Wall -Wextra $(DEP_CFLAGS) -fPIC -shared -o $@ $<
+
+tests: $(TESTS) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK)
 
 deps:
 	@./deps.sh build

@@ -1,6 +1,7 @@
 #include "mpi_test.h"
 #include "base/error.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,6 +167,79 @@ static void test_node_and_hosts_are_filled(void **state)
     VERDICT();
 }
 
+/* --- beside the main thread -------------------------------------------------- */
+
+/* All of the above with waits that sleep. */
+static void test_beside_gives_the_same(void **state)
+{
+    const Comm plain = comm;
+    Comm other = { 0 };
+
+    EXPECT(comm.threads && dg_comm_beside(&other, &comm, "") == DG_OK);
+    VERDICT();
+    comm = other;
+    test_agree_passes_lowest_failure(state);
+    test_bcast_any_root(state);
+    test_gathers_in_rank_order(state);
+    test_share_items_fills_the_others(state);
+    test_reductions_match_closed_forms(state);
+    test_node_and_hosts_are_filled(state);
+    dg_comm_barrier(&comm);
+    comm = plain;
+    dg_comm_beside_free(&other);
+    VERDICT();
+}
+
+enum { ROUNDS = 100 };
+
+/* Sums, messages and agreements, each of which says whose round it is. */
+static int64_t rounds(const Comm *c, int64_t of)
+{
+    const int last = c->size - 1;
+    int64_t bad = 0;
+
+    for (int64_t i = 0; i < ROUNDS; i++) {
+        int64_t sum = of + i, passed = c->rank == last ? of * i : -1;
+
+        dg_comm_sum_i64(c, &sum, 1);
+        dg_comm_pass(c, &passed, sizeof passed, last, 0);
+        bad += sum != c->size * (of + i);
+        bad += c->rank == 0 && passed != of * i;
+        bad += dg_agree(c, c->rank == i % c->size ? (int)of : DG_OK) != of;
+    }
+    return bad;
+}
+
+static void *beside(void *user)
+{
+    const Comm *other = user;
+
+    return (void *)(intptr_t)rounds(other, DG_EFORMAT);
+}
+
+/* Two threads of a rank in meetings of their own, which no two ranks begin in
+ * the same order. */
+static void test_threads_do_not_meet(void **state)
+{
+    Comm other = { 0 };
+    pthread_t thread;
+    void *bad = NULL;
+
+    (void)state;
+    EXPECT(dg_comm_beside(&other, &comm, "") == DG_OK);
+    VERDICT();
+    if (comm.rank % 2 == 1)
+        EXPECT(rounds(&comm, DG_ENUMERIC) == 0);
+    EXPECT(pthread_create(&thread, NULL, beside, &other) == 0);
+    if (comm.rank % 2 == 0)
+        EXPECT(rounds(&comm, DG_ENUMERIC) == 0);
+    EXPECT(rounds(&comm, DG_EDEVICE) == 0);
+    pthread_join(thread, &bad);
+    EXPECT(bad == NULL);
+    dg_comm_beside_free(&other);
+    VERDICT();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +251,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_reductions_match_closed_forms),
         cmocka_unit_test(test_sum_crosses_pieces),
         cmocka_unit_test(test_node_and_hosts_are_filled),
+        cmocka_unit_test(test_beside_gives_the_same),
+        cmocka_unit_test(test_threads_do_not_meet),
     };
 
     if (mpi_test_start(&argc, &argv) != 0)

@@ -124,7 +124,8 @@ static void compare_with_run(const char *const *sets)
     taken += t.before != NULL ? 3 * sizeof(float) * (uint64_t)n : 0;
     taken += sizeof(float) *
              (uint64_t)dg_rewards_num_values(t.rewards, p.config.num_rewards);
-    taken += t.team->bytes + t.rollout->bytes + t.update->bytes;
+    taken += t.team->bytes + t.rollout->bytes + t.rollout->aside_bytes +
+             t.update->bytes;
     assert_true(dg_run_plan_value(&p.plan.memory, "worker_steps") ==
                 2 * t.plan_bytes);
     if (dg_run_plan_value(&p.plan.memory, "total") != taken)

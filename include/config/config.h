@@ -234,6 +234,7 @@ typedef struct Config {
         int graphs;                  /* steps are replayed as CUDA graphs */
         int overlap;                 /* sums beside the way back */
         int64_t bucket_size;         /* elements that leave at once */
+        int write_beside;            /* files while the next rollout runs */
         ShardLevel shard;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
     } parallel;

@@ -7,7 +7,8 @@
  * ranks call it in the same order with the same sizes. A failure inside MPI
  * itself ends the job (MPI's own handler); no code is returned for it. Sizes
  * are 64-bit: buffers beyond INT_MAX elements travel in pieces.
- * Called from the main thread only (MPI_THREAD_FUNNELED).
+ * Called from the main thread, or, with a Comm of its own, from another
+ * (dg_comm_beside()).
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +20,7 @@ typedef struct Comm {
     int size;      /* >= 1 */
     int node_rank; /* rank among those that share this node's memory */
     int node_size;
+    int threads;           /* 1: MPI lets another thread call it too */
     struct CommImpl *impl; /* MPI's handles */
 } Comm;
 
@@ -43,6 +45,18 @@ int dg_comm_watch(Comm *c, double patience_s);
 int dg_comm_self(Comm *out);
 /** Frees it; before dg_comm_fini() of the one of all. */
 void dg_comm_self_free(Comm *c);
+
+/**
+ * A communicator of the same ranks for one other thread of each: what it does
+ * there has no order with what the main thread does. Its waits sleep, and leave
+ * the core to others. It is watched where c is. To be made and freed by the
+ * main thread, before dg_comm_fini(); c->threads must be 1. Collective.
+ * doing  for the watch's message, behind what is waited in: " of files"
+ * *out stays where it is. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_comm_beside(Comm *out, const Comm *c, const char *doing);
+/** Of a Comm that is all zero: nothing. */
+void dg_comm_beside_free(Comm *c);
 
 /** Ends MPI. Collective; allowed after a failed dg_comm_init(). */
 void dg_comm_fini(Comm *c);

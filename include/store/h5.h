@@ -76,6 +76,14 @@ typedef struct H5Shape {
 typedef struct H5File H5File;
 
 /**
+ * HDF5 serves one thread at a time. Writing takes its turn by itself, call by
+ * call; whoever reads while another thread may write does so between these two.
+ * May be nested; no other rank may be waited for in between. Not collective.
+ */
+void dg_h5_hold(void);
+void dg_h5_release(void);
+
+/**
  * Starts path.tmp with all root attributes but `complete`. Collective.
  * format      e.g. "dancegrpo checkpoint"
  * data_bytes  expected size of all data; the room on disk is reserved at

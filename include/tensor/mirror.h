@@ -30,6 +30,10 @@ void dg_mirror_up(const Mirror *m);
  *  queued before. */
 int dg_mirror_down(const Mirror *m);
 
+/** The host's side changes place with *host, dg_memory_new()'s of m->bytes: what
+ *  is in the mirror now stays there. Kernel memory that is apart stays. */
+void dg_mirror_swap(Mirror *m, void **host);
+
 /** The same without a mirror: bytes of kernel memory, zeroed. backend NULL:
  *  the host's. */
 int dg_kernel_memory_new(void **out, const Backend *backend, size_t bytes);

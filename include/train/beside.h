@@ -2,15 +2,15 @@
 #define DG_TRAIN_BESIDE_H
 /*
  * A thread beside the workers, with a stream and a worker of its own on the
- * same device: what it is given it does while the workers go on. For work that
- * needs no other rank: MPI is the main thread's.
+ * same device: what it is given it does while the workers go on. Work that
+ * needs other ranks needs a Comm of its own (dg_comm_beside()).
  */
 #include "train/team.h"
 
 typedef struct Beside Beside;
 
-/** Errors: DG_ENOMEM; DG_EDEVICE. o: of one worker, on a backend that is apart
- *  and has side streams. */
+/** Errors: DG_ENOMEM; DG_EDEVICE. o: of one worker; of num_threads 0 in none:
+ *  fn is then given NULL. */
 int dg_beside_create(Beside **out, const TeamOpts *o);
 void dg_beside_destroy(Beside *b);
 

@@ -89,8 +89,8 @@ int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out);
 
 /** Brings the policy's trained values to the host: nothing where kernels work
  *  on its memory. Collective where ranges are split, then to be called by all
- *  ranks or none. Errors: DG_EDEVICE. */
-int dg_learner_fetch(const Learner *l);
+ *  ranks or none. c: of the calling thread. Errors: DG_EDEVICE. */
+int dg_learner_fetch(const Learner *l, const Comm *c);
 /** The policy's values from the host to where kernels work. */
 void dg_learner_send(const Learner *l);
 
@@ -109,10 +109,10 @@ void dg_learner_average(Learner *l);
 int dg_learner_swap_ema(Learner *l);
 
 /** SHA-256 of the trained weights, all of them, after dg_learner_fetch(); the
- *  same on all ranks. Collective. Errors, agreed: DG_ENOMEM. */
-int dg_learner_digest(const Learner *l, char hex[65]);
+ *  same on all ranks. Collective, as above. Errors, agreed: DG_ENOMEM. */
+int dg_learner_digest(const Learner *l, const Comm *c, char hex[65]);
 
-/** Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
+/** Both by any one thread, over s->comm. Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration);
 int dg_learner_resume(Learner *l, const Session *s, const char *dir,

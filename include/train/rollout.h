@@ -63,6 +63,10 @@ typedef struct Rollout {
     int64_t note_item;
     size_t bytes; /* reserved, */
     int outline;  /* or only counted */
+    /* another place on the host for all of 'in' that each iteration fills; the
+     * bytes are not among those above */
+    void *aside[DG_ROLLOUT_MIRRORS];
+    size_t aside_bytes;
 } Rollout;
 
 /** Reserves all memory of an iteration. Not collective, but sizes follow
@@ -81,6 +85,15 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
  *  configuration and the number. Errors: those of the schedule. */
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration);
+
+/** Reserves, or counts, what dg_rollout_set_aside() needs. Not collective.
+ *  Errors: DG_ENOMEM. */
+int dg_rollout_reserve_aside(Rollout *r);
+
+/** What the members on the host point to now is left as it is, until the next
+ *  time: the rollout goes on in another place. For what is written while the
+ *  next iteration runs; the empty prompt's condition stays, it is the run's. */
+void dg_rollout_set_aside(Rollout *r);
 
 /** Encodes the prompts of this rank's items, and the empty one if guidance
  *  needs it and it is not known, or reads their conditions from r->cache.

@@ -53,6 +53,7 @@ static int take_config(Cli *cli, const char *threads)
      * needed, and none changes a bit */
     if (cli->config.parallel.shard == DG_SHARD_PARAMETERS)
         cli->config.parallel.shard = DG_SHARD_GRADIENTS;
+    cli->config.trajectory.every = 0; /* no file is written */
     dg_config_settle(&cli->config);
     return err;
 }

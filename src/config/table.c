@@ -381,6 +381,9 @@ static const Option rows[] = {
          "on GPUs, gradient sums leave while backward still runs: same bits"),
     INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,
         "parameters whose sums leave at once"),
+    BOOL("parallel.write_beside", "true", parallel.write_beside, FREE,
+         "trajectory files and checkpoints are written by a thread of their "
+         "own while the next iteration rolls out: same files"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "

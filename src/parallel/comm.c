@@ -12,6 +12,8 @@
 /* MPI counts are int: larger buffers go in pieces of this many elements. */
 enum { PIECE = 1 << 24 };
 
+enum { SHORT_PAUSE_NS = 20000, LONG_PAUSE_NS = 1000000 };
+
 static void abort_job(void)
 {
     MPI_Abort(MPI_COMM_WORLD, 1);
@@ -30,7 +32,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     int provided = 0;
 
     *c = (Comm) { .size = 1, .node_size = 1 };
-    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided);
     if (provided < MPI_THREAD_FUNNELED)
         return dg_fail(DG_EDEVICE,
                        "MPI offers thread level %d only: at "
@@ -39,6 +41,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     c->impl = calloc(1, sizeof *c->impl);
     if (c->impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
+    c->threads = provided >= MPI_THREAD_MULTIPLE;
     c->impl->node = MPI_COMM_NULL;
     MPI_Comm_dup(MPI_COMM_WORLD, &c->impl->mpi);
     MPI_Comm_rank(c->impl->mpi, &c->rank);
@@ -51,7 +54,10 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
 int dg_comm_self(Comm *out)
 {
     Comm c = { .size = 1, .node_size = 1 };
+    int level = 0;
 
+    MPI_Query_thread(&level);
+    c.threads = level >= MPI_THREAD_MULTIPLE;
     c.impl = calloc(1, sizeof *c.impl);
     if (c.impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
@@ -69,6 +75,34 @@ void dg_comm_self_free(Comm *c)
     }
     free(c->impl);
     c->impl = NULL;
+}
+
+int dg_comm_beside(Comm *out, const Comm *c, const char *doing)
+{
+    Comm other = *c;
+    int err = DG_OK;
+
+    other.impl = calloc(1, sizeof *other.impl);
+    if (other.impl == NULL)
+        err = dg_fail(DG_ENOMEM, "communicator");
+    err = dg_agree(c, err);
+    if (err) {
+        free(other.impl);
+        return err;
+    }
+    MPI_Comm_dup(c->impl->mpi, &other.impl->mpi);
+    MPI_Comm_dup(c->impl->node, &other.impl->node);
+    other.impl->sleeps = 1;
+    *out = other;
+    return dg_comm_watch_beside(out, c, doing);
+}
+
+void dg_comm_beside_free(Comm *c)
+{
+    if (c->impl == NULL)
+        return;
+    dg_comm_unwatch(c);
+    dg_comm_self_free(c);
 }
 
 void dg_comm_fini(Comm *c)
@@ -89,6 +123,64 @@ void dg_comm_fini(Comm *c)
         MPI_Finalize();
 }
 
+/* Waits for what has begun. Who sleeps looks again after a while that grows: a
+ * meeting of ranks that are all there costs little, a long one no core. */
+static void complete(MPI_Request *request)
+{
+    struct timespec pause = { 0, SHORT_PAUSE_NS };
+    int done = 0;
+
+    MPI_Test(request, &done, MPI_STATUS_IGNORE);
+    while (!done) {
+        nanosleep(&pause, NULL);
+        if (pause.tv_nsec < LONG_PAUSE_NS)
+            pause.tv_nsec *= 2;
+        MPI_Test(request, &done, MPI_STATUS_IGNORE);
+    }
+}
+
+/* in may be MPI_IN_PLACE */
+static void all_reduce(const Comm *c, const void *in, void *out, int num,
+                       MPI_Datatype type, MPI_Op op)
+{
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Allreduce(in, out, num, type, op, c->impl->mpi);
+        return;
+    }
+    MPI_Iallreduce(in, out, num, type, op, c->impl->mpi, &request);
+    complete(&request);
+}
+
+static void reduce(const Comm *c, void *v, int num, MPI_Datatype type,
+                   MPI_Op op, int root)
+{
+    const void *in = c->rank == root ? MPI_IN_PLACE : v;
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Reduce(in, v, num, type, op, root, c->impl->mpi);
+        return;
+    }
+    MPI_Ireduce(in, v, num, type, op, root, c->impl->mpi, &request);
+    complete(&request);
+}
+
+/* mpi: all ranks, or those of the node */
+static void broadcast(const Comm *c, MPI_Comm mpi, void *at, int bytes,
+                      int root)
+{
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Bcast(at, bytes, MPI_BYTE, root, mpi);
+        return;
+    }
+    MPI_Ibcast(at, bytes, MPI_BYTE, root, mpi, &request);
+    complete(&request);
+}
+
 int dg_agree(const Comm *c, int err)
 {
     struct {
@@ -97,7 +189,7 @@ int dg_agree(const Comm *c, int err)
     Error e = *dg_last_error();
 
     dg_comm_enter(c, "an agreement on errors", 1);
-    MPI_Allreduce(&mine, &first, 1, MPI_2INT, MPI_MINLOC, c->impl->mpi);
+    all_reduce(c, &mine, &first, 1, MPI_2INT, MPI_MINLOC);
     dg_comm_leave(c);
     if (first.ok)
         return DG_OK;
@@ -109,7 +201,7 @@ int dg_agree(const Comm *c, int err)
     if (e.rank < 0) /* else agreed on before: the detector stays named */
         e.rank = first.rank;
     dg_comm_enter(c, "an error's text", 1);
-    MPI_Bcast(&e, sizeof e, MPI_BYTE, first.rank, c->impl->mpi);
+    broadcast(c, c->impl->mpi, &e, sizeof e, first.rank);
     dg_comm_leave(c);
     dg_set_error(&e);
     return e.code;
@@ -117,6 +209,10 @@ int dg_agree(const Comm *c, int err)
 
 void dg_comm_barrier(const Comm *c)
 {
+    if (c->impl->sleeps) {
+        dg_comm_barrier_idle(c);
+        return;
+    }
     dg_comm_enter(c, "a barrier", 1);
     MPI_Barrier(c->impl->mpi);
     dg_comm_leave(c);
@@ -124,28 +220,23 @@ void dg_comm_barrier(const Comm *c)
 
 void dg_comm_barrier_idle(const Comm *c)
 {
-    const struct timespec pause = { 0, 1000000 };
     MPI_Request request;
-    int done = 0;
 
     dg_comm_enter(c, "a barrier", 1);
     MPI_Ibarrier(c->impl->mpi, &request);
-    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    while (!done) {
-        nanosleep(&pause, NULL);
-        MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    }
+    complete(&request);
     dg_comm_leave(c);
 }
 
-static void bcast(MPI_Comm mpi, void *buf, size_t bytes, int root)
+static void bcast(const Comm *c, MPI_Comm mpi, void *buf, size_t bytes,
+                  int root)
 {
     char *at = buf;
 
     while (bytes > 0) {
         const size_t n = bytes < (size_t)PIECE ? bytes : (size_t)PIECE;
 
-        MPI_Bcast(at, (int)n, MPI_BYTE, root, mpi);
+        broadcast(c, mpi, at, (int)n, root);
         at += n;
         bytes -= n;
     }
@@ -156,7 +247,7 @@ void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root)
     if (c->size == 1)
         return;
     dg_comm_enter(c, "a broadcast", 1);
-    bcast(c->impl->mpi, buf, bytes, root);
+    bcast(c, c->impl->mpi, buf, bytes, root);
     dg_comm_leave(c);
 }
 
@@ -165,7 +256,7 @@ void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root)
     if (c->node_size == 1)
         return;
     dg_comm_enter(c, "a broadcast on a node", 0);
-    bcast(c->impl->node, buf, bytes, node_root);
+    bcast(c, c->impl->node, buf, bytes, node_root);
     dg_comm_leave(c);
 }
 
@@ -197,12 +288,25 @@ int dg_comm_bcast_alloc(const Comm *c, char **buf, size_t *bytes, int root)
     return DG_OK;
 }
 
+static void all_gather(const Comm *c, void *all, const void *mine, int bytes)
+{
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Allgather(mine, bytes, MPI_BYTE, all, bytes, MPI_BYTE,
+                      c->impl->mpi);
+        return;
+    }
+    MPI_Iallgather(mine, bytes, MPI_BYTE, all, bytes, MPI_BYTE, c->impl->mpi,
+                   &request);
+    complete(&request);
+}
+
 void dg_comm_allgather(const Comm *c, void *all, const void *mine, size_t bytes)
 {
     if (bytes <= (size_t)INT_MAX / (size_t)c->size) {
         dg_comm_enter(c, "a gathering", 1);
-        MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
-                      c->impl->mpi);
+        all_gather(c, all, mine, (int)bytes);
         dg_comm_leave(c);
         return;
     }
@@ -257,10 +361,9 @@ static void reduce_to(const Comm *c, void *v, int64_t num, MPI_Datatype type,
         const int n = num < PIECE ? (int)num : PIECE;
 
         if (root == TO_ALL)
-            MPI_Allreduce(MPI_IN_PLACE, at, n, type, op, c->impl->mpi);
+            all_reduce(c, MPI_IN_PLACE, at, n, type, op);
         else
-            MPI_Reduce(c->rank == root ? MPI_IN_PLACE : at, at, n, type, op,
-                       root, c->impl->mpi);
+            reduce(c, at, n, type, op, root);
         at += (size_t)n * (size_t)element_bytes;
         num -= n;
     }
@@ -307,6 +410,30 @@ void dg_comm_sum_f32_to(const Comm *c, float *v, int64_t num, int root)
     reduce_to(c, v, num, MPI_FLOAT, MPI_SUM, root);
 }
 
+static void send(const Comm *c, const void *at, int bytes, int to)
+{
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Send(at, bytes, MPI_BYTE, to, 0, c->impl->mpi);
+        return;
+    }
+    MPI_Isend(at, bytes, MPI_BYTE, to, 0, c->impl->mpi, &request);
+    complete(&request);
+}
+
+static void receive(const Comm *c, void *at, int bytes, int from)
+{
+    MPI_Request request;
+
+    if (!c->impl->sleeps) {
+        MPI_Recv(at, bytes, MPI_BYTE, from, 0, c->impl->mpi, MPI_STATUS_IGNORE);
+        return;
+    }
+    MPI_Irecv(at, bytes, MPI_BYTE, from, 0, c->impl->mpi, &request);
+    complete(&request);
+}
+
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
 {
     char *at = buf;
@@ -318,9 +445,9 @@ void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
         const int n = bytes < (size_t)PIECE ? (int)bytes : PIECE;
 
         if (c->rank == from)
-            MPI_Send(at, n, MPI_BYTE, to, 0, c->impl->mpi);
+            send(c, at, n, to);
         else
-            MPI_Recv(at, n, MPI_BYTE, from, 0, c->impl->mpi, MPI_STATUS_IGNORE);
+            receive(c, at, n, from);
         at += n;
         bytes -= (size_t)n;
     }

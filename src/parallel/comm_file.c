@@ -3,9 +3,12 @@
 #include "base/error.h"
 #include "comm_internal.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* MPI counts are int: more goes in pieces of this many bytes. */
 enum { PIECE_BYTES = 1 << 28 };
@@ -87,10 +90,30 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
     return dg_agree(f->comm, err);
 }
 
+/* What this rank has written, by itself. */
+static int sync_own(const char *path)
+{
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int err = DG_OK;
+
+    if (fd < 0 || fsync(fd) != 0)
+        err = dg_fail(DG_EIO, "%s: cannot sync: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
 int dg_comm_file_sync(CommFile *f)
 {
-    int code;
+    int code, err;
 
+    /* who sleeps meets the others in MPI's sync once all are through: there
+     * they would wait awake */
+    if (f->comm->impl->sleeps) {
+        err = dg_agree(f->comm, sync_own(f->path));
+        if (err)
+            return err;
+    }
     dg_comm_enter(f->comm, "the sync of a shared file", 1);
     code = MPI_File_sync(f->file);
     dg_comm_leave(f->comm);

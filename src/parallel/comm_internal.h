@@ -11,12 +11,18 @@ struct CommImpl {
     MPI_Comm mpi;
     MPI_Comm node;           /* the ranks of this node, in the same order */
     struct CommWatch *watch; /* comm_watch.c; NULL: nobody watches */
+    int sleeps;              /* who waits: dg_comm_beside() */
 };
 
 /** Around each call of MPI that waits for other ranks; all: that all ranks
- *  meet in. By the main thread. */
+ *  meet in. By the one thread that uses c. */
 void dg_comm_enter(const Comm *c, const char *what, int all);
 void dg_comm_leave(const Comm *c);
+
+/** Watches c as 'of' is watched, if it is: of both, one tells. doing: says
+ *  behind a wait's name what it is part of. Collective. Errors, agreed: those
+ *  of dg_comm_watch(). */
+int dg_comm_watch_beside(Comm *c, const Comm *of, const char *doing);
 
 /** Ends the watch, if there is one. Collective. */
 void dg_comm_unwatch(Comm *c);

@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 /*
- * A thread beside the main one looks at what that waits in, and for how long.
- * It makes no MPI call, since MPI_THREAD_FUNNELED leaves those to the main
- * thread, MPI_Abort among them: it writes one line and leaves the process,
- * whereupon the launcher ends the other ranks.
+ * A thread beside the one that uses a Comm looks at what that waits in, and for
+ * how long. It makes no MPI call, since MPI may leave those to the main thread
+ * (MPI_THREAD_FUNNELED), MPI_Abort among them: it writes one line and leaves
+ * the process, whereupon the launcher ends the other ranks. A Comm of another
+ * thread has records and a watch of its own: its waits are compared with its
+ * like alone.
  *
  * Who is missed it reads from memory that the ranks of a node share: a rank
  * that has entered fewer meetings of all ranks than this one is not there, and
@@ -27,7 +29,7 @@ enum { WHAT_BYTES = 48 };
 /* where a rank is */
 enum { OUTSIDE, MEETS_ALL, MEETS_SOME, AT_END };
 
-/* A rank's record; written by its main thread, read by all of the node. */
+/* A rank's record; written by the thread that waits, read by all of the node. */
 typedef struct Slot {
     atomic_llong met;   /* meetings of all ranks that it has entered */
     atomic_llong waits; /* calls of MPI that it has entered */
@@ -41,6 +43,8 @@ typedef struct Slot {
 struct CommWatch {
     const Comm *comm;
     double patience;
+    const char *doing; /* what its waits are part of; "" */
+    atomic_int *told;  /* by this watch or another of the job */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -110,12 +114,13 @@ static void end_job(const struct CommWatch *w, double waited)
 {
     char missing[1024];
 
-    if (atomic_exchange(&w->node[0]->told, 1) == 0) {
+    if (atomic_exchange(w->told, 1) == 0) {
         name_missing(missing, sizeof missing, w);
         fprintf(stderr,
                 "dancegrpo: panic: rank %d of %d waits for the other ranks "
-                "since %.0f s in %s (parallel.host_timeout_seconds)%s\n",
-                w->comm->rank, w->comm->size, waited, w->own->what, missing);
+                "since %.0f s in %s%s (parallel.host_timeout_seconds)%s\n",
+                w->comm->rank, w->comm->size, waited, w->own->what, w->doing,
+                missing);
         fflush(stderr);
     }
     _exit(1);
@@ -222,26 +227,44 @@ static int start(struct CommWatch *w)
                                           "thread to watch");
 }
 
-int dg_comm_watch(Comm *c, double patience_s)
+/* of: the main thread's, or NULL */
+static int watch_comm(Comm *c, double patience_s, const char *doing,
+                      const struct CommWatch *of)
 {
     struct CommWatch *w;
     int err;
 
-    if (c->size == 1 || patience_s <= 0)
-        return DG_OK;
     w = calloc(1, sizeof *w);
     err = dg_agree(c, w != NULL ? DG_OK : dg_fail(DG_ENOMEM, "watch"));
     if (err) {
         free(w);
         return err;
     }
-    *w = (struct CommWatch) { .comm = c, .patience = patience_s };
+    *w = (struct CommWatch) { .comm = c,
+                              .patience = patience_s,
+                              .doing = doing };
     err = dg_agree(c, share_slots(w)); /* all are zero behind it */
-    if (!err)
-        err = start(w);
+    if (err)
+        return err;
+    w->told = of != NULL ? of->told : &w->node[0]->told;
+    err = start(w);
     if (!err)
         c->impl->watch = w;
     return dg_agree(c, err);
+}
+
+int dg_comm_watch(Comm *c, double patience_s)
+{
+    return c->size == 1 || patience_s <= 0
+               ? DG_OK
+               : watch_comm(c, patience_s, "", NULL);
+}
+
+int dg_comm_watch_beside(Comm *c, const Comm *of, const char *doing)
+{
+    const struct CommWatch *w = of->impl->watch;
+
+    return w == NULL ? DG_OK : watch_comm(c, w->patience, doing, w);
 }
 
 void dg_comm_unwatch(Comm *c)

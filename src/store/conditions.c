@@ -206,9 +206,12 @@ int dg_conditions_read(Conditions *c, int64_t row, float *out)
 {
     const int64_t dims[] = { c->num, c->width };
     HexDigest digest;
-    int err =
-        dg_h5_read_rows(c->file, "condition", DG_H5_F32, 2, dims, row, 1, out);
+    int err;
 
+    dg_h5_hold(); /* an iteration's files may be written meanwhile */
+    err =
+        dg_h5_read_rows(c->file, "condition", DG_H5_F32, 2, dims, row, 1, out);
+    dg_h5_release();
     if (!err)
         err = dg_sha256_bytes(digest, out, sizeof *out * (size_t)c->width);
     if (!err && strcmp(digest, c->condition[row]) != 0)

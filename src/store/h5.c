@@ -1,9 +1,23 @@
+#define _GNU_SOURCE /* PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP */
 #include "h5_internal.h"
 
 #include "base/error.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+
+static pthread_mutex_t turn = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+void dg_h5_hold(void)
+{
+    pthread_mutex_lock(&turn);
+}
+
+void dg_h5_release(void)
+{
+    pthread_mutex_unlock(&turn);
+}
 
 static herr_t keep_reason(unsigned n, const H5E_error2_t *e, void *reason)
 {
@@ -15,7 +29,9 @@ static herr_t keep_reason(unsigned n, const H5E_error2_t *e, void *reason)
 
 void dg_h5_quiet(void)
 {
+    dg_h5_hold();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    dg_h5_release();
 }
 
 int dg_h5_fail(int code, const H5File *f, const char *object, const char *what)
@@ -101,7 +117,9 @@ const char *dg_h5_library(void)
     static char text[48];
     unsigned major = 0, minor = 0, release = 0;
 
+    dg_h5_hold();
     H5get_libversion(&major, &minor, &release);
+    dg_h5_release();
     snprintf(text, sizeof text, "HDF5 %u.%u.%u", major, minor, release);
     return text;
 }

@@ -19,6 +19,9 @@
  * together, by MPI-IO. On disk this is what parallel HDF5 writes, but no
  * failure of one rank can leave the library in a state that hangs or crashes
  * the others.
+ *
+ * The library is held around each of its calls, never while other ranks are
+ * waited for.
  */
 
 /* Replicated data below this size are written by rank 0, not in shares. */
@@ -86,13 +89,17 @@ static int reserve(const H5File *f, int64_t bytes)
 
 static int create_hdf5(H5File *f, int64_t data_bytes)
 {
+    int err = DG_OK;
+
+    dg_h5_hold();
     f->id = dg_h5_create_file(f->tmp, &f->sink);
     if (f->id < 0 && f->sink.error)
-        return dg_fail(DG_EIO, "%s: cannot create: %s", f->tmp,
-                       strerror(f->sink.error));
-    if (f->id < 0)
-        return dg_h5_fail(DG_EIO, f, NULL, "cannot create");
-    return reserve(f, data_bytes + metadata_bytes);
+        err = dg_fail(DG_EIO, "%s: cannot create: %s", f->tmp,
+                      strerror(f->sink.error));
+    else if (f->id < 0)
+        err = dg_h5_fail(DG_EIO, f, NULL, "cannot create");
+    dg_h5_release();
+    return err ? err : reserve(f, data_bytes + metadata_bytes);
 }
 
 /* Attributes ------------------------------------------------------------ */
@@ -112,7 +119,7 @@ static void ensure_group(const H5File *f, const char *object)
     H5Pclose(links);
 }
 
-/* On rank 0; nothing is done on the others. */
+/* On rank 0; nothing is done on the others. The library is held. */
 static int put(H5File *f, const char *object, const char *key, hid_t type,
                const void *value)
 {
@@ -137,10 +144,14 @@ static int put(H5File *f, const char *object, const char *key, hid_t type,
 static int put_text(H5File *f, const char *object, const char *key,
                     const char *value)
 {
-    const hid_t type = dg_h5_make_text_type(strlen(value));
-    const int err = put(f, object, key, type, value);
+    hid_t type;
+    int err;
 
+    dg_h5_hold();
+    type = dg_h5_make_text_type(strlen(value));
+    err = put(f, object, key, type, value);
     H5Tclose(type);
+    dg_h5_release();
     return err;
 }
 
@@ -152,12 +163,22 @@ int dg_h5_put_text(H5File *f, const char *object, const char *key,
 
 int dg_h5_put_i64(H5File *f, const char *object, const char *key, int64_t value)
 {
-    return agree(f, put(f, object, key, H5T_STD_I64LE, &value));
+    int err;
+
+    dg_h5_hold();
+    err = put(f, object, key, H5T_STD_I64LE, &value);
+    dg_h5_release();
+    return agree(f, err);
 }
 
 int dg_h5_put_f64(H5File *f, const char *object, const char *key, double value)
 {
-    return agree(f, put(f, object, key, H5T_IEEE_F64LE, &value));
+    int err;
+
+    dg_h5_hold();
+    err = put(f, object, key, H5T_IEEE_F64LE, &value);
+    dg_h5_release();
+    return agree(f, err);
 }
 
 static int put_info(H5File *f, const FileInfo *info)
@@ -321,9 +342,10 @@ static hid_t create_set(const H5File *f, const H5Item *d, hid_t type)
     return set;
 }
 
-/* On rank 0: the dataset, and where in the file its data belong. */
-static int place_set(H5File *f, const H5Item *d, hid_t type, int empty,
-                     int64_t *offset)
+/* On rank 0: the dataset, and where in the file its data belong. The library is
+ * held. */
+static int make_set(H5File *f, const H5Item *d, hid_t type, int empty,
+                    int64_t *offset)
 {
     const hid_t set = create_set(f, d, type);
     haddr_t at;
@@ -340,6 +362,17 @@ static int place_set(H5File *f, const H5Item *d, hid_t type, int empty,
     if (!err)
         err = put_text(f, d->name, "axes", d->axes);
     *offset = (int64_t)at;
+    return err;
+}
+
+static int place_set(H5File *f, const H5Item *d, hid_t type, int empty,
+                     int64_t *offset)
+{
+    int err;
+
+    dg_h5_hold();
+    err = make_set(f, d, type, empty, offset);
+    dg_h5_release();
     return err;
 }
 
@@ -392,6 +425,24 @@ static int write_set(H5File *f, const H5Item *d, hid_t type, const Rows *r)
                               r->memory, (size_t)(r->num * row_bytes));
 }
 
+static hid_t take_type(const H5Item *d, size_t element)
+{
+    hid_t type;
+
+    dg_h5_hold();
+    type = d->type == DG_H5_TEXT ? dg_h5_make_text_type(element)
+                                 : dg_h5_make_type(d->type);
+    dg_h5_release();
+    return type;
+}
+
+static void give_type(hid_t type)
+{
+    dg_h5_hold();
+    H5Tclose(type);
+    dg_h5_release();
+}
+
 /* Own texts side by side, in fields as long as the longest of all ranks. */
 static char *lay_out(const Rows *r, const Comm *c, size_t *bytes)
 {
@@ -420,11 +471,11 @@ static int write_texts(H5File *f, const H5Item *d, const Rows *r)
                   : dg_fail(DG_ENOMEM, "%s: texts of %s", f->path, d->name));
 
     if (!err) {
-        const hid_t type = dg_h5_make_text_type(own.element);
+        const hid_t type = take_type(d, own.element);
 
         own.memory = fields;
         err = write_set(f, d, type, &own);
-        H5Tclose(type);
+        give_type(type);
     }
     free(fields);
     return err;
@@ -443,9 +494,9 @@ int dg_h5_write(H5File *f, const H5Item *d)
     find_rows(&r, f, d);
     if (d->type == DG_H5_TEXT)
         return write_texts(f, d, &r);
-    type = dg_h5_make_type(d->type);
+    type = take_type(d, r.element);
     err = write_set(f, d, type, &r);
-    H5Tclose(type);
+    give_type(type);
     return err;
 }
 
@@ -456,12 +507,15 @@ int dg_h5_write(H5File *f, const H5Item *d)
 static int finish(H5File *f)
 {
     int64_t one = 1;
-    int err = put(f, NULL, "complete", H5T_STD_I64LE, &one);
-    const int bad = dg_h5_close_file(f->id, &f->sink) < 0;
+    int err, bad;
 
+    dg_h5_hold();
+    err = put(f, NULL, "complete", H5T_STD_I64LE, &one);
+    bad = dg_h5_close_file(f->id, &f->sink) < 0;
     f->id = H5I_INVALID_HID;
     if (!err && bad)
         err = dg_h5_fail(DG_EIO, f, NULL, "cannot close");
+    dg_h5_release();
     return err;
 }
 
@@ -502,10 +556,12 @@ void dg_h5_abandon(H5File *f)
         return;
     dg_comm_file_close(f->shared);
     if (f->comm->rank == 0) {
+        dg_h5_hold();
         f->sink.error = f->sink.error ? f->sink.error : ECANCELED;
         if (f->id >= 0)
             dg_h5_close_file(f->id, &f->sink);
         H5Eclear2(H5E_DEFAULT);
+        dg_h5_release();
         unlink(f->tmp);
     }
     dg_comm_barrier(f->comm); /* gone for all when this returns */

@@ -59,6 +59,16 @@ int dg_mirror_down(const Mirror *m)
                             : DG_OK;
 }
 
+void dg_mirror_swap(Mirror *m, void **host)
+{
+    void *before = m->host;
+
+    if (m->at == m->host)
+        m->at = *host;
+    m->host = *host;
+    *host = before;
+}
+
 void dg_kernel_copy(const Backend *backend, float *to, const float *from,
                     int64_t num)
 {

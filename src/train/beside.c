@@ -9,8 +9,8 @@
 
 struct Beside {
     const Backend *on;
-    void *stream;
-    Team *team;
+    void *stream; /* NULL: kernels' memory is the host's */
+    Team *team;   /* of the one worker, or NULL */
     pthread_t thread;
     int runs;
     pthread_mutex_t lock; /* of what follows */
@@ -37,13 +37,15 @@ static int next_item(Beside *b, int64_t *item)
 static void *run(void *user)
 {
     Beside *b = user;
+    Worker *worker = b->team != NULL ? &b->team->workers[0] : NULL;
     int64_t item;
 
-    b->on->side_use(b->stream);
+    if (b->stream != NULL)
+        b->on->side_use(b->stream);
     omp_set_num_threads(1);
     while (next_item(b, &item)) {
         if (!b->err)
-            b->err = b->fn(&b->team->workers[0], item, b->user);
+            b->err = b->fn(worker, item, b->user);
         pthread_mutex_lock(&b->lock);
         if (b->err && b->error.code == DG_OK)
             b->error = *dg_last_error();
@@ -68,24 +70,31 @@ static int start_thread(Beside *b)
     return failed ? dg_fail(DG_ENOMEM, "a thread beside the workers") : DG_OK;
 }
 
+/* its memory is cleared by its own stream */
+static int create_team(Beside *b, const TeamOpts *o)
+{
+    void *before = b->stream != NULL ? b->on->side_use(b->stream) : NULL;
+    const int err = dg_team_create(&b->team, o);
+
+    if (b->stream != NULL)
+        b->on->side_use(before);
+    return err;
+}
+
 int dg_beside_create(Beside **out, const TeamOpts *o)
 {
     Beside *b = calloc(1, sizeof *b);
-    void *before;
-    int err;
+    int err = DG_OK;
 
     if (b == NULL)
         return dg_fail(DG_ENOMEM, "a thread beside the workers");
     b->on = o->backend;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->news, NULL);
-    err = b->on->side_new(&b->stream);
-    if (!err) {
-        /* its memory is cleared by its own stream */
-        before = b->on->side_use(b->stream);
-        err = dg_team_create(&b->team, o);
-        b->on->side_use(before);
-    }
+    if (b->on->side_new != NULL)
+        err = b->on->side_new(&b->stream);
+    if (!err && o->num_threads > 0)
+        err = create_team(b, o);
     if (!err)
         err = start_thread(b);
     if (err) {
@@ -108,7 +117,8 @@ void dg_beside_destroy(Beside *b)
         pthread_join(b->thread, NULL);
     }
     dg_team_destroy(b->team);
-    b->on->side_free(b->stream);
+    if (b->stream != NULL)
+        b->on->side_free(b->stream);
     pthread_cond_destroy(&b->news);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -127,7 +137,8 @@ void dg_beside_start(Beside *b, TeamFn fn, void *user)
 
 void dg_beside_give(Beside *b, int64_t num)
 {
-    b->on->side_after(b->stream);
+    if (b->stream != NULL)
+        b->on->side_after(b->stream);
     pthread_mutex_lock(&b->lock);
     b->given += num;
     pthread_cond_broadcast(&b->news);

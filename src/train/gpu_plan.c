@@ -41,7 +41,7 @@ static uint64_t host_bytes(const Outline *o)
         /* others' ranges are given back */
         weights -= (o->reference != NULL ? 2 : 1) * (p->net.count - s->num);
     return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
-           o->update.bytes + o->team.scratch_bytes +
+           o->rollout->aside_bytes + o->update.bytes + o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
 }
 

@@ -165,16 +165,17 @@ void dg_learner_put(const Learner *l, LearnerState which, const float *from,
         memcpy(to, from, bytes);
 }
 
-int dg_learner_fetch(const Learner *l)
+int dg_learner_fetch(const Learner *l, const Comm *c)
 {
-    const Shard *s = &l->place.shard;
+    Shard s = l->place.shard;
     int err = dg_policy_fetch(l->policy, l->num);
 
+    s.comm = c;
     /* the networks have others' weights rounded: their masters are elsewhere */
-    if (dg_shard_split(s) && l->policy->stored != NULL && l->pool == NULL) {
-        err = dg_agree(s->comm, err);
+    if (dg_shard_split(&s) && l->policy->stored != NULL && l->pool == NULL) {
+        err = dg_agree(c, err);
         if (!err)
-            dg_shard_gather(s, l->policy->values, sizeof(float));
+            dg_shard_gather(&s, l->policy->values, sizeof(float));
     }
     return err;
 }
@@ -489,9 +490,8 @@ static int describe(Content *c, const Learner *l)
     return DG_OK;
 }
 
-int dg_learner_digest(const Learner *l, char hex[65])
+int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
 {
-    const Comm *c = l->place.shard.comm;
     CheckpointArray a = { .name = "weights",
                           .data = l->policy->values,
                           .num = l->num };
@@ -512,7 +512,7 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
     int err = dg_agree(s->comm, describe(&c, l));
 
     if (!err)
-        err = dg_agree(s->comm, dg_learner_fetch(l));
+        err = dg_agree(s->comm, dg_learner_fetch(l, s->comm));
     if (err) {
         free(c.params);
         return err;

@@ -361,7 +361,7 @@ int dg_pretrain_write_weights(Pretrain *t)
         snprintf(score, sizeof score, "not evaluated");
     err = dg_learner_swap_ema(t->learner);
     if (!err)
-        err = dg_agree(s->comm, dg_learner_fetch(t->learner));
+        err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
     if (!err)
         err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
     if (!err)

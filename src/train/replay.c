@@ -152,7 +152,7 @@ static int compare_weights(const Trainer *t, H5File *f)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
     char digest[65], *stored = NULL;
-    int err = dg_learner_fetch(t->learner);
+    int err = dg_learner_fetch(t->learner, t->session->comm);
 
     if (!err)
         err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);

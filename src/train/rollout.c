@@ -29,6 +29,7 @@ static float *reserve_mirror(Rollout *r, const Policy *p, int which,
     if (!r->outline &&
         dg_mirror_new(&r->in[which], p->on, bytes, "trajectories"))
         return NULL;
+    r->in[which].bytes = bytes;
     r->bytes += bytes;
     return r->in[which].host;
 }
@@ -124,9 +125,40 @@ void dg_rollout_destroy(Rollout *r)
     free(r->time);
     for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
         dg_mirror_free(&r->in[i]);
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
+        free(r->aside[i]);
     free(r->scores);
     free(r->features);
     free(r);
+}
+
+int dg_rollout_reserve_aside(Rollout *r)
+{
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++) {
+        if (i == DG_ROLLOUT_UNCOND)
+            continue;
+        r->aside_bytes += r->in[i].bytes;
+        if (r->outline)
+            continue;
+        r->aside[i] = dg_memory_new(r->in[i].bytes);
+        if (r->aside[i] == NULL)
+            return dg_fail(DG_ENOMEM,
+                           "parallel.write_beside: %zu bytes for trajectories "
+                           "that wait to be written",
+                           r->aside_bytes);
+    }
+    return DG_OK;
+}
+
+void dg_rollout_set_aside(Rollout *r)
+{
+    for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
+        if (r->aside[i] != NULL)
+            dg_mirror_swap(&r->in[i], &r->aside[i]);
+    r->conditions = r->in[DG_ROLLOUT_CONDITIONS].host;
+    r->latents = r->in[DG_ROLLOUT_LATENTS].host;
+    r->log_prob = r->in[DG_ROLLOUT_LOG_PROB].host;
+    r->final = r->in[DG_ROLLOUT_FINAL].host;
 }
 
 int dg_rollout_fetch(const Rollout *r)

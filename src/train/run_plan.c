@@ -106,6 +106,8 @@ int dg_outline_open(Outline *o, const Session *s, int ranks)
                                  (RankPlace) { 0, ranks }, prompts);
     if (!err)
         err = dg_rollout_reserve_features(o->rollout, o->rewards);
+    if (!err && dg_trainer_sets_aside(c))
+        err = dg_rollout_reserve_aside(o->rollout);
     if (!err)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err)
@@ -230,6 +232,8 @@ static void tell_memory(PlanTable *t, const Outline *o)
     tell_learner(t, o);
     tell_workers(t, o);
     put(t, "trajectories", "trajectories, conditions", o->rollout->bytes);
+    put_some(t, "aside", "trajectories that wait to be written",
+             o->rollout->aside_bytes);
     put(t, "update", "advantages, results", o->update.bytes);
     for (int i = 0; i < t->num; i++)
         sum += t->line[i].value;

@@ -105,14 +105,16 @@ static int learn(Trainer *t)
 }
 
 /* What is written after an iteration, the checkpoint last: one that is there
- * vouches for the iteration's metrics, trajectory and pictures. */
+ * vouches for the iteration's metrics, trajectory and pictures. Beside, the
+ * trajectory file follows the metrics: those that no checkpoint vouches for are
+ * made again. */
 static int keep(Trainer *t, int last)
 {
     const Config *c = t->session->config;
     int err = DG_OK;
 
     if (due(c->trajectory.every, t->iteration))
-        err = dg_trainer_write_trajectory(t);
+        err = dg_trainer_keep_trajectory(t);
     if (!err && (last || due(c->report.every, t->iteration)))
         err = dg_trainer_write_pictures(t);
     return err;
@@ -120,11 +122,17 @@ static int keep(Trainer *t, int last)
 
 static int keep_checkpoint(Trainer *t, int last)
 {
+    const int wanted =
+        last || due(t->session->config->checkpoint.every, t->iteration);
     const double at = dg_clock_now();
     int err = DG_OK;
 
     t->checkpoint_s = 0;
-    if (last || due(t->session->config->checkpoint.every, t->iteration)) {
+    if (t->files != NULL) {
+        dg_trainer_start_files(t, wanted);
+        return last ? dg_trainer_wait_files(t) : DG_OK;
+    }
+    if (wanted) {
         err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
                               t->iteration);
         t->checkpoint_s = dg_clock_now() - at;
@@ -139,9 +147,12 @@ static int iterate(Trainer *t, int *stop)
     double at;
     int last, err;
 
-    err = dg_agree(t->session->comm, dg_trainer_remember(t));
+    err = dg_trainer_experience(t);
+    /* nothing of what files are written from has changed until here */
     if (!err)
-        err = dg_trainer_experience(t);
+        err = dg_trainer_wait_files(t);
+    if (!err)
+        err = dg_agree(t->session->comm, dg_trainer_remember(t));
     if (!err)
         err = learn(t);
     if (err)
@@ -157,7 +168,7 @@ static int iterate(Trainer *t, int *stop)
     last = *stop || t->iteration == c->run.iterations;
     at = dg_clock_now();
     err = keep(t, last);
-    t->phases.io = dg_clock_now() - at + t->checkpoint_s;
+    t->phases.io = dg_clock_now() - at + t->phases.waiting + t->checkpoint_s;
     t->phases.total = dg_clock_now() - began + t->checkpoint_s;
     err = err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
     return err ? err : keep_checkpoint(t, last);
@@ -192,6 +203,8 @@ int dg_train(const Session *s, RunEnd *end)
     *end = DG_RUN_DONE;
     if (!err)
         err = dg_trainer_build(&t, s);
+    if (!err)
+        err = dg_trainer_open_files(&t);
     if (!err)
         err = resume(&t);
     while (!err && !stop && t.iteration < s->config->run.iterations)

@@ -13,7 +13,13 @@
 
 typedef struct Phases {
     double rollout, reward, update, io, total; /* s */
+    /* of the files of the iteration before, where they are written beside: what
+     * that took, and how much of it was waited for, which is in io */
+    double writing, waiting;
 } Phases;
+
+typedef struct TrainerFiles TrainerFiles; /* trainer_files.c */
+typedef struct Trajectory Trajectory;     /* trainer_trajectory.c */
 
 typedef struct Trainer {
     const Session *session;
@@ -29,18 +35,20 @@ typedef struct Trainer {
     Beside *beside;   /* and does it, or NULL */
     Rollout *rollout;
     Update *update;
-    Metrics *metrics;  /* rank 0 */
-    int64_t iteration; /* done so far */
-    size_t plan_bytes; /* arena of a worker, from the plan */
-    float *before;     /* weights, moments before an iteration that is to be
+    TrainerFiles *files; /* written beside, or NULL: between iterations */
+    Metrics *metrics;    /* rank 0 */
+    int64_t iteration;   /* done so far */
+    size_t plan_bytes;   /* arena of a worker, from the plan */
+    float *before;       /* weights, moments before an iteration that is to be
                           written: [3, this rank's range]; NULL when none
                           ever is */
     int64_t updates_before;
     char digest_before[65];
     Phases phases;
     double flops;        /* of this rank in the iteration */
-    double checkpoint_s; /* the last one's writing, counted in the next
-                            iteration's io: metrics are written before it */
+    double checkpoint_s; /* the last one's writing, where it is not beside,
+                            counted in the next iteration's io: metrics are
+                            written before it */
     UpdateStats stats;
     double started;  /* of this process, and */
     int64_t resumed; /* the iteration it began with */
@@ -74,6 +82,14 @@ void dg_trainer_room(TeamOpts *team, const Policy *policy);
 /** Bytes of the copies that trajectory files need, of a rank. */
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);
 
+/** 1 if trajectories are set aside to be written. */
+int dg_trainer_sets_aside(const Config *c);
+
+/** room: 1 if the device has so many bytes and a stream's own to spare on all
+ *  ranks, with a margin; where kernels' memory is the host's, always.
+ *  Collective. Errors, agreed: DG_EDEVICE. */
+int dg_trainer_room_beside(int *room, const Session *s, size_t bytes);
+
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);
@@ -84,11 +100,39 @@ int dg_trainer_experience(Trainer *t);
 /** Metrics, log line. */
 int dg_trainer_report(Trainer *t);
 
-/** Keeps what the iteration starts from, if it is to be written. */
+/** Keeps what the iteration's updates start from, if it is to be written.
+ *  Collective. */
 int dg_trainer_remember(Trainer *t);
 
-/** trajectories/iter_N.h5 of the iteration just done. Collective. */
-int dg_trainer_write_trajectory(Trainer *t);
+/** What trajectories/iter_N.h5 of the iteration just done has to say. Its
+ *  arrays are the rollout's members on the host, as they are now, and the
+ *  state that dg_trainer_remember() kept. Collective. Errors, agreed:
+ *  DG_ENOMEM, DG_EDEVICE. */
+int dg_trainer_take_trajectory(Trajectory **out, const Trainer *t);
+/** Writes it, by any one thread, over s->comm. Collective. */
+int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
+                                const Session *s);
+void dg_trainer_free_trajectory(Trajectory *k); /* NULL is allowed */
+
+/** A thread for files, where parallel.write_beside has something to write, MPI
+ *  lets it and there is room; else t->files stays NULL, and it is told why.
+ *  Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE. */
+int dg_trainer_open_files(Trainer *t);
+/** Waits for what is written. Leaves dg_last_error() as it is. Collective. */
+void dg_trainer_close_files(Trainer *t);
+
+/** The trajectory file of the iteration just done: written, or to be by
+ *  dg_trainer_start_files(). Collective. */
+int dg_trainer_keep_trajectory(Trainer *t);
+
+/** Has written what there is, and then, if wanted, the checkpoint: until
+ *  dg_trainer_wait_files() nothing may change weights, moments, EMA or what
+ *  dg_trainer_remember() kept. Collective; t->files is there. */
+void dg_trainer_start_files(Trainer *t, int checkpoint);
+
+/** Waits for the files that were started last. Collective. Errors, agreed:
+ *  those of writing them. */
+int dg_trainer_wait_files(Trainer *t);
 
 /** pictures/iter_N.png: fixed held-out prompts and seeds. Collective. */
 int dg_trainer_write_pictures(Trainer *t);

@@ -202,6 +202,11 @@ size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard)
                                     : 3 * sizeof(float) * (size_t)shard->num;
 }
 
+int dg_trainer_sets_aside(const Config *c)
+{
+    return c->trajectory.every > 0 && c->parallel.write_beside;
+}
+
 static int reserve_before(Trainer *t)
 {
     const size_t bytes =
@@ -253,6 +258,8 @@ int dg_trainer_reserve(Trainer *t)
         err = dg_update_create(&t->update, s, t->rollout);
     if (!err)
         err = reserve_before(t);
+    if (!err && dg_trainer_sets_aside(c))
+        err = dg_rollout_reserve_aside(t->rollout);
     return dg_agree(s->comm, err);
 }
 
@@ -354,6 +361,24 @@ static int check_room(const Session *s)
 /* Of a device's memory, for what its libraries take by themselves. */
 enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
 
+int dg_trainer_room_beside(int *room, const Session *s, size_t bytes)
+{
+    size_t unused, all;
+    int64_t enough = 1;
+    int err = DG_OK;
+
+    if (s->backend->side_new != NULL) {
+        err = dg_agree(s->comm, s->backend->room(&unused, &all));
+        if (err)
+            return err;
+        enough = unused >= (bytes + STREAM_BYTES) * (size_t)s->device_ranks +
+                               all / MARGIN;
+    }
+    dg_comm_min_i64(s->comm, &enough, 1);
+    *room = (int)enough;
+    return DG_OK;
+}
+
 /*
  * Scores are made beside the rollout where there is room for it: the plan does
  * without, and all ranks do the same. Errors: DG_EDEVICE, agreed.
@@ -361,20 +386,14 @@ enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
 static int open_beside(Trainer *t)
 {
     const Session *s = t->session;
-    const Backend *be = s->backend;
     const size_t wants = t->besides.step_bytes + t->besides.scratch_bytes;
-    size_t unused, all;
-    int64_t room;
-    int err;
+    int room, err;
 
-    if (!s->config->parallel.overlap || be->side_new == NULL)
+    if (!s->config->parallel.overlap || s->backend->side_new == NULL)
         return DG_OK;
-    err = dg_agree(s->comm, be->room(&unused, &all));
+    err = dg_trainer_room_beside(&room, s, wants);
     if (err)
         return err;
-    room = unused >=
-           (wants + STREAM_BYTES) * (size_t)s->device_ranks + all / MARGIN;
-    dg_comm_min_i64(s->comm, &room, 1);
     if (!room) {
         dg_info("rewards follow the rollout: no room for %.1f MB beside it",
                 1e-6 * (double)(wants + STREAM_BYTES));
@@ -437,6 +456,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
 
 void dg_trainer_close(Trainer *t)
 {
+    dg_trainer_close_files(t);
     dg_metrics_close(t->metrics);
     dg_beside_destroy(t->beside);
     dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */

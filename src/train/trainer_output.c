@@ -116,6 +116,10 @@ static void put_seconds(Trainer *t)
     dg_metrics_real(t->metrics, "reward", t->phases.reward);
     dg_metrics_real(t->metrics, "update", t->phases.update);
     dg_metrics_real(t->metrics, "io", t->phases.io);
+    if (t->files != NULL) {
+        dg_metrics_real(t->metrics, "writing", t->phases.writing);
+        dg_metrics_real(t->metrics, "waiting", t->phases.waiting);
+    }
     dg_metrics_real(t->metrics, "total", t->phases.total);
     dg_metrics_leave(t->metrics);
 }

@@ -9,13 +9,17 @@
 
 enum { MAX_ITEMS = 32 };
 
-/* Columns of results, taken apart for the file. */
+/* Columns of results, taken apart for the file, and copies of what the next
+ * iteration makes anew. */
 typedef struct Columns {
     int32_t *step, *clipped;
     float *ratio, *log_prob;
     double *loss;
     float *reward, *strict;
     uint8_t *missing;
+    float *advantage, *total;
+    int64_t *kept;
+    int32_t *update;
     const char **prompts;
     int64_t *prompt_index;
     float *sigma; /* [T + 1] */
@@ -25,6 +29,13 @@ typedef struct Items {
     H5Item item[MAX_ITEMS];
     int num;
 } Items;
+
+struct Trajectory {
+    Columns columns;
+    Items items;
+    int64_t iteration;
+    SdeWindow window;
+};
 
 int dg_trainer_remember(Trainer *t)
 {
@@ -37,7 +48,8 @@ int dg_trainer_remember(Trainer *t)
 
     if (every == 0 || (t->iteration + 1) % every != 0)
         return DG_OK;
-    err = dg_agree(t->session->comm, dg_learner_fetch(t->learner));
+    err = dg_agree(t->session->comm,
+                   dg_learner_fetch(t->learner, t->session->comm));
     if (err)
         return err;
     memcpy(t->before, trained->values + s->first, bytes);
@@ -49,7 +61,7 @@ int dg_trainer_remember(Trainer *t)
     if (err)
         return err;
     t->updates_before = t->learner->updates;
-    return dg_learner_digest(t->learner, t->digest_before);
+    return dg_learner_digest(t->learner, t->session->comm, t->digest_before);
 }
 
 static void free_columns(Columns *c)
@@ -62,41 +74,69 @@ static void free_columns(Columns *c)
     free(c->reward);
     free(c->strict);
     free(c->missing);
+    free(c->advantage);
+    free(c->total);
+    free(c->kept);
+    free(c->update);
     free(c->prompts);
     free(c->prompt_index);
     free(c->sigma);
+}
+
+/* num elements, at least one byte; of data a copy. NULL: no memory. */
+static void *column(const void *data, int64_t num, size_t size)
+{
+    const size_t bytes = size * (size_t)num;
+    void *to = malloc(bytes + 1);
+
+    if (to != NULL && data != NULL)
+        memcpy(to, data, bytes);
+    return to;
+}
+
+static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
+{
+    const int64_t terms = u->num_kept * u->steps_per_item;
+
+    c->step = column(NULL, terms, sizeof *c->step);
+    c->clipped = column(NULL, terms, sizeof *c->clipped);
+    c->ratio = column(NULL, terms, sizeof *c->ratio);
+    c->log_prob = column(NULL, terms, sizeof *c->log_prob);
+    c->loss = column(NULL, terms, sizeof *c->loss);
+    c->reward = column(NULL, r->N * r->K, sizeof *c->reward);
+    c->strict = column(NULL, r->N * r->K, sizeof *c->strict);
+    c->missing = column(NULL, r->N * r->K, sizeof *c->missing);
+    c->advantage = column(u->advantage, r->N * r->K, sizeof *c->advantage);
+    c->total = column(u->total, r->N, sizeof *c->total);
+    c->kept = column(u->kept, u->num_kept, sizeof *c->kept);
+    c->update = column(u->belongs, u->num_kept, sizeof *c->update);
+    c->prompts = column(NULL, r->P, sizeof *c->prompts);
+    c->prompt_index = column(r->prompt, r->P, sizeof *c->prompt_index);
+    c->sigma = column(NULL, r->T + 1, sizeof *c->sigma);
+    if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
+        !c->reward || !c->strict || !c->missing || !c->advantage || !c->total ||
+        !c->kept || !c->update || !c->prompts || !c->prompt_index || !c->sigma)
+        return dg_fail(DG_ENOMEM, "trajectory file");
+    return DG_OK;
 }
 
 static int take_columns(Columns *c, const Trainer *t)
 {
     const Rollout *r = t->rollout;
     const Update *u = t->update;
-    const size_t terms = (size_t)(u->num_kept * u->steps_per_item);
-    const size_t scores = (size_t)(r->N * r->K);
+    const int64_t terms = u->num_kept * u->steps_per_item;
+    const int err = reserve_columns(c, r, u);
 
-    c->step = malloc(sizeof *c->step * terms);
-    c->clipped = malloc(sizeof *c->clipped * terms);
-    c->ratio = malloc(sizeof *c->ratio * terms);
-    c->log_prob = malloc(sizeof *c->log_prob * terms);
-    c->loss = malloc(sizeof *c->loss * terms);
-    c->reward = malloc(sizeof *c->reward * scores);
-    c->strict = malloc(sizeof *c->strict * scores);
-    c->missing = malloc(scores);
-    c->prompts = malloc(sizeof *c->prompts * (size_t)r->P);
-    c->prompt_index = malloc(sizeof *c->prompt_index * (size_t)r->P);
-    c->sigma = malloc(sizeof *c->sigma * (size_t)(r->T + 1));
-    if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
-        !c->reward || !c->strict || !c->missing || !c->prompts ||
-        !c->prompt_index || !c->sigma)
-        return dg_fail(DG_ENOMEM, "trajectory file");
-    for (size_t i = 0; i < terms; i++) {
+    if (err)
+        return err;
+    for (int64_t i = 0; i < terms; i++) {
         c->step[i] = u->result[i].step;
         c->clipped[i] = u->result[i].clipped;
         c->ratio[i] = (float)u->result[i].ratio;
         c->log_prob[i] = u->result[i].log_prob;
         c->loss[i] = u->result[i].loss;
     }
-    for (size_t i = 0; i < scores; i++) {
+    for (int64_t i = 0; i < r->N * r->K; i++) {
         c->reward[i] = r->scores[i].value;
         c->strict[i] = r->scores[i].strict;
         c->missing[i] = r->scores[i].missing != 0;
@@ -104,10 +144,8 @@ static int take_columns(Columns *c, const Trainer *t)
     for (int i = 0; i < r->T; i++)
         c->sigma[i] = r->steps[i].sigma;
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
-    for (int64_t i = 0; i < r->P; i++) {
+    for (int64_t i = 0; i < r->P; i++)
         c->prompts[i] = t->prompts.item[r->prompt[i]].text;
-        c->prompt_index[i] = r->prompt[i];
-    }
     return DG_OK;
 }
 
@@ -189,7 +227,6 @@ static void put_conditions(Items *to, const Trainer *t)
 static void put_scores(Items *to, const Trainer *t, const Columns *c)
 {
     const Rollout *r = t->rollout;
-    const Update *u = t->update;
 
     dims(put(to, "prompt", DG_H5_TEXT, c->prompts, "prompts", "prompt"), 1,
          r->P, 0, 0);
@@ -205,10 +242,10 @@ static void put_scores(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "missing", DG_H5_U8, c->missing, "1 where a score is missing",
              "item, reward"),
          2, r->N, r->K, 0);
-    dims(put(to, "advantage", DG_H5_F32, u->advantage,
+    dims(put(to, "advantage", DG_H5_F32, c->advantage,
              "advantages, not clamped", "item, reward"),
          2, r->N, r->K, 0);
-    dims(put(to, "total_advantage", DG_H5_F32, u->total,
+    dims(put(to, "total_advantage", DG_H5_F32, c->total,
              "weighted sum of advantages, not clamped", "item"),
          1, r->N, 0, 0);
 }
@@ -218,9 +255,9 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
     const Update *u = t->update;
     const int64_t n = u->num_kept, s = u->steps_per_item;
 
-    dims(put(to, "kept", DG_H5_I64, u->kept, "items trained on", "kept"), 1, n,
+    dims(put(to, "kept", DG_H5_I64, c->kept, "items trained on", "kept"), 1, n,
          0, 0);
-    dims(put(to, "update", DG_H5_I32, u->belongs, "update of the iteration",
+    dims(put(to, "update", DG_H5_I32, c->update, "update of the iteration",
              "kept"),
          1, n, 0, 0);
     dims(put(to, "timestep", DG_H5_I32, c->step, "steps trained on",
@@ -270,42 +307,61 @@ static void put_state(Items *to, const Trainer *t)
                   "frozen weights of the KL term");
 }
 
-int dg_trainer_write_trajectory(Trainer *t)
+int dg_trainer_take_trajectory(Trajectory **out, const Trainer *t)
 {
-    const Session *s = t->session;
-    const ParamSet *trained = dg_policy_trained(t->policy);
-    const int num_notes = trained == &t->policy->adapters ? 6 : 5;
-    Columns columns = { 0 };
-    Items items = { .num = 0 };
-    char after[65];
-    int err = take_columns(&columns, t);
+    Trajectory *k = calloc(1, sizeof *k);
+    int err = k != NULL ? take_columns(&k->columns, t)
+                        : dg_fail(DG_ENOMEM, "trajectory file");
 
     if (!err)
         err = dg_rollout_fetch(t->rollout);
-    err = dg_agree(s->comm, err);
+    err = dg_agree(t->session->comm, err);
+    if (err) {
+        dg_trainer_free_trajectory(k);
+        return err;
+    }
+    k->iteration = t->iteration;
+    k->window = t->rollout->window;
+    put_samples(&k->items, t, &k->columns);
+    put_conditions(&k->items, t);
+    put_scores(&k->items, t, &k->columns);
+    put_results(&k->items, t, &k->columns);
+    put_state(&k->items, t);
+    *out = k;
+    return DG_OK;
+}
+
+int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
+                                const Session *s)
+{
+    const ParamSet *trained = dg_policy_trained(t->policy);
+    const int num_notes = trained == &t->policy->adapters ? 6 : 5;
+    char after[65];
+    int err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
+
     if (!err)
-        err = dg_agree(s->comm, dg_learner_fetch(t->learner));
-    if (!err)
-        err = dg_learner_digest(t->learner, after);
+        err = dg_learner_digest(t->learner, s->comm, after);
     if (!err) {
         const TrajectoryNote notes[] = {
             { "weights_before_sha256", t->digest_before, 0 },
             { "weights_after_sha256", after, 0 },
             { "optimizer_step", NULL, t->updates_before },
-            { "window_start", NULL, t->rollout->window.start },
-            { "window_size", NULL, t->rollout->window.size },
+            { "window_start", NULL, k->window.start },
+            { "window_size", NULL, k->window.size },
             { "base_sha256", t->policy->base_sha256, 0 },
         };
 
-        put_samples(&items, t, &columns);
-        put_conditions(&items, t);
-        put_scores(&items, t, &columns);
-        put_results(&items, t, &columns);
-        put_state(&items, t);
-        err = dg_trajectory_write(s->comm, t->dir.trajectories, t->iteration,
-                                  items.item, items.num, notes, num_notes,
+        err = dg_trajectory_write(s->comm, t->dir.trajectories, k->iteration,
+                                  k->items.item, k->items.num, notes, num_notes,
                                   &s->info);
     }
-    free_columns(&columns);
     return err;
+}
+
+void dg_trainer_free_trajectory(Trajectory *k)
+{
+    if (k == NULL)
+        return;
+    free_columns(&k->columns);
+    free(k);
 }

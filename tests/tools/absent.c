@@ -1,8 +1,8 @@
 /*
  * mpirun -n RANKS absent WAIT PATIENCE: the last rank meets the others in one
  * broadcast, then sleeps for a minute at something of its own, while they WAIT:
- * agree, barrier, idle, bcast, node, gather, sum or pass (the first two ranks
- * of which then send and receive).
+ * agree, barrier, idle, bcast, node, gather, sum, pass (the first two ranks
+ * of which then send and receive) or beside, on another communicator.
  */
 #include "parallel/comm.h"
 
@@ -35,6 +35,23 @@ static void wait_in(const Comm *c, const char *what)
     free(all);
 }
 
+/* The same on another communicator, of which the first one's waits do not
+ * count. */
+static int wait_beside(Comm *c)
+{
+    int64_t v = 0;
+    Comm other;
+
+    if (dg_comm_beside(&other, c, " beside") != 0)
+        return 2;
+    dg_comm_bcast(&other, &v, sizeof v, 0);
+    if (c->rank == c->size - 1)
+        sleep(60);
+    wait_in(&other, "agree");
+    dg_comm_beside_free(&other);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     int64_t v = 0;
@@ -44,6 +61,8 @@ int main(int argc, char **argv)
         dg_comm_watch(&c, atof(argv[2])) != 0)
         return 2;
     dg_comm_bcast(&c, &v, sizeof v, 0);
+    if (strcmp(argv[1], "beside") == 0)
+        return wait_beside(&c);
     if (c.rank == c.size - 1)
         sleep(60);
     wait_in(&c, argv[1]);
