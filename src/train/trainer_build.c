@@ -352,7 +352,7 @@ static int check_room(const Session *s)
 }
 
 /* Of a device's memory, for what its libraries take by themselves. */
-enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
+enum { MARGIN = 32, STREAM_BYTES = 48 << 20 };
 
 /*
  * Scores are made beside the rollout where there is room for it: the plan does
