@@ -35,6 +35,7 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.side_free = dg_cuda_side_free;
     t.side_use = dg_cuda_side_use;
     t.side_after = dg_cuda_side_after;
+    t.replay = dg_cuda_replay;
     t.engine = dg_engine_cuda();
     return t;
 }

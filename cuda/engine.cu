@@ -80,7 +80,6 @@ static Engine table_make(void)
     t.exact_merge = dg_cuda_exact_merge;
     t.exact_read = dg_cuda_exact_read;
     t.flag = dg_cuda_flag;
-    t.replay = dg_cuda_replay;
     t.grad_norm = dg_cuda_grad_norm;
     t.norm_chunks = dg_cuda_grad_norm_chunks;
     t.adamw = dg_cuda_adamw_update;

@@ -191,13 +191,15 @@ static Graph *capture(CudaStream *s, void (*step)(void *), void *user)
     const int failed = s->failed;
     cudaGraph_t graph = NULL;
     cudaGraphExec_t exec = NULL;
+
+    pthread_mutex_lock(&s->captures);
     cudaError_t e =
         cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
-
     if (e == cudaSuccess) {
         go_through(s, DG_STREAM_CAPTURES, step, user);
         e = cudaStreamEndCapture(s->stream, &graph);
     }
+    pthread_mutex_unlock(&s->captures);
     if (e == cudaSuccess)
         e = cudaGraphInstantiate(&exec, graph, 0);
     if (graph != NULL)

@@ -130,6 +130,7 @@ extern "C" int dg_cuda_stream_create(CudaStream **out, int device)
     if (s == NULL)
         return dg_fail(DG_ENOMEM, "CUDA stream");
     s->device = device;
+    pthread_mutex_init(&s->captures, NULL);
     const cudaError_t e = stream_reserve(s);
     err = e == cudaSuccess ? dg_cuda_gemm_cache_create(&s->gemm)
                            : device_error(e, "a stream and its workspace");
@@ -161,6 +162,7 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
         cudaEventDestroy(s->after);
     if (s->stream != NULL)
         cudaStreamDestroy(s->stream);
+    pthread_mutex_destroy(&s->captures);
     free(s);
 }
 
@@ -278,9 +280,20 @@ extern "C" int dg_cuda_stage_down(void *host, const void *device, size_t bytes)
     return err;
 }
 
+/* Steps are replayed there where they are here. */
 extern "C" int dg_cuda_side_new(void **out)
 {
-    return dg_cuda_stream_create((CudaStream **)out, dg_cuda_current()->device);
+    const CudaStream *here = dg_cuda_current();
+    CudaStream *side = NULL;
+    int err = dg_cuda_stream_create(&side, here->device);
+
+    if (!err && here->graphs != NULL)
+        err = dg_cuda_replays(side);
+    if (!err)
+        *out = side;
+    else
+        dg_cuda_stream_destroy(side);
+    return err;
 }
 
 extern "C" void dg_cuda_side_free(void *side)
@@ -298,10 +311,12 @@ extern "C" void *dg_cuda_side_use(void *side)
 
 extern "C" void dg_cuda_side_after(void *side)
 {
-    const CudaStream *s = (CudaStream *)side;
+    CudaStream *s = (CudaStream *)side;
 
     dg_cuda_note(cudaEventRecord(s->after, dg_cuda_current()->stream),
                  "what another stream waits for");
+    pthread_mutex_lock(&s->captures);
     dg_cuda_note(cudaStreamWaitEvent(s->stream, s->after, 0),
                  "a wait for another stream");
+    pthread_mutex_unlock(&s->captures);
 }

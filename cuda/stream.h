@@ -6,6 +6,7 @@
  * Internal to cuda.
  */
 #include <cuda_runtime.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,9 @@ struct CudaStream {
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */
     StreamMode mode;
+    /* held while a step is captured: until then no other thread may make the
+     * stream wait (dg_cuda_side_after()), which would spoil the capture */
+    pthread_mutex_t captures;
     float *workspace; /* [DG_WORKSPACE_FLOATS], device */
     int64_t *result;  /* one number, device; and where it arrives */
     int64_t *result_host;

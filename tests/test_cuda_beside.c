@@ -7,12 +7,15 @@
 #include "tensor/mirror.h"
 #include "train/beside.h"
 
+#include <sched.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -148,11 +151,85 @@ static void test_a_failure_is_the_callers(void **unused)
     dg_cuda_stream_destroy(s);
 }
 
+/* --- replayed there -------------------------------------------------------- */
+
+/* The second time that its work comes it is captured, which takes a while:
+ * what is given meanwhile must wait for that. */
+typedef struct Slow {
+    float *x, *y; /* [NUM] device */
+    float got[3];
+    atomic_int calls, captured; /* of the step; somebody may give now */
+} Slow;
+
+/* of a thread's work, as often as it is walked, run and captured */
+static void slow_step(void *user)
+{
+    enum { CAPTURE = 4, PAUSE_NS = 50000000 }; /* walk, run, walk, capture */
+    Slow *k = user;
+
+    dg_backend_cuda()->add(k->y, k->x, k->x, NUM);
+    if (atomic_fetch_add(&k->calls, 1) + 1 != CAPTURE)
+        return;
+    atomic_store(&k->captured, 1);
+    nanosleep(&(struct timespec) { .tv_nsec = PAUSE_NS }, NULL);
+}
+
+static int see_slowly(Worker *w, int64_t i, void *user)
+{
+    Slow *k = user;
+    float got[NUM];
+    int err;
+
+    dg_context_replay(&w->ctx, slow_step, k, NULL, 0, 0);
+    err = w->ctx.backend->download(got, k->y, sizeof got);
+    k->got[i] = got[NUM - 1];
+    return err;
+}
+
+long cuda_emulation_graphs(void) __attribute__((weak));
+
+static void test_giving_waits_for_a_capture(void **unused)
+{
+    const long before =
+        cuda_emulation_graphs != NULL ? cuda_emulation_graphs() : 0;
+    CudaStream *s;
+    Beside *b;
+    Slow k = { .calls = 0 };
+    void *p;
+
+    (void)unused;
+    if (dg_cuda_stream_create(&s, 0) != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    dg_cuda_use(s);
+    assert_int_equal(dg_cuda_replays(s), DG_OK);
+    b = new_beside();
+    assert_int_equal(dg_cuda_take(&p, sizeof(float) * NUM), DG_OK);
+    k.x = p;
+    assert_int_equal(dg_cuda_take(&p, sizeof(float) * NUM), DG_OK);
+    k.y = p;
+    dg_backend_cuda()->fill(k.x, 3, NUM);
+    dg_beside_start(b, see_slowly, &k);
+    dg_beside_give(b, 2);
+    while (!atomic_load(&k.captured))
+        sched_yield();
+    dg_beside_give(b, 1);
+    assert_int_equal(dg_beside_finish(b), DG_OK);
+    for (int i = 0; i < 3; i++)
+        assert_true(k.got[i] == 6);
+    if (cuda_emulation_graphs != NULL)
+        assert_int_equal(cuda_emulation_graphs() - before, 2);
+    dg_cuda_free(k.x);
+    dg_cuda_free(k.y);
+    dg_beside_destroy(b);
+    dg_cuda_stream_destroy(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_sees_what_was_made_before),
         cmocka_unit_test(test_a_failure_is_the_callers),
+        cmocka_unit_test(test_giving_waits_for_a_capture),
     };
 
     return cmocka_run_group_tests_name("cuda_beside", tests, NULL, NULL);

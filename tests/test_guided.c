@@ -142,6 +142,7 @@ static void test_guided_predict_gives_back(void **state)
 static void gradient(Lab *l, const Guidance *g, float *out)
 {
     const size_t bytes = sizeof(float) * (size_t)l->t.policy->net.count;
+    const float *rows[B];
     Worker *w = &l->t.team->workers[0];
     Tensor *u, *branch, *seed;
 
@@ -152,8 +153,10 @@ static void gradient(Lab *l, const Guidance *g, float *out)
     seed = dg_tensor_like(l->ctx, u);
     memcpy(seed->data, l->g, sizeof l->g);
     MUST(dg_guided_back(l->ctx, g, branch, seed));
+    for (int i = 0; i < B; i++)
+        rows[i] = l->g[i];
     if (dg_guided_twice(g))
-        MUST(dg_guided_back_uncond(l->t.policy, l->ctx, &l->batch, g, l->g[0]));
+        MUST(dg_guided_back_uncond(l->t.policy, l->ctx, &l->batch, g, rows));
     memcpy(out, w->grads, bytes);
 }
 

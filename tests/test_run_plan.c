@@ -164,6 +164,17 @@ static void test_plan_is_what_a_run_reserves(void **state)
     compare_with_run(judged);
 }
 
+/* What the report's pictures take on the first rank: its prompts' conditions,
+ * and latents in work and at their end. */
+static uint64_t picture_bytes(const Trainer *t, const Config *c, int ranks)
+{
+    const PolicyShape *s = &t->policy->shape;
+    const int64_t prompts = (c->report.prompts + ranks - 1) / ranks;
+
+    return sizeof(float) * (uint64_t)(prompts * s->condition +
+                                      2 * c->grpo.micro_batch * s->elements);
+}
+
 /* A level's bytes as planned for GPUs of 'ranks' against what the first rank
  * of a run takes, all of it being the host's here. */
 static void compare_level(const char *level, int ranks, const char *more)
@@ -201,6 +212,7 @@ static void compare_level(const char *level, int ranks, const char *more)
              sizeof(float) * (uint64_t)t.team->num_grads;
     taken += sizeof(double) *
              ((uint64_t)(t.learner->place.shard.num + 4095) / 4096 + 1);
+    taken += picture_bytes(&t, &p.config, ranks);
     if (g->gpu != taken)
         fail_msg("%s: planned %llu bytes, taken %llu", level,
                  (unsigned long long)g->gpu, (unsigned long long)taken);

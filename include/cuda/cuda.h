@@ -38,8 +38,8 @@ int dg_cuda_device_count(int *count);
  * Not collective. Errors: DG_EDEVICE, DG_ENOMEM.
  */
 int dg_cuda_stream_create(CudaStream **out, int device);
-/** From now on its denoising steps are replayed as CUDA graphs, to the same
- *  bits. Errors: DG_ENOMEM for 16 MB. */
+/** From now on its steps are replayed as CUDA graphs, to the same bits, and so
+ *  are those of its side streams. Errors: DG_ENOMEM for 16 MB. */
 int dg_cuda_replays(CudaStream *s);
 /** Waits, then frees; NULL is allowed. No thread may use it any more. */
 void dg_cuda_stream_destroy(CudaStream *s);

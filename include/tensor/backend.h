@@ -328,6 +328,16 @@ typedef struct Backend {
     void (*side_free)(void *side); /* NULL is allowed; waits */
     void *(*side_use)(void *side);
     void (*side_after)(void *side);
+    /*
+     * Runs step(user), whole or by a graph of the same launches; step may be
+     * called more than once and has to do the same each time. It may not wait.
+     * moving [num] points to arrays [count] that change their place from call
+     * to call: copies of them, which do not, take their place, and stay until
+     * the next replay whose moving are others. NULL: the step
+     * is to be called. See dg_context_replay().
+     */
+    void (*replay)(void (*step)(void *), void *user, const float **moving,
+                   int64_t num, int64_t count);
     const struct Engine *engine; /* NULL: the host's */
     /* The same kernels for values stored as bfloat16, without combine; NULL:
      * it has none. It has no table of its own. */

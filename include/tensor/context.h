@@ -63,6 +63,11 @@ size_t dg_context_saved_bytes(void);
 void dg_context_save(const Context *ctx, void *room);
 void dg_context_restore(Context *ctx, const void *room);
 
+/** step(user) by Backend.replay, where there is one and nobody lends weights
+ *  on the way; else called. */
+void dg_context_replay(Context *ctx, void (*step)(void *), void *user,
+                       const float **moving, int64_t num, int64_t count);
+
 /** Forgets tape and activations, clears the sticky error. */
 void dg_context_reset(Context *ctx);
 

@@ -48,16 +48,6 @@ typedef struct Engine {
     /* *least = value if that is less, as unsigned, and x has a NaN or Inf;
      * nobody waits. least: kernel memory */
     void (*flag)(int64_t *least, int64_t value, const float *x, int64_t num);
-    /*
-     * Runs step(user), whole or by a graph of the same launches; step may be
-     * called more than once and has to do the same each time. It may not wait.
-     * moving [num] points to arrays [count] that change their place from call
-     * to call: copies of them, which do not, take their place, and stay until
-     * the next replay whose moving are others. NULL: the step
-     * is to be called.
-     */
-    void (*replay)(void (*step)(void *), void *user, const float **moving,
-                   int64_t num, int64_t count);
     /* the same sum on all ranks, where the devices have a way of their own
      * (*done = 1); NULL: they have none */
     int (*exact_allreduce)(const Comm *c, ExactSum *s, int *done);

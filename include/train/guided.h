@@ -61,14 +61,14 @@ TapePass dg_guided_hold(Context *ctx, const Guidance *g, Tensor *branch,
 /**
  * The second pass: the branch without the prompt, forward and back. For
  * dg_guided_twice() only. The context is reset.
- * grad  [B, elements] f32 d loss / d prediction; ignored in a plan
+ * grad  [B] rows [elements] f32 of d loss / d prediction; ignored in a plan
  */
 int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
-                          const Guidance *g, const float *grad);
+                          const Guidance *g, const float *const *grad);
 
 /** Its first half, with nothing reset. Errors: those of the context. */
 int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
                           const PolicyBatch *b, const Guidance *g,
-                          const float *grad);
+                          const float *const *grad);
 
 #endif

@@ -128,19 +128,41 @@ static void from_model(const Vae *vae, Context *ctx, Tensor *z)
         ctx->backend->upload(z->data, host, sizeof *host * (size_t)num);
 }
 
+/* The decoder on its way: each time the same, from what is in the arenas. */
+typedef struct Decoding {
+    const Vae *vae;
+    Context *ctx;
+    Tensor *z, *picture;
+    size_t mark, meta;
+    uint64_t flops; /* counted before */
+} Decoding;
+
+static void run_decoder(void *user)
+{
+    Decoding *d = user;
+
+    dg_arena_release(&d->ctx->arena, d->mark);
+    dg_arena_release(&d->ctx->meta, d->meta);
+    d->ctx->flops = d->flops;
+    d->picture = dg_vae_decode(d->vae, d->ctx, d->z);
+}
+
 int dg_folder_paint(const Vae *vae, Context *ctx, Tensor *z, float *rgb)
 {
-    Tensor *picture;
+    Decoding d = { .vae = vae, .ctx = ctx, .z = z, .flops = ctx->flops };
     int64_t num;
     int err;
 
     if (z != NULL && ctx->backend->computes)
         from_model(vae, ctx, z);
-    picture = z != NULL ? dg_vae_decode(vae, ctx, z) : NULL;
+    d.mark = dg_arena_mark(&ctx->arena);
+    d.meta = dg_arena_mark(&ctx->meta);
+    if (!dg_context_error(ctx))
+        dg_context_replay(ctx, run_decoder, &d, NULL, 0, 0);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
-    num = dg_tensor_count(picture);
-    err = dg_kernel_download(ctx->backend, rgb, picture->data,
+    num = dg_tensor_count(d.picture);
+    err = dg_kernel_download(ctx->backend, rgb, d.picture->data,
                              sizeof *rgb * (size_t)num);
     for (int64_t i = 0; i < num && !err; i++) {
         const float v = rgb[i] * 0.5f + 0.5f;

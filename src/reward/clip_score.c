@@ -341,19 +341,41 @@ static size_t scratch(const void *net, int64_t height, int64_t width)
     return a.peak;
 }
 
-/* The picture as the network takes it, in the step arena. */
-static Tensor *show(const ClipReward *n, const RewardInput *in)
+/* A picture on its way through the network. */
+typedef struct Seeing {
+    const ClipReward *net;
+    Context *ctx;
+    const float *pixels; /* as the network takes them, the host's */
+    Tensor *features;
+    uint64_t flops; /* counted before */
+} Seeing;
+
+static void run_tower(void *user)
 {
-    const int64_t side = n->picture.side, dims[4] = { 1, side, side, 3 };
-    const float *pixels = NULL;
-    Context *ctx = in->ctx;
+    Seeing *s = user;
+    const int64_t side = s->net->picture.side, dims[4] = { 1, side, side, 3 };
+
+    dg_context_reset(s->ctx);
+    s->ctx->flops = s->flops;
+    s->features = dg_clip_model_image(s->net->model, s->ctx,
+                                      dg_op_input(s->ctx, s->pixels, 4, dims));
+}
+
+static Tensor *look(const ClipReward *n, const RewardInput *in)
+{
+    Seeing s = { .net = n, .ctx = in->ctx, .flops = in->ctx->flops };
     Arena host;
+    int err = DG_OK;
 
     dg_arena_init_over(&host, "picture", in->scratch,
                        scratch(n, in->height, in->width));
-    if (ctx->backend->computes)
-        pixels = prepare(n, in->rgb, in->height, in->width, &host, &ctx->err);
-    return dg_op_input(ctx, pixels, 4, dims);
+    if (s.ctx->backend->computes)
+        s.pixels = prepare(n, in->rgb, in->height, in->width, &host, &err);
+    if (!err)
+        dg_context_replay(s.ctx, run_tower, &s, NULL, 0, 0);
+    else
+        s.ctx->err = err;
+    return s.features;
 }
 
 /* Picture to its features, normalised, on the host; NULL on error and in a
@@ -367,7 +389,7 @@ static float *see(const ClipReward *n, const RewardInput *in)
     Tensor *t;
 
     dg_context_reset(ctx);
-    t = dg_clip_model_image(n->model, ctx, show(n, in));
+    t = look(n, in);
     if (t == NULL || !ctx->backend->computes)
         return NULL;
     features = dg_arena_take(&ctx->meta, bytes);

@@ -67,6 +67,15 @@ void dg_context_restore(Context *ctx, const void *room)
     memcpy(ctx->meta.base, (const char *)room + sizeof *ctx, ctx->meta.used);
 }
 
+void dg_context_replay(Context *ctx, void (*step)(void *), void *user,
+                       const float **moving, int64_t num, int64_t count)
+{
+    if (ctx->backend->replay != NULL && ctx->lender == NULL)
+        ctx->backend->replay(step, user, moving, num, count);
+    else
+        step(user);
+}
+
 void dg_context_reset(Context *ctx)
 {
     dg_arena_release(&ctx->arena, 0);

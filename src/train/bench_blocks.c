@@ -64,6 +64,7 @@ static int open_resnet(Subject *b)
     LayerPath p;
     int err;
 
+    b->forward = resnet_forward;
     dg_path_init(&p, &b->set, "");
     dg_layer_resnet(&b->resnet, &p, &(ResnetOpts) { c, c, 4 * c, 8, 1e-5f });
     err = p.err ? p.err
@@ -71,7 +72,6 @@ static int open_resnet(Subject *b)
     for (int way = 0; way < DG_BENCH_CONVS && b->tools->conv != NULL && !err;
          way++)
         err = b->tools->conv->create(&b->convs[way], &conv, way);
-    b->forward = resnet_forward;
     if (b->tools->conv != NULL)
         b->bare_pass = resnet_bare;
     return err;
@@ -115,11 +115,11 @@ static int open_flux(Subject *b, int doubles)
     const int64_t text = s->text_tokens * s->text_width;
     int err = dg_flux_create(&b->flux, &c, &b->set, "");
 
+    b->forward = flux_forward;
     if (!err)
         err = dg_flux_prepare(b->flux, s->grid, s->grid, s->text_tokens);
     if (!err)
         err = dg_subject_params(b, (image > text ? image : text) + s->pooled);
-    b->forward = flux_forward;
     return err;
 }
 

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/text_out.h"
 #include "bench_subject.h"
+#include "room.h"
 #include "train/engine.h"
 
 #include <math.h>
@@ -58,6 +59,7 @@ static Tensor *network_forward(const Subject *b, Context *ctx)
     const PolicyShape *s = &b->policy->shape;
     const float top =
         s->time == DG_TIME_SIGMA || s->time == DG_TIME_UNIT ? 1.0f : 1000.0f;
+    const float *in = b->input.at; /* NULL: not yet there, in a plan */
     const float *z[DG_BENCH_BATCH], *condition[DG_BENCH_BATCH];
     float time[DG_BENCH_BATCH];
     const PolicyBatch batch = {
@@ -65,21 +67,32 @@ static Tensor *network_forward(const Subject *b, Context *ctx)
     };
 
     for (int64_t i = 0; i < b->batch; i++) {
-        z[i] = b->input.at;
-        condition[i] = z[i] + s->elements;
+        z[i] = in;
+        condition[i] = in != NULL ? in + s->elements : NULL;
         time[i] = top * ((float)i + 0.5f) / (float)b->batch;
     }
     return dg_policy_predict(b->policy, ctx, &batch);
+}
+
+enum { CHUNK = 1 << 26 }; /* of weights that are drawn */
+
+static int64_t num_weights(const Policy *p)
+{
+    return p->adapters.count + p->net.count;
+}
+
+static int64_t num_input(const Policy *p)
+{
+    return p->shape.elements + p->shape.condition;
 }
 
 /* Weights of standard deviation 0.02, made where they are used: no network is
  * too large for the host. What is computed of them is no matter. */
 static int draw_weights(Subject *b, Policy *p)
 {
-    enum { CHUNK = 1 << 26 };
     const Backend *be = b->backend;
     const Engine *engine = dg_engine_of(be);
-    const int64_t num = p->adapters.count + p->net.count;
+    const int64_t num = num_weights(p);
     const int64_t size = dg_dtype_bytes(p->dtype);
     float *part = NULL;
     int err = dg_kernel_memory_new(&b->at, be, (size_t)(size * num));
@@ -125,8 +138,9 @@ static int measure_both(Subject *b, BlockRate *out, int repeats, char note[256])
     return DG_OK;
 }
 
-static int open_network(Subject *b, Policy **p, const Session *s,
-                        const DeviceBenchOpts *o)
+/* Its sizes alone. */
+static int outline_network(Subject *b, Policy **p, const Session *s,
+                           const DeviceBenchOpts *o)
 {
     const Config *c = s->config;
     const int64_t batch = c->grpo.micro_batch;
@@ -142,34 +156,80 @@ static int open_network(Subject *b, Policy **p, const Session *s,
     b->batch = batch < DG_BENCH_BATCH ? batch : DG_BENCH_BATCH;
     b->forward = network_forward;
     b->bare_pass = dg_subject_products;
-    err = draw_weights(b, *p);
-    return err ? err
-               : dg_subject_normal(&b->input, s->backend,
-                                   (*p)->shape.elements +
-                                       (*p)->shape.condition);
+    return DG_OK;
 }
 
-static int measure_network(DeviceBench *out, const Session *s,
-                           const DeviceBenchOpts *o)
+static int measure_network(DeviceBench *out, Subject *b, Policy *p, int repeats)
 {
-    Subject *b = calloc(1, sizeof *b);
     BenchBlock *block = &out->block[0];
-    Policy *p = NULL;
-    int err;
+    int err = draw_weights(b, p);
 
-    if (b == NULL)
-        return dg_fail(DG_ENOMEM, "bench");
-    err = open_network(b, &p, s, o);
     block->name = "network";
     out->num = 1;
     if (!err)
-        err = dg_subject_measure(b, 0, o->repeats, &block->forward);
+        err = dg_subject_normal(&b->input, b->backend, num_input(p));
     if (!err)
-        err = measure_both(b, &block->both, o->repeats, out->note);
-    dg_subject_close(b);
-    dg_policy_destroy(p);
-    free(b);
+        err = dg_subject_measure(b, 0, repeats, &block->forward);
+    return err ? err : measure_both(b, &block->both, repeats, out->note);
+}
+
+/* --- room ------------------------------------------------------------------ */
+
+/* The network forward; back it goes where there is room. Its weights are drawn
+ * by way of a part of them in float32. */
+static int network_bytes(uint64_t *bytes, Subject *b, const Policy *p)
+{
+    const int64_t num = num_weights(p);
+    const uint64_t weights = (uint64_t)(dg_dtype_bytes(p->dtype) * num);
+    const uint64_t drawn =
+        weights + sizeof(float) * (uint64_t)(num < CHUNK ? num : CHUNK);
+    const int err = dg_subject_bytes(b, weights, num_input(p), 0, bytes);
+
+    if (!err && p->dtype == DG_BF16 && drawn > *bytes)
+        *bytes = drawn;
     return err;
+}
+
+/* Before anything is placed. p: NULL where blocks are measured, which look for
+ * their room themselves. */
+static int check_room(const Session *s, Subject *b, const Policy *p,
+                      const DeviceBenchOpts *o)
+{
+    const Config *c = s->config;
+    const uint64_t machine =
+        3 * sizeof(float) * (uint64_t)o->side * (uint64_t)o->side;
+    uint64_t network = 0;
+    const int err = p != NULL ? network_bytes(&network, b, p) : DG_OK;
+    const RoomKey keys[] = {
+        { machine >= network, "a smaller --product" },
+        { machine < network && c->grpo.micro_batch > 1,
+          "a smaller grpo.micro_batch" },
+        { machine < network && c->run.dtype == DG_STORE_FLOAT32,
+          "run.dtype = bfloat16" },
+        { machine < network, "smaller pictures or networks" },
+    };
+
+    return err ? err
+               : dg_room_alone(s->backend,
+                               machine > network ? machine : network, keys,
+                               sizeof keys / sizeof *keys);
+}
+
+static int measure_all(DeviceBench *out, Subject *b, Policy **p,
+                       const Session *s, const DeviceBenchOpts *o)
+{
+    int err = o->blocks ? DG_OK : outline_network(b, p, s, o);
+
+    if (!err)
+        err = check_room(s, b, *p, o);
+    if (!err)
+        err = measure_machine(out, s->backend, o);
+    if (err)
+        return err;
+    return o->blocks
+               ? dg_bench_blocks(out->block, &out->num, s->backend, &o->sizes,
+                                 &o->tools[o->used], o->repeats)
+               : measure_network(out, b, *p, o->repeats);
 }
 
 int dg_bench_device(DeviceBench *out, const Session *s,
@@ -178,6 +238,8 @@ int dg_bench_device(DeviceBench *out, const Session *s,
     DeviceBench b = { .num_tools = o->num_tools,
                       .used = o->used,
                       .side = o->side };
+    Subject *subject;
+    Policy *p = NULL;
     int err;
 
     if (o->repeats < 1 || o->repeats > DG_BENCH_REPEATS)
@@ -186,12 +248,13 @@ int dg_bench_device(DeviceBench *out, const Session *s,
     if (o->side < 1)
         return dg_fail(DG_EINVAL, "bench: a product of side %lld: at least 1",
                        (long long)o->side);
-    err = measure_machine(&b, s->backend, o);
-    if (!err)
-        err = o->blocks
-                  ? dg_bench_blocks(b.block, &b.num, s->backend, &o->sizes,
-                                    &o->tools[o->used], o->repeats)
-                  : measure_network(&b, s, o);
+    subject = calloc(1, sizeof *subject);
+    if (subject == NULL)
+        return dg_fail(DG_ENOMEM, "bench");
+    err = measure_all(&b, subject, &p, s, o);
+    dg_subject_close(subject);
+    dg_policy_destroy(p);
+    free(subject);
     if (!err)
         *out = b;
     return err;

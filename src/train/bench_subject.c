@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/philox.h"
+#include "room.h"
 
 #include <string.h>
 
@@ -42,10 +43,35 @@ int dg_subject_normal(Mirror *m, const Backend *backend, int64_t count)
     return DG_OK;
 }
 
+/* Forward and back, before anything of it is there. */
+static int check_room(Subject *b, int64_t input_count)
+{
+    const DType dtype = b->tools->dtype;
+    const RoomKey keys[] = {
+        { dtype == DG_F32, "run.dtype = bfloat16" },
+        { 1, "the configuration's network in place of --blocks" },
+    };
+    const uint64_t weights =
+        (uint64_t)dg_dtype_bytes(dtype) * (uint64_t)b->set.count;
+    uint64_t needs;
+    int err;
+
+    dg_params_point(&b->set, NULL, dtype);
+    err = dg_subject_bytes(b, weights, input_count, 1, &needs);
+    return err ? err
+               : dg_room_alone(b->backend, needs, keys,
+                               sizeof keys / sizeof *keys);
+}
+
 int dg_subject_params(Subject *b, int64_t input_count)
 {
-    int err = dg_params_allocate(&b->set, NULL);
+    int err = DG_OK;
 
+    b->trained = b->set.id;
+    if (b->backend->apart)
+        err = check_room(b, input_count);
+    if (!err)
+        err = dg_params_allocate(&b->set, NULL);
     if (err)
         return err;
     for (int i = 0; i < b->set.num_params; i++) {
@@ -57,7 +83,6 @@ int dg_subject_params(Subject *b, int64_t input_count)
     dg_params_draw(&b->set, 1);
     if (b->backend->apart)
         err = dg_params_place(&b->at, &b->set, b->backend, b->tools->dtype);
-    b->trained = b->set.id;
     if (!err)
         err = dg_kernel_memory_new((void **)&b->grads, b->backend,
                                    sizeof *b->grads * (size_t)b->set.count);
@@ -133,11 +158,11 @@ static int plan_pass(Subject *b, int backward, size_t *bytes)
     return err;
 }
 
-/* Operands for the largest of the noted products. */
-static int open_operands(Subject *b)
+/* Numbers of the operands of the largest of the noted products. */
+static void size_operands(int64_t most[3], const Subject *b)
 {
-    int64_t most[3] = { 1, 1, 1 };
-
+    for (int j = 0; j < 3; j++)
+        most[j] = 1;
     for (int i = 0; i < b->meter.num_products; i++) {
         const MeterProduct *p = &b->meter.products[i];
         const int64_t size[3] = { p->m * p->n, p->m * p->k, p->k * p->n };
@@ -145,6 +170,33 @@ static int open_operands(Subject *b)
         for (int j = 0; j < 3; j++)
             most[j] = size[j] > most[j] ? size[j] : most[j];
     }
+}
+
+int dg_subject_bytes(Subject *b, uint64_t weights, int64_t input_count,
+                     int backward, uint64_t *bytes)
+{
+    const ParamSet *trained =
+        b->policy != NULL ? dg_policy_trained(b->policy) : &b->set;
+    int64_t most[3], floats = input_count;
+    size_t step;
+    const int err = plan_pass(b, backward, &step);
+
+    if (err)
+        return err;
+    size_operands(most, b);
+    for (int j = 0; j < 3; j++)
+        floats += most[j];
+    if (backward)
+        floats += trained->count;
+    *bytes = weights + step + sizeof(float) * (uint64_t)floats;
+    return DG_OK;
+}
+
+static int open_operands(Subject *b)
+{
+    int64_t most[3];
+
+    size_operands(most, b);
     for (int j = 0; j < 3; j++) {
         int err;
 

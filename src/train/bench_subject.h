@@ -38,8 +38,17 @@ struct Subject {
     double began;
 };
 
+/**
+ * Bytes of kernel memory that a pass takes with weights of so many, an input
+ * of so many numbers, and gradients where it goes back; nothing of it has to be
+ * there. Errors: those of a plan.
+ */
+int dg_subject_bytes(Subject *b, uint64_t weights, int64_t input_count,
+                     int backward, uint64_t *bytes);
+
 /** Weights of b->set, so drawn that none is zero and every sum is done, where
- *  the backend's kernels are; gradients; an input of so many numbers.
+ *  the backend's kernels are; gradients; an input of so many numbers. With
+ *  b->forward it is looked first whether a GPU has room for its passes.
  *  Errors: DG_ENOMEM. */
 int dg_subject_params(Subject *b, int64_t input_count);
 /** Normal numbers. Errors: DG_ENOMEM. */

@@ -62,7 +62,7 @@ static void count(GpuPlan *out, const Outline *o)
         .gradient = sizeof(float) *
                     (uint64_t)(pools ? team->num_room : team->num_grads),
         .activations = pools ? o->joint.step_bytes : o->apart.step_bytes,
-        .rest = o->rollout->bytes + team->scratch_bytes,
+        .rest = o->rollout->bytes + team->scratch_bytes + o->pictures,
         .host = host_bytes(o) + b.chunks + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
@@ -80,10 +80,25 @@ static void count(GpuPlan *out, const Outline *o)
                out->moments + out->ema + out->activations + out->rest;
 }
 
+int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
+{
+    GpuPlan plan;
+    Outline o;
+    const int err = dg_outline_open(&o, s, s->comm->size, given);
+
+    if (!err) {
+        o.team.num_threads = 1; /* a worker drives a GPU */
+        count(&plan, &o);
+        *bytes = plan.gpu;
+    }
+    dg_outline_close(&o);
+    return err;
+}
+
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
 {
     Outline o;
-    int err = dg_outline_open(&o, s, ranks);
+    int err = dg_outline_open(&o, s, ranks, 0);
     const int levels = ranks > 1 ? DG_SHARD_PARAMETERS + 1 : 1;
     const int more = 2 * levels;
 

@@ -136,7 +136,7 @@ int dg_guided_back(Context *ctx, const Guidance *g, Tensor *branch,
 
 int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
                           const PolicyBatch *b, const Guidance *g,
-                          const float *grad)
+                          const float *const *grad)
 {
     Tensor *u, *seed;
 
@@ -145,14 +145,15 @@ int dg_guided_hold_uncond(TapePass *out, const Policy *p, Context *ctx,
     seed = u != NULL ? dg_tensor_like(ctx, u) : NULL;
     if (seed == NULL)
         return dg_context_error(ctx);
-    ctx->backend->scale(seed->data, grad, (float)(1 - g->scale),
-                        dg_tensor_count(seed));
+    for (int64_t i = 0; i < b->num && ctx->backend->computes; i++)
+        ctx->backend->scale(dg_tensor_f32(seed) + i * p->shape.elements,
+                            grad[i], (float)(1 - g->scale), p->shape.elements);
     *out = dg_tape_hold(ctx, u, seed);
     return DG_OK;
 }
 
 int dg_guided_back_uncond(const Policy *p, Context *ctx, const PolicyBatch *b,
-                          const Guidance *g, const float *grad)
+                          const Guidance *g, const float *const *grad)
 {
     TapePass pass;
     int err;

@@ -18,12 +18,14 @@ typedef struct Outline {
     StepPlan apart, joint;
     int steps; /* timesteps trained of each sample */
     int cached;
-    int no_prompts; /* prompts.file is not there */
+    uint64_t pictures; /* kernel memory of those of the report, for a while */
+    int no_prompts;    /* prompts.file is not there */
 } Outline;
 
 /** The first of so many ranks. To be closed after an error too. Errors: as
- *  dg_run_plan(). */
-int dg_outline_open(Outline *o, const Session *s, int ranks);
+ *  dg_run_plan().
+ *  given  1: conditions and scores are there already, as in a replay */
+int dg_outline_open(Outline *o, const Session *s, int ranks, int given);
 void dg_outline_close(Outline *o);
 
 /** 0 where the trainer gives the text encoders back: nothing needs them. */

@@ -3,7 +3,9 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "room.h"
 #include "store/trajectory.h"
+#include "train/run_plan.h"
 #include "train/setup.h"
 
 #include <math.h>
@@ -270,6 +272,24 @@ static void send(const Trainer *t)
         dg_policy_send(t->reference);
 }
 
+/* The configuration is the file's: what helps is another place. */
+static int check_room(const Session *s)
+{
+    const RoomKey keys[] = {
+        { s->device_ranks > 1, "fewer ranks on a GPU" },
+        { s->config->parallel.shard != DG_SHARD_NONE, "more ranks" },
+        { 1, "a larger GPU" },
+    };
+    uint64_t needs = 0;
+    int err = DG_OK;
+
+    if (s->backend->apart && s->comm->rank == 0)
+        err = dg_run_plan_placed(&needs, s, 1);
+    err = dg_agree(s->comm, err);
+    return err ? err
+               : dg_room_given(s, needs, keys, sizeof keys / sizeof *keys);
+}
+
 static int open_parts(Trainer *t, H5File *f)
 {
     const Session *s = t->session;
@@ -283,7 +303,11 @@ static int open_parts(Trainer *t, H5File *f)
     else if (!err)
         err = dg_agree(s->comm, dg_policy_create(&t->policy, s->config));
     if (!err)
+        err = check_room(s);
+    if (!err) { /* the file has all conditions */
+        dg_policy_leave_text(t->policy);
         err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+    }
     if (!err)
         err = dg_trainer_reserve(t);
     if (!err)

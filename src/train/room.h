@@ -22,6 +22,15 @@ typedef struct RoomKey {
 int dg_room_check(const Session *s, uint64_t needs, const RoomKey *keys,
                   int num);
 
+/** The same where somebody else has chosen what will be placed: keys alone are
+ *  named. */
+int dg_room_given(const Session *s, uint64_t needs, const RoomKey *keys,
+                  int num);
+
+/** And for a rank that has its GPU to itself. Not collective. */
+int dg_room_alone(const Backend *on, uint64_t needs, const RoomKey *keys,
+                  int num);
+
 /** Bytes of networks once they are placed, of rewards the first num; and of a
  *  team on a GPU. */
 uint64_t dg_room_networks(const Policy *p, const Reward *rewards, int64_t num);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "plan_outline.h"
 #include "store/prompts.h"
+#include "train/evaluate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,16 +82,37 @@ static int count_steps(Outline *o, int ranks)
     return DG_OK;
 }
 
-int dg_outline_open(Outline *o, const Session *s, int ranks)
+/* Of held-out prompts, if there are so many. */
+static uint64_t picture_bytes(const Outline *o, int ranks)
+{
+    const Config *c = o->config;
+    const Comm comm = { .rank = 0, .size = ranks };
+    Session s = *o->session;
+    const PromptList prompts = { .num = c->report.prompts };
+    const EvaluateJob job = { .session = &s,
+                              .policy = o->policy,
+                              .prompts = &prompts,
+                              .num_prompts = prompts.num,
+                              .seeds = 1,
+                              .batch = c->grpo.micro_batch };
+
+    s.comm = &comm;
+    s.num_threads = 1; /* a worker drives a GPU */
+    return c->prompts.eval_file[0] != '\0' && prompts.num > 0
+               ? dg_evaluate_bytes(&job)
+               : 0;
+}
+
+int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
 {
     const Config *c = s->config;
     int64_t prompts;
     int err;
 
     *o = (Outline) { .session = s, .config = c };
-    o->cached = c->prompts.cache[0] != '\0';
+    o->cached = given || c->prompts.cache[0] != '\0';
     err = dg_rewards_init(o->rewards, c);
-    if (!err)
+    if (!err && !given)
         err = dg_rewards_outline(o->rewards, c, c->num_rewards);
     if (!err && c->grpo.micro_batch > DG_SAMPLING_BATCH)
         err = dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
@@ -110,6 +132,8 @@ int dg_outline_open(Outline *o, const Session *s, int ranks)
         err = dg_rollout_reserve_aside(o->rollout);
     if (!err)
         err = dg_update_outline(&o->update, c, o->rollout);
+    if (!err && !given)
+        o->pictures = picture_bytes(o, ranks);
     if (!err)
         err = dg_update_most_steps(&o->steps, c);
     return err ? err : count_steps(o, ranks);
@@ -314,7 +338,7 @@ static void note_absent(RunPlan *out, const Outline *o)
 int dg_run_plan(RunPlan *out, const Session *s, int ranks)
 {
     Outline o;
-    int err = dg_outline_open(&o, s, ranks);
+    int err = dg_outline_open(&o, s, ranks, 0);
 
     if (!err) {
         *out = (RunPlan) { .ranks = ranks,

@@ -115,10 +115,7 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
         condition[b] = samples[b].condition;
         time[b] = r->time[i];
     }
-    if (w->engine->replay != NULL && w->ctx.lender == NULL)
-        w->engine->replay(run_prediction, &p, z, num, D);
-    else
-        run_prediction(&p);
+    dg_context_replay(&w->ctx, run_prediction, &p, z, num, D);
     return p.u;
 }
 

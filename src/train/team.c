@@ -120,7 +120,7 @@ static int init_worker(Worker *w, const TeamOpts *o)
     if (!err)
         err = dg_mirror_new(&w->bad, be, DG_TEAM_NUMBERS * sizeof(int64_t),
                             "flags of a step");
-    if (!err && o->num_grads > 0 && w->engine->replay != NULL) {
+    if (!err && o->num_grads > 0 && be->replay != NULL) {
         w->saved = calloc(1, dg_context_saved_bytes());
         if (w->saved == NULL)
             err = dg_fail(DG_ENOMEM, "ways back that are replayed");

@@ -117,7 +117,7 @@ static int open_team(Trainer *t)
         .policy = t->policy,
         .reference = t->reference,
         .rewards = t->rewards,
-        .cached = t->cache != NULL,
+        .cached = t->cache != NULL || t->policy->text_left,
         .recompute = recompute,
         .together = pools(t->session) && t->policy->adapters.num_params == 0
     };
@@ -313,24 +313,6 @@ static int place_policy(Policy *p, const Session *s)
 
 /* --- a device's memory --------------------------------------------------- */
 
-/* Bytes of this run's plan that lie on the GPU of a rank. */
-static int count_device(uint64_t *bytes, const Session *s)
-{
-    const Config *c = s->config;
-    const int ranks = s->comm->size;
-    const ShardLevel level = ranks > 1 ? c->parallel.shard : DG_SHARD_NONE;
-    GpuPlans plans = { .num = 0 };
-    const int err = dg_run_plan_gpus(&plans, s, ranks);
-
-    for (int i = 0; i < plans.num && !err; i++) {
-        const GpuPlan *p = &plans.plan[i];
-
-        if (p->level == level && p->offload == c->parallel.offload_optimizer)
-            *bytes = p->gpu;
-    }
-    return err;
-}
-
 /* Before anything is placed. The first rank's plan is the fullest. */
 static int check_room(const Session *s)
 {
@@ -352,14 +334,14 @@ static int check_room(const Session *s)
     int err = DG_OK;
 
     if (s->backend->apart && s->comm->rank == 0)
-        err = count_device(&needs, s);
+        err = dg_run_plan_placed(&needs, s, 0);
     err = dg_agree(s->comm, err);
     return err ? err
                : dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
 }
 
 /* Of a device's memory, for what its libraries take by themselves. */
-enum { MARGIN = 32, STREAM_BYTES = 32 << 20 };
+enum { MARGIN = 32, STREAM_BYTES = 48 << 20 };
 
 int dg_trainer_room_beside(int *room, const Session *s, size_t bytes)
 {

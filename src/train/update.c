@@ -185,11 +185,8 @@ static void go_forward(Forward *f, Steps *s)
     Worker *w = f->w;
 
     f->flops = w->ctx.flops;
-    if (w->engine->replay != NULL && w->ctx.lender == NULL)
-        w->engine->replay(run_forward, f, s->z, s->num,
-                          f->part->job->rollout->D);
-    else
-        run_forward(f);
+    dg_context_replay(&w->ctx, run_forward, f, s->z, s->num,
+                      f->part->job->rollout->D);
 }
 
 /* Passes of a sample that wait to go back together; NULL: each goes back at
@@ -226,7 +223,8 @@ static int go_back(Forward *f, Steps *s, Tensor *grad)
     if (w->saved == NULL || w->ctx.follower != NULL || w->ctx.lender != NULL)
         return dg_guided_back(&w->ctx, &f->part->guidance, f->branch, grad);
     dg_context_save(&w->ctx, w->saved);
-    w->engine->replay(run_backward, &b, s->z, s->num, f->part->job->rollout->D);
+    dg_context_replay(&w->ctx, run_backward, &b, s->z, s->num,
+                      f->part->job->rollout->D);
     return b.err;
 }
 
@@ -267,19 +265,51 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     return dg_context_error(&w->ctx);
 }
 
+/* The branch without the prompt on its way, forward and back. */
+typedef struct Uncond {
+    Worker *w;
+    const Part *part;
+    PolicyBatch batch;
+    const float *const *seeds; /* of its rows */
+    uint64_t flops;            /* counted before */
+    int err;
+} Uncond;
+
+static void go_uncond(void *user)
+{
+    Uncond *x = user;
+
+    x->w->ctx.flops = x->flops;
+    x->err = dg_guided_back_uncond(x->part->job->policy, &x->w->ctx, &x->batch,
+                                   &x->part->guidance, x->seeds);
+}
+
 /* The branch without the prompt, back from the kept seeds. */
 static int run_uncond(Worker *w, const Part *p, const Steps *s, Waiting *later)
 {
     const int64_t D = p->job->rollout->D;
-    const float *seeds = (const float *)w->room + s->j * D;
+    const float *moving[2 * DG_SAMPLING_BATCH]; /* latents, then seeds */
+    Uncond x = { .w = w,
+                 .part = p,
+                 .batch = s->batch,
+                 .seeds = moving + s->num,
+                 .flops = w->ctx.flops };
 
     if (!has_seed(p, s)) /* clipped away, all of it */
         return DG_OK;
-    if (later == NULL)
-        return dg_guided_back_uncond(p->job->policy, &w->ctx, &s->batch,
-                                     &p->guidance, seeds);
-    return dg_guided_hold_uncond(&later->pass[later->num++], p->job->policy,
-                                 &w->ctx, &s->batch, &p->guidance, seeds);
+    for (int64_t b = 0; b < s->num; b++) {
+        moving[b] = s->z[b];
+        moving[s->num + b] = (const float *)w->room + (s->j + b) * D;
+    }
+    x.batch.z = moving;
+    if (later != NULL)
+        return dg_guided_hold_uncond(&later->pass[later->num++], p->job->policy,
+                                     &w->ctx, &x.batch, &p->guidance, x.seeds);
+    if (w->ctx.follower != NULL)
+        go_uncond(&x);
+    else
+        dg_context_replay(&w->ctx, go_uncond, &x, moving, 2 * s->num, D);
+    return x.err;
 }
 
 static void note(const Part *p, int64_t k)

@@ -151,6 +151,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 /** 1 while this thread captures; the other one adds to it then. */
 int cuda_emulation_captures(void);
+/** on: from now on what other threads queue on s ends the program. */
+void cuda_emulation_capture(cudaStream_t s, int on);
 int cuda_emulation_keeps(std::function<cudaError_t()> *call);
 /** Ends the program where this thread captures: what is not allowed then. */
 void cuda_emulation_not_captured(const char *what);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <atomic>
 #include <vector>
 
 struct CudaGraph {
@@ -24,7 +25,7 @@ namespace
 {
 
 thread_local CudaGraph *captured;
-long launches;
+std::atomic<long> launches;
 
 /* CUDA_EMULATION_TELL in the environment: at the end, to standard error */
 struct Teller {
@@ -32,7 +33,7 @@ struct Teller {
     {
         if (getenv("CUDA_EMULATION_TELL") != nullptr)
             fprintf(stderr, "cuda emulation: %ld launches of graphs\n",
-                    launches);
+                    launches.load());
     }
 } teller;
 
@@ -63,15 +64,17 @@ extern "C" long cuda_emulation_graphs(void)
     return launches;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode)
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 {
     cuda_emulation_not_captured("a second capture");
+    cuda_emulation_capture(s, 1);
     captured = new CudaGraph;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph)
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
 {
+    cuda_emulation_capture(s, 0);
     *graph = captured;
     captured = nullptr;
     return *graph != nullptr ? cudaSuccess : cudaErrorInvalidValue;

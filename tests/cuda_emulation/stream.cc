@@ -12,6 +12,7 @@ struct CUstream_st {
     std::deque<std::function<cudaError_t()>> queue;
     uint64_t queued, done; /* calls so far */
     bool early, running;
+    bool captured; /* its thread alone may queue something */
     CUstream_st *next;
 };
 
@@ -97,10 +98,27 @@ void cuda_emulation_keep(std::function<cudaError_t()> call)
         cuda_emulation_queue(asked, std::move(call));
 }
 
+void cuda_emulation_capture(cudaStream_t s, int on)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    s->captured = on;
+}
+
+/* What the thread that captures queues is kept, and does not come here. */
+static void not_captured(const CUstream_st *s, const char *what)
+{
+    if (!s->captured)
+        return;
+    fprintf(stderr, "cuda emulation: %s of a stream that is captured\n", what);
+    abort();
+}
+
 void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
 {
     const std::lock_guard<std::recursive_mutex> held(lock);
 
+    not_captured(s, "use");
     s->queue.push_back(std::move(call));
     ++s->queued;
     if (s->early)
@@ -162,6 +180,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     cuda_emulation_not_captured("a wait");
+    not_captured(s, "a wait");
     cuda_emulation_drain(s);
     return told();
 }
