@@ -1,6 +1,7 @@
 /* Streams and events of cuda_runtime.h. */
 #include "cuda_runtime.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -24,6 +25,9 @@ struct CUevent_st {
 namespace
 {
 
+/* A call that is not ready, since other devices are not, comes again. */
+const long PAUSE_NS = 20000, EARLY = 1000, FOR_EVER = LONG_MAX;
+
 std::recursive_mutex lock;
 CUstream_st *streams;
 cudaError_t fault; /* the first of a call that was queued */
@@ -40,26 +44,34 @@ bool lives(const CUstream_st *s)
     return at != nullptr;
 }
 
-/* until the stream has done so many */
-void drain(CUstream_st *s, uint64_t until)
+/* until the stream has done so many; false if it has to wait for others, and
+ * that for longer than pauses */
+bool drain(CUstream_st *s, uint64_t until, long pauses)
 {
-    while (s->done < until && !s->queue.empty()) {
-        const std::function<cudaError_t()> call = std::move(s->queue.front());
+    const timespec pause = { 0, PAUSE_NS };
 
+    while (s->done < until && !s->queue.empty()) {
         if (s->running) {
             fprintf(stderr, "cuda emulation: a stream waits for itself\n");
             abort();
         }
-        s->queue.pop_front();
         s->running = true;
         ++runs;
-        const cudaError_t e = call();
+        const cudaError_t e = s->queue.front()();
         --runs;
         s->running = false;
+        if (e == cudaErrorNotReady) {
+            if (pauses-- <= 0)
+                return false;
+            nanosleep(&pause, nullptr);
+            continue;
+        }
+        s->queue.pop_front();
         ++s->done;
         if (e != cudaSuccess && fault == cudaSuccess)
             fault = e;
     }
+    return true;
 }
 
 /* what whoever waits is told */
@@ -104,7 +116,7 @@ void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
     s->queue.push_back(std::move(call));
     ++s->queued;
     if (s->early)
-        drain(s, s->queued);
+        drain(s, s->queued, EARLY);
 }
 
 void cuda_emulation_drain_all(void)
@@ -113,7 +125,7 @@ void cuda_emulation_drain_all(void)
 
     for (CUstream_st *s = streams; s != nullptr; s = s->next)
         if (!s->running)
-            drain(s, s->queued);
+            drain(s, s->queued, FOR_EVER);
 }
 
 void cuda_emulation_drain(cudaStream_t s)
@@ -121,7 +133,7 @@ void cuda_emulation_drain(cudaStream_t s)
     const std::lock_guard<std::recursive_mutex> held(lock);
 
     if (s != nullptr)
-        drain(s, s->queued);
+        drain(s, s->queued, FOR_EVER);
 }
 
 void cuda_emulation_forget(cudaStream_t s)
@@ -151,7 +163,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     const std::lock_guard<std::recursive_mutex> held(lock);
     CUstream_st **link = &streams;
 
-    drain(s, s->queued);
+    drain(s, s->queued, FOR_EVER);
     while (*link != s)
         link = &(*link)->next;
     *link = s->next;
@@ -168,9 +180,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
-    if (stuck)
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    if (stuck || (s != nullptr && !drain(s, s->queued, 0)))
         return cudaErrorNotReady;
-    cuda_emulation_drain(s);
     return told();
 }
 
@@ -216,9 +229,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
     cuda_emulation_not_captured("a wait for an event");
     if (other != nullptr && other != s)
         cuda_emulation_queue(s, [other, at] {
-            if (lives(other))
-                drain(other, at);
-            return cudaSuccess;
+            return !lives(other) || drain(other, at, 0) ? cudaSuccess
+                                                        : cudaErrorNotReady;
         });
     return cudaSuccess;
 }
@@ -229,7 +241,18 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
     cuda_emulation_not_captured("a wait");
     if (e->stream != nullptr && lives(e->stream))
-        drain(e->stream, e->at);
+        drain(e->stream, e->at, FOR_EVER);
+    return told();
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t e)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    cuda_emulation_not_captured("a question");
+    if (stuck || (e->stream != nullptr && lives(e->stream) &&
+                  !drain(e->stream, e->at, 0)))
+        return cudaErrorNotReady;
     return told();
 }
 
