@@ -18,12 +18,17 @@ extern "C" {
 /* what a stream that was joined keeps */
 struct CudaLink {
     ncclComm_t nccl;
+    const Comm *comm;
     int rank, size;
     double patience_s;
     cudaStream_t side;               /* of sums beside the kernels */
     cudaEvent_t ready;               /* what is sent next has been made */
     cudaEvent_t left[DG_COMM_SLOTS]; /* what was in a slot has arrived */
     int in_slots;                    /* some are used */
+    cudaEvent_t pace;                /* what was queued at the last pace */
+    int paced;
+    int under_way; /* kernels may wait for what others do not send */
+    int heard;     /* that another rank has failed */
 };
 
 static int link_error(ncclResult_t e, const char *what)
@@ -43,6 +48,8 @@ static int side_create(CudaLink *link)
 
     if (e == cudaSuccess)
         e = cudaEventCreateWithFlags(&link->ready, cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&link->pace, cudaEventDisableTiming);
     for (int i = 0; i < DG_COMM_SLOTS && e == cudaSuccess; ++i)
         e = cudaEventCreateWithFlags(&link->left[i], cudaEventDisableTiming);
     return e == cudaSuccess ? DG_OK
@@ -50,35 +57,54 @@ static int side_create(CudaLink *link)
                                       cudaGetErrorString(e));
 }
 
-/* Whether the stream has work left. The runtime counts that as an error, which
- * somebody who asks for the last one would take for his own. */
-static int busy(cudaStream_t stream)
+/* What is under way will not arrive, here or elsewhere. */
+static void drop(CudaLink *link)
 {
-    const int is = cudaStreamQuery(stream) == cudaErrorNotReady;
+    if (link->nccl != NULL)
+        ncclCommAbort(link->nccl);
+    link->nccl = NULL;
+    link->under_way = 0;
+}
 
-    if (is)
+/* Of a stream, or where there is one of an event. The runtime counts it as an
+ * error, which somebody who asks for the last one would take for his own. */
+static int not_ready(cudaStream_t stream, cudaEvent_t event)
+{
+    const cudaError_t e =
+        event != NULL ? cudaEventQuery(event) : cudaStreamQuery(stream);
+
+    if (e == cudaErrorNotReady)
         cudaGetLastError();
-    return is;
+    else if (e != cudaSuccess)
+        dg_cuda_note(e, "waiting for the device");
+    return e == cudaErrorNotReady;
 }
 
 /*
  * Waits with an eye on the other ranks. Where all wait for one that stays away,
  * a rank's patience is up to half longer the higher its number, so that one
- * of them tells of it and takes the others down.
+ * of them tells of it and takes the others down. One that has failed, and
+ * could not tell them otherwise, gives an alarm.
  */
-static int watch(CudaStream *s, cudaStream_t stream, const char *what)
+static int watch_for(CudaStream *s, cudaStream_t stream, cudaEvent_t event,
+                     const char *what)
 {
-    const CudaLink *link = s->link;
+    CudaLink *link = s->link;
     const double began = dg_clock_now();
     const double most = link->patience_s * (1 + 0.5 * link->rank / link->size);
     ncclResult_t e = ncclSuccess;
 
-    while (busy(stream)) {
-        ncclCommGetAsyncError(link->nccl, &e);
+    while (not_ready(stream, event)) {
+        if (link->nccl != NULL)
+            ncclCommGetAsyncError(link->nccl, &e);
         if (e != ncclSuccess) {
-            ncclCommAbort(s->link->nccl);
-            s->link->nccl = NULL;
+            drop(link);
             return link_error(e, what);
+        }
+        if (link->under_way && dg_comm_alarmed(link->comm)) {
+            link->heard = 1;
+            drop(link);
+            dg_cuda_note_text(what, "another rank has failed");
         }
         if (dg_clock_now() - began > most)
             dg_panic("rank %d of %d waits for the other ranks since %.0f s in "
@@ -86,7 +112,21 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
                      link->rank, link->size, most, what);
         usleep(50);
     }
-    return dg_cuda_wait();
+    return DG_OK;
+}
+
+static int watch(CudaStream *s, cudaStream_t stream, const char *what)
+{
+    const int err = watch_for(s, stream, NULL, what);
+
+    return err ? err : dg_cuda_wait();
+}
+
+void dg_cuda_link_wait(CudaStream *s)
+{
+    if (s->link != NULL && s->link->under_way &&
+        watch_for(s, s->stream, NULL, "values of the next block") != DG_OK)
+        dg_cuda_note_text("NCCL", dg_last_error()->text);
 }
 
 /* The library connects GPUs at the first sum, and its calls may wait then: no
@@ -121,6 +161,7 @@ int dg_cuda_comm_join(const Comm *c, double patience_s)
         free(link);
         return err;
     }
+    link->comm = c;
     link->rank = c->rank;
     link->size = c->size;
     link->patience_s = patience_s;
@@ -139,6 +180,8 @@ void dg_cuda_link_destroy(struct CudaLink *link)
             cudaEventDestroy(link->left[i]);
     if (link->ready != NULL)
         cudaEventDestroy(link->ready);
+    if (link->pace != NULL)
+        cudaEventDestroy(link->pace);
     if (link->side != NULL)
         cudaStreamDestroy(link->side);
     free(link);
@@ -190,6 +233,16 @@ int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
 
 /* --- beside the kernels ---------------------------------------------------- */
 
+/* The link's stream comes after what has been queued so far. */
+static void follow(const CudaStream *s)
+{
+    const CudaLink *link = s->link;
+
+    dg_cuda_note(cudaEventRecord(link->ready, s->stream), "a sum's part");
+    dg_cuda_note(cudaStreamWaitEvent(link->side, link->ready, 0),
+                 "a sum's part");
+}
+
 int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
 {
     CudaStream *s = dg_cuda_current();
@@ -197,9 +250,7 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
     const ncclDataType_t type = whole ? ncclInt64 : ncclFloat32;
     ncclResult_t e;
 
-    dg_cuda_note(cudaEventRecord(link->ready, s->stream), "a sum's part");
-    dg_cuda_note(cudaStreamWaitEvent(link->side, link->ready, 0),
-                 "a sum's part");
+    follow(s);
     e = root < 0 ? ncclAllReduce(v, v, (size_t)num, type, ncclSum, link->nccl,
                                  link->side)
                  : ncclReduce(v, v, (size_t)num, type, ncclSum, root,
@@ -232,12 +283,75 @@ void dg_cuda_comm_slot(int slot)
                  "a sum's slot");
 }
 
-/* Those who wait for this rank's part would do so for ever. */
-static int give_up(CudaLink *link, int err)
+/* What is under way gets on while this rank waits for others. They may wait
+ * for what this device, as it shows only now, does not send. */
+void dg_cuda_comm_nudge(void)
 {
-    ncclCommAbort(link->nccl);
-    link->nccl = NULL;
+    const CudaStream *s = dg_cuda_current();
+
+    not_ready(s->link->side, NULL);
+    if (s->failed)
+        dg_comm_alarm(s->link->comm);
+}
+
+int dg_cuda_comm_fetch(const Comm *c, const CommFetch *f)
+{
+    CudaStream *s = dg_cuda_current();
+    CudaLink *link = s->link;
+    ncclResult_t e, end;
+
+    follow(s);
+    link->under_way = 1;
+    e = ncclGroupStart();
+    for (int r = 0; r < c->size && e == ncclSuccess; ++r) {
+        char *to = (char *)f->at + f->first[r];
+
+        if (f->bytes[r] > 0)
+            e = ncclBroadcast(r == c->rank ? f->own : to, to, f->bytes[r],
+                              ncclInt8, r, link->nccl, link->side);
+    }
+    end = ncclGroupEnd();
+    if (e == ncclSuccess)
+        e = end;
+    dg_cuda_comm_leaves(f->slot);
+    return e == ncclSuccess ? DG_OK : link_error(e, "owners' values");
+}
+
+void dg_cuda_comm_beside(void)
+{
+    CudaStream *s = dg_cuda_current();
+
+    follow(s);
+    s->link->under_way = 1;
+}
+
+int dg_cuda_comm_pace(void)
+{
+    CudaStream *s = dg_cuda_current();
+    CudaLink *link = s->link;
+    int err = DG_OK;
+
+    if (link->paced)
+        err = watch_for(s, NULL, link->pace, "values of the next block");
+    dg_cuda_note(cudaEventRecord(link->pace, s->stream), "a block's end");
+    link->paced = 1;
+    return err || !s->failed ? err : dg_cuda_wait();
+}
+
+/* Those who wait for this rank's part would do so for ever. */
+static int give_up(const Comm *c, CudaLink *link, int err)
+{
+    drop(link);
+    dg_comm_alarm_end(c);
     return err;
+}
+
+/* On an error of this rank, of which others have not heard. */
+static int agree(const Comm *c, const CudaLink *link, int err)
+{
+    if (err && !link->heard)
+        dg_comm_alarm(c);
+    return dg_agree(c, link->heard ? DG_OK : err);
 }
 
 int dg_cuda_comm_sent(const Comm *c, int err, int wait)
@@ -246,19 +360,23 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
     ncclResult_t e = ncclSuccess;
 
     if (s->link->in_slots) {
-        /* kernels here wait for sums: they are to get on while this rank
-         * waits for others */
-        (void)busy(s->link->side);
-        ncclCommGetAsyncError(s->link->nccl, &e);
+        int64_t here = 1; /* kernels wait for sums */
+
+        dg_comm_min_i64_while(c, &here, 1, dg_cuda_comm_nudge);
+        if (s->link->nccl != NULL)
+            ncclCommGetAsyncError(s->link->nccl, &e);
         if (!err && e != ncclSuccess)
             err = link_error(e, "a sum's part");
     }
-    err = dg_agree(c, err);
-    if (err)
-        return give_up(s->link, err);
-    return wait
-               ? dg_agree(c, watch(s, s->link->side, "sum of gradients, int64"))
-               : DG_OK;
+    if (!err && s->failed)
+        err = dg_cuda_wait();
+    err = agree(c, s->link, err);
+    if (!err && wait) {
+        err = watch(s, s->link->side, "sum of gradients, int64");
+        err = agree(c, s->link, err);
+        s->link->under_way = s->link->paced = 0;
+    }
+    return err ? give_up(c, s->link, err) : DG_OK;
 }
 
 #else
@@ -311,6 +429,28 @@ void dg_cuda_comm_leaves(int)
 }
 
 void dg_cuda_comm_slot(int)
+{
+}
+
+void dg_cuda_link_wait(CudaStream *)
+{
+}
+
+int dg_cuda_comm_fetch(const Comm *, const CommFetch *)
+{
+    dg_panic("a fetch by NCCL without NCCL");
+}
+
+void dg_cuda_comm_beside(void)
+{
+}
+
+int dg_cuda_comm_pace(void)
+{
+    return DG_OK;
+}
+
+void dg_cuda_comm_nudge(void)
 {
 }
 

@@ -75,6 +75,12 @@ static Engine table_make(void)
     t.send = dg_cuda_exact_send;
     t.slot = dg_cuda_comm_slot;
     t.sent = dg_cuda_comm_sent;
+    t.fetch = dg_cuda_comm_fetch;
+    t.beside = dg_cuda_comm_beside;
+    t.turn = dg_cuda_comm_turn;
+    t.leaves = dg_cuda_comm_leaves;
+    t.pace = dg_cuda_comm_pace;
+    t.nudge = dg_cuda_comm_nudge;
     t.exact_add_part = dg_cuda_exact_add_part;
     t.exact_check = dg_cuda_exact_check;
     t.exact_merge = dg_cuda_exact_merge;

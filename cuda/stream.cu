@@ -51,6 +51,7 @@ size_t dg_cuda_shared_most(void)
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
 {
     must_run(s);
+    dg_cuda_link_wait(s);
     *s->result_host = fallback;
     dg_cuda_note(cudaMemcpyAsync(s->result_host, s->result,
                                  sizeof *s->result_host, cudaMemcpyDeviceToHost,
@@ -177,6 +178,7 @@ extern "C" int dg_cuda_wait(void)
 {
     CudaStream *s = must_run(dg_cuda_current());
 
+    dg_cuda_link_wait(s);
     dg_cuda_note(cudaStreamSynchronize(s->stream), "waiting for the device");
     if (!s->failed)
         return DG_OK;
@@ -217,11 +219,15 @@ extern "C" void dg_cuda_upload(void *device, const void *host, size_t bytes)
                  "copy to the device");
 }
 
+/* A copy to memory that is not pinned waits. */
 extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
 {
-    dg_cuda_note(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost,
-                                 must_run(dg_cuda_current())->stream),
-                 "copy from the device");
+    CudaStream *s = must_run(dg_cuda_current());
+
+    dg_cuda_link_wait(s);
+    dg_cuda_note(
+        cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s->stream),
+        "copy from the device");
 }
 
 extern "C" int dg_cuda_take(void **out, size_t bytes)
@@ -249,6 +255,7 @@ extern "C" void dg_cuda_stage_up(void *device, const void *host, size_t bytes)
     }
     for (size_t at = 0; at < bytes;) {
         if (s->staged == DG_STAGING_BYTES) {
+            dg_cuda_link_wait(s);
             dg_cuda_note(cudaStreamSynchronize(s->stream),
                          "waiting for copies");
             s->staged = 0;

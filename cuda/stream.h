@@ -70,6 +70,9 @@ int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 int dg_cuda_gemm_cache_create(struct GemmCache **out);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
 
+/** Before the host waits for a stream: it may wait for other ranks. */
+void dg_cuda_link_wait(CudaStream *s);
+
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
 void dg_cuda_graphs_destroy(struct GraphCache *g);

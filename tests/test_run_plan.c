@@ -265,7 +265,7 @@ static void test_flux_on_gpus_is_planned(void **state)
     about((double)g->host, 4.0 * ((double)net + 4885371136.0));
     about(g->sums - 8.0 * DG_TEAM_PIECE, 8.0 * (double)net / 16);
     /* weights and gradient alone are more than 80 GB: a rank's range of them,
-     * with a double block of 36 D^2 and what is in no block, fits */
+     * with two double blocks of 36 D^2 and what is in no block, fits */
     assert_null(dg_gpu_plan_fits(&p.plan.gpus, 1, 80000000000, &least));
     assert_true(least->offload);
     g = dg_gpu_plan_fits(&p.plan.gpus, 16, 80000000000, &least);
@@ -273,10 +273,11 @@ static void test_flux_on_gpus_is_planned(void **state)
     assert_true(!g->offload && g->level == DG_SHARD_PARAMETERS);
     /* embedders and projections in no block; tables of T5 and CLIP, and the
      * first T5 layer's attention; the decoder is whole */
-    about(g->gradient, 4.0 * ((double)net / 16 + 36.0 * 3072 * 3072 + 64.1e6));
+    about(g->gradient,
+          4.0 * ((double)net / 16 + 2 * 36.0 * 3072 * 3072 + 64.1e6));
     about((double)g->weights -
               4.0 * (double)dg_run_plan_value(&p.plan.parameters, "codec"),
-          4.0 * (((double)net + 4885371136.0) / 16 + 36.0 * 3072 * 3072 +
+          4.0 * (((double)net + 4885371136.0) / 16 + 2 * 36.0 * 3072 * 3072 +
                  64.1e6 + 131.6e6 + 67.1e6 + 38.0e6));
 }
 

@@ -233,6 +233,7 @@ typedef struct Config {
         double host_timeout_seconds; /* for others in MPI; 0: for ever */
         int graphs;                  /* steps are replayed as CUDA graphs */
         int overlap;                 /* sums beside the way back */
+        int ahead;                   /* blocks' weights fetched ahead */
         int64_t bucket_size;         /* elements that leave at once */
         int write_beside;            /* files while the next rollout runs */
         ShardLevel shard;

@@ -52,10 +52,26 @@ void dg_cuda_comm_turn(void);
  *  after that. 0 <= slot < DG_COMM_SLOTS. */
 void dg_cuda_comm_leaves(int slot);
 void dg_cuda_comm_slot(int slot);
+/** Fetches values of their owners once all that was queued is done; dg_cuda_comm_slot() waits for it.
+ *  All ranks fetch the same in the same order. Errors: DG_EDEVICE. */
+int dg_cuda_comm_fetch(const Comm *c, const CommFetch *f);
+/** The link's stream comes after all that was queued, before
+ *  dg_cuda_comm_turn(). */
+void dg_cuda_comm_beside(void);
+/**
+ * Waits until what had been queued when it was called last is done, so that a
+ * rank is never far ahead of its device, and learns of its failure.
+ * From the first fetch to dg_cuda_comm_sent() waits of the current stream also
+ * end where another rank has failed (dg_comm_alarm()).
+ * Errors: DG_EDEVICE.
+ */
+int dg_cuda_comm_pace(void);
+/** For ranks that wait for others: what is under way gets on. */
+void dg_cuda_comm_nudge(void);
 /**
  * Agrees on err. With none, waits until all that was sent has arrived (wait
  * = 1), as dg_cuda_comm_sum() does; with one the link is given up, so that no
- * rank waits for a part that does not come. Collective.
+ * rank waits for a part that does not come, and alarms end. Collective.
  * Errors, agreed: err; DG_EDEVICE.
  */
 int dg_cuda_comm_sent(const Comm *c, int err, int wait);

@@ -119,6 +119,22 @@ void dg_comm_min_i64(const Comm *c, int64_t *v, int64_t num);
 void dg_comm_max_i64(const Comm *c, int64_t *v, int64_t num);
 void dg_comm_max_f64(const Comm *c, double *v, int64_t num);
 
+/** dg_comm_min_i64() of few numbers; a rank that waits for others calls
+ *  meanwhile() now and then, which is not to wait. */
+void dg_comm_min_i64_while(const Comm *c, int64_t *v, int num,
+                           void (*meanwhile)(void));
+
+/**
+ * Tells all other ranks that this one has failed, also where they do not meet
+ * it: they may wait for something that does not come. Not collective; once is
+ * enough. All ranks then meet in dg_comm_alarm_end().
+ */
+void dg_comm_alarm(const Comm *c);
+/** 1 if another rank has done so. Not collective, does not wait. */
+int dg_comm_alarmed(const Comm *c);
+/** Forgets all alarms. Collective. */
+void dg_comm_alarm_end(const Comm *c);
+
 /** Floating-point sums: their last bits depend on the number of ranks. For
  *  times and counters, and for gradients where exact_sum is off. */
 void dg_comm_sum_f64(const Comm *c, double *v, int64_t num);
@@ -127,6 +143,16 @@ void dg_comm_sum_f32(const Comm *c, float *v, int64_t num);
 /** The same sums on root alone; elsewhere v stays what it was. */
 void dg_comm_sum_i64_to(const Comm *c, int64_t *v, int64_t num, int root);
 void dg_comm_sum_f32_to(const Comm *c, float *v, int64_t num, int root);
+
+/* Values of their owners, each of whom has a part; all ranks get all of them
+ * beside a device's kernels. */
+typedef struct CommFetch {
+    void *at;            /* kernel memory: where all of them go, */
+    const size_t *first; /* [size] bytes from there of each rank's part */
+    const size_t *bytes; /* [size] of it, may be 0 */
+    const void *own;     /* this rank's part, not inside of the place */
+    int slot;            /* by which it is waited for */
+} CommFetch;
 
 /** bytes of rank from's buf to rank to's; the others do nothing. */
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to);

@@ -67,6 +67,24 @@ typedef struct Engine {
     int (*send)(const Comm *c, const ExactSend *what);
     void (*slot)(int slot);
     int (*sent)(const Comm *c, int err, int wait);
+    /*
+     * Values of their owners likewise: into memory that is free once all that
+     * was queued is done; slot() waits for them.
+     * beside()  what is queued between the first and the second turn() comes
+     *           after what was queued so far and what was sent
+     * leaves()  slot() waits for what was sent, and queued beside, so far
+     * pace()    waits until what was queued before its last call is done.
+     *           Errors: DG_EDEVICE
+     * nudge()   for ranks that wait for others: what is under way gets on
+     * A rank that fails while others may wait for its part tells them by
+     * dg_comm_alarm(), and all meet in sent(), which ends that.
+     */
+    int (*fetch)(const Comm *c, const CommFetch *what);
+    void (*beside)(void);
+    void (*turn)(void);
+    void (*leaves)(int slot);
+    int (*pace)(void);
+    void (*nudge)(void);
     /* exact_add() of elements first .. of a gradient, g the first of them: what
      * is not allowed is left out, and *bad, kernel memory, becomes its index
      * if that is less, as unsigned. Items are not counted, nobody waits. */

@@ -27,16 +27,22 @@ typedef struct WeightPool WeightPool;
  * NULL, on a rank: its ranges, what is in no group, the room for a group, and
  * adapters. Both may be outlines.
  * apart  kernel memory is not the host's; then text = 1: prompts are encoded
+ * rooms  dg_pool_rooms()
  */
 uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
-                              const Shard *like, int apart, int text);
+                              const Shard *like, int apart, int text,
+                              int rooms);
+
+/** Groups that are here at once: 2 where the next one's weights come while one
+ *  runs (parallel.ahead), in kernel memory that is apart. */
+int dg_pool_rooms(const Config *c, int apart);
 
 /** The same of the host, beside a GPU: what travels. */
 size_t dg_pool_stage_bytes(const Shard *shard);
 
-/** Elements of a worker's gradient: of parameters in no group, and of the
- *  largest group; below adapters, theirs. */
-int64_t dg_pool_room(const Policy *p);
+/** Elements of a worker's gradient: of parameters in no group, and so often of
+ *  the largest group; below adapters, theirs. */
+int64_t dg_pool_room(const Policy *p, int rooms);
 
 /** In place of dg_policy_place(): this rank's ranges. Errors: DG_ENOMEM. */
 int dg_pool_hold(const Session *s, Policy *p);
@@ -63,6 +69,9 @@ void dg_pool_begin(WeightPool *p);
 /** It ends: gives the gradients of parameters in no group. Other ranks may be
  *  waited for. Errors: DG_ENUMERIC naming the parameter; agreed ones. */
 int dg_pool_give_rest(WeightPool *p);
+
+/** Groups whose weights had come ahead, since the last call. */
+int64_t dg_pool_take_ahead(WeightPool *p);
 
 /** err  this rank's code at the end of its work; the others' wishes are
  *  served until all have ended. Collective. Returns the agreed code. */

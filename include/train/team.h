@@ -129,6 +129,16 @@ int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
                  const float *const *g, int num_g);
 
 /**
+ * The same of one gradient, or with g NULL of none, beside the kernels: nobody
+ * waits, what exact_add() refuses is left out and noted by its index in the
+ * first worker's bad, as Engine.exact_add_part() does. After Engine.beside();
+ * g is to stay until then, and the sum is there after Engine.sent(). Errors,
+ * not agreed: DG_EDEVICE.
+ */
+int dg_team_send(Team *t, const Comm *c, int64_t first, int64_t num,
+                 const float *g);
+
+/**
  * A way back of an item begins, which writes parameters' gradients; last: no
  * other follows in this item. In the last item of a rank, or of a round, what
  * the last one has done with then leaves while it still runs, where devices

@@ -379,6 +379,10 @@ static const Option rows[] = {
          "on a GPU, passes are replayed as CUDA graphs: same bits"),
     BOOL("parallel.overlap", "true", parallel.overlap, FREE,
          "on GPUs, gradient sums leave while backward still runs: same bits"),
+    BOOL("parallel.ahead", "true", parallel.ahead, FREE,
+         "on GPUs with parallel.shard = \"parameters\", a block's weights come "
+         "while the one before runs, its gradients leave behind it: room for "
+         "two blocks, same bits"),
     INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,
         "parameters whose sums leave at once"),
     BOOL("parallel.write_beside", "true", parallel.write_beside, FREE,

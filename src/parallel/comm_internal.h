@@ -12,6 +12,7 @@ struct CommImpl {
     MPI_Comm node;           /* the ranks of this node, in the same order */
     struct CommWatch *watch; /* comm_watch.c; NULL: nobody watches */
     int sleeps;              /* who waits: dg_comm_beside() */
+    MPI_Request *alarms;     /* comm_alarm.c; NULL: this rank gave none */
 };
 
 /** Around each call of MPI that waits for other ranks; all: that all ranks

@@ -16,7 +16,8 @@ static uint64_t weight_bytes(const Outline *o)
     if (p->codec != NULL)
         single += p->codec->count;
     if (dg_shard_pools(s))
-        return dg_pool_weight_bytes(p, o->reference, s, 1, !o->cached) +
+        return dg_pool_weight_bytes(p, o->reference, s, 1, !o->cached,
+                                    dg_pool_rooms(o->config, 1)) +
                sizeof(float) * (uint64_t)single;
     if (o->reference != NULL && p->adapters.num_params == 0)
         stored += p->net.count;
@@ -110,7 +111,7 @@ int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
         o.team.offload = i >= levels;
         dg_learner_shard(&o.team.shard, (ShardLevel)(i % levels), 0, ranks,
                          o.team.num_grads);
-        dg_trainer_room(&o.team, o.policy);
+        dg_trainer_room(&o.team, o.policy, dg_pool_rooms(o.config, 1));
         count(&out->plan[out->num++], &o);
     }
     dg_outline_close(&o);

@@ -1,47 +1,21 @@
-#include "train/pool.h"
+#include "pool_internal.h"
 
 #include "base/error.h"
-#include "base/memory.h"
 #include "tensor/mirror.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-enum { MAX_SETS = 3, NET = 0 };
+enum { NET = 0 };
 
-/* Bytes that travel at once where the host is between two GPUs. */
-enum { STAGE = 1 << 24 };
+/* What is wanted of others, least first: weights before gradients. A rank
+ * whose device has failed wants all to give up. */
+enum { NO_MORE, WEIGHTS, GRADIENTS, NOTHING };
+enum { WISH_BITS = GROUP_BITS + 4, WISH_MOST = (1 << WISH_BITS) - 1 };
 
-/* What is wanted of others, least first: weights before gradients. */
-enum { WEIGHTS, GRADIENTS };
-static const int64_t nothing = INT64_MAX;
-
-typedef struct PoolSet {
-    ParamSet *params;
-    const Policy *policy; /* has this rank's range, among its values */
-    int64_t base;         /* of the set's first */
-    Shard shard;
-    void *rest; /* weights in no group */
-    int shares; /* they are another set's */
-} PoolSet;
-
-struct WeightPool {
-    Lender lender; /* the first member */
-    const Comm *comm;
-    const Backend *kernels;
-    const Engine *engine;
-    Team *team;
-    DType dtype;
-    PoolSet set[MAX_SETS];
-    int num_sets;
-    void *room;               /* the weights of one group, */
-    int room_set, room_group; /* which is that; 0: none */
-    /* gradients of the trained set: of its rest, then of one group */
-    float *grads, *group_grads;
-    int trains;     /* what is lent; else it is below adapters */
-    int open_group; /* whose gradients are being collected */
-    void *stage;    /* on the host, between GPUs without a way of their own */
-};
+typedef struct Wish {
+    int32_t what; /* kind and group */
+    int32_t next; /* what weights will follow, if known; else 0 */
+} Wish;
 
 /* --- sizes ------------------------------------------------------------------ */
 
@@ -66,7 +40,7 @@ static int64_t most(int64_t a, int64_t b)
 }
 
 uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
-                              const Shard *like, int apart, int text)
+                              const Shard *like, int apart, int text, int rooms)
 {
     const int adapts = p->adapters.num_params > 0;
     int64_t room = dg_params_largest(&p->net);
@@ -81,185 +55,85 @@ uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
     }
     if (reference != NULL && !adapts)
         num += own_and_rest(&reference->net, like);
-    return (uint64_t)(dg_dtype_bytes(p->dtype) * (num + room));
+    return (uint64_t)(dg_dtype_bytes(p->dtype) * (num + rooms * room));
 }
 
-size_t dg_pool_stage_bytes(const Shard *shard)
+int dg_pool_rooms(const Config *c, int apart)
 {
-    return dg_shard_pools(shard) ? STAGE : 0;
+    return apart && c->parallel.ahead ? POOL_ROOMS : 1;
 }
 
-int64_t dg_pool_room(const Policy *p)
+int64_t dg_pool_room(const Policy *p, int rooms)
 {
     return p->adapters.num_params > 0
                ? p->adapters.count
-               : dg_params_rest(&p->net) + dg_params_largest(&p->net);
-}
-
-/* --- weights from their owners ----------------------------------------------- */
-
-static const ParamGroup *group_of(const WeightPool *p, int set, int group)
-{
-    return &p->set[set].params->groups[group - 1];
-}
-
-/* bytes at 'at', kernel memory, of rank root to all, by way of the host */
-static int by_host(const WeightPool *p, char *at, size_t bytes, int root)
-{
-    const int mine = root == p->comm->rank;
-    int err = DG_OK;
-
-    for (size_t done = 0; done < bytes && !err; done += STAGE) {
-        const size_t n = bytes - done < STAGE ? bytes - done : STAGE;
-
-        if (mine)
-            err = p->kernels->download(p->stage, at + done, n);
-        err = dg_agree(p->comm, err);
-        if (err)
-            return err;
-        dg_comm_bcast(p->comm, p->stage, n, root);
-        if (!mine)
-            p->kernels->upload(at + done, p->stage, n);
-    }
-    return err;
-}
-
-static int spread(const WeightPool *p, void *at, size_t bytes, int root)
-{
-    int done = 0, err = DG_OK;
-
-    if (!p->kernels->apart) {
-        dg_comm_bcast(p->comm, at, bytes, root);
-        return DG_OK;
-    }
-    if (p->engine->bcast != NULL)
-        err = p->engine->bcast(p->comm, at, bytes, root, &done);
-    return err || done ? err : by_host(p, at, bytes, root);
-}
-
-/* This rank's of values first .. first + num - 1 to 'at'; waits, so that a
- * device that fails does so before others wait for it. */
-static int copy_own(const WeightPool *p, const PoolSet *s, int64_t first,
-                    int64_t num, char *at)
-{
-    const int64_t size = dg_dtype_bytes(p->dtype);
-    const Backend *copies = p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
-    int64_t from, here;
-    uint16_t seen;
-
-    dg_shard_overlap(&s->shard, p->comm->rank, &(ShardRange) { first, num },
-                     &from, &here);
-    if (here > 0)
-        dg_kernel_copy(copies, (float *)(void *)(at + (from - first) * size),
-                       dg_policy_at(s->policy, s->base + from), here);
-    return p->kernels->apart ? p->kernels->download(&seen, at, sizeof seen)
-                             : DG_OK;
-}
-
-/* Values first .. first + num - 1 of a set to 'at', num > 0. */
-static int gather(const WeightPool *p, const PoolSet *s, int64_t first,
-                  int64_t num, char *at)
-{
-    const int64_t size = dg_dtype_bytes(p->dtype);
-    int err = dg_agree(p->comm, copy_own(p, s, first, num, at));
-
-    for (int r = 0; r < p->comm->size && !err; r++) {
-        int64_t from, here;
-
-        dg_shard_overlap(&s->shard, r, &(ShardRange) { first, num }, &from,
-                         &here);
-        if (here > 0)
-            err =
-                spread(p, at + (from - first) * size, (size_t)(here * size), r);
-    }
-    return err;
-}
-
-/* The i-th range of values in no group: before group i + 1, or the end. */
-static ShardRange gap_of(const ParamSet *net, int i)
-{
-    const ParamGroup *g = net->groups;
-    const int64_t at = i > 0 ? g[i - 1].first + g[i - 1].num : 0;
-    const int64_t end = i < net->num_groups ? g[i].first : net->count;
-
-    return (ShardRange) { at, end > at ? end - at : 0 };
-}
-
-static int gather_rest(const WeightPool *p, const PoolSet *s)
-{
-    const int64_t size = dg_dtype_bytes(p->dtype);
-    int err = DG_OK;
-
-    for (int i = 0; i <= s->params->num_groups && !err; i++) {
-        const ShardRange gap = gap_of(s->params, i);
-        const int64_t at = dg_params_rest_at(s->params, gap.first);
-
-        if (gap.num > 0)
-            err = gather(p, s, gap.first, gap.num, (char *)s->rest + at * size);
-    }
-    return err;
-}
-
-static void empty_room(WeightPool *p)
-{
-    if (p->room_group > 0)
-        dg_params_point_group(p->set[p->room_set].params, p->room_group, NULL,
-                              p->dtype);
-    p->room_group = 0;
-}
-
-static int fill_room(WeightPool *p, int set, int group)
-{
-    const ParamGroup *g = group_of(p, set, group);
-    int err;
-
-    if (p->room_group == group && p->room_set == set)
-        return gather(p, &p->set[set], g->first, g->num, p->room);
-    empty_room(p);
-    err = gather(p, &p->set[set], g->first, g->num, p->room);
-    if (err)
-        return err;
-    dg_params_point_group(p->set[set].params, group, p->room, p->dtype);
-    p->room_set = set;
-    p->room_group = group;
-    return DG_OK;
+               : dg_params_rest(&p->net) + rooms * dg_params_largest(&p->net);
 }
 
 /* --- gradients to their owners ------------------------------------------------ */
 
-/* group 0: the rest. mine: 1 if this rank has some. */
-static int hand_on(const WeightPool *p, int group, int mine)
+/* Values first .. first + num - 1, of which this rank has some at g if mine. */
+static int hand_part(const WeightPool *p, int64_t first, int64_t num,
+                     const float *g, int mine)
+{
+    return p->gives_beside
+               ? dg_team_send(p->team, p->comm, first, num, mine ? g : NULL)
+               : dg_team_give(p->team, p->comm, first, num, &g, mine);
+}
+
+static int hand_rest(const WeightPool *p, int mine)
 {
     const ParamSet *net = p->set[NET].params;
-    const float *g = p->group_grads;
     int err = DG_OK;
 
-    if (group > 0) {
-        const ParamGroup *of = group_of(p, NET, group);
-
-        return dg_team_give(p->team, p->comm, of->first, of->num, &g, mine);
-    }
     for (int i = 0; i <= net->num_groups && !err; i++) {
-        const ShardRange gap = gap_of(net, i);
+        const ShardRange gap = dg_pool_gap(net, i);
+        const float *g = p->grads + dg_params_rest_at(net, gap.first);
 
-        g = p->grads + dg_params_rest_at(net, gap.first);
         if (gap.num > 0)
-            err = dg_team_give(p->team, p->comm, gap.first, gap.num, &g, mine);
+            err = hand_part(p, gap.first, gap.num, g, mine);
     }
     return err;
 }
 
+/* group 0: the rest. mine: 1 if this rank has some. */
+static int hand_on(const WeightPool *p, int group, int mine)
+{
+    const float *g = p->group_grads[p->open_room];
+    int err;
+
+    if (p->gives_beside)
+        p->engine->beside();
+    if (group == 0) {
+        err = hand_rest(p, mine);
+    } else {
+        const ParamGroup *of = dg_pool_group(p, NET, group);
+
+        err = hand_part(p, of->first, of->num, g, mine);
+    }
+    if (p->gives_beside && mine)
+        p->engine->leaves(group > 0 ? GRADS_SLOT + p->open_room : REST_SLOT);
+    return err;
+}
+
+/* Where a parameter is among a group's gradients, or the rest's; of the whole
+ * set with group -1. */
+static int64_t place_of(const ParamSet *net, const Tensor *t, int group)
+{
+    return group > 0    ? t->param_offset - net->groups[group - 1].first
+           : group == 0 ? dg_params_rest_at(net, t->param_offset)
+                        : t->param_offset;
+}
+
 /* A gradient that no sum can take, by the name of its parameter; bad is its
- * place among the group's or the rest's. */
+ * place among those. */
 static int name_bad(const ParamSet *net, int group, int64_t bad)
 {
     for (int i = 0; i < net->num_params; i++) {
         const Tensor *t = &net->params[i]->value;
-        const int64_t at = group > 0
-                               ? t->param_offset - net->groups[group - 1].first
-                               : dg_params_rest_at(net, t->param_offset);
+        const int64_t at = place_of(net, t, group);
 
-        if (t->param_group == group && bad >= at &&
+        if ((group < 0 || t->param_group == group) && bad >= at &&
             bad < at + dg_tensor_count(t))
             return dg_fail(DG_ENUMERIC,
                            "gradient of %s, element %lld: not finite, or more "
@@ -269,7 +143,8 @@ static int name_bad(const ParamSet *net, int group, int64_t bad)
     return DG_ENUMERIC;
 }
 
-/* Whether sums can take what is ready. group 0: the rest. */
+/* Whether sums can take what is ready. group 0: the rest. Beside the kernels
+ * what they cannot take is left out, and found at the item's end. */
 static int check(const WeightPool *p, int group)
 {
     const Worker *w = &p->team->workers[0];
@@ -278,54 +153,167 @@ static int check(const WeightPool *p, int group)
     int64_t bad;
     int err;
 
-    limits.num = group > 0 ? group_of(p, NET, group)->num : dg_params_rest(net);
-    err = w->engine->exact_check(&limits, group > 0 ? p->group_grads : p->grads,
-                                 &bad);
+    if (p->gives_beside)
+        return DG_OK;
+    limits.num =
+        group > 0 ? dg_pool_group(p, NET, group)->num : dg_params_rest(net);
+    err = w->engine->exact_check(
+        &limits, group > 0 ? p->group_grads[0] : p->grads, &bad);
     return err == DG_ENUMERIC ? name_bad(net, group, bad) : err;
+}
+
+static int check_left_out(const WeightPool *p)
+{
+    const Worker *w = &p->team->workers[0];
+    int err;
+
+    if (!p->gives_beside)
+        return DG_OK;
+    for (int r = 0; r < POOL_ROOMS; r++)
+        p->engine->slot(GRADS_SLOT + r);
+    p->engine->slot(REST_SLOT);
+    err = dg_mirror_down(&w->bad);
+    return err || *(const int64_t *)w->bad.host < 0
+               ? err
+               : name_bad(p->set[NET].params, -1,
+                          *(const int64_t *)w->bad.host);
 }
 
 /* --- meetings ------------------------------------------------------------------ */
 
-static int64_t wish_of(int kind, int set, int group)
+static Wish wish_of(int kind, int set, int group)
 {
-    return (int64_t)(kind * MAX_SETS + set) << 32 | group;
+    return (Wish) { kind << (GROUP_BITS + 2) | dg_pool_code(set, group), 0 };
 }
 
-static int serve(WeightPool *p, int64_t wish, int mine)
+/* The least of all ranks' wishes, and what follows if those who have it say the
+ * same. A rank that waits pushes on what is under way. */
+static Wish exchange(const WeightPool *p, Wish w)
 {
-    const int what = (int)(wish >> 32), group = (int)(wish & INT32_MAX);
+    const int64_t what = (int64_t)w.what << WISH_BITS;
+    int64_t v[2] = { what | w.next, what | (WISH_MOST - w.next) };
 
-    return what / MAX_SETS == WEIGHTS ? fill_room(p, what % MAX_SETS, group)
-                                      : hand_on(p, group, mine);
+    if (p->beside)
+        dg_comm_min_i64_while(p->comm, v, 2, p->engine->nudge);
+    else
+        dg_comm_min_i64(p->comm, v, 2);
+    w.what = (int32_t)(v[0] >> WISH_BITS);
+    w.next = (int32_t)(v[0] & WISH_MOST);
+    if (w.next != WISH_MOST - (int32_t)(v[1] & WISH_MOST))
+        w.next = 0;
+    return w;
 }
 
-/* Until it has come true. Errors are all ranks'. */
-static int meet(WeightPool *p, int64_t wish)
+static int kind_of(Wish w)
 {
-    int64_t now;
+    return w.what >> (GROUP_BITS + 2);
+}
+
+/* This rank cannot do its part, and others may wait for that already. */
+static void fail(WeightPool *p, int err)
+{
+    if (!err || p->err)
+        return;
+    p->err = err;
+    p->why = *dg_last_error();
+    dg_comm_alarm(p->comm);
+}
+
+/* All that is under way has arrived; or, as one rank or more has failed, none
+ * of it is waited for any more. Errors, agreed. */
+static int settle(WeightPool *p, int wait)
+{
+    if (p->err)
+        dg_set_error(&p->why);
+    p->gone = p->engine->sent(p->comm, p->err, wait);
+    if (p->gone)
+        p->why = *dg_last_error();
+    return p->gone;
+}
+
+static int serve_gradients(WeightPool *p, int group, int mine)
+{
     int err = DG_OK;
 
+    /* the host's calls wait for all ranks' devices */
+    if (p->beside && !p->gives_beside)
+        err = settle(p, 1);
+    return err ? err : hand_on(p, group, mine);
+}
+
+/* Errors are all ranks'; but beside the kernels this rank's, which it tells of
+ * when they meet next. */
+static int serve(WeightPool *p, Wish w, int mine)
+{
+    const int set = dg_pool_code_set(w.what) % 4,
+              group = dg_pool_code_group(w.what);
+    const int weights = kind_of(w) == WEIGHTS;
+    const int err = weights ? dg_pool_fill(p, set, group, w.next)
+                            : serve_gradients(p, group, mine);
+
+    if (!(weights ? p->beside : p->gives_beside) || p->gone)
+        return err;
+    fail(p, err);
+    return DG_OK;
+}
+
+/* Until it has come true. */
+static int meet(WeightPool *p, Wish wish)
+{
+    const int32_t wanted = wish.what;
+    Wish now;
+    int err = DG_OK;
+
+    if (p->gone)
+        return p->gone;
     do {
-        now = wish;
-        dg_comm_min_i64(p->comm, &now, 1);
-        if (now != nothing)
-            err = serve(p, now, now == wish);
-    } while (!err && now != wish);
-    return err;
+        now = exchange(p, p->err ? wish_of(NO_MORE, 0, 0) : wish);
+        if (kind_of(now) == NO_MORE)
+            return settle(p, 0);
+        err = serve(p, now, now.what == wanted);
+    } while (!err && now.what != wanted);
+    return err ? err : p->err;
+}
+
+/* Others' wishes; *failed: what became of them. Returns 1 once all have given
+ * up. */
+static int serve_others(WeightPool *p, int *failed)
+{
+    Wish now;
+
+    do {
+        now = exchange(p, wish_of(p->err ? NO_MORE : NOTHING, 0, 0));
+        if (kind_of(now) == NO_MORE) {
+            settle(p, 0);
+            return 1;
+        }
+        if (kind_of(now) != NOTHING && serve(p, now, 0) != DG_OK)
+            *failed = dg_last_error()->code;
+        if (p->gone)
+            return 1;
+    } while (kind_of(now) != NOTHING);
+    return 0;
+}
+
+int64_t dg_pool_take_ahead(WeightPool *p)
+{
+    const int64_t ahead = p->ahead;
+
+    p->ahead = 0;
+    return ahead;
 }
 
 int dg_pool_leave(WeightPool *p, int err)
 {
-    int64_t now;
     int failed = DG_OK;
     Error first = *dg_last_error();
 
-    do {
-        now = nothing;
-        dg_comm_min_i64(p->comm, &now, 1);
-        if (now != nothing && serve(p, now, 0) != DG_OK)
-            failed = dg_last_error()->code;
-    } while (now != nothing);
+    if (p->beside && err == DG_EDEVICE)
+        fail(p, err);
+    if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {
+        dg_set_error(&p->why);
+        return p->gone;
+    }
     if (err)
         dg_set_error(&first);
     return dg_agree(p->comm, err ? err : failed);
@@ -341,20 +329,41 @@ static int find(const WeightPool *p, const Tensor *w)
     return -1;
 }
 
+/* Room for a group's gradients, zero: not the one that may still be leaving,
+ * if there are two. */
+static void open_grads(WeightPool *p, int group)
+{
+    p->open_group = group;
+    if (p->gives_beside) {
+        p->open_room = POOL_ROOMS - 1 - p->open_room;
+        p->engine->slot(GRADS_SLOT + p->open_room);
+        if (!p->unflagged)
+            dg_worker_unflag(&p->team->workers[0]);
+        p->unflagged = 1;
+    }
+    p->kernels->fill(p->group_grads[p->open_room], 0,
+                     dg_pool_group(p, NET, group)->num);
+}
+
 static int lend(Lender *l, const Tensor *w, int grads)
 {
     WeightPool *p = (WeightPool *)l;
     const int set = find(p, w), group = w->param_group;
+    Wish wish;
 
     if (set < 0 || group == 0)
         return DG_OK;
-    if (grads) {
-        p->open_group = group;
-        p->kernels->fill(p->group_grads, 0, group_of(p, set, group)->num);
+    if (grads)
+        open_grads(p, group);
+    if (dg_pool_has(p, set, group))
+        return DG_OK;
+    wish = wish_of(WEIGHTS, set, group);
+    dg_pool_order_note(&p->order, dg_pool_code(set, group));
+    if (p->beside && !p->gone) {
+        wish.next = dg_pool_order_guess(&p->order);
+        fail(p, p->engine->pace());
     }
-    return p->room_group == group && p->room_set == set
-               ? DG_OK
-               : meet(p, wish_of(WEIGHTS, set, group));
+    return meet(p, wish);
 }
 
 static int give(Lender *l, const Tensor *w)
@@ -382,22 +391,25 @@ static float *grad(const Lender *l, const Tensor *w)
         dg_panic("a gradient of parameter set %d, group %d, outside of its "
                  "block",
                  w->param_set, w->param_group);
-    return w->param_group > 0
-               ? p->group_grads +
-                     (w->param_offset - net->groups[w->param_group - 1].first)
-               : p->grads + dg_params_rest_at(net, w->param_offset);
+    return (w->param_group > 0 ? p->group_grads[p->open_room] : p->grads) +
+           place_of(net, w, w->param_group);
 }
 
 void dg_pool_begin(WeightPool *p)
 {
+    p->unflagged = 0;
     p->kernels->fill(p->grads, 0, dg_params_rest(p->set[NET].params));
 }
 
 int dg_pool_give_rest(WeightPool *p)
 {
-    const int err = check(p, 0);
+    int err = check(p, 0);
 
-    return err ? err : meet(p, wish_of(GRADIENTS, NET, 0));
+    if (p->gives_beside && !p->unflagged) /* no block was gone back through */
+        dg_worker_unflag(&p->team->workers[0]);
+    if (!err)
+        err = meet(p, wish_of(GRADIENTS, NET, 0));
+    return err ? err : check_left_out(p);
 }
 
 /* --- its life ------------------------------------------------------------------- */
@@ -422,9 +434,8 @@ int dg_pool_trains(const WeightPool *p)
 
 int dg_pool_refresh(WeightPool *p)
 {
-    if (p->room_set == NET)
-        empty_room(p);
-    return gather_rest(p, &p->set[NET]);
+    dg_pool_empty_rooms(p, NET);
+    return dg_pool_gather_rest(p, &p->set[NET]);
 }
 
 static PoolSet *add_set(WeightPool *p, const Policy *policy, ParamSet *params)
@@ -478,13 +489,8 @@ static int reserve(WeightPool *p, Policy *policy, Policy *reference)
     else if (!err && reference != NULL)
         add_names(p, policy, &reference->net);
     if (!err)
-        err = dg_kernel_memory_new(&p->room, p->kernels,
-                                   (size_t)(dg_dtype_bytes(p->dtype) * room));
-    if (!err && p->kernels->apart) {
-        p->stage = dg_memory_new(STAGE);
-        err = p->stage != NULL ? DG_OK : dg_fail(DG_ENOMEM, "weights' way");
-    }
-    return err;
+        err = dg_pool_reserve_rooms(p, room);
+    return err ? err : dg_pool_order_init(&p->order, p->set, p->num_sets);
 }
 
 static void bind(WeightPool *p, const Session *s, Team *team,
@@ -498,7 +504,13 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->dtype = policy->dtype;
     p->trains = policy->adapters.num_params == 0;
     p->grads = team->workers[0].grads;
-    p->group_grads = p->grads + dg_params_rest(&policy->net);
+    p->num_rooms = dg_pool_rooms(s->config, s->backend->apart);
+    p->beside = p->num_rooms > 1 && p->engine->fetch != NULL &&
+                p->engine->sends(p->comm);
+    p->gives_beside = p->beside && p->trains && team->sums->send != NULL;
+    for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
+        p->group_grads[r] = p->grads + dg_params_rest(&policy->net) +
+                            r * dg_params_largest(&policy->net);
 }
 
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
@@ -514,7 +526,7 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
     err = dg_agree(s->comm, err);
     for (int i = 0; !err && i < p->num_sets; i++)
         if (!p->set[i].shares)
-            err = gather_rest(p, &p->set[i]);
+            err = dg_pool_gather_rest(p, &p->set[i]);
     if (err) {
         dg_pool_destroy(p);
         return err;
@@ -532,7 +544,9 @@ void dg_pool_destroy(WeightPool *p)
     for (int i = 0; i < p->num_sets; i++)
         if (!p->set[i].shares)
             dg_kernel_memory_free(p->kernels, p->set[i].rest);
-    dg_kernel_memory_free(p->kernels, p->room);
+    for (int r = 0; r < p->num_rooms; r++)
+        dg_kernel_memory_free(p->kernels, p->room[r].at);
+    dg_pool_order_fini(&p->order);
     free(p->stage);
     free(p);
 }

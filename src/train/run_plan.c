@@ -49,6 +49,11 @@ static int count_prompts(int64_t *num, Outline *o)
     return DG_OK;
 }
 
+static int rooms_of(const Outline *o)
+{
+    return dg_pool_rooms(o->config, o->session->backend->apart);
+}
+
 /* All ways to step; the run's own choice last. */
 static int count_steps(Outline *o, int ranks)
 {
@@ -78,7 +83,7 @@ static int count_steps(Outline *o, int ranks)
     }
     dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
                      o->team.num_grads);
-    dg_trainer_room(&o->team, o->policy);
+    dg_trainer_room(&o->team, o->policy, rooms_of(o));
     return DG_OK;
 }
 
@@ -201,7 +206,7 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const int pools = dg_shard_pools(s);
 
     put(t, "network", "weights: network",
-        pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0) -
+        pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0, rooms_of(o)) -
                     stored(o, p->num_values - base)
               : stored(o, p->net.count));
     put_some(t, "text", "weights: text encoders",
@@ -212,8 +217,8 @@ static void tell_weights(PlanTable *t, const Outline *o)
              stored(o, p->num_values - base));
     put_some(t, "reference", "weights: KL's reference",
              o->reference == NULL || p->adapters.num_params > 0 ? 0
-             : pools ? dg_pool_weight_bytes(p, o->reference, s, 1, 0) -
-                           dg_pool_weight_bytes(p, NULL, s, 1, 0)
+             : pools ? dg_pool_weight_bytes(p, o->reference, s, 1, 0, 1) -
+                           dg_pool_weight_bytes(p, NULL, s, 1, 0, 1)
                      : stored(o, base));
     put_some(t, "masters", "weights: float32 masters",
              p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);

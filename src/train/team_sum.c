@@ -247,6 +247,46 @@ int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
     return err;
 }
 
+/* One part is on its way at a time: t->bucket serves them all in turn. */
+static int send_part(Team *t, const Comm *c, ShardRange of, const float *g,
+                     int owner)
+{
+    const Shard *s = &t->shard;
+    const Worker *w = &t->workers[0];
+    ExactSend x = { .part = dg_exact_part(&t->bucket, 0, of.num),
+                    .root = owner,
+                    .slot = -1 };
+
+    t->sums->turn();
+    t->sums->exact_clear(&x.part);
+    if (g != NULL)
+        t->sums->exact_add_part(&x.part, g, of.first, w->bad.at);
+    t->sums->turn();
+    if (owner == s->rank)
+        x.into = dg_exact_part(&w->sum, of.first - s->first, of.num);
+    return t->sums->send(c, &x);
+}
+
+int dg_team_send(Team *t, const Comm *c, int64_t first, int64_t num,
+                 const float *g)
+{
+    int err = DG_OK;
+
+    for (int r = 0; r < t->shard.size && !err; r++) {
+        int64_t from, here;
+
+        dg_shard_overlap(&t->shard, r, &(ShardRange) { first, num }, &from,
+                         &here);
+        for (int64_t at = 0; at < here && !err; at += t->piece) {
+            const ShardRange of = { from + at, piece_at(t, here, at) };
+
+            err = send_part(t, c, of, g != NULL ? g + (of.first - first) : NULL,
+                            r);
+        }
+    }
+    return err;
+}
+
 /* Counts the round's gradients, and gives those that are here whole. */
 static int give_round(Team *t, const Comm *c)
 {

@@ -77,7 +77,7 @@ typedef struct TrainerParts {
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
 
 /** What of a gradient a worker of the team has room for, by its shard. */
-void dg_trainer_room(TeamOpts *team, const Policy *policy);
+void dg_trainer_room(TeamOpts *team, const Policy *policy, int rooms);
 
 /** Bytes of the copies that trajectory files need, of a rank. */
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);

@@ -40,9 +40,12 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
     return DG_OK;
 }
 
-void dg_trainer_room(TeamOpts *team, const Policy *policy)
+void dg_trainer_room(TeamOpts *team, const Policy *policy, int rooms)
 {
-    team->num_room = dg_shard_pools(&team->shard) ? dg_pool_room(policy) : 0;
+    /* gradients leave beside the kernels only where their sums are theirs */
+    team->num_room = dg_shard_pools(&team->shard)
+                         ? dg_pool_room(policy, team->offload ? 1 : rooms)
+                         : 0;
 }
 
 int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
@@ -84,7 +87,7 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
-    dg_trainer_room(team, t->policy);
+    dg_trainer_room(team, t->policy, dg_pool_rooms(c, s->backend->apart));
     return DG_OK;
 }
 
@@ -324,6 +327,7 @@ static int check_room(const Session *s)
           "parallel.shard = gradients" },
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
+        { pools(s) && c->parallel.ahead, "parallel.ahead = false" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
         { c->lora.rank == 0, "adapters (lora.rank)" },
         { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },

@@ -6,6 +6,9 @@
 #include <mpi.h>
 #include <stdlib.h>
 
+#include <memory>
+#include <vector>
+
 struct ncclComm {
     MPI_Comm mpi;
     cudaStream_t used; /* last */
@@ -55,7 +58,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t c)
 }
 
 /* What it has not yet done is never done; others may wait for it in vain, so
- * that MPI_Comm_free() would as well. */
+ * that MPI_Comm_free() would as well, and MPI may still look at buffers. */
 ncclResult_t ncclCommAbort(ncclComm_t c)
 {
     if (c->used != nullptr)
@@ -83,64 +86,135 @@ static bool stuck()
     return text != nullptr && sums >= atol(text);
 }
 
-/* MPI may hand a buffer to another process: it gets one of the host's, with
- * what stands at from in it. */
-static void *host_copy(const void *from, size_t bytes)
+namespace
 {
-    void *host = malloc(bytes > 0 ? bytes : 1);
-    const CudaEmulationOpen open;
 
-    memcpy(host, from, bytes);
-    return host;
+/* What all ranks do together. MPI may hand a buffer to another process: it
+ * gets one of the host's. */
+struct Part {
+    const void *from;
+    void *to; /* nullptr: nobody here wants it */
+    size_t count;
+    ncclDataType_t type;
+    int root; /* -1: all */
+    bool sums;
+    MPI_Comm mpi;
+    void *host;
+};
+
+/* Asked for when the stream gets there; others may not be there yet. */
+struct Group {
+    std::vector<Part> parts;
+    std::vector<MPI_Request> asked;
+    cudaStream_t stream;
+};
+
+std::shared_ptr<Group> open_group;
+
+size_t size_of(ncclDataType_t type)
+{
+    return type == ncclInt64 ? 8 : type == ncclFloat32 ? 4 : 1;
 }
 
-/* to nullptr: nobody wants it */
-static void take_back(void *to, void *host, size_t bytes)
+void add_floats(const Part *p, int me)
 {
-    if (to != nullptr) {
-        const CudaEmulationOpen open;
-        memcpy(to, host, bytes);
-    }
-    free(host);
+    const int count = (int)p->count;
+
+    if (p->root < 0)
+        MPI_Allreduce(MPI_IN_PLACE, p->host, count, MPI_FLOAT, MPI_SUM, p->mpi);
+    else
+        MPI_Reduce(me == p->root ? MPI_IN_PLACE : p->host, p->host, count,
+                   MPI_FLOAT, MPI_SUM, p->root, p->mpi);
 }
 
-static MPI_Datatype mpi_type(ncclDataType_t type, size_t *bytes)
+/* Sums of floats by the host's call, to its bits: they wait here. */
+MPI_Request ask(Part *p)
 {
-    *bytes = type == ncclInt64 ? 8 : type == ncclFloat32 ? 4 : 1;
-    return type == ncclInt64     ? MPI_INT64_T
-           : type == ncclFloat32 ? MPI_FLOAT
-                                 : MPI_BYTE;
-}
-
-static cudaError_t reduce(const void *from, void *to, size_t count,
-                          ncclDataType_t type, int root, MPI_Comm mpi)
-{
-    size_t bytes;
-    const MPI_Datatype of = mpi_type(type, &bytes);
-    void *host = host_copy(from, count * bytes);
+    const size_t bytes = p->count * size_of(p->type);
+    const int count = (int)p->count;
+    MPI_Request r = MPI_REQUEST_NULL;
     int me;
 
-    MPI_Comm_rank(mpi, &me);
-    if (root < 0)
-        MPI_Allreduce(MPI_IN_PLACE, host, (int)count, of, MPI_SUM, mpi);
+    p->host = malloc(bytes > 0 ? bytes : 1);
+    {
+        const CudaEmulationOpen open;
+        memcpy(p->host, p->from, bytes);
+    }
+    MPI_Comm_rank(p->mpi, &me);
+    if (!p->sums)
+        MPI_Ibcast(p->host, (int)bytes, MPI_BYTE, p->root, p->mpi, &r);
+    else if (p->type == ncclFloat32)
+        add_floats(p, me);
+    else if (p->root < 0)
+        MPI_Iallreduce(MPI_IN_PLACE, p->host, count, MPI_INT64_T, MPI_SUM,
+                       p->mpi, &r);
     else
-        MPI_Reduce(me == root ? MPI_IN_PLACE : host, host, (int)count, of,
-                   MPI_SUM, root, mpi);
-    take_back(root < 0 || me == root ? to : nullptr, host, count * bytes);
+        MPI_Ireduce(me == p->root ? MPI_IN_PLACE : p->host, p->host, count,
+                    MPI_INT64_T, MPI_SUM, p->root, p->mpi, &r);
+    return r;
+}
+
+void take_back(const Part &p)
+{
+    if (p.to != nullptr) {
+        const CudaEmulationOpen open;
+        memcpy(p.to, p.host, p.count * size_of(p.type));
+    }
+    free(p.host);
+}
+
+cudaError_t run(Group *g)
+{
+    int done = 0;
+
+    if (cuda_emulation_failed())
+        return cudaErrorLaunchFailure;
+    if (g->asked.empty())
+        for (Part &p : g->parts)
+            g->asked.push_back(ask(&p));
+    MPI_Testall((int)g->asked.size(), g->asked.data(), &done,
+                MPI_STATUSES_IGNORE);
+    if (!done)
+        return cudaErrorNotReady;
+    for (const Part &p : g->parts)
+        take_back(p);
     return cudaSuccess;
 }
 
-/* Sums of one stream are done in the order in which they were asked for, as
+/* Groups of one stream are done in the order in which they were asked for, as
  * the other ranks' are. */
-static ncclResult_t queue(ncclComm_t c, cudaStream_t s,
-                          std::function<cudaError_t()> call)
+void queue(const std::shared_ptr<Group> &g)
+{
+    cuda_emulation_queue(g->stream, [g] { return run(g.get()); });
+}
+
+ncclResult_t add(ncclComm_t c, cudaStream_t s, const Part &p)
 {
     if (stuck())
         return ncclSuccess;
     c->used = s;
-    cuda_emulation_queue(s, [=] {
-        return cuda_emulation_failed() ? cudaErrorLaunchFailure : call();
-    });
+    if (open_group == nullptr) {
+        queue(std::make_shared<Group>(Group { { p }, {}, s }));
+        return ncclSuccess;
+    }
+    open_group->parts.push_back(p);
+    open_group->stream = s;
+    return ncclSuccess;
+}
+
+} // namespace
+
+ncclResult_t ncclGroupStart(void)
+{
+    open_group = std::make_shared<Group>();
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd(void)
+{
+    if (!open_group->parts.empty())
+        queue(open_group);
+    open_group = nullptr;
     return ncclSuccess;
 }
 
@@ -148,31 +222,25 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count,
                            ncclDataType_t type, ncclRedOp_t, ncclComm_t c,
                            cudaStream_t s)
 {
-    return queue(c, s, [=, mpi = c->mpi] {
-        return reduce(from, to, count, type, -1, mpi);
-    });
+    return add(c, s, Part { from, to, count, type, -1, true, c->mpi, nullptr });
 }
 
 ncclResult_t ncclReduce(const void *from, void *to, size_t count,
                         ncclDataType_t type, ncclRedOp_t, int root,
                         ncclComm_t c, cudaStream_t s)
 {
-    return queue(c, s, [=, mpi = c->mpi] {
-        return reduce(from, to, count, type, root, mpi);
-    });
+    int me;
+
+    MPI_Comm_rank(MPI_COMM_WORLD, &me);
+    return add(c, s,
+               Part { from, me == root ? to : nullptr, count, type, root, true,
+                      c->mpi, nullptr });
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
                            ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t s)
 {
-    return queue(c, s, [=, mpi = c->mpi] {
-        size_t bytes;
-        const MPI_Datatype of = mpi_type(type, &bytes);
-        void *host = host_copy(from, count * bytes);
-
-        MPI_Bcast(host, (int)count, of, root, mpi);
-        take_back(to, host, count * bytes);
-        return cudaSuccess;
-    });
+    return add(c, s,
+               Part { from, to, count, type, root, false, c->mpi, nullptr });
 }

@@ -36,6 +36,8 @@ ncclResult_t ncclReduce(const void *from, void *to, size_t count,
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
                            ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t s);
+ncclResult_t ncclGroupStart(void);
+ncclResult_t ncclGroupEnd(void);
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* Streams and events of cuda_runtime.h. */
 #include "cuda_runtime.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -25,6 +26,9 @@ struct CUevent_st {
 namespace
 {
 
+/* A call that is not ready, since other devices are not, comes again. */
+const long PAUSE_NS = 20000, EARLY = 1000, FOR_EVER = LONG_MAX;
+
 std::recursive_mutex lock;
 CUstream_st *streams;
 cudaError_t fault; /* the first of a call that was queued */
@@ -41,26 +45,34 @@ bool lives(const CUstream_st *s)
     return at != nullptr;
 }
 
-/* until the stream has done so many */
-void drain(CUstream_st *s, uint64_t until)
+/* until the stream has done so many; false if it has to wait for others, and
+ * that for longer than pauses */
+bool drain(CUstream_st *s, uint64_t until, long pauses)
 {
-    while (s->done < until && !s->queue.empty()) {
-        const std::function<cudaError_t()> call = std::move(s->queue.front());
+    const timespec pause = { 0, PAUSE_NS };
 
+    while (s->done < until && !s->queue.empty()) {
         if (s->running) {
             fprintf(stderr, "cuda emulation: a stream waits for itself\n");
             abort();
         }
-        s->queue.pop_front();
         s->running = true;
         ++runs;
-        const cudaError_t e = call();
+        const cudaError_t e = s->queue.front()();
         --runs;
         s->running = false;
+        if (e == cudaErrorNotReady) {
+            if (pauses-- <= 0)
+                return false;
+            nanosleep(&pause, nullptr);
+            continue;
+        }
+        s->queue.pop_front();
         ++s->done;
         if (e != cudaSuccess && fault == cudaSuccess)
             fault = e;
     }
+    return true;
 }
 
 /* what whoever waits is told */
@@ -70,6 +82,16 @@ cudaError_t told()
 
     fault = cudaSuccess;
     return cuda_emulation_failed() ? cudaErrorLaunchFailure : e;
+}
+
+/* Whether it has done so many: what was the case when the question came. */
+cudaError_t asked_of(CUstream_st *s, uint64_t many)
+{
+    const bool busy = s != nullptr && s->done < many;
+
+    if (busy && !stuck)
+        drain(s, many, 0);
+    return busy || stuck ? cuda_emulation_says(cudaErrorNotReady) : told();
 }
 
 bool is(const char *text)
@@ -122,7 +144,7 @@ void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
     s->queue.push_back(std::move(call));
     ++s->queued;
     if (s->early)
-        drain(s, s->queued);
+        drain(s, s->queued, EARLY);
 }
 
 void cuda_emulation_drain_all(void)
@@ -131,7 +153,7 @@ void cuda_emulation_drain_all(void)
 
     for (CUstream_st *s = streams; s != nullptr; s = s->next)
         if (!s->running)
-            drain(s, s->queued);
+            drain(s, s->queued, FOR_EVER);
 }
 
 void cuda_emulation_drain(cudaStream_t s)
@@ -139,7 +161,7 @@ void cuda_emulation_drain(cudaStream_t s)
     const std::lock_guard<std::recursive_mutex> held(lock);
 
     if (s != nullptr)
-        drain(s, s->queued);
+        drain(s, s->queued, FOR_EVER);
 }
 
 void cuda_emulation_forget(cudaStream_t s)
@@ -169,7 +191,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     const std::lock_guard<std::recursive_mutex> held(lock);
     CUstream_st **link = &streams;
 
-    drain(s, s->queued);
+    drain(s, s->queued, FOR_EVER);
     while (*link != s)
         link = &(*link)->next;
     *link = s->next;
@@ -188,12 +210,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
     const std::lock_guard<std::recursive_mutex> held(lock);
-    const bool busy = s->done < s->queued;
 
-    if (!stuck)
-        drain(s, s->queued);
-    /* who asks is told what was the case when the question came */
-    return stuck || busy ? cuda_emulation_says(cudaErrorNotReady) : told();
+    return asked_of(s, s != nullptr ? s->queued : 0);
 }
 
 /* --- events ---------------------------------------------------------------- */
@@ -238,9 +256,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
     cuda_emulation_not_captured("a wait for an event");
     if (other != nullptr && other != s)
         cuda_emulation_queue(s, [other, at] {
-            if (lives(other))
-                drain(other, at);
-            return cudaSuccess;
+            return !lives(other) || drain(other, at, 0) ? cudaSuccess
+                                                        : cudaErrorNotReady;
         });
     return cudaSuccess;
 }
@@ -251,8 +268,16 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
     cuda_emulation_not_captured("a wait");
     if (e->stream != nullptr && lives(e->stream))
-        drain(e->stream, e->at);
+        drain(e->stream, e->at, FOR_EVER);
     return told();
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t e)
+{
+    const std::lock_guard<std::recursive_mutex> held(lock);
+
+    cuda_emulation_not_captured("a question");
+    return asked_of(lives(e->stream) ? e->stream : nullptr, e->at);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from,

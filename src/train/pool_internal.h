@@ -1,0 +1,121 @@
+#ifndef DG_SRC_TRAIN_POOL_INTERNAL_H
+#define DG_SRC_TRAIN_POOL_INTERNAL_H
+/* State of a pool of weights, shared by pool.c, pool_rooms.c and pool_order.c.
+ * Not public. */
+#include "base/error.h"
+#include "train/pool.h"
+
+enum { POOL_SETS = 3, POOL_ROOMS = 2, POOL_HABITS = 4 };
+
+/* Slots of Engine.slot() */
+enum { ROOM_SLOT = 0, GRADS_SLOT = 2, REST_SLOT = 4 };
+
+typedef struct PoolSet {
+    ParamSet *params;
+    const Policy *policy; /* has this rank's range, among its values */
+    int64_t base;         /* of the set's first */
+    Shard shard;
+    void *rest; /* weights in no group */
+    int shares; /* they are another set's */
+} PoolSet;
+
+/* Place for the weights of a group; which that is, all ranks know alike. */
+typedef struct PoolRoom {
+    void *at;
+    int set, group; /* 0: none */
+} PoolRoom;
+
+/* Groups of sets as one number, > 0. */
+enum { GROUP_BITS = 20 };
+
+/* What came after a group that came after another one. */
+typedef struct PoolHabit {
+    int32_t before, after; /* after 0: none yet */
+} PoolHabit;
+
+typedef struct PoolOrder {
+    PoolHabit (*of[POOL_SETS])[POOL_HABITS]; /* [groups], the newest first */
+    int32_t before, now;                     /* asked for last */
+} PoolOrder;
+
+struct WeightPool {
+    Lender lender; /* the first member */
+    const Comm *comm;
+    const Backend *kernels;
+    const Engine *engine;
+    Team *team;
+    DType dtype;
+    PoolSet set[POOL_SETS];
+    int num_sets;
+    PoolRoom room[POOL_ROOMS];
+    int num_rooms, now; /* the room of the group that came true last */
+    PoolOrder order;
+    /* weights come, and gradients go, beside the kernels */
+    int beside, gives_beside;
+    /* gradients of the trained set: of its rest, then of groups */
+    float *grads, *group_grads[POOL_ROOMS];
+    int trains;     /* what is lent; else it is below adapters */
+    int open_group; /* whose gradients are being collected */
+    int open_room;
+    int unflagged; /* no gradient of this item has been left out */
+    void *stage;   /* on the host, between GPUs without a way of their own */
+    int64_t ahead; /* groups that were there when they were asked for */
+    int err, gone; /* of this rank's device; of all, who have given up */
+    Error why;
+};
+
+static inline int32_t dg_pool_code(int set, int group)
+{
+    return (int32_t)set << GROUP_BITS | group;
+}
+
+static inline int dg_pool_code_set(int32_t code)
+{
+    return code >> GROUP_BITS;
+}
+
+static inline int dg_pool_code_group(int32_t code)
+{
+    return code & ((1 << GROUP_BITS) - 1);
+}
+
+static inline const ParamGroup *dg_pool_group(const WeightPool *p, int set,
+                                              int group)
+{
+    return &p->set[set].params->groups[group - 1];
+}
+
+/** The i-th range of values in no group: before group i + 1, or the end. */
+ShardRange dg_pool_gap(const ParamSet *net, int i);
+
+/** Values of a set that are in no group, from all ranks. Collective, agreed. */
+int dg_pool_gather_rest(const WeightPool *p, const PoolSet *s);
+
+/** Rooms of so many values each. */
+int dg_pool_reserve_rooms(WeightPool *p, int64_t num);
+
+/** All rooms with groups of the set are empty. */
+void dg_pool_empty_rooms(WeightPool *p, int set);
+
+/** 1 if the group is in the room that came true last. */
+int dg_pool_has(const WeightPool *p, int set, int group);
+
+/**
+ * The group's weights are where its tensors point for kernels queued from now
+ * on. next: a group that follows, of which the weights begin to come; 0: none.
+ * Collective. Errors: agreed; beside kernels this rank's own.
+ */
+int dg_pool_fill(WeightPool *p, int set, int group, int32_t next);
+
+/** Errors: DG_ENOMEM. */
+int dg_pool_order_init(PoolOrder *o, const PoolSet *sets, int num);
+void dg_pool_order_fini(PoolOrder *o);
+
+/** A group is asked for; what came before is remembered. */
+void dg_pool_order_note(PoolOrder *o, int32_t code);
+
+/** What came after the last one when it last followed its predecessor; 0: not
+ *  known. */
+int32_t dg_pool_order_guess(const PoolOrder *o);
+
+#endif

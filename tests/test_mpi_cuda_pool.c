@@ -1,0 +1,145 @@
+/*
+ * Weights that no rank has whole, on GPUs, emulated: a block's weights come
+ * while the one before runs, and its gradients leave behind it. The bits of a
+ * rank that has all weights, whichever stream is late.
+ */
+#include "pool_lab.h"
+
+#include "cuda/comm.h"
+#include "cuda/cuda.h"
+
+static CudaStream *use(const char *streams)
+{
+    CudaStream *s = NULL;
+
+    setenv("CUDA_EMULATION_STREAMS", streams, 1);
+    EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
+    dg_cuda_use(s);
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
+    return s;
+}
+
+static const char *const streams[] = { "late", "early" };
+static const char *const configs[] = { "configs/tiny.cfg",
+                                       "configs/tiny_unet.cfg" };
+
+/* All groups of the net but the first follow one that was seen to come before
+ * them, once a pass has run. */
+static void expect_ahead(const Lab *l, int64_t passes)
+{
+    EXPECT(dg_pool_take_ahead(l->pool) >=
+           passes * (l->held->net.num_groups - 1));
+}
+
+static void test_weights_come_ahead(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        CudaStream *s = use(streams[k % 2]);
+        Lab l;
+
+        open_lab(&l, dg_backend_cuda(), configs[k / 2], 0, NULL);
+        compare_predictions(&l, 1);
+        EXPECT(dg_pool_take_ahead(l.pool) == 0); /* nothing is known yet */
+        compare_predictions(&l, 2);
+        expect_ahead(&l, 2);
+        compare_predictions(&l, comm.rank); /* the first has none */
+        compare_predictions(&l, comm.size - 1 - comm.rank);
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
+static void test_gradients_leave_behind(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        CudaStream *s = use(streams[k % 2]);
+        Lab l;
+
+        open_lab(&l, dg_backend_cuda(), configs[k / 2], k % 2, NULL);
+        compare_sums(&l, 1);
+        compare_sums(&l, k < 2 ? 2 : 1);
+        compare_sums(&l, comm.rank % 2); /* the first has none */
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
+static void test_one_room_does_as_well(void **state)
+{
+    CudaStream *s = use("late");
+    Lab l;
+
+    (void)state;
+    open_lab(&l, dg_backend_cuda(), configs[0], 1, "parallel.ahead=false");
+    compare_predictions(&l, 2);
+    compare_sums(&l, 1 + comm.rank % 2);
+    EXPECT(dg_pool_take_ahead(l.pool) == 0);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+/* One that ends early is waited for by nobody, and its message is all's. */
+static void test_a_failure_is_everybodys(void **state)
+{
+    CudaStream *s = use("early");
+    Lab l;
+
+    (void)state;
+    open_lab(&l, dg_backend_cuda(), configs[0], 0, NULL);
+    l.bad_rank = comm.size - 1;
+    EXPECT(dg_team_run(l.team, 2 + comm.rank % 2, predict_one, &l) ==
+           DG_EINVAL);
+    EXPECT(strstr(dg_last_error()->text, "an item of rank") != NULL);
+    EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_ENUMERIC);
+    EXPECT(strstr(dg_last_error()->text, "gradient of transformer.") != NULL);
+    l.bad_rank = -1;
+    compare_predictions(&l, 2);
+    compare_sums(&l, 1);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+/* The last of all: the GPU stays broken. Others have asked for what it will not
+ * send. */
+static void test_a_broken_gpu_ends_all(void **state)
+{
+    const int bad = comm.size - 1;
+    CudaStream *s = use("late");
+    Lab l;
+
+    (void)state;
+    open_lab(&l, dg_backend_cuda(), configs[0], 1, NULL);
+    compare_sums(&l, 1);
+    l.break_rank = bad;
+    EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_EDEVICE);
+    EXPECT(dg_last_error()->rank == bad || comm.size == 1);
+    EXPECT(strstr(dg_last_error()->text, "launch failure") != NULL);
+    EXPECT(dg_team_run(l.team, 1, predict_one, &l) == DG_EDEVICE);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights_come_ahead),
+        cmocka_unit_test(test_gradients_leave_behind),
+        cmocka_unit_test(test_one_room_does_as_well),
+        cmocka_unit_test(test_a_failure_is_everybodys),
+        cmocka_unit_test(test_a_broken_gpu_ends_all),
+    };
+
+    if (mpi_test_start(&argc, &argv) != 0)
+        return 1;
+    const int failed =
+        cmocka_run_group_tests_name("mpi_cuda_pool", tests, NULL, NULL);
+    dg_comm_fini(&comm);
+    return failed != 0;
+}
