@@ -189,26 +189,10 @@ template <int D16> __host__ __device__ constexpr int mma_query_stage(void)
     return 2 * MMA_STEP * (mma_pitch<D16>() + 1);
 }
 
-/* places of stages, in a ring */
-template <int D16> __device__ inline int mma_stage_after(int stage)
+/* the stage of a step */
+template <int D16> __device__ inline Pair *mma_stage(Pair *stages, int step)
 {
-    enum { LAST = (MMA_STAGES - 1) * mma_query_stage<D16>() };
-
-    return stage == LAST ? 0 : stage + mma_query_stage<D16>();
-}
-template <int D16> __device__ inline int mma_stage_before(int stage)
-{
-    enum { LAST = (MMA_STAGES - 1) * mma_query_stage<D16>() };
-
-    return stage == 0 ? LAST : stage - mma_query_stage<D16>();
-}
-
-/* the one that a warp is at, the first of a pair being at 'now' */
-template <int D16>
-__device__ inline const Pair *mma_stage_of(const Pair *stages, int now,
-                                           int second)
-{
-    return stages + (second ? mma_stage_before<D16>(now) : now);
+    return stages + (unsigned)step % MMA_STAGES * mma_query_stage<D16>();
 }
 
 /* such a stage on its way, from query i on */
@@ -273,39 +257,45 @@ __device__ inline void mma_take(float dp[M][MMA_N][4], const Four *other,
     }
 }
 
-/* A warp's part of its result: the first of a pair has the queries from i on,
- * the second those of the step before; 'now' is the stage of the one. others: P
- * of all warps, [2, MMA_PAIRS, M MMA_N, WARP], behind the stages. */
+/* A warp's part of its result: of step 'now' in the first of a pair, in the
+ * second of the one before; start: the first step's first query. P of all warps
+ * is [2, MMA_PAIRS, M MMA_N, WARP], behind the stages. */
 template <int D16, int M>
 __device__ inline void mma_pair_step(float out[M][2 * D16][4],
                                      const Pair kept[M][D16][4], Pair *stages,
-                                     int now, const AttentionArgs &a,
-                                     const HeadRows &t, int i)
+                                     const AttentionArgs &a, const HeadRows &t,
+                                     int now, int start)
 {
     enum { HALF = MMA_STEP * mma_pitch<D16>(), FOURS = M * MMA_N * WARP };
-    const int thread = thread_here(), second = mma_second(thread);
-    const Pair *const stage = mma_stage_of<D16>(stages, now, second);
-    const float *const of = reinterpret_cast<const float *>(stage + 2 * HALF) +
-                            second * MMA_STEP + lane_column(thread);
-    Four *const other =
-        reinterpret_cast<Four *>(stages + MMA_STAGES * mma_query_stage<D16>()) +
-        (i / MMA_STEP - second) % 2 * MMA_PAIRS * FOURS +
-        thread / WARP / 2 * FOURS + thread % WARP;
+    Four *const others =
+        reinterpret_cast<Four *>(stages + MMA_STAGES * mma_query_stage<D16>());
     float s[M][MMA_N][4];
+    int thread = thread_here(), second = mma_second(thread);
 
     mma_clear<M, MMA_N>(s);
-    mma_scores<D16, M>(s, kept, stage + second * HALF, thread % WARP);
+    mma_scores<D16, M>(s, kept,
+                       mma_stage<D16>(stages, now - second) + second * HALF,
+                       thread % WARP);
+    thread = thread_here(), second = mma_second(thread);
+    Four *const other = others +
+                        (unsigned)(now - second) % 2 * MMA_PAIRS * FOURS +
+                        thread / WARP / 2 * FOURS + thread % WARP;
+    const float *const of =
+        reinterpret_cast<const float *>(mma_stage<D16>(stages, now - second) +
+                                        2 * HALF) +
+        second * MMA_STEP + lane_column(thread);
     if (second) {
         mma_take<M>(s, other, of);
     } else {
+        const int i = start + now * MMA_STEP;
         if (a.causal && i < t.first + 16 * M * MMA_PAIRS)
             mma_mask_queries<M>(s, t, i, mma_in_kind(thread_here()));
         mma_give<M>(s, other, of, a.scale * ATT_LOG2E);
     }
-    const int again = thread_here(), first = 1 - mma_second(again);
+    thread = thread_here(), second = mma_second(thread);
     mma_weighted<D16, M>(
-        out, s, mma_stage_of<D16>(stages, now, 1 - first) + first * HALF,
-        again % WARP);
+        out, s, mma_stage<D16>(stages, now - second) + (1 - second) * HALF,
+        thread % WARP);
 }
 
 /* The keys or values that a warp keeps, by way of the stages. Ends with a
@@ -337,7 +327,7 @@ __device__ inline void mma_finish_pair(const float out[M][2 * D16][4],
                                        const HeadRows &t)
 {
     const int64_t first = t.k + (int64_t)t.first * t.ld;
-    const int thread = (int)threadIdx.x, second = mma_second(thread);
+    const int thread = thread_here(), second = mma_second(thread);
     float factor[M][2];
 
 #pragma unroll
@@ -360,27 +350,27 @@ __global__ void __launch_bounds__(MMA_THREADS, 2)
     enum { KEPT = 16 * M * MMA_PAIRS, STAGE = mma_query_stage<D16>() };
     Pair *const stages = reinterpret_cast<Pair *>(dg_cuda_shared);
     const HeadRows t = mma_head<16 * M * MMA_PAIRS>(a, a.sk);
-    const int start = a.causal ? t.first : 0, sq = (int)a.sq;
+    const int start = a.causal ? t.first : 0;
+    const int steps =
+        start < a.sq ? ((int)a.sq - start + MMA_STEP - 1) / MMA_STEP : 0;
     Pair kept[M][D16][4];
     float out[M][2 * D16][4];
-    int now = 0;
 
     mma_keep_pair<D16, M>(kept, stages, a, t);
-    if (start < sq)
+    if (steps > 0)
         mma_bring_queries<D16>(stages, delta, a, t, start);
     mma_clear<M, 2 * D16>(out);
 #pragma unroll 1
-    for (int i = start; i - MMA_STEP < sq; i += MMA_STEP) {
-        /* this stage has arrived, P of the one before too, and nobody is at the
-         * next any more */
+    for (int next = 1; next <= steps + 1; ++next) {
+        /* the stage before the next has arrived, P of the one before that too,
+         * and nobody is at the next any more */
         mma_copies_wait();
         __syncthreads();
-        const int next = mma_stage_after<D16>(now);
-        if (i + MMA_STEP < sq)
-            mma_bring_queries<D16>(stages + next, delta, a, t, i + MMA_STEP);
-        if (mma_second(thread_here()) ? i > start : i < sq)
-            mma_pair_step<D16, M>(out, kept, stages, now, a, t, i);
-        now = next;
+        if (next < steps)
+            mma_bring_queries<D16>(mma_stage<D16>(stages, next), delta, a, t,
+                                   start + next * MMA_STEP);
+        if (mma_second(thread_here()) ? next > 1 : next <= steps)
+            mma_pair_step<D16, M>(out, kept, stages, a, t, next - 1, start);
     }
     mma_finish_pair<D16, M>(out, stages, a, t);
 }
