@@ -114,11 +114,12 @@ __device__ inline void mma_step(float o[M][2 * D16][4], MmaRows<M> *w,
     float s[M][MMA_N][4];
 
     mma_clear<M, MMA_N>(s);
-    mma_scores<D16, M>(s, q, keys);
+    mma_scores<D16, M>(s, q, keys, (int)threadIdx.x % WARP);
     if (mma_at_edge(a, t, j))
         mma_mask_keys<M>(s, a, t, j);
     mma_weights<D16, M>(s, o, w, a.scale * ATT_LOG2E);
-    mma_weighted<D16, M>(o, s, keys + mma_keys<D16>() * mma_pitch<D16>());
+    mma_weighted<D16, M>(o, s, keys + mma_keys<D16>() * mma_pitch<D16>(),
+                         (int)threadIdx.x % WARP);
 }
 
 /* the block's rows of the result and of lse */
@@ -143,7 +144,7 @@ __device__ inline void mma_finish(const AttentionArgs &a, Pair *tile,
                     fmaf(w.base[m][r], ATT_LN2, logf(sum));
         }
     mma_store<D16, M>(stored(a.o, t.q + (int64_t)t.first * t.ld), tile, t, o,
-                      (int)a.d, factor);
+                      (int)a.d, factor, (int)threadIdx.x);
 }
 
 /*
@@ -157,7 +158,7 @@ __global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
 {
     enum { KEYS = mma_keys<D16>(), STAGE = 2 * KEYS * mma_pitch<D16>() };
     Pair *const shared = reinterpret_cast<Pair *>(dg_cuda_shared);
-    const HeadRows t = mma_head<M>(a, a.sq);
+    const HeadRows t = mma_head<MMA_KEPT * M>(a, a.sq);
     const int keys = a.causal ? at_most(a.sk, t.first + t.kept) : (int)a.sk;
     Pair q[M][D16][4];
     float o[M][2 * D16][4];
@@ -171,7 +172,7 @@ __global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
     mma_bring<D16>(shared, a, t, 0);
     mma_copies_wait();
     __syncthreads();
-    mma_keep<D16, M>(q, shared + STAGE);
+    mma_keep<D16, M>(q, shared + STAGE, (int)threadIdx.x);
     mma_clear<M, 2 * D16>(o);
 #pragma unroll
     for (int i = 0; i < 2 * M; ++i) {
@@ -197,8 +198,8 @@ __global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
 
 template <int D16, int M> static void forward(const AttentionArgs *a)
 {
-    DG_LAUNCH((attention_mma_kernel<D16, M>), mma_grid<M>(a, a->sq),
-              MMA_THREADS,
+    DG_LAUNCH((attention_mma_kernel<D16, M>),
+              (mma_grid<MMA_KEPT * M>(a, a->sq)), MMA_THREADS,
               4 * mma_keys<D16>() * mma_pitch<D16>() * sizeof(Pair), *a);
 }
 

@@ -49,22 +49,22 @@ struct HeadRows {
     int64_t rows; /* its first query among rows [batch, heads, sq] */
     int ld;       /* elements from row to row */
     int first;    /* row the block keeps first */
-    int kept;     /* rows it has to keep, at most MMA_KEPT M */
+    int kept;     /* rows it has to keep, at most KEPT */
 };
 
-/* Grid (tiles, heads, batch); s: rows of which tiles are kept. */
-template <int M>
+/* Grid (tiles, heads, batch); of s rows a block keeps KEPT. */
+template <int KEPT>
 __device__ inline HeadRows mma_head(const AttentionArgs &a, int64_t s)
 {
     const int64_t ld = a.heads * a.d, b = blockIdx.z, h = blockIdx.y;
-    const int first = (int)blockIdx.x * MMA_KEPT * M;
+    const int first = (int)blockIdx.x * KEPT;
 
     return HeadRows { b * a.sq * ld + h * a.d,
                       b * a.sk * ld + h * a.d,
                       (b * a.heads + h) * a.sq,
                       (int)ld,
                       first,
-                      at_most(s - first, MMA_KEPT * M) };
+                      at_most(s - first, KEPT) };
 }
 
 /* 16 bytes, loaded and stored at once */
@@ -105,7 +105,7 @@ __device__ inline void mma_rows(Pair *tile, const Pair *from, int ld, int rows,
                                 int d)
 {
     enum { QUADS = 2 * D16, AT_ONCE = MMA_THREADS / QUADS };
-    const int thread = worked_out_here((int)threadIdx.x), c = thread % QUADS;
+    const int thread = thread_here(), c = thread % QUADS;
     const int row = thread / QUADS;
 
     if (row >= AT_ONCE)
@@ -121,16 +121,16 @@ __device__ inline void mma_rows(Pair *tile, const Pair *from, int ld, int rows,
     }
 }
 
-/* the kept rows of this warp, as A over all of d */
+/* the kept rows of a thread's warp, as A over all of d */
 template <int D16, int M>
-__device__ inline void mma_keep(Pair a[M][D16][4], const Pair *tile)
+__device__ inline void mma_keep(Pair a[M][D16][4], const Pair *tile, int thread)
 {
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int k = 0; k < D16; ++k)
-            mma_load_a(a[m][k], tile, mma_pitch<D16>(),
-                       warp_row<M>((int)threadIdx.x) + 16 * m, 16 * k);
+            mma_load_a(a[m][k], thread % WARP, tile, mma_pitch<D16>(),
+                       warp_row<M>(thread) + 16 * m, 16 * k);
 }
 
 template <int M, int N> __device__ inline void mma_clear(float d[M][N][4])
@@ -143,7 +143,7 @@ template <int M, int N> __device__ inline void mma_clear(float d[M][N][4])
 /* s += kept rows by the rows of a tile, MMA_STEP of them */
 template <int D16, int M>
 __device__ inline void mma_scores(float s[M][MMA_N][4], const Pair a[M][D16][4],
-                                  const Pair *tile)
+                                  const Pair *tile, int lane)
 {
     Pair b[4];
 
@@ -151,7 +151,7 @@ __device__ inline void mma_scores(float s[M][MMA_N][4], const Pair a[M][D16][4],
     for (int k = 0; k < D16; ++k)
 #pragma unroll
         for (int n = 0; n < MMA_N; n += 2) {
-            mma_load_b(b, tile, mma_pitch<D16>(), 8 * n, 16 * k);
+            mma_load_b(b, lane, tile, mma_pitch<D16>(), 8 * n, 16 * k);
 #pragma unroll
             for (int m = 0; m < M; ++m) {
                 mma_add(s[m][n], a[m][k], b[0], b[1]);
@@ -165,17 +165,18 @@ template <int D16, int M>
 __device__ inline void mma_scores_of(float s[M][MMA_N][4], const Pair *kept,
                                      const Pair *tile)
 {
+    const int lane = (int)threadIdx.x % WARP;
     Pair a[M][4], b[4];
 
 #pragma unroll
     for (int k = 0; k < D16; ++k) {
 #pragma unroll
         for (int m = 0; m < M; ++m)
-            mma_load_a(a[m], kept, mma_pitch<D16>(),
+            mma_load_a(a[m], lane, kept, mma_pitch<D16>(),
                        warp_row<M>((int)threadIdx.x) + 16 * m, 16 * k);
 #pragma unroll
         for (int n = 0; n < MMA_N; n += 2) {
-            mma_load_b(b, tile, mma_pitch<D16>(), 8 * n, 16 * k);
+            mma_load_b(b, lane, tile, mma_pitch<D16>(), 8 * n, 16 * k);
 #pragma unroll
             for (int m = 0; m < M; ++m) {
                 mma_add(s[m][n], a[m], b[0], b[1]);
@@ -190,11 +191,11 @@ __device__ inline void mma_scores_of(float s[M][MMA_N][4], const Pair *kept,
 template <int D16, int M>
 __device__ inline void mma_weighted(float o[M][2 * D16][4],
                                     const float w[M][MMA_N][4],
-                                    const Pair *tile)
+                                    const Pair *tile, int lane)
 {
     Pair a[MMA_N / 2][M][4], b[2][4];
 
-    mma_load_b_across(b[0], tile, mma_pitch<D16>(), 0, 0);
+    mma_load_b_across(b[0], lane, tile, mma_pitch<D16>(), 0, 0);
 #pragma unroll
     for (int k = 0; k < MMA_N / 2; ++k)
 #pragma unroll
@@ -208,7 +209,7 @@ __device__ inline void mma_weighted(float o[M][2 * D16][4],
     for (int i = 0; i < MMA_N / 2 * D16; ++i) {
         const int k = i / D16, n = i % D16, next = i + 1;
         if (next < MMA_N / 2 * D16)
-            mma_load_b_across(b[next % 2], tile, mma_pitch<D16>(),
+            mma_load_b_across(b[next % 2], lane, tile, mma_pitch<D16>(),
                               next / D16 * 16, next % D16 * 16);
 #pragma unroll
         for (int m = 0; m < M; ++m) {
@@ -247,7 +248,7 @@ __device__ inline void mma_mask_keys(float s[M][MMA_N][4],
                                      const AttentionArgs &a, const HeadRows &t,
                                      int j)
 {
-    const int thread = worked_out_here((int)threadIdx.x);
+    const int thread = thread_here();
     const int key = j + lane_column(thread), left = (int)a.sk - key;
     const int below = t.first + lane_row<M>(thread) - key;
 
@@ -258,24 +259,23 @@ __device__ inline void mma_mask_keys(float s[M][MMA_N][4],
 /* of causal attention where the block keeps keys, a step of queries from i on */
 template <int M>
 __device__ inline void mma_mask_queries(float s[M][MMA_N][4], const HeadRows &t,
-                                        int i)
+                                        int i, int thread)
 {
-    const int thread = worked_out_here((int)threadIdx.x);
     const int behind = i + lane_column(thread) - t.first - lane_row<M>(thread);
 
     mma_mask<M>(s, [&](int key, int n) { return key <= behind + n; });
 }
 
-/* The block's rows of a result, times factor[m][half], by way of a tile; 'to':
- * the head's first row that the block keeps. Begins with a barrier: the tile may
- * be overwritten. */
+/* The rows that threads' warps have of a result, times factor[m][half], by way
+ * of a tile; 'to': the head's first row that the block keeps. Begins with a
+ * barrier: the tile may be overwritten. */
 template <int D16, int M>
 __device__ inline void mma_store(Pair *to, Pair *tile, const HeadRows &t,
                                  const float o[M][2 * D16][4], int d,
-                                 const float factor[M][2])
+                                 const float factor[M][2], int thread)
 {
     enum { QUADS = 2 * D16 };
-    const int thread = (int)threadIdx.x, first = warp_row<M>(thread);
+    const int first = warp_row<M>(thread);
     Pair *const mine =
         tile + lane_row<M>(thread) * mma_pitch<D16>() + lane_column(thread) / 2;
 
@@ -310,11 +310,12 @@ static inline int mma_tall(int64_t heads, int64_t rows)
            DG_ATTENTION_TALL_BLOCKS;
 }
 
-/* blocks of a kernel that keeps rows of s, MMA_KEPT M each */
-template <int M> static inline dim3 mma_grid(const AttentionArgs *a, int64_t s)
+/* blocks of a kernel that keeps rows of s, KEPT each */
+template <int KEPT>
+static inline dim3 mma_grid(const AttentionArgs *a, int64_t s)
 {
-    return dim3((unsigned)((s + MMA_KEPT * M - 1) / (MMA_KEPT * M)),
-                (unsigned)a->heads, (unsigned)a->batch);
+    return dim3((unsigned)((s + KEPT - 1) / KEPT), (unsigned)a->heads,
+                (unsigned)a->batch);
 }
 
 /* Calls go with the D16 that heads of d elements are padded to, as a constant

@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
     Pair *const queries = reinterpret_cast<Pair *>(dg_cuda_shared);
     Pair *const grads = queries + KEPT, *const stages = grads + KEPT;
     OfQuery *const of = reinterpret_cast<OfQuery *>(stages + 4 * HALF);
-    const HeadRows t = mma_head<M>(a, a.sq);
+    const HeadRows t = mma_head<MMA_KEPT * M>(a, a.sq);
     const int keys = a.causal ? at_most(a.sk, t.first + t.kept) : (int)a.sk;
     const int64_t first = t.q + (int64_t)t.first * t.ld;
     float dq[M][2 * D16][4], s[M][MMA_N][4], dp[M][MMA_N][4], scale[M][2];
@@ -148,205 +148,231 @@ __global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
         if (mma_at_edge(a, t, j))
             mma_mask_keys<M>(s, a, t, j);
         mma_query_grads<M>(s, dp, of, a.scale * ATT_LOG2E);
-        mma_weighted<D16, M>(dq, dp, here);
+        mma_weighted<D16, M>(dq, dp, here, (int)threadIdx.x % WARP);
     }
 #pragma unroll
     for (int i = 0; i < 2 * M; ++i)
         scale[i / 2][i % 2] = a.scale;
     mma_copies_wait();
-    mma_store<D16, M>(stored(a.dq, first), queries, t, dq, (int)a.d, scale);
+    mma_store<D16, M>(stored(a.dq, first), queries, t, dq, (int)a.d, scale,
+                      (int)threadIdx.x);
 }
 
-/* rows that a stage of the kernel that keeps keys has of queries */
-template <int D16> __host__ __device__ constexpr int mma_passing(void)
+/*
+ * The kernel that keeps keys has its warps in pairs of the same 16 M keys. The
+ * first of a pair makes P and sums dv, the second, a step behind, dS and dk; P
+ * goes from one to the other as float32. So each has registers for M = 2.
+ */
+enum {
+    MMA_PAIRS = MMA_THREADS / WARP / 2,
+    MMA_STAGES = 3 /* of queries: under way, with the first, with the second */
+};
+
+/* P of a step for the second warp of a pair: a lane's part [M MMA_N] */
+struct alignas(16) Four {
+    float x[4];
+};
+
+/* which of its pair a thread is in; its number among those of the same kind */
+__device__ inline int mma_second(int thread)
 {
-    return D16 > 8 ? 32 : 64;
+    return thread / WARP % 2;
 }
-/* whether it keeps keys and values in registers; else in shared memory */
-template <int D16, int M> __host__ __device__ constexpr bool mma_held(void)
+__device__ inline int mma_in_kind(int thread)
 {
-    return M == 1 && D16 <= 8;
+    return thread / WARP / 2 * WARP + thread % WARP;
 }
-/* pairs of a stage: queries, their gradients, -lse and delta */
+
+/* pairs of a stage: queries, their gradients, lse and delta */
 template <int D16> __host__ __device__ constexpr int mma_query_stage(void)
 {
-    return 2 * mma_passing<D16>() * (mma_pitch<D16>() + 1);
+    return 2 * MMA_STEP * (mma_pitch<D16>() + 1);
 }
 
-/* such a stage, from query i on */
+/* the stage of a step */
+template <int D16> __device__ inline Pair *mma_stage(Pair *stages, int step)
+{
+    return stages + (unsigned)step % MMA_STAGES * mma_query_stage<D16>();
+}
+
+/* such a stage on its way, from query i on */
 template <int D16>
 __device__ inline void mma_bring_queries(Pair *stage, const float *delta,
                                          const AttentionArgs &a,
                                          const HeadRows &t, int i)
 {
-    enum { ROWS = mma_passing<D16>() };
     const int64_t at = t.q + (int64_t)i * t.ld;
     const int rows = (int)a.sq - i;
-    const int thread = worked_out_here((int)threadIdx.x), row = thread % ROWS;
+    const int thread = thread_here();
+    const int row = thread % MMA_STEP;
     float *const last =
-        reinterpret_cast<float *>(stage + 2 * ROWS * mma_pitch<D16>());
+        reinterpret_cast<float *>(stage + 2 * MMA_STEP * mma_pitch<D16>());
 
-    mma_rows<D16, ROWS>(stage, stored(a.q, at), t.ld, rows, (int)a.d);
-    mma_rows<D16, ROWS>(stage + ROWS * mma_pitch<D16>(), stored(a.d_o, at),
-                        t.ld, rows, (int)a.d);
-    if (thread < 2 * ROWS)
+    mma_rows<D16, MMA_STEP>(stage, stored(a.q, at), t.ld, rows, (int)a.d);
+    mma_rows<D16, MMA_STEP>(stage + MMA_STEP * mma_pitch<D16>(),
+                            stored(a.d_o, at), t.ld, rows, (int)a.d);
+    if (thread < 2 * MMA_STEP)
         mma_copy_float(last + thread,
-                       (thread < ROWS ? a.lse : delta) + t.rows + i +
+                       (thread < MMA_STEP ? a.lse : delta) + t.rows + i +
                            (row < rows ? row : 0),
                        row < rows);
 }
 
-/* P and dS of a step's queries, transposed: rows are keys. of: lse of the
- * queries, and delta, mma_passing() further on. */
-template <int D16, int M>
-__device__ inline void mma_key_grads(float s[M][MMA_N][4],
-                                     float dp[M][MMA_N][4], const float *of,
-                                     float unit)
+/* Scores of keys by queries to P, which goes to the other warp; lse: of this
+ * lane's first query. */
+template <int M>
+__device__ inline void mma_give(float s[M][MMA_N][4], Four *other,
+                                const float *lse, float unit)
 {
-    const float *const mine = of + lane_column((int)threadIdx.x);
-    OfQuery q[MMA_N][2];
-
 #pragma unroll
-    for (int n = 0; n < MMA_N; ++n)
+    for (int n = 0; n < MMA_N; ++n) {
+        const float less[2] = { -lse[8 * n] * ATT_LOG2E,
+                                -lse[8 * n + 1] * ATT_LOG2E };
 #pragma unroll
-        for (int e = 0; e < 2; ++e)
-            q[n][e] = { -mine[8 * n + e] * ATT_LOG2E,
-                        mine[mma_passing<D16>() + 8 * n + e] };
-    mma_grads<M>(s, dp, unit, [&](int, int n, int e) { return q[n][e % 2]; });
+        for (int m = 0; m < M; ++m) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                s[m][n][e] = mma_power(fmaf(s[m][n][e], unit, less[e % 2]));
+            other[(m * MMA_N + n) * WARP] = { { s[m][n][0], s[m][n][1],
+                                                s[m][n][2], s[m][n][3] } };
+        }
+    }
 }
 
-/* keys and values that a block keeps: in registers, or else in shared memory */
-template <int D16, int M> struct KeptKeys {
-    Pair k[M][mma_held<D16, M>() ? D16 : 1][4];
-    Pair v[M][mma_held<D16, M>() ? D16 : 1][4];
-    const Pair *keys, *values;
-};
-
-/* a step of MMA_STEP queries that pass by */
-struct Passing {
-    const Pair *queries, *grads;
-    const float *of;
-    int first;
-};
-
-/* A step's part of the results. */
-template <int D16, int M>
-__device__ inline void mma_key_step(float dk[M][2 * D16][4],
-                                    float dv[M][2 * D16][4],
-                                    const KeptKeys<D16, M> &kept,
-                                    const Passing &p, const AttentionArgs &a,
-                                    const HeadRows &t)
+/* dP to dS, P being the other warp's; delta: of this lane's first query. */
+template <int M>
+__device__ inline void mma_take(float dp[M][MMA_N][4], const Four *other,
+                                const float *delta)
 {
-    float s[M][MMA_N][4], dp[M][MMA_N][4];
+#pragma unroll
+    for (int n = 0; n < MMA_N; ++n) {
+        const float of[2] = { delta[8 * n], delta[8 * n + 1] };
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+            const Four p = other[(m * MMA_N + n) * WARP];
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                dp[m][n][e] = p.x[e] * (dp[m][n][e] - of[e % 2]);
+        }
+    }
+}
+
+/* A warp's part of its result: of step 'now' in the first of a pair, in the
+ * second of the one before; start: the first step's first query. P of all warps
+ * is [2, MMA_PAIRS, M MMA_N, WARP], behind the stages. */
+template <int D16, int M>
+__device__ inline void mma_pair_step(float out[M][2 * D16][4],
+                                     const Pair kept[M][D16][4], Pair *stages,
+                                     const AttentionArgs &a, const HeadRows &t,
+                                     int now, int start)
+{
+    enum { HALF = MMA_STEP * mma_pitch<D16>(), FOURS = M * MMA_N * WARP };
+    Four *const others =
+        reinterpret_cast<Four *>(stages + MMA_STAGES * mma_query_stage<D16>());
+    float s[M][MMA_N][4];
+    int thread = thread_here(), second = mma_second(thread);
 
     mma_clear<M, MMA_N>(s);
-    mma_clear<M, MMA_N>(dp);
-    if constexpr (mma_held<D16, M>()) {
-        mma_scores<D16, M>(s, kept.k, p.queries);
-        mma_scores<D16, M>(dp, kept.v, p.grads);
+    mma_scores<D16, M>(s, kept,
+                       mma_stage<D16>(stages, now - second) + second * HALF,
+                       thread % WARP);
+    thread = thread_here(), second = mma_second(thread);
+    Four *const other = others +
+                        (unsigned)(now - second) % 2 * MMA_PAIRS * FOURS +
+                        thread / WARP / 2 * FOURS + thread % WARP;
+    const float *const of =
+        reinterpret_cast<const float *>(mma_stage<D16>(stages, now - second) +
+                                        2 * HALF) +
+        second * MMA_STEP + lane_column(thread);
+    if (second) {
+        mma_take<M>(s, other, of);
     } else {
-        mma_scores_of<D16, M>(s, kept.keys, p.queries);
-        mma_scores_of<D16, M>(dp, kept.values, p.grads);
+        const int i = start + now * MMA_STEP;
+        if (a.causal && i < t.first + 16 * M * MMA_PAIRS)
+            mma_mask_queries<M>(s, t, i, mma_in_kind(thread_here()));
+        mma_give<M>(s, other, of, a.scale * ATT_LOG2E);
     }
-    if (a.causal && p.first < t.first + MMA_KEPT * M)
-        mma_mask_queries<M>(s, t, p.first);
-    mma_key_grads<D16, M>(s, dp, p.of, a.scale * ATT_LOG2E);
-    mma_weighted<D16, M>(dv, s, p.grads);
-    mma_weighted<D16, M>(dk, dp, p.queries);
+    thread = thread_here(), second = mma_second(thread);
+    mma_weighted<D16, M>(
+        out, s, mma_stage<D16>(stages, now - second) + (1 - second) * HALF,
+        thread % WARP);
 }
 
-/* The kept keys and values, on their way to the tiles 'kept' has; held ones are
- * in registers at the end, and the tiles free. */
+/* The keys or values that a warp keeps, by way of the stages. Ends with a
+ * barrier: these are free. */
 template <int D16, int M>
-__device__ inline void mma_keep_keys(KeptKeys<D16, M> *kept, Pair *tiles,
+__device__ inline void mma_keep_pair(Pair kept[M][D16][4], Pair *stages,
                                      const AttentionArgs &a, const HeadRows &t)
 {
+    enum { KEPT = 16 * M * MMA_PAIRS, TILE = KEPT * mma_pitch<D16>() };
     const int64_t first = t.k + (int64_t)t.first * t.ld;
-    Pair *const values = tiles + MMA_KEPT * M * mma_pitch<D16>();
+    const int thread = (int)threadIdx.x;
 
-    kept->keys = tiles;
-    kept->values = values;
-    mma_rows<D16, MMA_KEPT * M>(tiles, stored(a.k, first), t.ld, t.kept,
-                                (int)a.d);
-    mma_rows<D16, MMA_KEPT * M>(values, stored(a.v, first), t.ld, t.kept,
-                                (int)a.d);
-    if constexpr (mma_held<D16, M>()) {
-        static_assert(MMA_KEPT * mma_pitch<D16>() <= mma_query_stage<D16>(),
-                      "keys and values fit the stages");
-        mma_copies_wait();
-        __syncthreads();
-        mma_keep<D16, M>(kept->k, tiles);
-        mma_keep<D16, M>(kept->v, values);
-        __syncthreads();
-    }
+    static_assert(2 * TILE <= MMA_STAGES * mma_query_stage<D16>(),
+                  "keys and values fit the stages");
+    mma_rows<D16, KEPT>(stages, stored(a.k, first), t.ld, t.kept, (int)a.d);
+    mma_rows<D16, KEPT>(stages + TILE, stored(a.v, first), t.ld, t.kept,
+                        (int)a.d);
+    mma_copies_wait();
+    __syncthreads();
+    mma_keep<D16, M>(kept, stages + mma_second(thread) * TILE,
+                     mma_in_kind(thread));
+    __syncthreads();
 }
 
-/* the block's rows of both results; tile: for them to go by */
+/* dv of the first of a pair, dk of the second, to their rows */
 template <int D16, int M>
-__device__ inline void mma_finish_keys(const AttentionArgs &a, Pair *tile,
-                                       const HeadRows &t,
-                                       const float dk[M][2 * D16][4],
-                                       const float dv[M][2 * D16][4])
+__device__ inline void mma_finish_pair(const float out[M][2 * D16][4],
+                                       Pair *tiles, const AttentionArgs &a,
+                                       const HeadRows &t)
 {
     const int64_t first = t.k + (int64_t)t.first * t.ld;
-    float one[M][2], scale[M][2];
+    const int thread = thread_here(), second = mma_second(thread);
+    float factor[M][2];
 
 #pragma unroll
-    for (int i = 0; i < 2 * M; ++i) {
-        one[i / 2][i % 2] = 1.0f;
-        scale[i / 2][i % 2] = a.scale;
-    }
-    mma_store<D16, M>(stored(a.dv, first), tile, t, dv, (int)a.d, one);
-    mma_store<D16, M>(stored(a.dk, first), tile, t, dk, (int)a.d, scale);
+    for (int i = 0; i < 2 * M; ++i)
+        factor[i / 2][i % 2] = second ? a.scale : 1.0f;
+    mma_store<D16, M>(stored(second ? a.dk : a.dv, first),
+                      tiles + second * 16 * M * MMA_PAIRS * mma_pitch<D16>(), t,
+                      out, (int)a.d, factor, mma_in_kind(thread));
 }
 
 /*
- * Grid (key tiles, heads, batch), block MMA_THREADS. Shared, of bfloat16: two
- * stages of queries and their gradients, [2 mma_passing(), 16 D16] each, with
- * lse and delta; before them keys and values that are kept, [64 M, 16 D16] each,
- * unless they are held in registers: then they come by the stages.
+ * Grid (key tiles, heads, batch), block MMA_THREADS, of 32 M keys, which are
+ * held in registers. Shared: MMA_STAGES stages of queries and their gradients,
+ * bfloat16 [2 MMA_STEP, 16 D16] each, with lse and delta; P, twice for each pair.
  */
 template <int D16, int M>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_mma_keys_kernel(const float *delta, AttentionArgs a)
 {
-    enum { ROWS = mma_passing<D16>(), STAGE = mma_query_stage<D16>() };
-    Pair *const tiles = reinterpret_cast<Pair *>(dg_cuda_shared);
-    Pair *const stages =
-        tiles + (mma_held<D16, M>() ? 0 : 2 * MMA_KEPT * M * mma_pitch<D16>());
-    const HeadRows t = mma_head<M>(a, a.sk);
+    enum { KEPT = 16 * M * MMA_PAIRS, STAGE = mma_query_stage<D16>() };
+    Pair *const stages = reinterpret_cast<Pair *>(dg_cuda_shared);
+    const HeadRows t = mma_head<16 * M * MMA_PAIRS>(a, a.sk);
     const int start = a.causal ? t.first : 0;
-    float dk[M][2 * D16][4], dv[M][2 * D16][4];
-    KeptKeys<D16, M> kept;
-    int stage = 0;
+    const int steps =
+        start < a.sq ? ((int)a.sq - start + MMA_STEP - 1) / MMA_STEP : 0;
+    Pair kept[M][D16][4];
+    float out[M][2 * D16][4];
 
-    mma_keep_keys<D16, M>(&kept, tiles, a, t);
-    if (start < a.sq)
+    mma_keep_pair<D16, M>(kept, stages, a, t);
+    if (steps > 0)
         mma_bring_queries<D16>(stages, delta, a, t, start);
-    mma_clear<M, 2 * D16>(dk);
-    mma_clear<M, 2 * D16>(dv);
+    mma_clear<M, 2 * D16>(out);
 #pragma unroll 1
-    for (int i = start; i < a.sq; i += ROWS) {
-        const Pair *const here = stages + stage;
-        const float *const of =
-            reinterpret_cast<const float *>(here + 2 * ROWS * mma_pitch<D16>());
-        stage = STAGE - stage;
-        /* this stage has arrived, and nobody is at the other any more */
+    for (int next = 1; next <= steps + 1; ++next) {
+        /* the stage before the next has arrived, P of the one before that too,
+         * and nobody is at the next any more */
         mma_copies_wait();
         __syncthreads();
-        if (i + ROWS < a.sq)
-            mma_bring_queries<D16>(stages + stage, delta, a, t, i + ROWS);
-#pragma unroll 1
-        for (int part = 0; part < ROWS && i + part < a.sq; part += MMA_STEP) {
-            const Pair *const queries = here + part * mma_pitch<D16>();
-            mma_key_step<D16, M>(dk, dv, kept,
-                                 { queries, queries + ROWS * mma_pitch<D16>(),
-                                   of + part, i + part },
-                                 a, t);
-        }
+        if (next < steps)
+            mma_bring_queries<D16>(mma_stage<D16>(stages, next), delta, a, t,
+                                   start + next * MMA_STEP);
+        if (mma_second(thread_here()) ? next > 1 : next <= steps)
+            mma_pair_step<D16, M>(out, kept, stages, a, t, next - 1, start);
     }
-    mma_copies_wait();
-    mma_finish_keys<D16, M>(a, tiles, t, dk, dv);
+    mma_finish_pair<D16, M>(out, stages, a, t);
 }
 
 /* shared memory of the kernel that keeps queries */
@@ -359,19 +385,20 @@ template <int D16, int M> static constexpr size_t mma_queries_bytes(void)
 template <int D16, int M>
 static void backward_queries(const AttentionArgs *a, const float *delta)
 {
-    DG_LAUNCH((attention_mma_queries_kernel<D16, M>), mma_grid<M>(a, a->sq),
-              MMA_THREADS, (mma_queries_bytes<D16, M>()), delta, *a);
+    DG_LAUNCH((attention_mma_queries_kernel<D16, M>),
+              (mma_grid<MMA_KEPT * M>(a, a->sq)), MMA_THREADS,
+              (mma_queries_bytes<D16, M>()), delta, *a);
 }
 
 template <int D16, int M>
 static void backward_keys(const AttentionArgs *a, const float *delta)
 {
-    const int kept =
-        mma_held<D16, M>() ? 0 : 2 * MMA_KEPT * M * mma_pitch<D16>();
+    const size_t stages = MMA_STAGES * mma_query_stage<D16>() * sizeof(Pair);
 
-    DG_LAUNCH((attention_mma_keys_kernel<D16, M>), mma_grid<M>(a, a->sk),
-              MMA_THREADS, (kept + 2 * mma_query_stage<D16>()) * sizeof(Pair),
-              delta, *a);
+    DG_LAUNCH((attention_mma_keys_kernel<D16, M>),
+              (mma_grid<16 * M * MMA_PAIRS>(a, a->sk)), MMA_THREADS,
+              stages + 2 * MMA_PAIRS * M * MMA_N * WARP * sizeof(Four), delta,
+              *a);
 }
 
 /* As many rows a warp as registers have room for and the shape has work for;
@@ -389,11 +416,7 @@ static void backward(const AttentionArgs *a, const float *delta)
     } else {
         backward_queries<D16, 1>(a, delta);
     }
-    if constexpr (D16 <= 4) {
-        if (mma_tall(a->heads, a->sk))
-            return backward_keys<D16, 2>(a, delta);
-    }
-    backward_keys<D16, 1>(a, delta);
+    backward_keys<D16, (D16 > 8 ? 1 : 2)>(a, delta);
 }
 
 /* the place of an element, of values declared float */
