@@ -119,6 +119,35 @@ __device__ inline void store(float *p, int64_t i, const F &value)
     }
 }
 
+/* V values of any type at p, as they are. V: 1, or a multiple of packed<S>. */
+template <int V, typename S>
+__device__ inline void load_all(S (&v)[V], const S *p)
+{
+    if constexpr (V == 1) {
+        v[0] = *p;
+    } else {
+#pragma unroll
+        for (int j = 0; j < V / packed<S>; ++j) {
+            const uint4 piece = load_piece(p + j * packed<S>);
+            memcpy(&v[j * packed<S>], &piece, sizeof piece);
+        }
+    }
+}
+template <int V, typename S>
+__device__ inline void store_all(S *p, const S (&v)[V])
+{
+    if constexpr (V == 1) {
+        *p = v[0];
+    } else {
+#pragma unroll
+        for (int j = 0; j < V / packed<S>; ++j) {
+            uint4 piece;
+            memcpy(&piece, &v[j * packed<S>], sizeof piece);
+            store_piece(p + j * packed<S>, piece);
+        }
+    }
+}
+
 /* --- packs of rows whose width may be no multiple of them ---------------- */
 
 __device__ inline void word_put(uint32_t *w, int k, float x)
