@@ -20,7 +20,8 @@ enum { PIECE_BYTES = 16 };
 template <typename T> constexpr int packed = PIECE_BYTES / (int)sizeof(T);
 
 /* The two accesses that must be aligned: a device faults where they are not,
- * and so do the tests' emulations of them. */
+ * and so do the tests' emulations of them. The compiler would take a store apart
+ * where the values come from branches. */
 #ifndef CUDA_EMULATION_RUNTIME_H
 __device__ inline uint4 load_piece(const void *p)
 {
@@ -28,7 +29,11 @@ __device__ inline uint4 load_piece(const void *p)
 }
 __device__ inline void store_piece(void *p, uint4 piece)
 {
-    *reinterpret_cast<uint4 *>(p) = piece;
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(p)), "r"(piece.x),
+                   "r"(piece.y), "r"(piece.z), "r"(piece.w)
+                 : "memory");
 }
 #endif
 
