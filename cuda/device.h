@@ -111,6 +111,15 @@ __device__ inline float half_warp_max(float x)
     return x;
 }
 
+/* *least becomes x where that is less: an integer, whose atomic minimum does not
+ * depend on the order. Who sees that it is less already leaves it alone. */
+__device__ inline void keep_least(unsigned long long *least,
+                                  unsigned long long x)
+{
+    if (x < *least)
+        atomicMin(least, x);
+}
+
 /* the number of the warp in the grid, and their count, of 1-D blocks */
 __device__ inline int64_t warp_index(void)
 {

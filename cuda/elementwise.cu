@@ -218,8 +218,7 @@ void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
                    uncond, cond, w, count);
 }
 
-/* The least index of what is not finite; it is an integer, whose atomic minimum
- * does not depend on the order. -1 is the largest unsigned. */
+/* The least index of what is not finite. -1 is the largest unsigned. */
 template <typename T, int V>
 __global__ void first_nonfinite_kernel(unsigned long long *found,
                                        const float *x, int64_t count)
@@ -232,7 +231,7 @@ __global__ void first_nonfinite_kernel(unsigned long long *found,
         for (int k = N - 1; k >= 0; --k)
             least = isfinite(z.at(k)) ? least : k;
         if (least < N)
-            atomicMin(found, (unsigned long long)(i + least));
+            keep_least(found, (unsigned long long)(i + least));
     });
 }
 
@@ -249,7 +248,7 @@ __global__ void flag_kernel(unsigned long long *least, unsigned long long value,
         for (int k = 0; k < N; ++k)
             bad |= !isfinite(z.at(k));
         if (bad)
-            atomicMin(least, value);
+            keep_least(least, value);
     });
 }
 

@@ -1,5 +1,4 @@
-#include "device.h"
-#include "stream.h"
+#include "wide.h"
 
 #include <math.h>
 
@@ -9,64 +8,122 @@ extern "C" {
 }
 
 /*
- * All kernels: a thread takes elements first_index(), + index_step() ..; no
- * shared memory, blocks of THREADS.
+ * All kernels: a thread takes packs of elements, see each<V>(); no shared
+ * memory, blocks of THREADS.
  */
 
 /* The first element not allowed. The comparison is false for NaN. */
+template <typename T, int V>
 __global__ void exact_bad_kernel(unsigned long long *found, const float *g,
                                  int64_t num, float limit)
 {
-    for (int64_t i = first_index(); i < num; i += index_step())
-        if (!(fabsf(get(g, i)) <= limit)) {
-            atomicMin(found, (unsigned long long)i);
-            return;
-        }
+    each<V>(num, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(g, i);
+        int first = N;
+#pragma unroll
+        for (int k = N - 1; k >= 0; --k)
+            first = fabsf(x.at(k)) <= limit ? first : k;
+        if (first < N)
+            keep_least(found, (unsigned long long)(i + first));
+    });
 }
 
+__device__ inline int64_t fixed_of(float x, double scale)
+{
+    return (int64_t)rint((double)x * scale);
+}
+
+template <typename T, int V>
 __global__ void exact_fixed_kernel(int64_t *sum, const float *g, int64_t num,
                                    double scale)
 {
-    for (int64_t i = first_index(); i < num; i += index_step())
-        sum[i] += (int64_t)rint((double)get(g, i) * scale);
+    each<V>(num, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(g, i);
+        int64_t s[N];
+        load_all(s, sum + i);
+#pragma unroll
+        for (int k = 0; k < N; ++k)
+            s[k] += fixed_of(x.at(k), scale);
+        store_all(sum + i, s);
+    });
 }
 
-__global__ void exact_plain_kernel(float *sum, const float *g, int64_t num)
+/* S: of both sums */
+template <typename S, int V>
+__global__ void exact_merge_kernel(S *sum, const S *more, int64_t num)
 {
-    for (int64_t i = first_index(); i < num; i += index_step())
-        sum[i] += get(g, i);
+    each<V>(num, [&](auto n, int64_t i) {
+        S s[decltype(n)::value], m[decltype(n)::value];
+        load_all(s, sum + i);
+        load_all(m, more + i);
+#pragma unroll
+        for (int k = 0; k < decltype(n)::value; ++k)
+            s[k] += m[k];
+        store_all(sum + i, s);
+    });
 }
 
 /* what is not allowed is left out and noted */
+template <typename T, int V>
 __global__ void exact_part_kernel(ExactSum s, const float *g, double scale,
                                   unsigned long long *bad, int64_t first)
 {
-    for (int64_t i = first_index(); i < s.num; i += index_step()) {
-        const float x = get(g, i);
-
-        if (!(fabsf(x) <= s.limit))
-            atomicMin(bad, (unsigned long long)(first + i));
-        else if (s.fixed != NULL)
-            s.fixed[i] += (int64_t)rint((double)x * scale);
-        else
-            s.plain[i] += x;
-    }
+    each<V>(s.num, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> x = fetch<T, N>(g, i);
+        const auto allowed = [&](int k) { return fabsf(x.at(k)) <= s.limit; };
+#pragma unroll
+        for (int k = 0; k < N; ++k)
+            if (!allowed(k))
+                keep_least(bad, (unsigned long long)(first + i + k));
+        if (s.fixed != NULL) {
+            int64_t sum[N];
+            load_all(sum, s.fixed + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k)
+                sum[k] += allowed(k) ? fixed_of(x.at(k), scale) : 0;
+            store_all(s.fixed + i, sum);
+        } else {
+            float sum[N];
+            load_all(sum, s.plain + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k)
+                sum[k] = allowed(k) ? sum[k] + x.at(k) : sum[k];
+            store_all(s.plain + i, sum);
+        }
+    });
 }
 
-__global__ void exact_merge_kernel(int64_t *sum, const int64_t *more,
-                                   int64_t num)
-{
-    for (int64_t i = first_index(); i < num; i += index_step())
-        sum[i] += more[i];
-}
-
+template <typename T, int V>
 __global__ void exact_read_kernel(float *out, ExactSum s, double unit,
                                   double divisor)
 {
-    for (int64_t i = first_index(); i < s.num; i += index_step())
-        put(out, i,
-            s.fixed != NULL ? (float)((double)s.fixed[i] * unit / divisor)
-                            : (float)((double)s.plain[i] / divisor));
+    each<V>(s.num, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        double x[N];
+        if (s.fixed != NULL) {
+            int64_t sum[N];
+            load_all(sum, s.fixed + i);
+#pragma unroll
+            for (int k = 0; k < N; ++k)
+                x[k] = (double)sum[k] * unit;
+        } else {
+            const Pack<T, N> sum = fetch<T, N>(s.plain, i);
+#pragma unroll
+            for (int k = 0; k < N; ++k)
+                x[k] = (double)sum.at(k);
+        }
+        store<T, N>(out, i, [&](int k) { return (float)(x[k] / divisor); });
+    });
+}
+
+/* sum += more, of one type */
+template <typename S> static void merge(S *sum, const S *more, int64_t num)
+{
+    DG_LAUNCH_EACH(exact_merge_kernel, S, aligned(sum, more), num, sum, more,
+                   num);
 }
 
 extern "C" int dg_cuda_exact_init(ExactSum *s, void *buffer, int64_t num,
@@ -101,8 +158,8 @@ static int64_t first_bad(const ExactSum *s, const float *g)
 
     dg_cuda_note(cudaMemsetAsync(c->result, 0xff, sizeof *c->result, c->stream),
                  "gradient sum");
-    DG_LAUNCH(exact_bad_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
-              (unsigned long long *)c->result, g, s->num, s->limit);
+    DG_LAUNCH_EACH(exact_bad_kernel, float, aligned(g), s->num,
+                   (unsigned long long *)c->result, g, s->num, s->limit);
     return dg_cuda_result(c, -1);
 }
 
@@ -150,11 +207,10 @@ extern "C" int dg_cuda_exact_add(ExactSum *s, const float *g, int64_t *bad)
     if (s->items >= s->max_items)
         return too_many(s->items + 1, s->max_items);
     if (s->fixed != NULL)
-        DG_LAUNCH(exact_fixed_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
-                  s->fixed, g, s->num, ldexp(1.0, s->scale_bits));
+        DG_LAUNCH_EACH(exact_fixed_kernel, float, aligned(g, s->fixed), s->num,
+                       s->fixed, g, s->num, ldexp(1.0, s->scale_bits));
     else
-        DG_LAUNCH(exact_plain_kernel, dg_blocks(s->num, THREADS), THREADS, 0,
-                  s->plain, g, s->num);
+        merge(s->plain, g, s->num);
     s->items++;
     return DG_OK;
 }
@@ -167,11 +223,9 @@ extern "C" int dg_cuda_exact_merge(ExactSum *into, const ExactSum *from)
     if (into->items + from->items > into->max_items)
         return too_many(into->items + from->items, into->max_items);
     if (into->fixed != NULL)
-        DG_LAUNCH(exact_merge_kernel, dg_blocks(into->num, THREADS), THREADS, 0,
-                  into->fixed, from->fixed, into->num);
+        merge(into->fixed, (const int64_t *)from->fixed, into->num);
     else
-        DG_LAUNCH(exact_plain_kernel, dg_blocks(into->num, THREADS), THREADS, 0,
-                  into->plain, from->plain, into->num);
+        merge(into->plain, (const float *)from->plain, into->num);
     into->items += from->items;
     return DG_OK;
 }
@@ -205,9 +259,10 @@ extern "C" int dg_cuda_exact_sum_to(const Comm *c, ExactSum *s, int root,
 extern "C" void dg_cuda_exact_add_part(ExactSum *part, const float *g,
                                        int64_t first, int64_t *bad)
 {
-    DG_LAUNCH(exact_part_kernel, dg_blocks(part->num, THREADS), THREADS, 0,
-              *part, g, ldexp(1.0, part->scale_bits), (unsigned long long *)bad,
-              first);
+    DG_LAUNCH_EACH(exact_part_kernel, float,
+                   aligned(g, part->plain) && aligned(part->fixed), part->num,
+                   *part, g, ldexp(1.0, part->scale_bits),
+                   (unsigned long long *)bad, first);
 }
 
 extern "C" int dg_cuda_exact_send(const Comm *c, const ExactSend *x)
@@ -231,6 +286,7 @@ extern "C" int dg_cuda_exact_send(const Comm *c, const ExactSend *x)
 extern "C" void dg_cuda_exact_read(const ExactSum *s, float *out,
                                    double divisor)
 {
-    DG_LAUNCH(exact_read_kernel, dg_blocks(s->num, THREADS), THREADS, 0, out,
-              *s, ldexp(1.0, -s->scale_bits), divisor);
+    DG_LAUNCH_EACH(exact_read_kernel, float,
+                   aligned(out, s->plain) && aligned(s->fixed), s->num, out, *s,
+                   ldexp(1.0, -s->scale_bits), divisor);
 }

@@ -1,35 +1,42 @@
-#include "lanes.h"
+#include "device.h"
 #include "stream.h"
 
 #include <math.h>
 
 extern "C" {
+#include "base/lanes.h"
 #include "cuda/grad_norm.h"
 }
 
 enum { FOLD = 2 * THREADS }; /* chunk sums of a block; a power of two */
 
-struct Values {
-    const float *x;
-
-    __device__ double at(int64_t i) const
-    {
-        return (double)get(x, i);
-    }
-};
-
-/* A block takes chunk blockIdx.x, + gridDim.x ..; see lanes_squares(). */
+/*
+ * DG_LANES threads take a chunk, one a lane of base/lanes.h, and fold as it
+ * says; the lanes of other chunks keep the memory busy meanwhile. No shared
+ * memory, blocks of THREADS.
+ */
 __global__ void grad_norm_chunks_kernel(double *partial, const float *grad,
                                         int64_t num, int64_t chunks)
 {
-    for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
+    const int lane = (int)threadIdx.x % DG_LANES;
+
+    /* the lanes of a warp go on together: it has two chunks or one and none */
+    for (int64_t i = first_index() / WARP * (WARP / DG_LANES); i < chunks;
+         i += index_step() / DG_LANES) {
+        const int64_t c = i + threadIdx.x % WARP / DG_LANES;
         const int64_t at = c * DG_GRAD_NORM_CHUNK, left = num - at;
-        const Values v = { grad + at };
-        const double sum = lanes_squares(
-            v, left < DG_GRAD_NORM_CHUNK ? left : (int64_t)DG_GRAD_NORM_CHUNK);
-        if (threadIdx.x == 0)
+        const int n = left < DG_GRAD_NORM_CHUNK ? (int)(left > 0 ? left : 0)
+                                                : (int)DG_GRAD_NORM_CHUNK;
+        double sum = 0.0;
+#pragma unroll 8
+        for (int j = lane; j < n; j += DG_LANES) {
+            const double x = (double)get(grad, at + j);
+            sum += x * x;
+        }
+        for (int half = DG_LANES / 2; half > 0; half /= 2)
+            sum += __shfl_xor_sync(0xffffffffu, sum, half);
+        if (lane == 0 && c < chunks)
             partial[c] = sum;
-        __syncthreads(); /* the next chunk writes over the sums' place */
     }
 }
 
@@ -57,8 +64,8 @@ extern "C" void dg_cuda_grad_norm_chunks(double *partial, const float *grad,
 {
     const int64_t chunks = dg_grad_norm_num_chunks(num);
 
-    DG_LAUNCH(grad_norm_chunks_kernel, dg_blocks(chunks, 1), THREADS, 0,
-              partial, grad, num, chunks);
+    DG_LAUNCH(grad_norm_chunks_kernel, dg_blocks(chunks * DG_LANES, THREADS),
+              THREADS, 0, partial, grad, num, chunks);
 }
 
 extern "C" int dg_cuda_grad_norm(double *norm, const float *grad, int64_t num,

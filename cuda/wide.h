@@ -20,7 +20,8 @@ enum { PIECE_BYTES = 16 };
 template <typename T> constexpr int packed = PIECE_BYTES / (int)sizeof(T);
 
 /* The two accesses that must be aligned: a device faults where they are not,
- * and so do the tests' emulations of them. */
+ * and so do the tests' emulations of them. The compiler would take a store apart
+ * where the values come from branches. */
 #ifndef CUDA_EMULATION_RUNTIME_H
 __device__ inline uint4 load_piece(const void *p)
 {
@@ -28,7 +29,11 @@ __device__ inline uint4 load_piece(const void *p)
 }
 __device__ inline void store_piece(void *p, uint4 piece)
 {
-    *reinterpret_cast<uint4 *>(p) = piece;
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(__cvta_generic_to_global(p)), "r"(piece.x),
+                   "r"(piece.y), "r"(piece.z), "r"(piece.w)
+                 : "memory");
 }
 #endif
 
@@ -115,6 +120,35 @@ __device__ inline void store(float *p, int64_t i, const F &value)
             uint32_t w[4];
             words(w, j, value, T());
             store_piece(to + j * packed<T>, uint4 { w[0], w[1], w[2], w[3] });
+        }
+    }
+}
+
+/* V values of any type at p, as they are. V: 1, or a multiple of packed<S>. */
+template <int V, typename S>
+__device__ inline void load_all(S (&v)[V], const S *p)
+{
+    if constexpr (V == 1) {
+        v[0] = *p;
+    } else {
+#pragma unroll
+        for (int j = 0; j < V / packed<S>; ++j) {
+            const uint4 piece = load_piece(p + j * packed<S>);
+            memcpy(&v[j * packed<S>], &piece, sizeof piece);
+        }
+    }
+}
+template <int V, typename S>
+__device__ inline void store_all(S *p, const S (&v)[V])
+{
+    if constexpr (V == 1) {
+        *p = v[0];
+    } else {
+#pragma unroll
+        for (int j = 0; j < V / packed<S>; ++j) {
+            uint4 piece;
+            memcpy(&piece, &v[j * packed<S>], sizeof piece);
+            store_piece(p + j * packed<S>, piece);
         }
     }
 }

@@ -34,7 +34,7 @@ static const RngKey key = { .seed = 0x123456789abcdefu,
                             .step = 7 };
 
 /* device memory holds exactly these bytes; it is freed */
-static void same_bits(void *device, const void *want, size_t bytes)
+static void compare_bits(void *device, const void *want, size_t bytes)
 {
     void *got = malloc(bytes);
 
@@ -42,8 +42,13 @@ static void same_bits(void *device, const void *want, size_t bytes)
     if (dg_cuda_wait() != DG_OK)
         fail_msg("%s", dg_last_error()->text);
     assert_memory_equal(got, want, bytes);
-    dg_cuda_free(device);
     free(got);
+}
+
+static void same_bits(void *device, const void *want, size_t bytes)
+{
+    compare_bits(device, want, bytes);
+    dg_cuda_free(device);
 }
 
 static void normals(float *out, int64_t num, uint32_t iteration)
@@ -197,17 +202,35 @@ static void test_seeds_have_the_hosts_bits(void **unused)
     }
 }
 
-/* three items, two of them summed apart and merged */
-static void check_sum(int exact)
+/* an item that is added in two parts */
+static void add_parts(ExactSum *s, const float *g_at)
 {
-    const size_t bytes = dg_exact_bytes(D, exact);
-    void *host[2] = { malloc(bytes), malloc(bytes) };
-    void *device[2] = { device_copy(NULL, bytes), device_copy(NULL, bytes) };
-    ExactSum h[2], d[2];
-    static float g[D];
-    float *g_at = device_copy(NULL, BYTES);
+    static const int64_t from[] = { 0, 1001, D };
+    const int64_t none = -1;
+    int64_t *bad = device_copy(&none, sizeof none);
 
     for (int i = 0; i < 2; ++i) {
+        ExactSum part = dg_exact_part(s, from[i], from[i + 1] - from[i]);
+        dg_cuda_exact_add_part(&part, g_at + from[i], from[i], bad);
+    }
+    s->items++;
+    same_bits(bad, &none, sizeof none);
+}
+
+/* Three items, two of them summed apart and merged. All begin 'skipped' elements
+ * further than pieces of 16 bytes do. */
+static void check_sum(int exact, int skipped)
+{
+    const size_t bytes = dg_exact_bytes(D, exact);
+    const size_t skips = dg_exact_bytes(skipped, exact);
+    void *host[2] = { malloc(bytes), malloc(bytes) };
+    char *device[2];
+    ExactSum h[2], d[2];
+    static float g[D];
+    float *g_at = (float *)device_copy(NULL, BYTES + 16) + skipped;
+
+    for (int i = 0; i < 2; ++i) {
+        device[i] = (char *)device_copy(NULL, bytes + skips) + skips;
         assert_int_equal(dg_exact_init(&h[i], host[i], D, exact, 40, 3), 0);
         assert_int_equal(dg_cuda_exact_init(&d[i], device[i], D, exact, 40, 3),
                          0);
@@ -219,18 +242,23 @@ static void check_sum(int exact)
             g[j] *= 1e-6f; /* below the unit: these are rounded */
         dg_cuda_upload(g_at, g, BYTES);
         assert_int_equal(dg_exact_add(&h[i > 0], g, NULL), DG_OK);
-        assert_int_equal(dg_cuda_exact_add(&d[i > 0], g_at, &bad), DG_OK);
-        assert_int_equal(bad, -1);
+        if (i == 2)
+            add_parts(&d[1], g_at);
+        else
+            assert_int_equal(dg_cuda_exact_add(&d[i > 0], g_at, &bad), DG_OK);
+        assert_int_equal(bad, i == 2 ? 0 : -1);
     }
     assert_int_equal(dg_exact_merge(&h[0], &h[1]), DG_OK);
     assert_int_equal(dg_cuda_exact_merge(&d[0], &d[1]), DG_OK);
     assert_int_equal(d[0].items, 3);
     dg_exact_read(&h[0], g, 7.0);
     dg_cuda_exact_read(&d[0], g_at, 7.0);
-    same_bits(g_at, g, BYTES);
+    compare_bits(g_at, g, BYTES);
+    dg_cuda_free(g_at - skipped);
     assert_int_equal(dg_cuda_exact_merge(&d[0], &d[1]), DG_EINVAL);
-    same_bits(device[0], host[0], bytes);
-    dg_cuda_free(device[1]);
+    compare_bits(device[0], host[0], bytes);
+    dg_cuda_free(device[0] - skips);
+    dg_cuda_free(device[1] - skips);
     free(host[0]);
     free(host[1]);
 }
@@ -238,8 +266,10 @@ static void check_sum(int exact)
 static void test_sums_have_the_hosts_bits(void **unused)
 {
     (void)unused;
-    check_sum(1);
-    check_sum(0);
+    for (int skipped = 0; skipped <= 1; ++skipped) {
+        check_sum(1, skipped);
+        check_sum(0, skipped);
+    }
 }
 
 /* What is refused is named as on the host, and leaves the sum as it was. */
@@ -287,11 +317,13 @@ static void test_optimizer_has_the_hosts_bits(void **unused)
         at[i] = device_copy(x[i], BYTES);
     }
     for (int n = 1; n <= 3; ++n) {
+        const int k = n - 1; /* ranges begin anywhere */
         assert_int_equal(dg_adamw_step_init(&s, &o, 0.01, n, 0.3), DG_OK);
-        dg_adamw_update(x[0], x[1], x[2], x[3], D, &s);
-        dg_ema_update(x[4], x[0], D, 0.97);
-        dg_cuda_adamw_update(at[0], at[1], at[2], at[3], D, &s);
-        dg_cuda_ema_update(at[4], at[0], D, 0.97);
+        dg_adamw_update(x[0] + k, x[1] + k, x[2] + k, x[3] + k, D - k, &s);
+        dg_ema_update(x[4] + k, x[0] + k, D - k, 0.97);
+        dg_cuda_adamw_update(at[0] + k, at[1] + k, at[2] + k, at[3] + k, D - k,
+                             &s);
+        dg_cuda_ema_update(at[4] + k, at[0] + k, D - k, 0.97);
     }
     for (int i = 0; i < 5; ++i)
         same_bits(at[i], x[i], BYTES);
