@@ -89,8 +89,8 @@ killed()
     slowly launch train 2 1 "killed_$1"
     until_or_end writes "$1" "killed_$1" 2
     expect "files: SIGKILL within $1" kill_run
-    expect "files: SIGKILL within $1, one checkpoint is whole" test \
-        "$(last_checkpoint "killed_$1")" = 1
+    expect "files: SIGKILL within $1, a checkpoint is there" test \
+        "$(last_checkpoint "killed_$1")" -ge 1
     tiny 1 1 "killed_$1"
     expect "files: SIGKILL within $1, continued to the same" same_files \
         "killed_$1" off

@@ -154,9 +154,9 @@ int dg_trainer_wait_files(Trainer *t)
     t->phases.writing = t->phases.waiting = 0;
     if (f == NULL || f->num == 0)
         return DG_OK;
-    err = dg_agree(t->session->comm, dg_beside_finish(f->thread));
+    err = dg_beside_finish(f->thread);
     forget(f);
     t->phases.writing = f->seconds;
-    t->phases.waiting = dg_clock_now() - at;
-    return err;
+    t->phases.waiting = dg_clock_now() - at; /* for files, not for ranks */
+    return dg_agree(t->session->comm, err);
 }
