@@ -28,11 +28,14 @@ export OPAL_DATADIR=$root/mpi/share OPAL_SYSCONFDIR=$root/mpi
 export OMPI_MCA_mca_base_component_path=$root/mpi/plugins
 # Open MPI asks for a home
 export HOME=${HOME:-$work}
-# all ranks are on this machine, which may have no ssh
+# all ranks are on this machine, which may have no ssh, and where a container may
+# forbid that one process reads another's memory
 export OMPI_MCA_plm=isolated OMPI_MCA_ess_singleton_isolated=1
+export OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMPI_MCA_pml=ob1
 export PMIX_MCA_pcompress_base_silence_warning=1
 export OMPI_MCA_btl_base_warn_component_unused=0
-path=$root/lib loader=
+path=$root/lib loader= missing=
 
 # library_folder NAME: where it is on this machine, if anywhere
 library_folder()
@@ -45,24 +48,44 @@ library_folder()
         /opt/*/$python/"$1" /opt/*/*/$python/"$1" /usr/{,local/}$python/"$1"; do
         [ -e "$f" ] && dirname "$f" && return
     done
-    f=$(timeout 20 find / -xdev -path "$root" -prune -o -name "$1" -print -quit 2>/dev/null)
+    f=$(timeout 20 find / -xdev \( -path "$root" -o -path /proc -o -name stubs \) \
+        -prune -o -name "$1" -print -quit 2>/dev/null)
     [ -z "$f" ] || dirname "$f"
 }
 
-# With this machine's C library, or where that is too old with the one that the
-# programs were linked with; CUDA's libraries from wherever they are.
+# The driver's library is opened by name when the program runs: a container may
+# have it where only its own LD_LIBRARY_PATH leads.
+add_driver()
+{
+    local d
+    IFS=: read -ra d <<< "${LD_LIBRARY_PATH:-}"
+    for d in "${d[@]}" /usr/local/nvidia/lib64 /usr/lib/wsl/lib; do
+        [ ! -e "$d/libcuda.so.1" ] || path=$path:$d
+    done
+}
+
+# With this machine's C library, or where that is too old, or another, with the
+# one that the programs were linked with; CUDA's libraries from wherever they are.
+# Without NCCL one that does nothing takes its place: one GPU needs none.
 find_libraries()
 {
-    local name list
+    local name list folder
     list=$(LD_LIBRARY_PATH=$path LD_TRACE_LOADED_OBJECTS=1 bin/dancegrpo 2>&1)
-    if grep -q "version .GLIBC.* not found" <<< "$list"; then
+    if ! grep -q '=>' <<< "$list" ||
+        grep -q "version .GLIBC.* not found" <<< "$list"; then
         loader=$(echo "$root"/lib/libc/ld-linux*)
         path=$root/lib/libc:$path
         list=$("$loader" --library-path "$path" --list bin/dancegrpo 2>&1)
     fi
     for name in $(sed -n 's/^\s*\(\S*\) => not found.*/\1/p' <<< "$list"); do
-        path=$path:$(library_folder "$name")
+        folder=$(library_folder "$name")
+        [ -n "$folder" ] || case $name in
+        libnccl.so*) folder=$root/lib/without ;;
+        *) missing="$missing $name" ;;
+        esac
+        path=$path${folder:+:$folder}
     done
+    add_driver
 }
 
 # wrap PROGRAM: one of its name in $work/bin, which ends with its step
@@ -96,9 +119,14 @@ step()
     shift 2
     # shellcheck disable=SC2053
     [[ $name == ${ONLY:-*} ]] || return 0
+    if [ "$left" -lt 2 ]; then
+        bad=1
+        printf '%-38s %-6s %5d s  %s\n' "$name" FAILED 0 "no time was left" |
+            tee -a "$table"
+        return 0
+    fi
     most=$((most * ${PATIENCE:-1}))
     [ "$most" -lt $left ] || most=$left
-    [ "$most" -ge 1 ] || most=1
     export STEP_END=$(($(date +%s) + most))
     numbers=
     echo "== $name" >>"$logs"
@@ -197,7 +225,13 @@ again()
 
 two_ranks()
 {
-    num_ranks=2 on cuda two run.iterations="$iterations" && same_weights two
+    if num_ranks=2 on cuda two run.iterations="$iterations"; then
+        same_weights two
+        return
+    fi
+    ! grep -q 'busy or unavailable' "$work/two.out" ||
+        { numbers="a GPU takes one process (compute mode)" && return 77; }
+    return 1
 }
 
 find_sanitizer()
@@ -212,6 +246,7 @@ sanitized()
 {
     local tool=$1 sanitizer rc
     shift
+    [ -z "$loader" ] || { numbers="not with a C library of the bundle" && return 77; }
     sanitizer=$(find_sanitizer | head -n 1)
     [ -n "$sanitizer" ] || { numbers="no compute-sanitizer" && return 77; }
     limited env LD_LIBRARY_PATH="$path" "$sanitizer" --tool "$tool" \
@@ -266,10 +301,12 @@ torch()
 # What the table is of; tell: on the screen and in the file.
 describe()
 {
+    local what=name,memory.total,driver_version,compute_mode,mig.mode.current
     echo "dancegrpo on a GPU, $(date -u '+%Y-%m-%d %H:%M') UTC"
     "$bin" --version | head -n 1
-    nvidia-smi --query-gpu=name,memory.total,driver_version \
-        --format=csv,noheader 2>/dev/null
+    timeout 20 nvidia-smi --format=csv,noheader --query-gpu="$what" 2>/dev/null
+    [[ $path != */without* ]] ||
+        echo "no NCCL on this machine: one GPU only"
     echo
 }
 
@@ -282,6 +319,12 @@ summary()
 
 # --- all of them ----------------------------------------------------------------
 find_libraries
+if [ -n "$missing" ]; then
+    echo "no GPU: this machine has not$missing: \`BUNDLE_CUDA=1 make gpu-bundle" \
+        "CUDA=1\` takes CUDA's libraries along, CUDA_HOME says where they are" |
+        tee "$table"
+    exit 77
+fi
 wrap_all
 export STEP_END=$(($(date +%s) + 60))
 if ! "$bin" train configs/tiny.cfg --dry-run --set run.device=cuda \
