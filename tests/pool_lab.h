@@ -52,18 +52,19 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
     TeamOpts o = { .backend = l->backend,
                    .num_threads = 1,
                    .step_bytes = ROOM,
-                   .num_grads = p->net.count,
+                   .num_grads = dg_policy_trained(p)->count,
                    .exact = 1,
                    .max_items = 64,
                    .piece = 3000 };
     Team *t;
 
-    dg_shard_init(&o.shard, &comm, level, p->net.count, DG_GRAD_NORM_CHUNK);
+    dg_shard_init(&o.shard, &comm, level, o.num_grads, DG_GRAD_NORM_CHUNK);
     if (level == DG_SHARD_PARAMETERS)
         o.num_room =
             dg_pool_room(p, dg_pool_rooms(&l->config, l->backend->apart));
     EXPECT(dg_team_create(&t, &o) == DG_OK);
-    dg_context_train(&t->workers[0].ctx, p->net.id, t->workers[0].grads, 1);
+    dg_context_train(&t->workers[0].ctx, dg_policy_trained(p)->id,
+                     t->workers[0].grads, 1);
     t->workers[0].ctx.recompute = l->recompute;
     return t;
 }
@@ -197,8 +198,9 @@ static void compare_predictions(Lab *l, int64_t num)
 static int learn_one(Worker *w, int64_t i, void *user)
 {
     const Lab *l = user;
-    const int together = w->team == l->team;
-    const Policy *p = together ? l->held : l->whole;
+    const int lent = w->team == l->team;
+    const int together = lent && dg_pool_trains(l->pool);
+    const Policy *p = lent ? l->held : l->whole;
     const int64_t item = l->first + i;
     /* of neighbours one goes back where the other still goes forward */
     const int num = 1 + (int)(comm.rank + i) % PASSES;
@@ -209,7 +211,7 @@ static int learn_one(Worker *w, int64_t i, void *user)
     if (together)
         dg_pool_begin(l->pool);
     else
-        w->ctx.backend->fill(w->grads, 0, p->net.count);
+        w->ctx.backend->fill(w->grads, 0, w->team->num_grads);
     for (int k = 0; k < num; k++) {
         const uint32_t of[] = { (uint32_t)item, 50 + (uint32_t)k };
         const int bad = comm.rank == l->bad_rank && i == 1 ? 5 : -1;

@@ -1,9 +1,11 @@
 #include "mpi_test.h"
+
 #include "base/error.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void test_share_range_covers_once(void **state)
 {
@@ -240,6 +242,56 @@ static void test_threads_do_not_meet(void **state)
     VERDICT();
 }
 
+/* --- one that is waited for ----------------------------------------------------- */
+
+static int times;
+
+static void count(void)
+{
+    times++;
+}
+
+/* The last rank comes late: the others have something else to do. */
+static void test_who_waits_does_something_else(void **state)
+{
+    const int last = comm.size - 1;
+    int64_t v[2] = { 5 - comm.rank, 10 + comm.rank };
+
+    (void)state;
+    times = 0;
+    dg_comm_barrier(&comm);
+    if (comm.rank == last && last > 0)
+        nanosleep(&(struct timespec) { 0, 100000000 }, NULL);
+    dg_comm_min_i64_while(&comm, v, 2, count);
+    EXPECT(v[0] == 5 - last && v[1] == 10);
+    EXPECT(times > 0 || comm.rank == last);
+    VERDICT();
+}
+
+/* One rank's alarm is heard by all others, until they have met. */
+static void test_an_alarm_is_heard_where_nobody_meets(void **state)
+{
+    (void)state;
+    for (int from = 0; from < comm.size; from++) {
+        EXPECT(!dg_comm_alarmed(&comm));
+        dg_comm_barrier(&comm);
+        if (comm.rank == from) {
+            dg_comm_alarm(&comm);
+            dg_comm_alarm(&comm); /* once is enough */
+        } else {
+            while (!dg_comm_alarmed(&comm))
+                nanosleep(&(struct timespec) { 0, 1000000 }, NULL);
+        }
+        dg_comm_alarm_end(&comm);
+        EXPECT(!dg_comm_alarmed(&comm));
+        dg_comm_barrier(&comm);
+    }
+    dg_comm_alarm(&comm); /* of all */
+    dg_comm_alarm_end(&comm);
+    EXPECT(!dg_comm_alarmed(&comm));
+    VERDICT();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +305,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_node_and_hosts_are_filled),
         cmocka_unit_test(test_beside_gives_the_same),
         cmocka_unit_test(test_threads_do_not_meet),
+        cmocka_unit_test(test_who_waits_does_something_else),
+        cmocka_unit_test(test_an_alarm_is_heard_where_nobody_meets),
     };
 
     if (mpi_test_start(&argc, &argv) != 0)

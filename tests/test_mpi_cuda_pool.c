@@ -68,6 +68,23 @@ static void test_gradients_leave_behind(void **state)
     VERDICT();
 }
 
+/* Adapters, whole on each rank, over blocks that come ahead both ways. */
+static void test_adapters_lie_over_what_comes_ahead(void **state)
+{
+    CudaStream *s = use("late");
+    Lab l;
+
+    (void)state;
+    open_lab(&l, dg_backend_cuda(), configs[0], 0, "lora.rank=2");
+    compare_sums(&l, 1);
+    dg_pool_take_ahead(l.pool);
+    compare_sums(&l, 1 + comm.rank % 2);
+    EXPECT(dg_pool_take_ahead(l.pool) >= l.held->net.num_groups - 1);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
 static void test_one_room_does_as_well(void **state)
 {
     CudaStream *s = use("late");
@@ -131,6 +148,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_come_ahead),
         cmocka_unit_test(test_gradients_leave_behind),
+        cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
         cmocka_unit_test(test_one_room_does_as_well),
         cmocka_unit_test(test_a_failure_is_everybodys),
         cmocka_unit_test(test_a_broken_gpu_ends_all),

@@ -122,10 +122,13 @@ static void test_sizes_are_those_of_blocks(void **state)
     EXPECT(block > 0 && rest > 0 && dg_params_rest(&l.whole->net) == rest);
     EXPECT(dg_params_largest(&l.whole->net) == block);
     EXPECT(dg_pool_room(l.whole, 1) == rest + block);
+    EXPECT(dg_pool_room(l.whole, 2) == rest + 2 * block);
     dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.whole->net.count,
                   DG_GRAD_NORM_CHUNK);
     values = (uint64_t)(s.num + rest + block + l.whole->text.count);
     EXPECT(dg_pool_weight_bytes(l.whole, NULL, &s, 0, 1, 1) == 4 * values);
+    EXPECT(dg_pool_weight_bytes(l.whole, NULL, &s, 0, 1, 2) ==
+           4 * (values + (uint64_t)block));
     close_lab(&l);
     VERDICT();
 }

@@ -63,6 +63,9 @@ int dg_pool_trains(const WeightPool *p);
  *  agreed: DG_EDEVICE. */
 int dg_pool_refresh(WeightPool *p);
 
+/** The same of all weights, the reference's and text encoders' too. */
+int dg_pool_reload(WeightPool *p);
+
 /** An item begins: gradients are zero. */
 void dg_pool_begin(WeightPool *p);
 

@@ -49,10 +49,6 @@ static int take_config(Cli *cli, const char *threads)
         strncat(assignment, threads, sizeof assignment - 16);
         err = dg_config_set(&cli->config, assignment);
     }
-    /* all weights are in the file: a level that does without them is not
-     * needed, and none changes a bit */
-    if (cli->config.parallel.shard == DG_SHARD_PARAMETERS)
-        cli->config.parallel.shard = DG_SHARD_GRADIENTS;
     cli->config.trajectory.every = 0; /* no file is written */
     dg_config_settle(&cli->config);
     return err;
@@ -66,6 +62,10 @@ static int replay(Cli *cli, void *options)
 
     if (!err)
         err = dg_cli_session(&session, cli);
+    /* weights in ranges want one worker a rank; no level changes a bit */
+    if (!err && session.num_threads > 1 &&
+        cli->config.parallel.shard == DG_SHARD_PARAMETERS)
+        cli->config.parallel.shard = DG_SHARD_GRADIENTS;
     return err ? err : dg_replay(&session, cli->args[0]);
 }
 

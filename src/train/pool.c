@@ -438,6 +438,18 @@ int dg_pool_refresh(WeightPool *p)
     return dg_pool_gather_rest(p, &p->set[NET]);
 }
 
+int dg_pool_reload(WeightPool *p)
+{
+    int err = DG_OK;
+
+    for (int i = 0; i < p->num_sets && !err; i++) {
+        dg_pool_empty_rooms(p, i);
+        if (!p->set[i].shares)
+            err = dg_pool_gather_rest(p, &p->set[i]);
+    }
+    return err;
+}
+
 static PoolSet *add_set(WeightPool *p, const Policy *policy, ParamSet *params)
 {
     const Shard all = { .comm = p->comm,
@@ -524,9 +536,8 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
         err = reserve(p, policy, reference);
     }
     err = dg_agree(s->comm, err);
-    for (int i = 0; !err && i < p->num_sets; i++)
-        if (!p->set[i].shares)
-            err = dg_pool_gather_rest(p, &p->set[i]);
+    if (!err)
+        err = dg_pool_reload(p);
     if (err) {
         dg_pool_destroy(p);
         return err;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "room.h"
 #include "store/trajectory.h"
+#include "train/pool.h"
 #include "train/run_plan.h"
 #include "train/setup.h"
 
@@ -77,20 +78,31 @@ static int read_moment(Trainer *t, H5File *f, const char *name,
     return err;
 }
 
+/* Weights: all, or where ranks have ranges this rank's. */
+static int read_weights(const Trainer *t, H5File *f, const char *name,
+                        const ParamSet *set)
+{
+    const Shard *own = &t->learner->place.shard;
+
+    if (t->learner->pool == NULL)
+        return dg_h5_read(f, name, DG_H5_F32, 1, &set->count, set->values);
+    return own->num > 0
+               ? dg_h5_read_rows(f, name, DG_H5_F32, 1, &set->count, own->first,
+                                 own->num, set->values + own->first)
+               : DG_OK;
+}
+
 static int read_state(Trainer *t, H5File *f)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
-    const int64_t *num = &trained->count;
-    int err =
-        dg_h5_read(f, "state/weights", DG_H5_F32, 1, num, trained->values);
+    int err = read_weights(t, f, "state/weights", trained);
 
     if (!err)
         err = read_moment(t, f, "state/adam_m", DG_STATE_M);
     if (!err)
         err = read_moment(t, f, "state/adam_v", DG_STATE_V);
     if (!err && t->reference != NULL && trained == &t->policy->net)
-        err = dg_h5_read(f, "state/reference", DG_H5_F32, 1, num,
-                         t->reference->net.values);
+        err = read_weights(t, f, "state/reference", &t->reference->net);
     if (!err)
         err = dg_h5_get_i64(f, NULL, "optimizer_step", &t->learner->updates);
     return err;
@@ -152,15 +164,16 @@ static int compare_results(const Trainer *t, H5File *f)
 
 static int compare_weights(const Trainer *t, H5File *f)
 {
-    const ParamSet *trained = dg_policy_trained(t->policy);
+    const Comm *c = t->session->comm;
     char digest[65], *stored = NULL;
-    int err = dg_learner_fetch(t->learner, t->session->comm);
+    int err = dg_agree(c, dg_learner_fetch(t->learner, c));
 
+    if (!err)
+        err = dg_agree(c, dg_learner_digest(t->learner, c, digest));
     if (!err)
         err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
     if (err)
         return err;
-    dg_trainer_digest(digest, trained->values, trained->count);
     if (strcmp(digest, stored) != 0)
         err = dg_fail(DG_EPROMISE,
                       "%s: weights after the iteration have SHA-256 %.16s... "
@@ -306,7 +319,7 @@ static int open_parts(Trainer *t, H5File *f)
         err = check_room(s);
     if (!err) { /* the file has all conditions */
         dg_policy_leave_text(t->policy);
-        err = dg_agree(s->comm, dg_policy_place(t->policy, s->backend));
+        err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     }
     if (!err)
         err = dg_trainer_reserve(t);
@@ -323,7 +336,8 @@ static int open_parts(Trainer *t, H5File *f)
         err = read_state(t, f);
     if (!err)
         send(t);
-    return dg_agree(s->comm, err);
+    err = dg_agree(s->comm, err);
+    return err || t->pool == NULL ? err : dg_pool_reload(t->pool);
 }
 
 int dg_replay(const Session *s, const char *path)

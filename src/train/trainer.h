@@ -58,6 +58,10 @@ typedef struct Trainer {
  *  checkpoints. Collective. */
 int dg_trainer_build(Trainer *t, const Session *s);
 
+/** A policy's weights to where networks run: all, or this rank's range. Not
+ *  collective. Errors: DG_ENOMEM. */
+int dg_trainer_place(Policy *p, const Session *s);
+
 /** All that follows from configuration and t->policy: team, learner,
  *  rollout, update. Collective. */
 int dg_trainer_reserve(Trainer *t);
@@ -136,8 +140,5 @@ int dg_trainer_wait_files(Trainer *t);
 
 /** pictures/iter_N.png: fixed held-out prompts and seeds. Collective. */
 int dg_trainer_write_pictures(Trainer *t);
-
-/** SHA-256 of a float buffer. */
-void dg_trainer_digest(char hex[65], const float *values, int64_t num);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/sha256.h"
 #include "room.h"
 #include "train/cache.h"
 #include "train/run_plan.h"
@@ -309,7 +308,7 @@ static int check_pool(const Session *s)
     return DG_OK;
 }
 
-static int place_policy(Policy *p, const Session *s)
+int dg_trainer_place(Policy *p, const Session *s)
 {
     return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
 }
@@ -425,7 +424,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = check_room(s);
     if (!err)
-        err = dg_agree(s->comm, place_policy(t->policy, s));
+        err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     if (!err)
         err = dg_agree(
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
@@ -457,10 +456,4 @@ void dg_trainer_close(Trainer *t)
     free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);
-}
-
-void dg_trainer_digest(char hex[65], const float *values, int64_t num)
-{
-    if (dg_sha256_bytes(hex, values, sizeof *values * (size_t)num) != DG_OK)
-        hex[0] = '\0';
 }
