@@ -8,8 +8,12 @@
  *   A  [row + 8 (i % 2)][pair + 8 (i / 2)] and the next column, i < 4
  *   B  [pair + 8 i][column row] and the next row, i < 2
  *   D  [row + 8 (i / 2)][pair + i % 2], i < 4
- * All lanes call. The four instructions below are all that runs on a device
- * alone; the tests' emulation has them lane by lane. Internal to cuda.
+ * All lanes call. And copies to shared memory that are on their way while the
+ * warp goes on: a thread sees its own after mma_copies_wait(), the others' after
+ * a barrier behind it.
+ * What runs on a device alone is below: the product, the load of tiles as they
+ * stand and across, the pair, the power of two, copies of 16 and 4 bytes, the
+ * wait for them. The tests' emulation has them lane by lane. Internal to cuda.
  */
 #include "device.h"
 
@@ -52,7 +56,51 @@ __device__ inline Pair mma_pair(float first, float second)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(p) : "f"(second), "f"(first));
     return p;
 }
+
+/* 2^x, off by 2^-22 of itself at most; below the normal numbers 0 */
+__device__ inline float mma_power(float x)
+{
+    float y;
+
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* 16 bytes to shared memory, both places aligned to them; !there: zeros, and
+ * 'from' is not read */
+__device__ inline void mma_copy(Pair *to, const Pair *from, int there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
+                   "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* the same of one float */
+__device__ inline void mma_copy_float(float *to, const float *from, int there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from),
+                   "r"(there ? 4 : 0)
+                 : "memory");
+}
+
+/* until all copies of this thread have arrived */
+__device__ inline void mma_copies_wait(void)
+{
+    asm volatile("cp.async.wait_all;" : : : "memory");
+}
 #endif
+
+/* The same number, but what follows from it is worked out where it stands: the
+ * compiler keeps none of it in registers meanwhile. */
+__device__ inline int worked_out_here(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
 __device__ inline float pair_first(Pair p)
 {
@@ -70,8 +118,8 @@ __device__ inline void mma_load_a(Pair a[4], const Pair *tile, int pitch,
 {
     const int lane = (int)threadIdx.x % WARP, j = lane / 8;
 
-    mma_load(a, tile + (row + j % 2 * 8 + lane % 8) * pitch +
-                    (column + j / 2 * 8) / 2);
+    mma_load(a, tile + (j % 2 * 8 + lane % 8) * pitch + j / 2 * 4 +
+                    row * pitch + column / 2);
 }
 
 /* Two B of 16 x 8 side by side, the tile's rows being their columns: b[0],
@@ -81,8 +129,8 @@ __device__ inline void mma_load_b(Pair b[4], const Pair *tile, int pitch,
 {
     const int lane = (int)threadIdx.x % WARP, j = lane / 8;
 
-    mma_load(b, tile + (row + j / 2 * 8 + lane % 8) * pitch +
-                    (column + j % 2 * 8) / 2);
+    mma_load(b, tile + (j / 2 * 8 + lane % 8) * pitch + j % 2 * 4 +
+                    row * pitch + column / 2);
 }
 
 /* Two B of 16 x 8 side by side, the tile's rows being their rows: b[0], b[1]
@@ -92,8 +140,8 @@ __device__ inline void mma_load_b_across(Pair b[4], const Pair *tile, int pitch,
 {
     const int lane = (int)threadIdx.x % WARP, j = lane / 8;
 
-    mma_load_across(b, tile + (row + j % 2 * 8 + lane % 8) * pitch +
-                           (column + j / 2 * 8) / 2);
+    mma_load_across(b, tile + (j % 2 * 8 + lane % 8) * pitch + j / 2 * 4 +
+                           row * pitch + column / 2);
 }
 
 #endif

@@ -283,6 +283,17 @@ template <typename T> T __shfl_sync(unsigned mask, T value, int lane)
     return cuda_emulation_read(mask, value, lane);
 }
 
+inline int __any_sync(unsigned mask, int predicate)
+{
+    const uint64_t *all =
+        cuda_emulation_exchange(mask, (uint64_t)(predicate != 0));
+    int any = 0;
+
+    for (int lane = 0; lane < 32; ++lane)
+        any |= (int)all[lane];
+    return any;
+}
+
 inline unsigned long long atomicMin(unsigned long long *p,
                                     unsigned long long value)
 {
@@ -292,11 +303,18 @@ inline unsigned long long atomicMin(unsigned long long *p,
     return old;
 }
 
-/* cuda/mma.h's instructions */
+/* cuda/mma.h's instructions. What a copy is to bring is poison until its thread
+ * waits for it; no thread may end before. */
 uint32_t mma_pair(float first, float second);
 void mma_load(uint32_t r[4], const uint32_t *place);
 void mma_load_across(uint32_t r[4], const uint32_t *place);
 void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1);
+float mma_power(float x);
+void mma_copy(uint32_t *to, const uint32_t *from, int there);
+void mma_copy_float(float *to, const float *from, int there);
+void mma_copies_wait(void);
+/** Whether a thread of the block has not waited; forgets what is on its way. */
+int cuda_emulation_copies_left(void);
 
 inline float __uint_as_float(unsigned bits)
 {

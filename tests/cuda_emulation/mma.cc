@@ -1,8 +1,35 @@
 /* A warp's tensor-core instructions, lane by lane; see cuda/mma.h. */
 #include "cuda_runtime.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <vector>
+
 namespace
 {
+
+/* a copy to shared memory that its thread has not waited for */
+struct Copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+    size_t bytes;
+};
+
+/* each thread's own of a block, and how many all have */
+thread_local std::vector<Copy> under_way[1024];
+thread_local size_t num_under_way;
+
+void copy(void *to, const void *from, size_t bytes)
+{
+    if ((uintptr_t)to % bytes != 0 || (uintptr_t)from % bytes != 0) {
+        fprintf(stderr, "cuda emulation: a copy that is not aligned\n");
+        abort();
+    }
+    memset(to, 0xff, bytes);
+    under_way[threadIdx.x].push_back(Copy { to, from, bytes });
+    ++num_under_way;
+}
 
 const unsigned whole = 0xffffffffu;
 
@@ -91,4 +118,44 @@ void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
         }
         d[i] = sum;
     }
+}
+
+float mma_power(float x)
+{
+    const float y = exp2f(x);
+
+    return y < 0x1p-126f ? 0.0f : y;
+}
+
+void mma_copy(uint32_t *to, const uint32_t *from, int there)
+{
+    copy(to, there ? from : nullptr, 16);
+}
+
+void mma_copy_float(float *to, const float *from, int there)
+{
+    copy(to, there ? from : nullptr, sizeof *to);
+}
+
+void mma_copies_wait(void)
+{
+    std::vector<Copy> *mine = &under_way[threadIdx.x];
+
+    for (const Copy &c : *mine)
+        if (c.from != nullptr)
+            memcpy(c.to, c.from, c.bytes);
+        else
+            memset(c.to, 0, c.bytes);
+    num_under_way -= mine->size();
+    mine->clear();
+}
+
+int cuda_emulation_copies_left(void)
+{
+    if (num_under_way == 0)
+        return 0;
+    for (std::vector<Copy> &of : under_way)
+        of.clear();
+    num_under_way = 0;
+    return 1;
 }

@@ -217,6 +217,8 @@ void run_block(Machine *m)
         for (int w = 0; w < warps; ++w)
             run_warp(m, (reversed ? warps - 1 - w : w) * WARP);
         const int waiting = count_state(m, 0, m->num_threads, AT_BLOCK);
+        if (waiting == 0 && cuda_emulation_copies_left())
+            fault("a thread ends before its copies to shared memory");
         if (waiting == 0)
             return;
         if (waiting < m->num_threads)
