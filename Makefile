@@ -65,7 +65,7 @@ EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions are small, so that the tests' maps have several
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
-             -DDG_CONV_TILE_FLOATS=8192 -DDG_NCCL=1 $(DEP_CFLAGS) \
+             -DDG_CONV_TILE_FLOATS=8192 -DDG_CONV_MANY_TILES=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
              -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP

@@ -15,9 +15,6 @@
  * One tap at each pixel is a product over the map as it stands. In bfloat16
  * 3 x 3 taps are conv_mma.cu's.
  */
-#ifndef DG_CONV_TILE_FLOATS /* tests take less, so that small maps have many */
-#define DG_CONV_TILE_FLOATS (8 << 20)
-#endif
 enum { TILE_UNIT = 64 };
 
 /* What one product covers: output pixels first .. of a sample */
@@ -261,6 +258,11 @@ template <typename T> void dg_cuda_conv_weight_grad(const ConvArgs *a)
 {
     LinearGradArgs l = {};
 
+    if (sizeof(T) == 2 && dg_cuda_conv_mma_weight_grad(a)) {
+        dg_cuda_bias_grad<T>(a->dbias, a->dy, a->batch, a->out_h * a->out_w,
+                             a->out);
+        return;
+    }
     if (!pointwise(a)) {
         each_tile(a, weight_grad_tile<T>);
         return;

@@ -5,8 +5,8 @@
 
 /*
  * y[pixel, o] = sum over channels c and taps t of x[pixel + t, c] w[o, c, t].
- * A warp takes a patch of 8 x 8 pixels and 64 channels o, a block two patches
- * and 64 or 128 channels. 16 channels c at a time pass by: what the nine taps
+ * A warp takes a patch of 8 x 8 pixels and 64 channels o, a block of four warps
+ * four patches, or two of maps that have less. 16 channels c at a time pass by: what the nine taps
  * see of the patches, and the weights as they stand, all nine taps of a channel
  * in a row. From nine successive pairs of halves, of two neighbouring channels,
  * a lane puts together what the tensor cores take for each tap.
@@ -21,99 +21,52 @@ namespace
 {
 
 enum {
-    TAPS = 9,
-    SIDE = 8,         /* of a patch */
-    PATCHES = 2,      /* of a block */
+    BLOCK = 128,      /* threads */
     COLUMNS = 64,     /* channels of a warp */
     CHUNK = 16,       /* channels that pass by together */
     PIXEL_PAIRS = 12, /* of a pixel's chunk: rows apart in the banks */
     STAGES = 2,
     WANTED_BLOCKS = 80, /* of one sample, if its channels can be split so */
-    CHUNKS_OF_A_PART = 2,
-    MOST_SAMPLES = 8 /* whose sums wait in the scratch at once */
+    CHUNKS_OF_A_PART = 2
 };
 
-#ifndef DG_CONV_TILE_FLOATS /* tests take less, as in conv.cu */
-#define DG_CONV_TILE_FLOATS (8 << 20)
-#endif
-const int64_t SCRATCH_FLOATS = 2 * DG_CONV_TILE_FLOATS;
-
-/* 16 bytes of float32, loaded at once */
-struct alignas(16) Four {
-    float x[4];
-};
 struct alignas(8) Two {
     float x[2];
 };
 
-/* one product; 'seen': the map that taps look at, zoomed or spread out */
-typedef struct Windows {
-    int h, w, in;           /* of the map as it is stored */
-    int seen_h, seen_w;     /* and as it is seen: */
-    int zoom, spread;       /* each pixel zoom^2 times; or zeros between */
-    int rows, columns, out; /* of the result */
-    int top, left;
-    int batch, parts;
-    const float *from; /* [batch, h, w, in] */
-    const float *weight;
-    const float *bias; /* [out] or NULL */
-    float *to;         /* [batch, rows, columns, out], stored as bfloat16 */
-    int accumulate;
-    float *sums; /* [parts, batch, rows, columns, out] instead; or NULL */
-} Windows;
-
 /* how weights lie in shared memory: BACK: a row per channel summed over, else
  * per channel of the result */
-template <int BN, bool BACK> struct Weights {
+template <int PATCHES, bool BACK> struct Weights {
     enum {
-        ROWS = BACK ? (int)CHUNK : BN,
-        WIDTH = TAPS * (BACK ? BN : (int)CHUNK),
+        BN = BLOCK / WARP / PATCHES * COLUMNS, /* channels of the block */
+        ROWS = BACK ? (int)CHUNK : (int)BN,
+        WIDTH = TAPS * (BACK ? (int)BN : (int)CHUNK),
         UNITS = WIDTH / 8,
-        PITCH = WIDTH / 2 + 4, /* an odd multiple of 4: see words_at() */
+        PITCH = WIDTH / 2 + 4, /* an odd multiple of 4: see Words */
         PAIRS = ROWS * PITCH
     };
 };
 
-template <int BN, int STRIDE, bool BACK> struct Layout {
+template <int PATCHES, int STRIDE, bool BACK> struct Layout {
     enum {
-        THREADS_ALL = BN,
         HALO = SIDE * STRIDE - STRIDE + 3, /* pixels that a row of taps sees */
         SEEN = HALO * HALO,
         MAP_PAIRS = PATCHES * SEEN * PIXEL_PAIRS,
-        STAGE_PAIRS = MAP_PAIRS + Weights<BN, BACK>::PAIRS,
+        STAGE_PAIRS = MAP_PAIRS + Weights<PATCHES, BACK>::PAIRS,
         BYTES = (STAGES * STAGE_PAIRS + PATCHES * SEEN) * 4
     };
 };
-
-/* A patch of the result: sample, first row, first column. */
-typedef struct Patch {
-    int n, row, column;
-} Patch;
-
-__host__ __device__ inline int patches_of(int pixels)
-{
-    return (pixels + SIDE - 1) / SIDE;
-}
-
-__device__ inline Patch patch_at(const Windows &v, int i)
-{
-    const int wide = patches_of(v.columns), all = patches_of(v.rows) * wide;
-    const Patch p = { i / all, i % all / wide * SIDE, i % wide * SIDE };
-
-    return p;
-}
 
 /*
  * seen[i]: the place in the map of pixel i that taps of the block's patches
  * look at, counted from the sample of the first patch; -1: a zero.
  */
-template <int STRIDE, int HALO>
+template <int PATCHES, int STRIDE, int HALO>
 __device__ inline void places_seen(const Windows &v, int first, int *seen)
 {
     const int base = patch_at(v, first).n;
 
-    for (int i = (int)threadIdx.x; i < PATCHES * HALO * HALO;
-         i += (int)blockDim.x) {
+    for (int i = (int)threadIdx.x; i < PATCHES * HALO * HALO; i += BLOCK) {
         const Patch p = patch_at(v, first + i / (HALO * HALO));
         const int row = p.row * STRIDE - v.top + i % (HALO * HALO) / HALO;
         const int column = p.column * STRIDE - v.left + i % HALO;
@@ -131,53 +84,55 @@ template <int SEEN_ALL>
 __device__ inline void map_copy(const Windows &v, const Pair *from,
                                 const int *seen, int chunk, Pair *map)
 {
-    for (int i = (int)threadIdx.x; i < 2 * SEEN_ALL; i += (int)blockDim.x) {
-        const int pixel = seen[i / 2], c = chunk * CHUNK + i % 2 * 8;
-        const int there = pixel >= 0 && c < v.in;
+    const int half = (int)threadIdx.x % 2 * 4, c = chunk * CHUNK + 2 * half;
+    const int room = c < v.in, first = (int)threadIdx.x / 2;
 
-        mma_copy(map + i / 2 * PIXEL_PAIRS + i % 2 * 4,
-                 from + (there ? ((int64_t)pixel * v.in + c) / 2 : 0), there);
+#pragma unroll 1
+    for (int i = first; i < SEEN_ALL; i += BLOCK / 2) {
+        const int pixel = seen[i];
+        mma_copy(map + i * PIXEL_PAIRS + half,
+                 from + (int64_t)pixel * (v.in / 2) + c / 2,
+                 pixel >= 0 && room);
     }
 }
 
 /* the same of the weights */
-template <int BN, bool BACK>
+template <int PATCHES, bool BACK>
 __device__ inline void weights_copy(const Windows &v, int first, int chunk,
                                     Pair *to)
 {
-    typedef Weights<BN, BACK> W;
+    enum { UNITS = Weights<PATCHES, BACK>::UNITS };
     const int row = BACK ? chunk * CHUNK : first;
     const int column = TAPS * (BACK ? first : chunk * CHUNK);
     const int rows = (BACK ? v.in : v.out) - row;
     const int width = TAPS * (BACK ? v.out : v.in);
+    const int units = (width - column) / 8, pitch = width / 2;
     const Pair *from = reinterpret_cast<const Pair *>(v.weight) +
                        ((int64_t)row * width + column) / 2;
-    const int thread = worked_out_here((int)threadIdx.x);
+    const unsigned thread = (unsigned)worked_out_here((int)threadIdx.x);
 
 #pragma unroll
-    for (int j = 0; j < W::ROWS * W::UNITS / BN; ++j) {
-        const int i = thread + j * BN;
-        const int r = i / W::UNITS, unit = i % W::UNITS;
-        const int there = r < rows && column + 8 * unit < width;
-
-        mma_copy(to + r * W::PITCH + 4 * unit,
-                 from + (there ? r * (width / 2) + 4 * unit : 0), there);
+    for (int j = 0; j < Weights<PATCHES, BACK>::ROWS * UNITS / BLOCK; ++j) {
+        const unsigned i = thread + (unsigned)(j * BLOCK);
+        const int r = (int)(i / UNITS), unit = (int)(i % UNITS);
+        mma_copy(to + 4 * ((int)i + r), from + r * pitch + 4 * unit,
+                 r < rows && unit < units);
     }
 }
 
-template <int BN, int STRIDE, bool BACK>
+template <int PATCHES, int STRIDE, bool BACK>
 __device__ inline void stage_copy(const Windows &v, int chunk, const int *seen,
                                   Pair *stage)
 {
-    typedef Layout<BN, STRIDE, BACK> L;
+    typedef Layout<PATCHES, STRIDE, BACK> L;
     const int sample = patch_at(v, (int)blockIdx.x * PATCHES).n;
 
     map_copy<PATCHES * L::SEEN>(v,
                                 reinterpret_cast<const Pair *>(v.from) +
                                     (int64_t)sample * v.h * v.w * (v.in / 2),
                                 seen, chunk, stage);
-    weights_copy<BN, BACK>(v, (int)blockIdx.y * BN, chunk,
-                           stage + L::MAP_PAIRS);
+    weights_copy<PATCHES, BACK>(v, (int)blockIdx.y * Weights<PATCHES, BACK>::BN,
+                                chunk, stage + L::MAP_PAIRS);
 }
 
 /*
@@ -194,10 +149,10 @@ typedef struct Words {
     Pair low[16], high[16];
 } Words;
 
-template <int BN, bool BACK> __device__ inline int lane_at(int warp_column)
+template <int PATCHES, bool BACK> __device__ inline int lane_at(int warp_column)
 {
     const int lane = (int)threadIdx.x % WARP;
-    enum { PITCH = Weights<BN, BACK>::PITCH };
+    enum { PITCH = Weights<PATCHES, BACK>::PITCH };
 
     return BACK
                ? lane % 4 * 2 * PITCH + lane / 4 * TAPS + warp_column * TAPS / 2
@@ -205,25 +160,32 @@ template <int BN, bool BACK> __device__ inline int lane_at(int warp_column)
 }
 
 /* where place i of them begins, from the lane's first */
-template <int BN, bool BACK> __device__ inline int place_at(int i)
+template <int PATCHES, bool BACK> __device__ inline int place_at(int i)
 {
-    enum { PITCH = Weights<BN, BACK>::PITCH };
+    enum { PITCH = Weights<PATCHES, BACK>::PITCH };
 
     return BACK ? i / 4 * 8 * TAPS + (i / 2 % 2 * 8 + i % 2) * PITCH
                 : i / 2 * 8 * PITCH + i % 2 * 4 * TAPS;
 }
 
-template <int BN, bool BACK>
+template <int PATCHES, bool BACK>
 __device__ inline void words_load(Words *w, const Pair *at, int t)
 {
     if (t % 2 == 0)
 #pragma unroll
         for (int i = 0; i < 16; ++i)
-            w->low[i] = at[place_at<BN, BACK>(i) + t / 2];
+            w->low[i] = at[place_at<PATCHES, BACK>(i) + t / 2];
     if (t % 2 == 1 || t == 0)
 #pragma unroll
         for (int i = 0; i < 16; ++i)
-            w->high[i] = at[place_at<BN, BACK>(i) + (TAPS + t) / 2];
+            w->high[i] = at[place_at<PATCHES, BACK>(i) + (TAPS + t) / 2];
+}
+
+/* halves of x and y, upper or lower, side by side */
+__device__ inline Pair halves(Pair x, int x_upper, Pair y, int y_upper)
+{
+    return (x_upper ? x >> 16 : x & 0xffffu) |
+           (y_upper ? y & 0xffff0000u : y << 16);
 }
 
 /* B's register h of the n-th eight columns, for tap t */
@@ -232,19 +194,17 @@ __device__ inline Pair words_pair(const Words &w, int n, int h, int t)
 {
     const int i = BACK ? (n / 2 * 2 + h) * 2 : 2 * n + h;
     const Pair *chain = n % 2 ? w.high : w.low;
-    const Pair x = BACK ? chain[i] : w.low[i];
-    const Pair y = BACK ? chain[i + 1] : w.high[i];
-    const int x_upper = BACK && n % 2 ? t % 2 == 0 : t % 2 == 1;
-    const int y_upper = BACK ? x_upper : !x_upper;
 
-    return (x_upper ? x >> 16 : x & 0xffffu) |
-           (y_upper ? y & 0xffff0000u : y << 16);
+    if (!BACK)
+        return halves(w.low[i], t % 2 == 1, w.high[i], t % 2 == 0);
+    const int upper = t % 2 != n % 2;
+    return halves(chain[i], upper, chain[i + 1], upper);
 }
 
 typedef float Sums[SIDE / 2][COLUMNS / 8][4];
 
 /* a chunk's products: all taps, 16 channels */
-template <int BN, int HALO, int STRIDE, bool BACK>
+template <int PATCHES, int HALO, int STRIDE, bool BACK>
 __device__ inline void chunk_add(Sums sums, const Pair *map,
                                  const Pair *weights)
 {
@@ -254,7 +214,7 @@ __device__ inline void chunk_add(Sums sums, const Pair *map,
 #pragma unroll
     for (int t = 0; t < TAPS; ++t) {
         const int tap = BACK ? TAPS - 1 - t : t;
-        words_load<BN, BACK>(&words, weights, t);
+        words_load<PATCHES, BACK>(&words, weights, t);
 #pragma unroll
         for (int m = 0; m < SIDE / 2; ++m)
             mma_load(a[m], map + ((2 * m * STRIDE + tap / 3) * HALO + tap % 3) *
@@ -317,20 +277,20 @@ __device__ inline void sums_store(const Windows &v, const Patch &p, int first,
 }
 
 /*
- * Grid (pairs of patches of all samples, BN channels each, parts), block BN:
- * a warp per patch and 64 channels. Shared: two stages of 16 channels of the
+ * Grid (PATCHES each of all samples, channels of a block each, parts), block
+ * BLOCK: a warp per patch and 64 channels. Shared: two stages of 16 channels of the
  * pixels seen and of the weights, and where those pixels are.
  */
-template <int BN, int STRIDE, bool BACK>
-__global__ void __launch_bounds__(BN, BN == 64 ? 4 : 2)
-    conv_mma_kernel(Windows v)
+template <int PATCHES, int STRIDE, bool BACK>
+__global__ void __launch_bounds__(BLOCK, 2) conv_mma_kernel(Windows v)
 {
-    typedef Layout<BN, STRIDE, BACK> L;
+    typedef Layout<PATCHES, STRIDE, BACK> L;
     Pair *shared = reinterpret_cast<Pair *>(dg_cuda_shared);
     int *seen = reinterpret_cast<int *>(shared + STAGES * L::STAGE_PAIRS);
     const int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     const int first = (int)blockIdx.x * PATCHES;
-    const int column = (int)blockIdx.y * BN, mine = warp / PATCHES * COLUMNS;
+    const int column = (int)blockIdx.y * Weights<PATCHES, BACK>::BN,
+              mine = warp / PATCHES * COLUMNS;
     const int chunks = (v.in + CHUNK - 1) / CHUNK;
     const int end = (int)((int64_t)chunks * (blockIdx.z + 1) / gridDim.z);
     int chunk = (int)((int64_t)chunks * blockIdx.z / gridDim.z);
@@ -341,20 +301,21 @@ __global__ void __launch_bounds__(BN, BN == 64 ? 4 : 2)
                        (lane / 8 % 2 * L::HALO + lane % 8) * STRIDE) *
                           PIXEL_PAIRS +
                       lane / 16 * 4;
-    const Pair *weights = shared + L::MAP_PAIRS + lane_at<BN, BACK>(mine);
+    const Pair *weights = shared + L::MAP_PAIRS + lane_at<PATCHES, BACK>(mine);
     Sums sums = {};
 
-    places_seen<STRIDE, L::HALO>(v, first, seen);
+    places_seen<PATCHES, STRIDE, L::HALO>(v, first, seen);
     __syncthreads();
-    stage_copy<BN, STRIDE, BACK>(v, chunk, seen, shared);
+    stage_copy<PATCHES, STRIDE, BACK>(v, chunk, seen, shared);
     for (int at = 0; chunk < end; ++chunk, at = L::STAGE_PAIRS - at) {
         mma_copies_wait();
         __syncthreads(); /* all have come, and the other stage is done with */
         if (chunk + 1 < end)
-            stage_copy<BN, STRIDE, BACK>(v, chunk + 1, seen,
-                                         shared + (L::STAGE_PAIRS - at));
+            stage_copy<PATCHES, STRIDE, BACK>(v, chunk + 1, seen,
+                                              shared + (L::STAGE_PAIRS - at));
         if (works)
-            chunk_add<BN, L::HALO, STRIDE, BACK>(sums, map + at, weights + at);
+            chunk_add<PATCHES, L::HALO, STRIDE, BACK>(sums, map + at,
+                                                      weights + at);
     }
     if (works)
         sums_store<BACK>(v, p, column + mine, sums);
@@ -399,18 +360,24 @@ __global__ void conv_fold_kernel(Windows v, int h, int w, int zoom)
 
 /* --- the host's side ------------------------------------------------------ */
 
-int block_columns(const Windows *v)
+int64_t patches_in(const Windows *v)
 {
-    return v->out % 128 == 0 || v->out % 128 > 64 ? 128 : 64;
+    return (int64_t)patches_of(v->rows) * patches_of(v->columns);
+}
+
+/* of a block */
+int patches_at_once(const Windows *v)
+{
+    return patches_in(v) < 4 ? 2 : 4;
 }
 
 int64_t tiles_of(const Windows *v)
 {
-    const int bn = block_columns(v);
-    const int64_t patches =
-        (int64_t)patches_of(v->rows) * patches_of(v->columns);
+    const int patches = patches_at_once(v);
+    const int columns = BLOCK / WARP / patches * COLUMNS;
 
-    return (patches + PATCHES - 1) / PATCHES * ((v->out + bn - 1) / bn);
+    return (patches_in(v) + patches - 1) / patches *
+           ((v->out + columns - 1) / columns);
 }
 
 /* by one sample alone */
@@ -423,23 +390,23 @@ int parts_of(const Windows *v)
     return parts < 1 ? 1 : (int)parts;
 }
 
-template <int BN, int STRIDE, bool BACK> void launch(const Windows *v)
+template <int PATCHES, int STRIDE, bool BACK> void launch(const Windows *v)
 {
-    const int64_t patches =
-        (int64_t)v->batch * patches_of(v->rows) * patches_of(v->columns);
+    enum { BN = Weights<PATCHES, BACK>::BN };
 
-    DG_LAUNCH((conv_mma_kernel<BN, STRIDE, BACK>),
-              dim3((unsigned)((patches + PATCHES - 1) / PATCHES),
-                   (unsigned)((v->out + BN - 1) / BN), (unsigned)v->parts),
-              BN, (size_t)Layout<BN, STRIDE, BACK>::BYTES, *v);
+    DG_LAUNCH(
+        (conv_mma_kernel<PATCHES, STRIDE, BACK>),
+        dim3((unsigned)((v->batch * patches_in(v) + PATCHES - 1) / PATCHES),
+             (unsigned)((v->out + BN - 1) / BN), (unsigned)v->parts),
+        BLOCK, (size_t)Layout<PATCHES, STRIDE, BACK>::BYTES, *v);
 }
 
 template <int STRIDE, bool BACK> void product(const Windows *v)
 {
-    if (block_columns(v) == 64)
-        launch<64, STRIDE, BACK>(v);
+    if (patches_at_once(v) == 2)
+        launch<2, STRIDE, BACK>(v);
     else
-        launch<128, STRIDE, BACK>(v);
+        launch<4, STRIDE, BACK>(v);
 }
 
 /* float32 that a sample's sums take in the scratch */
@@ -450,25 +417,11 @@ int64_t sums_of(const Windows *v, int zoom)
                : (int64_t)v->parts * v->rows * v->columns * v->out;
 }
 
-int64_t room_of(int64_t sums)
-{
-    const int64_t fit = sums > 0 ? SCRATCH_FLOATS / sums : 0;
-    const int64_t most = MOST_SAMPLES, samples = fit < most ? fit : most;
-
-    return (samples < 1 ? 1 : samples) * sums;
-}
-
+/* a map and a result of it, to be split into parts */
 Windows forward_of(const ConvArgs *a)
 {
-    Windows v = {};
+    Windows v = dg_cuda_conv_windows(a);
 
-    v.h = (int)a->h, v.w = (int)a->w, v.in = (int)a->in;
-    v.seen_h = (int)(a->zoom * a->h - a->cut_h);
-    v.seen_w = (int)(a->zoom * a->w - a->cut_w);
-    v.zoom = (int)a->zoom, v.spread = 1;
-    v.rows = (int)a->out_h, v.columns = (int)a->out_w, v.out = (int)a->out;
-    v.top = (int)a->top, v.left = (int)a->left;
-    v.batch = (int)a->batch;
     v.parts = parts_of(&v);
     v.from = a->x, v.weight = a->weight, v.bias = a->bias, v.to = a->y;
     return v;
@@ -499,7 +452,7 @@ void run(const ConvArgs *a, Windows v, int zoom,
 {
     const int64_t sums = sums_of(&v, zoom);
     const int h = (v.rows + zoom - 1) / zoom, w = (v.columns + zoom - 1) / zoom;
-    const int64_t group = sums > 0 ? room_of(sums) / sums : a->batch;
+    const int64_t group = sums > 0 ? dg_cuda_conv_room(sums) / sums : a->batch;
     const Windows all = v;
 
     for (int64_t b = 0; b < a->batch; b += group) {
@@ -515,42 +468,75 @@ void run(const ConvArgs *a, Windows v, int zoom,
     }
 }
 
-int sizes_fit(const ConvArgs *a)
+} // namespace
+
+/* 'unit': what channels of the result are multiples of */
+static int sizes_fit(const ConvArgs *a, int64_t unit)
 {
-    const int64_t most =
-        1 << 28; /* pixels of a map, which are counted by int */
+    const int64_t most = 1 << 28; /* a sample's values are counted by int */
 
     return a->kernel_h == 3 && a->kernel_w == 3 && a->stride <= 2 &&
-           a->in % 8 == 0 && a->out % 8 == 0 && a->zoom * a->h < most / a->w &&
-           a->out_h < most / a->out_w;
+           a->in % 8 == 0 && a->out % unit == 0 &&
+           a->out < most / a->in / TAPS &&
+           a->zoom * a->zoom * a->h < most / a->w / a->in &&
+           a->out_h < most / a->out_w / a->out;
 }
 
-int fits(const ConvArgs *a)
+static int places_fit(const ConvArgs *a)
 {
-    const void *all[] = { a->x, a->weight, a->bias, a->y, a->dy, a->dx };
+    const void *all[] = { a->x,  a->weight, a->bias,   a->y,
+                          a->dy, a->dx,     a->dweight };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
-        if ((uintptr_t)all[i] % 16 != 0)
+        if ((uintptr_t)all[i] % sizeof(Four) != 0)
             return 0;
-    return sizes_fit(a);
+    return 1;
 }
 
-} // namespace
+int dg_cuda_conv_mma_fits(const ConvArgs *a)
+{
+    return sizes_fit(a, 8) && places_fit(a);
+}
+
+Windows dg_cuda_conv_windows(const ConvArgs *a)
+{
+    Windows v = {};
+
+    v.h = (int)a->h, v.w = (int)a->w, v.in = (int)a->in;
+    v.seen_h = (int)(a->zoom * a->h - a->cut_h);
+    v.seen_w = (int)(a->zoom * a->w - a->cut_w);
+    v.zoom = (int)a->zoom, v.spread = 1;
+    v.rows = (int)a->out_h, v.columns = (int)a->out_w, v.out = (int)a->out;
+    v.top = (int)a->top, v.left = (int)a->left;
+    v.batch = (int)a->batch;
+    return v;
+}
+
+int64_t dg_cuda_conv_room(int64_t sums)
+{
+    const int64_t all = 2 * (int64_t)DG_CONV_TILE_FLOATS, most = 8;
+    const int64_t fit = sums > 0 ? all / sums : 0;
+    const int64_t samples = fit < most ? fit : most;
+
+    return (samples < 1 ? 1 : samples) * sums;
+}
 
 size_t dg_cuda_conv_mma_scratch(const ConvArgs *a)
 {
-    if (!sizes_fit(a))
+    if (!sizes_fit(a, 4))
         return 0;
     const Windows there = forward_of(a), back = input_grad_of(a);
-    const int64_t x = room_of(sums_of(&there, 1));
-    const int64_t dx = room_of(sums_of(&back, (int)a->zoom));
+    const int64_t x = dg_cuda_conv_room(sums_of(&there, 1));
+    const int64_t dx = dg_cuda_conv_room(sums_of(&back, (int)a->zoom));
+    const int64_t dw = dg_cuda_conv_room(dg_cuda_conv_weight_sums(a));
+    const int64_t maps = x > dx ? x : dx;
 
-    return (size_t)(x > dx ? x : dx) * sizeof(float);
+    return (size_t)(maps > dw ? maps : dw) * sizeof(float);
 }
 
 int dg_cuda_conv_mma(const ConvArgs *a)
 {
-    if (!fits(a))
+    if (!sizes_fit(a, 4) || !places_fit(a))
         return 0;
     run(a, forward_of(a), 1,
         a->stride == 1 ? product<1, false> : product<2, false>);
@@ -559,7 +545,7 @@ int dg_cuda_conv_mma(const ConvArgs *a)
 
 int dg_cuda_conv_mma_input_grad(const ConvArgs *a)
 {
-    if (!fits(a))
+    if (!dg_cuda_conv_mma_fits(a))
         return 0;
     run(a, input_grad_of(a), (int)a->zoom, product<1, true>);
     return 1;
