@@ -1,5 +1,6 @@
 #include "kernels.h"
 
+#include "conv_mma.h"
 #include "gemm.h"
 #include "stream.h"
 
@@ -10,10 +11,10 @@
  * tap by tap within, so that weights are neither turned nor copied. Windows
  * are gathered as they are stored; the products of the way back are float32. Samples
  * never share a product, and a tile's rows follow from one sample's sizes.
+ *
+ * One tap at each pixel is a product over the map as it stands. In bfloat16
+ * 3 x 3 taps are conv_mma.cu's.
  */
-#ifndef DG_CONV_TILE_FLOATS /* tests take less, so that small maps have many */
-#define DG_CONV_TILE_FLOATS (8 << 20)
-#endif
 enum { TILE_UNIT = 64 };
 
 /* What one product covers: output pixels first .. of a sample */
@@ -38,7 +39,10 @@ static int64_t tile_rows(const ConvArgs *a)
 
 size_t dg_cuda_conv_scratch(const ConvArgs *a)
 {
-    return (size_t)(tile_rows(a) * width_of(a)) * sizeof(float);
+    const size_t rows = (size_t)(tile_rows(a) * width_of(a)) * sizeof(float);
+    const size_t sums = dg_cuda_conv_mma_scratch(a);
+
+    return rows > sums ? rows : sums;
 }
 
 /*
@@ -164,9 +168,29 @@ static void forward_tile(const ConvArgs *a, const Tile *t, int64_t b)
     dg_cuda_linear<T>(&l);
 }
 
+/* whether a window is a pixel */
+static int pointwise(const ConvArgs *a)
+{
+    return a->kernel_h == 1 && a->kernel_w == 1 && a->stride == 1 &&
+           a->zoom == 1 && a->out_h == a->h && a->out_w == a->w &&
+           a->top == 0 && a->left == 0;
+}
+
 template <typename T> void dg_cuda_conv(const ConvArgs *a)
 {
-    each_tile(a, forward_tile<T>);
+    const int64_t pixels = a->h * a->w;
+    LinearArgs l = {};
+
+    if (sizeof(T) == 2 && dg_cuda_conv_mma(a))
+        return;
+    if (!pointwise(a)) {
+        each_tile(a, forward_tile<T>);
+        return;
+    }
+    l.rows = a->batch * pixels, l.rows_per_sample = pixels;
+    l.in = l.ldw = a->in, l.out = a->out;
+    l.x = a->x, l.w = a->weight, l.bias = a->bias, l.y = a->y;
+    dg_cuda_linear<T>(&l);
 }
 
 template <typename T>
@@ -187,8 +211,27 @@ static void input_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
               past<T>(a->dx, b * a->h * a->w * a->in));
 }
 
+template <typename T> static void input_grad_pointwise(const ConvArgs *a)
+{
+    GemmArgs g = {};
+
+    g.rows_per_sample = a->h * a->w;
+    g.m = a->batch * g.rows_per_sample;
+    g.n = g.ldb = g.ldc = a->in;
+    g.k = g.lda = a->out;
+    g.beta = a->accumulate ? 1.0f : 0.0f;
+    g.a = a->dy, g.b = a->weight, g.c = a->dx;
+    dg_cuda_gemm_to<T, T>(&g, NULL);
+}
+
 template <typename T> void dg_cuda_conv_input_grad(const ConvArgs *a)
 {
+    if (sizeof(T) == 2 && dg_cuda_conv_mma_input_grad(a))
+        return;
+    if (pointwise(a)) {
+        input_grad_pointwise<T>(a);
+        return;
+    }
     if (!a->accumulate)
         dg_cuda_fill<T>(a->dx, 0.0f, a->batch * a->h * a->w * a->in);
     each_tile(a, input_grad_tile<T>);
@@ -213,7 +256,22 @@ static void weight_grad_tile(const ConvArgs *a, const Tile *t, int64_t b)
 
 template <typename T> void dg_cuda_conv_weight_grad(const ConvArgs *a)
 {
-    each_tile(a, weight_grad_tile<T>);
+    LinearGradArgs l = {};
+
+    if (sizeof(T) == 2 && dg_cuda_conv_mma_weight_grad(a)) {
+        dg_cuda_bias_grad<T>(a->dbias, a->dy, a->batch, a->out_h * a->out_w,
+                             a->out);
+        return;
+    }
+    if (!pointwise(a)) {
+        each_tile(a, weight_grad_tile<T>);
+        return;
+    }
+    l.batch = a->batch, l.rows = a->h * a->w;
+    l.in = l.ldw = a->in, l.out = a->out;
+    l.x = a->x, l.dy = a->dy;
+    l.dw = a->dweight, l.dbias = a->dbias;
+    dg_cuda_linear_grad<T>(&l);
 }
 
 DG_BOTH(dg_cuda_conv, ConvArgs)

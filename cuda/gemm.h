@@ -32,4 +32,10 @@ void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
 int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
                           int64_t batch, int64_t stride_a, int64_t stride_c);
 
+/** dbias [out] += the sums of dy [batch, rows, out] over rows, sample after
+ *  sample; NULL: nothing. Uses the stream's workspace. */
+template <typename T>
+void dg_cuda_bias_grad(float *dbias, const float *dy, int64_t batch,
+                       int64_t rows, int64_t out);
+
 #endif

@@ -115,6 +115,17 @@ template <typename T> static void weight_grad(const LinearGradArgs *a)
     }
 }
 
+template <typename T>
+void dg_cuda_bias_grad(float *dbias, const float *dy, int64_t batch,
+                       int64_t rows, int64_t out)
+{
+    for (int64_t b = 0; dbias != NULL && b < batch; ++b) {
+        const RowTerm<T> term = { past<T>(dy, b * rows * out), out };
+        const ColumnSums<1, float> to = { { dbias } };
+        dg_column_sums(term, rows, out, aligned(dy), to);
+    }
+}
+
 template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
 {
     const int64_t tall = (a->out + WARPS - 1) / WARPS;
@@ -126,13 +137,16 @@ template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
                   dim3(WARP, WARPS), 0, *a);
     else
         weight_grad<T>(a);
-    for (int64_t b = 0; a->dbias != NULL && b < a->batch; ++b) {
-        const RowTerm<T> term = { past<T>(a->dy, b * a->rows * a->out),
-                                  a->out };
-        const ColumnSums<1, float> to = { { a->dbias } };
-        dg_column_sums(term, a->rows, a->out, aligned(a->dy), to);
-    }
+    dg_cuda_bias_grad<T>(a->dbias, a->dy, a->batch, a->rows, a->out);
 }
 
 DG_BOTH(dg_cuda_linear, LinearArgs)
 DG_BOTH(dg_cuda_linear_grad, LinearGradArgs)
+
+#define BIAS(T)                                                       \
+    template void dg_cuda_bias_grad<T>(float *dbias, const float *dy, \
+                                       int64_t batch, int64_t rows,   \
+                                       int64_t out);
+
+BIAS(float)
+BIAS(__nv_bfloat16)
