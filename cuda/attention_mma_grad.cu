@@ -347,7 +347,6 @@ template <int D16, int M>
 __global__ void __launch_bounds__(MMA_THREADS, 2)
     attention_mma_keys_kernel(const float *delta, AttentionArgs a)
 {
-    enum { KEPT = 16 * M * MMA_PAIRS, STAGE = mma_query_stage<D16>() };
     Pair *const stages = reinterpret_cast<Pair *>(dg_cuda_shared);
     const HeadRows t = mma_head<16 * M * MMA_PAIRS>(a, a.sk);
     const int start = a.causal ? t.first : 0;
