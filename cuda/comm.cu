@@ -243,6 +243,14 @@ static void follow(const CudaStream *s)
                  "a sum's part");
 }
 
+/* All have given up, or this rank has heard that they will. */
+static int is_gone(const CudaLink *link)
+{
+    return link->nccl != NULL
+               ? DG_OK
+               : dg_fail(DG_EDEVICE, "NCCL: a rank has failed before");
+}
+
 int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
 {
     CudaStream *s = dg_cuda_current();
@@ -250,6 +258,8 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
     const ncclDataType_t type = whole ? ncclInt64 : ncclFloat32;
     ncclResult_t e;
 
+    if (is_gone(link))
+        return DG_EDEVICE;
     follow(s);
     e = root < 0 ? ncclAllReduce(v, v, (size_t)num, type, ncclSum, link->nccl,
                                  link->side)
@@ -300,6 +310,8 @@ int dg_cuda_comm_fetch(const Comm *c, const CommFetch *f)
     CudaLink *link = s->link;
     ncclResult_t e, end;
 
+    if (is_gone(link))
+        return DG_EDEVICE;
     follow(s);
     link->under_way = 1;
     e = ncclGroupStart();
