@@ -91,6 +91,14 @@ absent gather "a gathering"
 absent sum "a sum or extremum"
 absent pass "a message"
 
+# --- ranks that lose their patience within milliseconds ------------------------------
+for wait in agree sum gather; do
+    expect_code "watch: four wait for one, $wait" 1 "; not there: rank 4 (" \
+        ranks 5 timeout 50 "$tools/absent" $wait 0.05
+    expect "watch: four wait for one, $wait, one line" test \
+        "$(grep -c panic "$work/out")" = 1
+done
+
 # --- a rank that is slow -------------------------------------------------------------
 started slow 20 run.iterations=6
 expect "watch: another run" iterates slow
