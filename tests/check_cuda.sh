@@ -104,26 +104,34 @@ expect "cuda: a GPU too small for the plan, what helps" grep -q \
 one_error "a GPU too small for a stream" "out of memory" \
     env CUDA_EMULATION_MEMORY=9000000 "$gpu"
 
-# A GPU that fails for good, in the rollout and in the update of the second
-# iteration: what was written before is whole, and others go on from it.
+# A GPU that fails for good, after half of its launches and after three fifths, in
+# the second of three iterations: what was written before is whole, and others go
+# on from it.
 short="sampler.steps=3 grpo.prompts_per_iteration=2 report.prompts=1 trajectory.every=0"
 # shellcheck disable=SC2086
-on_gpu 1 unbroken $short
-for at in 1300 1700; do
+CUDA_EMULATION_TELL=1 on_gpu 2 unbroken $short
+launches=$(sed -n 's/.*: \([0-9]*\) launches on device 1$/\1/p' "$work/unbroken.out")
+for at in 50 60; do
     run=broken$at
-    export CUDA_EMULATION_FAIL=1:$at
+    export CUDA_EMULATION_FAIL=1:$((launches * at / 100))
     # shellcheck disable=SC2086
     on_gpu 2 "$run" $short
     code=$?
     unset CUDA_EMULATION_FAIL
-    expect "cuda: a GPU fails at launch $at: exit code 1" test $code = 1
-    expect "cuda: a GPU fails at launch $at: one message" test \
-        "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' "$work/$run.out")" = 1
-    same_digest "cuda: a GPU fails at launch $at: a checkpoint stays" "$run" \
+    expect "cuda: a GPU fails at $at %: exit code 1" test $code = 1
+    expect "cuda: a GPU fails at $at %: in the second iteration" test \
+        "$(metric "$run" iteration)" = 1
+    expect "cuda: a GPU fails at $at %: one message" test \
+        "$(grep -c '^ERROR' "$work/$run.out")" = 1
+    expect "cuda: a GPU fails at $at %: it says whose" grep -q \
+        '^ERROR CUDA.*launch failure (found by rank 1)' "$work/$run.out"
+    same_digest "cuda: a GPU fails at $at %: a checkpoint stays" "$run" \
         "$(digest unbroken 1)" 1
     # shellcheck disable=SC2086
     on_gpu 1 "$run" $short
-    same_digest "cuda: a GPU fails at launch $at: another goes on" "$run" \
+    expect "cuda: a GPU fails at $at %: another goes on there" grep -q \
+        "continuing after iteration 1$" "$work/$run.out"
+    same_digest "cuda: a GPU fails at $at %: another goes on" "$run" \
         "$(digest unbroken)"
 done
 

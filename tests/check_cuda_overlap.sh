@@ -100,5 +100,7 @@ code=$?
 unset CUDA_EMULATION_FAIL
 expect "overlap: a GPU fails in a rollout: exit code 1" test $code = 1
 expect "overlap: a GPU fails in a rollout: one message" test \
-    "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' "$work/broken.out")" = 1
+    "$(grep -c '^ERROR' "$work/broken.out")" = 1
+expect "overlap: a GPU fails in a rollout: it says whose" grep -q \
+    '^ERROR CUDA.*launch failure (found by rank 1)' "$work/broken.out"
 exit $bad

@@ -92,6 +92,14 @@ absent sum "a sum or extremum"
 absent pass "a message"
 absent beside "an agreement on errors beside"
 
+# --- ranks that lose their patience within milliseconds ------------------------------
+for wait in agree sum gather; do
+    expect_code "watch: four wait for one, $wait" 1 "; not there: rank 4 (" \
+        ranks 5 timeout 50 "$tools/absent" $wait 0.05
+    expect "watch: four wait for one, $wait, one line" test \
+        "$(grep -c panic "$work/out")" = 1
+done
+
 # --- a rank that is slow -------------------------------------------------------------
 started slow 20 run.iterations=6
 expect "watch: another run" iterates slow

@@ -5,7 +5,11 @@
 #include "cuda/cuda.h"
 #include "cuda_test.h"
 
+#include "weights/half.h"
+
 #include <malloc.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* bytes of the host's that are taken */
 static size_t taken(void)
@@ -16,13 +20,13 @@ static size_t taken(void)
 }
 
 /* on the GPU, with a state that is not zero */
-static void open_there(TinyRun *t, Learner **out)
+static void open_with(TinyRun *t, Learner **out, const char *const *sets)
 {
     Policy *p;
     float *x;
     int64_t n;
 
-    tiny_open(t, 1, NULL);
+    tiny_open(t, 1, sets);
     dg_learner_destroy(t->learner); /* the host's */
     t->learner = NULL;
     p = t->policy;
@@ -37,6 +41,11 @@ static void open_there(TinyRun *t, Learner **out)
         dg_learner_put(*out, (LearnerState)which, x, 0, n);
     }
     free(x);
+}
+
+static void open_there(TinyRun *t, Learner **out)
+{
+    open_with(t, out, NULL);
 }
 
 static void check_state(const Learner *l)
@@ -100,9 +109,119 @@ static void test_checkpoint_brings_it_back(void **state)
     tiny_drop(folder);
 }
 
+/* --- weights -------------------------------------------------------------- */
+
+/* bytes that are there, of whole pages within these */
+static size_t resident(const void *p, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t from = ((uintptr_t)p + page - 1) / page * page;
+    const size_t num = ((uintptr_t)p + bytes - from) / page;
+    unsigned char *seen = calloc(num, 1);
+    size_t there = 0;
+
+    assert_int_equal(mincore((void *)from, num * page, seen), 0);
+    for (size_t i = 0; i < num; i++)
+        there += seen[i] & 1;
+    free(seen);
+    return there * page;
+}
+
+static float weight_of(int64_t i, int round)
+{
+    return (float)((i * 7 + round) % 1013 - 506) / 512;
+}
+
+static void put_weights(const Policy *p, int64_t num, int round)
+{
+    float *x = malloc(sizeof *x * (size_t)num);
+
+    for (int64_t i = 0; i < num; i++)
+        x[i] = weight_of(i, round);
+    dg_policy_put(p, x, 0, num);
+    free(x);
+}
+
+/* all of them, in pieces that begin anywhere */
+static void check_weights(const Policy *p, int64_t num, int round)
+{
+    enum { PIECE = 5003 };
+    float x[PIECE];
+
+    for (int64_t at = 0; at < num; at += PIECE) {
+        const int64_t n = num - at < PIECE ? num - at : PIECE;
+
+        MUST(dg_policy_get(p, x, at, n));
+        for (int64_t i = 0; i < n; i++)
+            assert_true(x[i] == weight_of(at + i, round));
+    }
+}
+
+/* what the networks read, of values that bfloat16 holds exactly */
+static void check_stored(const Policy *p, int64_t num)
+{
+    uint16_t *x = malloc(sizeof *x * (size_t)num);
+
+    MUST(p->on->download(x, p->stored, sizeof *x * (size_t)num));
+    for (int64_t i = 0; i < num; i++) {
+        const float want = weight_of(i, 1);
+        uint16_t bits;
+
+        dg_bfloat_narrow(&bits, &want, 1);
+        assert_int_equal(x[i], bits);
+    }
+    free(x);
+}
+
+static void check_dropped(const char *dtype)
+{
+    const char *sets[] = { dtype, NULL };
+    char folder[256];
+    int64_t iteration = 0, net, all;
+    int found = 0;
+    TinyRun t;
+    Learner *l;
+    Policy *p;
+
+    tiny_folder(folder);
+    open_with(&t, &l, sets);
+    p = t.policy;
+    net = p->net.count;
+    all = p->num_values;
+    assert_true(resident(p->values, sizeof(float) * (size_t)net) > 0);
+    dg_policy_drop(p, 1);
+    assert_true(p->dropped == (p->stored != NULL ? net : all));
+    assert_int_equal(resident(p->values, sizeof(float) * (size_t)p->dropped),
+                     0);
+    put_weights(p, all, 1);
+    check_weights(p, all, 1);
+    MUST(dg_learner_save(l, &t.session, folder, 7));
+    put_weights(p, all, 2);
+    check_weights(p, all, 2);
+    MUST(dg_learner_resume(l, &t.session, folder, &iteration, &found));
+    assert_true(found && iteration == 7);
+    check_weights(p, all, 1);
+    if (p->stored != NULL)
+        check_stored(p, all);
+    /* nothing of it has come back */
+    assert_int_equal(resident(p->values, sizeof(float) * (size_t)p->dropped),
+                     0);
+    dg_learner_destroy(l);
+    tiny_close(&t);
+    tiny_drop(folder);
+}
+
+static void test_weights_have_no_copy(void **state)
+{
+    (void)state;
+    check_dropped("run.dtype=float32");
+    check_dropped("run.dtype=bfloat16");
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_host_has_no_copy),
     cmocka_unit_test(test_checkpoint_brings_it_back),
+    cmocka_unit_test(test_weights_have_no_copy),
 };
 
 CUDA_COMM_MAIN(tests, tiny_comm)

@@ -261,8 +261,8 @@ static void test_flux_on_gpus_is_planned(void **state)
     assert_non_null(g);
     assert_true(!g->offload && g->level == DG_SHARD_GRADIENTS);
     about(g->moments, 8.0 * (double)net / 16);
-    /* the weights, no moments: those are the GPU's alone */
-    about((double)g->host, 4.0 * ((double)net + 4885371136.0));
+    /* neither weights nor moments: sums on their way, trajectories */
+    assert_true(g->host > 8.0 * DG_TEAM_PIECE && (double)g->host < 5e8);
     about(g->sums - 8.0 * DG_TEAM_PIECE, 8.0 * (double)net / 16);
     /* weights and gradient alone are more than 80 GB: a rank's range of them,
      * with two double blocks of 36 D^2 and what is in no block, fits */

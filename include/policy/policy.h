@@ -86,6 +86,9 @@ typedef struct Policy {
      * these values of net and of text alone: see dg_policy_hold() */
     int held;
     ShardRange held_net, held_text;
+    /* of so many first values the host's copy was given back, see
+     * dg_policy_drop() */
+    int64_t dropped;
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
@@ -162,6 +165,23 @@ void dg_policy_upload(const Policy *p, int64_t first, int64_t num);
 /** After masters have changed: the stored weights are these, each rounded to
  *  nearest even. Nothing where they are one. */
 void dg_policy_round(const Policy *p);
+
+/**
+ * Gives the host's copy of a placed policy back, as far as there is another in
+ * kernel memory: p->values is then no longer there, and dg_policy_get() fetches
+ * what it is asked for. Nothing with adapters, whose base was given back before.
+ * float32s  1: all will be asked for, so that text encoders of stored bfloat16
+ *           stay, and so do those that are not placed; the network's masters
+ *           are some rank's. 0: none will
+ */
+void dg_policy_drop(Policy *p, int float32s);
+/** Values first .. first + num - 1 as float32, from where they are, and to
+ *  there; of weights that ranks have in ranges, among this one's. After put()
+ *  rounded weights are those of before until dg_policy_round(). Get waits.
+ *  Errors: DG_EDEVICE. */
+int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num);
+void dg_policy_put(const Policy *p, const float *from, int64_t first,
+                   int64_t num);
 
 /** The first num values, those that are trained, kernel memory to p->values:
  *  of stored bfloat16 the masters there are. Waits. Errors: DG_EDEVICE. */

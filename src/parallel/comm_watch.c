@@ -109,7 +109,8 @@ static void name_missing(char *text, size_t size, const struct CommWatch *w)
         snprintf(text, size, "; all ranks of this node are there");
 }
 
-/* The first of a node tells, and all that wait leave. */
+/* The first of a node tells, and all that wait leave: the others a little later,
+ * so that the launcher, which then ends all, does not cut off what it says. */
 static void end_job(const struct CommWatch *w, double waited)
 {
     char missing[1024];
@@ -122,6 +123,8 @@ static void end_job(const struct CommWatch *w, double waited)
                 w->comm->rank, w->comm->size, waited, w->own->what, w->doing,
                 missing);
         fflush(stderr);
+    } else {
+        sleep(1);
     }
     _exit(1);
 }

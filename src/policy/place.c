@@ -5,6 +5,8 @@
 #include "base/memory.h"
 #include "weights/half.h"
 
+#include <string.h>
+
 void dg_policy_point(Policy *p, void *at)
 {
     const int64_t size = dg_dtype_bytes(p->dtype);
@@ -188,6 +190,64 @@ void dg_policy_round(const Policy *p)
     if (p->stored != NULL && p->at != NULL)
         p->on->cast(dg_policy_at(p, p->first_master), DG_BF16, p->at, DG_F32,
                     p->num_masters);
+}
+
+void dg_policy_drop(Policy *p, int float32s)
+{
+    const int64_t placed = p->held ? p->net.count : num_placed(p);
+    int64_t num = float32s ? placed : p->num_values;
+
+    if (p->on == NULL || p->adapters.num_params > 0)
+        return;
+    if (float32s && p->stored != NULL)
+        num = p->net.count;
+    dg_memory_drop(p->values, sizeof *p->values * (size_t)num);
+    p->dropped = num;
+}
+
+/* Where the float32 of a value is that the host no longer has. */
+static float *float_at(const Policy *p, int64_t i)
+{
+    return p->stored != NULL ? dg_policy_master(p, i) : dg_policy_at(p, i);
+}
+
+/* Of these values, how many the host has no copy of. */
+static int64_t gone(const Policy *p, int64_t first, int64_t num)
+{
+    const int64_t left = p->dropped - first;
+
+    return left <= 0 ? 0 : left < num ? left : num;
+}
+
+int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num)
+{
+    const int64_t away = gone(p, first, num);
+    int err = DG_OK;
+
+    if (away > 0)
+        err =
+            p->on->download(to, float_at(p, first), sizeof *to * (size_t)away);
+    if (num > away)
+        memcpy(to + away, p->values + first + away,
+               sizeof *to * (size_t)(num - away));
+    return err;
+}
+
+void dg_policy_put(const Policy *p, const float *from, int64_t first,
+                   int64_t num)
+{
+    const int64_t away = gone(p, first, num), rest = first + away;
+    const int64_t end = first + num;
+
+    if (away > 0)
+        p->on->upload(float_at(p, first), from, sizeof *from * (size_t)away);
+    if (num == away)
+        return;
+    memcpy(p->values + rest, from + away, sizeof *from * (size_t)(num - away));
+    /* what has no masters is where the networks read it as it is stored */
+    if (p->on != NULL && !p->held && rest < num_placed(p))
+        dg_policy_upload(p, rest,
+                         (end < num_placed(p) ? end : num_placed(p)) - rest);
 }
 
 int dg_policy_fetch(const Policy *p, int64_t num)

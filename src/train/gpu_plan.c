@@ -27,21 +27,34 @@ static uint64_t weight_bytes(const Outline *o)
            sizeof(float) * (uint64_t)single;
 }
 
-/* What the host has besides the state: weights as they are written (the base
- * below adapters is given back), trajectories, what waits to be written. */
-static uint64_t host_bytes(const Outline *o)
+/* Values of which the host keeps a copy once all is placed: the adapters, or of
+ * the network what it moves itself; text encoders that the GPU has not, or has
+ * rounded; of a reference what trajectory files want and the GPU has rounded. */
+static int64_t host_values(const Outline *o)
 {
     const Policy *p = o->policy;
     const Shard *s = &o->team.shard;
-    int64_t weights =
-        p->adapters.num_params > 0 ? p->adapters.count : p->num_values;
+    const int pools = dg_shard_pools(s), rounded = p->dtype != DG_F32;
+    /* others' ranges are given back */
+    const int64_t net = pools ? s->num : p->net.count;
+    int64_t num = 0;
 
-    if (o->reference != NULL && p->adapters.num_params == 0)
-        weights += dg_policy_num_base(p);
-    if (dg_shard_pools(s) && p->adapters.num_params == 0)
-        /* others' ranges are given back */
-        weights -= (o->reference != NULL ? 2 : 1) * (p->net.count - s->num);
-    return sizeof(float) * (uint64_t)weights + o->rollout->bytes +
+    if (p->adapters.num_params > 0)
+        return p->adapters.count;
+    if (o->team.offload)
+        num += net;
+    if (o->team.offload || rounded || pools || o->cached)
+        num += p->text.count;
+    if (o->reference != NULL && rounded && o->config->trajectory.every > 0)
+        num += net;
+    return num;
+}
+
+/* What the host has besides the state: such copies, trajectories, what waits to
+ * be written. While weights are loaded it has all of them. */
+static uint64_t host_bytes(const Outline *o)
+{
+    return sizeof(float) * (uint64_t)host_values(o) + o->rollout->bytes +
            o->rollout->aside_bytes + o->update.bytes + o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
 }

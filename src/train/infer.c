@@ -167,6 +167,8 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
     if (!err)
         err = dg_policy_place(x->policy, s->backend);
     if (!err)
+        dg_policy_drop(x->policy, 0);
+    if (!err)
         err = dg_rewards_place(x->rewards, scored, s->backend);
     if (!err)
         err = dg_team_create(&x->team, &team);

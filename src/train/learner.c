@@ -168,9 +168,12 @@ void dg_learner_put(const Learner *l, LearnerState which, const float *from,
 int dg_learner_fetch(const Learner *l, const Comm *c)
 {
     Shard s = l->place.shard;
-    int err = dg_policy_fetch(l->policy, l->num);
+    int err;
 
     s.comm = c;
+    if (l->policy->dropped > 0) /* who wants some asks for pieces */
+        return DG_OK;
+    err = dg_policy_fetch(l->policy, l->num);
     /* the networks have others' weights rounded: their masters are elsewhere */
     if (dg_shard_split(&s) && l->policy->stored != NULL && l->pool == NULL) {
         err = dg_agree(c, err);
@@ -270,6 +273,8 @@ static int spread(const Learner *l)
         dg_policy_upload(p, 0, s->first);
         dg_policy_upload(p, end, s->total - end);
     }
+    if (p->dropped > 0) /* it was there for the way alone */
+        dg_policy_drop(l->policy, 1);
     return DG_OK;
 }
 
@@ -353,8 +358,15 @@ typedef struct StateOf {
     LearnerState which;
 } StateOf;
 
+/* the weights from the first that is here */
+typedef struct WeightsOf {
+    const Policy *policy;
+    int64_t first;
+} WeightsOf;
+
 typedef struct Content {
     StateOf state[MAX_ARRAYS];
+    WeightsOf weights;
     CheckpointArray arrays[MAX_ARRAYS];
     CheckpointCounter counters[1];
     CheckpointNote notes[MAX_NOTES];
@@ -445,18 +457,54 @@ static void add_state(Content *c, const Learner *l, LearnerState which,
                             .user = &c->state[which] };
 }
 
-/* Where no rank has all weights: the last one's range ends with the text
- * encoders, which are behind the network. */
-static void share_weights(CheckpointArray *a, const Learner *l)
+static int get_weights(void *user, float *to, int64_t first, int64_t num)
 {
-    const Shard *s = &l->place.shard;
+    const WeightsOf *w = user;
 
-    a->shared = 1;
-    a->first = s->first;
-    a->held = s->num;
+    return dg_policy_get(w->policy, to, w->first + first, num);
+}
+
+static int put_weights(void *user, const float *from, int64_t first,
+                       int64_t num)
+{
+    const WeightsOf *w = user;
+
+    dg_policy_put(w->policy, from, w->first + first, num);
+    return DG_OK;
+}
+
+/* 1 where no rank has all weights, or none all masters on its GPU alone. */
+static int in_ranges(const Learner *l)
+{
+    const Policy *p = l->policy;
+
+    return l->pool != NULL || (p->dropped > 0 && p->stored != NULL &&
+                               dg_shard_split(&l->place.shard));
+}
+
+/* num of them, or of those in ranges this rank's: the last one's ends with the
+ * text encoders, which are behind the network. They are the host's, or
+ * fetched in pieces. */
+static void weights_array(CheckpointArray *a, WeightsOf *of, const Learner *l,
+                          int64_t num)
+{
+    const Policy *p = l->policy;
+    const Shard *s = &l->place.shard;
+    const int apart = p->dropped > 0;
+
+    *of = (WeightsOf) { p, in_ranges(l) ? s->first : 0 };
+    *a = (CheckpointArray) { .name = "weights",
+                             .long_name = "master weights",
+                             .data = apart ? NULL : p->values + of->first,
+                             .num = num,
+                             .shared = in_ranges(l),
+                             .first = of->first,
+                             .held = s->num,
+                             .get = apart ? get_weights : NULL,
+                             .put = apart ? put_weights : NULL,
+                             .user = of };
     if (s->rank == s->size - 1)
-        a->held += a->num - s->total;
-    a->data += s->first;
+        a->held += num - s->total;
 }
 
 static int describe(Content *c, const Learner *l)
@@ -470,14 +518,9 @@ static int describe(Content *c, const Learner *l)
     if (err)
         return err;
     c->k.arrays = c->arrays;
-    c->arrays[c->k.num_arrays++] = (CheckpointArray) {
-        .name = "weights",
-        .long_name = "master weights",
-        .data = p->values,
-        .num = p->adapters.num_params > 0 ? p->adapters.count : p->num_values,
-    };
-    if (l->pool != NULL)
-        share_weights(&c->arrays[c->k.num_arrays - 1], l);
+    weights_array(&c->arrays[c->k.num_arrays++], &c->weights, l,
+                  p->adapters.num_params > 0 ? p->adapters.count
+                                             : p->num_values);
     add_state(c, l, DG_STATE_M, "adam_m", "AdamW first moment");
     add_state(c, l, DG_STATE_V, "adam_v", "AdamW second moment");
     if (l->ema != NULL)
@@ -492,14 +535,13 @@ static int describe(Content *c, const Learner *l)
 
 int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
 {
-    CheckpointArray a = { .name = "weights",
-                          .data = l->policy->values,
-                          .num = l->num };
-    int err = DG_OK;
+    CheckpointArray a;
+    WeightsOf of;
+    int err;
 
-    if (l->pool == NULL)
+    weights_array(&a, &of, l, l->num);
+    if (a.data != NULL && !a.shared)
         return dg_sha256_bytes(hex, a.data, sizeof *a.data * (size_t)a.num);
-    share_weights(&a, l);
     err = dg_checkpoint_digest(hex, c, &a);
     dg_comm_bcast(c, hex, DG_SHA256_HEX, 0);
     return dg_agree(c, err);
@@ -536,9 +578,15 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;
-        dg_learner_send(l);
-        if (l->pool != NULL)
-            err = dg_pool_refresh(l->pool);
+        if (l->policy->dropped > 0 && !in_ranges(l)) {
+            dg_policy_round(l->policy); /* masters are where they have to be */
+        } else if (l->policy->dropped > 0) {
+            err = spread(l);
+        } else {
+            dg_learner_send(l);
+            if (l->pool != NULL)
+                err = dg_pool_refresh(l->pool);
+        }
     }
     free(c.params);
     return err;

@@ -387,6 +387,21 @@ static int open_beside(Trainer *t)
     return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
 }
 
+/* Of networks on a GPU the host needs no copy, but of masters that are moved
+ * here, and of what files want and the GPU has rounded. */
+static void drop_copies(Trainer *t)
+{
+    const Config *c = t->session->config;
+
+    if (!c->parallel.offload_optimizer)
+        dg_policy_drop(t->policy, 1);
+    if (t->reference == NULL || t->reference->on == NULL)
+        return;
+    dg_policy_drop_text(t->reference); /* it has no use for them */
+    if (c->trajectory.every == 0 || t->reference->dtype == DG_F32)
+        dg_policy_drop(t->reference, c->trajectory.every > 0);
+}
+
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -434,8 +449,10 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = check_adapters(t);
     if (!err)
         err = open_beside(t);
-    if (!err)
+    if (!err) {
+        drop_copies(t);
         describe(t);
+    }
     return err;
 }
 

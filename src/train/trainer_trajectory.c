@@ -40,10 +40,8 @@ struct Trajectory {
 int dg_trainer_remember(Trainer *t)
 {
     const int64_t every = t->session->config->trajectory.every;
-    const ParamSet *trained = dg_policy_trained(t->policy);
     const Shard *s = &t->learner->place.shard;
     const int64_t num = s->num;
-    const size_t bytes = sizeof(float) * (size_t)num;
     int err;
 
     if (every == 0 || (t->iteration + 1) % every != 0)
@@ -52,8 +50,9 @@ int dg_trainer_remember(Trainer *t)
                    dg_learner_fetch(t->learner, t->session->comm));
     if (err)
         return err;
-    memcpy(t->before, trained->values + s->first, bytes);
-    err = dg_learner_get(t->learner, DG_STATE_M, t->before + num, 0, num);
+    err = dg_policy_get(t->policy, t->before, s->first, num);
+    if (!err)
+        err = dg_learner_get(t->learner, DG_STATE_M, t->before + num, 0, num);
     if (!err)
         err =
             dg_learner_get(t->learner, DG_STATE_V, t->before + 2 * num, 0, num);
@@ -278,9 +277,14 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
          2, n, s, 0);
 }
 
+static int fetch_reference(void *user, void *to, int64_t first, int64_t num)
+{
+    return dg_policy_get(user, to, first, num);
+}
+
 /* One value of each parameter, of which a rank may have its range alone. */
-static void put_range(Items *to, const Trainer *t, const char *name,
-                      const float *data, const char *long_name)
+static H5Item *put_range(Items *to, const Trainer *t, const char *name,
+                         const float *data, const char *long_name)
 {
     const Shard *s = &t->learner->place.shard;
     H5Item *i = put(to, name, DG_H5_F32, data, long_name, "parameter");
@@ -288,12 +292,14 @@ static void put_range(Items *to, const Trainer *t, const char *name,
     dims(i, 1, s->total, 0, 0);
     if (dg_shard_split(s))
         share(i, s->first, s->num);
+    return i;
 }
 
 static void put_state(Items *to, const Trainer *t)
 {
     const int64_t first = t->learner->place.shard.first;
     const int64_t here = t->learner->place.shard.num;
+    H5Item *reference;
 
     put_range(to, t, "state/weights", t->before,
               "trained weights before the iteration");
@@ -302,9 +308,16 @@ static void put_state(Items *to, const Trainer *t)
     put_range(to, t, "state/adam_v", t->before + 2 * here,
               "AdamW second moment before it");
     /* below adapters it is the base itself */
-    if (t->reference != NULL && t->policy->adapters.num_params == 0)
+    if (t->reference == NULL || t->policy->adapters.num_params > 0)
+        return;
+    reference =
         put_range(to, t, "state/reference", t->reference->net.values + first,
                   "frozen weights of the KL term");
+    if (t->reference->dropped > 0) {
+        reference->data = NULL;
+        reference->fetch = fetch_reference;
+        reference->user = t->reference;
+    }
 }
 
 int dg_trainer_take_trajectory(Trajectory **out, const Trainer *t)

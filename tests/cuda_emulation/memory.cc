@@ -97,6 +97,9 @@ size_t used_bytes()
     return bytes;
 }
 
+int failed;
+long launches;
+
 /* CUDA_EMULATION_TELL: at the end, to standard error */
 struct Teller {
     size_t most = 0;
@@ -104,13 +107,13 @@ struct Teller {
     ~Teller()
     {
         if (getenv("CUDA_EMULATION_TELL") != nullptr)
-            fprintf(stderr, "cuda emulation: %zu bytes of memory at most\n",
-                    most);
+            fprintf(stderr,
+                    "cuda emulation: %zu bytes of memory at most\n"
+                    "cuda emulation: %ld launches on device %d\n",
+                    most, launches, current_device);
     }
 } teller;
 
-int failed;
-long launches;
 thread_local cudaError_t last;
 
 bool is_device(const void *p)
