@@ -63,9 +63,11 @@ KERNELS   := $(wildcard cuda/*.cu)
 EMULATION := $(wildcard tests/cuda_emulation/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
-# tiles of convolutions are small, so that the tests' maps have several
+# tiles of convolutions are small, so that the tests' maps have several, and few
+# are enough to go without parts; few blocks are enough for attention's tall ones
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
-             -DDG_CONV_TILE_FLOATS=8192 -DDG_CONV_MANY_TILES=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
+             -DDG_CONV_TILE_FLOATS=8192 -DDG_CONV_MANY_TILES=3 \
+             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-exceptions -fno-rtti \
              -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP

@@ -109,7 +109,7 @@ __device__ inline void weights_copy(const Windows &v, int first, int chunk,
     const int units = (width - column) / 8, pitch = width / 2;
     const Pair *from = reinterpret_cast<const Pair *>(v.weight) +
                        ((int64_t)row * width + column) / 2;
-    const unsigned thread = (unsigned)worked_out_here((int)threadIdx.x);
+    const unsigned thread = (unsigned)thread_here();
 
 #pragma unroll
     for (int j = 0; j < Weights<PATCHES, BACK>::ROWS * UNITS / BLOCK; ++j) {
@@ -482,15 +482,18 @@ static int sizes_fit(const ConvArgs *a, int64_t unit)
            a->out_h < most / a->out_w / a->out;
 }
 
+/* whether addresses are aligned and the device's blocks have the memory */
 static int places_fit(const ConvArgs *a)
 {
+    const int most = a->stride == 1 ? (int)Layout<2, 1, false>::BYTES
+                                    : (int)Layout<4, 2, false>::BYTES;
     const void *all[] = { a->x,  a->weight, a->bias,   a->y,
                           a->dy, a->dx,     a->dweight };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         if ((uintptr_t)all[i] % sizeof(Four) != 0)
             return 0;
-    return 1;
+    return dg_cuda_shared_most() >= (size_t)most;
 }
 
 int dg_cuda_conv_mma_fits(const ConvArgs *a)

@@ -59,7 +59,7 @@ typedef float Taps[ROWS / 16][TAPS][4];
 __device__ inline void dy_copy(const Windows &v, const Patch &p, Pair *to)
 {
     enum { UNITS = ROWS / 8, STEP = GRAD_THREADS / UNITS / SIDE };
-    const int thread = worked_out_here((int)threadIdx.x);
+    const int thread = thread_here();
     const int out = worked_out_here(v.out);
     const int row = p.row + thread / UNITS / SIDE, unit = thread % UNITS;
     const int column = p.column + thread / UNITS % SIDE;
@@ -86,7 +86,7 @@ __device__ inline void x_copy(const Windows &v, const Patch &p, Pair *to)
         UNITS = CHANNELS / 8,
         STEP = GRAD_THREADS / UNITS
     };
-    const int thread = worked_out_here((int)threadIdx.x);
+    const int thread = thread_here();
     const int in = worked_out_here(v.in);
     const int unit = thread % UNITS, c = (int)blockIdx.x * CHANNELS + unit * 8;
     const int first = p.row * STRIDE - v.top, left = p.column * STRIDE - v.left;

@@ -94,12 +94,15 @@ __device__ inline void mma_copies_wait(void)
 }
 #endif
 
-/* The same number, but what follows from it is worked out where it stands: the
- * compiler keeps none of it in registers meanwhile. */
-__device__ inline int worked_out_here(int x)
+/* The thread's number in a block of one dimension; what follows from it is
+ * worked out where it stands: the compiler keeps none of it in registers
+ * meanwhile. */
+__device__ inline int thread_here(void)
 {
-    asm volatile("" : "+r"(x));
-    return x;
+    unsigned thread = threadIdx.x;
+
+    asm volatile("" : "+r"(thread));
+    return (int)(thread % 1024);
 }
 
 __device__ inline float pair_first(Pair p)
@@ -113,10 +116,10 @@ __device__ inline float pair_second(Pair p)
 
 /* A's 16 x 16 from a tile of rows of 'pitch' pairs: rows row.., columns
  * column.. */
-__device__ inline void mma_load_a(Pair a[4], const Pair *tile, int pitch,
-                                  int row, int column)
+__device__ inline void mma_load_a(Pair a[4], int lane, const Pair *tile,
+                                  int pitch, int row, int column)
 {
-    const int lane = (int)threadIdx.x % WARP, j = lane / 8;
+    const int j = lane / 8;
 
     mma_load(a, tile + (j % 2 * 8 + lane % 8) * pitch + j / 2 * 4 +
                     row * pitch + column / 2);
@@ -124,10 +127,10 @@ __device__ inline void mma_load_a(Pair a[4], const Pair *tile, int pitch,
 
 /* Two B of 16 x 8 side by side, the tile's rows being their columns: b[0],
  * b[1] of rows row.., b[2], b[3] of the next eight. */
-__device__ inline void mma_load_b(Pair b[4], const Pair *tile, int pitch,
-                                  int row, int column)
+__device__ inline void mma_load_b(Pair b[4], int lane, const Pair *tile,
+                                  int pitch, int row, int column)
 {
-    const int lane = (int)threadIdx.x % WARP, j = lane / 8;
+    const int j = lane / 8;
 
     mma_load(b, tile + (j / 2 * 8 + lane % 8) * pitch + j % 2 * 4 +
                     row * pitch + column / 2);
@@ -135,10 +138,10 @@ __device__ inline void mma_load_b(Pair b[4], const Pair *tile, int pitch,
 
 /* Two B of 16 x 8 side by side, the tile's rows being their rows: b[0], b[1]
  * of columns column.., b[2], b[3] of the next eight. */
-__device__ inline void mma_load_b_across(Pair b[4], const Pair *tile, int pitch,
-                                         int row, int column)
+__device__ inline void mma_load_b_across(Pair b[4], int lane, const Pair *tile,
+                                         int pitch, int row, int column)
 {
-    const int lane = (int)threadIdx.x % WARP, j = lane / 8;
+    const int j = lane / 8;
 
     mma_load_across(b, tile + (j % 2 * 8 + lane % 8) * pitch + j / 2 * 4 +
                            row * pitch + column / 2);

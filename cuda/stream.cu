@@ -37,6 +37,17 @@ static CudaStream *must_run(CudaStream *s)
     return s;
 }
 
+size_t dg_cuda_shared_most(void)
+{
+    int bytes = 0;
+    const cudaError_t e =
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                               dg_cuda_current()->device);
+
+    dg_cuda_note(e, "asking for shared memory");
+    return bytes > DG_SHARED_PLAIN ? (size_t)bytes : (size_t)DG_SHARED_PLAIN;
+}
+
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
 {
     must_run(s);

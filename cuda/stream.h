@@ -57,6 +57,9 @@ CudaStream *dg_cuda_current(void);
 void dg_cuda_note(cudaError_t e, const char *what);
 void dg_cuda_note_text(const char *what, const char *why);
 
+/** Bytes of shared memory a block of the current stream's device may ask for. */
+size_t dg_cuda_shared_most(void);
+
 /** The stream's result number, after waiting; fallback if that failed. */
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 

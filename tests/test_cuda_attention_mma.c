@@ -34,7 +34,7 @@ enum { Q, K, V, O, DO, DQ, DK, DV, ARRAYS };
 
 typedef struct Case {
     int64_t batch, heads, d, sq, sk;
-    int causal;
+    int causal, steep; /* steep: scores that many times as large; 0: once */
 } Case;
 
 typedef struct Bed {
@@ -103,7 +103,7 @@ static void open_bed(Bed *b, const Case *c)
         .d = c->d,
         .sq = c->sq,
         .sk = c->sk,
-        .scale = 1 / sqrtf((float)c->d),
+        .scale = (float)(c->steep ? c->steep : 1) / sqrtf((float)c->d),
         .causal = c->causal,
         .q = b->at[Q],
         .k = b->at[K],
@@ -251,31 +251,50 @@ static void check(const Case *c)
     close_bed(&b);
 }
 
-/* every padding of d, tails of queries and keys, a single key */
+/* Every padding of d, tails of queries and keys, a single key; blocks of 64
+ * rows and, of three tiles and more, of 128; scores so steep that later keys
+ * outgrow what was summed. */
 static void test_as_loops_in_double(void **state)
 {
     static const Case cases[] = {
-        { 1, 2, 64, 70, 70, 0 },  { 2, 1, 40, 33, 100, 0 },
-        { 1, 1, 128, 65, 67, 0 }, { 1, 1, 80, 64, 64, 1 },
-        { 1, 1, 160, 20, 70, 0 }, { 1, 3, 8, 1, 1, 0 },
-        { 1, 1, 24, 97, 97, 1 },
+        { 1, 2, 64, 70, 70, 0, 0 },   { 2, 1, 40, 33, 100, 0, 0 },
+        { 1, 1, 128, 65, 67, 0, 6 },  { 1, 1, 80, 64, 64, 1, 0 },
+        { 1, 1, 160, 20, 63, 0, 0 },  { 1, 3, 8, 1, 1, 0, 0 },
+        { 1, 1, 24, 97, 97, 1, 0 },   { 1, 3, 128, 100, 35, 0, 0 },
+        { 1, 2, 64, 130, 131, 1, 6 }, { 1, 3, 80, 34, 66, 0, 0 },
+        { 1, 1, 16, 20, 150, 1, 0 },  { 1, 1, 16, 100, 20, 1, 0 },
     };
+    /* a GPU's blocks of 128 rows want so many tiles */
+    static const Case tall = { 1, 66, 128, 130, 40, 0, 0 };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check(&cases[i]);
+    if (cuda_emulation_order == NULL)
+        check(&tall);
+}
+
+/* GPUs with 99 KB of shared memory for a block */
+static void test_little_shared_memory_will_do(void **state)
+{
+    static const Case cases[] = { { 1, 3, 128, 100, 35, 0, 0 },
+                                  { 1, 3, 160, 20, 33, 0, 0 } };
+
+    (void)state;
+    setenv("CUDA_EMULATION_SHARED", "101376", 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(&cases[i]);
+    unsetenv("CUDA_EMULATION_SHARED");
 }
 
 /* A sample alone, and blocks and threads in the other order: the same bits. */
-static void test_neighbours_and_order_do_not_matter(void **state)
+static void compare_alone(const Case *c)
 {
-    static const Case c = { 2, 2, 64, 70, 65, 0 };
     uint16_t *kept[ARRAYS];
     float *lse;
     Bed b;
 
-    (void)state;
-    open_bed(&b, &c);
+    open_bed(&b, c);
     dg_cuda_attention_mma(&b.args);
     dg_cuda_attention_mma_grad(&b.args);
     fetch(&b);
@@ -321,10 +340,50 @@ static void test_neighbours_and_order_do_not_matter(void **state)
     close_bed(&b);
 }
 
+static void test_neighbours_and_order_do_not_matter(void **state)
+{
+    static const Case cases[] = { { 2, 2, 64, 70, 65, 0, 0 },
+                                  { 2, 3, 128, 34, 65, 0, 0 } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        compare_alone(&cases[i]);
+}
+
+/* Another query, so steep towards a late key that its sums are scaled anew: no
+ * other query's bits change. */
+static void test_query_is_its_own(void **state)
+{
+    static const Case c = { 1, 1, 64, 40, 131, 0, 3 };
+    const int64_t row = 3, key = 100;
+    uint16_t *first;
+    Bed b;
+
+    (void)state;
+    open_bed(&b, &c);
+    dg_cuda_attention_mma(&b.args);
+    fetch(&b);
+    first = malloc((size_t)b.count[O] * 2);
+    assert_non_null(first);
+    memcpy(first, b.host[O], (size_t)b.count[O] * 2);
+    for (int64_t l = 0; l < c.d; l++)
+        b.host[Q][row * c.d + l] = b.host[K][key * c.d + l];
+    dg_cuda_upload(b.at[Q], b.host[Q], (size_t)b.count[Q] * 2);
+    dg_cuda_attention_mma(&b.args);
+    fetch(&b);
+    for (int64_t i = 0; i < b.count[O]; i++)
+        if (i / c.d != row)
+            assert_int_equal(first[i], b.host[O][i]);
+    assert_memory_not_equal(first + row * c.d, b.host[O] + row * c.d,
+                            (size_t)c.d * 2);
+    free(first);
+    close_bed(&b);
+}
+
 /* A NaN is in what sees it, and nowhere else. */
 static void test_nan_is_not_lost(void **state)
 {
-    static const Case c = { 1, 2, 16, 20, 20, 0 };
+    static const Case c = { 1, 2, 16, 20, 20, 0, 0 };
     Bed b;
 
     (void)state;
@@ -343,7 +402,7 @@ static void test_nan_is_not_lost(void **state)
 
 static void test_what_it_is_not_made_for_is_left_alone(void **state)
 {
-    static const Case c = { 1, 1, 16, 4, 4, 0 };
+    static const Case c = { 1, 1, 16, 4, 4, 0, 0 };
     AttentionArgs a;
     Bed b;
 
@@ -369,7 +428,9 @@ static void test_what_it_is_not_made_for_is_left_alone(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_as_loops_in_double),
+    cmocka_unit_test(test_little_shared_memory_will_do),
     cmocka_unit_test(test_neighbours_and_order_do_not_matter),
+    cmocka_unit_test(test_query_is_its_own),
     cmocka_unit_test(test_nan_is_not_lost),
     cmocka_unit_test(test_what_it_is_not_made_for_is_left_alone),
 };

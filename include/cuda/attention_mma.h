@@ -9,8 +9,8 @@
  *
  * Each returns 1, or 0 with nothing done where it is not made for the
  * arguments: a bias, d beyond 160 or no multiple of 8, places not aligned to
- * 16 bytes, more rows of a sample than a stream's workspace holds (4 million).
- * Which it is does not depend on the batch.
+ * 16 bytes, more queries or keys of a sample, over all heads, than a stream's
+ * workspace holds (4 million). Which it is does not depend on the batch.
  */
 #include "tensor/backend.h"
 

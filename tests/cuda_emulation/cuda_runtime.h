@@ -63,6 +63,7 @@ typedef enum cudaMemcpyKind {
 } cudaMemcpyKind;
 
 enum { cudaStreamNonBlocking = 1 };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 typedef struct CUstream_st *cudaStream_t;
@@ -77,6 +78,9 @@ cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaSetDevice(int device);
+/* of shared memory alone: what a block has on sm_80, or
+ * CUDA_EMULATION_SHARED bytes of it where the environment says so */
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);

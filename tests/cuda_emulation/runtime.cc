@@ -248,6 +248,14 @@ Machine *machine_get()
 
 } // namespace
 
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
+{
+    const char *text = getenv("CUDA_EMULATION_SHARED");
+
+    *value = text != nullptr ? atoi(text) : SHARED_BYTES;
+    return *value <= SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 extern "C" void cuda_emulation_order(int last_first)
 {
     cuda_emulation_drain_all();
@@ -259,10 +267,13 @@ cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
 {
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    int shared_most;
 
+    cudaDeviceGetAttribute(&shared_most,
+                           cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
     if (blocks == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
         grid.z > 65535 || threads == 0 || threads > MAX_THREADS ||
-        threads % WARP || block.z > 64 || shared > SHARED_BYTES ||
+        threads % WARP || block.z > 64 || shared > (size_t)shared_most ||
         (shared > SHARED_PLAIN && shared > shared_limit))
         return cudaErrorInvalidConfiguration;
     return cudaSuccess;
