@@ -84,15 +84,15 @@ template <int SEEN_ALL>
 __device__ inline void map_copy(const Windows &v, const Pair *from,
                                 const int *seen, int chunk, Pair *map)
 {
-    const int half = (int)threadIdx.x % 2 * 4, c = chunk * CHUNK + 2 * half;
-    const int room = c < v.in, first = (int)threadIdx.x / 2;
+    const int half = (int)threadIdx.x % 2 * 4;
+    const int room = chunk * CHUNK + 2 * half < v.in;
+    const int c = room ? chunk * CHUNK / 2 + half : 0;
 
 #pragma unroll 1
-    for (int i = first; i < SEEN_ALL; i += BLOCK / 2) {
-        const int pixel = seen[i];
+    for (int i = (int)threadIdx.x / 2; i < SEEN_ALL; i += BLOCK / 2) {
+        const int pixel = seen[i], at = pixel > 0 ? pixel : 0;
         mma_copy(map + i * PIXEL_PAIRS + half,
-                 from + (int64_t)pixel * (v.in / 2) + c / 2,
-                 pixel >= 0 && room);
+                 from + (int64_t)at * (v.in / 2) + c, pixel >= 0 && room);
     }
 }
 
@@ -115,8 +115,9 @@ __device__ inline void weights_copy(const Windows &v, int first, int chunk,
     for (int j = 0; j < Weights<PATCHES, BACK>::ROWS * UNITS / BLOCK; ++j) {
         const unsigned i = thread + (unsigned)(j * BLOCK);
         const int r = (int)(i / UNITS), unit = (int)(i % UNITS);
-        mma_copy(to + 4 * ((int)i + r), from + r * pitch + 4 * unit,
-                 r < rows && unit < units);
+        const int there = r < rows && unit < units;
+        mma_copy(to + 4 * ((int)i + r),
+                 from + (there ? r * pitch + 4 * unit : 0), there);
     }
 }
 
