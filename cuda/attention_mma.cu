@@ -151,9 +151,10 @@ __device__ inline void mma_finish(const AttentionArgs &a, Pair *tile,
  * Grid (query tiles, heads, batch), block MMA_THREADS. A block keeps 64 M
  * queries in registers; two stages of keys and values pass by in shared memory,
  * of bfloat16 [2 mma_keys(), 16 D16] each. The queries come by the second one.
+ * Bases and sums of M rows take registers beside the result.
  */
 template <int D16, int M>
-__global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D16 *M + M - 1))
     attention_mma_kernel(AttentionArgs a)
 {
     enum { KEYS = mma_keys<D16>(), STAGE = 2 * KEYS * mma_pitch<D16>() };

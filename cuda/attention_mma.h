@@ -36,11 +36,11 @@ template <int D16> __host__ __device__ constexpr int mma_pitch(void)
     return 8 * D16 + 4;
 }
 
-/* blocks a processor of 64 Ki registers is to have at a time, of a kernel
- * that keeps queries */
-template <int D16, int M> __host__ __device__ constexpr int mma_blocks(void)
+/* Blocks that a processor of 64 Ki registers is to have at a time, where a warp
+ * holds so many tiles [16, 16] of a result. */
+__host__ __device__ constexpr int mma_blocks(int tiles)
 {
-    return M > 1 || D16 > 8 ? 2 : D16 > 4 ? 3 : 4;
+    return tiles > 8 ? 2 : tiles > 4 ? 3 : 4;
 }
 
 /* What a block has of a sample's head. */
@@ -322,7 +322,9 @@ static inline dim3 mma_grid(const AttentionArgs *a, int64_t s)
  * of a type of its own; d <= MMA_MOST_D. */
 template <typename Go> static inline void mma_by_head(int64_t d, Go go)
 {
-    if (d <= 64)
+    if (d <= 48)
+        go(std::integral_constant<int, 3>());
+    else if (d <= 64)
         go(std::integral_constant<int, 4>());
     else if (d <= 80)
         go(std::integral_constant<int, 5>());

@@ -109,7 +109,7 @@ __device__ inline void mma_bring_keys(Pair *stage, const AttentionArgs &a,
  * stages of MMA_STEP keys and values; then OfQuery [64 M].
  */
 template <int D16, int M>
-__global__ void __launch_bounds__(MMA_THREADS, (mma_blocks<D16, M>()))
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D16 *M))
     attention_mma_queries_kernel(const float *delta, AttentionArgs a)
 {
     enum {
@@ -344,7 +344,7 @@ __device__ inline void mma_finish_pair(const float out[M][2 * D16][4],
  * bfloat16 [2 MMA_STEP, 16 D16] each, with lse and delta; P, twice for each pair.
  */
 template <int D16, int M>
-__global__ void __launch_bounds__(MMA_THREADS, 2)
+__global__ void __launch_bounds__(MMA_THREADS, mma_blocks(D16 *M))
     attention_mma_keys_kernel(const float *delta, AttentionArgs a)
 {
     Pair *const stages = reinterpret_cast<Pair *>(dg_cuda_shared);
