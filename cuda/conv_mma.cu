@@ -84,15 +84,15 @@ template <int SEEN_ALL>
 __device__ inline void map_copy(const Windows &v, const Pair *from,
                                 const int *seen, int chunk, Pair *map)
 {
-    const int half = (int)threadIdx.x % 2 * 4, c = chunk * CHUNK + 2 * half;
-    const int room = c < v.in, first = (int)threadIdx.x / 2;
+    const int half = (int)threadIdx.x % 2 * 4;
+    const int room = chunk * CHUNK + 2 * half < v.in;
+    const int c = room ? chunk * CHUNK / 2 + half : 0;
 
 #pragma unroll 1
-    for (int i = first; i < SEEN_ALL; i += BLOCK / 2) {
-        const int pixel = seen[i];
+    for (int i = (int)threadIdx.x / 2; i < SEEN_ALL; i += BLOCK / 2) {
+        const int pixel = seen[i], at = pixel > 0 ? pixel : 0;
         mma_copy(map + i * PIXEL_PAIRS + half,
-                 from + (int64_t)pixel * (v.in / 2) + c / 2,
-                 pixel >= 0 && room);
+                 from + (int64_t)at * (v.in / 2) + c, pixel >= 0 && room);
     }
 }
 
@@ -109,14 +109,15 @@ __device__ inline void weights_copy(const Windows &v, int first, int chunk,
     const int units = (width - column) / 8, pitch = width / 2;
     const Pair *from = reinterpret_cast<const Pair *>(v.weight) +
                        ((int64_t)row * width + column) / 2;
-    const unsigned thread = (unsigned)worked_out_here((int)threadIdx.x);
+    const unsigned thread = (unsigned)thread_here();
 
 #pragma unroll
     for (int j = 0; j < Weights<PATCHES, BACK>::ROWS * UNITS / BLOCK; ++j) {
         const unsigned i = thread + (unsigned)(j * BLOCK);
         const int r = (int)(i / UNITS), unit = (int)(i % UNITS);
-        mma_copy(to + 4 * ((int)i + r), from + r * pitch + 4 * unit,
-                 r < rows && unit < units);
+        const int there = r < rows && unit < units;
+        mma_copy(to + 4 * ((int)i + r),
+                 from + (there ? r * pitch + 4 * unit : 0), there);
     }
 }
 
@@ -482,15 +483,18 @@ static int sizes_fit(const ConvArgs *a, int64_t unit)
            a->out_h < most / a->out_w / a->out;
 }
 
+/* whether addresses are aligned and the device's blocks have the memory */
 static int places_fit(const ConvArgs *a)
 {
+    const int most = a->stride == 1 ? (int)Layout<2, 1, false>::BYTES
+                                    : (int)Layout<4, 2, false>::BYTES;
     const void *all[] = { a->x,  a->weight, a->bias,   a->y,
                           a->dy, a->dx,     a->dweight };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         if ((uintptr_t)all[i] % sizeof(Four) != 0)
             return 0;
-    return 1;
+    return dg_cuda_shared_most() >= (size_t)most;
 }
 
 int dg_cuda_conv_mma_fits(const ConvArgs *a)

@@ -22,7 +22,8 @@ size_t dg_cuda_conv_mma_scratch(const ConvArgs *a);
  * of dg_cuda_conv_weight_grad(). Each returns 1, or 0 with nothing done where
  * it is not made for the arguments: other kernels than 3 x 3, strides beyond
  * 2, channels that are no multiple of 8 (forward: those of the result, no
- * multiple of 4), places not aligned to 16 bytes.
+ * multiple of 4), places not aligned to 16 bytes, a device whose blocks have
+ * too little shared memory.
  */
 int dg_cuda_conv_mma(const ConvArgs *a);
 int dg_cuda_conv_mma_input_grad(const ConvArgs *a);
@@ -68,6 +69,14 @@ __device__ inline Patch patch_at(const Windows &v, int i)
     const Patch p = { i / all, i % all / wide * SIDE, i % wide * SIDE };
 
     return p;
+}
+
+/* The same number, but what follows from it is worked out where it stands: the
+ * compiler keeps none of it in registers meanwhile. */
+__device__ inline int worked_out_here(int x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 /* the next one of the same sample, or the first of the next sample */

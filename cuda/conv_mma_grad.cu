@@ -59,21 +59,23 @@ typedef float Taps[ROWS / 16][TAPS][4];
 __device__ inline void dy_copy(const Windows &v, const Patch &p, Pair *to)
 {
     enum { UNITS = ROWS / 8, STEP = GRAD_THREADS / UNITS / SIDE };
-    const int thread = worked_out_here((int)threadIdx.x);
+    const int thread = thread_here();
     const int out = worked_out_here(v.out);
     const int row = p.row + thread / UNITS / SIDE, unit = thread % UNITS;
     const int column = p.column + thread / UNITS % SIDE;
     const int o = (int)blockIdx.y * ROWS + unit * 8;
-    const int there = column < v.columns && o < out;
+    const int room = column < v.columns && o < out;
+    const int at = ((row * v.columns + column) * out + o) / 2;
     const Pair *from = reinterpret_cast<const Pair *>(v.to) +
-                       (int64_t)p.n * (v.rows * v.columns * (out / 2)) +
-                       ((row * v.columns + column) * out + o) / 2;
+                       (int64_t)p.n * (v.rows * v.columns * (out / 2));
 
 #pragma unroll
-    for (int j = 0; j < SIDE / STEP; ++j)
+    for (int j = 0; j < SIDE / STEP; ++j) {
+        const int there = room && row + j * STEP < v.rows;
         mma_copy(to + (thread / UNITS + j * STEP * SIDE) * DY_PAIRS + unit * 4,
-                 from + j * STEP * v.columns * (out / 2),
-                 there && row + j * STEP < v.rows);
+                 from + (there ? at + j * STEP * v.columns * (out / 2) : 0),
+                 there);
+    }
 }
 
 /* what the taps see of x there: a thread has eight channels c of every 32nd
@@ -86,24 +88,26 @@ __device__ inline void x_copy(const Windows &v, const Patch &p, Pair *to)
         UNITS = CHANNELS / 8,
         STEP = GRAD_THREADS / UNITS
     };
-    const int thread = worked_out_here((int)threadIdx.x);
+    const int thread = thread_here();
     const int in = worked_out_here(v.in);
     const int unit = thread % UNITS, c = (int)blockIdx.x * CHANNELS + unit * 8;
     const int first = p.row * STRIDE - v.top, left = p.column * STRIDE - v.left;
     const Pair *from = reinterpret_cast<const Pair *>(v.from) +
-                       (int64_t)p.n * (v.h * v.w * (in / 2)) + c / 2;
+                       (int64_t)p.n * (v.h * v.w * (in / 2));
     const int room = c < in, zoomed = v.zoom - 1;
 
 #pragma unroll(STRIDE == 1 ? 4 : 1)
     for (int j = 0; j < (HALO * HALO + STEP - 1) / STEP; ++j) {
         const int pixel = thread / UNITS + j * STEP;
         const int row = first + pixel / HALO, column = left + pixel % HALO;
-        const int at = ((row >> zoomed) * v.w + (column >> zoomed)) * (in / 2);
+        const int there = room && (unsigned)row < (unsigned)v.seen_h &&
+                          (unsigned)column < (unsigned)v.seen_w;
+        const int at =
+            ((row >> zoomed) * v.w + (column >> zoomed)) * (in / 2) + c / 2;
 
         if (pixel < HALO * HALO)
-            mma_copy(to + pixel * X_PAIRS + unit * 4, from + at,
-                     room && (unsigned)row < (unsigned)v.seen_h &&
-                         (unsigned)column < (unsigned)v.seen_w);
+            mma_copy(to + pixel * X_PAIRS + unit * 4, from + (there ? at : 0),
+                     there);
     }
 }
 

@@ -94,18 +94,15 @@ __device__ inline void mma_copies_wait(void)
 }
 #endif
 
-/* The same number, but what follows from it is worked out where it stands: the
- * compiler keeps none of it in registers meanwhile. */
-__device__ inline int worked_out_here(int x)
-{
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
-/* the thread's number in a block of one dimension, likewise */
+/* The thread's number in a block of one dimension; what follows from it is
+ * worked out where it stands: the compiler keeps none of it in registers
+ * meanwhile. */
 __device__ inline int thread_here(void)
 {
-    return (int)((unsigned)worked_out_here((int)threadIdx.x) % 1024);
+    unsigned thread = threadIdx.x;
+
+    asm volatile("" : "+r"(thread));
+    return (int)(thread % 1024);
 }
 
 __device__ inline float pair_first(Pair p)

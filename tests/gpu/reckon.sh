@@ -1,15 +1,17 @@
 #!/bin/bash
-# What the machine code of attention's kernels allows at most: instructions of the
-# main loop by unit, and the part of the tensor cores' peak that each unit leaves.
-# Nothing runs, nothing is measured; stalls, barriers and the last blocks come on
-# top. See "Reckoned from machine code" in doc/performance.md.
+# What the machine code of the kernels on tensor cores allows at most: instructions
+# of the main loop by unit, and the part of the tensor cores' peak that each unit
+# leaves. Nothing runs, nothing is measured; stalls, barriers and the last blocks
+# come on top. See "Reckoned from machine code" in doc/performance.md.
 #
-#   tests/gpu/reckon.sh FILE...   objects or cubins of cuda/attention_mma*.cu, as
-#                                 build/cuda/attention_mma.o of make CUDA=1
+#   tests/gpu/reckon.sh FILE...   objects or cubins of cuda/attention_mma*.cu and
+#                                 cuda/conv_mma*.cu, as build/cuda/conv_mma.o of
+#                                 make CUDA=1
 #
 # The main loop is the innermost one with products, and what is around it in the
-# loop that copies. What a branch passes over in it, without products or copies, is
-# rare and left out: masks, sums scaled anew. Clocks of a warp's instruction on a
+# loop that copies; a loop of copies alone in it counts once. What a branch passes
+# over in it, without products or copies, is rare and left out: masks, sums scaled
+# anew. Clocks of a warp's instruction on a
 # quarter of a processor, sm_90 (sm_80): HMMA 4 (8), of which mma.sync reaches 0.62
 # (1); MUFU 8; FFMA, FADD, FMUL, IMAD 1 (2); the vector units' others 2. Shared
 # memory has 128 bytes a clock for all four quarters: 16 for LDSM.x4 and copies of
@@ -94,8 +96,8 @@ function share(clocks) {
     return clocks > 0 ? (arch == 80 ? 8 : 4) * c["hmma"] / clocks : 99
 }
 function done(   d, in_low, in_high, i, trips, slow) {
-    if (name ~ /attention_mma/ && has(0, n, "^HMMA")) {
-        split(name, d, /ILi|ELi|EEv/)
+    if (name ~ /(attention|conv|grad)_mma/ && has(0, n, "^HMMA")) {
+        split(name, d, /ILi|EL[ib]|E+v/)
         for (i = in_high = 0; i < n; i++)
             if (op[i] ~ /^HMMA/ && loop(i, i, "^HMMA") &&
                 (!in_high || high - low < in_high - in_low))
@@ -108,9 +110,10 @@ function done(   d, in_low, in_high, i, trips, slow) {
         }
         count(in_low, in_high, trips, -1, -1)
         slow = arch == 80 ? 2 : 1
-        sub(/^_Z[0-9]+/, "", d[1])
+        sub(/^_ZN.*_cu_[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]/, "", d[1])
+        sub(/^(_Z)?[0-9]+/, "", d[1])
         printf "%-36s %4d %4d %5d | %4d %4d %4d %4d %4d %4d | %.2f %6.2f %.2f %.2f %.2f %.2f\n",
-            d[1] "<" d[2] (d[3] ~ /^[0-9]+$/ ? "," d[3] : "") ">", arch, regs[name],
+            d[1] "<" d[2] (d[3] ~ /^[0-9]+$/ ? "," d[3] : "") (d[4] ~ /^[0-9]+$/ ? "," d[4] : "") ">", arch, regs[name],
             has(0, n, "^(LDL|STL)"), c["hmma"], c["ldsm"], c["copy"], c["mufu"],
             c["fp"], c["all"], slow == 2 ? 1 : 0.62, share(c["shared"]),
             share(8 * c["mufu"]), share(slow * c["fp"]), share(2 * c["alu"]), share(c["all"])
