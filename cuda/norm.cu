@@ -114,6 +114,14 @@ __device__ inline NormAffine norm_affine(const NormArgs &a, int64_t b)
     return f;
 }
 
+/* whether all of them, and rows, can be read in pieces */
+template <typename T> static int norm_wide(const NormArgs *a)
+{
+    return a->width % packed<T> == 0 && a->ld_mod % packed<T> == 0 &&
+           aligned(a->x, a->y, a->dy, a->dx) &&
+           aligned(a->w, a->b, a->shift, a->scale);
+}
+
 /* mean and 1/sqrt(variance + eps); RMS: mean 0 */
 template <typename T, int TEAM, int WIDE>
 __device__ inline void norm_stats(const NormArgs &a, const Row<T, TEAM> &row,
@@ -260,6 +268,144 @@ __global__ void norm_grad_kernel(NormArgs a)
     });
 }
 
+/* --- dx, and the sums of dy xhat and dy over a sample's rows, in one pass ----- */
+
+enum { MOST_SUM_THREADS = 512, MOST_SUM_PARTS = 256, ROWS_PER_SUM = 4 };
+
+/* the same two sums in all threads of a block; turn: 0 and 1 in turns */
+__device__ inline void block_sums(float *g0, float *g1, int turn)
+{
+    __shared__ float warps[2][2][MOST_SUM_THREADS / WARP];
+    const int warp = (int)threadIdx.x / WARP, all = (int)blockDim.x / WARP;
+    const float mine[2] = { warp_sum(*g0), warp_sum(*g1) };
+
+    for (int i = 0; i < 2 && threadIdx.x % WARP == 0; ++i)
+        warps[turn][i][warp] = mine[i];
+    __syncthreads(); /* and what the turn before last has left is read */
+    *g0 = *g1 = 0.0f;
+    for (int w = 0; w < all; ++w) {
+        *g0 += warps[turn][0][w];
+        *g1 += warps[turn][1][w];
+    }
+}
+
+/* what a thread has of a row */
+template <typename T, int WIDE> struct SumRow {
+    Pack<T, packed<T>> x, dy;
+    float mean, rstd;
+
+    __device__ void read(const NormArgs &a, int64_t row, int c, int n)
+    {
+        x = fetch_some<T, WIDE>(a.x, row * a.width + c, n);
+        dy = fetch_some<T, WIDE>(a.dy, row * a.width + c, n);
+        mean = a.kind == DG_NORM_LAYER ? a.mean[row] : 0.0f;
+        rstd = a.rstd[row];
+    }
+};
+
+/*
+ * A block has a thread for each pack of a row, and takes rows blockIdx.x,
+ * + gridDim.x .. of sample b; the next one is on its way while a row is worked
+ * on. A thread's columns stay its own: it adds what they give to the sums, and
+ * leaves them in parts[2][gridDim.x][width]. Shared: two floats a warp, twice.
+ */
+template <typename T, int WIDE>
+__global__ void __launch_bounds__(MOST_SUM_THREADS)
+    norm_grad_sums_kernel(NormArgs a, int64_t b, float *parts)
+{
+    constexpr int V = packed<T>;
+    const int c = (int)threadIdx.x * V, layer = a.kind == DG_NORM_LAYER;
+    const int left = (int)a.width - c, n = left >= V ? V : left > 0 ? left : 0;
+    const NormAffine f = norm_affine<T>(a, b);
+    Pack<T, V> w = {};
+    float sum[2][V] = {};
+    SumRow<T, WIDE> next;
+
+    if (f.factor != NULL)
+        w = fetch_some<T, WIDE>(f.factor, c, n);
+    if (blockIdx.x < a.rows)
+        next.read(a, b * a.rows + blockIdx.x, c, n);
+    int turn = 0;
+    for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x, turn ^= 1) {
+        const SumRow<T, WIDE> row = next;
+        const int64_t at = (b * a.rows + r) * a.width + c;
+        float g[V], xhat[V], g0 = 0.0f, g1 = 0.0f;
+        Pack<T, V> before = {};
+        if (r + gridDim.x < a.rows)
+            next.read(a, b * a.rows + r + gridDim.x, c, n);
+        if (a.accumulate)
+            before = fetch_some<T, WIDE>(a.dx, at, n);
+#pragma unroll
+        for (int k = 0; k < V; ++k) { /* dy is 0 beyond the end */
+            const float d = row.dy.at(k);
+            xhat[k] = (row.x.at(k) - row.mean) * row.rstd;
+            g[k] = f.factor != NULL ? d * (f.base + w.at(k)) : d;
+            g0 += g[k];
+            g1 = fmaf(g[k], xhat[k], g1);
+            sum[0][k] = fmaf(d, xhat[k], sum[0][k]);
+            sum[1][k] += d;
+        }
+        block_sums(&g0, &g1, turn);
+        g0 = layer ? g0 / (float)a.width : 0.0f;
+        g1 = g1 / (float)a.width;
+        store_some<T, WIDE>(a.dx, at, n, [&](int k) {
+            const float dx = (g[k] - g0 - xhat[k] * g1) * row.rstd;
+            return a.accumulate ? before.at(k) + dx : dx;
+        });
+    }
+    for (int i = 0; i < 2; ++i) {
+        const int64_t to = ((int64_t)i * gridDim.x + blockIdx.x) * a.width + c;
+        if constexpr (WIDE) {
+            if (n > 0)
+                store<float, V>(parts, to, [&](int k) { return sum[i][k]; });
+        } else {
+#pragma unroll
+            for (int k = 0; k < V; ++k)
+                if (k < n)
+                    put(parts, to + k, sum[i][k]);
+        }
+    }
+}
+
+/* 1: that is how it is done; the row's width and what is wanted decide */
+template <typename T> static int in_one_pass(const NormArgs *a)
+{
+    const int64_t most = (int64_t)MOST_SUM_THREADS * packed<T>;
+
+    return a->dx != NULL && a->width <= most &&
+           (a->dw != NULL || a->db != NULL || a->dscale != NULL ||
+            a->dshift != NULL);
+}
+
+template <typename T> static void grad_and_sums(const NormArgs *a, int64_t b)
+{
+    const int64_t packs = (a->width + packed<T> - 1) / packed<T>;
+    const int threads = (int)((packs + WARP - 1) / WARP * WARP);
+    const int64_t wanted = (a->rows + ROWS_PER_SUM - 1) / ROWS_PER_SUM;
+    const int64_t parts =
+        wanted < MOST_SUM_PARTS ? wanted : (int64_t)MOST_SUM_PARTS;
+    float *work = dg_cuda_current()->workspace;
+    const ColumnSums<2, float> own = { { a->dw, a->db } };
+    const ColumnSums<2, T> mod = { { past<T>(a->dscale, b * a->ld_mod),
+                                     past<T>(a->dshift, b * a->ld_mod) } };
+
+    static_assert(2 * MOST_SUM_PARTS * MOST_SUM_THREADS * packed<T> <=
+                      DG_WORKSPACE_FLOATS,
+                  "the parts fit");
+    if (norm_wide<T>(a))
+        DG_LAUNCH((norm_grad_sums_kernel<T, 1>), dim3((unsigned)parts), threads,
+                  0, *a, b, work);
+    else
+        DG_LAUNCH((norm_grad_sums_kernel<T, 0>), dim3((unsigned)parts), threads,
+                  0, *a, b, work);
+    if (a->dw != NULL || a->db != NULL)
+        dg_column_fold(parts, a->width, own);
+    if (a->dscale != NULL || a->dshift != NULL)
+        dg_column_fold(parts, a->width, mod);
+}
+
+/* --- the sums alone ------------------------------------------------------- */
+
 /* dy xhat and dy of one sample, summed over rows */
 template <typename T> struct NormTerm {
     static const int most = packed<T>;
@@ -294,14 +440,6 @@ static void param_grad(const NormArgs *a, int64_t b, float *factor,
 
     if (factor != NULL || offset != NULL)
         dg_column_sums(term, a->rows, a->width, aligned(a->x, a->dy), to);
-}
-
-/* what is read beside rows, too */
-template <typename T> static int norm_wide(const NormArgs *a)
-{
-    return a->width % packed<T> == 0 && a->ld_mod % packed<T> == 0 &&
-           aligned(a->x, a->y, a->dy, a->dx) &&
-           aligned(a->w, a->b, a->shift, a->scale);
 }
 
 template <int TEAM> static dim3 norm_grid(const NormArgs *a)
@@ -341,9 +479,13 @@ template <typename T> void dg_cuda_norm(const NormArgs *a)
 
 template <typename T> void dg_cuda_norm_grad(const NormArgs *a)
 {
-    if (a->dx != NULL)
+    const int once = in_one_pass<T>(a);
+
+    if (a->dx != NULL && !once)
         LAUNCH_NORM(norm_grad_kernel, T, a);
-    for (int64_t b = 0; b < a->batch; ++b) {
+    for (int64_t b = 0; once && b < a->batch; ++b)
+        grad_and_sums<T>(a, b);
+    for (int64_t b = 0; !once && b < a->batch; ++b) {
         param_grad<T, float>(a, b, a->dw, a->db);
         param_grad<T, T>(a, b, past<T>(a->dscale, b * a->ld_mod),
                          past<T>(a->dshift, b * a->ld_mod));
