@@ -167,6 +167,10 @@ static void test_plan_is_what_is_reserved(void **state)
     /* two networks' ranges and rests, one room; gradient, m, v, EMA */
     floats = 2 * (s->num + dg_params_rest(&t.policy->net)) +
              dg_params_largest(&t.policy->net) + 4 * s->num;
+    /* the report's pictures: conditions, latents in work and at their end */
+    floats += (l.config.report.prompts + comm.size - 1) / comm.size *
+                  t.policy->shape.condition +
+              2 * l.config.grpo.micro_batch * t.policy->shape.elements;
     EXPECT((g != NULL) == (comm.size > 1)); /* one rank has all */
     if (g != NULL && comm.rank == 0)
         EXPECT(g->gpu ==
