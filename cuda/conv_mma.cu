@@ -6,16 +6,17 @@
 /*
  * y[pixel, o] = sum over channels c and taps t of x[pixel + t, c] w[o, c, t].
  * A warp takes a patch of 8 x 8 pixels and 64 channels o, a block of four warps
- * four patches, or two of maps that have less. 16 channels c at a time pass by: what the nine taps
- * see of the patches, and the weights as they stand, all nine taps of a channel
- * in a row. From nine successive pairs of halves, of two neighbouring channels,
- * a lane puts together what the tensor cores take for each tap.
+ * four patches, or two of maps that have less. 16 channels c at a time pass by:
+ * what the nine taps see of the patches, and the weights as they stand, all nine
+ * taps of a channel in a row. From nine successive pairs of halves, of two
+ * neighbouring channels, a lane puts together what the tensor cores take for
+ * each tap.
  *
  * The gradient of x is the same product: of dy, by taps in the other order,
  * with the weights' rows being what is summed over. Strides are dy spread out
- * with zeros between; of a zoomed map the pixels of the zoomed one are summed
- * by a second kernel, and so are the parts into which channels c are split
- * where the tiles of one sample are few.
+ * with zeros between; of a zoomed map, pixels are added two by two before they
+ * are stored. Where the tiles of one sample are few, channels c are split into
+ * parts, whose sums a second kernel adds.
  */
 namespace
 {
@@ -252,27 +253,77 @@ __device__ inline void pair_store(const Windows &v, int64_t at, int column,
     *to = mma_pair(first, second);
 }
 
+/* pixels that are stored */
+__host__ __device__ inline int stored_of(const Windows &v, int pixels)
+{
+    return (pixels + v.pool - 1) / v.pool;
+}
+
+/* where a pixel that is stored begins */
+__device__ inline int64_t stored_at(const Windows &v, int n, int row,
+                                    int column)
+{
+    const int64_t sample = (int64_t)(v.sums ? blockIdx.z : 0) * v.batch + n;
+
+    return ((sample * stored_of(v, v.rows) + row) * stored_of(v, v.columns) +
+            column) *
+           v.out;
+}
+
+/* the lane's j-th pair of columns */
+template <bool BACK> __device__ inline int pair_column(int j)
+{
+    const int quad = (int)threadIdx.x % 4;
+
+    return BACK ? j / 2 * 16 + quad * 4 + j % 2 * 2 : j * 8 + quad * 2;
+}
+
 template <bool BACK>
 __device__ inline void sums_store(const Windows &v, const Patch &p, int first,
                                   const Sums sums)
 {
-    const int lane = (int)threadIdx.x % WARP, column = p.column + lane / 4;
-    const int64_t sample = (int64_t)(v.sums ? blockIdx.z : 0) * v.batch + p.n;
+    const int column = p.column + (int)threadIdx.x % WARP / 4;
 
 #pragma unroll
     for (int m = 0; m < SIDE; ++m) {
-        const int row = p.row + m;
-        const int64_t at =
-            ((sample * v.rows + row) * v.columns + column) * v.out;
-        const int e = m % 2 * 2;
+        const int row = p.row + m, e = m % 2 * 2;
+        const int64_t at = stored_at(v, p.n, row, column);
 #pragma unroll
         for (int j = 0; j < COLUMNS / 8; ++j) {
-            const int o = first + (BACK ? j / 2 * 16 + lane % 4 * 4 + j % 2 * 2
-                                        : j * 8 + lane % 4 * 2);
+            const int o = first + pair_column<BACK>(j);
             const float(*s)[4] = sums[m / 2] + (BACK ? j / 2 * 2 : j);
             if (row < v.rows && column < v.columns && o < v.out)
                 pair_store(v, at + o, o, BACK ? s[0][e + j % 2] : s[0][e],
                            BACK ? s[1][e + j % 2] : s[0][e + 1]);
+        }
+    }
+}
+
+/* The same of pixels two by two: rows are a lane's own, the next column is
+ * the lane's behind the next four. */
+__device__ inline void sums_store_pooled(const Windows &v, const Patch &p,
+                                         int first, const Sums sums)
+{
+    const int place = (int)threadIdx.x % WARP / 4, column = p.column + place;
+
+#pragma unroll
+    for (int m = 0; m < SIDE / 2; ++m) {
+        const int row = p.row + 2 * m;
+        const int64_t at = stored_at(v, p.n, row / 2, column / 2);
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; ++j) {
+            const int o = first + pair_column<true>(j);
+            float sum[2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float *s = sums[m][j / 2 * 2 + i] + j % 2;
+                sum[i] = row + 1 < v.rows ? s[0] + s[2] : s[0];
+                sum[i] = column < v.columns ? sum[i] : 0.0f;
+                sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 4);
+            }
+            if (place % 2 == 0 && row < v.rows && column < v.columns &&
+                o < v.out)
+                pair_store(v, at + o, o, sum[0], sum[1]);
         }
     }
 }
@@ -318,40 +369,27 @@ __global__ void __launch_bounds__(BLOCK, 2) conv_mma_kernel(Windows v)
             chunk_add<PATCHES, L::HALO, STRIDE, BACK>(sums, map + at,
                                                       weights + at);
     }
-    if (works)
+    if (works && BACK && v.pool == 2)
+        sums_store_pooled(v, p, column + mine, sums);
+    else if (works)
         sums_store<BACK>(v, p, column + mine, sums);
 }
 
-/*
- * The parts of a sum in their order, then bias, or what was there; of a zoomed
- * map the sums of a pixel's zoom^2 too. A thread takes four channels.
- */
-__global__ void conv_fold_kernel(Windows v, int h, int w, int zoom)
+/* The parts of a sum in their order, then bias, or what was there. A thread
+ * takes four of 4 quads channels; no shared memory. */
+__global__ void conv_fold_kernel(Windows v, int64_t quads)
 {
-    const int quads = v.out / 4;
-    const int64_t count = (int64_t)v.batch * h * w * quads;
-    const int64_t part = (int64_t)v.batch * v.rows * v.columns * v.out;
-
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        const int o = (int)(i % quads) * 4, x = (int)(i / quads % w);
-        const int64_t line = i / quads / w;
-        const int n = (int)(line / h), y = (int)(line % h);
+    for (int64_t i = first_index(); i < quads; i += index_step()) {
         float sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-        for (int z = 0; z < zoom * zoom; ++z) {
-            const int row = y * zoom + z / zoom, column = x * zoom + z % zoom;
-            const int64_t at =
-                (((int64_t)n * v.rows + row) * v.columns + column) * v.out + o;
-            for (int p = 0; row < v.rows && column < v.columns && p < v.parts;
-                 ++p) {
-                const Four f =
-                    *reinterpret_cast<const Four *>(v.sums + p * part + at);
-                for (int e = 0; e < 4; ++e)
-                    sum[e] += f.x[e];
-            }
+        for (int p = 0; p < v.parts; ++p) {
+            const Four f =
+                reinterpret_cast<const Four *>(v.sums)[p * quads + i];
+            for (int e = 0; e < 4; ++e)
+                sum[e] += f.x[e];
         }
         for (int e = 0; e < 4; ++e) {
             if (v.bias != NULL)
-                sum[e] += get<__nv_bfloat16>(v.bias, o + e);
+                sum[e] += get<__nv_bfloat16>(v.bias, (4 * i + e) % v.out);
             if (v.accumulate)
                 sum[e] += get<__nv_bfloat16>(v.to, 4 * i + e);
             put<__nv_bfloat16>(v.to, 4 * i + e, sum[e]);
@@ -410,12 +448,15 @@ template <int STRIDE, bool BACK> void product(const Windows *v)
         launch<4, STRIDE, BACK>(v);
 }
 
-/* float32 that a sample's sums take in the scratch */
-int64_t sums_of(const Windows *v, int zoom)
+int64_t values_of(const Windows *v)
 {
-    return v->parts == 1 && zoom == 1
-               ? 0
-               : (int64_t)v->parts * v->rows * v->columns * v->out;
+    return (int64_t)stored_of(*v, v->rows) * stored_of(*v, v->columns) * v->out;
+}
+
+/* float32 that a sample's sums take in the scratch */
+int64_t sums_of(const Windows *v)
+{
+    return v->parts == 1 ? 0 : v->parts * values_of(v);
 }
 
 /* a map and a result of it, to be split into parts */
@@ -428,7 +469,7 @@ Windows forward_of(const ConvArgs *a)
     return v;
 }
 
-/* of the zoomed map, whose pixels are folded */
+/* of the zoomed map, whose pixels are pooled */
 Windows input_grad_of(const ConvArgs *a)
 {
     Windows v = {};
@@ -440,6 +481,7 @@ Windows input_grad_of(const ConvArgs *a)
     v.rows = (int)(a->zoom * a->h - a->cut_h);
     v.columns = (int)(a->zoom * a->w - a->cut_w), v.out = (int)a->in;
     v.top = (int)(2 - a->top), v.left = (int)(2 - a->left);
+    v.pool = (int)a->zoom;
     v.batch = (int)a->batch;
     v.parts = parts_of(&v);
     v.from = a->dy, v.weight = a->weight, v.to = a->dx;
@@ -448,24 +490,22 @@ Windows input_grad_of(const ConvArgs *a)
 }
 
 /* As many samples at once as the scratch has room for. */
-void run(const ConvArgs *a, Windows v, int zoom,
-         void (*launch)(const Windows *))
+void run(const ConvArgs *a, Windows v, void (*launch)(const Windows *))
 {
-    const int64_t sums = sums_of(&v, zoom);
-    const int h = (v.rows + zoom - 1) / zoom, w = (v.columns + zoom - 1) / zoom;
+    const int64_t sums = sums_of(&v), values = values_of(&v);
     const int64_t group = sums > 0 ? dg_cuda_conv_room(sums) / sums : a->batch;
     const Windows all = v;
 
     for (int64_t b = 0; b < a->batch; b += group) {
         v.batch = (int)(a->batch - b < group ? a->batch - b : group);
         v.from = past<__nv_bfloat16>(all.from, b * v.h * v.w * v.in);
-        v.to = past<__nv_bfloat16>(all.to, b * h * w * v.out);
+        v.to = past<__nv_bfloat16>(all.to, b * values);
         v.sums = sums > 0 ? (float *)a->scratch : NULL;
         launch(&v);
         if (sums > 0)
             DG_LAUNCH(conv_fold_kernel,
-                      dg_blocks((int64_t)v.batch * h * w * v.out / 4, THREADS),
-                      THREADS, 0, v, h, w, zoom);
+                      dg_blocks(v.batch * values / 4, THREADS), THREADS, 0, v,
+                      v.batch * values / 4);
     }
 }
 
@@ -512,6 +552,7 @@ Windows dg_cuda_conv_windows(const ConvArgs *a)
     v.zoom = (int)a->zoom, v.spread = 1;
     v.rows = (int)a->out_h, v.columns = (int)a->out_w, v.out = (int)a->out;
     v.top = (int)a->top, v.left = (int)a->left;
+    v.pool = 1;
     v.batch = (int)a->batch;
     return v;
 }
@@ -530,8 +571,8 @@ size_t dg_cuda_conv_mma_scratch(const ConvArgs *a)
     if (!sizes_fit(a, 4))
         return 0;
     const Windows there = forward_of(a), back = input_grad_of(a);
-    const int64_t x = dg_cuda_conv_room(sums_of(&there, 1));
-    const int64_t dx = dg_cuda_conv_room(sums_of(&back, (int)a->zoom));
+    const int64_t x = dg_cuda_conv_room(sums_of(&there));
+    const int64_t dx = dg_cuda_conv_room(sums_of(&back));
     const int64_t dw = dg_cuda_conv_room(dg_cuda_conv_weight_sums(a));
     const int64_t maps = x > dx ? x : dx;
 
@@ -542,7 +583,7 @@ int dg_cuda_conv_mma(const ConvArgs *a)
 {
     if (!sizes_fit(a, 4) || !places_fit(a))
         return 0;
-    run(a, forward_of(a), 1,
+    run(a, forward_of(a),
         a->stride == 1 ? product<1, false> : product<2, false>);
     return 1;
 }
@@ -551,6 +592,6 @@ int dg_cuda_conv_mma_input_grad(const ConvArgs *a)
 {
     if (!dg_cuda_conv_mma_fits(a))
         return 0;
-    run(a, input_grad_of(a), (int)a->zoom, product<1, true>);
+    run(a, input_grad_of(a), product<1, true>);
     return 1;
 }
