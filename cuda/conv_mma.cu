@@ -1,29 +1,27 @@
 #include "conv_mma.h"
 
-#include "mma.h"
+#include "conv_words.h"
 #include "stream.h"
 
 /*
  * y[pixel, o] = sum over channels c and taps t of x[pixel + t, c] w[o, c, t].
  * A warp takes a patch of 8 x 8 pixels and 64 channels o, a block of four warps
- * four patches, or two of maps that have less. 16 channels c at a time pass by: what the nine taps
- * see of the patches, and the weights as they stand, all nine taps of a channel
- * in a row. From nine successive pairs of halves, of two neighbouring channels,
- * a lane puts together what the tensor cores take for each tap.
+ * four patches, or two of maps that have less. 16 channels c at a time pass by:
+ * what the nine taps see of the patches, and the weights as they stand, all nine
+ * taps of a channel in a row. From nine successive pairs of halves, of two
+ * neighbouring channels, a lane puts together what the tensor cores take for
+ * each tap.
  *
  * The gradient of x is the same product: of dy, by taps in the other order,
  * with the weights' rows being what is summed over. Strides are dy spread out
- * with zeros between; of a zoomed map the pixels of the zoomed one are summed
- * by a second kernel, and so are the parts into which channels c are split
- * where the tiles of one sample are few.
+ * with zeros between; of a zoomed map, pixels are added two by two before they
+ * are stored. Where the tiles of one sample are few, channels c are split into
+ * parts, whose sums a second kernel adds.
  */
 namespace
 {
 
 enum {
-    BLOCK = 128,      /* threads */
-    COLUMNS = 64,     /* channels of a warp */
-    CHUNK = 16,       /* channels that pass by together */
     PIXEL_PAIRS = 12, /* of a pixel's chunk: rows apart in the banks */
     STAGES = 2,
     WANTED_BLOCKS = 80, /* of one sample, if its channels can be split so */
@@ -32,19 +30,6 @@ enum {
 
 struct alignas(8) Two {
     float x[2];
-};
-
-/* how weights lie in shared memory: BACK: a row per channel summed over, else
- * per channel of the result */
-template <int PATCHES, bool BACK> struct Weights {
-    enum {
-        BN = BLOCK / WARP / PATCHES * COLUMNS, /* channels of the block */
-        ROWS = BACK ? (int)CHUNK : (int)BN,
-        WIDTH = TAPS * (BACK ? (int)BN : (int)CHUNK),
-        UNITS = WIDTH / 8,
-        PITCH = WIDTH / 2 + 4, /* an odd multiple of 4: see Words */
-        PAIRS = ROWS * PITCH
-    };
 };
 
 template <int PATCHES, int STRIDE, bool BACK> struct Layout {
@@ -96,31 +81,6 @@ __device__ inline void map_copy(const Windows &v, const Pair *from,
     }
 }
 
-/* the same of the weights */
-template <int PATCHES, bool BACK>
-__device__ inline void weights_copy(const Windows &v, int first, int chunk,
-                                    Pair *to)
-{
-    enum { UNITS = Weights<PATCHES, BACK>::UNITS };
-    const int row = BACK ? chunk * CHUNK : first;
-    const int column = TAPS * (BACK ? first : chunk * CHUNK);
-    const int rows = (BACK ? v.in : v.out) - row;
-    const int width = TAPS * (BACK ? v.out : v.in);
-    const int units = (width - column) / 8, pitch = width / 2;
-    const Pair *from = reinterpret_cast<const Pair *>(v.weight) +
-                       ((int64_t)row * width + column) / 2;
-    const unsigned thread = (unsigned)thread_here();
-
-#pragma unroll
-    for (int j = 0; j < Weights<PATCHES, BACK>::ROWS * UNITS / BLOCK; ++j) {
-        const unsigned i = thread + (unsigned)(j * BLOCK);
-        const int r = (int)(i / UNITS), unit = (int)(i % UNITS);
-        const int there = r < rows && unit < units;
-        mma_copy(to + 4 * ((int)i + r),
-                 from + (there ? r * pitch + 4 * unit : 0), there);
-    }
-}
-
 template <int PATCHES, int STRIDE, bool BACK>
 __device__ inline void stage_copy(const Windows &v, int chunk, const int *seen,
                                   Pair *stage)
@@ -134,72 +94,6 @@ __device__ inline void stage_copy(const Windows &v, int chunk, const int *seen,
                                 seen, chunk, stage);
     weights_copy<PATCHES, BACK>(v, (int)blockIdx.y * Weights<PATCHES, BACK>::BN,
                                 chunk, stage + L::MAP_PAIRS);
-}
-
-/*
- * Words of weights that a lane holds: of the halves of 16 places, word t / 2 of
- * nine in 'low' and word (9 + t) / 2 in 'high', of which one is new per tap.
- * A place is a pair of neighbouring channels c; forward, of column 8 n + lane /
- * 4 and channels 2 (lane % 4) + 8 h: low has the first channel's tap, high the
- * second's. Back, of a channel c and a pair of columns, 16 i + 2 (lane / 4):
- * low has the first column's tap, high the second's; the places of two
- * successive c give a pair. The lanes' words lie in different banks: 9 is odd,
- * and PITCH is 4 times an odd number.
- */
-typedef struct Words {
-    Pair low[16], high[16];
-} Words;
-
-template <int PATCHES, bool BACK> __device__ inline int lane_at(int warp_column)
-{
-    const int lane = (int)threadIdx.x % WARP;
-    enum { PITCH = Weights<PATCHES, BACK>::PITCH };
-
-    return BACK
-               ? lane % 4 * 2 * PITCH + lane / 4 * TAPS + warp_column * TAPS / 2
-               : (warp_column + lane / 4) * PITCH + lane % 4 * TAPS;
-}
-
-/* where place i of them begins, from the lane's first */
-template <int PATCHES, bool BACK> __device__ inline int place_at(int i)
-{
-    enum { PITCH = Weights<PATCHES, BACK>::PITCH };
-
-    return BACK ? i / 4 * 8 * TAPS + (i / 2 % 2 * 8 + i % 2) * PITCH
-                : i / 2 * 8 * PITCH + i % 2 * 4 * TAPS;
-}
-
-template <int PATCHES, bool BACK>
-__device__ inline void words_load(Words *w, const Pair *at, int t)
-{
-    if (t % 2 == 0)
-#pragma unroll
-        for (int i = 0; i < 16; ++i)
-            w->low[i] = at[place_at<PATCHES, BACK>(i) + t / 2];
-    if (t % 2 == 1 || t == 0)
-#pragma unroll
-        for (int i = 0; i < 16; ++i)
-            w->high[i] = at[place_at<PATCHES, BACK>(i) + (TAPS + t) / 2];
-}
-
-/* halves of x and y, upper or lower, side by side */
-__device__ inline Pair halves(Pair x, int x_upper, Pair y, int y_upper)
-{
-    return (x_upper ? x >> 16 : x & 0xffffu) |
-           (y_upper ? y & 0xffff0000u : y << 16);
-}
-
-/* B's register h of the n-th eight columns, for tap t */
-template <bool BACK>
-__device__ inline Pair words_pair(const Words &w, int n, int h, int t)
-{
-    const int i = BACK ? (n / 2 * 2 + h) * 2 : 2 * n + h;
-    const Pair *chain = n % 2 ? w.high : w.low;
-
-    if (!BACK)
-        return halves(w.low[i], t % 2 == 1, w.high[i], t % 2 == 0);
-    const int upper = t % 2 != n % 2;
-    return halves(chain[i], upper, chain[i + 1], upper);
 }
 
 typedef float Sums[SIDE / 2][COLUMNS / 8][4];
@@ -252,27 +146,77 @@ __device__ inline void pair_store(const Windows &v, int64_t at, int column,
     *to = mma_pair(first, second);
 }
 
+/* pixels that are stored */
+__host__ __device__ inline int stored_of(const Windows &v, int pixels)
+{
+    return (pixels + v.pool - 1) / v.pool;
+}
+
+/* where a pixel that is stored begins */
+__device__ inline int64_t stored_at(const Windows &v, int n, int row,
+                                    int column)
+{
+    const int64_t sample = (int64_t)(v.sums ? blockIdx.z : 0) * v.batch + n;
+
+    return ((sample * stored_of(v, v.rows) + row) * stored_of(v, v.columns) +
+            column) *
+           v.out;
+}
+
+/* the lane's j-th pair of columns */
+template <bool BACK> __device__ inline int pair_column(int j)
+{
+    const int quad = (int)threadIdx.x % 4;
+
+    return BACK ? j / 2 * 16 + quad * 4 + j % 2 * 2 : j * 8 + quad * 2;
+}
+
 template <bool BACK>
 __device__ inline void sums_store(const Windows &v, const Patch &p, int first,
                                   const Sums sums)
 {
-    const int lane = (int)threadIdx.x % WARP, column = p.column + lane / 4;
-    const int64_t sample = (int64_t)(v.sums ? blockIdx.z : 0) * v.batch + p.n;
+    const int column = p.column + (int)threadIdx.x % WARP / 4;
 
 #pragma unroll
     for (int m = 0; m < SIDE; ++m) {
-        const int row = p.row + m;
-        const int64_t at =
-            ((sample * v.rows + row) * v.columns + column) * v.out;
-        const int e = m % 2 * 2;
+        const int row = p.row + m, e = m % 2 * 2;
+        const int64_t at = stored_at(v, p.n, row, column);
 #pragma unroll
         for (int j = 0; j < COLUMNS / 8; ++j) {
-            const int o = first + (BACK ? j / 2 * 16 + lane % 4 * 4 + j % 2 * 2
-                                        : j * 8 + lane % 4 * 2);
+            const int o = first + pair_column<BACK>(j);
             const float(*s)[4] = sums[m / 2] + (BACK ? j / 2 * 2 : j);
             if (row < v.rows && column < v.columns && o < v.out)
                 pair_store(v, at + o, o, BACK ? s[0][e + j % 2] : s[0][e],
                            BACK ? s[1][e + j % 2] : s[0][e + 1]);
+        }
+    }
+}
+
+/* The same of pixels two by two: rows are a lane's own, the next column is
+ * the lane's behind the next four. */
+__device__ inline void sums_store_pooled(const Windows &v, const Patch &p,
+                                         int first, const Sums sums)
+{
+    const int place = (int)threadIdx.x % WARP / 4, column = p.column + place;
+
+#pragma unroll
+    for (int m = 0; m < SIDE / 2; ++m) {
+        const int row = p.row + 2 * m;
+        const int64_t at = stored_at(v, p.n, row / 2, column / 2);
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; ++j) {
+            const int o = first + pair_column<true>(j);
+            float sum[2];
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float *s = sums[m][j / 2 * 2 + i] + j % 2;
+                sum[i] = row + 1 < v.rows ? s[0] + s[2] : s[0];
+                sum[i] = column < v.columns ? sum[i] : 0.0f;
+                sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 4);
+            }
+            if (place % 2 == 0 && row < v.rows && column < v.columns &&
+                o < v.out)
+                pair_store(v, at + o, o, sum[0], sum[1]);
         }
     }
 }
@@ -318,40 +262,27 @@ __global__ void __launch_bounds__(BLOCK, 2) conv_mma_kernel(Windows v)
             chunk_add<PATCHES, L::HALO, STRIDE, BACK>(sums, map + at,
                                                       weights + at);
     }
-    if (works)
+    if (works && BACK && v.pool == 2)
+        sums_store_pooled(v, p, column + mine, sums);
+    else if (works)
         sums_store<BACK>(v, p, column + mine, sums);
 }
 
-/*
- * The parts of a sum in their order, then bias, or what was there; of a zoomed
- * map the sums of a pixel's zoom^2 too. A thread takes four channels.
- */
-__global__ void conv_fold_kernel(Windows v, int h, int w, int zoom)
+/* The parts of a sum in their order, then bias, or what was there. A thread
+ * takes four of 4 quads channels; no shared memory. */
+__global__ void conv_fold_kernel(Windows v, int64_t quads)
 {
-    const int quads = v.out / 4;
-    const int64_t count = (int64_t)v.batch * h * w * quads;
-    const int64_t part = (int64_t)v.batch * v.rows * v.columns * v.out;
-
-    for (int64_t i = first_index(); i < count; i += index_step()) {
-        const int o = (int)(i % quads) * 4, x = (int)(i / quads % w);
-        const int64_t line = i / quads / w;
-        const int n = (int)(line / h), y = (int)(line % h);
+    for (int64_t i = first_index(); i < quads; i += index_step()) {
         float sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
-        for (int z = 0; z < zoom * zoom; ++z) {
-            const int row = y * zoom + z / zoom, column = x * zoom + z % zoom;
-            const int64_t at =
-                (((int64_t)n * v.rows + row) * v.columns + column) * v.out + o;
-            for (int p = 0; row < v.rows && column < v.columns && p < v.parts;
-                 ++p) {
-                const Four f =
-                    *reinterpret_cast<const Four *>(v.sums + p * part + at);
-                for (int e = 0; e < 4; ++e)
-                    sum[e] += f.x[e];
-            }
+        for (int p = 0; p < v.parts; ++p) {
+            const Four f =
+                reinterpret_cast<const Four *>(v.sums)[p * quads + i];
+            for (int e = 0; e < 4; ++e)
+                sum[e] += f.x[e];
         }
         for (int e = 0; e < 4; ++e) {
             if (v.bias != NULL)
-                sum[e] += get<__nv_bfloat16>(v.bias, o + e);
+                sum[e] += get<__nv_bfloat16>(v.bias, (4 * i + e) % v.out);
             if (v.accumulate)
                 sum[e] += get<__nv_bfloat16>(v.to, 4 * i + e);
             put<__nv_bfloat16>(v.to, 4 * i + e, sum[e]);
@@ -410,12 +341,15 @@ template <int STRIDE, bool BACK> void product(const Windows *v)
         launch<4, STRIDE, BACK>(v);
 }
 
-/* float32 that a sample's sums take in the scratch */
-int64_t sums_of(const Windows *v, int zoom)
+int64_t values_of(const Windows *v)
 {
-    return v->parts == 1 && zoom == 1
-               ? 0
-               : (int64_t)v->parts * v->rows * v->columns * v->out;
+    return (int64_t)stored_of(*v, v->rows) * stored_of(*v, v->columns) * v->out;
+}
+
+/* float32 that a sample's sums take in the scratch */
+int64_t sums_of(const Windows *v)
+{
+    return v->parts == 1 ? 0 : v->parts * values_of(v);
 }
 
 /* a map and a result of it, to be split into parts */
@@ -428,7 +362,7 @@ Windows forward_of(const ConvArgs *a)
     return v;
 }
 
-/* of the zoomed map, whose pixels are folded */
+/* of the zoomed map, whose pixels are pooled */
 Windows input_grad_of(const ConvArgs *a)
 {
     Windows v = {};
@@ -440,6 +374,7 @@ Windows input_grad_of(const ConvArgs *a)
     v.rows = (int)(a->zoom * a->h - a->cut_h);
     v.columns = (int)(a->zoom * a->w - a->cut_w), v.out = (int)a->in;
     v.top = (int)(2 - a->top), v.left = (int)(2 - a->left);
+    v.pool = (int)a->zoom;
     v.batch = (int)a->batch;
     v.parts = parts_of(&v);
     v.from = a->dy, v.weight = a->weight, v.to = a->dx;
@@ -448,24 +383,22 @@ Windows input_grad_of(const ConvArgs *a)
 }
 
 /* As many samples at once as the scratch has room for. */
-void run(const ConvArgs *a, Windows v, int zoom,
-         void (*launch)(const Windows *))
+void run(const ConvArgs *a, Windows v, void (*launch)(const Windows *))
 {
-    const int64_t sums = sums_of(&v, zoom);
-    const int h = (v.rows + zoom - 1) / zoom, w = (v.columns + zoom - 1) / zoom;
+    const int64_t sums = sums_of(&v), values = values_of(&v);
     const int64_t group = sums > 0 ? dg_cuda_conv_room(sums) / sums : a->batch;
     const Windows all = v;
 
     for (int64_t b = 0; b < a->batch; b += group) {
         v.batch = (int)(a->batch - b < group ? a->batch - b : group);
         v.from = past<__nv_bfloat16>(all.from, b * v.h * v.w * v.in);
-        v.to = past<__nv_bfloat16>(all.to, b * h * w * v.out);
+        v.to = past<__nv_bfloat16>(all.to, b * values);
         v.sums = sums > 0 ? (float *)a->scratch : NULL;
         launch(&v);
         if (sums > 0)
             DG_LAUNCH(conv_fold_kernel,
-                      dg_blocks((int64_t)v.batch * h * w * v.out / 4, THREADS),
-                      THREADS, 0, v, h, w, zoom);
+                      dg_blocks(v.batch * values / 4, THREADS), THREADS, 0, v,
+                      v.batch * values / 4);
     }
 }
 
@@ -512,6 +445,7 @@ Windows dg_cuda_conv_windows(const ConvArgs *a)
     v.zoom = (int)a->zoom, v.spread = 1;
     v.rows = (int)a->out_h, v.columns = (int)a->out_w, v.out = (int)a->out;
     v.top = (int)a->top, v.left = (int)a->left;
+    v.pool = 1;
     v.batch = (int)a->batch;
     return v;
 }
@@ -530,8 +464,8 @@ size_t dg_cuda_conv_mma_scratch(const ConvArgs *a)
     if (!sizes_fit(a, 4))
         return 0;
     const Windows there = forward_of(a), back = input_grad_of(a);
-    const int64_t x = dg_cuda_conv_room(sums_of(&there, 1));
-    const int64_t dx = dg_cuda_conv_room(sums_of(&back, (int)a->zoom));
+    const int64_t x = dg_cuda_conv_room(sums_of(&there));
+    const int64_t dx = dg_cuda_conv_room(sums_of(&back));
     const int64_t dw = dg_cuda_conv_room(dg_cuda_conv_weight_sums(a));
     const int64_t maps = x > dx ? x : dx;
 
@@ -542,7 +476,7 @@ int dg_cuda_conv_mma(const ConvArgs *a)
 {
     if (!sizes_fit(a, 4) || !places_fit(a))
         return 0;
-    run(a, forward_of(a), 1,
+    run(a, forward_of(a),
         a->stride == 1 ? product<1, false> : product<2, false>);
     return 1;
 }
@@ -551,6 +485,6 @@ int dg_cuda_conv_mma_input_grad(const ConvArgs *a)
 {
     if (!dg_cuda_conv_mma_fits(a))
         return 0;
-    run(a, input_grad_of(a), (int)a->zoom, product<1, true>);
+    run(a, input_grad_of(a), product<1, true>);
     return 1;
 }

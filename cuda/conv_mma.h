@@ -44,13 +44,14 @@ typedef struct Windows {
     int zoom, spread;       /* each pixel zoom^2 times; or zeros between */
     int rows, columns, out; /* of the result */
     int top, left;
+    int pool; /* so many rows and columns of it are stored as their sum */
     int batch, parts;
     const float *from; /* [batch, h, w, in] */
     const float *weight;
     const float *bias; /* [out] or NULL */
     float *to;         /* [batch, rows, columns, out], stored as bfloat16 */
     int accumulate;
-    float *sums; /* [parts, batch, rows, columns, out] instead; or NULL */
+    float *sums; /* [parts, batch, rows, columns, out] instead, or NULL */
 } Windows;
 
 /* A patch of the result: sample, first row, first column. */
