@@ -15,7 +15,8 @@ enum {
     COLUMN_LANES = 8,
     COLUMN_SLICES = THREADS / COLUMN_LANES,
     ROWS_PER_PART = 128,
-    MOST_PARTS = 64
+    MOST_PARTS = 64,
+    FEW_PARTS = 8 /* are one thread's */
 };
 
 /* N sums per column; each is added to to[n][column], stored as D; NULL: left
@@ -117,6 +118,22 @@ __global__ void column_fold_kernel(const float *parts, int num_parts,
             put<D>(sums.to[n], c, get<D>(sums.to[n], c) + sum[n][0]);
 }
 
+/* A thread per column adds few parts, in order, then the result. */
+template <int N, typename D>
+__global__ void column_few_kernel(const float *parts, int num_parts,
+                                  int64_t width, ColumnSums<N, D> sums)
+{
+    for (int64_t c = first_index(); c < width; c += index_step())
+        for (int n = 0; n < N; ++n) {
+            float sum = 0.0f;
+#pragma unroll 4
+            for (int p = 0; p < num_parts; ++p)
+                sum += parts[((int64_t)n * num_parts + p) * width + c];
+            if (sums.to[n] != NULL)
+                put<D>(sums.to[n], c, get<D>(sums.to[n], c) + sum);
+        }
+}
+
 /* of columns in packs of V; parts of rows */
 static inline dim3 column_grid(int64_t width, int V, int64_t parts)
 {
@@ -143,9 +160,14 @@ static inline int64_t column_parts(int64_t rows, int64_t most)
 template <int N, typename D>
 void dg_column_fold(int64_t parts, int64_t width, const ColumnSums<N, D> &sums)
 {
-    DG_LAUNCH((column_fold_kernel<N, D>), column_grid(width, 1, 1),
-              column_block(), 0, (const float *)dg_cuda_current()->workspace,
-              (int)parts, width, sums);
+    const float *work = dg_cuda_current()->workspace;
+
+    if (parts <= FEW_PARTS)
+        DG_LAUNCH((column_few_kernel<N, D>), dg_blocks(width, THREADS), THREADS,
+                  0, work, (int)parts, width, sums);
+    else
+        DG_LAUNCH((column_fold_kernel<N, D>), column_grid(width, 1, 1),
+                  column_block(), 0, work, (int)parts, width, sums);
 }
 
 /** Adds the sums of one sample; 'wide': what the term reads lets pieces be

@@ -157,8 +157,9 @@ static dim3 group_grid(const GroupNormArgs *a, int V, int64_t num)
 
 template <typename T, int V> static void group_norm(const GroupNormArgs *a)
 {
-    const int64_t parts = column_parts(a->rows, MOST_PARTS);
-    const int64_t fit = DG_WORKSPACE_FLOATS / 2 / (2 * parts * a->width);
+    const int64_t room = DG_WORKSPACE_FLOATS / 2 / (2 * a->width); /* doubles */
+    const int64_t parts = column_parts(a->rows, room);
+    const int64_t fit = room > 0 ? room / parts : 0;
     const int64_t most = fit < 65535 ? fit : 65535; /* what a grid has */
     double *work = (double *)dg_cuda_current()->workspace;
 
