@@ -10,9 +10,12 @@
  * once for all nine. A warp takes all 64 o and 8 c.
  *
  * Where a sample's tiles fill a device the sums begin from dw and go on from
- * patch to patch and sample to sample. Else a sample's patches are split into
- * parts, by its sizes alone, all samples' parts are worked on at once, and a
- * second kernel adds them, sample after sample.
+ * patch to patch and sample to sample. (Tensor cores are said to cut what they
+ * add where float32 rounds: over k steps of 16 pixels a sum may fall short by
+ * 2^-24 k of itself. Rounded additions would read and write dw once a sample.)
+ * Else a sample's patches are split into parts, by its sizes alone, all samples'
+ * parts are worked on at once, and a second kernel adds them, sample after
+ * sample.
  */
 #ifndef DG_CONV_MANY_TILES /* of a sample: no parts; tests take less */
 #define DG_CONV_MANY_TILES 180
