@@ -31,8 +31,8 @@ __device__ inline void store_piece(void *p, uint4 piece)
 {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
                  :
-                 : "l"(__cvta_generic_to_global(p)), "r"(piece.x),
-                   "r"(piece.y), "r"(piece.z), "r"(piece.w)
+                 : "l"(__cvta_generic_to_global(p)), "r"(piece.x), "r"(piece.y),
+                   "r"(piece.z), "r"(piece.w)
                  : "memory");
 }
 #endif
