@@ -159,6 +159,16 @@ check_words()
     verdict "lint: nothing left to do" "$out"
 }
 
+# gcc 12 was seen to fuse products and sums of pairs in spite of
+# -ffp-contract=off (the vectoriser of straight-line code); bits would be the
+# compiler's then
+check_fused()
+{
+    [ -x "$bin" ] || return
+    verdict "lint: no fused pairs in the machine code" \
+        "$(objdump -d --no-show-raw-insn "$bin" | grep -E 'vfm(addsub|subadd)')"
+}
+
 check_doc()
 {
     local out
@@ -203,6 +213,11 @@ check_floors
 check_lengths
 check_index
 check_words
+if command -v objdump >/dev/null; then
+    check_fused
+else
+    echo "no objdump: its check is left out"
+fi
 check_doc
 check_named
 exit $bad
