@@ -48,6 +48,14 @@ ONE_THREAD_MPI=1 LD_PRELOAD=$slow_disk tiny 2 1 single
 expect "files: MPI for one thread alone, told once" test "$(grep -c \
     '^files are written between iterations: MPI' "$work/single.out")" = 1
 expect "files: MPI for one thread alone, the same" same_files single off
+# asked for by the environment, which need not be the same for all ranks
+DANCEGRPO_MPI_THREADS=funneled tiny 1 1 funneled
+expect "files: MPI asked for one thread alone, told once" test "$(grep -c \
+    '^files are written between iterations: MPI' "$work/funneled.out")" = 1
+mpirun --oversubscribe -n 1 "$bin" config : -n 1 -x DANCEGRPO_MPI_THREADS=many \
+    "$bin" config >"$work/out" 2>&1
+expect "files: MPI asked for something else, one message" test "$? $(grep -c \
+    'DANCEGRPO_MPI_THREADS = many .* multiple or funneled' "$work/out")" = "1 1"
 
 # HDF5 serves one thread at a time: the other reads conditions while files begin
 sets=(prompts.cache="$work/cache.h5" run.iterations=10 sampler.steps=2

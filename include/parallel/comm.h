@@ -20,14 +20,16 @@ typedef struct Comm {
     int size;      /* >= 1 */
     int node_rank; /* rank among those that share this node's memory */
     int node_size;
-    int threads;           /* 1: MPI lets another thread call it too */
+    int threads;           /* 1: MPI lets another thread call it too, of all */
     struct CommImpl *impl; /* MPI's handles */
 } Comm;
 
 /**
  * Starts MPI, with or without mpirun, and installs the hook that lets
  * dg_panic() take all ranks down. Once per process.
- * Errors: DG_EDEVICE when MPI offers no MPI_THREAD_FUNNELED; DG_ENOMEM.
+ * MPI is asked for MPI_THREAD_MULTIPLE, or with DANCEGRPO_MPI_THREADS=funneled
+ * in the environment for less. Errors: DG_EDEVICE when MPI offers no
+ * MPI_THREAD_FUNNELED; DG_EINVAL, agreed: another word there; DG_ENOMEM.
  */
 int dg_comm_init(Comm *c, int *argc, char ***argv);
 

@@ -337,8 +337,7 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
 
     keep_command_line(&cli, argc, argv);
     err = dg_comm_init(&cli.comm, &argc, &argv);
-    if (!err)
-        dg_log_setup(cli.comm.rank, DG_LOG_INFO);
+    dg_log_setup(cli.comm.rank, DG_LOG_INFO);
     code = err ? report_end(&cli, err) : command(&cli, options, argc, argv);
     dg_cli_session_end(&cli);
     free(cli.config_text);

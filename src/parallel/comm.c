@@ -27,12 +27,31 @@ static void find_node(Comm *c)
     MPI_Comm_size(c->impl->node, &c->node_size);
 }
 
+/* What MPI is asked for. It begins before any configuration is read, so that
+ * the environment has to say where a transport is bad at several threads. */
+static int wanted_level(int *level)
+{
+    const char *text = getenv("DANCEGRPO_MPI_THREADS");
+
+    *level = MPI_THREAD_MULTIPLE;
+    if (text == NULL || strcmp(text, "multiple") == 0)
+        return DG_OK;
+    *level = MPI_THREAD_FUNNELED;
+    return strcmp(text, "funneled") == 0
+               ? DG_OK
+               : dg_fail(DG_EINVAL,
+                         "DANCEGRPO_MPI_THREADS = %s in the environment: "
+                         "multiple or funneled is allowed",
+                         text);
+}
+
 int dg_comm_init(Comm *c, int *argc, char ***argv)
 {
-    int provided = 0;
+    int wanted, provided = 0;
+    const int err = wanted_level(&wanted);
 
     *c = (Comm) { .size = 1, .node_size = 1 };
-    MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided);
+    MPI_Init_thread(argc, argv, wanted, &provided);
     if (provided < MPI_THREAD_FUNNELED)
         return dg_fail(DG_EDEVICE,
                        "MPI offers thread level %d only: at "
@@ -48,7 +67,9 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     MPI_Comm_size(c->impl->mpi, &c->size);
     find_node(c);
     dg_set_panic_hook(abort_job);
-    return DG_OK;
+    /* the same for all, whatever each one's environment says */
+    MPI_Allreduce(MPI_IN_PLACE, &c->threads, 1, MPI_INT, MPI_MIN, c->impl->mpi);
+    return dg_agree(c, err);
 }
 
 int dg_comm_self(Comm *out)
