@@ -46,11 +46,6 @@ __device__ inline int tile_row(void)
     return (int)threadIdx.x / ACROSS * SIDE;
 }
 
-__device__ inline int at_most(int64_t left, int most)
-{
-    return left < most ? (int)left : most;
-}
-
 /* blockIdx = (tile, chunk), head, sample; returns the tile's number */
 __device__ inline int64_t tile_place(Tile *t, const AttentionArgs &a)
 {

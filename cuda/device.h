@@ -88,6 +88,11 @@ __host__ __device__ inline float *past(float *p, int64_t i)
                      : reinterpret_cast<float *>(reinterpret_cast<T *>(p) + i);
 }
 
+__device__ inline int at_most(int64_t left, int most)
+{
+    return left < most ? (int)left : most;
+}
+
 /* the same sum in all lanes: halves folded onto each other */
 __device__ inline float warp_sum(float x)
 {

@@ -160,7 +160,62 @@ static void test_bias_lies_anywhere(void **unused)
     free(got);
 }
 
+/* Products of few rows have kernels of their own, which load 16 bytes at a time
+ * where addresses and pitches allow it: [FEW, k] by a right side that lies
+ * 'off' elements into 'b', and is stored transposed or as it is. */
+enum { FEW = 6, FEW_K = 1504 };
+
+static void few_rows(char *to, const Side *s, const void *b, int64_t off,
+                     int trans_b)
+{
+    const char *at = (const char *)b + (size_t)off * s->bytes;
+
+    s->be->gemm(&(GemmArgs) { .trans_b = trans_b,
+                              .m = FEW,
+                              .n = OUT,
+                              .k = FEW_K,
+                              .lda = FEW_K,
+                              .ldb = trans_b ? FEW_K : OUT,
+                              .ldc = OUT,
+                              .rows_per_sample = FEW / 2,
+                              .a = s->x,
+                              .b = (const float *)at,
+                              .c = s->y });
+    dg_cuda_download(to, s->y, FEW * OUT * s->bytes);
+    done();
+}
+
+static void test_few_rows_have_one_order(void **unused)
+{
+    char here[FEW * OUT * sizeof(float)], there[FEW * OUT * sizeof(float)];
+    const int64_t num = FEW_K * OUT;
+
+    (void)unused;
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        Side s;
+        void *moved;
+
+        open_side(&s, bf16);
+        assert_int_equal(dg_cuda_alloc(&moved, (size_t)(num + 1) * s.bytes),
+                         DG_OK);
+        char *copy = malloc((size_t)num * s.bytes);
+        dg_cuda_download(copy, s.x, (size_t)num * s.bytes);
+        done();
+        dg_cuda_upload((char *)moved + s.bytes, copy, (size_t)num * s.bytes);
+        done();
+        for (int trans_b = 0; trans_b < 2; ++trans_b) {
+            few_rows(here, &s, s.x, 0, trans_b);
+            few_rows(there, &s, moved, 1, trans_b);
+            assert_memory_equal(here, there, FEW * OUT * s.bytes);
+        }
+        free(copy);
+        dg_cuda_free(moved);
+        close_side(&s);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_few_rows_have_one_order),
     cmocka_unit_test(test_batches_have_the_bits_of_one),
     cmocka_unit_test(test_bias_lies_anywhere),
 };
