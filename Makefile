@@ -244,12 +244,14 @@ check-long: check-deps
 # all that is to be started there. Its processor may be another than this one.
 BUNDLE      ?= build/gpu-bundle
 BUNDLE_ARCH ?= x86-64-v3
+# its test programs have much in common, further apart than tar.gz looks back
+BUNDLE_XZ   ?= xz -6 --lzma2=preset=6,dict=192MiB
 
 gpu-bundle: want-cuda
 	@$(MAKE) --no-print-directory BUILD=build/bundle ARCH=$(BUNDLE_ARCH) \
 	    BUNDLE=$(BUNDLE) gpu-gathered
-	@tar -czf $(BUNDLE).tar.gz -C $(dir $(BUNDLE)) $(notdir $(BUNDLE))
-	@du -sh $(BUNDLE) $(BUNDLE).tar.gz
+	@tar -I '$(BUNDLE_XZ)' -cf $(BUNDLE).tar.xz -C $(dir $(BUNDLE)) $(notdir $(BUNDLE))
+	@du -sh $(BUNDLE) $(BUNDLE).tar.xz
 
 gpu-gathered: $(BINARY) $(GPU_TESTS) $(BUILD)/tests/tools/close
 	@tests/gpu/bundle.sh $(BUNDLE) $(BINARY) $(BUILD)/tests/tools/close $(GPU_TESTS)

@@ -53,6 +53,7 @@ mkdir -p "$to/tests/peers" && cp tests/peers/torch_*.py "$to/tests/peers/" ||
     die "scripts are missing"
 cp -R configs "$to/" && cp -R tests/golden/*_tiny "$to/tests/golden/" ||
     die "configurations are missing"
+rm -rf "$to/configs/weights" # nothing here begins from them
 
 command -v ompi_info >/dev/null || die "no ompi_info: only Open MPI can be taken along"
 mpi_path() { ompi_info --path "$1" --parsable | sed 's/.*://'; }
