@@ -361,6 +361,10 @@ done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
 step "memcheck: a run" 90 sanitized_run memcheck
 step "racecheck: training" 60 sanitized racecheck "$root/gpu/test_cuda_training"
+for program in attention_mma conv; do
+    step "memcheck: $program" 60 sanitized memcheck "$root/gpu/test_cuda_$program"
+    step "racecheck: $program" 60 sanitized racecheck "$root/gpu/test_cuda_$program"
+done
 step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
     --set run.dtype=bfloat16
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
