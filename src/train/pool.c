@@ -212,7 +212,7 @@ static int kind_of(Wish w)
 /* This rank cannot do its part, and others may wait for that already. */
 static void fail(WeightPool *p, int err)
 {
-    if (!err || p->err)
+    if (!err || p->err || p->gone) /* all have given up: nobody listens */
         return;
     p->err = err;
     p->why = *dg_last_error();

@@ -102,8 +102,17 @@ struct Part {
     void *host;
 };
 
+/* of what was given up under way: MPI may look at them until the end */
+std::vector<void *> *const given_up = new std::vector<void *>;
+
 /* Asked for when the stream gets there; others may not be there yet. */
 struct Group {
+    ~Group()
+    {
+        for (const Part &p : parts)
+            if (p.host != nullptr)
+                given_up->push_back(p.host);
+    }
     std::vector<Part> parts;
     std::vector<MPI_Request> asked;
     cudaStream_t stream;
@@ -154,13 +163,14 @@ MPI_Request ask(Part *p)
     return r;
 }
 
-void take_back(const Part &p)
+void take_back(Part &p)
 {
     if (p.to != nullptr) {
         const CudaEmulationOpen open;
         memcpy(p.to, p.host, p.count * size_of(p.type));
     }
     free(p.host);
+    p.host = nullptr;
 }
 
 cudaError_t run(Group *g)
@@ -176,7 +186,7 @@ cudaError_t run(Group *g)
                 MPI_STATUSES_IGNORE);
     if (!done)
         return cudaErrorNotReady;
-    for (const Part &p : g->parts)
+    for (Part &p : g->parts)
         take_back(p);
     return cudaSuccess;
 }
