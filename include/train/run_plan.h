@@ -71,9 +71,10 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks);
  *  DG_PLAN_GPUS. */
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks);
 
-/** Bytes of this very run that lie on the GPU of its first, fullest rank.
+/** On the first, fullest rank the bytes of this very run that lie on its GPU;
+ *  0 on others, and where kernels work on the host's memory.
  *  given  1: of its replay, whose conditions and scores are in the file
- *  Not collective. Errors: those of dg_run_plan(). */
+ *  Collective. Errors, agreed: those of dg_run_plan(). */
 int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given);
 
 /** What fits a GPU of so many bytes on that many ranks: the lowest level

@@ -98,15 +98,19 @@ int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
 {
     GpuPlan plan;
     Outline o;
-    const int err = dg_outline_open(&o, s, s->comm->size, given);
+    int err = DG_OK;
 
-    if (!err) {
-        o.team.num_threads = 1; /* a worker drives a GPU */
-        count(&plan, &o);
-        *bytes = plan.gpu;
+    *bytes = 0;
+    if (s->backend->apart && s->comm->rank == 0) {
+        err = dg_outline_open(&o, s, s->comm->size, given);
+        if (!err) {
+            o.team.num_threads = 1; /* a worker drives a GPU */
+            count(&plan, &o);
+            *bytes = plan.gpu;
+        }
+        dg_outline_close(&o);
     }
-    dg_outline_close(&o);
-    return err;
+    return dg_agree(s->comm, err);
 }
 
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)

@@ -293,12 +293,9 @@ static int check_room(const Session *s)
         { s->config->parallel.shard != DG_SHARD_NONE, "more ranks" },
         { 1, "a larger GPU" },
     };
-    uint64_t needs = 0;
-    int err = DG_OK;
+    uint64_t needs;
+    const int err = dg_run_plan_placed(&needs, s, 1);
 
-    if (s->backend->apart && s->comm->rank == 0)
-        err = dg_run_plan_placed(&needs, s, 1);
-    err = dg_agree(s->comm, err);
     return err ? err
                : dg_room_given(s, needs, keys, sizeof keys / sizeof *keys);
 }

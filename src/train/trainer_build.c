@@ -333,12 +333,9 @@ static int check_room(const Session *s)
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
-    uint64_t needs = 0;
-    int err = DG_OK;
+    uint64_t needs;
+    const int err = dg_run_plan_placed(&needs, s, 0);
 
-    if (s->backend->apart && s->comm->rank == 0)
-        err = dg_run_plan_placed(&needs, s, 0);
-    err = dg_agree(s->comm, err);
     return err ? err
                : dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
 }
