@@ -223,16 +223,8 @@ template <typename T, int V>
 __global__ void first_nonfinite_kernel(unsigned long long *found,
                                        const float *x, int64_t count)
 {
-    each<V>(count, [&](auto n, int64_t i) {
-        constexpr int N = decltype(n)::value;
-        const Pack<T, N> z = fetch<T, N>(x, i);
-        int least = N;
-#pragma unroll
-        for (int k = N - 1; k >= 0; --k)
-            least = isfinite(z.at(k)) ? least : k;
-        if (least < N)
-            keep_least(found, (unsigned long long)(i + least));
-    });
+    keep_first_bad<T, V>(found, x, count,
+                         [](float value) { return isfinite(value); });
 }
 
 /* least: as above */

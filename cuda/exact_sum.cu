@@ -17,16 +17,8 @@ template <typename T, int V>
 __global__ void exact_bad_kernel(unsigned long long *found, const float *g,
                                  int64_t num, float limit)
 {
-    each<V>(num, [&](auto n, int64_t i) {
-        constexpr int N = decltype(n)::value;
-        const Pack<T, N> x = fetch<T, N>(g, i);
-        int first = N;
-#pragma unroll
-        for (int k = N - 1; k >= 0; --k)
-            first = fabsf(x.at(k)) <= limit ? first : k;
-        if (first < N)
-            keep_least(found, (unsigned long long)(i + first));
-    });
+    keep_first_bad<T, V>(found, g, num,
+                         [=](float value) { return fabsf(value) <= limit; });
 }
 
 __device__ inline int64_t fixed_of(float x, double scale)

@@ -224,6 +224,23 @@ template <int V, typename F> __device__ inline void each(int64_t count, F f)
         f(std::integral_constant<int, 1>(), packs * V + first_index());
 }
 
+/* *found becomes the least i < count for which good(x[i]) is false, if less */
+template <typename T, int V, typename Good>
+__device__ inline void keep_first_bad(unsigned long long *found, const float *x,
+                                      int64_t count, const Good &good)
+{
+    each<V>(count, [&](auto n, int64_t i) {
+        constexpr int N = decltype(n)::value;
+        const Pack<T, N> p = fetch<T, N>(x, i);
+        int first = N;
+#pragma unroll
+        for (int k = N - 1; k >= 0; --k)
+            first = good(p.at(k)) ? first : k;
+        if (first < N)
+            keep_least(found, (unsigned long long)(i + first));
+    });
+}
+
 /* blocks that cover count elements by each<V>() */
 static inline dim3 dg_each_blocks(int64_t count, int V)
 {
