@@ -63,6 +63,18 @@ static inline int mpi_test_start(int *argc, char ***argv)
     return 0;
 }
 
+/** Starts MPI and runs a file's tests under its name; only rank 0 reports. */
+#define MPI_MAIN(name, tests)                                      \
+    int main(int argc, char **argv)                                \
+    {                                                              \
+        if (mpi_test_start(&argc, &argv) != 0)                     \
+            return 1;                                              \
+        const int failed =                                         \
+            cmocka_run_group_tests_name(#name, tests, NULL, NULL); \
+        dg_comm_fini(&comm);                                       \
+        return failed != 0;                                        \
+    }
+
 /** A fresh folder, the same for all ranks; remove with drop_folder(). */
 static inline void make_folder(char folder[256])
 {

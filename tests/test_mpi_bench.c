@@ -154,19 +154,11 @@ static void test_bench_quantiles(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bench_flops_agree),
-        cmocka_unit_test(test_bench_meter_changes_nothing),
-        cmocka_unit_test(test_bench_iteration_uses_the_plan),
-        cmocka_unit_test(test_bench_quantiles),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_bench_flops_agree),
+    cmocka_unit_test(test_bench_meter_changes_nothing),
+    cmocka_unit_test(test_bench_iteration_uses_the_plan),
+    cmocka_unit_test(test_bench_quantiles),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_bench", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_bench, tests)

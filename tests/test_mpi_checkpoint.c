@@ -37,6 +37,7 @@ static void fill(float *v, int salt)
 static int start(void **state)
 {
     (void)state;
+    dg_log_setup(comm.rank, DG_LOG_ERROR); /* warnings are counted */
     make_folder(folder);
     weights = malloc(NUM * sizeof *weights);
     moment = malloc(NUM * sizeof *moment);
@@ -420,33 +421,19 @@ static void test_nan_is_not_saved(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces,
-                                        start, end),
-        cmocka_unit_test_setup_teardown(test_other_network_is_refused, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_keep_removes_the_oldest, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_full_disk_keeps_the_old, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_nan_is_not_saved, start, end),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start, end),
+    cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start, end),
+    cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_other_network_is_refused, start, end),
+    cmocka_unit_test_setup_teardown(test_keep_removes_the_oldest, start, end),
+    cmocka_unit_test_setup_teardown(test_full_disk_keeps_the_old, start, end),
+    cmocka_unit_test_setup_teardown(test_nan_is_not_saved, start, end),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    dg_log_setup(comm.rank, DG_LOG_ERROR); /* warnings are counted */
-    const int failed =
-        cmocka_run_group_tests_name("mpi_checkpoint", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_checkpoint, tests)

@@ -292,27 +292,19 @@ static void test_an_alarm_is_heard_where_nobody_meets(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_share_range_covers_once),
-        cmocka_unit_test(test_agree_passes_lowest_failure),
-        cmocka_unit_test(test_bcast_any_root),
-        cmocka_unit_test(test_gathers_in_rank_order),
-        cmocka_unit_test(test_share_items_fills_the_others),
-        cmocka_unit_test(test_reductions_match_closed_forms),
-        cmocka_unit_test(test_sum_crosses_pieces),
-        cmocka_unit_test(test_node_and_hosts_are_filled),
-        cmocka_unit_test(test_beside_gives_the_same),
-        cmocka_unit_test(test_threads_do_not_meet),
-        cmocka_unit_test(test_who_waits_does_something_else),
-        cmocka_unit_test(test_an_alarm_is_heard_where_nobody_meets),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_share_range_covers_once),
+    cmocka_unit_test(test_agree_passes_lowest_failure),
+    cmocka_unit_test(test_bcast_any_root),
+    cmocka_unit_test(test_gathers_in_rank_order),
+    cmocka_unit_test(test_share_items_fills_the_others),
+    cmocka_unit_test(test_reductions_match_closed_forms),
+    cmocka_unit_test(test_sum_crosses_pieces),
+    cmocka_unit_test(test_node_and_hosts_are_filled),
+    cmocka_unit_test(test_beside_gives_the_same),
+    cmocka_unit_test(test_threads_do_not_meet),
+    cmocka_unit_test(test_who_waits_does_something_else),
+    cmocka_unit_test(test_an_alarm_is_heard_where_nobody_meets),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_comm", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_comm, tests)

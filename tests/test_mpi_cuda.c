@@ -153,19 +153,11 @@ static void test_two_ranks_on_one_gpu_cannot_join(void **unused)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums_have_the_hosts_bits),
-        cmocka_unit_test(test_owners_have_the_hosts_bits),
-        cmocka_unit_test(test_too_many_items_are_refused),
-        cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
-    };
-    int failed;
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_sums_have_the_hosts_bits),
+    cmocka_unit_test(test_owners_have_the_hosts_bits),
+    cmocka_unit_test(test_too_many_items_are_refused),
+    cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    failed = cmocka_run_group_tests(tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed;
-}
+MPI_MAIN(mpi_cuda, tests)

@@ -269,17 +269,9 @@ static void test_a_failed_item_fails_all(void **unused)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_sum_whichever_stream_is_late),
-        cmocka_unit_test(test_a_failed_item_fails_all),
-    };
-    int failed;
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_same_sum_whichever_stream_is_late),
+    cmocka_unit_test(test_a_failed_item_fails_all),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    failed = cmocka_run_group_tests_name("mpi_cuda_buckets", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_cuda_buckets, tests)

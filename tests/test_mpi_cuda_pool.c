@@ -143,21 +143,13 @@ static void test_a_broken_gpu_ends_all(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights_come_ahead),
-        cmocka_unit_test(test_gradients_leave_behind),
-        cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
-        cmocka_unit_test(test_one_room_does_as_well),
-        cmocka_unit_test(test_a_failure_is_everybodys),
-        cmocka_unit_test(test_a_broken_gpu_ends_all),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_weights_come_ahead),
+    cmocka_unit_test(test_gradients_leave_behind),
+    cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
+    cmocka_unit_test(test_one_room_does_as_well),
+    cmocka_unit_test(test_a_failure_is_everybodys),
+    cmocka_unit_test(test_a_broken_gpu_ends_all),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_cuda_pool", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_cuda_pool, tests)

@@ -205,22 +205,14 @@ static void test_plain_sum_is_close(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_any_order_same_bits),
-        cmocka_unit_test(test_any_ranks_same_bits),
-        cmocka_unit_test(test_mean_matches_double),
-        cmocka_unit_test(test_rounding_is_to_even),
-        cmocka_unit_test(test_bad_elements_are_named),
-        cmocka_unit_test(test_limit_cannot_wrap),
-        cmocka_unit_test(test_plain_sum_is_close),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_any_order_same_bits),
+    cmocka_unit_test(test_any_ranks_same_bits),
+    cmocka_unit_test(test_mean_matches_double),
+    cmocka_unit_test(test_rounding_is_to_even),
+    cmocka_unit_test(test_bad_elements_are_named),
+    cmocka_unit_test(test_limit_cannot_wrap),
+    cmocka_unit_test(test_plain_sum_is_close),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_exact_sum", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_exact_sum, tests)

@@ -547,35 +547,25 @@ static void test_full_disk_is_found(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_all_types_come_back, start, end),
-        cmocka_unit_test_setup_teardown(test_uneven_shares_are_placed, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_units_are_required, start, end),
-        cmocka_unit_test_setup_teardown(test_long_config_is_kept, start, end),
-        cmocka_unit_test_setup_teardown(test_reader_names_what_is_wrong, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_cut_short_is_refused, start, end),
-        cmocka_unit_test_setup_teardown(test_incomplete_is_refused, start, end),
-        cmocka_unit_test_setup_teardown(test_foreign_sets_are_refused, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_attributes_are_single, start, end),
-        cmocka_unit_test_setup_teardown(test_unwritable_folder_is_named, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_failed_write_leaves_old_file,
-                                        start, end),
-        cmocka_unit_test_setup_teardown(test_failed_metadata_is_found, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_killed_writer_leaves_no_file,
-                                        start, end),
-        cmocka_unit_test_setup_teardown(test_full_disk_is_found, start, end),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test_setup_teardown(test_all_types_come_back, start, end),
+    cmocka_unit_test_setup_teardown(test_uneven_shares_are_placed, start, end),
+    cmocka_unit_test_setup_teardown(test_units_are_required, start, end),
+    cmocka_unit_test_setup_teardown(test_long_config_is_kept, start, end),
+    cmocka_unit_test_setup_teardown(test_reader_names_what_is_wrong, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_cut_short_is_refused, start, end),
+    cmocka_unit_test_setup_teardown(test_incomplete_is_refused, start, end),
+    cmocka_unit_test_setup_teardown(test_foreign_sets_are_refused, start, end),
+    cmocka_unit_test_setup_teardown(test_attributes_are_single, start, end),
+    cmocka_unit_test_setup_teardown(test_unwritable_folder_is_named, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_failed_write_leaves_old_file, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_failed_metadata_is_found, start, end),
+    cmocka_unit_test_setup_teardown(test_killed_writer_leaves_no_file, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_full_disk_is_found, start, end),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed = cmocka_run_group_tests_name("mpi_h5", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_h5, tests)

@@ -162,19 +162,11 @@ static void test_short_digests_are_refused(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_checkpoint_is_described),
-        cmocka_unit_test(test_weights_digest_sees_all),
-        cmocka_unit_test(test_other_files_have_no_digest),
-        cmocka_unit_test(test_short_digests_are_refused),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_checkpoint_is_described),
+    cmocka_unit_test(test_weights_digest_sees_all),
+    cmocka_unit_test(test_other_files_have_no_digest),
+    cmocka_unit_test(test_short_digests_are_refused),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_inspect", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_inspect, tests)

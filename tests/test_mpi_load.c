@@ -59,17 +59,9 @@ static void test_every_rank_gets_the_values(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_node_bcast_from_any_root),
-        cmocka_unit_test(test_every_rank_gets_the_values),
-    };
-    int failed;
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_node_bcast_from_any_root),
+    cmocka_unit_test(test_every_rank_gets_the_values),
+};
 
-    if (mpi_test_start(&argc, &argv))
-        return 1;
-    failed = cmocka_run_group_tests_name("mpi_load", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed;
-}
+MPI_MAIN(mpi_load, tests)

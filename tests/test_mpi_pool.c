@@ -182,22 +182,14 @@ static void test_plan_is_what_is_reserved(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights_are_lent_to_unequal_ranks),
-        cmocka_unit_test(test_a_failure_is_everybodys),
-        cmocka_unit_test(test_gradients_reach_their_owners),
-        cmocka_unit_test(test_weights_follow_their_owners),
-        cmocka_unit_test(test_a_gradient_too_large_is_named),
-        cmocka_unit_test(test_sizes_are_those_of_blocks),
-        cmocka_unit_test(test_plan_is_what_is_reserved),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_weights_are_lent_to_unequal_ranks),
+    cmocka_unit_test(test_a_failure_is_everybodys),
+    cmocka_unit_test(test_gradients_reach_their_owners),
+    cmocka_unit_test(test_weights_follow_their_owners),
+    cmocka_unit_test(test_a_gradient_too_large_is_named),
+    cmocka_unit_test(test_sizes_are_those_of_blocks),
+    cmocka_unit_test(test_plan_is_what_is_reserved),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_pool", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_pool, tests)

@@ -85,19 +85,11 @@ static void test_write_replaces_whole_or_not(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_config_comes_back, start, end),
-        cmocka_unit_test_setup_teardown(test_bad_folders_are_named, start, end),
-        cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
-                                        end),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test_setup_teardown(test_config_comes_back, start, end),
+    cmocka_unit_test_setup_teardown(test_bad_folders_are_named, start, end),
+    cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
+                                    end),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_rundir", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_rundir, tests)

@@ -181,22 +181,14 @@ static void test_a_block_passes_between_two(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranges_are_a_partition),
-        cmocka_unit_test(test_level_none_holds_all),
-        cmocka_unit_test(test_sums_reach_their_owners),
-        cmocka_unit_test(test_too_many_items_are_refused),
-        cmocka_unit_test(test_values_come_from_their_owners),
-        cmocka_unit_test(test_norms_do_not_depend_on_ranks),
-        cmocka_unit_test(test_a_block_passes_between_two),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_ranges_are_a_partition),
+    cmocka_unit_test(test_level_none_holds_all),
+    cmocka_unit_test(test_sums_reach_their_owners),
+    cmocka_unit_test(test_too_many_items_are_refused),
+    cmocka_unit_test(test_values_come_from_their_owners),
+    cmocka_unit_test(test_norms_do_not_depend_on_ranks),
+    cmocka_unit_test(test_a_block_passes_between_two),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_shard", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_shard, tests)

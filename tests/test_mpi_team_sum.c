@@ -153,19 +153,11 @@ static void test_levels_hold_less(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_any_level_same_sum),
-        cmocka_unit_test(test_a_failed_item_fails_all),
-        cmocka_unit_test(test_too_many_items_are_refused),
-        cmocka_unit_test(test_levels_hold_less),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_any_level_same_sum),
+    cmocka_unit_test(test_a_failed_item_fails_all),
+    cmocka_unit_test(test_too_many_items_are_refused),
+    cmocka_unit_test(test_levels_hold_less),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_team_sum", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_team_sum, tests)

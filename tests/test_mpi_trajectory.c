@@ -115,17 +115,9 @@ static void test_missing_folder_fails_together(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_items_of_all_ranks_are_there),
-        cmocka_unit_test(test_missing_folder_fails_together),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_items_of_all_ranks_are_there),
+    cmocka_unit_test(test_missing_folder_fails_together),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_trajectory", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_trajectory, tests)

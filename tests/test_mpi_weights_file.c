@@ -162,20 +162,11 @@ static void test_values_are_checked(void **state)
     VERDICT();
 }
 
-int main(int argc, char **argv)
-{
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_tensors_come_back, start, end),
-        cmocka_unit_test_setup_teardown(test_prefix_selects_a_network, start,
-                                        end),
-        cmocka_unit_test_setup_teardown(test_wrong_files_are_named, start, end),
-        cmocka_unit_test_setup_teardown(test_values_are_checked, start, end),
-    };
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test_setup_teardown(test_tensors_come_back, start, end),
+    cmocka_unit_test_setup_teardown(test_prefix_selects_a_network, start, end),
+    cmocka_unit_test_setup_teardown(test_wrong_files_are_named, start, end),
+    cmocka_unit_test_setup_teardown(test_values_are_checked, start, end),
+};
 
-    if (mpi_test_start(&argc, &argv) != 0)
-        return 1;
-    const int failed =
-        cmocka_run_group_tests_name("mpi_weights_file", tests, NULL, NULL);
-    dg_comm_fini(&comm);
-    return failed != 0;
-}
+MPI_MAIN(mpi_weights_file, tests)
