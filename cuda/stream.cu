@@ -102,6 +102,22 @@ extern "C" int dg_cuda_device_count(int *count)
     return DG_OK;
 }
 
+extern "C" int dg_cuda_device(CudaDevice *out, int device)
+{
+    cudaDeviceProp p;
+    const cudaError_t e = cudaGetDeviceProperties(&p, device);
+
+    *out = CudaDevice {};
+    if (e != cudaSuccess)
+        return device_error(e, "asking which GPU it is");
+    snprintf(out->name, sizeof out->name, "%.63s", p.name);
+    memcpy(out->uuid, p.uuid.bytes, sizeof out->uuid);
+    out->bus[0] = p.pciDomainID;
+    out->bus[1] = p.pciBusID;
+    out->bus[2] = p.pciDeviceID;
+    return DG_OK;
+}
+
 /* what the device gives to a stream; freed by the caller on failure */
 static cudaError_t stream_reserve(CudaStream *s)
 {

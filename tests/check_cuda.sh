@@ -31,7 +31,31 @@ unset CUDA_EMULATION_DEVICES
 same_digest "cuda: two ranks on one GPU, same weights" shared \
     "$(digest one 1)" 1
 expect "cuda: two ranks on one GPU are told" grep -q \
-    "^WARN  2 ranks of a node share 1 GPUs" "$work/shared.out"
+    "^WARN  2 ranks share a GPU: " "$work/shared.out"
+
+# as a scheduler hands GPUs out: each rank sees one, under the number 0
+cat >"$work/see" <<END
+#!/bin/bash
+export CUDA_VISIBLE_DEVICES=\${GPUS_OF_RANKS:OMPI_COMM_WORLD_LOCAL_RANK * 4:3}
+exec "$gpu" "\$@"
+END
+chmod +x "$work/see"
+# gpus_of LIST RUN: two ranks, of which each sees its own of a list
+gpus_of()
+{
+    GPUS_OF_RANKS=$1 bin=$work/see on_gpu 2 "$2" trajectory.every=0 \
+        run.iterations=1
+}
+expect "cuda: ranks that see a GPU each" gpus_of "2   5" own
+no_warning "cuda: ranks that see a GPU each do not share one" "$work/own.out"
+same_digest "cuda: ranks that see a GPU each, same weights" own \
+    "$(digest one 1)" 1
+for gpus in "2   2" "2:0 2:1"; do
+    expect "cuda: ranks that see the same GPU, $gpus" gpus_of "$gpus" same
+    expect "cuda: ranks that see the same GPU are told, $gpus" grep -q \
+        "^WARN  2 ranks share a GPU: " "$work/same.out"
+    rm -rf "$work/same"
+done
 
 # --- stopped, resumed, replayed ------------------------------------------------
 on_gpu 2 late run.max_seconds=1e-3 trajectory.every=0

@@ -17,6 +17,7 @@
 #include "tensor/backend.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct CudaStream CudaStream;
 
@@ -30,6 +31,17 @@ const Backend *dg_backend_cuda(void);
 
 /** GPUs of this process. Errors: DG_EDEVICE without driver or GPU. */
 int dg_cuda_device_count(int *count);
+
+/** Which GPU a device of this process is: processes may number them otherwise,
+ *  or see one each, where a scheduler hands them out (CUDA_VISIBLE_DEVICES). */
+typedef struct CudaDevice {
+    char name[64];
+    uint8_t uuid[16]; /* of a part of a GPU (MIG): that part's own */
+    int32_t bus[3];   /* PCI domain, bus, device; one GPU's parts share them */
+} CudaDevice;
+
+/** device  0 <= device < dg_cuda_device_count(). Errors: DG_EDEVICE. */
+int dg_cuda_device(CudaDevice *out, int device);
 
 /**
  * A stream of work on a device, with its library handle and a workspace of

@@ -10,19 +10,53 @@
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 
-/* How gradients go between ranks: NCCL wants a GPU for each. */
-static int join(const Comm *c, int count, double patience_s)
-{
-    int64_t shared = c->node_size > count;
+#include <stdlib.h>
+#include <string.h>
 
-    dg_comm_max_i64(c, &shared, 1);
+/* A rank's GPU, and the first rank of its node. */
+typedef struct Seat {
+    CudaDevice gpu;
+    int32_t node;
+} Seat;
+
+/* How many ranks have this rank's GPU, and how many that of the most wanted
+ * one: by what GPUs are, not by their numbers, since each rank may see others.
+ * Whose memory it is goes by the part of a GPU, what NCCL takes by the whole. */
+static int crowds(const Comm *c, const CudaDevice *gpu, int *here, int *most)
+{
+    Seat *all = malloc((size_t)c->size * sizeof *all), mine;
+    int64_t board = 0;
+    const int err =
+        dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "ranks' GPUs"));
+
+    *here = 0;
+    memset(&mine, 0, sizeof mine);
+    mine.gpu = *gpu;
+    mine.node = c->rank;
+    dg_comm_node_bcast(c, &mine.node, sizeof mine.node, 0);
+    if (!err)
+        dg_comm_allgather(c, all, &mine, sizeof mine);
+    for (int i = 0; i < c->size && !err; i++)
+        if (all[i].node == mine.node) {
+            const CudaDevice *its = &all[i].gpu;
+
+            *here += memcmp(its->uuid, gpu->uuid, sizeof gpu->uuid) == 0;
+            board += memcmp(its->bus, gpu->bus, sizeof gpu->bus) == 0;
+        }
+    free(all);
+    dg_comm_max_i64(c, &board, 1);
+    *most = (int)board;
+    return err;
+}
+
+/* How gradients go between ranks: NCCL wants a GPU for each. */
+static int join(const Comm *c, int most, double patience_s)
+{
     if (c->size == 1)
         return DG_OK;
-    if (shared)
-        dg_warn(
-            "%d ranks of a node share %d GPUs: gradients are summed through "
-            "the host",
-            c->node_size, count);
+    if (most > 1)
+        dg_warn("%d ranks share a GPU: gradients are summed through the host",
+                most);
     else if (!dg_cuda_comm_built())
         dg_warn("built without NCCL: gradients are summed through the host");
     else
@@ -34,9 +68,12 @@ static int join(const Comm *c, int count, double patience_s)
 static int open_gpu(Session *s, Cli *cli)
 {
     const Comm *c = &cli->comm;
-    int count = 0;
+    CudaDevice gpu = { .name = "" };
+    int count = 0, most = 0;
     int err = dg_cuda_device_count(&count);
 
+    if (!err)
+        err = dg_cuda_device(&gpu, c->node_rank % count);
     if (!err)
         err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
     if (!err && cli->config.parallel.graphs)
@@ -45,10 +82,11 @@ static int open_gpu(Session *s, Cli *cli)
     if (err)
         return err;
     dg_cuda_use(cli->gpu);
-    err = join(c, count, cli->config.parallel.timeout_seconds);
+    err = crowds(c, &gpu, &s->device_ranks, &most);
+    if (!err)
+        err = join(c, most, cli->config.parallel.timeout_seconds);
     if (err)
         return err;
-    s->device_ranks = (c->node_size - c->node_rank % count + count - 1) / count;
     s->backend = dg_backend_cuda();
     s->host_threads = s->num_threads;
     s->num_threads = 1;

@@ -78,6 +78,18 @@ cudaError_t cudaGetLastError(void);
  *  device also of a stream that is only not ready. */
 cudaError_t cuda_emulation_says(cudaError_t e);
 cudaError_t cudaGetDeviceCount(int *count);
+
+typedef struct cudaUUID_t {
+    char bytes[16];
+} cudaUUID_t;
+struct cudaDeviceProp {
+    char name[256];
+    cudaUUID_t uuid;
+    int pciBusID, pciDeviceID, pciDomainID;
+};
+/** Of the emulated GPU that CUDA_VISIBLE_DEVICES has at this place: a list of
+ *  numbers, the only ones that there are; "3:1" is a part of GPU 3 (MIG). */
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include <mutex>
@@ -64,12 +65,35 @@ void key_make()
         key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
 }
 
-/* CUDA_EMULATION_DEVICES in the environment says how many there are */
-int num_devices()
+/* Which GPU has this number, and which part of it, as CUDA_VISIBLE_DEVICES has
+ * them: "2,3:1"; false where there is none. CUDA_EMULATION_DEVICES in the
+ * environment says how many there are. */
+bool which_device(int device, int *gpu, int *part)
 {
     const char *text = getenv("CUDA_EMULATION_DEVICES");
+    const int num = text != nullptr ? atoi(text) : DEVICES;
+    const char *at = getenv("CUDA_VISIBLE_DEVICES");
 
-    return text != nullptr ? atoi(text) : DEVICES;
+    *gpu = device;
+    *part = 0;
+    if (at != nullptr) {
+        for (int i = 0; i < device && at != nullptr; ++i) {
+            at = strchr(at, ',');
+            at = at != nullptr ? at + 1 : nullptr;
+        }
+        if (at == nullptr || sscanf(at, "%d:%d", gpu, part) < 1)
+            return false;
+    }
+    return *gpu >= 0 && *gpu < num;
+}
+
+int num_devices()
+{
+    int num = 0, gpu, part;
+
+    while (which_device(num, &gpu, &part))
+        ++num;
+    return num;
 }
 
 /* CUDA_EMULATION_DRIVER the newest CUDA its driver knows, 12040 is 12.4 */
@@ -215,6 +239,20 @@ cudaError_t cudaGetDeviceCount(int *count)
     if (driver_version() < RUNTIME)
         return cuda_emulation_says(cudaErrorInsufficientDriver);
     return cuda_emulation_says(*count > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
+{
+    int gpu, part;
+
+    memset(p, 0, sizeof *p);
+    if (device < 0 || !which_device(device, &gpu, &part))
+        return cuda_emulation_says(cudaErrorInvalidDevice);
+    snprintf(p->name, sizeof p->name, "emulated GPU %d", gpu);
+    p->pciBusID = gpu + 1;
+    p->uuid.bytes[0] = (char)gpu;
+    p->uuid.bytes[1] = (char)part;
+    return cudaSuccess;
 }
 
 cudaError_t cudaDriverGetVersion(int *version)

@@ -34,7 +34,9 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
 
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MPI_Comm_rank(MPI_COMM_WORLD, &me);
-    mine[0] = cuda_emulation_device();
+    cudaDeviceProp p;
+    cudaGetDeviceProperties(&p, cuda_emulation_device());
+    mine[0] = p.pciBusID;
     int *all = (int *)malloc((size_t)size * sizeof *all);
     MPI_Allgather(mine, 1, MPI_INT, all, 1, MPI_INT, MPI_COMM_WORLD);
     for (int i = 0; i < size; ++i)
