@@ -102,6 +102,20 @@ extern "C" int dg_cuda_device_count(int *count)
     return DG_OK;
 }
 
+extern "C" int dg_cuda_device_name(CudaName *out, int device)
+{
+    cudaDeviceProp p;
+    const cudaError_t e = cudaGetDeviceProperties(&p, device);
+
+    if (e != cudaSuccess)
+        return device_error(e, "asking which GPU it is");
+    out->card[0] = p.pciDomainID;
+    out->card[1] = p.pciBusID;
+    out->card[2] = p.pciDeviceID;
+    memcpy(out->id, p.uuid.bytes, sizeof out->id);
+    return DG_OK;
+}
+
 /* what the device gives to a stream; freed by the caller on failure */
 static cudaError_t stream_reserve(CudaStream *s)
 {

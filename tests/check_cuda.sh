@@ -33,6 +33,30 @@ same_digest "cuda: two ranks on one GPU, same weights" shared \
 expect "cuda: two ranks on one GPU are told" grep -q \
     "^WARN  2 ranks of a node share 1 GPUs" "$work/shared.out"
 
+# each rank sees one GPU, its first one: as where a scheduler binds them
+# bound GPU... : a rank with each of them
+bound()
+{
+    local gpus=$1 per=()
+    shift
+    for g in $gpus; do
+        per+=(${per[0]:+:} -n 1 env CUDA_EMULATION_VISIBLE="$g" "$gpu" train
+            configs/tiny.cfg --set run.dir="$work/bound" --set run.threads=1 "$@")
+    done
+    rm -rf "$work/bound"
+    mpirun --oversubscribe "${per[@]}" >"$work/bound.out" 2>&1
+}
+sets=()
+for set in run.device=cuda trajectory.every=0 run.iterations=1 $small; do
+    sets+=(--set "$set")
+done
+expect "cuda: two ranks, each sees its own GPU alone" bound "0 1" "${sets[@]}"
+same_digest "cuda: and the weights are the same" bound "$(digest one 1)" 1
+no_warning "cuda: and they do not go through the host" "$work/bound.out"
+expect "cuda: two ranks, each sees the same GPU" bound "5 5" "${sets[@]}"
+expect "cuda: and are told" grep -q \
+    "^WARN  2 ranks of a node share 1 GPUs" "$work/bound.out"
+
 # --- stopped, resumed, replayed ------------------------------------------------
 on_gpu 2 late run.max_seconds=1e-3 trajectory.every=0
 expect "cuda: a stopped run ends with exit code 75" test $? = 75

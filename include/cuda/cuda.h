@@ -17,6 +17,7 @@
 #include "tensor/backend.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct CudaStream CudaStream;
 
@@ -30,6 +31,15 @@ const Backend *dg_backend_cuda(void);
 
 /** GPUs of this process. Errors: DG_EDEVICE without driver or GPU. */
 int dg_cuda_device_count(int *count);
+
+/** Which GPU of the node it is, however each process numbers those it sees. */
+typedef struct CudaName {
+    int32_t card[3];      /* domain, bus, device: what is plugged in */
+    unsigned char id[16]; /* of the GPU; parts of a card (MIG) differ */
+} CudaName;
+
+/** Errors: DG_EDEVICE. */
+int dg_cuda_device_name(CudaName *out, int device);
 
 /**
  * A stream of work on a device, with its library handle and a workspace of

@@ -5,24 +5,69 @@
 #include "base/version.h"
 #include "cpu/cpu.h"
 #include "generated/features.h"
+
+#include <string.h>
 #if DG_CUDA
 #include "cuda/bare.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 
-/* How gradients go between ranks: NCCL wants a GPU for each. */
-static int join(const Comm *c, int count, double patience_s)
-{
-    int64_t shared = c->node_size > count;
+/* A rank's GPU, and its node by the rank that is the first there. */
+typedef struct Place {
+    int node;
+    CudaName gpu;
+} Place;
 
-    dg_comm_max_i64(c, &shared, 1);
+static int same_card(const Place *x, const Place *y)
+{
+    return x->node == y->node &&
+           memcmp(x->gpu.card, y->gpu.card, sizeof x->gpu.card) == 0;
+}
+
+static int same_gpu(const Place *x, const Place *y)
+{
+    return same_card(x, y) &&
+           memcmp(x->gpu.id, y->gpu.id, sizeof x->gpu.id) == 0;
+}
+
+/* A node whose ranks share a card: how many there are, on how many cards; 0,
+ * everywhere, if no node's do. */
+static int sharing(const Place *all, int size, int *cards)
+{
+    for (int i = 0; i < size; i++) {
+        int ranks = 0, shared = 0;
+
+        *cards = 0;
+        for (int j = 0; j < size; j++) {
+            int first = j;
+
+            if (all[j].node != all[i].node)
+                continue;
+            for (int k = j - 1; k >= 0; k--)
+                if (same_card(&all[k], &all[j]))
+                    first = k;
+            ranks++;
+            *cards += first == j;
+            shared |= first != j;
+        }
+        if (shared)
+            return ranks;
+    }
+    return 0;
+}
+
+/* How gradients go between ranks: NCCL wants a GPU for each. */
+static int join(const Comm *c, const Place *all, double patience_s)
+{
+    int cards;
+    const int ranks = sharing(all, c->size, &cards);
+
     if (c->size == 1)
         return DG_OK;
-    if (shared)
-        dg_warn(
-            "%d ranks of a node share %d GPUs: gradients are summed through "
-            "the host",
-            c->node_size, count);
+    if (ranks)
+        dg_warn("%d ranks of a node share %d GPUs: gradients are summed "
+                "through the host",
+                ranks, cards);
     else if (!dg_cuda_comm_built())
         dg_warn("built without NCCL: gradients are summed through the host");
     else
@@ -30,25 +75,42 @@ static int join(const Comm *c, int count, double patience_s)
     return DG_OK;
 }
 
-/* One worker drives the GPU; ranks of a node take its GPUs in turn. */
+/* Every rank may see GPUs of its own, each as its first one (a scheduler that
+ * binds them), or all those of the node: what counts is which they are. */
+static void tell_places(const Comm *c, Place *all, const CudaName *gpu)
+{
+    Place mine = { .node = c->rank, .gpu = *gpu };
+
+    dg_comm_node_bcast(c, &mine.node, sizeof mine.node, 0);
+    dg_comm_allgather(c, all, &mine, sizeof mine);
+}
+
+/* One worker drives the GPU; ranks of a node take those they see in turn. */
 static int open_gpu(Session *s, Cli *cli)
 {
     const Comm *c = &cli->comm;
+    Place all[c->size];
+    CudaName gpu = { 0 };
     int count = 0;
     int err = dg_cuda_device_count(&count);
 
     if (!err)
         err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
+    if (!err)
+        err = dg_cuda_device_name(&gpu, c->node_rank % count);
     if (!err && cli->config.parallel.graphs)
         err = dg_cuda_replays(cli->gpu);
     err = dg_agree(c, err);
     if (err)
         return err;
     dg_cuda_use(cli->gpu);
-    err = join(c, count, cli->config.parallel.timeout_seconds);
+    tell_places(c, all, &gpu);
+    err = join(c, all, cli->config.parallel.timeout_seconds);
     if (err)
         return err;
-    s->device_ranks = (c->node_size - c->node_rank % count + count - 1) / count;
+    s->device_ranks = 0;
+    for (int r = 0; r < c->size; r++)
+        s->device_ranks += same_gpu(&all[r], &all[c->rank]);
     s->backend = dg_backend_cuda();
     s->host_threads = s->num_threads;
     s->num_threads = 1;

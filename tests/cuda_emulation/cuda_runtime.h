@@ -77,7 +77,19 @@ cudaError_t cudaGetLastError(void);
 /** e, which the calling thread's next cudaGetLastError() gives too: as on a
  *  device also of a stream that is only not ready. */
 cudaError_t cuda_emulation_says(cudaError_t e);
+/* CUDA_EMULATION_DEVICES in the environment says how many GPUs there are, and
+ * CUDA_EMULATION_VISIBLE="3,1" which of them this process sees, as its own 0, 1:
+ * CUDA_VISIBLE_DEVICES of a real one. */
 cudaError_t cudaGetDeviceCount(int *count);
+
+typedef struct cudaUUID_t {
+    char bytes[16];
+} cudaUUID_t;
+struct cudaDeviceProp {
+    cudaUUID_t uuid;
+    int pciBusID, pciDeviceID, pciDomainID;
+};
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
@@ -172,7 +184,7 @@ struct CudaEmulationOpen {
     ~CudaEmulationOpen();
 };
 
-/** The thread's device. */
+/** The thread's device, by the number that all processes know it by. */
 int cuda_emulation_device(void);
 
 /**

@@ -64,12 +64,31 @@ void key_make()
         key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
 }
 
-/* CUDA_EMULATION_DEVICES in the environment says how many there are */
+/* of the machine, device of this process; or how many this one sees */
+int visible(int device, int *num)
+{
+    const char *count = getenv("CUDA_EMULATION_DEVICES"),
+               *list = getenv("CUDA_EMULATION_VISIBLE");
+    int which = device;
+
+    *num = count != nullptr ? atoi(count) : DEVICES;
+    if (list == nullptr)
+        return which;
+    for (*num = 0; list != nullptr && *list != '\0'; ++*num) {
+        if (*num == device)
+            which = atoi(list);
+        list = strchr(list, ',');
+        list = list != nullptr ? list + 1 : nullptr;
+    }
+    return which;
+}
+
 int num_devices()
 {
-    const char *text = getenv("CUDA_EMULATION_DEVICES");
+    int num;
 
-    return text != nullptr ? atoi(text) : DEVICES;
+    visible(0, &num);
+    return num;
 }
 
 /* CUDA_EMULATION_DRIVER the newest CUDA its driver knows, 12040 is 12.4 */
@@ -267,7 +286,22 @@ cudaError_t cudaSetDevice(int device)
 
 int cuda_emulation_device(void)
 {
-    return current_device;
+    int num;
+
+    return visible(current_device, &num);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
+{
+    int num;
+    const int which = visible(device, &num);
+
+    if (device < 0 || device >= num)
+        return cuda_emulation_says(cudaErrorInvalidDevice);
+    *p = cudaDeviceProp {};
+    p->pciBusID = 0x10 + which;
+    p->uuid.bytes[0] = (char)(1 + which);
+    return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
