@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,23 @@ extern "C" int dg_cuda_device(CudaDevice *out, int device)
     out->bus[0] = p.pciDomainID;
     out->bus[1] = p.pciBusID;
     out->bus[2] = p.pciDeviceID;
+    return DG_OK;
+}
+
+extern "C" int dg_cuda_arithmetic(char *text, size_t bytes, int device)
+{
+    const size_t library = cublasLtGetVersion();
+    cudaDeviceProp p;
+    const cudaError_t e = cudaGetDeviceProperties(&p, device);
+
+    if (e != cudaSuccess)
+        return device_error(e, "asking which GPU it is");
+    snprintf(
+        text, bytes,
+        "GPU: %s, sm_%d%d, %d processors; CUDA %d.%d, cuBLASLt %zu.%zu.%zu",
+        p.name, p.major, p.minor, p.multiProcessorCount, CUDART_VERSION / 1000,
+        CUDART_VERSION % 1000 / 10, library / 10000, library / 100 % 100,
+        library % 100);
     return DG_OK;
 }
 

@@ -63,6 +63,11 @@ expect "cuda: a stopped run ends with exit code 75" test $? = 75
 expect "cuda: one rank ends it" on_gpu 1 late trajectory.every=0 \
     parallel.recompute=true
 same_digest "cuda: stopped and resumed, the same weights" late "$one"
+CUDA_EMULATION_NAME="another GPU" on_gpu 1 late trajectory.every=0 \
+    run.iterations=4
+expect "cuda: another model of GPU is told" grep -q \
+    "^WARN  [^ ]*3.h5 was computed with GPU: emulated GPU, .*here it is GPU: another GPU" \
+    "$work/late.out"
 expect "cuda: an iteration's file is replayed" "$gpu" replay \
     "$work/one/trajectories/iter_000002.h5"
 

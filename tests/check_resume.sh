@@ -121,4 +121,34 @@ expect "resume: the differing keys are named" bash -c \
 same_digest "resume: the refused folder is untouched" whole "$whole" 6
 expect "resume: keys without influence may differ" tiny 1 2 whole \
     run.iterations=6 grpo.micro_batch=1 parallel.recompute=true
+
+# --- another machine -----------------------------------------------------------
+# told REGEX RUN: in one line that begins with WARN
+told()
+{
+    test "$(grep -cE "^WARN  $1" "$work/$2.out")" = 1
+}
+oldest="ONEDNN_MAX_CPU_ISA=SSE41" # the library as on an older processor
+tiny 1 1 moved run.max_seconds=1e-3
+env "$oldest" "$bin" train configs/tiny.cfg --set run.dir="$work/moved" \
+    --set run.threads=1 >"$work/moved.out" 2>&1
+expect "resume: another machine is told, and which kernels there were" told \
+    "[^ ]*iter_000001.h5 was computed with CPU: .*; here it is CPU: .*SSE4.1" moved
+expect "resume: for its bits are others" test "$(digest moved)" != "$(digest whole)"
+env "$oldest" "$bin" replay "$work/whole/trajectories/iter_000002.h5" \
+    >"$work/replay.out" 2>&1
+expect "resume: replay tells that too" told \
+    "[^ ]*iter_000002.h5 was computed with CPU: " replay
+no_warning "resume: the same machine is not told" "$work/late.out"
+
+# a job's ranks are not on machines of one kind
+cat >"$work/mixed" <<END
+#!/bin/bash
+[ "\$OMPI_COMM_WORLD_RANK" != 1 ] || export $oldest
+exec "$bin" "\$@"
+END
+chmod +x "$work/mixed"
+bin=$work/mixed tiny 2 1 mixed run.iterations=1
+expect "resume: ranks on unlike machines are told" told \
+    "rank 1 computes with CPU: .*SSE4.1.*; rank 0 with CPU: " mixed
 exit $bad

@@ -19,7 +19,8 @@ static const FileInfo info = { .program = "test",
                                .git_commit = "abc",
                                .command = "test",
                                .config = "a = 1;\n",
-                               .seed = 1 };
+                               .seed = 1,
+                               .arithmetic = "kernels" };
 static const CheckpointParam params[] = {
     { "block.0.weight", 0, 2, { 700, 990 } },
     { "block.0.bias", 693008, 1, { 6992 } },
@@ -133,15 +134,36 @@ static void test_resume_gives_the_newest(void **state)
     int found = 1;
 
     (void)state;
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
     EXPECT(!found);
     EXPECT(save(3, 0) == DG_OK && save(20, 0) == DG_OK);
     forget();
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
     EXPECT(found && holds(20));
     dg_checkpoint_path(path, sizeof path, folder, 3);
     forget();
     EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(3));
+    VERDICT();
+}
+
+/* Other kernels give other bits, which is told; another build is a hint. */
+static void test_resume_tells_other_kernels(void **state)
+{
+    FileInfo now = info;
+    int found;
+
+    (void)state;
+    EXPECT(save(3, 0) == DG_OK);
+    for (int i = 0; i < 3; i++) {
+        const long warnings = dg_log_count(DG_LOG_WARN);
+
+        now.git_commit = i > 0 ? "def" : "abc";
+        now.arithmetic = i > 1 ? "other kernels" : "kernels";
+        EXPECT(dg_checkpoint_resume(&comm, folder, &k, &now, &found) == DG_OK);
+        EXPECT(found && holds(3));
+        if (comm.rank == 0)
+            EXPECT(dg_log_count(DG_LOG_WARN) == warnings + (i > 1));
+    }
     VERDICT();
 }
 
@@ -178,7 +200,7 @@ static void test_damaged_is_passed_over(void **state)
     damage(3, 200000, 0); /* one bit of the weights */
     damage(2, 0, 1);      /* cut short */
     forget();
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
     EXPECT(found && holds(1));
     if (comm.rank == 0)
         EXPECT(dg_log_count(DG_LOG_WARN) == warnings + 2);
@@ -186,7 +208,8 @@ static void test_damaged_is_passed_over(void **state)
     EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
     EXPECT(says("arrays/weights: SHA-256") && says(path));
     damage(1, 0, 1);
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_EFORMAT);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) ==
+           DG_EFORMAT);
     EXPECT(says("none of 3"));
     VERDICT();
 }
@@ -243,7 +266,8 @@ static void test_ranges_are_the_whole_array(void **state)
     EXPECT(save(9, 0) == DG_OK);
     damage(9, -(long)sizeof(float) * NUM / 2, 0);
     forget();
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK &&
+           found);
     EXPECT(k.iteration == 8);
     stop_sharing();
     VERDICT();
@@ -309,14 +333,16 @@ static void check_apart(int shared, int first)
     EXPECT(a.held == 0 || (a.most > 0 && a.most < NUM / 2));
     bring_back();
     forget();
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK &&
+           found);
     EXPECT(holds(first));
     EXPECT(save(first + 1, 0) == DG_OK);
     forget();
     if (shared)
         share_moment(NUM / comm.size + 5000);
     keep_apart(&a);
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK && found);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK &&
+           found);
     EXPECT(a.most < NUM / 2);
     for (int64_t i = 0; i < a.held; i++)
         EXPECT(a.at[i] ==
@@ -397,7 +423,7 @@ static void test_full_disk_keeps_the_old(void **state)
     EXPECT(save(2, 1) == DG_EIO);
     setrlimit(RLIMIT_FSIZE, &old);
     forget();
-    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &found) == DG_OK);
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
     EXPECT(found && holds(1));
     VERDICT();
 }
@@ -423,6 +449,8 @@ static void test_nan_is_not_saved(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start, end),
+    cmocka_unit_test_setup_teardown(test_resume_tells_other_kernels, start,
+                                    end),
     cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start, end),

@@ -43,6 +43,10 @@ typedef struct CudaDevice {
 /** device  0 <= device < dg_cuda_device_count(). Errors: DG_EDEVICE. */
 int dg_cuda_device(CudaDevice *out, int device);
 
+/** dg_cpu_arithmetic() of a GPU: its model, for which the library chooses, and
+ *  libraries. text [bytes] out. Errors: DG_EDEVICE. */
+int dg_cuda_arithmetic(char *text, size_t bytes, int device);
+
 /**
  * A stream of work on a device, with its library handle and a workspace of
  * fixed size: kernels allocate nothing.

@@ -91,11 +91,13 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
 /**
  * Continues from the newest valid checkpoint in dir. Invalid ones are passed
  * over with a WARN that names the reason. Collective.
+ * now    what continues: told where it is another build or machine than what
+ *        wrote the checkpoint, see dg_h5_tell_origin()
  * found  out: 1 and k filled; 0 when there is no checkpoint at all
  * Errors: DG_EFORMAT when there are checkpoints but none is valid.
  */
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
-                         int *found);
+                         const FileInfo *now, int *found);
 
 /** The digest of a shared array, on rank 0, as in a file. Collective. Errors:
  *  DG_ENOMEM. */

@@ -40,6 +40,7 @@ typedef struct FileInfo {
     const char *command;    /* command line */
     const char *config;     /* effective configuration, defaults too */
     int64_t seed;
+    const char *arithmetic; /* what bits depend on, dg_cpu_arithmetic() */
 } FileInfo;
 
 /** Copies rows first .. first + num - 1 of a whole dataset to the host. */
@@ -164,6 +165,10 @@ int dg_h5_get_i64(H5File *f, const char *object, const char *key,
                   int64_t *value);
 int dg_h5_get_f64(H5File *f, const char *object, const char *key,
                   double *value);
+/** Tells where f was written by another build, or computed by other kernels,
+ *  than now: then bits may be others, and nobody is to look for a fault. A file
+ *  of before these were noted is passed over. */
+void dg_h5_tell_origin(H5File *f, const FileInfo *now);
 /** digest is the one stored with the dataset, its attribute sha256. Errors:
  *  DG_EFORMAT naming file and dataset. */
 int dg_h5_match_digest(H5File *f, const char *name, const char *digest);

@@ -1,28 +1,11 @@
 #include "cli/command.h"
 
 #include "base/error.h"
-#include "base/log.h"
-#include "base/version.h"
 #include "store/trajectory.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Bits are promised for one build: another one may round otherwise, and then
- * the reader should not look for a fault. */
-static int tell_build(H5File *f, const char *path)
-{
-    char *commit = NULL;
-    const int err = dg_h5_get_text(f, NULL, "git_commit", &commit);
-
-    if (!err && strcmp(commit, dg_git_commit()) != 0)
-        dg_info("%s was written by commit %s, this program is commit %s: bits "
-                "may differ where kernels changed",
-                path, commit, dg_git_commit());
-    free(commit);
-    return err;
-}
 
 /* The configuration is the file's own; threads may be chosen anew. */
 static int take_config(Cli *cli, const char *threads)
@@ -33,9 +16,7 @@ static int take_config(Cli *cli, const char *threads)
 
     if (err)
         return err;
-    err = tell_build(f, cli->args[0]);
-    if (!err)
-        err = dg_h5_get_text(f, NULL, "config", &text);
+    err = dg_h5_get_text(f, NULL, "config", &text);
     dg_h5_close(f);
     if (err)
         return err;

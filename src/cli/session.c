@@ -5,13 +5,13 @@
 #include "base/version.h"
 #include "cpu/cpu.h"
 #include "generated/features.h"
+
+#include <stdlib.h>
+#include <string.h>
 #if DG_CUDA
 #include "cuda/bare.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 /* A rank's GPU, and the first rank of its node. */
 typedef struct Seat {
@@ -75,6 +75,9 @@ static int open_gpu(Session *s, Cli *cli)
     if (!err)
         err = dg_cuda_device(&gpu, c->node_rank % count);
     if (!err)
+        err = dg_cuda_arithmetic(cli->arithmetic, sizeof cli->arithmetic,
+                                 c->node_rank % count);
+    if (!err)
         err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
     if (!err && cli->config.parallel.graphs)
         err = dg_cuda_replays(cli->gpu);
@@ -87,6 +90,7 @@ static int open_gpu(Session *s, Cli *cli)
         err = join(c, most, cli->config.parallel.timeout_seconds);
     if (err)
         return err;
+    dg_info("%s", cli->arithmetic);
     s->backend = dg_backend_cuda();
     s->host_threads = s->num_threads;
     s->num_threads = 1;
@@ -158,8 +162,48 @@ void dg_cli_bare_end(BenchTools *tools, int num)
 }
 #endif
 
+/* Ranks that compute otherwise make bits a matter of who has which sample. */
+static int compare_ranks(const Cli *cli)
+{
+    const size_t bytes = sizeof cli->arithmetic;
+    const Comm *c = &cli->comm;
+    char *all = malloc((size_t)c->size * bytes);
+    const int err =
+        dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "ranks"));
+    int other = 0;
+
+    if (!err)
+        dg_comm_allgather(c, all, cli->arithmetic, bytes);
+    for (int r = c->size - 1; r > 0 && !err; r--)
+        if (strcmp(all + (size_t)r * bytes, all) != 0)
+            other = r;
+    if (other != 0)
+        dg_warn(
+            "rank %d computes with %s; rank 0 with %s: bits depend on which "
+            "of them has which sample",
+            other, all + (size_t)other * bytes, all);
+    free(all);
+    return err;
+}
+
+/* What the kernels are, and what their bits depend on. */
+static int open_kernels(Session *out, Cli *cli)
+{
+    dg_cpu_arithmetic(cli->arithmetic, sizeof cli->arithmetic);
+    if (cli->config.run.device == DG_DEVICE_CPU)
+        return DG_OK;
+    if (!cli->spec->on_gpu)
+        return dg_fail(DG_EDEVICE,
+                       "run.device = \"cuda\": %s runs on the CPU alone; use "
+                       "\"cpu\"",
+                       cli->name);
+    return open_gpu(out, cli);
+}
+
 int dg_cli_session(Session *out, Cli *cli)
 {
+    int err;
+
     *out = (Session) {
         .comm = &cli->comm,
         .config = &cli->config,
@@ -168,7 +212,8 @@ int dg_cli_session(Session *out, Cli *cli)
                   .git_commit = dg_git_commit(),
                   .command = cli->command_line,
                   .config = cli->config_text,
-                  .seed = cli->config.run.seed },
+                  .seed = cli->config.run.seed,
+                  .arithmetic = cli->arithmetic },
         .num_threads = dg_cli_threads(cli),
     };
     if (cli->config.run.dtype != DG_STORE_FLOAT32 &&
@@ -176,13 +221,8 @@ int dg_cli_session(Session *out, Cli *cli)
         return dg_fail(DG_EINVAL, "run.dtype = \"bfloat16\": only with "
                                   "run.device = \"cuda\"; on the CPU it must "
                                   "be \"float32\"");
-    if (cli->config.run.device == DG_DEVICE_CPU ||
-        cli->spec->on_gpu == DG_CLI_ANYWHERE)
+    if (cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;
-    if (!cli->spec->on_gpu)
-        return dg_fail(DG_EDEVICE,
-                       "run.device = \"cuda\": %s runs on the CPU alone; use "
-                       "\"cpu\"",
-                       cli->name);
-    return open_gpu(out, cli);
+    err = open_kernels(out, cli);
+    return err ? err : compare_ranks(cli);
 }

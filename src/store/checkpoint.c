@@ -438,7 +438,20 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k)
 }
 
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
-                         int *found)
+                         const FileInfo *now, int *found)
 {
-    return read_and_hand_out(c, dir, 1, k, found);
+    const int err = read_and_hand_out(c, dir, 1, k, found);
+    char path[PATH_BYTES];
+    H5File *f;
+
+    if (err || !*found || c->rank != 0)
+        return err;
+    dg_checkpoint_path(path, sizeof path, dir, k->iteration);
+    if (dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION)) {
+        dg_warn("%s", dg_last_error()->text); /* gone since it was read */
+        return DG_OK;
+    }
+    dg_h5_tell_origin(f, now);
+    dg_h5_close(f);
+    return DG_OK;
 }

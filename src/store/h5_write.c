@@ -202,6 +202,7 @@ static int put_info(H5File *f, const FileInfo *info)
         { "date", date },
         { "command", info->command },
         { "config", info->config },
+        { "arithmetic", info->arithmetic },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts && !err; i++)
         err = put_text(f, NULL, texts[i][0], texts[i][1] ? texts[i][1] : "");

@@ -574,7 +574,7 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
 
     if (err)
         return err;
-    err = dg_checkpoint_resume(s->comm, dir, &c.k, found);
+    err = dg_checkpoint_resume(s->comm, dir, &c.k, &s->info, found);
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;

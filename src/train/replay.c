@@ -345,6 +345,7 @@ int dg_replay(const Session *s, const char *path)
 
     if (err)
         return err;
+    dg_h5_tell_origin(f, &s->info);
     err = open_parts(&t, f);
     if (!err)
         err = replay(&t, f);

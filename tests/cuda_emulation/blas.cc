@@ -13,6 +13,11 @@ const char *cublasLtGetStatusString(cublasStatus_t s)
                                               : "invalid value";
 }
 
+size_t cublasLtGetVersion(void)
+{
+    return 130002;
+}
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
 {
     *h = nullptr;

@@ -9,6 +9,9 @@
  */
 #include "cuda_runtime.h"
 
+/** major * 10000 + minor * 100 + patch */
+size_t cublasLtGetVersion(void);
+
 typedef enum cublasStatus_t {
     CUBLAS_STATUS_SUCCESS = 0,
     CUBLAS_STATUS_INVALID_VALUE = 7,

@@ -37,6 +37,8 @@ struct uint4 {
     unsigned x, y, z, w;
 };
 
+#define CUDART_VERSION 13000
+
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1)
@@ -86,8 +88,9 @@ struct cudaDeviceProp {
     char name[256];
     cudaUUID_t uuid;
     int pciBusID, pciDeviceID, pciDomainID;
+    int major, minor, multiProcessorCount;
 };
-/** Of the emulated GPU that CUDA_VISIBLE_DEVICES has at this place: a list of
+/** CUDA_EMULATION_NAME in the environment is the model's name. Of the emulated GPU that CUDA_VISIBLE_DEVICES has at this place: a list of
  *  numbers, the only ones that there are; "3:1" is a part of GPU 3 (MIG). */
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device);
 cudaError_t cudaDriverGetVersion(int *version);

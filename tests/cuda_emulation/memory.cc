@@ -14,7 +14,7 @@ enum {
     PAGE = 4096,
     MAX_KERNELS = 64,
     DEVICES = 8,
-    RUNTIME = 13000
+    RUNTIME = CUDART_VERSION
 };
 
 namespace
@@ -248,7 +248,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     memset(p, 0, sizeof *p);
     if (device < 0 || !which_device(device, &gpu, &part))
         return cuda_emulation_says(cudaErrorInvalidDevice);
-    snprintf(p->name, sizeof p->name, "emulated GPU %d", gpu);
+    const char *name = getenv("CUDA_EMULATION_NAME");
+    snprintf(p->name, sizeof p->name, "%s", name ? name : "emulated GPU");
+    p->major = 8;
+    p->multiProcessorCount = 1;
     p->pciBusID = gpu + 1;
     p->uuid.bytes[0] = (char)gpu;
     p->uuid.bytes[1] = (char)part;
