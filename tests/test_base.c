@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/float_env.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -189,6 +190,22 @@ static void test_log_reports_bad_places(void **state)
 
 /* Aligned, zeroed, whatever the size; weights must begin on a vector's
  * border or every load of them crosses a cache line. */
+/* as a library linked with -ffast-math leaves it */
+static void test_subnormals_are_numbers(void **state)
+{
+    volatile float tiny = 1e-38f, half;
+
+    (void)state;
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040);
+    half = tiny * 0.1f;
+    assert_true(half == 0);
+#endif
+    dg_float_env_standard();
+    half = tiny * 0.1f;
+    assert_true(half > 0.9e-39f && half < 1.1e-39f);
+}
+
 static void test_memory_is_aligned_and_zero(void **state)
 {
     const size_t sizes[] = { 0, 1, 255, 4096, (1 << 21) - 1, (1 << 21) + 1 };
@@ -218,6 +235,7 @@ int main(void)
         cmocka_unit_test(test_progress_text),
         cmocka_unit_test(test_log_writes_level_and_date),
         cmocka_unit_test(test_log_reports_bad_places),
+        cmocka_unit_test(test_subnormals_are_numbers),
         cmocka_unit_test(test_memory_is_aligned_and_zero),
     };
 

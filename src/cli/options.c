@@ -2,6 +2,7 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "base/float_env.h"
 #include "base/log.h"
 #include "base/out_file.h"
 #include "base/progress.h"
@@ -337,6 +338,7 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
 
     keep_command_line(&cli, argc, argv);
     err = dg_comm_init(&cli.comm, &argc, &argv);
+    dg_float_env_standard(); /* MPI has loaded what it loads */
     dg_log_setup(cli.comm.rank, DG_LOG_INFO);
     code = err ? report_end(&cli, err) : command(&cli, options, argc, argv);
     dg_cli_session_end(&cli);
