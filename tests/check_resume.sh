@@ -150,5 +150,5 @@ END
 chmod +x "$work/mixed"
 bin=$work/mixed tiny 2 1 mixed run.iterations=1
 expect "resume: ranks on unlike machines are told" told \
-    "rank 1 computes with CPU: .*SSE4.1.*; rank 0 with CPU: " mixed
+    "rank 1 computes with commit .*, CPU: .*SSE4.1.*; rank 0 with commit .*, CPU: " mixed
 exit $bad

@@ -6,6 +6,7 @@
 #include "cpu/cpu.h"
 #include "generated/features.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #if DG_CUDA
@@ -165,23 +166,25 @@ void dg_cli_bare_end(BenchTools *tools, int num)
 /* Ranks that compute otherwise make bits a matter of who has which sample. */
 static int compare_ranks(const Cli *cli)
 {
-    const size_t bytes = sizeof cli->arithmetic;
+    char mine[sizeof cli->arithmetic + 64] = "";
     const Comm *c = &cli->comm;
-    char *all = malloc((size_t)c->size * bytes);
+    char(*all)[sizeof mine] = malloc((size_t)c->size * sizeof *all);
     const int err =
         dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "ranks"));
     int other = 0;
 
+    snprintf(mine, sizeof mine, "commit %s, %s", dg_git_commit(),
+             cli->arithmetic);
     if (!err)
-        dg_comm_allgather(c, all, cli->arithmetic, bytes);
+        dg_comm_allgather(c, all, mine, sizeof mine);
     for (int r = c->size - 1; r > 0 && !err; r--)
-        if (strcmp(all + (size_t)r * bytes, all) != 0)
+        if (strcmp(all[r], all[0]) != 0)
             other = r;
     if (other != 0)
         dg_warn(
             "rank %d computes with %s; rank 0 with %s: bits depend on which "
             "of them has which sample",
-            other, all + (size_t)other * bytes, all);
+            other, all[other], all[0]);
     free(all);
     return err;
 }
