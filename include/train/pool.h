@@ -57,8 +57,8 @@ int dg_pool_hold(const Session *s, Policy *p);
 
 /**
  * Of a policy, and KL's reference or NULL, that are held; the team, of one
- * worker, has it from then on, and the worker's context borrows from it. Where
- * the team's shard leaves all weights on all ranks, of gradients alone.
+ * worker, has it from then on, and the worker's context borrows from it. Of one
+ * that was placed, whole, of its gradients alone.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,

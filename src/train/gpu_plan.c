@@ -105,7 +105,7 @@ static int count(GpuPlan *out, Outline *o)
 
 int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
 {
-    GpuPlan plan;
+    GpuPlan plan = { .gpu = 0 };
     Outline o;
     int err = DG_OK;
 

@@ -391,6 +391,7 @@ static int give(Lender *l, const Tensor *w)
         return DG_OK;
     err = check(p, group);
     p->open_group = 0;
+    p->team->early += p->gives_beside;
     return err ? err : meet(p, wish_of(GRADIENTS, NET, group));
 }
 
@@ -547,11 +548,11 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->dtype = policy->dtype;
     p->trains = policy->adapters.num_params == 0;
     p->grads = team->workers[0].grads;
-    p->whole = !dg_shard_pools(&team->shard);
+    p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
                 p->engine->fetch != NULL && p->engine->sends(p->comm);
-    p->gives_beside = p->beside && p->trains && team->sums->send != NULL;
+    p->gives_beside = p->beside && p->trains && grad_rooms > 1;
     for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
         p->group_grads[r] = p->grads + dg_params_rest(&policy->net) +
                             r * dg_params_largest(&policy->net);
@@ -575,6 +576,7 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
         return err;
     }
     team->pool = p;
+    team->sends_early |= p->gives_beside;
     team->workers[0].ctx.lender = p->whole ? NULL : &p->lender;
     *out = p;
     return DG_OK;

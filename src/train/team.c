@@ -94,6 +94,7 @@ static int init_ways(Team *t, const TeamOpts *o)
     if (!err && o->bucket > 0 && o->exact && o->num_threads == 1 &&
         !o->offload && t->sums->sends != NULL && o->num_room == 0)
         err = dg_buckets_create(&t->buckets, t, o->bucket);
+    t->sends_early = t->buckets != NULL;
     if (err || !o->backend->apart)
         return err;
     if (o->offload)
@@ -281,6 +282,14 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
     return t->pool != NULL && dg_pool_lends(t->pool)
                ? dg_pool_leave(t->pool, err)
                : err;
+}
+
+int64_t dg_team_take_early(Team *t)
+{
+    const int64_t early = t->early;
+
+    t->early = 0;
+    return early;
 }
 
 uint64_t dg_team_take_flops(Team *t)
