@@ -67,6 +67,12 @@ typedef enum ShardLevel {
     DG_SHARD_PARAMETERS /* and its range's weights */
 } ShardLevel;
 
+/* What AdamW's moments are kept in. */
+typedef enum MomentKind {
+    DG_MOMENTS_FLOAT32,
+    DG_MOMENTS_INT8 /* codes: optim/adamw8.h */
+} MomentKind;
+
 typedef enum LrSchedule {
     DG_LR_CONSTANT,
     DG_LR_LINEAR,

@@ -162,6 +162,7 @@ typedef struct OptimConfig {
     double beta1;
     double beta2;
     double eps;
+    MomentKind moments;
     double max_grad_norm; /* 0: no clipping */
     int64_t warmup;       /* updates */
     LrSchedule schedule;

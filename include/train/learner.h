@@ -5,6 +5,7 @@
  * checkpoints. A rank has them of its range of the trained values
  * (parallel/shard.h); the weights, and every bit, are the same on all ranks.
  */
+#include "optim/adamw8.h"
 #include "optim/lr.h"
 #include "parallel/shard.h"
 #include "policy/policy.h"
@@ -31,7 +32,8 @@ typedef struct Learner {
     /* [place.shard.num], of elements place.shard.first ..: memory of where the
      * state is, of which the host has no copy */
     float *grads, *m, *v;
-    float *ema; /* NULL when optim.ema_decay is 0 */
+    Moments8 codes; /* with optim.moments = "int8"; m and v are then NULL */
+    float *ema;     /* NULL when optim.ema_decay is 0 */
     void *norm_scratch;
     struct WeightPool *pool; /* that follows the weights (train/pool.h), or
                                 NULL: set by who makes it */
@@ -95,7 +97,9 @@ int dg_learner_fetch(const Learner *l, const Comm *c);
 void dg_learner_send(const Learner *l);
 
 /** Elements first .. first + num - 1 of this rank's range of moments or EMA,
- *  to and from the host, wherever the state is. Errors: DG_EDEVICE. */
+ *  to and from the host, wherever the state is. Moments in 8 bits as float32,
+ *  whole blocks of optim/adamw8.h: what was got comes back as it was, other
+ *  values are rounded to the nearest codes. Errors: DG_EDEVICE. */
 int dg_learner_get(const Learner *l, LearnerState which, float *to,
                    int64_t first, int64_t num);
 void dg_learner_put(const Learner *l, LearnerState which, const float *from,
