@@ -110,29 +110,30 @@ same_arrays "pretraining" first3 first1
 
 # --- on emulated GPUs --------------------------------------------------------------
 bin=$gpu
-# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...
+# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...; OFFLOAD is none, sums or optimizer
 on_gpus()
 {
-    local n=$1 level=$2 offload=$3 run=$4
+    local n=$1 level=$2 offload=parallel.offload_$3=true run=$4
+    [ "$3" = none ] && offload=parallel.offload_sums=false
     shift 4
     tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
-        parallel.offload_optimizer="$offload" sampler.steps=3 \
+        "$offload" sampler.steps=3 \
         grpo.num_generations=2 grpo.prompts_per_iteration=2 \
         grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
         run.iterations=2 trajectory.every=0 $int8 "$@"
 }
-expect "moments: one GPU" on_gpus 1 none false gpu trajectory.every=1
-for at in "1 none true" "2 optimizer false" "2 gradients true" \
-    "2 parameters false"; do
+expect "moments: one GPU" on_gpus 1 none none gpu trajectory.every=1
+for at in "1 none optimizer" "2 optimizer none" "2 gradients optimizer" \
+    "2 parameters none" "1 none sums" "2 gradients sums" "3 parameters sums"; do
     read -r ranks level offload <<<"$at"
     run=gpu$level$ranks$offload
     expect "moments: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
     same_arrays "GPUs, $at" "$run" gpu 2
 done
-on_gpus 2 gradients false late run.max_seconds=1e-3
+on_gpus 2 gradients none late run.max_seconds=1e-3
 expect "moments: GPUs, stopped after one iteration" test \
     "$(last_checkpoint late)" = 1
-on_gpus 1 none true late
+on_gpus 1 none sums late
 same_arrays "GPUs, stopped, continued offloaded" late gpu 2
 expect "moments: GPUs, replay" "$gpu" replay \
     "$work/gpu/trajectories/iter_000002.h5"

@@ -239,6 +239,7 @@ typedef struct Config {
         int write_beside;            /* files while the next rollout runs */
         ShardLevel shard;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
+        int offload_sums;      /* sums alone */
     } parallel;
     struct {
         LogChoice level;

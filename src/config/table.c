@@ -399,6 +399,10 @@ static const Option rows[] = {
          FREE,
          "with run.device = \"cuda\": gradient sums, moments and EMA in the "
          "host's memory, AdamW on the host; same bits"),
+    BOOL(
+        "parallel.offload_sums", "false", parallel.offload_sums, FREE,
+        "with run.device = \"cuda\": gradient sums alone in the host's memory, "
+        "from which AdamW on the GPU has them piece by piece; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

@@ -120,7 +120,7 @@ static size_t reserved(const Trainer *t)
 {
     LearnerBytes learner;
 
-    dg_learner_bytes(&learner, &t->learner->place.shard, &t->learner->optim);
+    dg_learner_bytes(&learner, &t->learner->place, &t->learner->optim);
     return t->team->bytes + t->rollout->bytes + t->update->bytes +
            learner.gradient + learner.moments + learner.ema +
            sizeof(float) * (size_t)t->policy->num_values;

@@ -1,6 +1,7 @@
 #include "train/learner.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "learner_internal.h"
 #include "optim/grad_norm.h"
 #include "tensor/mirror.h"
@@ -40,9 +41,21 @@ void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num)
     const Config *c = s->config;
 
     *out = (LearnerPlace) { .offload = c->parallel.offload_optimizer,
+                            .sums_apart = c->parallel.offload_sums &&
+                                          !c->parallel.offload_optimizer,
                             .host_threads = s->host_threads };
     dg_shard_init(&out->shard, s->comm, c->parallel.shard, num,
                   DG_GRAD_NORM_CHUNK);
+}
+
+/* Elements of the range from 'at' on that are read at once of sums that are
+ * apart. */
+static int64_t piece_at(const LearnerPlace *p, int64_t at)
+{
+    const int64_t most = p->piece > 0 ? p->piece : DG_LEARNER_PIECE;
+    const int64_t left = p->shard.num - at;
+
+    return left < most ? left : most;
 }
 
 const Backend *dg_learner_on(const Learner *l)
@@ -77,9 +90,9 @@ static int reserve(Learner *l)
 
     if (!l->place.offload)
         err = dg_policy_masters(l->policy, l->place.shard.first, num);
+    dg_learner_bytes(&bytes, &l->place, &l->optim);
     if (!err)
-        err = new_floats(&l->grads, on, num);
-    dg_learner_bytes(&bytes, &l->place.shard, &l->optim);
+        err = dg_kernel_memory_new((void **)&l->grads, on, bytes.gradient);
     if (!err)
         err = reserve_moments(l, on);
     if (!err && l->optim.ema_decay > 0)
@@ -89,6 +102,10 @@ static int reserve(Learner *l)
     if (!err && bytes.chunks > 0) {
         l->chunks = calloc(1, bytes.chunks);
         err = l->chunks == NULL;
+    }
+    if (!err && bytes.stage > 0) {
+        l->stage = dg_memory_new(bytes.stage);
+        err = l->stage == NULL;
     }
     return err ? dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
                          (long long)num)
@@ -125,21 +142,26 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     return DG_OK;
 }
 
-void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
+void dg_learner_bytes(LearnerBytes *out, const LearnerPlace *place,
                       const OptimConfig *o)
 {
+    const Shard *shard = &place->shard;
     const size_t floats = sizeof(float) * (size_t)shard->num;
     const size_t codes = (size_t)shard->num +
                          sizeof(float) * (size_t)dg_moments8_blocks(shard->num);
+    const size_t piece = sizeof(float) * (size_t)piece_at(place, 0);
     const int64_t mine = dg_grad_norm_num_chunks(shard->num);
     const int64_t all = dg_grad_norm_num_chunks(shard->total);
+    const int apart = place->sums_apart;
 
     *out = (LearnerBytes) {
-        .gradient = floats,
+        .gradient = apart ? piece : floats,
         .moments = 2 * (o->moments == DG_MOMENTS_INT8 ? codes : floats),
         .ema = o->ema_decay > 0 ? floats : 0,
-        .norm = sizeof(double) * ((size_t)mine + 1),
-        .chunks = dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
+        .norm = apart ? 0 : sizeof(double) * ((size_t)mine + 1),
+        .chunks =
+            apart || dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
+        .stage = apart ? piece : 0,
     };
 }
 
@@ -154,6 +176,7 @@ void dg_learner_destroy(Learner *l)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         dg_kernel_memory_free(dg_learner_on(l), all[i]);
     free(l->chunks);
+    free(l->stage);
     free(l);
 }
 
@@ -388,11 +411,11 @@ int dg_learner_spread(const Learner *l)
 /* Elements that a thread takes at once. */
 enum { STRIDE = 1 << 20 };
 
+/* grad: of element 'at' of the range, and on */
 static void adamw_part(const Learner *l, int64_t at, int64_t num,
-                       const AdamwStep *step)
+                       const float *grad, const AdamwStep *step)
 {
     float *w = own_weights(l) + at;
-    const float *grad = l->grads + at;
 
     if (!is_coded(l, DG_STATE_M)) {
         l->engine->adamw(w, l->m + at, l->v + at, grad, num, step);
@@ -404,17 +427,57 @@ static void adamw_part(const Learner *l, int64_t at, int64_t num,
     }
 }
 
+/* A piece of sums of the host's, as float32 in l->stage. */
+static void stage_piece(const Learner *l, const ExactSum *own, int64_t at)
+{
+    const ExactSum part = dg_exact_part(own, at, piece_at(&l->place, at));
+
+    dg_exact_read(&part, l->stage, 1.0);
+}
+
+/* By pieces on the host, in the order of the device's. */
+static int norm_apart(const Learner *l, const ExactSum *own, double *norm)
+{
+    const Shard *s = &l->place.shard;
+    double *mine = l->chunks + s->first / DG_GRAD_NORM_CHUNK;
+
+    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
+        stage_piece(l, own, at);
+        dg_grad_norm_chunks(mine + at / DG_GRAD_NORM_CHUNK, l->stage,
+                            piece_at(&l->place, at));
+    }
+    dg_shard_gather_blocks(s, l->chunks, sizeof *l->chunks);
+    *norm =
+        sqrt(dg_grad_norm_fold(l->chunks, dg_grad_norm_num_chunks(s->total)));
+    return DG_OK;
+}
+
+static void adamw_apart(const Learner *l, const ExactSum *own,
+                        const AdamwStep *step)
+{
+    const Shard *s = &l->place.shard;
+
+    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
+        const int64_t num = piece_at(&l->place, at);
+
+        stage_piece(l, own, at);
+        send(l, l->grads, l->stage, sizeof *l->stage * (size_t)num);
+        adamw_part(l, at, num, l->grads, step);
+    }
+}
+
 static void adamw(const Learner *l, const AdamwStep *step)
 {
     const int64_t num = l->place.shard.num;
 
     if (!l->place.offload) {
-        adamw_part(l, 0, num, step);
+        adamw_part(l, 0, num, l->grads, step);
         return;
     }
 #pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < num; at += STRIDE)
-        adamw_part(l, at, num - at < STRIDE ? num - at : STRIDE, step);
+        adamw_part(l, at, num - at < STRIDE ? num - at : STRIDE, l->grads + at,
+                   step);
 }
 
 static int update(Learner *l, const ExactSum *own, LearnerStep *out)
@@ -422,19 +485,24 @@ static int update(Learner *l, const ExactSum *own, LearnerStep *out)
     const AdamwOpts o = { l->optim.beta1, l->optim.beta2, l->optim.eps,
                           l->optim.weight_decay };
     const double lr = dg_lr_at(&l->lr, l->updates + 1);
+    const int apart = l->place.sums_apart;
     double norm, scale;
     AdamwStep step;
     int err;
 
-    l->engine->exact_read(own, l->grads, 1.0);
-    err = grad_norm(l, &norm);
+    if (!apart)
+        l->engine->exact_read(own, l->grads, 1.0);
+    err = apart ? norm_apart(l, own, &norm) : grad_norm(l, &norm);
     if (!err)
         err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
     if (!err)
         err = dg_adamw_step_init(&step, &o, lr, l->updates + 1, scale);
     if (err)
         return err;
-    adamw(l, &step);
+    if (apart)
+        adamw_apart(l, own, &step);
+    else
+        adamw(l, &step);
     err = dg_learner_spread(l);
     if (err)
         return err;

@@ -16,7 +16,9 @@ typedef struct Outline {
     /* the run's choice of these; and with a sample's passes going back
      * together (parallel.shard = "parameters") */
     StepPlan apart, joint;
-    int steps; /* timesteps trained of each sample */
+    int steps;      /* timesteps trained of each sample */
+    int state_away; /* moments, masters, EMA are the host's; sums as team has
+                       them */
     int cached;
     uint64_t pictures; /* kernel memory of those of the report, for a while */
     int no_prompts;    /* prompts.file is not there */

@@ -30,6 +30,8 @@ typedef struct Trainer {
     Conditions *cache; /* of prompts.cache, or NULL */
     Learner *learner;
     Team *team;
+    int reads_copies; /* of networks on the host: what is placed is read into
+                         them, which stay then */
     WeightPool *pool; /* of weights that no rank has whole, or NULL */
     TeamOpts besides; /* what decodes and scores beside the rollout needs, */
     Beside *beside;   /* and does it, or NULL */
