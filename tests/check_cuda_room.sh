@@ -112,7 +112,7 @@ planned()
         --set grpo.prompts_per_iteration=1 \
         --set sampler.steps=3 --set report.prompts=1 "$@" >/dev/null &&
         tr '{' '\n' <"$work/plan.json" |
-        grep "$offload" | tr -d '"}]' | tr ',' '\n' |
+        grep "\"shard\":\"none\",$offload" | tr -d '"}]' | tr ',' '\n' |
             awk -F: '/^(weights|masters|gradient|sums|moments|ema|activations|rest):/ { sum += $2; n++ }
                      /^gpu:/ { gpu = $2 }
                      /^activations:/ { step = $2 }

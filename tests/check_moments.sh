@@ -130,6 +130,17 @@ for at in "1 none optimizer" "2 optimizer none" "2 gradients optimizer" \
     expect "moments: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
     same_arrays "GPUs, $at" "$run" gpu 2
 done
+# the way of all of FLUX on one GPU: a sample's gradient block by block to sums of
+# the host's, from there piece by piece to AdamW
+for n in 1 2; do
+    expect "moments: $n GPU, nothing of a gradient whole" on_gpus $n gradients \
+        sums blocks$n parallel.passes=together parallel.recompute=true
+    same_arrays "$n GPU, nothing of a gradient whole" blocks$n gpu 2
+done
+on_gpus 1 none none b16 run.dtype=bfloat16
+expect "moments: the same in bfloat16" on_gpus 1 gradients sums b16blocks \
+    run.dtype=bfloat16 parallel.passes=together parallel.recompute=true
+same_arrays "the same in bfloat16" b16blocks b16 2
 on_gpus 2 gradients none late run.max_seconds=1e-3
 expect "moments: GPUs, stopped after one iteration" test \
     "$(last_checkpoint late)" = 1

@@ -1,7 +1,7 @@
 #ifndef DG_TESTS_POOL_LAB_H
 #define DG_TESTS_POOL_LAB_H
-/* A policy that a rank has whole and one of which it keeps a range, and items
- * that run with both. */
+/* A policy that a rank has whole and one of which it keeps a range, or of whose
+ * gradients alone, and items that run with both. */
 #include "mpi_test.h"
 
 #include "base/error.h"
@@ -17,7 +17,9 @@
 enum { ITEMS = 6, PASSES = 2, ROOM = 1 << 24 };
 
 typedef struct Lab {
-    const Backend *backend; /* set before it is opened */
+    const Backend *backend;
+    ShardLevel level; /* of the second policy */
+    int offload, inexact;
     Config config;
     Session session;
     Policy *whole, *held;
@@ -53,15 +55,18 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
                    .num_threads = 1,
                    .step_bytes = ROOM,
                    .num_grads = dg_policy_trained(p)->count,
-                   .exact = 1,
+                   .exact = !l->inexact,
                    .max_items = 64,
                    .piece = 3000 };
     Team *t;
 
     dg_shard_init(&o.shard, &comm, level, o.num_grads, DG_GRAD_NORM_CHUNK);
-    if (level == DG_SHARD_PARAMETERS)
+    if (level == l->level) {
+        o.offload = l->offload;
         o.num_room =
-            dg_pool_room(p, dg_pool_rooms(&l->config, l->backend->apart));
+            dg_pool_room(p, dg_pool_grad_rooms(&l->config, &o.shard,
+                                               l->backend->apart, l->offload));
+    }
     EXPECT(dg_team_create(&t, &o) == DG_OK);
     dg_context_train(&t->workers[0].ctx, dg_policy_trained(p)->id,
                      t->workers[0].grads, 1);
@@ -69,13 +74,12 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
     return t;
 }
 
-/* With sets of the caller's, or none. */
-static void open_lab(Lab *l, const Backend *backend, const char *config,
-                     int recompute, const char *set)
+/* Of l: backend, level, recompute, and the rest if it is not 0. With sets of
+ * the caller's, or none. */
+static void open_lab_of(Lab *l, const char *config, const char *set)
 {
-    memset(l, 0, sizeof *l);
-    l->backend = backend;
-    l->recompute = recompute;
+    const Backend *backend = l->backend;
+
     l->bad_rank = l->break_rank = -1;
     dg_config_defaults(&l->config);
     EXPECT(dg_config_load(&l->config, config) == DG_OK);
@@ -96,13 +100,24 @@ static void open_lab(Lab *l, const Backend *backend, const char *config,
     l->held = new_policy(&l->config);
     EXPECT(dg_policy_place(l->whole, backend) == DG_OK);
     l->plain = new_team(l, l->whole, DG_SHARD_NONE);
-    l->team = new_team(l, l->held, DG_SHARD_PARAMETERS);
-    EXPECT(dg_pool_hold(&l->session, l->held) == DG_OK);
+    l->team = new_team(l, l->held, l->level);
+    EXPECT((l->level == DG_SHARD_PARAMETERS
+                ? dg_pool_hold(&l->session, l->held)
+                : dg_policy_place(l->held, backend)) == DG_OK);
     EXPECT(dg_pool_create(&l->pool, &l->session, l->team, l->held, NULL) ==
            DG_OK);
     for (int i = 0; i < ITEMS; i++)
         l->u[i] =
             calloc((size_t)l->whole->shape.elements * PASSES, sizeof(float));
+}
+
+static void open_lab(Lab *l, const Backend *backend, const char *config,
+                     int recompute, const char *set)
+{
+    *l = (Lab) { .backend = backend,
+                 .level = DG_SHARD_PARAMETERS,
+                 .recompute = recompute };
+    open_lab_of(l, config, set);
 }
 
 static void close_lab(Lab *l)
@@ -238,12 +253,15 @@ static int learn_one(Worker *w, int64_t i, void *user)
 }
 
 /* A sum's numbers, for the caller to free. */
-static int64_t *fixed_of(const Lab *l, const ExactSum *s)
+static int64_t *fixed_of(const Team *t, const ExactSum *s)
 {
     const size_t bytes = sizeof *s->fixed * (size_t)s->num;
     int64_t *x = calloc(1, bytes + 1);
 
-    EXPECT(dg_kernel_download(l->backend, x, s->fixed, bytes) == DG_OK);
+    if (t->sums_on == NULL)
+        memcpy(x, s->fixed, bytes);
+    else
+        EXPECT(dg_kernel_download(t->sums_on, x, s->fixed, bytes) == DG_OK);
     return x;
 }
 
@@ -257,8 +275,8 @@ static void compare_sums(Lab *l, int64_t num)
     EXPECT(dg_team_sum(l->team, &comm, num, learn_one, l) == DG_OK);
     all = dg_team_own(l->plain);
     own = dg_team_own(l->team);
-    want = fixed_of(l, &all);
-    got = fixed_of(l, &own);
+    want = fixed_of(l->plain, &all);
+    got = fixed_of(l->team, &own);
     EXPECT(own.items == all.items && own.num == l->team->shard.num);
     EXPECT(memcmp(got, want + l->team->shard.first,
                   sizeof *got * (size_t)own.num) == 0);

@@ -143,6 +143,73 @@ static void test_a_broken_gpu_ends_all(void **state)
     VERDICT();
 }
 
+/* --- of weights that all ranks have ------------------------------------------- */
+
+static Lab gradients_of(int recompute)
+{
+    return (Lab) { .backend = dg_backend_cuda(),
+                   .level = DG_SHARD_GRADIENTS,
+                   .recompute = recompute };
+}
+
+static void test_gradients_alone_leave_behind(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        CudaStream *s = use(streams[k]);
+        Lab l = gradients_of(k);
+
+        open_lab_of(&l, configs[k], NULL);
+        compare_sums(&l, 1);
+        /* all blocks of an item, but what is in none */
+        EXPECT(dg_team_take_early(l.team) ==
+               (comm.size > 1 ? l.held->net.num_groups : 0));
+        compare_sums(&l, comm.rank % 2);        /* the first has none */
+        compare_predictions(&l, comm.rank % 2); /* nobody is met */
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
+/* One after the other, and into sums of the host's memory. */
+static void test_gradients_alone_in_one_room(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        CudaStream *s = use("late");
+        Lab l = gradients_of(1);
+
+        l.offload = k;
+        open_lab_of(&l, configs[0], k ? NULL : "parallel.overlap=false");
+        compare_sums(&l, k + comm.rank % 2);
+        EXPECT(dg_team_take_early(l.team) == 0);
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
+static void test_gradients_alone_fail_for_all(void **state)
+{
+    CudaStream *s = use("early");
+    Lab l = gradients_of(0);
+
+    (void)state;
+    open_lab_of(&l, configs[0], NULL);
+    l.bad_rank = comm.size - 1;
+    EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_ENUMERIC);
+    EXPECT(strstr(dg_last_error()->text, "gradient of transformer.") != NULL);
+    EXPECT(dg_team_sum(l.team, &comm, 2 + comm.rank % 2, predict_one, &l) ==
+           DG_EINVAL);
+    EXPECT(strstr(dg_last_error()->text, "an item of rank") != NULL);
+    l.bad_rank = -1;
+    compare_sums(&l, 1);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +218,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
         cmocka_unit_test(test_one_room_does_as_well),
         cmocka_unit_test(test_a_failure_is_everybodys),
+        cmocka_unit_test(test_gradients_alone_leave_behind),
+        cmocka_unit_test(test_gradients_alone_in_one_room),
+        cmocka_unit_test(test_gradients_alone_fail_for_all),
         cmocka_unit_test(test_a_broken_gpu_ends_all),
     };
 

@@ -59,6 +59,83 @@ static void test_gradients_reach_their_owners(void **state)
     VERDICT();
 }
 
+/* Of weights that all ranks have, with and without other ranks: a block's
+ * gradient is there for a while alone. */
+static void test_gradients_alone_reach_their_owners(void **state)
+{
+    static const char *const configs[] = { "configs/tiny.cfg",
+                                           "configs/tiny_unet.cfg" };
+
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        Lab l = { .backend = dg_backend_cpu(),
+                  .level = DG_SHARD_GRADIENTS,
+                  .recompute = k % 2 };
+
+        open_lab_of(&l, configs[k / 2], NULL);
+        EXPECT(!dg_pool_lends(l.pool) && dg_pool_trains(l.pool));
+        compare_sums(&l, 2);
+        compare_predictions(&l, comm.rank); /* nobody is met */
+        compare_sums(&l, comm.rank);        /* the first has none */
+        compare_sums(&l, comm.rank == 0 ? 3 : 0);
+        close_lab(&l);
+    }
+    VERDICT();
+}
+
+/* Elements of parameters whose names begin so, each filled up to 16. */
+static int64_t named(const ParamSet *s, const char *start)
+{
+    int64_t num = 0;
+
+    for (int i = 0; i < s->num_params; i++)
+        if (strncmp(s->params[i]->name, start, strlen(start)) == 0)
+            num += (dg_tensor_count(&s->params[i]->value) + 15) / 16 * 16;
+    return num;
+}
+
+/* One block's, and what is in none: neither a whole gradient nor, on one rank,
+ * a place for sums on their way. */
+static void test_gradients_alone_have_a_block_of_room(void **state)
+{
+    Lab l = { .backend = dg_backend_cpu(), .level = DG_SHARD_GRADIENTS };
+    const ParamSet *net;
+    int64_t room, num;
+
+    (void)state;
+    open_lab_of(&l, "configs/tiny.cfg", NULL);
+    net = &l.held->net;
+    room = named(net, "transformer.transformer_blocks.0.");
+    room += named(net, "transformer.") - room -
+            named(net, "transformer.single_transformer_blocks.");
+    num = l.team->shard.num + (comm.size > 1 ? 3000 : 0);
+    EXPECT(room < net->count);
+    EXPECT(l.team->bytes ==
+           ROOM + sizeof(float) * (size_t)room + sizeof(int64_t) * (size_t)num);
+    EXPECT((l.team->bucket_buffer != NULL) == (comm.size > 1));
+    close_lab(&l);
+    VERDICT();
+}
+
+/* The same failures, and the sum after them is whole. */
+static void test_gradients_alone_fail_for_all(void **state)
+{
+    Lab l = { .backend = dg_backend_cpu(), .level = DG_SHARD_GRADIENTS };
+
+    (void)state;
+    open_lab_of(&l, "configs/tiny.cfg", NULL);
+    l.bad_rank = comm.size - 1;
+    EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_ENUMERIC);
+    EXPECT(strstr(dg_last_error()->text, "gradient of transformer.") != NULL);
+    EXPECT(dg_team_sum(l.team, &comm, 2 + comm.rank % 2, predict_one, &l) ==
+           DG_EINVAL);
+    EXPECT(strstr(dg_last_error()->text, "an item of rank") != NULL);
+    l.bad_rank = -1;
+    compare_sums(&l, 1);
+    close_lab(&l);
+    VERDICT();
+}
+
 static void test_weights_follow_their_owners(void **state)
 {
     Lab l;
@@ -92,17 +169,6 @@ static void test_a_gradient_too_large_is_named(void **state)
     compare_sums(&l, 1);
     close_lab(&l);
     VERDICT();
-}
-
-/* Elements of parameters whose names begin so, each filled up to 16. */
-static int64_t named(const ParamSet *s, const char *start)
-{
-    int64_t num = 0;
-
-    for (int i = 0; i < s->num_params; i++)
-        if (strncmp(s->params[i]->name, start, strlen(start)) == 0)
-            num += (dg_tensor_count(&s->params[i]->value) + 15) / 16 * 16;
-    return num;
 }
 
 /* By the names: a double block is the largest group, and what is not in a
@@ -188,6 +254,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_weights_are_lent_to_unequal_ranks),
         cmocka_unit_test(test_a_failure_is_everybodys),
         cmocka_unit_test(test_gradients_reach_their_owners),
+        cmocka_unit_test(test_gradients_alone_reach_their_owners),
+        cmocka_unit_test(test_gradients_alone_have_a_block_of_room),
+        cmocka_unit_test(test_gradients_alone_fail_for_all),
         cmocka_unit_test(test_weights_follow_their_owners),
         cmocka_unit_test(test_a_gradient_too_large_is_named),
         cmocka_unit_test(test_sizes_are_those_of_blocks),

@@ -180,7 +180,9 @@ static uint64_t picture_bytes(const Trainer *t, const Config *c, int ranks)
 static void compare_level(const char *level, int ranks, const char *more)
 {
     char shard[64];
-    const char *sets[] = { shard, "trajectory.every=0", more, NULL };
+    /* gradients leave one by one here, which on GPUs is a choice */
+    const char *sets[] = { shard, "trajectory.every=0",
+                           "parallel.overlap=false", more, NULL };
     const GpuPlan *g = NULL;
     Trainer t = { 0 };
     Comm many = tiny_comm;
@@ -228,6 +230,9 @@ static void test_levels_are_what_a_run_reserves(void **state)
     compare_level("none", 3, NULL);
     compare_level("optimizer", 3, NULL);
     compare_level("gradients", 3, NULL);
+    compare_level("gradients", 3, "parallel.passes=apart");
+    compare_level("gradients", 1, "parallel.passes=together");
+    compare_level("gradients", 2, "parallel.passes=together");
     compare_level("gradients", 5, "parallel.exact_sum=false");
     compare_level("optimizer", 2, "optim.ema_decay=0");
     compare_level("optimizer", 3, "optim.moments=int8");
@@ -248,7 +253,7 @@ static void test_flux_on_gpus_is_planned(void **state)
     p.plan.gpus.num = 0;
     for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks)
         MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, ranks));
-    assert_int_equal(p.plan.gpus.num, 3 + 3 * 12);
+    assert_int_equal(p.plan.gpus.num, 6 + 3 * 12);
     about(p.plan.gpus.plan[0].sums, 8.0 * (double)net);
     about(p.plan.gpus.plan[0].moments, 8.0 * (double)net);
     /* on one of 141 GB by offloading alone; the state is then the host's:
@@ -259,6 +264,15 @@ static void test_flux_on_gpus_is_planned(void **state)
     about(g->weights, 4.0 * ((double)net + 4885371136.0));
     about(g->gradient, 4.0 * (double)net);
     about(g->host, (8 + 8 + 4 + 4) * (double)net + 4 * 4885371136.0);
+    /* and at level gradients a sample's gradient is a double block of 36 D^2
+     * and what is in no block; on eight, beside sums on their way, two */
+    g = &p.plan.gpus.plan[5];
+    assert_true(g->offload && g->level == DG_SHARD_GRADIENTS);
+    about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6));
+    g = &p.plan.gpus.plan[6 + DG_SHARD_GRADIENTS];
+    assert_true(g->ranks == 8 && g->level == DG_SHARD_GRADIENTS);
+    about(g->gradient,
+          4.0 * ((double)net / 8 + 2 * 36.0 * 3072 * 3072 + 64.1e6));
     /* on 16 without, sums by sixteenths */
     g = dg_gpu_plan_fits(&p.plan.gpus, 16, 141000000000, &least);
     assert_non_null(g);
@@ -267,8 +281,8 @@ static void test_flux_on_gpus_is_planned(void **state)
     /* neither weights nor moments: sums on their way, trajectories */
     assert_true(g->host > 8.0 * DG_TEAM_PIECE && (double)g->host < 5e8);
     about(g->sums - 8.0 * DG_TEAM_PIECE, 8.0 * (double)net / 16);
-    /* weights and gradient alone are more than 80 GB: a rank's range of them,
-     * with two double blocks of 36 D^2 and what is in no block, fits */
+    /* weights and activations alone are more than 80 GB: a rank's range of
+     * them, with two double blocks and what is in no block, fits */
     assert_null(dg_gpu_plan_fits(&p.plan.gpus, 1, 80000000000, &least));
     assert_true(least->offload);
     g = dg_gpu_plan_fits(&p.plan.gpus, 16, 80000000000, &least);
@@ -294,21 +308,26 @@ static void test_flux_in_8_bits_is_planned(void **state)
         "optim.moments=int8",      "prompts.cache=x", NULL
     };
     const double net = 11901408320, text = 4885371136;
-    const GpuPlan *g;
+    const GpuPlan *g, *least;
     Planned p;
 
     (void)state;
     plan_of(&p, "configs/sizes_flux_dev.cfg", 1, sets);
     p.plan.gpus.num = 0;
     MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, 1));
-    g = &p.plan.gpus.plan[p.plan.gpus.num / 3]; /* the first with sums apart */
+    g = &p.plan.gpus
+             .plan[2]; /* level none: a sample's, a piece of an update's */
+    assert_true(g->offload_sums && g->level == DG_SHARD_NONE);
+    about(g->gradient, 4 * net + 4.0 * DG_LEARNER_PIECE);
+    /* at level gradients on a GPU of 141 GB and a machine of 128 GiB */
+    g = dg_gpu_plan_fits(&p.plan.gpus, 1, 141000000000, &least);
+    assert_non_null(g);
     assert_true(g->offload_sums && !g->offload && g->sums == 0);
+    assert_int_equal(g->level, DG_SHARD_GRADIENTS);
     about(g->moments, 2 * (1 + 4 / 256.0) * net);
     about(g->masters, 4 * net);
-    /* a sample's, and a piece of the update's */
-    about(g->gradient, 4 * net + 4.0 * DG_LEARNER_PIECE);
+    about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6 + DG_LEARNER_PIECE));
     about((double)g->host, 8 * net + 4 * text + (double)g->rest);
-    /* of a machine of 128 GiB */
     assert_true(g->host < (uint64_t)128 << 30);
 }
 

@@ -67,6 +67,14 @@ typedef enum ShardLevel {
     DG_SHARD_PARAMETERS /* and its range's weights */
 } ShardLevel;
 
+/* How a sample's passes of an update go back where gradient sums are in
+ * ranges. */
+typedef enum PassesChoice {
+    DG_PASSES_AUTO,    /* by what takes less memory */
+    DG_PASSES_APART,   /* each by itself: the gradient is whole */
+    DG_PASSES_TOGETHER /* block by block: the gradient is never whole */
+} PassesChoice;
+
 /* What AdamW's moments are kept in. */
 typedef enum MomentKind {
     DG_MOMENTS_FLOAT32,

@@ -238,6 +238,7 @@ typedef struct Config {
         int64_t bucket_size;         /* elements that leave at once */
         int write_beside;            /* files while the next rollout runs */
         ShardLevel shard;
+        PassesChoice passes;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
         int offload_sums;      /* sums alone */
     } parallel;

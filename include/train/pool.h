@@ -15,6 +15,10 @@
  * same at the same time, and it is done once for all of them.
  *
  * One worker a rank: the meetings are its thread's.
+ *
+ * Where all ranks have all weights and sums alone are in ranges
+ * (parallel.passes), a pool has nothing to lend but room for gradients, and
+ * ranks meet in dg_team_sum() only.
  */
 #include "tensor/lender.h"
 #include "train/learner.h"
@@ -40,6 +44,10 @@ int dg_pool_rooms(const Config *c, int apart);
 /** The same of the host, beside a GPU: what travels. */
 size_t dg_pool_stage_bytes(const Shard *shard);
 
+/** Groups of which gradients are here at once: 2 where they leave while the
+ *  next one is gone back through. s, offload: of the team. */
+int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload);
+
 /** Elements of a worker's gradient: of parameters in no group, and so often of
  *  the largest group; below adapters, theirs. */
 int64_t dg_pool_room(const Policy *p, int rooms);
@@ -49,7 +57,8 @@ int dg_pool_hold(const Session *s, Policy *p);
 
 /**
  * Of a policy, and KL's reference or NULL, that are held; the team, of one
- * worker, has it from then on, and the worker's context borrows from it.
+ * worker, has it from then on, and the worker's context borrows from it. Of one
+ * that was placed, whole, of its gradients alone.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
@@ -58,6 +67,9 @@ void dg_pool_destroy(WeightPool *p);
 
 /** 1 if what it lends is trained: not below adapters. */
 int dg_pool_trains(const WeightPool *p);
+
+/** 0: all weights are here. */
+int dg_pool_lends(const WeightPool *p);
 
 /** The trained weights of all ranks' ranges have changed. Collective. Errors,
  *  agreed: DG_EDEVICE. */

@@ -44,6 +44,7 @@ enum { DG_PLAN_GPUS = 96 };
 typedef struct GpuPlans {
     GpuPlan plan[DG_PLAN_GPUS];
     int num;
+    MomentKind moments; /* that they count */
 } GpuPlans;
 
 typedef struct RunPlan {

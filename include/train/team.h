@@ -78,7 +78,9 @@ typedef struct Team {
     int host_threads;
     struct WeightPool *pool; /* of weights that no rank has whole, or NULL:
                                 set by who makes it */
-    struct Buckets *buckets; /* NULL: all leaves at the end */
+    struct Buckets *buckets; /* NULL: all leaves at the end, or by blocks */
+    int sends_early;         /* sums may leave beside the kernels: counted in */
+    int64_t early;
 } Team;
 
 int dg_team_create(Team **out, const TeamOpts *o);
@@ -153,8 +155,8 @@ int dg_team_add(Worker *w, int64_t *bad);
 /** The sum of what this rank holds: elements shard.first .. + num - 1 of the
  *  gradient, for t->sums. */
 ExactSum dg_team_own(const Team *t);
-/** Buckets of sums that left before their way back was at its end, since the
- *  last call. */
+/** Buckets, or blocks, of sums that left before their way back was at its end,
+ *  since the last call. */
 int64_t dg_team_take_early(Team *t);
 /** FLOPs counted since the last call. */
 uint64_t dg_team_take_flops(Team *t);

@@ -59,16 +59,23 @@ static uint64_t host_bytes(const Outline *o)
            dg_trainer_kept_bytes(o->config, &o->team.shard);
 }
 
-/* One way to run it: the sizes that team and learner then reserve. */
-static void count(GpuPlan *out, const Outline *o)
+/* One way to run it: the sizes that team and learner then reserve. Errors: as
+ * dg_trainer_join(). */
+static int count(GpuPlan *out, Outline *o)
 {
-    const TeamOpts *team = &o->team;
-    const int pools = dg_shard_pools(&team->shard);
-    const uint64_t sums = dg_team_sum_bytes(team);
+    TeamOpts *team = &o->team;
     const LearnerPlace place = { .shard = team->shard,
                                  .sums_apart =
                                      team->offload && !o->state_away };
+    uint64_t sums;
     LearnerBytes b;
+    int together, err;
+
+    team->num_threads = 1; /* a worker drives a GPU */
+    err = dg_trainer_join(team, &together, &o->parts, 1, &o->ways);
+    if (err)
+        return err;
+    sums = dg_team_sum_bytes(team);
 
     dg_learner_bytes(&b, &place, &o->config->optim);
     *out = (GpuPlan) {
@@ -77,9 +84,10 @@ static void count(GpuPlan *out, const Outline *o)
         .offload_sums = place.sums_apart,
         .level = team->shard.level,
         .weights = weight_bytes(o),
-        .gradient = sizeof(float) *
-                    (uint64_t)(pools ? team->num_room : team->num_grads),
-        .activations = pools ? o->joint.step_bytes : o->apart.step_bytes,
+        .gradient =
+            sizeof(float) *
+            (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
+        .activations = team->step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes + o->pictures,
         .host = host_bytes(o) + b.chunks + b.stage + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
@@ -99,22 +107,22 @@ static void count(GpuPlan *out, const Outline *o)
     }
     out->gpu = out->weights + out->masters + out->gradient + out->sums +
                out->moments + out->ema + out->activations + out->rest;
+    return DG_OK;
 }
 
 int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
 {
-    GpuPlan plan;
+    GpuPlan plan = { .gpu = 0 };
     Outline o;
     int err = DG_OK;
 
     *bytes = 0;
     if (s->backend->apart && s->comm->rank == 0) {
         err = dg_outline_open(&o, s, s->comm->size, given);
-        if (!err) {
-            o.team.num_threads = 1; /* a worker drives a GPU */
-            count(&plan, &o);
+        if (!err)
+            err = count(&plan, &o);
+        if (!err)
             *bytes = plan.gpu;
-        }
         dg_outline_close(&o);
     }
     return dg_agree(s->comm, err);
@@ -124,20 +132,21 @@ int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
 {
     Outline o;
     int err = dg_outline_open(&o, s, ranks, 0);
-    const int levels = ranks > 1 ? DG_SHARD_PARAMETERS + 1 : 1;
-    const int more = 3 * levels;
+    /* of one rank none has a part; but sums that are taken block by block */
+    const int step = ranks > 1 ? 1 : DG_SHARD_GRADIENTS;
+    const int levels = DG_SHARD_PARAMETERS / step + 1, more = 3 * levels;
 
     if (!err && out->num + more > DG_PLAN_GPUS)
         err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
                       (int)DG_PLAN_GPUS);
-    o.team.num_threads = 1; /* a worker drives a GPU */
+    out->moments = s->config->optim.moments;
     for (int i = 0; i < more && !err; i++) {
         o.team.offload = i >= levels; /* sums alone, then all of it */
         o.state_away = i >= 2 * levels;
-        dg_learner_shard(&o.team.shard, (ShardLevel)(i % levels), 0, ranks,
-                         o.team.num_grads);
-        dg_trainer_room(&o.team, o.policy, dg_pool_rooms(o.config, 1));
-        count(&out->plan[out->num++], &o);
+        dg_learner_shard(&o.team.shard, (ShardLevel)(step * (i % levels)), 0,
+                         ranks, o.team.num_grads);
+        /* what cannot be run has no line */
+        out->num += count(&out->plan[out->num], &o) == DG_OK;
     }
     dg_outline_close(&o);
     return err;

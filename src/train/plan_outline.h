@@ -13,11 +13,10 @@ typedef struct Outline {
     Update update;
     TeamOpts team;
     StepPlan kept, again; /* without and with recomputation */
-    /* the run's choice of these; and with a sample's passes going back
-     * together (parallel.shard = "parameters") */
-    StepPlan apart, joint;
-    int steps;      /* timesteps trained of each sample */
-    int state_away; /* moments, masters, EMA are the host's; sums as team has
+    TrainerParts parts;
+    TrainerSteps ways; /* with the run's choice of these */
+    int steps;         /* timesteps trained of each sample */
+    int state_away;    /* moments, masters, EMA are the host's; sums as team has
                        them */
     int cached;
     uint64_t pictures; /* kernel memory of those of the report, for a while */

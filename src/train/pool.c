@@ -63,6 +63,15 @@ int dg_pool_rooms(const Config *c, int apart)
     return apart && c->parallel.ahead ? POOL_ROOMS : 1;
 }
 
+int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload)
+{
+    const int beside = dg_shard_pools(s) ? c->parallel.ahead
+                                         : c->parallel.overlap && s->size > 1;
+
+    /* they leave beside the kernels only where their sums are theirs */
+    return apart && beside && !offload ? POOL_ROOMS : 1;
+}
+
 int64_t dg_pool_room(const Policy *p, int rooms)
 {
     return p->adapters.num_params > 0
@@ -308,6 +317,10 @@ int dg_pool_leave(WeightPool *p, int err)
     int failed = DG_OK;
     Error first = *dg_last_error();
 
+    if (p->whole) /* the next way forward is replayed again */
+        p->team->workers[0].ctx.lender = NULL;
+    if (p->gives_beside) /* as those who had an item */
+        p->engine->slot(REST_SLOT);
     if (p->beside && err == DG_EDEVICE)
         fail(p, err);
     if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {
@@ -335,6 +348,8 @@ static void open_grads(WeightPool *p, int group)
 {
     p->open_group = group;
     if (p->gives_beside) {
+        if (p->whole)
+            fail(p, p->engine->pace());
         p->open_room = POOL_ROOMS - 1 - p->open_room;
         p->engine->slot(GRADS_SLOT + p->open_room);
         if (!p->unflagged)
@@ -355,7 +370,7 @@ static int lend(Lender *l, const Tensor *w, int grads)
         return DG_OK;
     if (grads)
         open_grads(p, group);
-    if (dg_pool_has(p, set, group))
+    if (p->whole || dg_pool_has(p, set, group))
         return DG_OK;
     wish = wish_of(WEIGHTS, set, group);
     dg_pool_order_note(&p->order, dg_pool_code(set, group));
@@ -376,6 +391,7 @@ static int give(Lender *l, const Tensor *w)
         return DG_OK;
     err = check(p, group);
     p->open_group = 0;
+    p->team->early += p->gives_beside;
     return err ? err : meet(p, wish_of(GRADIENTS, NET, group));
 }
 
@@ -398,6 +414,7 @@ static float *grad(const Lender *l, const Tensor *w)
 void dg_pool_begin(WeightPool *p)
 {
     p->unflagged = 0;
+    p->team->workers[0].ctx.lender = &p->lender;
     p->kernels->fill(p->grads, 0, dg_params_rest(p->set[NET].params));
 }
 
@@ -430,6 +447,11 @@ int dg_pool_hold(const Session *s, Policy *p)
 int dg_pool_trains(const WeightPool *p)
 {
     return p->trains;
+}
+
+int dg_pool_lends(const WeightPool *p)
+{
+    return !p->whole;
 }
 
 int dg_pool_refresh(WeightPool *p)
@@ -489,7 +511,13 @@ static void add_names(WeightPool *p, const Policy *policy, ParamSet *params)
 static int reserve(WeightPool *p, Policy *policy, Policy *reference)
 {
     int64_t room = dg_params_largest(&policy->net);
-    int err = reserve_rest(p, add_set(p, policy, &policy->net));
+    int err;
+
+    if (p->whole) { /* nothing but the names of what is there */
+        add_set(p, policy, &policy->net)->shares = 1;
+        return DG_OK;
+    }
+    err = reserve_rest(p, add_set(p, policy, &policy->net));
 
     if (!err && p->kernels->apart && !policy->text_left &&
         !policy->text_dropped) {
@@ -508,6 +536,10 @@ static int reserve(WeightPool *p, Policy *policy, Policy *reference)
 static void bind(WeightPool *p, const Session *s, Team *team,
                  const Policy *policy)
 {
+    const int apart = s->backend->apart;
+    const int grad_rooms = dg_pool_grad_rooms(s->config, &team->shard, apart,
+                                              team->stage_down != NULL);
+
     p->lender = (Lender) { lend, give, grad };
     p->comm = s->comm;
     p->kernels = s->backend;
@@ -516,10 +548,11 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->dtype = policy->dtype;
     p->trains = policy->adapters.num_params == 0;
     p->grads = team->workers[0].grads;
-    p->num_rooms = dg_pool_rooms(s->config, s->backend->apart);
-    p->beside = p->num_rooms > 1 && p->engine->fetch != NULL &&
-                p->engine->sends(p->comm);
-    p->gives_beside = p->beside && p->trains && team->sums->send != NULL;
+    p->whole = !policy->held;
+    p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
+    p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
+                p->engine->fetch != NULL && p->engine->sends(p->comm);
+    p->gives_beside = p->beside && p->trains && grad_rooms > 1;
     for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
         p->group_grads[r] = p->grads + dg_params_rest(&policy->net) +
                             r * dg_params_largest(&policy->net);
@@ -543,7 +576,8 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
         return err;
     }
     team->pool = p;
-    team->workers[0].ctx.lender = &p->lender;
+    team->sends_early |= p->gives_beside;
+    team->workers[0].ctx.lender = p->whole ? NULL : &p->lender;
     *out = p;
     return DG_OK;
 }

@@ -55,6 +55,7 @@ struct WeightPool {
     /* gradients of the trained set: of its rest, then of groups */
     float *grads, *group_grads[POOL_ROOMS];
     int trains;     /* what is lent; else it is below adapters */
+    int whole;      /* all weights are here: gradients alone have no room */
     int open_group; /* whose gradients are being collected */
     int open_room;
     int unflagged; /* no gradient of this item has been left out */

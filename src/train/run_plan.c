@@ -54,37 +54,38 @@ static int rooms_of(const Outline *o)
     return dg_pool_rooms(o->config, o->session->backend->apart);
 }
 
-/* All ways to step; the run's own choice last. */
+/* All ways to step. */
 static int count_steps(Outline *o, int ranks)
 {
-    TrainerParts parts = { .session = o->session,
-                           .policy = o->policy,
-                           .reference = o->reference,
-                           .rewards = o->rewards,
-                           .cached = o->cached };
+    TrainerParts *parts = &o->parts;
     const int chosen = o->config->parallel.recompute;
-    int err;
+    TrainerSteps other;
+    TeamOpts unused;
+    int err, together;
 
-    parts.recompute = chosen;
-    err = dg_trainer_plan(&o->apart, &o->team, &parts);
-    parts.together = o->policy->adapters.num_params == 0;
+    *parts = (TrainerParts) { .session = o->session,
+                              .policy = o->policy,
+                              .reference = o->reference,
+                              .rewards = o->rewards,
+                              .cached = o->cached,
+                              .recompute = !chosen };
+    err = dg_trainer_steps(&other, &unused, parts);
+    parts->recompute = chosen;
     if (!err)
-        err = dg_trainer_plan(&o->joint, &o->team, &parts);
+        err = dg_trainer_steps(&o->ways, &o->team, parts);
     if (err)
         return err;
-    parts.together = parts.together && ranks > 1 &&
-                     o->config->parallel.shard == DG_SHARD_PARAMETERS;
-    for (int i = 0; i < 2; i++) {
-        parts.recompute = i == 0 ? !chosen : chosen;
-        err = dg_trainer_plan(parts.recompute ? &o->again : &o->kept, &o->team,
-                              &parts);
-        if (err)
-            return err;
-    }
     dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
                      o->team.num_grads);
-    dg_trainer_room(&o->team, o->policy, rooms_of(o));
-    return DG_OK;
+    err = dg_trainer_join(&o->team, &together, parts,
+                          o->session->backend->apart, &o->ways);
+    for (int i = 0; i < 2; i++) {
+        const TrainerSteps *of = i == 0 ? &other : &o->ways;
+
+        *(chosen == i ? &o->again : &o->kept) =
+            together && !of->too_many ? of->joint : of->apart;
+    }
+    return err;
 }
 
 /* Of held-out prompts, if there are so many. */

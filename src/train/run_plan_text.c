@@ -72,8 +72,8 @@ static void gpu_row(FILE *f, const GpuPlan *g)
     fprintf(f, "\n");
 }
 
-/* What is the first to fit, or how much is too much. */
-static void gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
+/* What is the first to fit, or how much is too much; 1 if that has all on GPUs. */
+static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
 {
     const GpuPlan *least;
     const GpuPlan *g = dg_gpu_plan_fits(p, ranks, bytes, &least);
@@ -91,11 +91,12 @@ static void gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
                 "rank's host\n",
                 levels[g->level], offload_key(g),
                 1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host);
+    return g != NULL && !g->offload && !g->offload_sums;
 }
 
 static void gpu_table(FILE *f, const GpuPlans *p)
 {
-    int short_of = 0;
+    int short_of = 0, all_there = 1;
 
     fprintf(f,
             "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
@@ -112,11 +113,13 @@ static void gpu_table(FILE *f, const GpuPlans *p)
         if (i > 0 && p->plan[i].ranks == p->plan[i - 1].ranks)
             continue;
         for (int k = 0; k < NUM_SIZES; k++) {
-            gpu_verdict(f, p, p->plan[i].ranks, gpu_sizes[k]);
+            all_there &= gpu_verdict(f, p, p->plan[i].ranks, gpu_sizes[k]);
             short_of |= dg_gpu_plan_fits(p, p->plan[i].ranks, gpu_sizes[k],
                                          &least) == NULL;
         }
     }
+    if (!all_there && p->moments == DG_MOMENTS_FLOAT32)
+        fprintf(f, "Moments take a quarter with optim.moments = \"int8\".\n");
     if (short_of)
         fprintf(f,
                 "Where none fits, more GPUs have less each with "

@@ -35,6 +35,15 @@ static int64_t num_sums(const TeamOpts *o, int worker)
     return worker == 0 ? s.num : 0;
 }
 
+/* Sums of a round go through a place of their own: with no other rank they are
+ * where they belong at once. */
+static int sums_travel(const TeamOpts *o)
+{
+    const Shard s = shard_of(o);
+
+    return dg_shard_rounds(&s) && s.size > 1;
+}
+
 /* Floats of a worker's gradient. */
 static size_t room_of(const TeamOpts *o)
 {
@@ -79,12 +88,13 @@ static int init_ways(Team *t, const TeamOpts *o)
     t->sums = dg_engine_of(sums_on(o));
     t->piece = piece_of(o);
     t->host_threads = o->host_threads > 0 ? o->host_threads : 1;
-    if (dg_shard_rounds(&t->shard))
+    if (sums_travel(o))
         err = new_sum(&t->bucket, &t->bucket_buffer, o, t->piece);
     /* float32 sums depend on how they are cut */
     if (!err && o->bucket > 0 && o->exact && o->num_threads == 1 &&
-        !o->offload && t->sums->sends != NULL && !dg_shard_pools(&t->shard))
+        !o->offload && t->sums->sends != NULL && o->num_room == 0)
         err = dg_buckets_create(&t->buckets, t, o->bucket);
+    t->sends_early = t->buckets != NULL;
     if (err || !o->backend->apart)
         return err;
     if (o->offload)
@@ -184,8 +194,7 @@ int64_t dg_team_bucket(const Config *c)
 
 size_t dg_team_sum_bytes(const TeamOpts *o)
 {
-    const Shard s = shard_of(o);
-    int64_t num = dg_shard_rounds(&s) ? piece_of(o) : 0;
+    int64_t num = sums_travel(o) ? piece_of(o) : 0;
 
     for (int i = 0; i < o->num_threads; i++)
         num += num_sums(o, i);
@@ -270,7 +279,17 @@ int dg_team_run(Team *t, int64_t num, TeamFn fn, void *user)
 {
     const int err = run(t, num, fn, user);
 
-    return t->pool != NULL ? dg_pool_leave(t->pool, err) : err;
+    return t->pool != NULL && dg_pool_lends(t->pool)
+               ? dg_pool_leave(t->pool, err)
+               : err;
+}
+
+int64_t dg_team_take_early(Team *t)
+{
+    const int64_t early = t->early;
+
+    t->early = 0;
+    return early;
 }
 
 uint64_t dg_team_take_flops(Team *t)

@@ -46,7 +46,6 @@ struct Buckets {
     int next;            /* in order */
     int slot, slots;     /* of Team.bucket, where sums are not whole */
     int err;             /* of sending, the first */
-    int64_t early;
 };
 
 static Worker *worker(const Buckets *b)
@@ -185,7 +184,7 @@ static void stepped(void *user)
     while (b->next < b->num &&
            b->seen[b->order[b->next]] >= b->adds[b->order[b->next]]) {
         leave(b, 1);
-        b->early++;
+        b->team->early++;
     }
 }
 
@@ -319,13 +318,4 @@ void dg_buckets_destroy(Buckets *b)
     free(b->seen);
     free(b->gone);
     free(b);
-}
-
-int64_t dg_team_take_early(Team *t)
-{
-    const int64_t early = t->buckets != NULL ? t->buckets->early : 0;
-
-    if (t->buckets != NULL)
-        t->buckets->early = 0;
-    return early;
 }

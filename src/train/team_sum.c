@@ -209,14 +209,19 @@ static int give_part(Team *t, const Comm *c, const Gift *gift, int owner,
                      int64_t first, int64_t num)
 {
     const Shard *s = &t->shard;
-    ExactSum part = dg_exact_part(&t->bucket, 0, num);
+    const int alone = s->size == 1;
+    ExactSum part = alone ? dg_exact_part(&t->workers[0].sum, first, num)
+                          : dg_exact_part(&t->bucket, 0, num);
     int err = DG_OK;
 
-    t->sums->exact_clear(&part);
+    if (!alone)
+        t->sums->exact_clear(&part);
     for (int i = 0; i < gift->num && !err; i++)
         err =
             add_part(&t->workers[0], &part, gift->g[i] + (first - gift->first));
     part.items = 0; /* counted once for all parts */
+    if (alone)
+        return err;
     if (!err)
         err = settled(t, &part);
     err = dg_agree(c, err);
@@ -290,7 +295,7 @@ int dg_team_send(Team *t, const Comm *c, int64_t first, int64_t num,
 /* Counts the round's gradients, and gives those that are here whole. */
 static int give_round(Team *t, const Comm *c)
 {
-    ExactSum all = { .max_items = t->bucket.max_items };
+    ExactSum all = { .max_items = t->workers[0].sum.max_items };
     const int64_t before = t->workers[0].sum.items;
     const float *g[t->num];
     int num = 0, err;
@@ -323,6 +328,17 @@ static int run_one(Worker *w, int64_t i, void *user)
     return r->fn(w, r->first + i, r->user);
 }
 
+/* Where gradients leave during an item, ranks meet until it has ended for
+ * all. */
+static int run_round(Team *t, int64_t num, Round *r)
+{
+    const int err = dg_team_run(t, num, run_one, r);
+
+    return t->pool != NULL && !dg_pool_lends(t->pool)
+               ? dg_pool_leave(t->pool, err)
+               : err;
+}
+
 /* A worker's gradient stays until it is given away: an item each a round, of
  * which all ranks take equally many. */
 static int sum_in_rounds(Team *t, const Comm *c, int64_t num, TeamFn fn,
@@ -337,7 +353,7 @@ static int sum_in_rounds(Team *t, const Comm *c, int64_t num, TeamFn fn,
         const int64_t left = num - r.first;
         const int64_t now = left < t->num ? left : t->num;
 
-        err = dg_agree(c, dg_team_run(t, now, run_one, &r));
+        err = dg_agree(c, run_round(t, now, &r));
         if (!err)
             err = give_round(t, c);
         r.first += now;

@@ -32,7 +32,9 @@ typedef struct Trainer {
     Team *team;
     int reads_copies; /* of networks on the host: what is placed is read into
                          them, which stay then */
-    WeightPool *pool; /* of weights that no rank has whole, or NULL */
+    int together;     /* a sample's passes of an update go back together */
+    WeightPool *pool; /* of weights, or gradients, that no rank has whole, or
+                         NULL */
     TeamOpts besides; /* what decodes and scores beside the rollout needs, */
     Beside *beside;   /* and does it, or NULL */
     Rollout *rollout;
@@ -78,12 +80,23 @@ typedef struct TrainerParts {
     int together;  /* a sample's passes of an update go back together */
 } TrainerParts;
 
-/** Counts a step and says what team it needs; policy and reference may be
- *  outlines. */
-int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t);
+/* A step in which passes go back each by itself, and together; below adapters
+ * there is but the first. */
+typedef struct TrainerSteps {
+    StepPlan apart, joint;
+    int too_many; /* passes for the second, which is not known */
+} TrainerSteps;
 
-/** What of a gradient a worker of the team has room for, by its shard. */
-void dg_trainer_room(TeamOpts *team, const Policy *policy, int rooms);
+/** Counts both, and says what team they need; policy and reference may be
+ *  outlines. t->together is set. */
+int dg_trainer_steps(TrainerSteps *steps, TeamOpts *team, TrainerParts *t);
+
+/** Which it is on such a team, by its shard and parallel.passes; and so a
+ *  worker's arena, and what of a gradient it has room for.
+ *  apart  kernel memory is not the host's
+ *  Errors: DG_ENOMEM where they are too many. */
+int dg_trainer_join(TeamOpts *team, int *together, const TrainerParts *t,
+                    int apart, const TrainerSteps *steps);
 
 /** Bytes of the copies that trajectory files need, of a rank. */
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard);

@@ -39,15 +39,8 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
     return DG_OK;
 }
 
-void dg_trainer_room(TeamOpts *team, const Policy *policy, int rooms)
-{
-    /* gradients leave beside the kernels only where their sums are theirs */
-    team->num_room = dg_shard_pools(&team->shard)
-                         ? dg_pool_room(policy, team->offload ? 1 : rooms)
-                         : 0;
-}
-
-int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
+/* Counts a step and says what team it needs. */
+static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -86,8 +79,60 @@ int dg_trainer_plan(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
-    dg_trainer_room(team, t->policy, dg_pool_rooms(c, s->backend->apart));
     return DG_OK;
+}
+
+int dg_trainer_steps(TrainerSteps *steps, TeamOpts *team, TrainerParts *t)
+{
+    int err;
+
+    *steps = (TrainerSteps) { 0 };
+    t->together = 0;
+    err = count_step(&steps->apart, team, t);
+    if (err || t->policy->adapters.num_params > 0)
+        return err;
+    t->together = 1;
+    err = count_step(&steps->joint, team, t);
+    steps->too_many = err == DG_ENOMEM; /* tensors and nodes of all passes */
+    return steps->too_many ? DG_OK : err;
+}
+
+/* With what either takes of a worker. */
+static int joins(const TeamOpts *team, const TrainerParts *t, int64_t room,
+                 const TrainerSteps *steps)
+{
+    const PassesChoice choice = t->session->config->parallel.passes;
+    const size_t each = steps->apart.step_bytes, all = steps->joint.step_bytes;
+
+    if (t->policy->adapters.num_params > 0)
+        return 0;
+    if (dg_shard_pools(&team->shard))
+        return 1;
+    if (!dg_shard_rounds(&team->shard) || team->num_threads > 1)
+        return 0;
+    return choice == DG_PASSES_AUTO
+               ? !steps->too_many &&
+                     all + sizeof(float) * (size_t)room <
+                         each + sizeof(float) * (size_t)team->num_grads
+               : choice == DG_PASSES_TOGETHER;
+}
+
+int dg_trainer_join(TeamOpts *team, int *together, const TrainerParts *t,
+                    int apart, const TrainerSteps *steps)
+{
+    const int rooms = dg_pool_grad_rooms(t->session->config, &team->shard,
+                                         apart, team->offload);
+    const int64_t room = dg_pool_room(t->policy, rooms);
+
+    *together = joins(team, t, room, steps);
+    team->num_room = *together || dg_shard_pools(&team->shard) ? room : 0;
+    team->step_bytes = (*together ? &steps->joint : &steps->apart)->step_bytes;
+    return *together && steps->too_many
+               ? dg_fail(DG_ENOMEM,
+                         "a sample's trained steps are too many to go back "
+                         "together (parallel.shard, parallel.passes): less is "
+                         "needed with parallel.recompute = true, fewer steps")
+               : DG_OK;
 }
 
 /* 1 if ranks keep their ranges of the weights. */
@@ -114,23 +159,23 @@ static TeamOpts beside_opts(const Trainer *t, const StepPlan *plan)
 static int open_team(Trainer *t)
 {
     const int recompute = t->session->config->parallel.recompute;
-    const TrainerParts parts = {
-        .session = t->session,
-        .policy = t->policy,
-        .reference = t->reference,
-        .rewards = t->rewards,
-        .cached = t->cache != NULL || t->policy->text_left,
-        .recompute = recompute,
-        .together = pools(t->session) && t->policy->adapters.num_params == 0
-    };
-    StepPlan plan;
+    TrainerParts parts = { .session = t->session,
+                           .policy = t->policy,
+                           .reference = t->reference,
+                           .rewards = t->rewards,
+                           .cached = t->cache != NULL || t->policy->text_left,
+                           .recompute = recompute };
+    TrainerSteps steps;
     TeamOpts o;
-    int err = dg_trainer_plan(&plan, &o, &parts);
+    int err = dg_trainer_steps(&steps, &o, &parts);
 
+    if (!err)
+        err = dg_trainer_join(&o, &t->together, &parts,
+                              t->session->backend->apart, &steps);
     if (err)
         return err;
-    t->plan_bytes = plan.step_bytes;
-    t->besides = beside_opts(t, &plan);
+    t->plan_bytes = o.step_bytes;
+    t->besides = beside_opts(t, &steps.apart);
     err = dg_team_create(&t->team, &o);
     if (err)
         return err;
@@ -258,11 +303,11 @@ int dg_trainer_reserve(Trainer *t)
         drop_copies(t);
     if (!err)
         err = open_team(t);
-    if (pools(s)) {
+    if (pools(s) || t->together) {
         err = dg_agree(s->comm, err);
         if (!err)
             err = dg_pool_create(&t->pool, s, t->team, t->policy, t->reference);
-        if (!err && dg_pool_trains(t->pool))
+        if (!err && pools(s) && dg_pool_trains(t->pool))
             t->learner->pool = t->pool;
     }
     if (!err)
@@ -312,17 +357,20 @@ static int check_adapters(Trainer *t)
     return dg_agree(t->session->comm, err);
 }
 
-/* What is not built where no rank has all weights. */
+/* What is not built where blocks' gradients leave during an item. */
 static int check_pool(const Session *s)
 {
-    if (!pools(s))
-        return DG_OK;
-    if (s->num_threads > 1)
-        return dg_fail(
-            DG_EINVAL,
-            "parallel.shard = \"parameters\": run.threads = %d: must "
-            "be 1 on the CPU, with more ranks instead",
-            s->num_threads);
+    const Config *c = s->config;
+    const int blocks = c->parallel.shard >= DG_SHARD_GRADIENTS &&
+                       c->parallel.passes == DG_PASSES_TOGETHER;
+
+    if (s->num_threads > 1 && (pools(s) || blocks))
+        return dg_fail(DG_EINVAL,
+                       "parallel.%s: run.threads = %d: must be 1 on the CPU, "
+                       "with more ranks instead",
+                       pools(s) ? "shard = \"parameters\""
+                                : "passes = \"together\"",
+                       s->num_threads);
     return DG_OK;
 }
 
@@ -340,8 +388,12 @@ static int check_room(const Session *s)
     const RoomKey keys[] = {
         { c->grpo.micro_batch > 1, "a smaller grpo.micro_batch" },
         { !c->parallel.recompute, "parallel.recompute = true" },
-        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+        { (s->comm->size > 1 || (c->parallel.recompute && c->lora.rank == 0)) &&
+              c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
+        { c->parallel.shard == DG_SHARD_GRADIENTS &&
+              c->parallel.passes == DG_PASSES_APART,
+          "parallel.passes = auto" },
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
         { pools(s) && c->parallel.ahead, "parallel.ahead = false" },

@@ -154,7 +154,7 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
     if (t->reference != NULL)
         dg_metrics_real(out, "kl", u->kl);
     dg_metrics_int(out, "samples", t->rollout->N);
-    if (t->team->buckets != NULL)
+    if (t->team->sends_early)
         dg_metrics_int(out, "early_sums", dg_team_take_early(t->team));
     dg_metrics_int(out, "set_aside", u->set_aside);
     dg_metrics_int(out, "skipped_updates", u->skipped_updates);
