@@ -115,10 +115,11 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
  * So work that another stream, or the host, should have waited for and has not
  * is not there yet. With CUDA_EMULATION_STREAMS="early" in the environment all
  * streams but the first do what is queued at once, and the first is the one
- * that is late: what they should have waited for is not there. Copies from
- * memory of the host that is not pinned read it when they are queued, and
- * copies to such memory wait, as real ones do; pinned memory is read and
- * written when the stream gets there.
+ * that is late: what they should have waited for is not there. The host's side
+ * of a copy is read and written when the stream gets there, pinned or not: real
+ * ones may take memory that is not pinned along at once, or wait, and on some
+ * machines do neither. Such memory that changes before it is read ends the
+ * program.
  */
 
 typedef struct CUevent_st *cudaEvent_t;

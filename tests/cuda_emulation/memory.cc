@@ -439,6 +439,13 @@ static cudaError_t copy(void *to, const void *from, size_t bytes,
     return told();
 }
 
+[[noreturn]] static void changed(void)
+{
+    fprintf(stderr, "cuda emulation: memory of the host has changed before a "
+                    "copy has read it\n");
+    abort();
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s)
 {
@@ -449,13 +456,21 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
         const char *at = (const char *)from;
         cuda_emulation_keep([=, kept = std::vector<char>(at, at + bytes)] {
-            return copy(to, kept.data(), bytes, kind);
+            if (memcmp(at, kept.data(), bytes) != 0)
+                changed();
+            return copy(to, from, bytes, kind);
         });
         return told();
     }
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) {
+        {
+            const std::lock_guard<std::mutex> held(lock);
+            const CudaEmulationOpen open;
+            check_side(to, false, "where a copy goes");
+        }
+        memset(to, 0xff, bytes); /* who reads it now has not waited */
+    }
     cuda_emulation_keep([=] { return copy(to, from, bytes, kind); });
-    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to))
-        cuda_emulation_drain(s);
     return told();
 }
 
