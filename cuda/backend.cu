@@ -4,6 +4,7 @@ extern "C" {
 }
 
 #include "kernels.h"
+#include "stream.h"
 
 #define ENTRY(name, Args) t.name = dg_cuda_##name<T>;
 
@@ -29,6 +30,7 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.take = dg_cuda_take;
     t.give = dg_cuda_free;
     t.room = dg_cuda_room;
+    t.later = DG_LATER_BYTES;
     t.upload = dg_cuda_stage_up;
     t.download = dg_cuda_stage_down;
     t.side_new = dg_cuda_side_new;

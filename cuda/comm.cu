@@ -31,11 +31,6 @@ struct CudaLink {
     int heard;     /* that another rank has failed */
 };
 
-static int link_error(ncclResult_t e, const char *what)
-{
-    return dg_fail(DG_EDEVICE, "NCCL: %s: %s", what, ncclGetErrorString(e));
-}
-
 int dg_cuda_comm_built(void)
 {
     return 1;
@@ -78,6 +73,18 @@ static int not_ready(cudaStream_t stream, cudaEvent_t event)
     else if (e != cudaSuccess)
         dg_cuda_note(e, "waiting for the device");
     return e == cudaErrorNotReady;
+}
+
+/* NCCL finds what has become of the device too, and tells no more than that. */
+static int link_error(ncclResult_t e, const char *what)
+{
+    CudaStream *s = dg_cuda_current();
+
+    if (e == ncclUnhandledCudaError)
+        not_ready(s->stream, NULL);
+    return s->failed ? dg_cuda_wait()
+                     : dg_fail(DG_EDEVICE, "NCCL: %s: %s", what,
+                               ncclGetErrorString(e));
 }
 
 /*
@@ -129,8 +136,16 @@ void dg_cuda_link_wait(CudaStream *s)
         dg_cuda_note_text("NCCL", dg_last_error()->text);
 }
 
-/* The library connects GPUs at the first sum, and its calls may wait then: no
- * rank is to be missing there, as one that has failed would be later. */
+/* The library would connect GPUs at the first call of each kind and size, which
+ * waits then, on the host and without end: for a rank that has failed, too. And it
+ * would take memory that was free when the plan was compared with it. All is to be
+ * connected when ranks join; whoever asks the library for something else gets it. */
+static void connect_early(void)
+{
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+}
+
+/* Older ones connect at the first sum: no rank is to be missing there. */
 static int connect(const Comm *c, CudaStream *s)
 {
     dg_cuda_note(cudaMemsetAsync(s->result, 0, sizeof *s->result, s->stream),
@@ -146,6 +161,7 @@ int dg_cuda_comm_join(const Comm *c, double patience_s)
     ncclUniqueId id;
     int err = link != NULL ? DG_OK : dg_fail(DG_ENOMEM, "NCCL");
 
+    connect_early(); /* before the first call */
     if (!err && c->rank == 0)
         e = ncclGetUniqueId(&id);
     if (e != ncclSuccess)

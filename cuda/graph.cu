@@ -1,5 +1,9 @@
 #include "stream.h"
 
+extern "C" {
+#include "base/log.h"
+}
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +48,7 @@ struct GraphCache {
     int turn;
     Signature now; /* of the step in work */
     int unfit;     /* it cannot be replayed */
+    int full;      /* the device has no room for more graphs */
     Graph graph[GRAPHS];
     Signature seen[SEEN];
     int num_graphs, num_seen, next_graph, next_seen;
@@ -185,6 +190,27 @@ static Graph *keep(struct GraphCache *g, cudaGraphExec_t exec)
     return at;
 }
 
+/* On the device: what graphs take there is not planned, so that the driver's
+ * room is left for what it needs for certain. */
+static cudaError_t place(CudaStream *s, cudaGraphExec_t *exec,
+                         cudaGraph_t graph)
+{
+    size_t unused = 0, all;
+    cudaError_t e = cudaGraphInstantiate(exec, graph, 0);
+
+    if (e == cudaSuccess)
+        e = cudaGraphUpload(*exec, s->stream);
+    if (e == cudaSuccess)
+        e = cudaMemGetInfo(&unused, &all);
+    if (e == cudaSuccess && unused < DG_LATER_BYTES / 2)
+        e = cudaErrorMemoryAllocation;
+    if (e == cudaErrorMemoryAllocation) {
+        s->graphs->full = 1;
+        dg_info("a GPU is full: steps are no longer kept as graphs");
+    }
+    return e;
+}
+
 /* NULL where the step cannot be captured: it has not been run then. */
 static Graph *capture(CudaStream *s, void (*step)(void *), void *user)
 {
@@ -200,11 +226,11 @@ static Graph *capture(CudaStream *s, void (*step)(void *), void *user)
         e = cudaStreamEndCapture(s->stream, &graph);
     }
     pthread_mutex_unlock(&s->captures);
-    if (e == cudaSuccess)
-        e = cudaGraphInstantiate(&exec, graph, 0);
+    if (e == cudaSuccess && !s->graphs->unfit)
+        e = place(s, &exec, graph);
     if (graph != NULL)
         cudaGraphDestroy(graph);
-    if (e == cudaSuccess && !s->graphs->unfit)
+    if (e == cudaSuccess && exec != NULL)
         return keep(s->graphs, exec);
     if (exec != NULL)
         cudaGraphExecDestroy(exec);
@@ -251,7 +277,7 @@ void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
     dg_cuda_note(cudaEventSynchronize(g->up[g->turn]), "a step's inputs");
     go_through(s, DG_STREAM_WALKS, step, user);
     graph = g->unfit ? NULL : find(g);
-    if (graph == NULL && !g->unfit && came_before(g))
+    if (graph == NULL && !g->unfit && !g->full && came_before(g))
         graph = capture(s, step, user);
     if (graph != NULL)
         launch(s, graph);

@@ -253,7 +253,7 @@ extern "C" void dg_cuda_upload(void *device, const void *host, size_t bytes)
                  "copy to the device");
 }
 
-/* A copy to memory that is not pinned waits. */
+/* A copy to memory that is not pinned waits, but not on every machine. */
 extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
 {
     CudaStream *s = must_run(dg_cuda_current());

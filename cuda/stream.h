@@ -20,6 +20,10 @@ extern "C" {
 enum {
     DG_WORKSPACE_FLOATS = 4 << 20, /* of a stream; for partial sums */
     DG_STAGING_BYTES = 8 << 20,
+    /* What the plan leaves to the driver. A kernel's code goes to the device when
+     * it is first launched, own ones and the library's, with what its stack needs;
+     * graphs take some kilobytes a launch, and stop at half of this. */
+    DG_LATER_BYTES = 512 << 20,
     DG_SHARED_PLAIN = 48 * 1024 /* bytes a block gets without asking */
 };
 

@@ -128,6 +128,8 @@ one_error "no driver" "no NVIDIA driver is installed" \
     env CUDA_EMULATION_DRIVER=0 "$gpu"
 one_error "a GPU too small for the plan" "1.4 MB of 35.0 MB are free" \
     ranks 2 env CUDA_EMULATION_MEMORY=35000000 "$gpu"
+one_error "a GPU without room for the driver" "its driver up to 537 MB" \
+    env CUDA_EMULATION_MEMORY=$((40000000 + later / 2)) "$gpu"
 expect "cuda: a GPU too small for the plan, what helps" grep -q \
     "a smaller grpo.micro_batch, parallel.recompute = true" "$work/out"
 one_error "a GPU too small for a stream" "out of memory" \

@@ -85,7 +85,7 @@ expect "overlap: memory used is memory planned" equal_bytes seen 1
 expect "overlap: the iteration's file is replayed" "$gpu" replay \
     "$work/seen/trajectories/iter_000001.h5"
 # a device with room for the plan, and no more
-export CUDA_EMULATION_MEMORY=40000000
+export CUDA_EMULATION_MEMORY=$((40000000 + later))
 # shellcheck disable=SC2086
 on_gpu 1 tight $short
 unset CUDA_EMULATION_MEMORY

@@ -93,7 +93,7 @@ room()
         "$(most)" = "$taken"
     needs=$(figure)
     expect "room: $name has room where it says so" with_memory "$(awk \
-        "BEGIN { print int($taken + 1e6 * (${needs:-0} + 0.08)) }")" "$name" "$@"
+        "BEGIN { print int($taken + $later + 1e6 * (${needs:-0} + 0.08)) }")" "$name" "$@"
     expect "room: $name takes what it said" awk \
         "BEGIN { d = ($(most) - $taken) / 1e6 - ${needs:-0}
                  exit !(-0.08 < d && d < 0.08) }"

@@ -5,6 +5,8 @@ cpu=$bin
 gpu=${DG_BUILD:-build}/emulated/dancegrpo
 [ "${gpu#/}" != "$gpu" ] || gpu=$PWD/$gpu
 bin=$gpu
+# bytes of a GPU that a plan leaves to the driver
+later=$((512 << 20))
 small="sampler.steps=4 grpo.num_generations=2 grpo.micro_batch=2 report.prompts=2"
 
 # on_gpu RANKS RUN [SET]...: in $dtype, if there is one

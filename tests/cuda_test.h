@@ -10,7 +10,7 @@ static inline void *device_copy(const void *host, size_t bytes)
 
     assert_int_equal(dg_cuda_alloc(&p, bytes), DG_OK);
     if (host != NULL)
-        dg_cuda_upload(p, host, bytes);
+        dg_cuda_stage_up(p, host, bytes);
     return p;
 }
 

@@ -92,7 +92,7 @@ static void open_bed(Bed *b, const Case *c)
         must(dg_cuda_alloc(&b->at[i], (size_t)b->count[i] * 2));
         if (i == Q || i == K || i == V || i == DO) {
             fill(b->host[i], b->count[i], (uint32_t)i);
-            dg_cuda_upload(b->at[i], b->host[i], (size_t)b->count[i] * 2);
+            dg_cuda_stage_up(b->at[i], b->host[i], (size_t)b->count[i] * 2);
         }
     }
     b->lse = malloc((size_t)rows_of(b) * sizeof *b->lse);
@@ -302,7 +302,7 @@ static void compare_alone(const Case *c)
         kept[i] = malloc((size_t)b.count[i] * 2);
         memcpy(kept[i], b.host[i], (size_t)b.count[i] * 2);
         if (i == O || i > DO) /* poisoned: all of it is written again */
-            dg_cuda_upload(b.at[i], b.host[Q], (size_t)b.count[i]);
+            dg_cuda_stage_up(b.at[i], b.host[Q], (size_t)b.count[i]);
     }
     lse = malloc((size_t)rows_of(&b) * 4);
     memcpy(lse, b.lse, (size_t)rows_of(&b) * 4);
@@ -368,7 +368,7 @@ static void test_query_is_its_own(void **state)
     memcpy(first, b.host[O], (size_t)b.count[O] * 2);
     for (int64_t l = 0; l < c.d; l++)
         b.host[Q][row * c.d + l] = b.host[K][key * c.d + l];
-    dg_cuda_upload(b.at[Q], b.host[Q], (size_t)b.count[Q] * 2);
+    dg_cuda_stage_up(b.at[Q], b.host[Q], (size_t)b.count[Q] * 2);
     dg_cuda_attention_mma(&b.args);
     fetch(&b);
     for (int64_t i = 0; i < b.count[O]; i++)
@@ -389,7 +389,7 @@ static void test_nan_is_not_lost(void **state)
     (void)state;
     open_bed(&b, &c);
     b.host[K][3 * 2 * 16] = 0x7fc0; /* key 3 of head 0 */
-    dg_cuda_upload(b.at[K], b.host[K], (size_t)b.count[K] * 2);
+    dg_cuda_stage_up(b.at[K], b.host[K], (size_t)b.count[K] * 2);
     dg_cuda_attention_mma(&b.args);
     fetch(&b);
     for (int64_t i = 0; i < 20; i++)

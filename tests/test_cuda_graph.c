@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -341,6 +342,34 @@ static void test_large_inputs_are_run(void **unused)
     dg_cuda_stream_destroy(stream);
 }
 
+/* Half of what a plan leaves to the driver is left to it by graphs. */
+static void test_graphs_leave_room(void **unused)
+{
+    enum { NUM = 12 };
+    static float run[NUM * N], replayed[NUM * N];
+    CudaStream *s = use(1);
+    const size_t half = dg_backend_cuda()->later / 2;
+    const long before = graphs();
+    size_t left, all;
+    char text[32];
+
+    (void)unused;
+    if (cuda_emulation_graphs == NULL)
+        skip();
+    outputs(run, 0, NUM);
+    assert_int_equal(dg_cuda_room(&left, &all), DG_OK);
+    snprintf(text, sizeof text, "%zu", all - left + half + (1 << 18));
+    setenv("CUDA_EMULATION_MEMORY", text, 1);
+    outputs(replayed, 1, NUM);
+    assert_int_equal(dg_cuda_room(&left, &all), DG_OK);
+    unsetenv("CUDA_EMULATION_MEMORY");
+    assert_memory_equal(run, replayed, sizeof run);
+    /* one has room, of four kinds of steps */
+    assert_in_range(graphs() - before, 1, NUM / 4);
+    assert_true(left >= half);
+    dg_cuda_stream_destroy(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_old_graphs_make_room),
         cmocka_unit_test(test_ways_back_are_replayed),
         cmocka_unit_test(test_large_inputs_are_run),
+        cmocka_unit_test(test_graphs_leave_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

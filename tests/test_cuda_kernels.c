@@ -46,7 +46,7 @@ static void run_case(const Case *c, int64_t batch, float **raw,
         const size_t bytes = (size_t)counts[s] * sizeof(float);
         device[s] = device_copy(NULL, bytes + sizeof(float));
         p[s] = device[s] + kernel_shift(s) + KERNEL_GUARD;
-        dg_cuda_upload(p[s] - KERNEL_GUARD, raw[s], bytes);
+        dg_cuda_stage_up(p[s] - KERNEL_GUARD, raw[s], bytes);
     }
     c->run(dg_backend_cuda(), c, batch, p);
     for (int s = 0; s < c->num_slots; ++s) {
@@ -118,7 +118,7 @@ static void test_first_nonfinite_finds_the_first(void **unused)
     assert_int_equal(dg_backend_cuda()->first_nonfinite(at, N), -1);
     for (size_t i = sizeof places / sizeof *places; i-- > 0;) {
         x[places[i]] = i & 1 ? NAN : -INFINITY;
-        dg_cuda_upload(at, x, N * sizeof *x);
+        dg_cuda_stage_up(at, x, N * sizeof *x);
         assert_int_equal(dg_backend_cuda()->first_nonfinite(at, N), places[i]);
     }
     done();

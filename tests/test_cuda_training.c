@@ -241,7 +241,7 @@ static void check_sum(int exact, int skipped)
         normals(g, D, 200u + (uint32_t)i);
         for (int j = 0; j < D; j += 2)
             g[j] *= 1e-6f; /* below the unit: these are rounded */
-        dg_cuda_upload(g_at, g, BYTES);
+        dg_cuda_stage_up(g_at, g, BYTES);
         assert_int_equal(dg_exact_add(&h[i > 0], g, NULL), DG_OK);
         if (i == 2)
             add_parts(&d[1], g_at);

@@ -9,6 +9,8 @@
 #include "cuda/cuda.h"
 #include "cuda/exact_sum.h"
 
+#include <unistd.h>
+
 enum { NUM = 9001, ITEMS = 6 };
 
 static void gradient(float *g, int item)
@@ -153,11 +155,44 @@ static void test_two_ranks_on_one_gpu_cannot_join(void **unused)
     VERDICT();
 }
 
+/* A rank whose GPU has failed sends nothing: the others are not to wait for it
+ * in the library, where nobody watches, but to meet it and hear. The last test:
+ * an emulated GPU fails for good. */
+static void test_nobody_waits_in_the_library(void **unused)
+{
+    const int fails = comm.size > 1 && comm.rank == comm.size - 1;
+    CudaStream *s = use(comm.rank);
+    char text[32];
+    void *at;
+    int err;
+
+    (void)unused;
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
+    EXPECT(dg_cuda_take(&at, NUM * sizeof(float)) == DG_OK);
+    snprintf(text, sizeof text, "%d:0", comm.rank);
+    if (fails)
+        setenv("CUDA_EMULATION_FAIL", text, 1);
+    dg_backend_cuda()->fill(at, 1, NUM);
+    EXPECT((dg_cuda_wait() == DG_OK) == !fails);
+    unsetenv("CUDA_EMULATION_FAIL");
+    alarm(60);
+    err = comm.size > 1 ? dg_cuda_comm_send(at, NUM, 0, -1) : DG_EDEVICE;
+    EXPECT(comm.size == 1 || (err == DG_OK) == !fails);
+    EXPECT(dg_cuda_comm_sent(&comm, err, 1) == DG_EDEVICE);
+    EXPECT(comm.size == 1 || strstr(dg_last_error()->text, "launch failure"));
+    EXPECT(comm.size == 1 || dg_last_error()->rank == comm.size - 1);
+    alarm(0);
+    dg_cuda_free(at);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sums_have_the_hosts_bits),
     cmocka_unit_test(test_owners_have_the_hosts_bits),
     cmocka_unit_test(test_too_many_items_are_refused),
     cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
+    cmocka_unit_test(test_nobody_waits_in_the_library),
 };
 
 MPI_MAIN(mpi_cuda, tests)

@@ -313,6 +313,9 @@ typedef struct Backend {
     void (*give)(void *p); /* NULL is allowed */
     /* bytes that nobody has taken, and all there are */
     int (*room)(size_t *unused, size_t *all);
+    /* bytes that each process's driver takes of them besides, when it first
+     * needs them: the code of kernels, graphs */
+    size_t later;
     /* host may be written again at once */
     void (*upload)(void *to, const void *host, size_t bytes);
     /* waits; errors of what was queued before show here */

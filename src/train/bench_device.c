@@ -127,8 +127,14 @@ static int measure_both(Subject *b, BlockRate *out, int repeats, char note[256])
 {
     const size_t bytes =
         sizeof(float) * (size_t)dg_policy_trained(b->policy)->count;
-    int err = dg_kernel_memory_new((void **)&b->grads, b->backend, bytes);
+    const RoomKey key = { 1, "smaller pictures or networks" };
+    uint64_t needs; /* besides what is there */
+    int err = dg_subject_bytes(b, 0, 0, 1, &needs);
 
+    if (!err)
+        err = dg_room_alone(b->backend, needs, &key, 1);
+    if (!err)
+        err = dg_kernel_memory_new((void **)&b->grads, b->backend, bytes);
     if (!err)
         err = dg_subject_measure(b, 1, repeats, out);
     if (err != DG_ENOMEM)

@@ -22,17 +22,20 @@ static int compare(const Backend *be, uint64_t needs, int ranks,
                    const char *advice)
 {
     const double MB = 1e-6;
-    const uint64_t all_need = needs * (uint64_t)ranks;
+    const uint64_t all_need = needs * (uint64_t)ranks,
+                   later = be->later * (uint64_t)ranks;
     size_t unused, all;
     const int err = be->room(&unused, &all);
 
-    if (err || all_need <= unused)
+    if (err || all_need + later <= unused)
         return err;
-    return dg_fail(DG_ENOMEM,
-                   "the plan takes %.1f MB of this GPU (ranks on it: %d), and "
-                   "%.1f MB of %.1f MB are free; less is needed with %s",
-                   MB * (double)all_need, ranks, MB * (double)unused,
-                   MB * (double)all, advice);
+    return dg_fail(
+        DG_ENOMEM,
+        "the plan takes %.1f MB of this GPU (ranks on it: %d), its "
+        "driver up to %.0f MB, and %.1f MB of %.1f MB are free; less "
+        "is needed with %s",
+        MB * (double)all_need, ranks, MB * (double)later, MB * (double)unused,
+        MB * (double)all, advice);
 }
 
 /* Of all ranks, what the fullest needs. */

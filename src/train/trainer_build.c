@@ -428,7 +428,8 @@ int dg_trainer_room_beside(int *room, const Session *s, size_t bytes)
         err = dg_agree(s->comm, s->backend->room(&unused, &all));
         if (err)
             return err;
-        enough = unused >= (bytes + STREAM_BYTES) * (size_t)s->device_ranks +
+        enough = unused >= (bytes + STREAM_BYTES + s->backend->later) *
+                                   (size_t)s->device_ranks +
                                all / MARGIN;
     }
     dg_comm_min_i64(s->comm, &enough, 1);

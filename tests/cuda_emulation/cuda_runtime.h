@@ -118,10 +118,11 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
  * So work that another stream, or the host, should have waited for and has not
  * is not there yet. With CUDA_EMULATION_STREAMS="early" in the environment all
  * streams but the first do what is queued at once, and the first is the one
- * that is late: what they should have waited for is not there. Copies from
- * memory of the host that is not pinned read it when they are queued, and
- * copies to such memory wait, as real ones do; pinned memory is read and
- * written when the stream gets there.
+ * that is late: what they should have waited for is not there. The host's side
+ * of a copy is read and written when the stream gets there, pinned or not: real
+ * ones may take memory that is not pinned along at once, or wait, and on some
+ * machines do neither. Such memory that changes before it is read ends the
+ * program.
  */
 
 typedef struct CUevent_st *cudaEvent_t;
@@ -161,6 +162,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
                                  unsigned long long flags);
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t s);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
@@ -201,6 +203,16 @@ int cuda_emulation_failed(void);
 
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);
+
+/**
+ * What a driver takes of the device's memory for itself: a kernel's code when
+ * it is first launched, some kilobytes for each launch that a graph has. Where
+ * there is no room that call fails.
+ */
+cudaError_t cuda_emulation_own(int64_t bytes);
+/** A launch of kernel is asked for. Ends the program where that is the first
+ *  one, and captured: a real driver may not be able to load it then. */
+cudaError_t cuda_emulation_load(const void *kernel);
 
 /** Whether a device would take such a launch. */
 cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
@@ -252,7 +264,10 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
         void (*kernel)(P...);
         void **args;
     } call = { kernel, args };
+    const cudaError_t loaded = cuda_emulation_load((const void *)kernel);
 
+    if (loaded != cudaSuccess)
+        return loaded;
     if (cuda_emulation_defers(s)) {
         const cudaError_t e = cuda_emulation_check(
             grid, block, shared,

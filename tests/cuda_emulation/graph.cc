@@ -7,8 +7,12 @@
 #include <atomic>
 #include <vector>
 
+/* bytes of the device for a call that is kept: on a launch, or before */
+enum { NODE_BYTES = 16 << 10 };
+
 struct CudaGraph {
     std::vector<std::function<cudaError_t()>> calls;
+    int64_t own = 0;
 
     cudaError_t run() const
     {
@@ -87,9 +91,24 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
     return cudaSuccess;
 }
 
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t)
+{
+    const int64_t bytes = (int64_t)exec->calls.size() * NODE_BYTES;
+    const cudaError_t e =
+        exec->own == 0 ? cuda_emulation_own(bytes) : cudaSuccess;
+
+    if (e == cudaSuccess)
+        exec->own = bytes;
+    return e;
+}
+
 /* a copy: the graph may be gone when the stream gets there */
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 {
+    const cudaError_t e = cudaGraphUpload(exec, s);
+
+    if (e != cudaSuccess)
+        return e;
     ++launches;
     cuda_emulation_queue(s, [graph = *exec] { return graph.run(); });
     return cudaSuccess;
@@ -103,6 +122,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    cuda_emulation_own(-exec->own);
     delete exec;
     return cudaSuccess;
 }

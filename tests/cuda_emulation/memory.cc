@@ -7,12 +7,14 @@
 #include <sys/mman.h>
 
 #include <mutex>
+#include <unordered_set>
 #include <vector>
 
 enum {
     GUARD = 256,
     PAGE = 4096,
     MAX_KERNELS = 64,
+    CODE_BYTES = 256 << 10, /* of a kernel, on the device */
     DEVICES = 8,
     RUNTIME = CUDART_VERSION
 };
@@ -119,6 +121,15 @@ size_t used_bytes()
     for (const Head *h = heads; h != nullptr; h = h->next)
         bytes += h->bytes;
     return bytes;
+}
+
+int64_t own; /* bytes that the driver has taken for itself */
+
+size_t free_bytes()
+{
+    const size_t used = used_bytes() + (size_t)own;
+
+    return memory_bytes() > used ? memory_bytes() - used : 0;
 }
 
 int failed;
@@ -276,8 +287,35 @@ cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
     const CudaEmulationOpen open;
 
     *total = memory_bytes();
-    *free = *total > used_bytes() ? *total - used_bytes() : 0;
+    *free = free_bytes();
     return told();
+}
+
+cudaError_t cuda_emulation_own(int64_t bytes)
+{
+    const std::lock_guard<std::mutex> held(lock);
+    const CudaEmulationOpen open;
+
+    if (bytes > 0 && (size_t)bytes > free_bytes())
+        return cuda_emulation_says(cudaErrorMemoryAllocation);
+    own += bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cuda_emulation_load(const void *kernel)
+{
+    static std::unordered_set<const void *> *const loaded =
+        new std::unordered_set<const void *>;
+    static std::mutex loads;
+    const std::lock_guard<std::mutex> held(loads);
+
+    if (loaded->count(kernel))
+        return cudaSuccess;
+    cuda_emulation_not_captured("the first launch of a kernel");
+    const cudaError_t e = cuda_emulation_own(CODE_BYTES);
+    if (e == cudaSuccess)
+        loaded->insert(kernel);
+    return e;
 }
 
 int cuda_emulation_failed(void)
@@ -320,7 +358,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 
     if (failed)
         return told();
-    if (used_bytes() + bytes > memory_bytes())
+    if (bytes > free_bytes())
         return cuda_emulation_says(cudaErrorMemoryAllocation);
     char *raw = (char *)mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -408,6 +446,13 @@ static cudaError_t copy(void *to, const void *from, size_t bytes,
     return told();
 }
 
+[[noreturn]] static void changed(void)
+{
+    fprintf(stderr, "cuda emulation: memory of the host has changed before a "
+                    "copy has read it\n");
+    abort();
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s)
 {
@@ -418,13 +463,21 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
         const char *at = (const char *)from;
         cuda_emulation_keep([=, kept = std::vector<char>(at, at + bytes)] {
-            return copy(to, kept.data(), bytes, kind);
+            if (memcmp(at, kept.data(), bytes) != 0)
+                changed();
+            return copy(to, from, bytes, kind);
         });
         return told();
     }
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) {
+        {
+            const std::lock_guard<std::mutex> held(lock);
+            const CudaEmulationOpen open;
+            check_side(to, false, "where a copy goes");
+        }
+        memset(to, 0xff, bytes); /* who reads it now has not waited */
+    }
     cuda_emulation_keep([=] { return copy(to, from, bytes, kind); });
-    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to))
-        cuda_emulation_drain(s);
     return told();
 }
 

@@ -9,14 +9,19 @@
 #include <memory>
 #include <vector>
 
+enum { TREE, RING, ALGORITHMS };
+
 struct ncclComm {
     MPI_Comm mpi;
     cudaStream_t used; /* last */
+    bool connected[ALGORITHMS];
 };
 
 const char *ncclGetErrorString(ncclResult_t e)
 {
-    return e == ncclSuccess ? "no error" : "invalid usage";
+    return e == ncclSuccess              ? "no error"
+           : e == ncclUnhandledCudaError ? "unhandled cuda error"
+                                         : "invalid usage";
 }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
@@ -48,6 +53,9 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
         return ncclInvalidArgument;
     *out = (ncclComm_t)calloc(1, sizeof **out);
     MPI_Comm_dup(MPI_COMM_WORLD, &(*out)->mpi);
+    const char *later = getenv("NCCL_RUNTIME_CONNECT");
+    for (bool &connected : (*out)->connected)
+        connected = later != nullptr && atoi(later) == 0;
     return ncclSuccess;
 }
 
@@ -200,10 +208,23 @@ void queue(const std::shared_ptr<Group> &g)
     cuda_emulation_queue(g->stream, [g] { return run(g.get()); });
 }
 
+/* Small sums to all go by a tree, everything else round a ring. */
+void connect(ncclComm_t c, const Part &p)
+{
+    const int algorithm = p.root < 0 && p.count < 1024 ? TREE : RING;
+
+    if (!c->connected[algorithm])
+        MPI_Barrier(c->mpi);
+    c->connected[algorithm] = true;
+}
+
 ncclResult_t add(ncclComm_t c, cudaStream_t s, const Part &p)
 {
     if (stuck())
         return ncclSuccess;
+    if (cuda_emulation_failed())
+        return ncclUnhandledCudaError;
+    connect(c, p);
     c->used = s;
     if (open_group == nullptr) {
         queue(std::make_shared<Group>(Group { { p }, {}, s }));

@@ -1,11 +1,17 @@
 #ifndef CUDA_EMULATION_NCCL_H
 #define CUDA_EMULATION_NCCL_H
-/* The calls of NCCL that cuda/comm.cu makes, on MPI_COMM_WORLD. */
+/*
+ * The calls of NCCL that cuda/comm.cu makes, on MPI_COMM_WORLD. Like the real
+ * one it waits in the first call of each algorithm until all ranks are there,
+ * unless NCCL_RUNTIME_CONNECT=0 in the environment lets it do so when they join;
+ * and its calls fail where the device has.
+ */
 #include "cuda_runtime.h"
 
 typedef struct ncclComm *ncclComm_t;
 typedef enum ncclResult_t {
     ncclSuccess = 0,
+    ncclUnhandledCudaError = 1,
     ncclInvalidArgument = 4,
     ncclInvalidUsage = 5
 } ncclResult_t;

@@ -84,9 +84,13 @@ cudaError_t told()
     return cuda_emulation_failed() ? cudaErrorLaunchFailure : e;
 }
 
-/* Whether it has done so many: what was the case when the question came. */
+/* Whether it has done so many: what was the case when the question came. A
+ * device that has failed answers that at once. */
 cudaError_t asked_of(CUstream_st *s, uint64_t many)
 {
+    if (cuda_emulation_failed())
+        return told();
+
     const bool busy = s != nullptr && s->done < many;
 
     if (busy && !stuck)
