@@ -268,6 +268,4 @@ expect_code "shard: weights in ranges want one worker a rank" 1 \
     'parallel.shard = "parameters": run.threads = 2: must be 1' \
     mpirun --oversubscribe -n 2 "$cpu" train configs/tiny.cfg \
     --set run.threads=2 --set parallel.shard=parameters
-expect_code "shard: and no pretraining" 1 'parallel.shard = "parameters": pre' \
-    "$cpu" pretrain configs/tiny.cfg --set parallel.shard=parameters
 exit $bad

@@ -165,6 +165,12 @@ void dg_policy_drop_text(Policy *p)
     p->text_dropped = 1;
 }
 
+void dg_policy_as_teacher(Policy *p)
+{
+    dg_params_rename(&p->net, DG_PARAMS_TEACHER);
+    dg_params_rename(&p->text, DG_PARAMS_TEACHER_TEXT);
+}
+
 void dg_policy_leave_text(Policy *p)
 {
     p->text_left = 1;

@@ -188,7 +188,10 @@ static int run_item(Worker *w, int64_t i, void *user)
                          (double)t->policy->shape.elements * (double)t->batch);
     if (err)
         return err;
-    w->ctx.backend->fill(w->grads, 0, t->learner->num);
+    if (t->pool != NULL)
+        dg_pool_begin(t->pool);
+    else
+        w->ctx.backend->fill(w->grads, 0, t->learner->num);
     dg_team_pass(w, 1);
     err = dg_tape_backward(&w->ctx, u, grad);
     if (!err)
@@ -207,7 +210,8 @@ static int run_step(Pretrain *t, LearnerStep *done)
         return err;
     dg_comm_share_items(comm, t->loss, t->items, sizeof *t->loss);
     own = dg_team_own(t->team);
-    err = dg_learner_update(t->learner, &own, done);
+    /* a device may fail alone, even where all compute the same */
+    err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
     if (!err)
         dg_learner_average(t->learner);
     return err;

@@ -6,6 +6,7 @@
 #include "store/rundir.h"
 #include "train/evaluate.h"
 #include "train/learner.h"
+#include "train/pool.h"
 #include "train/pretrain.h"
 #include "train/team.h"
 #include "world/world.h"
@@ -17,6 +18,7 @@ typedef struct Pretrain {
     Policy *teacher; /* frozen, guided; NULL: the pictures teach */
     Team *team;
     Learner *learner;
+    WeightPool *pool;   /* of weights that no rank has whole, or NULL */
     Metrics *metrics;   /* rank 0 */
     PromptList heldout; /* not to be shown; evaluated on */
     uint64_t *excluded;
