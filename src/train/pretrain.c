@@ -210,6 +210,10 @@ static int run_step(Pretrain *t, LearnerStep *done)
         return err;
     dg_comm_share_items(comm, t->loss, t->items, sizeof *t->loss);
     own = dg_team_own(t->team);
+    /* nothing of what a checkpoint is written from has changed until here */
+    err = dg_pretrain_wait_files(t);
+    if (err)
+        return err;
     /* a device may fail alone, even where all compute the same */
     err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
     if (!err)
@@ -237,6 +241,10 @@ static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
     dg_metrics_real(t->metrics, "lr", done->lr);
     dg_metrics_int(t->metrics, "samples", t->batch);
     dg_metrics_real(t->metrics, "seconds", seconds);
+    if (t->files != NULL) {
+        dg_metrics_real(t->metrics, "writing", t->took.writing);
+        dg_metrics_real(t->metrics, "waiting", t->took.waiting);
+    }
     dg_metrics_real(t->metrics, "gflops",
                     (double)dg_team_take_flops(t->team) / seconds * 1e-9);
     return dg_metrics_commit(t->metrics);
@@ -280,12 +288,15 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
 {
     const Config *c = t->session->config;
     const EvaluateJob job = dg_pretrain_job(t);
-    int err;
+    int err = DG_OK;
 
     memset(e, 0, sizeof *e);
     if (t->heldout.num == 0 || c->num_rewards == 0)
         return DG_OK;
-    err = dg_learner_swap_ema(t->learner);
+    if (t->learner->ema != NULL)
+        err = dg_pretrain_wait_files(t);
+    if (!err)
+        err = dg_learner_swap_ema(t->learner);
     if (!err)
         err = dg_evaluate(e, &job);
     if (!err)
@@ -296,6 +307,35 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
                 (long long)t->step, e->all.strict.mean, e->all.strict.low,
                 e->all.strict.high, e->all.reward.mean);
     return err;
+}
+
+/* --- checkpoints --------------------------------------------------------- */
+
+/* By the thread. */
+static int write_checkpoint(Worker *none, int64_t i, void *user)
+{
+    const Pretrain *t = user;
+
+    (void)none;
+    (void)i;
+    return dg_learner_save(t->learner, dg_files_session(t->files),
+                           t->dir.checkpoints, t->saved);
+}
+
+/* Of the step just done; the last one of this process is waited for. */
+static int save(Pretrain *t, int last)
+{
+    if (t->files == NULL)
+        return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                               t->step);
+    t->saved = t->step;
+    dg_files_start(t->files, write_checkpoint, t, 1);
+    return last ? dg_pretrain_wait_files(t) : DG_OK;
+}
+
+int dg_pretrain_wait_files(Pretrain *t)
+{
+    return dg_files_wait(t->files, &t->took);
 }
 
 static int loop(Pretrain *t, RunEnd *end)
@@ -331,13 +371,11 @@ static int loop(Pretrain *t, RunEnd *end)
         if (!err && dg_stop_wanted(t->session->comm, c->run.max_seconds) &&
             t->step < c->pretrain.steps) {
             *end = DG_RUN_STOPPED;
-            return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
-                                   t->step);
+            return save(t, 1);
         }
         if (!err &&
             (due(c->checkpoint.every, t->step) || t->step == c->pretrain.steps))
-            err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
-                                  t->step);
+            err = save(t, 0);
     }
     return err;
 }

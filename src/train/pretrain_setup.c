@@ -354,6 +354,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
         err = reserve(t);
+    if (!err && c->parallel.write_beside && c->checkpoint.every > 0)
+        err = dg_files_open(&t->files, s, "steps");
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);
@@ -367,6 +369,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
 
 void dg_pretrain_close(Pretrain *t)
 {
+    dg_files_close(t->files);
     dg_metrics_close(t->metrics);
     dg_rewards_close(t->rewards, 1);
     dg_learner_destroy(t->learner);

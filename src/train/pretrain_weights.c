@@ -61,8 +61,10 @@ static int write_averaged(Pretrain *t, const char *path,
                           const WeightsContent *content)
 {
     const Session *s = t->session;
-    int err = dg_learner_swap_ema(t->learner);
+    int err = dg_pretrain_wait_files(t);
 
+    if (!err)
+        err = dg_learner_swap_ema(t->learner);
     if (!err)
         err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
     if (!err)
