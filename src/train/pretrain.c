@@ -154,13 +154,56 @@ int dg_pretrain_loss(double *loss, const Mirror *errors, const Tensor *u,
     return err;
 }
 
+/* An item's pictures on their way through the networks, forward and back. */
+typedef struct Pass {
+    Worker *w;
+    const Policy *policy;
+    PolicyBatch batch;
+    uint64_t flops; /* counted before */
+    Tensor *u, *grad;
+    int err;
+} Pass;
+
+static void run_forward(void *user)
+{
+    Pass *p = user;
+    Context *ctx = &p->w->ctx;
+
+    dg_context_reset(ctx);
+    ctx->flops = p->flops;
+    dg_tape_begin(ctx);
+    p->u = dg_policy_predict(p->policy, ctx, &p->batch);
+}
+
+static void run_backward(void *user)
+{
+    Pass *p = user;
+    Context *ctx = &p->w->ctx;
+
+    dg_context_restore(ctx, p->w->saved);
+    p->err = dg_tape_backward(ctx, p->u, p->grad);
+}
+
+/* Replayed like the way forward, but where somebody follows it or ranks meet
+ * on it. */
+static int go_back(Pass *p)
+{
+    Context *ctx = &p->w->ctx;
+
+    if (p->w->saved == NULL || ctx->follower != NULL || ctx->lender != NULL)
+        return dg_tape_backward(ctx, p->u, p->grad);
+    dg_context_save(ctx, p->w->saved);
+    dg_context_replay(ctx, run_backward, p, NULL, 0, 0);
+    return p->err;
+}
+
 static int run_item(Worker *w, int64_t i, void *user)
 {
     Pretrain *t = user;
     const int64_t item = t->first + i;
     const int64_t size = t->session->config->pretrain.item_size;
     PretrainScratch x;
-    Tensor *u, *grad;
+    Pass pass = { .w = w, .policy = t->policy };
     int64_t bad;
     int err = DG_OK;
 
@@ -172,19 +215,18 @@ static int run_item(Worker *w, int64_t i, void *user)
         err = dg_pretrain_distill(t, &w->ctx, &x, size);
     if (err)
         return err;
-    dg_context_reset(&w->ctx);
-    dg_tape_begin(&w->ctx);
-    u = dg_policy_predict(t->policy, &w->ctx,
-                          &(PolicyBatch) { .num = size,
-                                           .z = x.rows,
-                                           .time = x.time,
-                                           .t5_ids = x.t5_ids,
-                                           .clip_ids = x.clip_ids });
-    grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
-    if (grad == NULL)
+    pass.batch = (PolicyBatch) { .num = size,
+                                 .z = x.rows,
+                                 .time = x.time,
+                                 .t5_ids = x.t5_ids,
+                                 .clip_ids = x.clip_ids };
+    pass.flops = w->ctx.flops;
+    dg_context_replay(&w->ctx, run_forward, &pass, NULL, 0, 0);
+    pass.grad = pass.u != NULL ? dg_tensor_like(&w->ctx, pass.u) : NULL;
+    if (pass.grad == NULL)
         return dg_context_error(&w->ctx);
     err =
-        dg_pretrain_loss(&t->loss[item], &w->kl, u, grad, &x,
+        dg_pretrain_loss(&t->loss[item], &w->kl, pass.u, pass.grad, &x,
                          (double)t->policy->shape.elements * (double)t->batch);
     if (err)
         return err;
@@ -193,7 +235,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     else
         w->ctx.backend->fill(w->grads, 0, t->learner->num);
     dg_team_pass(w, 1);
-    err = dg_tape_backward(&w->ctx, u, grad);
+    err = go_back(&pass);
     if (!err)
         err = dg_team_add(w, &bad);
     return err;
