@@ -61,7 +61,7 @@ TOOLS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tools/*.c))
 # and by nvcc for the GPU. Neither contracts multiply and add; gcc does it even
 # so where it vectorises statements of alternating sign (vfmaddsub).
 KERNELS   := $(wildcard cuda/*.cu)
-EMULATION := $(wildcard tests/cuda_emulation/*.cc)
+EMULATION := $(wildcard tests/cuda_emulation/*.cc tests/ptx/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions and planes of packs are small, so that the tests' maps
@@ -139,6 +139,10 @@ $(BUILD)/tests/cuda/%.o: cuda/%.cu
 $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CXX_FLAGS) -c -o $@ $<
+
+$(BUILD)/tests/ptx/%.o: tests/ptx/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXX_FLAGS) -std=gnu++20 -O3 -c -o $@ $<
 
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS) -lstdc++
