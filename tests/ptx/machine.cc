@@ -42,30 +42,6 @@ void fault(const Warp &w, const Op &op, uint32_t lanes, const char *form, ...)
     abort();
 }
 
-void put_words(Warp &w, uint32_t slot, const uint32_t *value, uint32_t lanes)
-{
-    uint32_t *d = w.words(slot);
-
-    if (lanes == ALL)
-        memcpy(d, value, LANES * sizeof *d);
-    else
-        for (int i = 0; i < LANES; ++i)
-            d[i] = lanes >> i & 1 ? value[i] : d[i];
-    w.known[slot] |= lanes;
-}
-
-void put_longs(Warp &w, uint32_t slot, const uint64_t *value, uint32_t lanes)
-{
-    uint64_t *d = w.longs(slot);
-
-    if (lanes == ALL)
-        memcpy(d, value, LANES * sizeof *d);
-    else
-        for (int i = 0; i < LANES; ++i)
-            d[i] = lanes >> i & 1 ? value[i] : d[i];
-    w.known[slot] |= lanes;
-}
-
 namespace
 {
 

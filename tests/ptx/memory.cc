@@ -23,6 +23,15 @@ namespace
 
 const char *const space_names[] = { "generic", "global", "shared", "param" };
 
+/* What the lanes of a warp reach at once. */
+struct Access {
+    uint64_t at[LANES]; /* those of lanes that do not: another lane's */
+    unsigned char *place[LANES];
+    uint32_t lanes, bytes;
+    bool same; /* all at one address */
+    bool writes;
+};
+
 unsigned char *reach_global(Warp &w, const Op &op, int lane, uint64_t address,
                             uint32_t bytes)
 {
@@ -42,76 +51,188 @@ unsigned char *reach_global(Warp &w, const Op &op, int lane, uint64_t address,
     return (unsigned char *)address;
 }
 
-unsigned char *reach_shared(Warp &w, const Op &op, int lane, uint64_t address,
-                            uint32_t bytes, bool writes)
+void reach_shared(Warp &w, const Op &op, int lane, const Access &a, int i)
 {
     Block &b = *w.block;
-    const uint64_t at = address - SHARED_BASE;
+    const uint64_t at = a.at[i] - SHARED_BASE;
+    const uint32_t bytes = op.used != 0 ? op.used : a.bytes;
 
-    if (address < SHARED_BASE || at + bytes > b.shared_bytes)
-        fault(w, op, 1u << lane,
+    if (a.at[i] < SHARED_BASE || at + a.bytes > b.shared_bytes)
+        fault(w, op, 1u << i,
               "bytes %lld to %lld of shared memory: the block has %u",
-              (long long)at, (long long)(at + bytes), b.shared_bytes);
-    (writes ? shared_write : shared_read)(w, lane, (uint32_t)at,
-                                          op.used != 0 ? op.used : bytes);
-    return &b.shared[at];
+              (long long)at, (long long)(at + a.bytes), b.shared_bytes);
+    if (a.writes)
+        shared_write(w, lane, (uint32_t)at, bytes);
+    else
+        shared_read(w, lane, (uint32_t)at, bytes);
 }
 
-void load_value(const Op &op, const unsigned char *from, uint64_t *value)
+void reach_param(Warp &w, const Op &op, Access *a, int i)
 {
-    uint64_t x = 0;
+    const uint32_t all = w.block->kernel->param_bytes;
 
-    memcpy(&x, from, op.bytes);
-    if (op.extends) {
-        const int up = 64 - 8 * op.bytes;
-        x = (uint64_t)((int64_t)(x << up) >> up);
+    if (a->writes || a->at[i] < PARAM_BASE ||
+        a->at[i] - PARAM_BASE + a->bytes > all)
+        fault(w, op, 1u << i, "outside of the %u bytes of arguments", all);
+    a->place[i] = (unsigned char *)w.block->params + (a->at[i] - PARAM_BASE);
+}
+
+/* of the first operand; what is not a lane's is the first lane's */
+void addresses(Warp &w, const Op &op, Access *a)
+{
+    const int first = __builtin_ctz(a->lanes);
+    uint64_t differ = 0;
+
+    if (op.wide)
+        for (int i = 0; i < LANES; ++i)
+            a->at[i] = w.longs(op.from[0])[i] + (uint64_t)op.offset[0];
+    else
+        for (int i = 0; i < LANES; ++i)
+            a->at[i] = w.words(op.from[0])[i] + (uint64_t)op.offset[0];
+    const uint64_t one = a->at[first];
+    if (a->lanes != ALL)
+        for (int i = 0; i < LANES; ++i)
+            a->at[i] = a->lanes >> i & 1 ? a->at[i] : one;
+    for (int i = 0; i < LANES; ++i)
+        differ |= a->at[i] ^ one;
+    a->same = differ == 0;
+    if (((differ | one) & (a->bytes - 1)) == 0)
+        return;
+    for (int i = first; i < LANES; ++i)
+        if ((a->at[i] & (a->bytes - 1)) != 0)
+            fault(w, op, 1u << i, "%u bytes of %s memory at %llx: not aligned",
+                  a->bytes, space_names[op.space],
+                  (unsigned long long)a->at[i]);
+}
+
+/* generic addresses: all of one window */
+Space space_of(Warp &w, const Op &op, Access *a)
+{
+    const int first = __builtin_ctz(a->lanes);
+    const bool shared = a->at[first] >= SHARED_WINDOW;
+
+    if (op.space != GENERIC)
+        return op.space;
+    for (int i = first; i < LANES; ++i)
+        if ((a->at[i] >= SHARED_WINDOW) != shared)
+            fault(w, op, a->lanes, "generic addresses of two kinds of memory");
+    for (int i = 0; shared && i < LANES; ++i)
+        a->at[i] -= SHARED_WINDOW;
+    return shared ? SHARED : GLOBAL;
+}
+
+/* all checks; place[] of the lanes, or of the first one where they are same */
+void reach(Warp &w, const Op &op, Access *a)
+{
+    const int first = __builtin_ctz(a->lanes);
+
+    addresses(w, op, a);
+    const Space space = space_of(w, op, a);
+    const bool once = a->same && !a->writes;
+    const bool many = once && (a->lanes & (a->lanes - 1)) != 0;
+    for (int i = first; i < (once ? first + 1 : LANES); ++i) {
+        if (!(a->lanes >> i & 1))
+            continue;
+        if (space == SHARED) {
+            reach_shared(w, op, many ? MANY : i, *a, i);
+            a->place[i] = &w.block->shared[a->at[i] - SHARED_BASE];
+        } else if (space == PARAM) {
+            reach_param(w, op, a, i);
+        } else {
+            a->place[i] = reach_global(w, op, i, a->at[i], a->bytes);
+        }
     }
-    *value = x;
+}
+
+/* values of type T to registers of type R */
+template <typename T, typename R>
+void load_all(Warp &w, const Op &op, const Access &a)
+{
+    const int first = __builtin_ctz(a.lanes);
+    R d[LANES] = {};
+
+    for (int n = 0; n < op.num_to; ++n) {
+        T x;
+        memcpy(&x, a.place[first] + (size_t)n * sizeof x, sizeof x);
+        if (a.same)
+            for (int i = 0; i < LANES; ++i)
+                d[i] = (R)x;
+        else
+            for (int i = first; i < LANES; ++i)
+                if (a.lanes >> i & 1) {
+                    memcpy(&x, a.place[i] + (size_t)n * sizeof x, sizeof x);
+                    d[i] = (R)x;
+                }
+        put_lanes(w, op.to[n], d, a.lanes);
+    }
+}
+
+template <typename T> void store_all(Warp &w, const Op &op, const Access &a)
+{
+    for (int n = 1; n < op.num_from; ++n)
+        for (int i = 0; i < LANES; ++i)
+            if (a.lanes >> i & 1) {
+                const T x = (T)(sizeof x == 8 ? w.longs(op.from[n])[i]
+                                              : w.words(op.from[n])[i]);
+                memcpy(a.place[i] + (size_t)(n - 1) * sizeof x, &x, sizeof x);
+            }
 }
 
 } // namespace
 
 void run_load(Warp &w, const Op &op, uint32_t lanes)
 {
-    const uint32_t bytes = (uint32_t)op.bytes * op.num_to;
-    uint64_t value[MAX_TO][LANES];
-    uint32_t low[LANES];
+    Access a;
 
-    for (int i = 0; i < LANES; ++i) {
-        if (!(lanes >> i & 1))
-            continue;
-        const unsigned char *from =
-            reach(w, op, i, address_of(w, op, i, 0), bytes, op.space, false);
-        for (int n = 0; n < op.num_to; ++n)
-            load_value(op, from + n * op.bytes, &value[n][i]);
-    }
-    for (int n = 0; n < op.num_to; ++n) {
-        if (op.to_bytes == 8) {
-            put_longs(w, op.to[n], value[n], lanes);
-            continue;
-        }
-        for (int i = 0; i < LANES; ++i)
-            low[i] = lanes >> i & 1 ? (uint32_t)value[n][i] : 0;
-        put_words(w, op.to[n], low, lanes);
+    if (lanes == 0)
+        return;
+    a.lanes = lanes;
+    a.bytes = (uint32_t)op.bytes * op.num_to;
+    a.writes = false;
+    reach(w, op, &a);
+    switch (op.bytes + (op.extends ? 16 : 0) + (op.to_bytes == 8 ? 32 : 0)) {
+    case 2:
+        return load_all<uint16_t, uint32_t>(w, op, a);
+    case 4:
+    case 20:
+        return load_all<uint32_t, uint32_t>(w, op, a);
+    case 18:
+        return load_all<int16_t, uint32_t>(w, op, a);
+    case 34:
+        return load_all<uint16_t, uint64_t>(w, op, a);
+    case 36:
+        return load_all<uint32_t, uint64_t>(w, op, a);
+    case 40:
+    case 56:
+        return load_all<uint64_t, uint64_t>(w, op, a);
+    case 52:
+        return load_all<int32_t, uint64_t>(w, op, a);
+    default:
+        fault(w, op, lanes, "a load of %d bytes: no row in tests/ptx",
+              op.bytes);
     }
 }
 
 void run_store(Warp &w, const Op &op, uint32_t lanes)
 {
-    const int count = op.num_from - 1;
-    const uint32_t bytes = op.bytes * (uint32_t)count;
+    Access a;
 
-    for (int i = 0; i < LANES; ++i) {
-        if (!(lanes >> i & 1))
-            continue;
-        unsigned char *to =
-            reach(w, op, i, address_of(w, op, i, 0), bytes, op.space, true);
-        for (int n = 0; n < count; ++n) {
-            const uint32_t slot = op.from[1 + n];
-            const uint64_t x =
-                op.bytes == 8 ? w.longs(slot)[i] : w.words(slot)[i];
-            memcpy(to + n * op.bytes, &x, op.bytes);
-        }
+    if (lanes == 0)
+        return;
+    a.lanes = lanes;
+    a.bytes = op.bytes * (op.num_from - 1u);
+    a.writes = true;
+    reach(w, op, &a);
+    switch (op.bytes) {
+    case 2:
+        return store_all<uint16_t>(w, op, a);
+    case 4:
+        return store_all<uint32_t>(w, op, a);
+    case 8:
+        return store_all<uint64_t>(w, op, a);
+    default:
+        fault(w, op, lanes, "a store of %d bytes: no row in tests/ptx",
+              op.bytes);
     }
 }
 
@@ -119,12 +240,18 @@ void run_store(Warp &w, const Op &op, uint32_t lanes)
 void run_least(Warp &w, const Op &op, uint32_t lanes)
 {
     uint64_t old[LANES] = { 0 };
+    Access a;
 
+    if (lanes == 0)
+        return;
+    a.lanes = lanes;
+    a.bytes = 8;
+    a.writes = true;
+    reach(w, op, &a);
     for (int i = 0; i < LANES; ++i) {
         if (!(lanes >> i & 1))
             continue;
-        uint64_t *to = (uint64_t *)reach(w, op, i, address_of(w, op, i, 0), 8,
-                                         op.space, true);
+        uint64_t *to = (uint64_t *)a.place[i];
         const uint64_t x = w.longs(op.from[1])[i];
         old[i] = *to;
         *to = x < old[i] ? x : old[i];
@@ -178,30 +305,6 @@ void end_copy(Warp &w, int lane, const Copy &c)
 }
 
 } // namespace
-
-unsigned char *reach(Warp &w, const Op &op, int lane, uint64_t address,
-                     uint32_t bytes, Space space, bool writes)
-{
-    Block &b = *w.block;
-
-    if (space == GENERIC && address >= SHARED_WINDOW &&
-        address < SHARED_WINDOW + ((uint64_t)1 << 32)) {
-        space = SHARED;
-        address -= SHARED_WINDOW;
-    }
-    if (address % bytes != 0)
-        fault(w, op, 1u << lane, "%u bytes of %s memory at %llx: not aligned",
-              bytes, space_names[space], (unsigned long long)address);
-    if (space == SHARED)
-        return reach_shared(w, op, lane, address, bytes, writes);
-    if (space != PARAM)
-        return reach_global(w, op, lane, address, bytes);
-    if (writes || address < PARAM_BASE ||
-        address - PARAM_BASE + bytes > b.kernel->param_bytes)
-        fault(w, op, 1u << lane, "outside of the %u bytes of arguments",
-              b.kernel->param_bytes);
-    return (unsigned char *)b.params + (address - PARAM_BASE);
-}
 
 void run_copy(Warp &w, const Op &op, uint32_t lanes)
 {

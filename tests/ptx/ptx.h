@@ -155,6 +155,31 @@ struct Warp {
     }
 };
 
+/* Lanes of a result are written, and known. */
+template <typename T>
+inline void put_lanes(Warp &w, uint32_t slot, const T *value, uint32_t lanes)
+{
+    T *d = (T *)w.slot[slot];
+
+    if (lanes == ALL)
+        for (int i = 0; i < LANES; ++i)
+            d[i] = value[i];
+    else
+        for (int i = 0; i < LANES; ++i)
+            d[i] = lanes >> i & 1 ? value[i] : d[i];
+    w.known[slot] |= lanes;
+}
+inline void put_words(Warp &w, uint32_t slot, const uint32_t *value,
+                      uint32_t lanes)
+{
+    put_lanes(w, slot, value, lanes);
+}
+inline void put_longs(Warp &w, uint32_t slot, const uint64_t *value,
+                      uint32_t lanes)
+{
+    put_lanes(w, slot, value, lanes);
+}
+
 /* A copy to shared memory that is under way. */
 struct Copy {
     uint32_t to, bytes, read; /* the rest is zeros */
@@ -208,9 +233,6 @@ Shape form_find(const std::vector<std::string> &words, Op *op);
 
 /* --- memory ---------------------------------------------------------------- */
 
-/** Where a lane's address lies on the host, after all checks. */
-unsigned char *reach(Warp &w, const Op &op, int lane, uint64_t address,
-                     uint32_t bytes, Space space, bool writes);
 uint64_t address_of(Warp &w, const Op &op, int lane, int which);
 /** Notes what a lane (MANY: all of the warp) does with shared memory. */
 void shared_read(Warp &w, int lane, uint32_t at, uint32_t bytes);
@@ -233,10 +255,6 @@ void run_tiles(Warp &w, const Op &op, uint32_t lanes);
 void run_product(Warp &w, const Op &op, uint32_t lanes);
 
 /* --- running ---------------------------------------------------------------- */
-
-/** Lanes of the result are written, and known. */
-void put_words(Warp &w, uint32_t slot, const uint32_t *value, uint32_t lanes);
-void put_longs(Warp &w, uint32_t slot, const uint64_t *value, uint32_t lanes);
 
 void run_block(Block &b, bool reversed);
 void block_prepare(Block &b, const Kernel *k, uint32_t shared);
