@@ -32,7 +32,8 @@ void fault(const Warp &w, const Op &op, uint32_t lanes, const char *form, ...)
     const Block &b = *w.block;
     va_list args;
 
-    fprintf(stderr, "ptx: %s\nptx: block %u %u %u, warp %d, lanes %08x: ",
+    fprintf(stderr, "ptx: %s%s\nptx: block %u %u %u, warp %d, lanes %08x: ",
+            source_of(*b.kernel, op).c_str(),
             place_of(*b.kernel, op.line).c_str(), b.index[0], b.index[1],
             b.index[2], w.number, lanes);
     va_start(args, form);

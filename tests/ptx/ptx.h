@@ -70,11 +70,12 @@ struct Op {
     bool wide;    /* an address of 8 bytes */
     Space space;
     uint8_t mode, bytes, num_to, num_from;
-    uint8_t to_bytes;  /* of the first register that is written */
-    uint8_t used;      /* bytes of what is loaded that count; 0: all */
-    int32_t guard;     /* slot of a predicate, or -1 */
-    int32_t target;    /* of a branch */
-    int32_t line;      /* in the file */
+    uint8_t to_bytes; /* of the first register that is written */
+    uint8_t used;     /* bytes of what is loaded that count; 0: all */
+    int32_t guard;    /* slot of a predicate, or -1 */
+    int32_t target;   /* of a branch */
+    int32_t line;     /* in the file */
+    int32_t source_file, source_line;
     int64_t offset[2]; /* of addresses */
     uint32_t to[MAX_TO], from[MAX_FROM];
 };
@@ -225,6 +226,8 @@ void module_scan(const char *path, std::vector<Kernel> *kernels);
 void kernel_parse(Kernel *k);
 /** "kernel, file:line: what stands there" */
 std::string place_of(const Kernel &k, int line);
+/** "file:line: " of the source; "" where nvcc has not said. */
+std::string source_of(const Kernel &k, const Op &op);
 
 /** The shape of an opcode of arithmetic; run NULL: there is none. */
 Shape table_find(const std::string &opcode);
