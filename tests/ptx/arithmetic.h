@@ -38,9 +38,12 @@ template <typename T> inline T as(Place<T> x)
         return (T)x;
 }
 
+/* "Floating Point Instructions": of float32 all NaN that come are one */
 template <typename T> inline Place<T> placed(T x)
 {
-    if constexpr (std::is_floating_point_v<T>)
+    if constexpr (std::is_same_v<T, float>)
+        return x != x ? 0x7fffffffu : __builtin_bit_cast(Place<T>, x);
+    else if constexpr (std::is_floating_point_v<T>)
         return __builtin_bit_cast(Place<T>, x);
     else
         return (Place<T>)(std::make_unsigned_t<

@@ -204,7 +204,8 @@ void check_needs(const Kernel &k, unsigned threads, size_t shared, size_t limit)
 void add_range(void *block, const void *p, size_t bytes)
 {
     ((Block *)block)
-        ->ranges.push_back(Range { (const char *)p, (const char *)p + bytes });
+        ->ranges.push_back(
+            Range { (const char *)p, (const char *)p + bytes, nullptr });
 }
 
 bool asked(const char *name)
@@ -217,7 +218,8 @@ bool asked(const char *name)
 /* CUDA_EMULATION_PTX_ROUGH=1: products and powers as coarse as a device's;
  * _EARLY=1: copies to shared memory are done at once; _LANES=0: races between
  * the lanes of a warp are let pass; _WRITTEN=1: shared memory that is read must
- * have been written (else it is NaN: what is read in vain may be) */
+ * have been written (else it is NaN: what is read in vain may be); _GLOBAL=1: races in global
+ * memory are looked for too */
 void set_block(Block *b, dim3 grid, dim3 block)
 {
     const char *lanes = getenv("CUDA_EMULATION_PTX_LANES");
@@ -225,6 +227,7 @@ void set_block(Block *b, dim3 grid, dim3 block)
     b->rough = asked("CUDA_EMULATION_PTX_ROUGH");
     b->early = asked("CUDA_EMULATION_PTX_EARLY");
     b->written = asked("CUDA_EMULATION_PTX_WRITTEN");
+    b->global = asked("CUDA_EMULATION_PTX_GLOBAL");
     b->strict = lanes == nullptr || strcmp(lanes, "0") != 0;
     memcpy(b->grid, &grid, sizeof b->grid);
     memcpy(b->threads, &block, sizeof b->threads);
@@ -233,6 +236,8 @@ void set_block(Block *b, dim3 grid, dim3 block)
     cuda_emulation_each_memory(add_range, b);
     std::sort(b->ranges.begin(), b->ranges.end(),
               [](const Range &x, const Range &y) { return x.from < y.from; });
+    if (b->global)
+        global_begin(b);
 }
 
 } // namespace

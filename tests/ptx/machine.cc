@@ -297,7 +297,7 @@ void begin_block(Block &b)
     const Kernel &k = *b.kernel;
 
     ++b.serial;
-    ++b.epoch;
+    b.first_epoch = ++b.epoch;
     memset(b.shared.data(), 0xff, b.shared_bytes);
     for (Warp &w : b.warps) {
         memset(w.known, 0, k.num_slots * sizeof *w.known);

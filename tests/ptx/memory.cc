@@ -29,7 +29,7 @@ struct Access {
     unsigned char *place[LANES];
     uint32_t lanes, bytes;
     bool same; /* all at one address */
-    bool writes;
+    Use use;
 };
 
 unsigned char *reach_global(Warp &w, const Op &op, int lane, uint64_t address,
@@ -61,7 +61,7 @@ void reach_shared(Warp &w, const Op &op, int lane, const Access &a, int i)
         fault(w, op, 1u << i,
               "bytes %lld to %lld of shared memory: the block has %u",
               (long long)at, (long long)(at + a.bytes), b.shared_bytes);
-    if (a.writes)
+    if (a.use != READS)
         shared_write(w, lane, (uint32_t)at, bytes);
     else
         shared_read(w, lane, (uint32_t)at, bytes);
@@ -71,7 +71,7 @@ void reach_param(Warp &w, const Op &op, Access *a, int i)
 {
     const uint32_t all = w.block->kernel->param_bytes;
 
-    if (a->writes || a->at[i] < PARAM_BASE ||
+    if (a->use != READS || a->at[i] < PARAM_BASE ||
         a->at[i] - PARAM_BASE + a->bytes > all)
         fault(w, op, 1u << i, "outside of the %u bytes of arguments", all);
     a->place[i] = (unsigned char *)w.block->params + (a->at[i] - PARAM_BASE);
@@ -128,7 +128,7 @@ void reach(Warp &w, const Op &op, Access *a)
 
     addresses(w, op, a);
     const Space space = space_of(w, op, a);
-    const bool once = a->same && !a->writes;
+    const bool once = a->same && a->use == READS;
     const bool many = once && (a->lanes & (a->lanes - 1)) != 0;
     for (int i = first; i < (once ? first + 1 : LANES); ++i) {
         if (!(a->lanes >> i & 1))
@@ -140,6 +140,8 @@ void reach(Warp &w, const Op &op, Access *a)
             reach_param(w, op, a, i);
         } else {
             a->place[i] = reach_global(w, op, i, a->at[i], a->bytes);
+            if (w.block->global)
+                global_note(w, i, a->at[i], a->bytes, a->use);
         }
     }
 }
@@ -188,7 +190,7 @@ void run_load(Warp &w, const Op &op, uint32_t lanes)
         return;
     a.lanes = lanes;
     a.bytes = (uint32_t)op.bytes * op.num_to;
-    a.writes = false;
+    a.use = READS;
     reach(w, op, &a);
     switch (op.bytes + (op.extends ? 16 : 0) + (op.to_bytes == 8 ? 32 : 0)) {
     case 2:
@@ -221,7 +223,7 @@ void run_store(Warp &w, const Op &op, uint32_t lanes)
         return;
     a.lanes = lanes;
     a.bytes = op.bytes * (op.num_from - 1u);
-    a.writes = true;
+    a.use = WRITES;
     reach(w, op, &a);
     switch (op.bytes) {
     case 2:
@@ -246,7 +248,7 @@ void run_least(Warp &w, const Op &op, uint32_t lanes)
         return;
     a.lanes = lanes;
     a.bytes = 8;
-    a.writes = true;
+    a.use = ATOMIC;
     reach(w, op, &a);
     for (int i = 0; i < LANES; ++i) {
         if (!(lanes >> i & 1))
@@ -289,6 +291,8 @@ void begin_copy(Warp &w, const Op &op, int lane)
               (unsigned long long)(to + bytes), b.shared_bytes);
     if (read > 0)
         memcpy(c.early, reach_global(w, op, lane, from, read), read);
+    if (read > 0 && b.global)
+        global_note(w, lane, from, read, READS);
     shared_under_way(w, lane, c.to, bytes);
     memset(&b.shared[to], 0xff, bytes);
     copies_of(w, lane)->push_back(c);

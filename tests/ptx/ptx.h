@@ -198,8 +198,20 @@ struct Cell {
     uint8_t under_way;
 };
 
+/* The same of global memory: who did it last. */
+struct Trace {
+    uint32_t epoch;
+    uint8_t warp;
+    bool atomic;
+};
+struct Traces {
+    Trace write, read;
+};
+enum Use : uint8_t { READS, WRITES, ATOMIC };
+
 struct Range {
     const char *from, *to;
+    Traces *traces;
 };
 
 struct Block {
@@ -216,7 +228,9 @@ struct Block {
     std::vector<int> committed;            /* groups, of each thread */
     std::vector<Range> ranges;             /* of global memory */
     Range last;
-    bool rough, early, strict, written; /* see launch.cc */
+    std::map<const char *, std::vector<Traces>> traces;
+    uint32_t first_epoch, launch_epoch; /* of the block, of the launch */
+    bool rough, early, strict, written, global; /* see launch.cc */
 };
 
 /* --- text ------------------------------------------------------------------ */
@@ -242,6 +256,9 @@ void shared_read(Warp &w, int lane, uint32_t at, uint32_t bytes);
 void shared_write(Warp &w, int lane, uint32_t at, uint32_t bytes);
 void shared_under_way(Warp &w, int lane, uint32_t at, uint32_t bytes);
 void shared_arrived(Warp &w, int lane, uint32_t at, uint32_t bytes);
+/** The same of global memory that was just reached (Block.last). */
+void global_note(Warp &w, int lane, uint64_t at, uint32_t bytes, Use use);
+void global_begin(Block *b);
 void run_load(Warp &w, const Op &op, uint32_t lanes);
 void run_store(Warp &w, const Op &op, uint32_t lanes);
 void run_least(Warp &w, const Op &op, uint32_t lanes);
