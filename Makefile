@@ -61,7 +61,7 @@ TOOLS   := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/tools/*.c))
 # and by nvcc for the GPU. Neither contracts multiply and add; gcc does it even
 # so where it vectorises statements of alternating sign (vfmaddsub).
 KERNELS   := $(wildcard cuda/*.cu)
-EMULATION := $(wildcard tests/cuda_emulation/*.cc)
+EMULATION := $(wildcard tests/cuda_emulation/*.cc tests/ptx/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions and planes of packs are small, so that the tests' maps
@@ -72,6 +72,13 @@ CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
              -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \
              -fno-exceptions -fno-rtti -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
+# what nvcc makes of cuda/ without a GPU: PTX, which tests/ptx runs, and what
+# ptxas says of registers and shared memory for each architecture
+PTX_ARCH  ?= 90
+PTX       := $(KERNELS:cuda/%.cu=$(BUILD)/ptx/%.ptx)
+PTX_NEEDS := $(foreach a,$(CUDA_ARCH),$(KERNELS:cuda/%.cu=$(BUILD)/ptx/%.sm_$(a).needs))
+PTX_FLAGS  = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) -DDG_NCCL=0 \
+             $(filter -DDG_CONV% -DDG_PLANE% -DDG_ATTENTION%,$(CXX_FLAGS))
 ifeq ($(CUDA),1)
 CUDA_LIB   = $(BUILD)/libdgcuda.a
 CUDA_OBJECTS := $(KERNELS:%.cu=$(BUILD)/%.o)
@@ -140,6 +147,10 @@ $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CXX_FLAGS) -c -o $@ $<
 
+$(BUILD)/tests/ptx/%.o: tests/ptx/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXX_FLAGS) -std=gnu++20 -O3 -c -o $@ $<
+
 $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $< $(REFS) $(SAN_OBJECT) $(EMULATED_LIB) $(LIB) -lcmocka $(ALL_LIBS) -lstdc++
 
@@ -162,6 +173,21 @@ GPU_TESTS := $(patsubst tests/%.c,$(BUILD)/gpu/%,$(wildcard tests/test_cuda_*.c)
 $(BUILD)/gpu/%: $(BUILD)/tests/%.o $(REFS) $(CUDA_LIB) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $< $(REFS) $(CUDA_LIB) $(LIB) -lcmocka $(ALL_LIBS) $(CUDA_LIBS)
+
+ptx: $(PTX)
+ptx-needs: $(PTX_NEEDS)
+
+$(BUILD)/ptx/%.ptx: cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(PTX_FLAGS) -lineinfo -arch=compute_$(PTX_ARCH) -MD -MP -MF $(@:.ptx=.d) -ptx -o $@ $<
+
+define ptx_needs
+$(BUILD)/ptx/%.sm_$(1).needs: cuda/%.cu
+	@mkdir -p $$(@D)
+	$(NVCC) $(PTX_FLAGS) -Xptxas -v -arch=sm_$(1) -MD -MP -MF $$@.d -cubin -o $$@.cubin $$< 2>$$@ || { cat $$@; rm $$@; exit 1; }
+	@rm $$@.cubin
+endef
+$(foreach a,$(CUDA_ARCH),$(eval $(call ptx_needs,$(a))))
 
 $(LIB): $(OBJECTS)
 	@rm -f $@
@@ -227,7 +253,8 @@ $(SLOW_DISK): tests/slow_disk.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -Wall -Wextra $(DEP_CFLAGS) -fPIC -shared -o $@ $<
 
-tests: $(TESTS) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK)
+# with nvcc, what it makes of the kernels is tested too
+tests: $(TESTS) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
 	@./deps.sh build
@@ -239,6 +266,12 @@ check: check-deps
 check-long: check-deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY) tests
 	@DG_BIN=$(BINARY) NP="$(NP)" SAN="$(SAN)" LONG=1 tests/run.sh $(BUILD)
+
+# the kernels' tests on compiled PTX, all of them, and by sm what a device has
+check-ptx: check-deps
+	@test -x "$(NVCC)" || { echo "make check-ptx wants nvcc: CUDA_HOME" >&2; exit 1; }
+	@$(MAKE) --no-print-directory BUILD=$(BUILD) tests ptx-needs
+	@LONG=1 DG_BUILD=$(BUILD) bash tests/check_ptx.sh
 
 # a folder for a machine that has a GPU and no more: tests/gpu/run.sh in it is
 # all that is to be started there. Its processor may be another than this one.
@@ -277,7 +310,7 @@ lint: $(BINARY)
 
 format:
 	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c \
-	    cuda/*.cu cuda/*.h tests/cuda_emulation/*
+	    cuda/*.cu cuda/*.h tests/cuda_emulation/* tests/ptx/*.h tests/ptx/*.cc
 
 doc: $(BINARY)
 	$(BINARY) config --markdown > doc/config.md
@@ -312,6 +345,7 @@ help:
 	@echo "make check      install what is missing, run lint and all tests"
 	@echo "make check-long the same with the long tests"
 	@echo "make deps       look for libraries, install what is missing"
+	@echo "make check-ptx  the kernels' tests on the PTX that nvcc makes, no GPU"
 	@echo "make tests lint format doc"
 	@echo "make fuzz       fuzz targets of tests/fuzz, needs clang"
 	@echo "make install uninstall      PREFIX=$(PREFIX) DESTDIR="
@@ -323,7 +357,7 @@ help:
 	@echo "make check-gpu CUDA=1      what only a real GPU can show, in a table"
 	@echo "make gpu-bundle CUDA=1     a folder to do that on another machine"
 
--include $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
+-include $(PTX:.ptx=.d) $(PTX_NEEDS:=.d) $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
          $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \

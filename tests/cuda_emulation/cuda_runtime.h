@@ -217,9 +217,23 @@ cudaError_t cuda_emulation_load(const void *kernel);
 /** Whether a device would take such a launch. */
 cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
                                  size_t shared_limit);
+/* what is launched, for who runs it in another way */
+struct CudaEmulationKernel {
+    const void *kernel;
+    void **args;
+    const size_t *sizes; /* of the arguments */
+    size_t count;
+};
 cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
-                                  size_t shared_limit, void (*call)(void *),
-                                  void *user);
+                                  void (*call)(void *), void *user,
+                                  const CudaEmulationKernel &kernel);
+/** tests/ptx: 1 if the compiled PTX of the kernel has run in its place. */
+int cuda_emulation_ptx(const CudaEmulationKernel &kernel, dim3 grid, dim3 block,
+                       size_t shared, size_t shared_limit, int reversed);
+/** f() of each allocation of device memory. */
+void cuda_emulation_each_memory(void (*f)(void *user, const void *p,
+                                          size_t bytes),
+                                void *user);
 /** The limit of dynamic shared memory set for a kernel; limit < 0: asks. */
 size_t cuda_emulation_shared_limit(const void *kernel, int64_t limit);
 
@@ -279,15 +293,15 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
         return e;
     }
 
+    static const size_t sizes[] = { sizeof(P)... };
     return cuda_emulation_launch(
         grid, block, shared,
-        cuda_emulation_shared_limit((const void *)kernel, -1),
         [](void *user) {
             Call *c = static_cast<Call *>(user);
             cuda_emulation_call(c->kernel, c->args,
                                 std::index_sequence_for<P...> {});
         },
-        &call);
+        &call, { (const void *)kernel, args, sizes, sizeof...(P) });
 }
 
 /* --- inside of kernels --------------------------------------------------- */

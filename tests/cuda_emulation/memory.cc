@@ -207,6 +207,16 @@ size_t cuda_emulation_shared_limit(const void *kernel, int64_t limit)
     return limits[i].kernel == kernel ? limits[i].limit : 0;
 }
 
+void cuda_emulation_each_memory(void (*f)(void *user, const void *p,
+                                          size_t bytes),
+                                void *user)
+{
+    const std::lock_guard<std::mutex> held(lock);
+
+    for (const Head *h = heads; h != nullptr; h = h->next)
+        f(user, (const char *)h + PAGE, h->bytes);
+}
+
 const char *cudaGetErrorString(cudaError_t e)
 {
     switch (e) {

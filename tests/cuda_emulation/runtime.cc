@@ -280,9 +280,10 @@ cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
 }
 
 cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
-                                  size_t shared_limit, void (*call)(void *),
-                                  void *user)
+                                  void (*call)(void *), void *user,
+                                  const CudaEmulationKernel &kernel)
 {
+    const size_t shared_limit = cuda_emulation_shared_limit(kernel.kernel, -1);
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
 
@@ -291,6 +292,8 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
     if (cuda_emulation_count_launch())
         return cudaSuccess;
     const CudaEmulationOpen open;
+    if (cuda_emulation_ptx(kernel, grid, block, shared, shared_limit, reversed))
+        return cudaSuccess;
     Machine *m = machine_get();
     m->call = call;
     m->user = user;
