@@ -238,7 +238,7 @@ expect "shard: GPUs, conditions that are read, weights in ranges" on_gpus 3 \
 same_arrays "GPUs, weights in ranges" cached3 cached 2
 
 # a GPU that fails while others wait for its weights or want to give it theirs
-for at in "350 parameters" "600 parameters" "900 gradients" "1400 gradients"; do
+for at in "350 parameters" "600 parameters" "330 gradients" "375 gradients"; do
     read -r launch level <<<"$at"
     CUDA_EMULATION_FAIL=1:$launch on_gpus 3 "$level" false broken$launch \
         parallel.passes=together
