@@ -48,19 +48,81 @@ evaluate()
         --set evaluate.seeds=3 --set evaluate.num_prompts=1 --set "$net" --json "$work/$1.json" \
         --set parallel.graphs="$2" 2>"$work/told"
 }
-for family in tiny_sd tiny_flux; do
-    sample $family run false
-    expect "graphs: $family, pictures" sample $family replayed true
+# of tiny_sd, which is guided, the empty prompt's encoding too
+for at in "tiny_sd 3" "tiny_flux 2"; do
+    read -r family replays <<<"$at"
+    sample "$family" run false
+    expect "graphs: $family, pictures" sample "$family" replayed true
     expect "graphs: $family, two of three are replayed" test \
-        "$(launches "$work/told")" = 2
+        "$(launches "$work/told")" = "$replays"
     expect "graphs: $family, the same pictures" cmp "$work/run.png" \
         "$work/replayed.png"
 done
 evaluate run false >/dev/null
 expect "graphs: a reward's network" evaluate replayed true
 expect "graphs: a reward's network, two of three are replayed too" test \
-    "$(launches "$work/told")" = 4
+    "$(launches "$work/told")" = 5
 expect "graphs: a reward's network, the same scores" cmp "$work/run.json" \
     "$work/replayed.json"
+
+# --- text encoders ---------------------------------------------------------------
+head -n 7 configs/prompts/shapes_train.jsonl >"$work/few.jsonl"
+# encode FILE GRAPHS [SET]...: seven prompts and the empty one
+encode()
+{
+    local file=$1 graphs=$2 config=$3
+    CUDA_EMULATION_TELL=1 "$gpu" encode "configs/$config.cfg" \
+        --set run.device=cuda --set run.threads=1 \
+        --set prompts.file="$work/few.jsonl" --set prompts.eval_file= \
+        --set prompts.cache="$work/$file" --set parallel.graphs="$graphs" \
+        2>"$work/told"
+}
+cache_digest() { "$cpu" inspect --digest "$work/$1" | cut -c 1-64; }
+for config in tiny tiny_sd; do
+    encode run.h5 false $config >/dev/null
+    expect "graphs: $config, encode" encode replayed.h5 true $config
+    expect "graphs: $config, encode, all but the first are replayed" test \
+        "$(launches "$work/told")" = 7
+    same "graphs: $config, encode, the same conditions" \
+        "$(cache_digest run.h5)" "$(cache_digest replayed.h5)"
+done
+
+# --- pretraining -------------------------------------------------------------------
+# pretrain RUN GRAPHS [SET]...: six items of two steps, each forward and back
+pretrain()
+{
+    local run=$1 graphs=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    CUDA_EMULATION_TELL=1 "$gpu" pretrain "${TINY:-configs/tiny.cfg}" \
+        --set run.device=cuda --set run.threads=1 \
+        --set run.dir="$work/$run" --set pretrain.steps=2 \
+        --set pretrain.batch=6 --set pretrain.item_size=2 \
+        --set prompts.eval_file= --set parallel.graphs="$graphs" \
+        "${sets[@]}" >"$work/$run.out" 2>&1
+}
+# replayed NAME WANTED [SET]...: launches of graphs, and the bits without
+replayed()
+{
+    local name=$1 wanted=$2
+    shift 2
+    rm -rf "$work/slow" "$work/fast"
+    pretrain slow false "$@"
+    pretrain fast true "$@"
+    expect "graphs: pretrain, $name, nothing is replayed without" test \
+        "$(launches "$work/slow.out")" = 0
+    expect "graphs: pretrain, $name, all but the first are replayed" test \
+        "$(launches "$work/fast.out")" = "$wanted"
+    same_digest "graphs: pretrain, $name, the same weights" fast \
+        "$(digest slow 2)" 2
+}
+replayed velocity 10
+replayed "blocks again" 10 parallel.recompute=true
+# times are data of a step, whatever is made of them
+replayed data 10 policy.prediction=data
+mv "$work/fast/weights.h5" "$work/base.h5"
+replayed "a teacher" 21 policy.weights="$work/base.h5" \
+    pretrain.distill_cfg=2 policy.prediction=data run.dtype=bfloat16
+TINY=configs/tiny_unet.cfg replayed "a U-Net" 10
 # beside the rollout, on a stream of their own: check_cuda_overlap.sh
 exit $bad

@@ -300,6 +300,4 @@ expect_code "shard: and so do passes that go back together" 1 \
     'parallel.passes = "together": run.threads = 2: must be 1' "$cpu" train \
     configs/tiny.cfg --set run.threads=2 --set parallel.shard=gradients \
     --set parallel.passes=together
-expect_code "shard: and no pretraining" 1 'parallel.shard = "parameters": pre' \
-    "$cpu" pretrain configs/tiny.cfg --set parallel.shard=parameters
 exit $bad

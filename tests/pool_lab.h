@@ -26,19 +26,21 @@ typedef struct Lab {
     Team *plain, *team; /* of the first, of the second */
     WeightPool *pool;
     int recompute;
+    int text;        /* text encoders are trained too, and run in each pass */
     int bad_rank;    /* whose item 1 fails, or whose gradient is infinite */
     int break_rank;  /* whose GPU fails on the way back of item 1 */
     int64_t first;   /* item of a run's first */
     float *u[ITEMS]; /* predictions of the run */
 } Lab;
 
-static Policy *new_policy(const Config *c)
+static Policy *new_policy(const Config *c, int text)
 {
     const RngKey key = { .seed = 4, .purpose = DG_RNG_TEST };
     Policy *p;
     float *noise;
 
     EXPECT(dg_policy_create(&p, c) == DG_OK);
+    p->trains_text = text;
     noise = malloc(sizeof *noise * (size_t)p->num_values);
     dg_policy_draw(p, 3);
     /* layers that begin at zero too */
@@ -54,7 +56,8 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
     TeamOpts o = { .backend = l->backend,
                    .num_threads = 1,
                    .step_bytes = ROOM,
-                   .num_grads = dg_policy_trained(p)->count,
+                   .num_grads =
+                       l->text ? p->num_values : dg_policy_trained(p)->count,
                    .exact = !l->inexact,
                    .max_items = 64,
                    .piece = 3000 };
@@ -70,8 +73,33 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
     EXPECT(dg_team_create(&t, &o) == DG_OK);
     dg_context_train(&t->workers[0].ctx, dg_policy_trained(p)->id,
                      t->workers[0].grads, 1);
+    if (l->text)
+        dg_context_train(&t->workers[0].ctx, DG_PARAMS_TEXT,
+                         t->workers[0].grads + p->net.count, 1);
     t->workers[0].ctx.recompute = l->recompute;
     return t;
+}
+
+/* Networks of the configuration. */
+static void open_networks(Lab *l)
+{
+    l->session = (Session) { .comm = &comm,
+                             .config = &l->config,
+                             .backend = l->backend,
+                             .num_threads = 1 };
+    l->whole = new_policy(&l->config, l->text);
+    l->held = new_policy(&l->config, l->text);
+    EXPECT(dg_policy_place(l->whole, l->backend) == DG_OK);
+    l->plain = new_team(l, l->whole, DG_SHARD_NONE);
+    l->team = new_team(l, l->held, l->level);
+    EXPECT((l->level == DG_SHARD_PARAMETERS
+                ? dg_pool_hold(&l->session, l->held)
+                : dg_policy_place(l->held, l->backend)) == DG_OK);
+    EXPECT(dg_pool_create(&l->pool, &l->session, l->team, l->held, NULL) ==
+           DG_OK);
+    for (int i = 0; i < ITEMS; i++)
+        l->u[i] =
+            calloc((size_t)l->whole->shape.elements * PASSES, sizeof(float));
 }
 
 /* Of l: backend, level, recompute, and the rest if it is not 0. With sets of
@@ -92,23 +120,7 @@ static void open_lab_of(Lab *l, const char *config, const char *set)
     if (set != NULL)
         EXPECT(dg_config_set(&l->config, set) == DG_OK);
     dg_config_settle(&l->config);
-    l->session = (Session) { .comm = &comm,
-                             .config = &l->config,
-                             .backend = l->backend,
-                             .num_threads = 1 };
-    l->whole = new_policy(&l->config);
-    l->held = new_policy(&l->config);
-    EXPECT(dg_policy_place(l->whole, backend) == DG_OK);
-    l->plain = new_team(l, l->whole, DG_SHARD_NONE);
-    l->team = new_team(l, l->held, l->level);
-    EXPECT((l->level == DG_SHARD_PARAMETERS
-                ? dg_pool_hold(&l->session, l->held)
-                : dg_policy_place(l->held, backend)) == DG_OK);
-    EXPECT(dg_pool_create(&l->pool, &l->session, l->team, l->held, NULL) ==
-           DG_OK);
-    for (int i = 0; i < ITEMS; i++)
-        l->u[i] =
-            calloc((size_t)l->whole->shape.elements * PASSES, sizeof(float));
+    open_networks(l);
 }
 
 static void open_lab(Lab *l, const Backend *backend, const char *config,
@@ -118,6 +130,17 @@ static void open_lab(Lab *l, const Backend *backend, const char *config,
                  .level = DG_SHARD_PARAMETERS,
                  .recompute = recompute };
     open_lab_of(l, config, set);
+}
+
+/* Of networks whose text encoders are trained with them. */
+static void open_lab_with_text(Lab *l, const Backend *backend,
+                               const char *config, int recompute)
+{
+    *l = (Lab) { .backend = backend,
+                 .level = DG_SHARD_PARAMETERS,
+                 .recompute = recompute,
+                 .text = 1 };
+    open_lab_of(l, config, NULL);
 }
 
 static void close_lab(Lab *l)
@@ -164,10 +187,19 @@ static Tensor *predict(const Policy *p, Context *ctx, int64_t item, int pass)
     const float *z = put(ctx, p->shape.elements, of_z, -1),
                 *condition = put(ctx, p->shape.condition, of_c, -1);
     const float time = 0.3f + 0.2f * (float)pass;
-    const PolicyBatch b = {
-        .num = 1, .z = &z, .time = &time, .condition = &condition
-    };
+    /* which the way back looks at too */
+    int32_t *ids =
+        dg_arena_take(&ctx->meta, sizeof *ids * (size_t)(p->shape.text_tokens +
+                                                         p->shape.clip_tokens));
+    const PolicyBatch b = { .num = 1,
+                            .z = &z,
+                            .time = &time,
+                            .condition = p->trains_text ? NULL : &condition,
+                            .t5_ids = ids,
+                            .clip_ids = ids + p->shape.text_tokens };
 
+    EXPECT(dg_policy_tokenize(p, item % 2 ? "a red circle" : "two circles", ids,
+                              ids + p->shape.text_tokens) == DG_OK);
     return dg_policy_predict(p, ctx, &b);
 }
 

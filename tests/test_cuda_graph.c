@@ -319,6 +319,90 @@ static void test_ways_back_are_replayed(void **unused)
     dg_cuda_stream_destroy(s);
 }
 
+/* --- a token of each sample -------------------------------------------------- */
+
+enum { PICKED = 3, TOKENS = 5, ALL = PICKED * TOKENS * WIDTH };
+
+/* Two tokens of each sample picked and added, and their way back. */
+typedef struct Pick {
+    Context ctx;
+    const float *x, *dy; /* [PICKED, TOKENS, WIDTH], [PICKED, WIDTH], device */
+    int32_t index[2][PICKED];
+    Tensor *leaf, *y;
+    int err;
+} Pick;
+
+static void pick(void *user)
+{
+    Pick *p = user;
+    const Backend *be = dg_backend_cuda();
+    Tensor *grad;
+
+    dg_context_reset(&p->ctx);
+    p->leaf = dg_tensor_new(&p->ctx, DG_F32, 3,
+                            (int64_t[]) { PICKED, TOKENS, WIDTH });
+    be->scale(p->leaf->data, p->x, 1, ALL);
+    dg_tape_begin(&p->ctx);
+    dg_tape_watch(p->leaf);
+    p->y = dg_op_add(&p->ctx, dg_op_pick_token(&p->ctx, p->leaf, p->index[0]),
+                     dg_op_pick_token(&p->ctx, p->leaf, p->index[1]));
+    grad = dg_tensor_like(&p->ctx, p->y);
+    be->scale(grad->data, p->dy, 1, PICKED * WIDTH);
+    p->err = dg_tape_backward(&p->ctx, p->y, grad);
+}
+
+static void check_pick(const Pick *p, const float *x, const float *dy)
+{
+    static float y[PICKED * WIDTH], dx[ALL];
+
+    assert_int_equal(p->err, DG_OK);
+    assert_int_equal(dg_cuda_stage_down(y, p->y->data, sizeof y), DG_OK);
+    assert_int_equal(dg_cuda_stage_down(dx, p->leaf->grad->data, sizeof dx),
+                     DG_OK);
+    for (int i = 0; i < ALL; i++) {
+        const int b = i / (TOKENS * WIDTH), c = i % WIDTH;
+        const int token = i / WIDTH % TOKENS;
+        const int times = (p->index[0][b] == token) + (p->index[1][b] == token);
+
+        assert_true(dx[i] == (float)times * dy[b * WIDTH + c]);
+        if (token == 0)
+            assert_true(y[b * WIDTH + c] ==
+                        x[(b * TOKENS + p->index[0][b]) * WIDTH + c] +
+                            x[(b * TOKENS + p->index[1][b]) * WIDTH + c]);
+    }
+}
+
+/* Which it is, is data of the step: one graph serves all. */
+static void test_any_token_is_picked_by_one_graph(void **unused)
+{
+    enum { NUM = 6 };
+    static float x[ALL], dy[PICKED * WIDTH];
+    CudaStream *s = use(1);
+    float *device[2] = { device_of(ALL, 3), device_of(PICKED * WIDTH, 4) };
+    const long before = graphs();
+    Pick p = { .x = device[0], .dy = device[1] };
+
+    (void)unused;
+    assert_int_equal(dg_cuda_stage_down(x, device[0], sizeof x), DG_OK);
+    assert_int_equal(dg_cuda_stage_down(dy, device[1], sizeof dy), DG_OK);
+    assert_int_equal(
+        dg_context_init(&p.ctx, dg_backend_cuda(), (size_t)1 << 20), DG_OK);
+    for (int i = 0; i < NUM; i++) {
+        for (int b = 0; b < PICKED; b++) {
+            p.index[0][b] = (i + 2 * b) % TOKENS;
+            p.index[1][b] = (3 * i + b) % TOKENS; /* the same now and then */
+        }
+        dg_backend_cuda()->replay(pick, &p, NULL, 0, 0);
+        check_pick(&p, x, dy);
+    }
+    if (cuda_emulation_graphs != NULL)
+        assert_int_equal(graphs() - before, NUM - 1);
+    dg_context_fini(&p.ctx);
+    for (int i = 0; i < 2; i++)
+        dg_cuda_free(device[i]);
+    dg_cuda_stream_destroy(s);
+}
+
 /* What does not fit into the fixed places is run. */
 static void test_large_inputs_are_run(void **unused)
 {
@@ -348,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_without_graphs_steps_are_run),
         cmocka_unit_test(test_old_graphs_make_room),
         cmocka_unit_test(test_ways_back_are_replayed),
+        cmocka_unit_test(test_any_token_is_picked_by_one_graph),
         cmocka_unit_test(test_large_inputs_are_run),
     };
 

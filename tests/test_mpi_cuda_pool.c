@@ -68,6 +68,27 @@ static void test_gradients_leave_behind(void **state)
     VERDICT();
 }
 
+/* Text encoders that are trained come ahead and leave like the network. */
+static void test_text_encoders_come_and_leave(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        CudaStream *s = use(streams[k]);
+        Lab l;
+
+        open_lab_with_text(&l, dg_backend_cuda(), configs[k], k);
+        compare_sums(&l, 1);
+        dg_pool_take_ahead(l.pool);
+        compare_sums(&l, 2);
+        EXPECT(dg_pool_take_ahead(l.pool) >=
+               l.held->net.num_groups + l.held->text.num_groups - 1);
+        compare_sums(&l, comm.rank % 2); /* the first has none */
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
 /* Adapters, whole on each rank, over blocks that come ahead both ways. */
 static void test_adapters_lie_over_what_comes_ahead(void **state)
 {
@@ -215,6 +236,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_come_ahead),
         cmocka_unit_test(test_gradients_leave_behind),
+        cmocka_unit_test(test_text_encoders_come_and_leave),
         cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
         cmocka_unit_test(test_one_room_does_as_well),
         cmocka_unit_test(test_a_failure_is_everybodys),

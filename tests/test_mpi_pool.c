@@ -173,6 +173,33 @@ static void test_a_gradient_too_large_is_named(void **state)
     VERDICT();
 }
 
+/* Of network and text encoders, which are one range after the other. */
+static void test_text_encoders_are_trained_in_ranges(void **state)
+{
+    static const char *const configs[] = { "configs/tiny.cfg",
+                                           "configs/tiny_unet.cfg" };
+    Lab l;
+    Shard s;
+
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        open_lab_with_text(&l, dg_backend_cpu(), configs[k / 2], k % 2);
+        compare_predictions(&l, comm.rank); /* the first has none */
+        compare_sums(&l, 2);
+        compare_sums(&l, comm.rank == 0 ? 3 : 0);
+        dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.held->num_values,
+                      DG_GRAD_NORM_CHUNK);
+        for (int64_t i = 0; i < s.total; i++)
+            l.whole->values[i] *= 0.75f;
+        for (int64_t i = s.first; i < s.first + s.num; i++)
+            l.held->values[i] *= 0.75f;
+        EXPECT(dg_pool_refresh(l.pool) == DG_OK);
+        compare_predictions(&l, 1);
+        close_lab(&l);
+    }
+    VERDICT();
+}
+
 /* By the names: a double block is the largest group, and what is not in a
  * block the rest. */
 static void test_sizes_are_those_of_blocks(void **state)
@@ -261,6 +288,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_gradients_alone_fail_for_all),
         cmocka_unit_test(test_weights_follow_their_owners),
         cmocka_unit_test(test_a_gradient_too_large_is_named),
+        cmocka_unit_test(test_text_encoders_are_trained_in_ranges),
         cmocka_unit_test(test_sizes_are_those_of_blocks),
         cmocka_unit_test(test_plan_is_what_is_reserved),
     };

@@ -22,7 +22,8 @@ static const WeightTensor tensors[] = {
 static const WeightNote notes[] = { { "steps", "1600" }, { "score", "0.5" } };
 static const char *const words[] = { "<pad>", "a", "two words", "\xc3\xa9" };
 static const WeightList lists[] = { { "vocabulary", words, 4 } };
-static const WeightsContent content = { tensors, 3, notes, 2, lists, 1 };
+static const WeightsContent content = { tensors, 3, notes, 2,
+                                        lists,   1, NULL,  NULL };
 
 static int says(const char *word)
 {
@@ -51,6 +52,57 @@ static int end(void **state)
     (void)state;
     drop_folder(folder);
     return 0;
+}
+
+/* a copy of them, without their data */
+static WeightTensor named[3];
+
+/* Only the last rank has it. */
+static int fetch(void *user, const WeightTensor *t, float *to)
+{
+    const WeightTensor *from = &tensors[t - named];
+    int64_t num = 1;
+
+    for (int k = 0; k < t->num_dims; k++)
+        num *= t->dims[k];
+    if (comm.rank == comm.size - 1)
+        memcpy(to, from->data, sizeof *to * (size_t)num);
+    dg_comm_bcast(&comm, to, sizeof *to * (size_t)num, comm.size - 1);
+    ++*(int *)user;
+    return DG_OK;
+}
+
+static void test_tensors_are_fetched_one_by_one(void **state)
+{
+    static float k2[6000], b2[60], s2[1];
+    WeightTensor back[3] = { tensors[0], tensors[1], tensors[2] };
+    int fetched = 0;
+    WeightsContent there = content;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        named[i] = tensors[i];
+        named[i].data = NULL;
+    }
+    there.tensors = named;
+    there.fetch = fetch;
+    there.user = &fetched;
+    back[0].data = k2;
+    back[1].data = b2;
+    back[2].data = s2;
+    EXPECT(!dg_weights_write(&comm, path, DG_H5_F32, &there, &info));
+    EXPECT(fetched == 3);
+    EXPECT(!dg_weights_read(path, "", back, 3));
+    EXPECT(memcmp(k2, kernel, sizeof k2) == 0);
+    EXPECT(memcmp(b2, bias, sizeof b2) == 0 && signbit(s2[0]));
+    dg_comm_barrier(&comm);
+    bias[7] = NAN;
+    EXPECT(dg_weights_write(&comm, path, DG_H5_F16, &there, &info) ==
+               DG_ENUMERIC &&
+           says("net.0.to_q.bias[7]"));
+    bias[7] = ldexpf(1.0F, -3);
+    EXPECT(!dg_weights_read(path, "", back, 3)); /* as it was */
+    VERDICT();
 }
 
 static void test_tensors_come_back(void **state)
@@ -166,6 +218,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_tensors_come_back, start, end),
+        cmocka_unit_test_setup_teardown(test_tensors_are_fetched_one_by_one,
+                                        start, end),
         cmocka_unit_test_setup_teardown(test_prefix_selects_a_network, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_wrong_files_are_named, start, end),

@@ -55,6 +55,9 @@ typedef struct ParamSet {
 int dg_params_init(ParamSet *s, int id);
 void dg_params_fini(ParamSet *s);
 
+/** Another id, of its tensors too. */
+void dg_params_rename(ParamSet *s, int id);
+
 /**
  * Adds a parameter; its offset is rounded up to DG_PARAM_ALIGN elements.
  * Returns its value tensor (stable), or NULL with an error recorded: name

@@ -32,7 +32,10 @@ enum {
     DG_PARAMS_TEXT = 2,
     DG_PARAMS_REFERENCE = 3,
     DG_PARAMS_LORA = 4,
-    DG_PARAMS_CODEC = 5
+    DG_PARAMS_CODEC = 5,
+    /* 6 is of rewards' networks (reward/reward.h) */
+    DG_PARAMS_TEACHER = 7,
+    DG_PARAMS_TEACHER_TEXT = 8
 };
 
 typedef struct PolicyShape {
@@ -95,6 +98,10 @@ typedef struct Policy {
     int outline; /* sizes only: nothing is reserved, nothing can run */
     int text_dropped;
     int text_left; /* where it is placed, without the text encoders */
+    /* pretraining: the text encoders are trained with the network, and where
+     * ranks have ranges, these are of both, one behind the other. Set before
+     * it is placed or held */
+    int trains_text;
     /* with adapters: where the base came from, and what it is */
     char base_path[DG_CONFIG_STRING];
     char base_sha256[65];              /* of net.values, then text.values */
@@ -124,6 +131,10 @@ int dg_policy_outline(Policy **out, const Config *c);
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 
+/** The ids of a second policy's networks, whose weights are lent beside those
+ *  of the first (DG_PARAMS_TEACHER, DG_PARAMS_TEACHER_TEXT). */
+void dg_policy_as_teacher(Policy *p);
+
 /**
  * Copies the parameters to the backend's memory, where the networks read them
  * from now on: the last step of making a policy. Nothing where that memory is
@@ -139,7 +150,8 @@ uint64_t dg_policy_placed_bytes(const Policy *p);
 /**
  * In place of dg_policy_place(), where ranks have ranges: of the network only
  * these values are kept, on the host too, and of the text encoders these,
- * where kernel memory is apart; else all, as on every host. The tensors of
+ * where kernel memory is apart or they are trained; else all, as on every
+ * host, which of those that are trained keeps these alone too. The tensors of
  * what is not whole are nowhere until somebody points them to a copy
  * (train/pool.h). Adapters and decoder are placed whole.
  * backend  NULL: the host's memory
@@ -171,8 +183,8 @@ void dg_policy_round(const Policy *p);
  * kernel memory: p->values is then no longer there, and dg_policy_get() fetches
  * what it is asked for. Nothing with adapters, whose base was given back before.
  * float32s  1: all will be asked for, so that text encoders of stored bfloat16
- *           stay, and so do those that are not placed; the network's masters
- *           are some rank's. 0: none will
+ *           stay, unless they are trained, and so do those that are not placed;
+ *           masters are some rank's. 0: none will
  */
 void dg_policy_drop(Policy *p, int float32s);
 /** Values first .. first + num - 1 as float32, from where they are, and to

@@ -33,6 +33,10 @@ typedef struct WeightList {
     int64_t num;
 } WeightList;
 
+/** Brings a tensor's values to the host of all ranks. Collective. Errors:
+ *  agreed. */
+typedef int FetchTensor(void *user, const WeightTensor *t, float *to);
+
 typedef struct WeightsContent {
     const WeightTensor *tensors;
     int num_tensors;
@@ -40,6 +44,8 @@ typedef struct WeightsContent {
     int num_notes;
     const WeightList *lists;
     int num_lists;
+    FetchTensor *fetch; /* tensor by tensor; NULL: they have their data */
+    void *user;         /* of fetch */
 } WeightsContent;
 
 /**

@@ -94,6 +94,18 @@ int dg_learner_fetch(const Learner *l, const Comm *c);
 /** The policy's values from the host to where kernels work. */
 void dg_learner_send(const Learner *l);
 
+/** 1 where no rank has all weights, or none all masters, which are on GPUs
+ *  alone: each then has those of its range. */
+int dg_learner_in_ranges(const Learner *l);
+
+/**
+ * Trained weights first .. first + num - 1 on the host of all ranks, wherever
+ * they are; after dg_learner_fetch(). c: of the calling thread. Collective.
+ * Errors, agreed: DG_EDEVICE.
+ */
+int dg_learner_gather(const Learner *l, const Comm *c, float *to, int64_t first,
+                      int64_t num);
+
 /** Elements first .. first + num - 1 of this rank's range of moments or EMA,
  *  to and from the host, wherever the state is. Errors: DG_EDEVICE. */
 int dg_learner_get(const Learner *l, LearnerState which, float *to,

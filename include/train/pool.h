@@ -30,7 +30,8 @@ typedef struct WeightPool WeightPool;
  * Bytes of kernel memory for the weights of a policy, and KL's reference or
  * NULL, on a rank: its ranges, what is in no group, the room for a group, and
  * adapters. Both may be outlines.
- * apart  kernel memory is not the host's; then text = 1: prompts are encoded
+ * apart  kernel memory is not the host's; then text = 1: prompts are encoded.
+ *        Text encoders that are trained are counted in any case
  * rooms  dg_pool_rooms()
  */
 uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
@@ -48,17 +49,18 @@ size_t dg_pool_stage_bytes(const Shard *shard);
  *  next one is gone back through. s, offload: of the team. */
 int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload);
 
-/** Elements of a worker's gradient: of parameters in no group, and so often of
- *  the largest group; below adapters, theirs. */
+/** Elements of a worker's gradient: of trained parameters in no group, and so
+ *  often of the largest group; below adapters, theirs. */
 int64_t dg_pool_room(const Policy *p, int rooms);
 
 /** In place of dg_policy_place(): this rank's ranges. Errors: DG_ENOMEM. */
 int dg_pool_hold(const Session *s, Policy *p);
 
 /**
- * Of a policy, and KL's reference or NULL, that are held; the team, of one
- * worker, has it from then on, and the worker's context borrows from it. Of one
- * that was placed, whole, of its gradients alone.
+ * Of a policy, and KL's reference, pretraining's teacher
+ * (dg_policy_as_teacher()) or NULL, that are held; the team, of one worker, has
+ * it from then on, and the worker's context borrows from it. Of one that was
+ * placed, whole, of its gradients alone.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,

@@ -387,7 +387,8 @@ static const Option rows[] = {
         "parameters whose sums leave at once"),
     BOOL("parallel.write_beside", "true", parallel.write_beside, FREE,
          "trajectory files and checkpoints are written by a thread of their "
-         "own while the next iteration rolls out: same files"),
+         "own while the next iteration rolls out, or the next step of "
+         "pretraining goes forward and back: same files"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "

@@ -25,6 +25,13 @@ void dg_params_fini(ParamSet *s)
     *s = (ParamSet) { 0 };
 }
 
+void dg_params_rename(ParamSet *s, int id)
+{
+    s->id = id;
+    for (int i = 0; i < s->num_params; i++)
+        s->params[i]->value.param_set = id;
+}
+
 static int grow(ParamSet *s)
 {
     const int cap = s->cap_params ? 2 * s->cap_params : 64;

@@ -20,8 +20,10 @@ typedef struct PolicyFamily {
     int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,
                     int32_t *ids_clip);
-    int (*encode)(const Policy *p, Context *ctx, const PromptTokens *t,
-                  float *condition);
+    /* What a condition consists of, float32, one part behind the other; the
+     * second is NULL where there is one. Errors: the context's. */
+    void (*encode)(const Policy *p, Context *ctx, const PromptTokens *t,
+                   Tensor *part[2]);
     Tensor *(*predict)(const Policy *p, Context *ctx, const PolicyBatch *b);
     int (*decode)(const Policy *p, Context *ctx, const float *latent,
                   float *rgb);

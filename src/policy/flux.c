@@ -221,26 +221,16 @@ static int flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                                  (int)p->shape.clip_tokens, 0);
 }
 
-static int flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
-                       float *condition)
+static void flux_encode(const Policy *p, Context *ctx, const PromptTokens *t,
+                        Tensor *part[2])
 {
     const FluxPolicy *f = impl_of(p);
-    const int64_t embeds = p->shape.text_tokens * p->shape.embed_width;
     Tensor *states, *pooled = NULL;
 
-    dg_context_reset(ctx);
     states = dg_t5_forward(f->t5, ctx, t->t5, 1, p->shape.text_tokens);
     dg_clip_forward(f->clip, ctx, t->clip, 1, p->shape.clip_tokens, &pooled);
-    states = dg_op_cast(ctx, states, DG_F32);
-    pooled = dg_op_cast(ctx, pooled, DG_F32);
-    if (dg_context_error(ctx))
-        return dg_context_error(ctx);
-    if (!ctx->backend->computes)
-        return DG_OK;
-    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states), embeds);
-    dg_kernel_copy(ctx->backend, condition + embeds, dg_tensor_f32(pooled),
-                   p->shape.pooled_width);
-    return DG_OK;
+    part[0] = dg_op_cast(ctx, states, DG_F32);
+    part[1] = dg_op_cast(ctx, pooled, DG_F32);
 }
 
 static Tensor *flux_predict(const Policy *p, Context *ctx, const PolicyBatch *b)

@@ -100,6 +100,20 @@ int dg_policy_place(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
+/* Of what is held, and of adapters, the values that training moves: of network
+ * and text encoders together they are one range. */
+static ShardRange trained_of(const Policy *p)
+{
+    const ShardRange net = p->held_net, text = p->held_text;
+
+    if (p->net.values != p->values)
+        return (ShardRange) { 0, p->adapters.count };
+    if (!p->trains_text)
+        return net;
+    return (ShardRange) { net.num > 0 ? net.first : p->net.count + text.first,
+                          net.num + text.num };
+}
+
 /* Kernel memory for adapters and what is held. */
 static int place_held(Policy *p, const Backend *backend)
 {
@@ -117,8 +131,8 @@ static int place_held(Policy *p, const Backend *backend)
         p->at = NULL;
     } else {
         p->at = at;
-        p->first_master = net > 0 ? 0 : p->held_net.first;
-        p->num_masters = net > 0 ? p->adapters.count : p->held_net.num;
+        p->first_master = trained_of(p).first;
+        p->num_masters = trained_of(p).num;
     }
     dg_params_point(&p->adapters, at, p->dtype);
     dg_params_point(&p->text, NULL, p->dtype);
@@ -131,10 +145,21 @@ static int place_held(Policy *p, const Backend *backend)
     return family->place != NULL ? family->place(p, backend) : DG_OK;
 }
 
+/* Of a set's values on the host this range alone is kept; somebody lends what
+ * its tensors are. */
+static void keep_range(ParamSet *s, const ShardRange *of, DType dtype)
+{
+    const int64_t end = of->first + of->num;
+
+    dg_params_point(s, NULL, dtype);
+    dg_memory_drop(s->values, sizeof *s->values * (size_t)of->first);
+    dg_memory_drop(s->values + end,
+                   sizeof *s->values * (size_t)(s->count - end));
+}
+
 int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
                    const ShardRange *text)
 {
-    const int64_t end = net->first + net->num;
     int err = DG_OK;
 
     p->held = 1;
@@ -144,10 +169,9 @@ int dg_policy_hold(Policy *p, const Backend *backend, const ShardRange *net,
         err = place_held(p, backend);
     if (err)
         return err;
-    dg_params_point(&p->net, NULL, p->dtype);
-    dg_memory_drop(p->net.values, sizeof *p->values * (size_t)net->first);
-    dg_memory_drop(p->net.values + end,
-                   sizeof *p->values * (size_t)(p->net.count - end));
+    keep_range(&p->net, &p->held_net, p->dtype);
+    if (p->trains_text)
+        keep_range(&p->text, &p->held_text, p->dtype);
     return DG_OK;
 }
 
@@ -194,12 +218,13 @@ void dg_policy_round(const Policy *p)
 
 void dg_policy_drop(Policy *p, int float32s)
 {
-    const int64_t placed = p->held ? p->net.count : num_placed(p);
+    const int64_t placed =
+        p->held && !p->trains_text ? p->net.count : num_placed(p);
     int64_t num = float32s ? placed : p->num_values;
 
     if (p->on == NULL || p->adapters.num_params > 0)
         return;
-    if (float32s && p->stored != NULL)
+    if (float32s && p->stored != NULL && !p->trains_text)
         num = p->net.count;
     dg_memory_drop(p->values, sizeof *p->values * (size_t)num);
     p->dropped = num;
@@ -269,7 +294,7 @@ void dg_policy_send(const Policy *p)
     if (p->on == NULL)
         return;
     if (p->held && p->adapters.num_params == 0)
-        dg_policy_upload(p, p->held_net.first, p->held_net.num);
+        dg_policy_upload(p, trained_of(p).first, trained_of(p).num);
     else
         dg_policy_upload(p, 0, num);
     if (p->stored != NULL && p->num_masters > 0)

@@ -165,6 +165,12 @@ void dg_policy_drop_text(Policy *p)
     p->text_dropped = 1;
 }
 
+void dg_policy_as_teacher(Policy *p)
+{
+    dg_params_rename(&p->net, DG_PARAMS_TEACHER);
+    dg_params_rename(&p->text, DG_PARAMS_TEACHER_TEXT);
+}
+
 void dg_policy_leave_text(Policy *p)
 {
     p->text_left = 1;
@@ -501,18 +507,6 @@ int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
     return p->impl->family->tokenize(p, prompt, ids_t5, ids_clip);
 }
 
-int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
-                     float *condition)
-{
-    if (p->text_dropped)
-        return dg_fail(DG_EINVAL, "the text encoders' weights were given back: "
-                                  "conditions come from prompts.cache");
-    if (p->text_left && p->on != NULL)
-        return dg_fail(DG_EINVAL, "the text encoders are not where networks "
-                                  "run: conditions come from prompts.cache");
-    return p->impl->family->encode(p, ctx, t, condition);
-}
-
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
                        double shift)
 {
@@ -520,57 +514,6 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
         return dg_schedule_init_ddim(out, num_steps);
     return dg_schedule_init_flow(out, num_steps,
                                  shift == 0 ? p->shape.auto_shift : shift);
-}
-
-/* Below this noise level the division that makes a velocity of data stops
- * growing. */
-static const float least_sigma = 0.05f;
-
-/* The host's division stays what it was; others multiply, one rounding off. */
-static void divided(const Backend *be, float *out, const float *z, float s,
-                    int64_t num)
-{
-    if (be->apart) {
-        be->scale(out, z, 1 / s, num);
-        return;
-    }
-    for (int64_t k = 0; k < num; k++)
-        out[k] = z[k] / s;
-}
-
-/* u = z/s - x/s, s = max(sigma, least_sigma): a gated residual whose gate
- * -1/s and residual z/s are constants. */
-static Tensor *velocity_of_data(const Policy *p, Context *ctx,
-                                const PolicyBatch *b, Tensor *x)
-{
-    const int64_t dims[3] = { b->num, p->shape.tokens, p->shape.features };
-    const int64_t gate_dims[2] = { b->num, p->shape.features };
-    Tensor *z, *gate;
-
-    if (x == NULL)
-        return NULL;
-    z = dg_tensor_new(ctx, DG_F32, 3, dims);
-    gate = dg_tensor_new(ctx, DG_F32, 2, gate_dims);
-    if (z == NULL || gate == NULL)
-        return NULL;
-    for (int64_t i = 0; ctx->backend->computes && i < b->num; i++) {
-        const float s = b->time[i] < least_sigma ? least_sigma : b->time[i];
-        float *row = dg_tensor_f32(z) + i * p->shape.elements;
-
-        divided(ctx->backend, row, b->z[i], s, p->shape.elements);
-        ctx->backend->fill(dg_tensor_f32(gate) + i * p->shape.features, -1 / s,
-                           p->shape.features);
-    }
-    return dg_op_gate(ctx, z, x, gate, 0);
-}
-
-Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b)
-{
-    Tensor *out = dg_op_cast(ctx, p->impl->family->predict(p, ctx, b), DG_F32);
-
-    return p->shape.prediction == DG_PREDICT_DATA
-               ? velocity_of_data(p, ctx, b, out)
-               : out;
 }
 
 int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,

@@ -204,20 +204,14 @@ static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                : dg_words_encode(&s->words, ids_clip, NULL, prompt, length, 0);
 }
 
-static int sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
-                     float *condition)
+static void sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,
+                      Tensor *part[2])
 {
-    Tensor *states;
+    Tensor *states = dg_clip_forward(impl_of(p)->clip, ctx, t->clip, 1,
+                                     p->shape.clip_tokens, NULL);
 
-    dg_context_reset(ctx);
-    states = dg_clip_forward(impl_of(p)->clip, ctx, t->clip, 1,
-                             p->shape.clip_tokens, NULL);
-    states = dg_op_cast(ctx, states, DG_F32);
-    if (dg_context_error(ctx) || !ctx->backend->computes)
-        return dg_context_error(ctx);
-    dg_kernel_copy(ctx->backend, condition, dg_tensor_f32(states),
-                   p->shape.condition);
-    return DG_OK;
+    part[0] = dg_op_cast(ctx, states, DG_F32);
+    part[1] = NULL;
 }
 
 static Tensor *sd_predict(const Policy *p, Context *ctx, const PolicyBatch *b)

@@ -22,15 +22,13 @@ static int64_t count(const WeightTensor *t)
 
 /* Writing --------------------------------------------------------------- */
 
-static int check_tensor(const char *path, H5Type type, const WeightTensor *t)
+static int check_values(const char *path, H5Type type, const WeightTensor *t,
+                        const float *values)
 {
     const int64_t num = count(t);
 
-    if (type != DG_H5_F16 && type != DG_H5_F32)
-        return dg_fail(DG_EINVAL, "%s: weights are float16 or float32, not %s",
-                       path, dg_h5_type_name(type));
     for (int64_t i = 0; i < num; i++) {
-        const float x = t->data[i];
+        const float x = values[i];
 
         if (!isfinite(x))
             return dg_fail(DG_ENUMERIC, "%s: %s[%lld] is %g", path, t->name,
@@ -42,6 +40,14 @@ static int check_tensor(const char *path, H5Type type, const WeightTensor *t)
                            t->name, (long long)i, (double)x);
     }
     return DG_OK;
+}
+
+static int check_tensor(const char *path, H5Type type, const WeightTensor *t)
+{
+    if (type != DG_H5_F16 && type != DG_H5_F32)
+        return dg_fail(DG_EINVAL, "%s: weights are float16 or float32, not %s",
+                       path, dg_h5_type_name(type));
+    return t->data != NULL ? check_values(path, type, t, t->data) : DG_OK;
 }
 
 static int check_content(const char *path, H5Type type, const WeightsContent *w)
@@ -58,9 +64,34 @@ static int check_content(const char *path, H5Type type, const WeightsContent *w)
     return err;
 }
 
-static int write_tensor(H5File *f, const Comm *c, H5Type type,
-                        const WeightTensor *t, void *block)
+/* Room for a tensor: as it is stored, and as it is brought. */
+typedef struct Blocks {
+    void *stored;
+    float *brought;
+} Blocks;
+
+/* A tensor's values, checked. */
+static int take_values(const float **out, const H5File *f, const Comm *c,
+                       H5Type type, const WeightsContent *w,
+                       const WeightTensor *t, const Blocks *b)
 {
+    int err;
+
+    *out = t->data;
+    if (w->fetch == NULL)
+        return DG_OK;
+    *out = b->brought;
+    err = w->fetch(w->user, t, b->brought);
+    return err ? err
+               : dg_agree(c, check_values(dg_h5_path(f), type, t, b->brought));
+}
+
+static int write_tensor(H5File *f, const Comm *c, H5Type type,
+                        const WeightsContent *w, const WeightTensor *t,
+                        const Blocks *b)
+{
+    void *block = b->stored;
+    const float *values;
     char name[DG_H5_NAME], digest[DG_SHA256_HEX];
     const size_t bytes = (size_t)count(t) * dg_h5_type_bytes(type);
     H5Item item = { .name = name,
@@ -71,14 +102,16 @@ static int write_tensor(H5File *f, const Comm *c, H5Type type,
                     .long_name = t->name,
                     .axes =
                         t->num_dims ? "as in the safetensors file" : "none" };
-    int err;
+    int err = take_values(&values, f, c, type, w, t, b);
 
+    if (err)
+        return err;
     snprintf(name, sizeof name, "%s%s", folder, t->name);
     memcpy(item.dims, t->dims, sizeof item.dims);
     if (type == DG_H5_F16)
-        dg_half_narrow(block, t->data, count(t));
+        dg_half_narrow(block, values, count(t));
     else
-        memcpy(block, t->data, bytes);
+        memcpy(block, values, bytes);
     err = dg_agree(c, dg_sha256_bytes(digest, block, bytes));
     if (!err)
         err = dg_h5_write(f, &item);
@@ -102,7 +135,7 @@ static int write_list(H5File *f, const WeightList *l)
 }
 
 static int write_content(H5File *f, const Comm *c, H5Type type,
-                         const WeightsContent *w, void *block)
+                         const WeightsContent *w, const Blocks *b)
 {
     int err = DG_OK;
 
@@ -110,7 +143,7 @@ static int write_content(H5File *f, const Comm *c, H5Type type,
         err =
             dg_h5_put_text(f, "provenance", w->notes[i].key, w->notes[i].value);
     for (int i = 0; i < w->num_tensors && !err; i++)
-        err = write_tensor(f, c, type, &w->tensors[i], block);
+        err = write_tensor(f, c, type, w, &w->tensors[i], b);
     for (int i = 0; i < w->num_lists && !err; i++)
         err = write_list(f, &w->lists[i]);
     return err;
@@ -120,7 +153,7 @@ int dg_weights_write(const Comm *c, const char *path, H5Type type,
                      const WeightsContent *w, const FileInfo *info)
 {
     int64_t most = 1, bytes = 0;
-    void *block = NULL;
+    Blocks b = { NULL, NULL };
     H5File *f;
     int err = check_content(path, type, w);
 
@@ -131,8 +164,10 @@ int dg_weights_write(const Comm *c, const char *path, H5Type type,
         bytes += num * (int64_t)dg_h5_type_bytes(type) + 6144;
     }
     if (!err) {
-        block = malloc((size_t)most * sizeof(float));
-        if (block == NULL)
+        b.stored = malloc((size_t)most * dg_h5_type_bytes(type));
+        b.brought =
+            w->fetch != NULL ? malloc((size_t)most * sizeof(float)) : NULL;
+        if (b.stored == NULL || (w->fetch != NULL && b.brought == NULL))
             err =
                 dg_fail(DG_ENOMEM, "%s: %lld elements", path, (long long)most);
     }
@@ -141,14 +176,15 @@ int dg_weights_write(const Comm *c, const char *path, H5Type type,
         err = dg_h5_create(&f, c, path, DG_WEIGHTS_FORMAT, DG_WEIGHTS_VERSION,
                            info, bytes);
     if (err)
-        goto free_block;
-    err = write_content(f, c, type, w, block);
+        goto free_blocks;
+    err = write_content(f, c, type, w, &b);
     if (err)
         dg_h5_abandon(f);
     else
         err = dg_h5_commit(f);
-free_block:
-    free(block);
+free_blocks:
+    free(b.stored);
+    free(b.brought);
     return err;
 }
 

@@ -142,28 +142,43 @@ Tensor *dg_op_slice_tokens(Context *ctx, Tensor *x, int64_t first,
     return dg_op_finish(ctx, y, "slice");
 }
 
-/* node: t[0] x; extra copy of index */
+/* Which token is picked is data, as an embedding's ids are, and not an address
+ * of a launch: one graph serves all. node: t[0] x; extra copy of index */
 static void pick_back(Context *ctx, TapeNode *node)
 {
     const int32_t *index = node->extra;
-    Tensor *x = node->t[0], *dx = dg_tape_grad_zeroed(ctx, x);
-    const int64_t width = dg_tensor_width(x);
+    Tensor *x = node->t[0], *dy = node->out->grad;
+    const int64_t B = x->dims[0], tokens = x->dims[1];
+    const int64_t width = dg_tensor_width(x), rows = B * tokens;
+    Tensor *dx = dg_tensor_like(ctx, x); /* its rows are one of these: */
+    Tensor *of = dg_tensor_new(ctx, x->dtype, 2, (int64_t[]) { B + 1, width });
+    int32_t *ids = dg_arena_take(&ctx->meta, sizeof *ids * (size_t)rows);
+    const int32_t *there;
 
-    if (dx == NULL || dx->data == NULL)
+    if (dx == NULL || of == NULL || ids == NULL) {
+        ctx->err = ctx->err ? ctx->err : DG_ENOMEM;
         return;
-    for (int64_t b = 0; b < x->dims[0]; b++) {
-        float *row = dg_data_at(dx, (b * x->dims[1] + index[b]) * width);
-
-        dg_kernels(ctx, x)->add(row, row,
-                                dg_data_at(node->out->grad, b * width), width);
     }
+    for (int64_t i = 0; i < rows; i++)
+        ids[i] = (int32_t)(i % tokens == index[i / tokens] ? i / tokens : B);
+    there = dg_op_host(ctx, ids, DG_I32, rows);
+    dg_kernels(ctx, x)->scale(dg_data(of), dg_data(dy), 1.0f, B * width);
+    dg_kernels(ctx, x)->fill(dg_data_at(of, B * width), 0, width);
+    dg_kernels(ctx, x)->embed(&(EmbedArgs) { .count = rows,
+                                             .width = width,
+                                             .vocab = B + 1,
+                                             .ids = there,
+                                             .table = dg_data(of),
+                                             .y = dg_data(dx) });
+    dg_tape_give(ctx, x, dx);
 }
 
 Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
 {
     int64_t dims[2], width;
+    const int32_t *there;
     TapeNode *node;
-    int32_t *kept;
+    int32_t *kept; /* index, then rows of x */
     Tensor *y;
 
     if (ctx->err || x == NULL)
@@ -171,19 +186,24 @@ Tensor *dg_op_pick_token(Context *ctx, Tensor *x, const int32_t *index)
     dims[0] = x->dims[0];
     dims[1] = width = dg_tensor_width(x);
     y = dg_tensor_new(ctx, x->dtype, 2, dims);
-    kept = dg_arena_take(&ctx->meta, sizeof *kept * (size_t)dims[0]);
+    kept = dg_arena_take(&ctx->meta, 2 * sizeof *kept * (size_t)dims[0]);
     if (y == NULL || kept == NULL) {
         ctx->err = DG_ENOMEM;
         return NULL;
     }
-    memcpy(kept, index, sizeof *kept * (size_t)dims[0]);
-    for (int64_t b = 0; b < dims[0] && ctx->backend->computes; b++) {
+    for (int64_t b = 0; b < dims[0]; b++) {
         if (index[b] < 0 || index[b] >= x->dims[1])
             dg_panic("pick: token %d of %lld", index[b], (long long)x->dims[1]);
-        dg_kernels(ctx, x)->scale(
-            dg_data_at(y, b * width),
-            dg_data_at(x, (b * x->dims[1] + index[b]) * width), 1.0f, width);
+        kept[b] = index[b];
+        kept[dims[0] + b] = (int32_t)(b * x->dims[1]) + index[b];
     }
+    there = dg_op_host(ctx, kept + dims[0], DG_I32, dims[0]);
+    dg_kernels(ctx, x)->embed(&(EmbedArgs) { .count = dims[0],
+                                             .width = width,
+                                             .vocab = dims[0] * x->dims[1],
+                                             .ids = there,
+                                             .table = dg_data(x),
+                                             .y = dg_data(y) });
     node = dg_op_push(ctx, pick_back, y, x, NULL);
     if (node != NULL)
         node->extra = kept;

@@ -476,15 +476,6 @@ static int put_weights(void *user, const float *from, int64_t first,
     return DG_OK;
 }
 
-/* 1 where no rank has all weights, or none all masters on its GPU alone. */
-static int in_ranges(const Learner *l)
-{
-    const Policy *p = l->policy;
-
-    return l->pool != NULL || (p->dropped > 0 && p->stored != NULL &&
-                               dg_shard_split(&l->place.shard));
-}
-
 /* num of them, or of those in ranges this rank's: the last one's ends with the
  * text encoders, which are behind the network. They are the host's, or
  * fetched in pieces. */
@@ -495,12 +486,12 @@ static void weights_array(CheckpointArray *a, WeightsOf *of, const Learner *l,
     const Shard *s = &l->place.shard;
     const int apart = p->dropped > 0;
 
-    *of = (WeightsOf) { p, in_ranges(l) ? s->first : 0 };
+    *of = (WeightsOf) { p, dg_learner_in_ranges(l) ? s->first : 0 };
     *a = (CheckpointArray) { .name = "weights",
                              .long_name = "master weights",
                              .data = apart ? NULL : p->values + of->first,
                              .num = num,
-                             .shared = in_ranges(l),
+                             .shared = dg_learner_in_ranges(l),
                              .first = of->first,
                              .held = s->num,
                              .get = apart ? get_weights : NULL,
@@ -581,7 +572,7 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;
-        if (l->policy->dropped > 0 && !in_ranges(l)) {
+        if (l->policy->dropped > 0 && !dg_learner_in_ranges(l)) {
             dg_policy_round(l->policy); /* masters are where they have to be */
         } else if (l->policy->dropped > 0) {
             err = spread(l);

@@ -5,8 +5,6 @@
 
 #include <stdlib.h>
 
-enum { NET = 0 };
-
 /* What is wanted of others, least first: weights before gradients. A rank
  * whose device has failed wants all to give up. */
 enum { NO_MORE, WEIGHTS, GRADIENTS, NOTHING };
@@ -16,68 +14,6 @@ typedef struct Wish {
     int32_t what; /* kind and group */
     int32_t next; /* what weights will follow, if known; else 0 */
 } Wish;
-
-/* --- sizes ------------------------------------------------------------------ */
-
-static void shard_of(Shard *out, const Shard *like, const ParamSet *set)
-{
-    dg_learner_shard(out, DG_SHARD_PARAMETERS, like->rank, like->size,
-                     set->count);
-    out->comm = like->comm;
-}
-
-static int64_t own_and_rest(const ParamSet *set, const Shard *like)
-{
-    Shard s;
-
-    shard_of(&s, like, set);
-    return s.num + dg_params_rest(set);
-}
-
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-uint64_t dg_pool_weight_bytes(const Policy *p, const Policy *reference,
-                              const Shard *like, int apart, int text, int rooms)
-{
-    const int adapts = p->adapters.num_params > 0;
-    int64_t room = dg_params_largest(&p->net);
-    int64_t num =
-        p->num_values - dg_policy_num_base(p) + own_and_rest(&p->net, like);
-
-    if (apart && text) {
-        num += own_and_rest(&p->text, like);
-        room = most(room, dg_params_largest(&p->text));
-    } else if (!apart) {
-        num += p->text.count;
-    }
-    if (reference != NULL && !adapts)
-        num += own_and_rest(&reference->net, like);
-    return (uint64_t)(dg_dtype_bytes(p->dtype) * (num + rooms * room));
-}
-
-int dg_pool_rooms(const Config *c, int apart)
-{
-    return apart && c->parallel.ahead ? POOL_ROOMS : 1;
-}
-
-int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload)
-{
-    const int beside = dg_shard_pools(s) ? c->parallel.ahead
-                                         : c->parallel.overlap && s->size > 1;
-
-    /* they leave beside the kernels only where their sums are theirs */
-    return apart && beside && !offload ? POOL_ROOMS : 1;
-}
-
-int64_t dg_pool_room(const Policy *p, int rooms)
-{
-    return p->adapters.num_params > 0
-               ? p->adapters.count
-               : dg_params_rest(&p->net) + rooms * dg_params_largest(&p->net);
-}
 
 /* --- gradients to their owners ------------------------------------------------ */
 
@@ -90,85 +26,102 @@ static int hand_part(const WeightPool *p, int64_t first, int64_t num,
                : dg_team_give(p->team, p->comm, first, num, &g, mine);
 }
 
-static int hand_rest(const WeightPool *p, int mine)
+static int hand_rest(const WeightPool *p, const PoolSet *s, int mine)
 {
-    const ParamSet *net = p->set[NET].params;
+    const ParamSet *params = s->params;
+    const float *rest = p->grads + s->rest_at;
     int err = DG_OK;
 
-    for (int i = 0; i <= net->num_groups && !err; i++) {
-        const ShardRange gap = dg_pool_gap(net, i);
-        const float *g = p->grads + dg_params_rest_at(net, gap.first);
+    for (int i = 0; i <= params->num_groups && !err; i++) {
+        const ShardRange gap = dg_pool_gap(params, i);
+        const float *g = rest + dg_params_rest_at(params, gap.first);
 
         if (gap.num > 0)
-            err = hand_part(p, gap.first, gap.num, g, mine);
+            err = hand_part(p, s->at + gap.first, gap.num, g, mine);
     }
     return err;
 }
 
-/* group 0: the rest. mine: 1 if this rank has some. */
-static int hand_on(const WeightPool *p, int group, int mine)
+/* group 0: the rests of all sets. mine: 1 if this rank has some. */
+static int hand_on(const WeightPool *p, int set, int group, int mine)
 {
     const float *g = p->group_grads[p->open_room];
-    int err;
+    int err = DG_OK;
 
     if (p->gives_beside)
         p->engine->beside();
     if (group == 0) {
-        err = hand_rest(p, mine);
+        for (int i = 0; i < p->num_sets && !err; i++)
+            if (p->set[i].trains)
+                err = hand_rest(p, &p->set[i], mine);
     } else {
-        const ParamGroup *of = dg_pool_group(p, NET, group);
+        const ParamGroup *of = dg_pool_group(p, set, group);
 
-        err = hand_part(p, of->first, of->num, g, mine);
+        err = hand_part(p, p->set[set].at + of->first, of->num, g, mine);
     }
     if (p->gives_beside && mine)
         p->engine->leaves(group > 0 ? GRADS_SLOT + p->open_room : REST_SLOT);
     return err;
 }
 
-/* Where a parameter is among a group's gradients, or the rest's; of the whole
- * set with group -1. */
-static int64_t place_of(const ParamSet *net, const Tensor *t, int group)
+/* Where a parameter is among a group's gradients, or the rests'; of the whole
+ * shard with group -1. */
+static int64_t place_of(const PoolSet *s, const Tensor *t, int group)
 {
-    return group > 0    ? t->param_offset - net->groups[group - 1].first
-           : group == 0 ? dg_params_rest_at(net, t->param_offset)
-                        : t->param_offset;
+    return group > 0 ? t->param_offset - s->params->groups[group - 1].first
+           : group == 0
+               ? s->rest_at + dg_params_rest_at(s->params, t->param_offset)
+               : s->at + t->param_offset;
+}
+
+static int name_in(const PoolSet *s, int group, int64_t bad)
+{
+    for (int i = 0; i < s->params->num_params; i++) {
+        const Param *q = s->params->params[i];
+        const int64_t at = place_of(s, &q->value, group);
+
+        if ((group < 0 || q->value.param_group == group) && bad >= at &&
+            bad < at + dg_tensor_count(&q->value))
+            return dg_fail(DG_ENUMERIC,
+                           "gradient of %s, element %lld: not finite, or more "
+                           "than a sum can take",
+                           q->name, (long long)(bad - at));
+    }
+    return DG_OK;
 }
 
 /* A gradient that no sum can take, by the name of its parameter; bad is its
  * place among those. */
-static int name_bad(const ParamSet *net, int group, int64_t bad)
+static int name_bad(const WeightPool *p, int set, int group, int64_t bad)
 {
-    for (int i = 0; i < net->num_params; i++) {
-        const Tensor *t = &net->params[i]->value;
-        const int64_t at = place_of(net, t, group);
-
-        if ((group < 0 || t->param_group == group) && bad >= at &&
-            bad < at + dg_tensor_count(t))
-            return dg_fail(DG_ENUMERIC,
-                           "gradient of %s, element %lld: not finite, or more "
-                           "than a sum can take",
-                           net->params[i]->name, (long long)(bad - at));
-    }
+    for (int i = 0; i < p->num_sets; i++)
+        if (p->set[i].trains && (group <= 0 || i == set) &&
+            name_in(&p->set[i], group, bad))
+            return DG_ENUMERIC;
     return DG_ENUMERIC;
 }
 
-/* Whether sums can take what is ready. group 0: the rest. Beside the kernels
+/* Gradients of parameters in no group. */
+static int64_t num_rest(const WeightPool *p)
+{
+    return p->group_grads[0] - p->grads;
+}
+
+/* Whether sums can take what is ready. group 0: the rests. Beside the kernels
  * what they cannot take is left out, and found at the item's end. */
-static int check(const WeightPool *p, int group)
+static int check(const WeightPool *p, int set, int group)
 {
     const Worker *w = &p->team->workers[0];
-    const ParamSet *net = p->set[NET].params;
     ExactSum limits = w->sum;
     int64_t bad;
     int err;
 
     if (p->gives_beside)
         return DG_OK;
-    limits.num =
-        group > 0 ? dg_pool_group(p, NET, group)->num : dg_params_rest(net);
+    limits.num = group > 0 ? dg_pool_group(p, set, group)->num : num_rest(p);
     err = w->engine->exact_check(
         &limits, group > 0 ? p->group_grads[0] : p->grads, &bad);
-    return err == DG_ENUMERIC ? name_bad(net, group, bad) : err;
+    return err == DG_ENUMERIC ? name_bad(p, set, group, bad) : err;
 }
 
 static int check_left_out(const WeightPool *p)
@@ -184,8 +137,7 @@ static int check_left_out(const WeightPool *p)
     err = dg_mirror_down(&w->bad);
     return err || *(const int64_t *)w->bad.host < 0
                ? err
-               : name_bad(p->set[NET].params, -1,
-                          *(const int64_t *)w->bad.host);
+               : name_bad(p, 0, -1, *(const int64_t *)w->bad.host);
 }
 
 /* --- meetings ------------------------------------------------------------------ */
@@ -240,25 +192,25 @@ static int settle(WeightPool *p, int wait)
     return p->gone;
 }
 
-static int serve_gradients(WeightPool *p, int group, int mine)
+static int serve_gradients(WeightPool *p, int set, int group, int mine)
 {
     int err = DG_OK;
 
     /* the host's calls wait for all ranks' devices */
     if (p->beside && !p->gives_beside)
         err = settle(p, 1);
-    return err ? err : hand_on(p, group, mine);
+    return err ? err : hand_on(p, set, group, mine);
 }
 
 /* Errors are all ranks'; but beside the kernels this rank's, which it tells of
  * when they meet next. */
 static int serve(WeightPool *p, Wish w, int mine)
 {
-    const int set = dg_pool_code_set(w.what) % 4,
+    const int set = dg_pool_code_set(w.what) % POOL_SETS,
               group = dg_pool_code_group(w.what);
     const int weights = kind_of(w) == WEIGHTS;
     const int err = weights ? dg_pool_fill(p, set, group, w.next)
-                            : serve_gradients(p, group, mine);
+                            : serve_gradients(p, set, group, mine);
 
     if (!(weights ? p->beside : p->gives_beside) || p->gone)
         return err;
@@ -344,8 +296,9 @@ static int find(const WeightPool *p, const Tensor *w)
 
 /* Room for a group's gradients, zero: not the one that may still be leaving,
  * if there are two. */
-static void open_grads(WeightPool *p, int group)
+static void open_grads(WeightPool *p, int set, int group)
 {
+    p->open_set = set;
     p->open_group = group;
     if (p->gives_beside) {
         if (p->whole)
@@ -357,7 +310,7 @@ static void open_grads(WeightPool *p, int group)
         p->unflagged = 1;
     }
     p->kernels->fill(p->group_grads[p->open_room], 0,
-                     dg_pool_group(p, NET, group)->num);
+                     dg_pool_group(p, set, group)->num);
 }
 
 static int lend(Lender *l, const Tensor *w, int grads)
@@ -369,7 +322,7 @@ static int lend(Lender *l, const Tensor *w, int grads)
     if (set < 0 || group == 0)
         return DG_OK;
     if (grads)
-        open_grads(p, group);
+        open_grads(p, set, group);
     if (p->whole || dg_pool_has(p, set, group))
         return DG_OK;
     wish = wish_of(WEIGHTS, set, group);
@@ -384,65 +337,53 @@ static int lend(Lender *l, const Tensor *w, int grads)
 static int give(Lender *l, const Tensor *w)
 {
     WeightPool *p = (WeightPool *)l;
-    const int group = w->param_group;
+    const int set = find(p, w), group = w->param_group;
     int err;
 
-    if (!p->trains || find(p, w) != NET || group == 0)
+    if (set < 0 || !p->set[set].trains || group == 0)
         return DG_OK;
-    err = check(p, group);
+    err = check(p, set, group);
     p->open_group = 0;
     p->team->early += p->gives_beside;
-    return err ? err : meet(p, wish_of(GRADIENTS, NET, group));
+    return err ? err : meet(p, wish_of(GRADIENTS, set, group));
 }
 
 static float *grad(const Lender *l, const Tensor *w)
 {
     const WeightPool *p = (const WeightPool *)l;
-    const ParamSet *net = p->set[NET].params;
+    const int set = p->trains ? find(p, w) : -1;
 
     if (!p->trains) /* adapters, whole */
         return p->grads + w->param_offset;
-    if (find(p, w) != NET ||
-        (w->param_group != 0 && w->param_group != p->open_group))
+    if (set < 0 || !p->set[set].trains ||
+        (w->param_group != 0 &&
+         (set != p->open_set || w->param_group != p->open_group)))
         dg_panic("a gradient of parameter set %d, group %d, outside of its "
                  "block",
                  w->param_set, w->param_group);
     return (w->param_group > 0 ? p->group_grads[p->open_room] : p->grads) +
-           place_of(net, w, w->param_group);
+           place_of(&p->set[set], w, w->param_group);
 }
 
 void dg_pool_begin(WeightPool *p)
 {
     p->unflagged = 0;
     p->team->workers[0].ctx.lender = &p->lender;
-    p->kernels->fill(p->grads, 0, dg_params_rest(p->set[NET].params));
+    p->kernels->fill(p->grads, 0, num_rest(p));
 }
 
 int dg_pool_give_rest(WeightPool *p)
 {
-    int err = check(p, 0);
+    int err = check(p, 0, 0);
 
     if (p->gives_beside && !p->unflagged) /* no block was gone back through */
         dg_worker_unflag(&p->team->workers[0]);
     if (!err)
-        err = meet(p, wish_of(GRADIENTS, NET, 0));
+        err = meet(p, wish_of(GRADIENTS, 0, 0));
     return err ? err : check_left_out(p);
 }
 
 /* --- its life ------------------------------------------------------------------- */
-
-int dg_pool_hold(const Session *s, Policy *p)
-{
-    const Shard all = { .rank = s->comm->rank, .size = s->comm->size };
-    const int encodes = !p->text_dropped && !p->text_left;
-    Shard net, text;
-
-    shard_of(&net, &all, &p->net);
-    shard_of(&text, &all, &p->text);
-    return dg_policy_hold(p, s->backend, &(ShardRange) { net.first, net.num },
-                          encodes ? &(ShardRange) { text.first, text.num }
-                                  : NULL);
-}
 
 int dg_pool_trains(const WeightPool *p)
 {
@@ -456,8 +397,15 @@ int dg_pool_lends(const WeightPool *p)
 
 int dg_pool_refresh(WeightPool *p)
 {
-    dg_pool_empty_rooms(p, NET);
-    return dg_pool_gather_rest(p, &p->set[NET]);
+    int err = DG_OK;
+
+    for (int i = 0; i < p->num_sets && !err; i++) {
+        if (!p->set[i].trains)
+            continue;
+        dg_pool_empty_rooms(p, i);
+        err = dg_pool_gather_rest(p, &p->set[i]);
+    }
+    return err;
 }
 
 int dg_pool_reload(WeightPool *p)
@@ -482,17 +430,21 @@ static PoolSet *add_set(WeightPool *p, const Policy *policy, ParamSet *params)
     s->params = params;
     s->policy = policy;
     s->base = params->values - policy->values;
-    shard_of(&s->shard, &all, params);
+    dg_pool_shard(&s->shard, &s->at, policy, params, &all);
     return s;
 }
 
-/* Room for what is in no group. */
+/* Room for what is in no group; or nothing but the names of what is there. */
 static int reserve_rest(const WeightPool *p, PoolSet *s)
 {
     const int64_t num = dg_params_rest(s->params);
-    const int err = dg_kernel_memory_new(
-        &s->rest, p->kernels, (size_t)(dg_dtype_bytes(p->dtype) * num));
+    int err;
 
+    s->shares = p->whole;
+    if (p->whole)
+        return DG_OK;
+    err = dg_kernel_memory_new(&s->rest, p->kernels,
+                               (size_t)(dg_dtype_bytes(p->dtype) * num));
     if (!err)
         dg_params_point_group(s->params, 0, s->rest, p->dtype);
     return err;
@@ -503,31 +455,48 @@ static void add_names(WeightPool *p, const Policy *policy, ParamSet *params)
 {
     PoolSet *s = add_set(p, policy, params);
 
-    s->base = p->set[NET].base;
+    s->base = p->set[0].base;
     s->shares = 1;
-    dg_params_point_group(params, 0, p->set[NET].rest, p->dtype);
+    dg_params_point_group(params, 0, p->set[0].rest, p->dtype);
+}
+
+/* Text encoders are in ranges where they are trained, and on GPUs where they
+ * are needed. */
+static int lends_text(const WeightPool *p, const Policy *policy)
+{
+    return policy->trains_text || (!p->whole && p->kernels->apart &&
+                                   !policy->text_left && !policy->text_dropped);
+}
+
+/* The network, and text encoders that are lent, of a policy. */
+static int add_policy(WeightPool *p, Policy *policy, int trains)
+{
+    PoolSet *net = add_set(p, policy, &policy->net), *text;
+    int err = reserve_rest(p, net);
+
+    net->trains = trains;
+    if (err || !lends_text(p, policy))
+        return err;
+    text = add_set(p, policy, &policy->text);
+    text->trains = trains && policy->trains_text;
+    text->rest_at = dg_params_rest(&policy->net);
+    return reserve_rest(p, text);
 }
 
 static int reserve(WeightPool *p, Policy *policy, Policy *reference)
 {
-    int64_t room = dg_params_largest(&policy->net);
-    int err;
+    int64_t room = 0;
+    int err = add_policy(p, policy, p->trains);
 
-    if (p->whole) { /* nothing but the names of what is there */
-        add_set(p, policy, &policy->net)->shares = 1;
-        return DG_OK;
-    }
-    err = reserve_rest(p, add_set(p, policy, &policy->net));
-
-    if (!err && p->kernels->apart && !policy->text_left &&
-        !policy->text_dropped) {
-        err = reserve_rest(p, add_set(p, policy, &policy->text));
-        room = most(room, dg_params_largest(&policy->text));
-    }
+    if (err || p->whole)
+        return err;
     if (!err && reference != NULL && p->trains)
-        err = reserve_rest(p, add_set(p, reference, &reference->net));
+        err = add_policy(p, reference, 0);
     else if (!err && reference != NULL)
         add_names(p, policy, &reference->net);
+    for (int i = 0; i < p->num_sets; i++)
+        if (dg_params_largest(p->set[i].params) > room)
+            room = dg_params_largest(p->set[i].params);
     if (!err)
         err = dg_pool_reserve_rooms(p, room);
     return err ? err : dg_pool_order_init(&p->order, p->set, p->num_sets);
@@ -554,8 +523,8 @@ static void bind(WeightPool *p, const Session *s, Team *team,
                 p->engine->fetch != NULL && p->engine->sends(p->comm);
     p->gives_beside = p->beside && p->trains && grad_rooms > 1;
     for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
-        p->group_grads[r] = p->grads + dg_params_rest(&policy->net) +
-                            r * dg_params_largest(&policy->net);
+        p->group_grads[r] =
+            p->grads + dg_pool_rest(policy) + r * dg_pool_block(policy);
 }
 
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,

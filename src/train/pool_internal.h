@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "train/pool.h"
 
-enum { POOL_SETS = 3, POOL_ROOMS = 2, POOL_HABITS = 4 };
+enum { POOL_SETS = 4, POOL_ROOMS = 2, POOL_HABITS = 4 };
 
 /* Slots of Engine.slot() */
 enum { ROOM_SLOT = 0, GRADS_SLOT = 2, REST_SLOT = 4 };
@@ -14,9 +14,12 @@ typedef struct PoolSet {
     ParamSet *params;
     const Policy *policy; /* has this rank's range, among its values */
     int64_t base;         /* of the set's first */
-    Shard shard;
-    void *rest; /* weights in no group */
-    int shares; /* they are another set's */
+    Shard shard;          /* of the set, or of two that are trained */
+    int64_t at;           /* of the set's first value in it */
+    int trains;
+    int64_t rest_at; /* of its rest's gradients among those of all */
+    void *rest;      /* weights in no group */
+    int shares;      /* they are another set's */
 } PoolSet;
 
 /* Place for the weights of a group; which that is, all ranks know alike. */
@@ -52,11 +55,12 @@ struct WeightPool {
     PoolOrder order;
     /* weights come, and gradients go, beside the kernels */
     int beside, gives_beside;
-    /* gradients of the trained set: of its rest, then of groups */
+    /* gradients of the trained sets: of their rests, then of groups */
     float *grads, *group_grads[POOL_ROOMS];
-    int trains;     /* what is lent; else it is below adapters */
-    int whole;      /* all weights are here: gradients alone have no room */
-    int open_group; /* whose gradients are being collected */
+    int trains;   /* what is lent; else it is below adapters */
+    int whole;    /* all weights are here: gradients alone have no room */
+    int open_set; /* whose gradients are being collected */
+    int open_group;
     int open_room;
     int unflagged; /* no gradient of this item has been left out */
     void *stage;   /* on the host, between GPUs without a way of their own */
@@ -85,6 +89,16 @@ static inline const ParamGroup *dg_pool_group(const WeightPool *p, int set,
 {
     return &p->set[set].params->groups[group - 1];
 }
+
+/** Who has which range: of the set alone, or where the text encoders are
+ *  trained of both sets. at: of the set's first value in it. */
+void dg_pool_shard(Shard *out, int64_t *at, const Policy *p,
+                   const ParamSet *set, const Shard *like);
+
+/** Elements of a worker's gradient that are in no group; and of the largest
+ *  group. */
+int64_t dg_pool_rest(const Policy *p);
+int64_t dg_pool_block(const Policy *p);
 
 /** The i-th range of values in no group: before group i + 1, or the end. */
 ShardRange dg_pool_gap(const ParamSet *net, int i);

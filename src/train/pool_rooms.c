@@ -50,6 +50,16 @@ static int spread(const WeightPool *p, void *at, size_t bytes, int root)
     return err || done ? err : by_host(p, at, bytes, root);
 }
 
+/* What of a set's values first .. first + num - 1 a rank has. */
+static void part_of(const PoolSet *s, int rank, int64_t first, int64_t num,
+                    ShardRange *part)
+{
+    const ShardRange of = { s->at + first, num };
+
+    dg_shard_overlap(&s->shard, rank, &of, &part->first, &part->num);
+    part->first -= s->at;
+}
+
 /* This rank's of values first .. first + num - 1 to 'at'; waits, so that a
  * device that fails does so before others wait for it. */
 static int copy_own(const WeightPool *p, const PoolSet *s, int64_t first,
@@ -57,14 +67,14 @@ static int copy_own(const WeightPool *p, const PoolSet *s, int64_t first,
 {
     const int64_t size = dg_dtype_bytes(p->dtype);
     const Backend *copies = p->dtype == DG_BF16 ? p->kernels->bf16 : p->kernels;
-    int64_t from, here;
+    ShardRange own;
     uint16_t seen;
 
-    dg_shard_overlap(&s->shard, p->comm->rank, &(ShardRange) { first, num },
-                     &from, &here);
-    if (here > 0)
-        dg_kernel_copy(copies, (float *)(void *)(at + (from - first) * size),
-                       dg_policy_at(s->policy, s->base + from), here);
+    part_of(s, p->comm->rank, first, num, &own);
+    if (own.num > 0)
+        dg_kernel_copy(copies,
+                       (float *)(void *)(at + (own.first - first) * size),
+                       dg_policy_at(s->policy, s->base + own.first), own.num);
     return p->kernels->apart ? p->kernels->download(&seen, at, sizeof seen)
                              : DG_OK;
 }
@@ -77,13 +87,12 @@ static int gather(const WeightPool *p, const PoolSet *s, int64_t first,
     int err = dg_agree(p->comm, copy_own(p, s, first, num, at));
 
     for (int r = 0; r < p->comm->size && !err; r++) {
-        int64_t from, here;
+        ShardRange part;
 
-        dg_shard_overlap(&s->shard, r, &(ShardRange) { first, num }, &from,
-                         &here);
-        if (here > 0)
-            err =
-                spread(p, at + (from - first) * size, (size_t)(here * size), r);
+        part_of(s, r, first, num, &part);
+        if (part.num > 0)
+            err = spread(p, at + (part.first - first) * size,
+                         (size_t)(part.num * size), r);
     }
     return err;
 }
@@ -123,14 +132,13 @@ static int fetch(const WeightPool *p, const PoolSet *s, const ParamGroup *g,
                     ROOM_SLOT + room };
 
     for (int r = 0; r < n; r++) {
-        int64_t from, here;
+        ShardRange part;
 
-        dg_shard_overlap(&s->shard, r, &(ShardRange) { g->first, g->num },
-                         &from, &here);
-        first[r] = here > 0 ? (size_t)(from - g->first) * size : 0;
-        bytes[r] = (size_t)here * size;
-        if (r == p->comm->rank && here > 0)
-            f.own = dg_policy_at(s->policy, s->base + from);
+        part_of(s, r, g->first, g->num, &part);
+        first[r] = part.num > 0 ? (size_t)(part.first - g->first) * size : 0;
+        bytes[r] = (size_t)part.num * size;
+        if (r == p->comm->rank && part.num > 0)
+            f.own = dg_policy_at(s->policy, s->base + part.first);
     }
     return p->engine->fetch(p->comm, &f);
 }

@@ -154,13 +154,56 @@ int dg_pretrain_loss(double *loss, const Mirror *errors, const Tensor *u,
     return err;
 }
 
+/* An item's pictures on their way through the networks, forward and back. */
+typedef struct Pass {
+    Worker *w;
+    const Policy *policy;
+    PolicyBatch batch;
+    uint64_t flops; /* counted before */
+    Tensor *u, *grad;
+    int err;
+} Pass;
+
+static void run_forward(void *user)
+{
+    Pass *p = user;
+    Context *ctx = &p->w->ctx;
+
+    dg_context_reset(ctx);
+    ctx->flops = p->flops;
+    dg_tape_begin(ctx);
+    p->u = dg_policy_predict(p->policy, ctx, &p->batch);
+}
+
+static void run_backward(void *user)
+{
+    Pass *p = user;
+    Context *ctx = &p->w->ctx;
+
+    dg_context_restore(ctx, p->w->saved);
+    p->err = dg_tape_backward(ctx, p->u, p->grad);
+}
+
+/* Replayed like the way forward, but where somebody follows it or ranks meet
+ * on it. */
+static int go_back(Pass *p)
+{
+    Context *ctx = &p->w->ctx;
+
+    if (p->w->saved == NULL || ctx->follower != NULL || ctx->lender != NULL)
+        return dg_tape_backward(ctx, p->u, p->grad);
+    dg_context_save(ctx, p->w->saved);
+    dg_context_replay(ctx, run_backward, p, NULL, 0, 0);
+    return p->err;
+}
+
 static int run_item(Worker *w, int64_t i, void *user)
 {
     Pretrain *t = user;
     const int64_t item = t->first + i;
     const int64_t size = t->session->config->pretrain.item_size;
     PretrainScratch x;
-    Tensor *u, *grad;
+    Pass pass = { .w = w, .policy = t->policy };
     int64_t bad;
     int err = DG_OK;
 
@@ -172,25 +215,27 @@ static int run_item(Worker *w, int64_t i, void *user)
         err = dg_pretrain_distill(t, &w->ctx, &x, size);
     if (err)
         return err;
-    dg_context_reset(&w->ctx);
-    dg_tape_begin(&w->ctx);
-    u = dg_policy_predict(t->policy, &w->ctx,
-                          &(PolicyBatch) { .num = size,
-                                           .z = x.rows,
-                                           .time = x.time,
-                                           .t5_ids = x.t5_ids,
-                                           .clip_ids = x.clip_ids });
-    grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
-    if (grad == NULL)
+    pass.batch = (PolicyBatch) { .num = size,
+                                 .z = x.rows,
+                                 .time = x.time,
+                                 .t5_ids = x.t5_ids,
+                                 .clip_ids = x.clip_ids };
+    pass.flops = w->ctx.flops;
+    dg_context_replay(&w->ctx, run_forward, &pass, NULL, 0, 0);
+    pass.grad = pass.u != NULL ? dg_tensor_like(&w->ctx, pass.u) : NULL;
+    if (pass.grad == NULL)
         return dg_context_error(&w->ctx);
     err =
-        dg_pretrain_loss(&t->loss[item], &w->kl, u, grad, &x,
+        dg_pretrain_loss(&t->loss[item], &w->kl, pass.u, pass.grad, &x,
                          (double)t->policy->shape.elements * (double)t->batch);
     if (err)
         return err;
-    w->ctx.backend->fill(w->grads, 0, t->learner->num);
+    if (t->pool != NULL)
+        dg_pool_begin(t->pool);
+    else
+        w->ctx.backend->fill(w->grads, 0, t->learner->num);
     dg_team_pass(w, 1);
-    err = dg_tape_backward(&w->ctx, u, grad);
+    err = go_back(&pass);
     if (!err)
         err = dg_team_add(w, &bad);
     return err;
@@ -207,7 +252,12 @@ static int run_step(Pretrain *t, LearnerStep *done)
         return err;
     dg_comm_share_items(comm, t->loss, t->items, sizeof *t->loss);
     own = dg_team_own(t->team);
-    err = dg_learner_update(t->learner, &own, done);
+    /* nothing of what a checkpoint is written from has changed until here */
+    err = dg_pretrain_wait_files(t);
+    if (err)
+        return err;
+    /* a device may fail alone, even where all compute the same */
+    err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
     if (!err)
         dg_learner_average(t->learner);
     return err;
@@ -233,6 +283,10 @@ static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
     dg_metrics_real(t->metrics, "lr", done->lr);
     dg_metrics_int(t->metrics, "samples", t->batch);
     dg_metrics_real(t->metrics, "seconds", seconds);
+    if (t->files != NULL) {
+        dg_metrics_real(t->metrics, "writing", t->took.writing);
+        dg_metrics_real(t->metrics, "waiting", t->took.waiting);
+    }
     dg_metrics_real(t->metrics, "gflops",
                     (double)dg_team_take_flops(t->team) / seconds * 1e-9);
     return dg_metrics_commit(t->metrics);
@@ -276,12 +330,15 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
 {
     const Config *c = t->session->config;
     const EvaluateJob job = dg_pretrain_job(t);
-    int err;
+    int err = DG_OK;
 
     memset(e, 0, sizeof *e);
     if (t->heldout.num == 0 || c->num_rewards == 0)
         return DG_OK;
-    err = dg_learner_swap_ema(t->learner);
+    if (t->learner->ema != NULL)
+        err = dg_pretrain_wait_files(t);
+    if (!err)
+        err = dg_learner_swap_ema(t->learner);
     if (!err)
         err = dg_evaluate(e, &job);
     if (!err)
@@ -292,6 +349,35 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
                 (long long)t->step, e->all.strict.mean, e->all.strict.low,
                 e->all.strict.high, e->all.reward.mean);
     return err;
+}
+
+/* --- checkpoints --------------------------------------------------------- */
+
+/* By the thread. */
+static int write_checkpoint(Worker *none, int64_t i, void *user)
+{
+    const Pretrain *t = user;
+
+    (void)none;
+    (void)i;
+    return dg_learner_save(t->learner, dg_files_session(t->files),
+                           t->dir.checkpoints, t->saved);
+}
+
+/* Of the step just done; the last one of this process is waited for. */
+static int save(Pretrain *t, int last)
+{
+    if (t->files == NULL)
+        return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
+                               t->step);
+    t->saved = t->step;
+    dg_files_start(t->files, write_checkpoint, t, 1);
+    return last ? dg_pretrain_wait_files(t) : DG_OK;
+}
+
+int dg_pretrain_wait_files(Pretrain *t)
+{
+    return dg_files_wait(t->files, &t->took);
 }
 
 static int loop(Pretrain *t, RunEnd *end)
@@ -327,13 +413,11 @@ static int loop(Pretrain *t, RunEnd *end)
         if (!err && dg_stop_wanted(t->session->comm, c->run.max_seconds) &&
             t->step < c->pretrain.steps) {
             *end = DG_RUN_STOPPED;
-            return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
-                                   t->step);
+            return save(t, 1);
         }
         if (!err &&
             (due(c->checkpoint.every, t->step) || t->step == c->pretrain.steps))
-            err = dg_learner_save(t->learner, t->session, t->dir.checkpoints,
-                                  t->step);
+            err = save(t, 0);
     }
     return err;
 }

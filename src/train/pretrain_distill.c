@@ -1,18 +1,38 @@
 #include "base/error.h"
 #include "pretrain_setup.h"
 
+/* The teacher's prediction on its way: each time the same launches. */
+typedef struct Teaching {
+    const Policy *teacher;
+    Context *ctx;
+    const PolicyBatch *batch;
+    uint64_t flops; /* counted before */
+    Tensor *u;
+} Teaching;
+
+static void run_teacher(void *user)
+{
+    Teaching *x = user;
+
+    dg_context_reset(x->ctx);
+    x->ctx->flops = x->flops;
+    x->u = dg_policy_predict(x->teacher, x->ctx, x->batch);
+}
+
 /* out = out + w (u - out), u what the teacher predicts of the batch; with w = 1
  * u alone. */
 static int predict(float *out, const Pretrain *t, Context *ctx,
                    const PolicyBatch *batch, double w)
 {
-    Tensor *u;
+    Teaching x = {
+        .teacher = t->teacher, .ctx = ctx, .batch = batch, .flops = ctx->flops
+    };
 
-    dg_context_reset(ctx);
-    u = dg_policy_predict(t->teacher, ctx, batch);
-    if (u == NULL)
+    dg_context_replay(ctx, run_teacher, &x, NULL, 0, 0);
+    if (x.u == NULL)
         return dg_context_error(ctx);
-    ctx->backend->combine(out, out, dg_tensor_f32(u), w, dg_tensor_count(u));
+    ctx->backend->combine(out, out, dg_tensor_f32(x.u), w,
+                          dg_tensor_count(x.u));
     return DG_OK;
 }
 

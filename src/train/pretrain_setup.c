@@ -3,12 +3,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "room.h"
-#include "store/weights_file.h"
 #include "train/rollout.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,8 +42,17 @@ size_t dg_pretrain_scratch(PretrainScratch *x, const Policy *p, int64_t size,
     return a.used;
 }
 
-static int check(const Config *c)
+/* 1 if ranks keep their ranges of the weights. */
+static int pools(const Session *s)
 {
+    return s->config->parallel.shard == DG_SHARD_PARAMETERS &&
+           s->comm->size > 1;
+}
+
+static int check(const Session *s)
+{
+    const Config *c = s->config;
+
     if (c->pretrain.batch % c->pretrain.item_size != 0)
         return dg_fail(DG_EINVAL,
                        "pretrain.batch = %lld: must be a multiple of "
@@ -57,11 +64,12 @@ static int check(const Config *c)
                        "lora.rank = %lld: pretraining trains all parameters, "
                        "must be 0",
                        (long long)c->lora.rank);
-    if (c->parallel.shard == DG_SHARD_PARAMETERS)
-        return dg_fail(DG_EINVAL,
-                       "parallel.shard = \"parameters\": pretraining, which "
-                       "trains the text encoders too, goes up to "
-                       "\"gradients\"");
+    if (pools(s) && s->num_threads > 1)
+        return dg_fail(
+            DG_EINVAL,
+            "parallel.shard = \"parameters\": run.threads = %d: must "
+            "be 1 on the CPU, with more ranks instead",
+            s->num_threads);
     if (c->pretrain.item_size > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
                        (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);
@@ -94,6 +102,11 @@ static int open_prompts(Pretrain *t)
                            &t->excluded, &t->stream.num_excluded, &t->heldout));
     t->stream.excluded = t->excluded;
     return err;
+}
+
+static int rooms_of(const Session *s)
+{
+    return dg_pool_rooms(s->config, s->backend->apart);
 }
 
 /* Sizes of a worker, and what a step takes. */
@@ -135,6 +148,9 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
+    if (pools(s)) /* as dg_trainer_room() */
+        team->num_room =
+            dg_pool_room(t->policy, team->offload ? 1 : rooms_of(s));
     return DG_OK;
 }
 
@@ -152,6 +168,22 @@ static uint64_t learner_bytes(const Pretrain *t, const TeamOpts *team)
                 : 0);
 }
 
+/* What networks take of a GPU, the teacher's and the rewards' too. */
+static uint64_t network_bytes(const Pretrain *t, const Shard *shard, int scored)
+{
+    const int rooms = rooms_of(t->session);
+    uint64_t bytes = dg_room_networks(t->policy, t->rewards, scored);
+
+    if (pools(t->session))
+        bytes += dg_pool_weight_bytes(t->policy, NULL, shard, 1, 1, rooms) -
+                 dg_policy_placed_bytes(t->policy);
+    if (t->teacher == NULL)
+        return bytes;
+    return bytes + (pools(t->session)
+                        ? dg_pool_weight_bytes(t->teacher, NULL, shard, 1, 1, 0)
+                        : dg_policy_placed_bytes(t->teacher));
+}
+
 /* Before anything is placed: the networks, a step, and the evaluation. */
 static int check_room(const Pretrain *t, const TeamOpts *team)
 {
@@ -162,17 +194,18 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
         { !c->parallel.recompute, "parallel.recompute = true" },
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
+        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
+          "parallel.shard = parameters" },
+        { pools(s) && c->parallel.ahead, "parallel.ahead = false" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
     const int scored = c->num_rewards > 0 && t->heldout.num > 0;
     const EvaluateJob job = dg_pretrain_job(t);
-    uint64_t needs = dg_room_networks(t->policy, t->rewards, scored) +
+    uint64_t needs = network_bytes(t, &team->shard, scored) +
                      dg_room_team(team) + learner_bytes(t, team);
 
-    if (t->teacher != NULL)
-        needs += dg_policy_placed_bytes(t->teacher);
     if (scored)
         needs += dg_evaluate_bytes(&job);
     return dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
@@ -199,13 +232,46 @@ static int open_team(Pretrain *t, const StepPlan *plan, const TeamOpts *o)
     return DG_OK;
 }
 
+static int place(Policy *p, const Session *s)
+{
+    return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
+}
+
+/* The optimizer's side, and who lends weights. */
+static int open_learner(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    LearnerPlace at;
+    int err;
+
+    dg_learner_place(&at, s, t->policy->num_values);
+    err = dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
+                                              t->policy->num_values, &c->optim,
+                                              c->pretrain.steps, &at));
+    if (!err && pools(s))
+        err = dg_pool_create(&t->pool, s, t->team, t->policy, t->teacher);
+    if (!err)
+        t->learner->pool = t->pool;
+    return err;
+}
+
+/* Of networks on a GPU the host needs no copy, but of masters that are moved
+ * here. */
+static void drop_copies(Pretrain *t)
+{
+    if (!t->session->config->parallel.offload_optimizer)
+        dg_policy_drop(t->policy, 1);
+    if (t->teacher != NULL)
+        dg_policy_drop(t->teacher, 0);
+}
+
 /* Team and learner, once policy and rewards are there and nothing is placed
  * yet. */
 static int reserve(Pretrain *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
-    LearnerPlace place;
     StepPlan plan;
     TeamOpts team;
     int err = dg_agree(s->comm, plan_team(&plan, &team, t));
@@ -214,20 +280,19 @@ static int reserve(Pretrain *t)
         err = check_room(t, &team);
     if (err)
         return err;
-    err = dg_policy_place(t->policy, s->backend);
+    err = place(t->policy, s);
     if (!err && t->teacher != NULL)
-        err = dg_policy_place(t->teacher, s->backend);
+        err = place(t->teacher, s);
     if (!err)
         err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
     if (!err)
         err = open_team(t, &plan, &team);
     err = dg_agree(s->comm, err);
-    if (err)
-        return err;
-    dg_learner_place(&place, s, t->policy->num_values);
-    return dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
-                                               t->policy->num_values, &c->optim,
-                                               c->pretrain.steps, &place));
+    if (!err)
+        err = open_learner(t);
+    if (!err)
+        drop_copies(t);
+    return err;
 }
 
 /* Whether the policy can be shown the world's pictures. */
@@ -259,7 +324,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     t->session = s;
     t->batch = c->pretrain.batch;
     dg_schedule_alpha_bar_table(t->alpha_bar);
-    err = check(c);
+    err = check(s);
     if (err)
         return err;
     t->items = t->batch / c->pretrain.item_size;
@@ -281,10 +346,16 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = check_pictures(t);
     if (!err && c->pretrain.distill_cfg != 1)
         err = dg_setup_policy(s, 0, &t->teacher);
+    if (!err)
+        t->policy->trains_text = 1;
+    if (!err && t->teacher != NULL)
+        dg_policy_as_teacher(t->teacher);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
         err = reserve(t);
+    if (!err && c->parallel.write_beside && c->checkpoint.every > 0)
+        err = dg_files_open(&t->files, s, "steps");
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);
@@ -298,76 +369,15 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
 
 void dg_pretrain_close(Pretrain *t)
 {
+    dg_files_close(t->files);
     dg_metrics_close(t->metrics);
     dg_rewards_close(t->rewards, 1);
     dg_learner_destroy(t->learner);
+    dg_pool_destroy(t->pool);
     dg_team_destroy(t->team);
     dg_policy_destroy(t->teacher);
     dg_policy_destroy(t->policy);
     dg_prompts_free(&t->heldout);
     free(t->excluded);
     free(t->loss);
-}
-
-/* values  of the parameter's set, on the host */
-static void fill_tensor(WeightTensor *to, const Param *q, float *values)
-{
-    to->name = q->name;
-    to->num_dims = q->value.num_dims;
-    for (int k = 0; k < q->value.num_dims; k++)
-        to->dims[k] = q->value.dims[k];
-    to->data = values + q->value.param_offset;
-}
-
-int dg_pretrain_write_weights(Pretrain *t)
-{
-    const Session *s = t->session;
-    const Policy *p = t->policy;
-    const int num = p->net.num_params + p->text.num_params;
-    WeightTensor *tensors = calloc((size_t)num, sizeof *tensors);
-    char path[DG_RUNDIR_PATH + 16], steps[32], score[96], seed[32];
-    const WeightNote notes[] = {
-        { "command", s->info.command },
-        { "git_commit", s->info.git_commit },
-        { "seed", seed },
-        { "steps", steps },
-        { "final_score", score },
-    };
-    const WeightsContent content = {
-        tensors, num, notes, (int)(sizeof notes / sizeof *notes), NULL, 0,
-    };
-    Evaluation e;
-    int err = tensors == NULL ? dg_fail(DG_ENOMEM, "weights") : DG_OK;
-
-    err = dg_agree(s->comm, err);
-    if (!err)
-        err = dg_pretrain_evaluate(t, &e);
-    if (err) {
-        free(tensors);
-        return err;
-    }
-    for (int i = 0; i < num; i++)
-        if (i < p->net.num_params)
-            fill_tensor(&tensors[i], p->net.params[i], p->net.values);
-        else
-            fill_tensor(&tensors[i], p->text.params[i - p->net.num_params],
-                        p->text.values);
-    snprintf(path, sizeof path, "%s/weights.h5", t->dir.root);
-    snprintf(seed, sizeof seed, "%lld", (long long)s->config->run.seed);
-    snprintf(steps, sizeof steps, "%lld", (long long)t->step);
-    snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
-             e.all.strict.mean, e.all.strict.low, e.all.strict.high);
-    if (e.prompts == 0)
-        snprintf(score, sizeof score, "not evaluated");
-    err = dg_learner_swap_ema(t->learner);
-    if (!err)
-        err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
-    if (!err)
-        err = dg_weights_write(s->comm, path, DG_H5_F16, &content, &s->info);
-    if (!err)
-        err = dg_learner_swap_ema(t->learner);
-    free(tensors);
-    if (!err)
-        dg_info("wrote %s (%s)", path, score);
-    return err;
 }

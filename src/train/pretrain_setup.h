@@ -1,11 +1,13 @@
 #ifndef DG_SRC_TRAIN_PRETRAIN_SETUP_H
 #define DG_SRC_TRAIN_PRETRAIN_SETUP_H
 /* State of a pretraining run, and how it begins and ends. Not public. */
+#include "files.h"
 #include "store/metrics.h"
 #include "store/prompts.h"
 #include "store/rundir.h"
 #include "train/evaluate.h"
 #include "train/learner.h"
+#include "train/pool.h"
 #include "train/pretrain.h"
 #include "train/team.h"
 #include "world/world.h"
@@ -17,7 +19,11 @@ typedef struct Pretrain {
     Policy *teacher; /* frozen, guided; NULL: the pictures teach */
     Team *team;
     Learner *learner;
-    Metrics *metrics;   /* rank 0 */
+    WeightPool *pool; /* of weights that no rank has whole, or NULL */
+    Files *files;     /* checkpoints are written beside steps; NULL: between */
+    int64_t saved;    /* the step whose checkpoint is being written */
+    FilesTime took;   /* of the last one that was waited for */
+    Metrics *metrics; /* rank 0 */
     PromptList heldout; /* not to be shown; evaluated on */
     uint64_t *excluded;
     WorldStream stream;
@@ -65,6 +71,9 @@ int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
 int dg_pretrain_open(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);
 int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
+/** Until the checkpoint that was started is there: before anything changes
+ *  weights, moments or EMA. Collective. Errors, agreed: those of writing it. */
+int dg_pretrain_wait_files(Pretrain *t);
 /** What that evaluates: held-out prompts, by the first reward. */
 EvaluateJob dg_pretrain_job(const Pretrain *t);
 int dg_pretrain_write_weights(Pretrain *t);

@@ -129,7 +129,9 @@ static int write_kinds(void)
     int err;
 
     fill(&o);
-    const WeightsContent w = { o.tensors, PARAMS, &note, 1, &list, 1 };
+    const WeightsContent w = {
+        o.tensors, PARAMS, &note, 1, &list, 1, NULL, NULL
+    };
     dg_checkpoint_path(path[0], 300, fuzz_folder, 5);
     dg_trajectory_path(path[1], 300, fuzz_folder, 1);
     snprintf(path[2], 300, "%s/weights.h5", fuzz_folder);
