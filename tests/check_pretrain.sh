@@ -62,6 +62,8 @@ ranges=parallel.shard=parameters
 # --- weights in ranges, on the CPU -------------------------------------------------
 expect "pretrain: the run of one rank" on_host 1 base
 expect "pretrain: it is evaluated" test -n "$(grep 'held-out' "$work/base.out")"
+on_host 1 alone $ranges
+same_end "ranges on one rank" alone base
 on_host 2 base2 $ranges
 same_end "ranges on two ranks" base2 base
 on_host 3 base3 $ranges parallel.recompute=true
