@@ -59,8 +59,8 @@ static void test_gradients_reach_their_owners(void **state)
     VERDICT();
 }
 
-/* Of weights that all ranks have, with and without other ranks: a block's
- * gradient is there for a while alone. */
+/* Of weights that all ranks have, with and without other ranks, text encoders'
+ * too: a block's gradient is there for a while alone. */
 static void test_gradients_alone_reach_their_owners(void **state)
 {
     static const char *const configs[] = { "configs/tiny.cfg",
@@ -70,7 +70,8 @@ static void test_gradients_alone_reach_their_owners(void **state)
     for (int k = 0; k < 4; k++) {
         Lab l = { .backend = dg_backend_cpu(),
                   .level = DG_SHARD_GRADIENTS,
-                  .recompute = k % 2 };
+                  .recompute = k % 2,
+                  .text = k % 2 };
 
         open_lab_of(&l, configs[k / 2], NULL);
         EXPECT(!dg_pool_lends(l.pool) && dg_pool_trains(l.pool));
