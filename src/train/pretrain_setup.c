@@ -206,7 +206,7 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
     const RoomKey keys[] = {
         { c->pretrain.item_size > 1, "a smaller pretrain.item_size" },
         { !c->parallel.recompute, "parallel.recompute = true" },
-        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+        { c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
