@@ -5,6 +5,7 @@
 extern "C" {
 #include "base/error.h"
 #include "cuda/adamw.h"
+#include "cuda/adamw8.h"
 #include "cuda/comm.h"
 #include "cuda/denoise.h"
 #include "cuda/ema.h"
@@ -89,6 +90,7 @@ static Engine table_make(void)
     t.grad_norm = dg_cuda_grad_norm;
     t.norm_chunks = dg_cuda_grad_norm_chunks;
     t.adamw = dg_cuda_adamw_update;
+    t.adamw8 = dg_cuda_adamw8_update;
     t.ema = dg_cuda_ema_update;
     t.swap = swap;
     return t;

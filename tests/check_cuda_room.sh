@@ -100,18 +100,20 @@ room()
 }
 
 # planned OFFLOAD SET...: of `plan --gpus 1` the parts of a GPU added up, what it
-# says they are together, in MB; at $level
+# says they are together, in MB; OFFLOAD is none, sums or all; at $level
 level=none
 planned()
 {
-    local offload=$1
+    local offload='"offload_optimizer":false,"offload_sums":false'
+    [ "$1" = sums ] && offload=${offload/%false/true}
+    [ "$1" = all ] && offload=${offload/false/true}
     shift
     "$cpu" plan configs/tiny.cfg --gpus 1 --json "$work/plan.json" \
         --set run.device=cuda --set grpo.num_generations=2 \
         --set grpo.prompts_per_iteration=1 \
         --set sampler.steps=3 --set report.prompts=1 "$@" >/dev/null &&
         tr '{' '\n' <"$work/plan.json" |
-        grep "\"shard\":\"$level\",\"offload_optimizer\":$offload" | tr -d '"}]' | tr ',' '\n' |
+        grep "\"shard\":\"$level\",$offload" | tr -d '"}]' | tr ',' '\n' |
             awk -F: '/^(weights|masters|gradient|sums|moments|ema|activations|rest):/ { sum += $2; n++ }
                      /^gpu:/ { gpu = $2 }
                      /^activations:/ { step = $2 }
@@ -134,11 +136,18 @@ trained()
         awk "BEGIN { d = ($(most) - $taken - ${own:-0}) / 1e6 - (${whole:-0} - ${step:-0})
                      exit !(-0.03 < d && d < 0.03) }"
 }
-trained false --set grpo.kl_beta=0.1
+trained none --set grpo.kl_beta=0.1
 room replay "a larger GPU"
-trained false --set run.dtype=bfloat16
-trained true --set parallel.offload_optimizer=true
-trained true --set parallel.offload_optimizer=true --set run.dtype=bfloat16 \
+trained none --set run.dtype=bfloat16
+trained none --set optim.moments=int8
+trained sums --set parallel.offload_sums=true
+trained sums --set parallel.offload_sums=true --set run.dtype=bfloat16 \
+    --set optim.moments=int8
+room train "a smaller grpo.micro_batch, parallel.recompute = true" \
+    --set parallel.shard=gradients --set parallel.passes=together \
+    --set parallel.offload_sums=true --set optim.moments=int8
+trained all --set parallel.offload_optimizer=true
+trained all --set parallel.offload_optimizer=true --set run.dtype=bfloat16 \
     --set optim.ema_decay=0
 
 # a sample's gradient, whole, and block by block: by as much as it is less, but
@@ -147,8 +156,10 @@ level=gradients
 helps="a smaller grpo.micro_batch"
 blocks=(--set parallel.shard=gradients --set flux.num_single_layers=8
     --set parallel.recompute=true)
-for offload in false true; do
-    offloads=(--set parallel.offload_optimizer=$offload)
+for offload in none sums all; do
+    offloads=(--set parallel.offload_sums=false)
+    [ $offload = sums ] && offloads=(--set parallel.offload_sums=true)
+    [ $offload = all ] && offloads=(--set parallel.offload_optimizer=true)
     trained $offload "${blocks[@]}" "${offloads[@]}" \
         --set parallel.passes=apart
     apart=$(most)
@@ -171,6 +182,8 @@ room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
     --set run.dtype=bfloat16 --set optim.ema_decay=0
 room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
     --set parallel.offload_optimizer=true
+room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
+    --set parallel.offload_sums=true --set optim.moments=int8
 room encode "run.dtype = bfloat16, smaller pictures or networks" \
     --set t5.d_ff=4096
 room bench "run.dtype = bfloat16, smaller pictures or networks" \

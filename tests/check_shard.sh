@@ -166,13 +166,18 @@ expect "shard: pretraining, the same averaged weights" test \
 
 # --- on emulated GPUs ----------------------------------------------------------------
 bin=$gpu
-# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...
+# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...; OFFLOAD is false, sums or true
 on_gpus()
 {
     local n=$1 level=$2 offload=$3 run=$4
     shift 4
+    if [ "$offload" = sums ]; then
+        offload=parallel.offload_sums=true
+    else
+        offload=parallel.offload_optimizer=$offload
+    fi
     tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
-        parallel.offload_optimizer="$offload" sampler.steps=3 \
+        "$offload" sampler.steps=3 \
         grpo.num_generations=2 grpo.prompts_per_iteration=2 \
         grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
         run.iterations=2 trajectory.every=0 $clip "$@"
@@ -181,7 +186,9 @@ expect "shard: one GPU" on_gpus 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
     "2 optimizer true" "3 gradients true apart" "1 gradients true together" \
     "2 gradients false together" "3 gradients true together" \
-    "2 parameters false" "3 parameters true"; do
+    "2 parameters false" "3 parameters true" "1 none sums" \
+    "2 optimizer sums" "3 gradients sums apart" "3 gradients sums together" \
+    "2 parameters sums"; do
     read -r ranks level offload passes <<<"$at"
     run=gpu$level$ranks$offload$passes
     expect "shard: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run" \
@@ -292,6 +299,9 @@ bin=$cpu
 expect_code "shard: no offloading on the CPU" 1 \
     'parallel.offload_optimizer = true: must be false with run.device = "cpu"' \
     "$cpu" train configs/tiny.cfg --set parallel.offload_optimizer=true
+expect_code "shard: nor of sums alone" 1 \
+    'parallel.offload_sums = true: must be false with run.device = "cpu"' \
+    "$cpu" train configs/tiny.cfg --set parallel.offload_sums=true
 expect_code "shard: weights in ranges want one worker a rank" 1 \
     'parallel.shard = "parameters": run.threads = 2: must be 1' \
     mpirun --oversubscribe -n 2 "$cpu" train configs/tiny.cfg \

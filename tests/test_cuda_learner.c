@@ -109,6 +109,90 @@ static void test_checkpoint_brings_it_back(void **state)
     tiny_drop(folder);
 }
 
+/* --- sums of gradients ------------------------------------------------------ */
+
+/* Three updates by sums that are there, or the host's in pieces. */
+static void run_updates(Learner *l, int apart)
+{
+    const Engine *e = dg_engine_of(apart ? NULL : dg_backend_cuda());
+    float *g = malloc(sizeof *g * (size_t)l->num);
+    const Backend *on = apart ? NULL : dg_backend_cuda();
+    void *buffer, *g_at = g;
+    LearnerStep done;
+    ExactSum sum;
+
+    MUST(dg_kernel_memory_new(&buffer, on, dg_exact_bytes(l->num, 1)));
+    MUST(e->exact_init(&sum, buffer, l->num, 1, DG_EXACT_SCALE_BITS, 1));
+    if (on != NULL)
+        MUST(dg_kernel_memory_new(&g_at, on, sizeof *g * (size_t)l->num));
+    for (int n = 0; n < 3; n++) {
+        for (int64_t i = 0; i < l->num; i++)
+            g[i] = (float)((i * 37 + n * 101) % 1013 - 506) * 1e-4f;
+        if (on != NULL)
+            dg_kernel_upload(on, g_at, g, sizeof *g * (size_t)l->num);
+        e->exact_clear(&sum);
+        MUST(e->exact_add(&sum, g_at, NULL));
+        MUST(dg_learner_update(l, &sum, &done));
+        assert_true(done.grad_norm > 1.1); /* is clipped */
+    }
+    if (on != NULL)
+        dg_kernel_memory_free(on, g_at);
+    dg_kernel_memory_free(on, buffer);
+    free(g);
+}
+
+/* [4, num]: weights, moments, EMA after the updates */
+static float *state_after(const char *moments, const LearnerPlace *place)
+{
+    const char *sets[] = { moments, NULL };
+    TinyRun t;
+    Learner *l, *other;
+    int64_t n;
+    float *x;
+
+    open_with(&t, &l, sets);
+    n = l->num;
+    MUST(dg_learner_create(&other, t.policy, n, &t.config.optim, 100, place));
+    run_updates(other, place != NULL);
+    x = malloc(4 * sizeof *x * (size_t)n);
+    MUST(dg_policy_fetch(t.policy, n));
+    memcpy(x, t.policy->values, sizeof *x * (size_t)n);
+    for (int which = DG_STATE_M; which <= DG_STATE_EMA; which++)
+        MUST(dg_learner_get(other, (LearnerState)which, x + (1 + which) * n, 0,
+                            n));
+    dg_learner_destroy(other);
+    dg_learner_destroy(l);
+    tiny_close(&t);
+    return x;
+}
+
+/* Of the whole range at once, and in pieces with a shorter last one. */
+static void test_sums_may_be_the_hosts(void **state)
+{
+    static const char *const kinds[] = { "optim.moments=float32",
+                                         "optim.moments=int8" };
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        float *whole = state_after(kinds[k], NULL);
+
+        for (int64_t piece = 0; piece <= 3 * 4096; piece += 3 * 4096) {
+            LearnerPlace place = { .sums_apart = 1, .piece = piece };
+            float *parts = state_after(kinds[k], &place);
+            TinyRun t;
+            int64_t n;
+
+            tiny_open(&t, 1, NULL);
+            n = dg_policy_trained(t.policy)->count;
+            assert_true(n > 2 * 3 * 4096 && n % (3 * 4096) != 0);
+            assert_memory_equal(whole, parts, 4 * sizeof *whole * (size_t)n);
+            tiny_close(&t);
+            free(parts);
+        }
+        free(whole);
+    }
+}
+
 /* --- weights -------------------------------------------------------------- */
 
 /* bytes that are there, of whole pages within these */
@@ -221,6 +305,7 @@ static void test_weights_have_no_copy(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_host_has_no_copy),
     cmocka_unit_test(test_checkpoint_brings_it_back),
+    cmocka_unit_test(test_sums_may_be_the_hosts),
     cmocka_unit_test(test_weights_have_no_copy),
 };
 

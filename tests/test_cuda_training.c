@@ -4,6 +4,7 @@
  */
 #include "base/error.h"
 #include "cuda/adamw.h"
+#include "cuda/adamw8.h"
 #include "cuda/cuda.h"
 #include "cuda/denoise.h"
 #include "cuda/ema.h"
@@ -329,6 +330,59 @@ static void test_optimizer_has_the_hosts_bits(void **unused)
         same_bits(at[i], x[i], BYTES);
 }
 
+/* moments in 8 bits, of ranges with and without a last block that is short; at
+ * places where pieces of 16 bytes can be moved and where not */
+static void check_codes(int64_t num, int skipped)
+{
+    enum { BLOCK = DG_MOMENT_BLOCK, BLOCKS = (D + BLOCK - 1) / BLOCK };
+    static float w[D], g[D], scales[2][BLOCKS];
+    static uint8_t codes[2][D];
+    const AdamwOpts o = dg_adamw_default();
+    const int64_t first = ((int64_t)3 << 32) + 5 * BLOCK;
+    const Moments8 x = { codes[0], codes[1], scales[0], scales[1] };
+    float *w_at = (float *)device_copy(NULL, BYTES + 4) + skipped;
+    float *g_at = device_copy(NULL, BYTES);
+    Moments8 at;
+    AdamwStep s;
+
+    memset(codes, 0, sizeof codes);
+    memset(scales, 0, sizeof scales);
+    at.m = (uint8_t *)device_copy(codes, sizeof codes) + 2 * skipped;
+    at.v = device_copy(codes[1], sizeof codes[1]);
+    at.m_scale = device_copy(scales[0], sizeof scales[0]);
+    at.v_scale = device_copy(scales[1], sizeof scales[1]);
+    normals(w, D, 300);
+    dg_cuda_upload(w_at, w, BYTES);
+    for (int n = 1; n <= 4; ++n) {
+        normals(g, D, 301u + (uint32_t)n);
+        for (int j = 0; j < D; ++j) /* blocks of zeros among them */
+            g[j] = j / BLOCK % 5 == 3 ? 0 : g[j] * ldexpf(1, -(j % 40));
+        dg_cuda_upload(g_at, g, BYTES);
+        assert_int_equal(dg_adamw_step_init(&s, &o, 0.01, n, 0.3), DG_OK);
+        dg_adamw8_update(w, &x, g, first, num, &s);
+        dg_cuda_adamw8_update(w_at, &at, g_at, first, num, &s);
+    }
+    compare_bits(w_at, w, BYTES);
+    compare_bits(at.m, codes[0], (size_t)num);
+    same_bits(at.v, codes[1], sizeof codes[1]);
+    same_bits(at.m_scale, scales[0], sizeof scales[0]);
+    same_bits(at.v_scale, scales[1], sizeof scales[1]);
+    dg_cuda_free(at.m - 2 * skipped);
+    dg_cuda_free(w_at - skipped);
+    dg_cuda_free(g_at);
+}
+
+static void test_optimizer_in_8_bits_has_the_hosts_bits(void **unused)
+{
+    (void)unused;
+    for (int skipped = 0; skipped <= 1; ++skipped) {
+        check_codes(D, skipped);
+        check_codes(7 * DG_MOMENT_BLOCK, skipped);
+        check_codes(1, skipped);
+        check_codes(0, skipped);
+    }
+}
+
 /* counts around borders of chunks, and enough chunks for two folds */
 static void test_norm_has_the_hosts_bits(void **unused)
 {
@@ -363,6 +417,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sums_have_the_hosts_bits),
     cmocka_unit_test(test_bad_gradients_are_named),
     cmocka_unit_test(test_optimizer_has_the_hosts_bits),
+    cmocka_unit_test(test_optimizer_in_8_bits_has_the_hosts_bits),
     cmocka_unit_test(test_norm_has_the_hosts_bits),
 };
 

@@ -256,23 +256,23 @@ typedef struct Apart {
     int fails;
 } Apart;
 
-static int get(void *user, float *to, int64_t first, int64_t num)
+static int get(void *user, void *to, int64_t first, int64_t num)
 {
     Apart *a = user;
 
     EXPECT(first >= 0 && num > 0 && first + num <= a->held);
     a->most = num > a->most ? num : a->most;
-    memcpy(to, a->at + first, sizeof *to * (size_t)num);
+    memcpy(to, a->at + first, sizeof *a->at * (size_t)num);
     return a->fails ? dg_fail(DG_EDEVICE, "the place apart") : DG_OK;
 }
 
-static int put(void *user, const float *from, int64_t first, int64_t num)
+static int put(void *user, const void *from, int64_t first, int64_t num)
 {
     Apart *a = user;
 
     EXPECT(first >= 0 && num > 0 && first + num <= a->held);
     a->most = num > a->most ? num : a->most;
-    memcpy(a->at + first, from, sizeof *from * (size_t)num);
+    memcpy(a->at + first, from, sizeof *a->at * (size_t)num);
     return DG_OK;
 }
 
@@ -332,6 +332,43 @@ static void test_what_lies_apart_goes_in_pieces(void **state)
     (void)state;
     check_apart(0, 4);
     check_apart(1, 6);
+    VERDICT();
+}
+
+static uint8_t code_at(int64_t i)
+{
+    return (uint8_t)(i * 7 + i / 4096);
+}
+
+/* Codes of 8 bits, held whole or in ranges: all are, float32 NaN or not, a byte
+ * each; they are not float32. */
+static void test_codes_are_bytes(void **state)
+{
+    (void)state;
+    for (int shared = 0; shared < 2; shared++) {
+        uint8_t *codes;
+
+        fill(weights, 1);
+        if (shared)
+            share_moment(NUM / comm.size + 5000);
+        arrays[1].data = codes = (uint8_t *)moment + arrays[1].first;
+        arrays[1].coded = 1;
+        for (int64_t i = 0; i < NUM; i++)
+            ((uint8_t *)moment)[i] = code_at(i);
+        EXPECT(dg_checkpoint_write(&comm, folder, &k, &info, 0) == DG_OK);
+        memset(moment, 0, NUM);
+        dg_checkpoint_path(path, sizeof path, folder, k.iteration);
+        EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK);
+        for (int64_t i = 0; i < (shared ? arrays[1].held : NUM); i++)
+            if (codes[i] != code_at(arrays[1].first + i)) {
+                EXPECT(codes[i] == code_at(arrays[1].first + i));
+                break;
+            }
+        stop_sharing();
+    }
+    arrays[1].coded = 0;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("uint8 [700000]") && says("float32 [700000]"));
     VERDICT();
 }
 
@@ -433,6 +470,7 @@ int main(int argc, char **argv)
                                         end),
         cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces,
                                         start, end),
+        cmocka_unit_test_setup_teardown(test_codes_are_bytes, start, end),
         cmocka_unit_test_setup_teardown(test_other_network_is_refused, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_keep_removes_the_oldest, start,

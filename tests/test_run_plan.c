@@ -186,7 +186,7 @@ static void compare_level(const char *level, int ranks, const char *more)
     const GpuPlan *g = NULL;
     Trainer t = { 0 };
     Comm many = tiny_comm;
-    uint64_t floats, taken;
+    uint64_t floats, taken, mine;
     GpuPlans gpus = { .num = 0 };
     Planned p;
 
@@ -196,7 +196,7 @@ static void compare_level(const char *level, int ranks, const char *more)
     MUST(dg_run_plan_gpus(&gpus, &p.session, ranks));
     for (int i = 0; i < gpus.num; i++)
         if (gpus.plan[i].level == p.config.parallel.shard &&
-            !gpus.plan[i].offload)
+            !gpus.plan[i].offload && !gpus.plan[i].offload_sums)
             g = &gpus.plan[i];
     assert_non_null(g);
     many.size = ranks;
@@ -206,10 +206,12 @@ static void compare_level(const char *level, int ranks, const char *more)
     MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &t.prompts));
     MUST(dg_policy_create(&t.policy, &p.config));
     MUST(dg_trainer_reserve(&t));
-    floats =
-        (uint64_t)t.policy->num_values + (uint64_t)t.team->num_grads +
-        (uint64_t)t.learner->place.shard.num * (t.learner->ema != NULL ? 4 : 3);
+    mine = (uint64_t)t.learner->place.shard.num;
+    floats = (uint64_t)t.policy->num_values + (uint64_t)t.team->num_grads +
+             mine * (t.learner->ema != NULL ? 2 : 1);
     taken = sizeof(float) * floats + t.rollout->bytes + t.plan_bytes;
+    taken += t.learner->m != NULL ? 2 * sizeof(float) * mine
+                                  : 2 * (mine + (mine + 255) / 256 * 4);
     taken += t.team->bytes - t.plan_bytes -
              sizeof(float) * (uint64_t)t.team->num_grads;
     taken += sizeof(double) *
@@ -233,6 +235,7 @@ static void test_levels_are_what_a_run_reserves(void **state)
     compare_level("gradients", 2, "parallel.passes=together");
     compare_level("gradients", 5, "parallel.exact_sum=false");
     compare_level("optimizer", 2, "optim.ema_decay=0");
+    compare_level("optimizer", 3, "optim.moments=int8");
 }
 
 /* FLUX.1-dev by hand: 4 bytes of 11 901 408 320 network values and 4 885 371
@@ -250,7 +253,7 @@ static void test_flux_on_gpus_is_planned(void **state)
     p.plan.gpus.num = 0;
     for (int ranks = 1; ranks <= 32; ranks = ranks == 1 ? 8 : 2 * ranks)
         MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, ranks));
-    assert_int_equal(p.plan.gpus.num, 4 + 3 * 8);
+    assert_int_equal(p.plan.gpus.num, 6 + 3 * 12);
     about(p.plan.gpus.plan[0].sums, 8.0 * (double)net);
     about(p.plan.gpus.plan[0].moments, 8.0 * (double)net);
     /* on one of 141 GB by offloading alone; the state is then the host's:
@@ -263,10 +266,10 @@ static void test_flux_on_gpus_is_planned(void **state)
     about(g->host, (8 + 8 + 4 + 4) * (double)net + 4 * 4885371136.0);
     /* and at level gradients a sample's gradient is a double block of 36 D^2
      * and what is in no block; on eight, beside sums on their way, two */
-    g = &p.plan.gpus.plan[3];
+    g = &p.plan.gpus.plan[5];
     assert_true(g->offload && g->level == DG_SHARD_GRADIENTS);
     about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6));
-    g = &p.plan.gpus.plan[4 + DG_SHARD_GRADIENTS];
+    g = &p.plan.gpus.plan[6 + DG_SHARD_GRADIENTS];
     assert_true(g->ranks == 8 && g->level == DG_SHARD_GRADIENTS);
     about(g->gradient,
           4.0 * ((double)net / 8 + 2 * 36.0 * 3072 * 3072 + 64.1e6));
@@ -293,6 +296,39 @@ static void test_flux_on_gpus_is_planned(void **state)
               4.0 * (double)dg_run_plan_value(&p.plan.parameters, "codec"),
           4.0 * (((double)net + 4885371136.0) / 16 + 2 * 36.0 * 3072 * 3072 +
                  64.1e6 + 131.6e6 + 67.1e6 + 38.0e6));
+}
+
+/* The same with moments in 8 bits and a scale of 4 bytes for 256, weights of 2
+ * bytes, conditions from a file, sums alone on the host: of which it has those
+ * of all, and text encoders that the GPU has not. */
+static void test_flux_in_8_bits_is_planned(void **state)
+{
+    static const char *const sets[] = {
+        "parallel.recompute=true", "run.device=cuda", "run.dtype=bfloat16",
+        "optim.moments=int8",      "prompts.cache=x", NULL
+    };
+    const double net = 11901408320, text = 4885371136;
+    const GpuPlan *g, *least;
+    Planned p;
+
+    (void)state;
+    plan_of(&p, "configs/sizes_flux_dev.cfg", 1, sets);
+    p.plan.gpus.num = 0;
+    MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, 1));
+    g = &p.plan.gpus
+             .plan[2]; /* level none: a sample's, a piece of an update's */
+    assert_true(g->offload_sums && g->level == DG_SHARD_NONE);
+    about(g->gradient, 4 * net + 4.0 * DG_LEARNER_PIECE);
+    /* at level gradients on a GPU of 141 GB and a machine of 128 GiB */
+    g = dg_gpu_plan_fits(&p.plan.gpus, 1, 141000000000, &least);
+    assert_non_null(g);
+    assert_true(g->offload_sums && !g->offload && g->sums == 0);
+    assert_int_equal(g->level, DG_SHARD_GRADIENTS);
+    about(g->moments, 2 * (1 + 4 / 256.0) * net);
+    about(g->masters, 4 * net);
+    about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6 + DG_LEARNER_PIECE));
+    about((double)g->host, 8 * net + 4 * text + (double)g->rest);
+    assert_true(g->host < (uint64_t)128 << 30);
 }
 
 /* A rank of three, without the other two. */
@@ -386,6 +422,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_plan_is_what_a_run_reserves),
     cmocka_unit_test(test_levels_are_what_a_run_reserves),
     cmocka_unit_test(test_flux_on_gpus_is_planned),
+    cmocka_unit_test(test_flux_in_8_bits_is_planned),
     cmocka_unit_test(test_fullest_rank_is_planned),
     cmocka_unit_test(test_rollout_does_what_is_planned),
     cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),

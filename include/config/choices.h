@@ -75,6 +75,12 @@ typedef enum PassesChoice {
     DG_PASSES_TOGETHER /* block by block: the gradient is never whole */
 } PassesChoice;
 
+/* What AdamW's moments are kept in. */
+typedef enum MomentKind {
+    DG_MOMENTS_FLOAT32,
+    DG_MOMENTS_INT8 /* codes: optim/adamw8.h */
+} MomentKind;
+
 typedef enum LrSchedule {
     DG_LR_CONSTANT,
     DG_LR_LINEAR,

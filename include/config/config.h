@@ -162,6 +162,7 @@ typedef struct OptimConfig {
     double beta1;
     double beta2;
     double eps;
+    MomentKind moments;
     double max_grad_norm; /* 0: no clipping */
     int64_t warmup;       /* updates */
     LrSchedule schedule;
@@ -239,6 +240,7 @@ typedef struct Config {
         ShardLevel shard;
         PassesChoice passes;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
+        int offload_sums;      /* sums alone */
     } parallel;
     struct {
         LogChoice level;

@@ -26,6 +26,7 @@ typedef struct AdamwStep {
     float root;         /* 1 / sqrt(1 - beta2^n) */
     float eps;
     float grad_scale; /* from dg_grad_norm_scale(); 1: as it is */
+    uint32_t update;  /* n, modulo 2^32: for optim/adamw8.h */
 } AdamwStep;
 
 /** beta (0.9, 0.999), eps 1e-8, weight decay 1e-4. */

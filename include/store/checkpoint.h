@@ -4,7 +4,7 @@
  * Checkpoints: all that a run needs to go on, bit for bit, on any number of
  * ranks. DIR/iter_000100.h5; layout in doc/formats.md.
  *
- *   arrays/NAME           float32 [num], attribute sha256
+ *   arrays/NAME           float32 or uint8 [num], attribute sha256
  *   parameters/{name,offset,num_dims,shape}   index into the flat arrays
  *   counters/NAME         int64 scalars
  *
@@ -27,12 +27,13 @@ enum { DG_CHECKPOINT_VERSION = 1 };
 typedef struct CheckpointArray {
     const char *name;      /* "weights", "adam_m", "adam_v", "ema" */
     const char *long_name; /* "master weights" */
-    float *data;           /* [num], or [held]; written from, read into */
+    int coded;             /* 1: of uint8; 0: of float32 */
+    void *data;            /* [num], or [held]; written from, read into */
     int64_t num;
     int shared;
     int64_t first, held; /* elements first .. first + held - 1 are here */
-    int (*get)(void *user, float *to, int64_t first, int64_t num);
-    int (*put)(void *user, const float *from, int64_t first, int64_t num);
+    int (*get)(void *user, void *to, int64_t first, int64_t num);
+    int (*put)(void *user, const void *from, int64_t first, int64_t num);
     void *user;
 } CheckpointArray;
 

@@ -11,6 +11,7 @@
 #include "diffusion/sde.h"
 #include "grpo/objective.h"
 #include "optim/adamw.h"
+#include "optim/adamw8.h"
 #include "parallel/exact_sum.h"
 #include "tensor/backend.h"
 
@@ -99,6 +100,9 @@ typedef struct Engine {
     void (*norm_chunks)(double *partial, const float *grad, int64_t num);
     void (*adamw)(float *w, float *m, float *v, const float *grad, int64_t num,
                   const AdamwStep *s);
+    /* dg_adamw8_update(), moments in 8 bits */
+    void (*adamw8)(float *w, const Moments8 *x, const float *grad,
+                   int64_t first, int64_t num, const AdamwStep *s);
     void (*ema)(float *ema, const float *w, int64_t num, double decay);
     /* exchanges a and b */
     void (*swap)(float *a, float *b, int64_t num);

@@ -5,6 +5,7 @@
  * checkpoints. A rank has them of its range of the trained values
  * (parallel/shard.h); the weights, and every bit, are the same on all ranks.
  */
+#include "optim/adamw8.h"
 #include "optim/lr.h"
 #include "parallel/shard.h"
 #include "policy/policy.h"
@@ -17,8 +18,13 @@ struct WeightPool;
 typedef struct LearnerPlace {
     Shard shard;      /* size 0: all of it on this rank */
     int offload;      /* in the host's memory, and AdamW there */
+    int sums_apart;   /* it is not, but the sums of gradients are, */
+    int64_t piece;    /* of which so many elements travel at once, whole chunks
+                         of optim/grad_norm.h; 0: DG_LEARNER_PIECE */
     int host_threads; /* of that AdamW; 0: one */
 } LearnerPlace;
+
+enum { DG_LEARNER_PIECE = 1 << 24 };
 
 typedef struct Learner {
     Policy *policy; /* borrowed */
@@ -30,12 +36,15 @@ typedef struct Learner {
     const Engine *engine; /* of where the state is */
     /* [place.shard.num], of elements place.shard.first ..: memory of where the
      * state is, of which the host has no copy */
-    float *grads, *m, *v;
-    float *ema; /* NULL when optim.ema_decay is 0 */
+    float *grads, *m, *v; /* grads, with sums apart: of a piece */
+    Moments8 codes; /* with optim.moments = "int8"; m and v are then NULL */
+    float *ema;     /* NULL when optim.ema_decay is 0 */
+    float *stage; /* with sums apart: a piece of them as float32, the host's */
     void *norm_scratch;
     struct WeightPool *pool; /* that follows the weights (train/pool.h), or
                                 NULL: set by who makes it */
-    double *chunks;          /* sums of squares of all ranks; NULL: not split */
+    double *chunks;          /* sums of squares of all ranks; NULL: not split,
+                                and sums not apart */
 } Learner;
 
 /* what dg_learner_get() and dg_learner_put() copy */
@@ -48,8 +57,8 @@ typedef enum LearnerState {
 /* What a learner reserves, in bytes. */
 typedef struct LearnerBytes {
     size_t gradient, moments, ema;
-    size_t norm;   /* where the gradient is */
-    size_t chunks; /* on the host */
+    size_t norm;          /* where the gradient is */
+    size_t chunks, stage; /* on the host */
 } LearnerBytes;
 
 typedef struct LearnerStep {
@@ -57,7 +66,8 @@ typedef struct LearnerStep {
     double lr;
 } LearnerStep;
 
-/** As the keys parallel.* of the session say, for num trained parameters. */
+/** As the keys parallel.* of the session say, for num trained parameters. What
+ *  a team has as TeamOpts.offload is place->offload || place->sums_apart. */
 void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num);
 
 /** A shard of a learner's state of num parameters, for ranks that need not
@@ -75,7 +85,7 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
 void dg_learner_destroy(Learner *l);
 
 /** What it reserves on a rank. */
-void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
+void dg_learner_bytes(LearnerBytes *out, const LearnerPlace *place,
                       const OptimConfig *o);
 
 /**
@@ -107,7 +117,9 @@ int dg_learner_gather(const Learner *l, const Comm *c, float *to, int64_t first,
                       int64_t num);
 
 /** Elements first .. first + num - 1 of this rank's range of moments or EMA,
- *  to and from the host, wherever the state is. Errors: DG_EDEVICE. */
+ *  to and from the host, wherever the state is. Moments in 8 bits as float32,
+ *  whole blocks of optim/adamw8.h: what was got comes back as it was, other
+ *  values are rounded to the nearest codes. Errors: DG_EDEVICE. */
 int dg_learner_get(const Learner *l, LearnerState which, float *to,
                    int64_t first, int64_t num);
 void dg_learner_put(const Learner *l, LearnerState which, const float *from,

@@ -24,7 +24,9 @@ typedef struct PlanTable {
 
 /* Where a rank's bytes are when each has a GPU. */
 typedef struct GpuPlan {
-    int ranks, offload;
+    int ranks;
+    int offload;      /* parallel.offload_optimizer */
+    int offload_sums; /* parallel.offload_sums alone */
     ShardLevel level;
     /* on the GPU */
     uint64_t weights;  /* of all networks */
@@ -37,11 +39,12 @@ typedef struct GpuPlan {
     uint64_t gpu, host;   /* all of it; and what the host has */
 } GpuPlan;
 
-enum { DG_PLAN_GPUS = 64 };
+enum { DG_PLAN_GPUS = 96 };
 
 typedef struct GpuPlans {
     GpuPlan plan[DG_PLAN_GPUS];
     int num;
+    MomentKind moments; /* that they count */
 } GpuPlans;
 
 typedef struct RunPlan {
@@ -66,9 +69,9 @@ typedef struct RunPlan {
 int dg_run_plan(RunPlan *out, const Session *s, int ranks);
 
 /** Adds the same run on so many GPUs, a rank each, at every level of
- *  parallel.shard (of one: at none), without and with
- *  parallel.offload_optimizer. Errors: as above; DG_EINVAL beyond
- *  DG_PLAN_GPUS. */
+ *  parallel.shard (of one: at none), without offloading, with
+ *  parallel.offload_sums and with parallel.offload_optimizer. Errors: as
+ *  above; DG_EINVAL beyond DG_PLAN_GPUS. */
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks);
 
 /** On the first, fullest rank the bytes of this very run that lie on its GPU;

@@ -291,6 +291,9 @@ static const Option rows[] = {
          "decay of the second moment"),
     REAL("optim.eps", "1e-8", 1e-20, 1, optim.eps, 0,
          "added to the root of the second moment"),
+    ENUM("optim.moments", "\"float32\"", "float32|int8", optim.moments, 0,
+         "what both moments are kept in; int8: codes of 8 bits, a scale for "
+         "each 256, 2.03 bytes a parameter in place of 8"),
     REAL("optim.max_grad_norm", "1.0", 0, 1e9, optim.max_grad_norm, 0,
          "global gradient norm is clipped to this; 0: not"),
     INT("optim.warmup", "0", 0, 1e9, optim.warmup, 0,
@@ -404,6 +407,10 @@ static const Option rows[] = {
          FREE,
          "with run.device = \"cuda\": gradient sums, moments and EMA in the "
          "host's memory, AdamW on the host; same bits"),
+    BOOL(
+        "parallel.offload_sums", "false", parallel.offload_sums, FREE,
+        "with run.device = \"cuda\": gradient sums alone in the host's memory, "
+        "from which AdamW on the GPU has them piece by piece; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

@@ -48,6 +48,7 @@ int dg_adamw_step_init(AdamwStep *out, const AdamwOpts *o, double lr, int64_t n,
         .root = (float)(1.0 / sqrt(1.0 - pow(o->beta2, (double)n))),
         .eps = (float)o->eps,
         .grad_scale = (float)grad_scale,
+        .update = (uint32_t)n,
     };
     return DG_OK;
 }

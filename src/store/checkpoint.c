@@ -226,7 +226,9 @@ int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
     int err = dg_agree(c, check_finite(k));
 
     for (int i = 0; i < k->num_arrays; i++)
-        bytes += k->arrays[i].num * (int64_t)sizeof(float) + 4096;
+        bytes += k->arrays[i].num *
+                     (int64_t)dg_checkpoint_array_size(&k->arrays[i]) +
+                 4096;
     dg_checkpoint_path(path, sizeof path, dir, k->iteration);
     if (!err)
         err = dg_h5_create(&f, c, path, DG_CHECKPOINT_FORMAT,

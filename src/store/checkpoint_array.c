@@ -21,23 +21,44 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static float *new_room(const CheckpointArray *a, int *err)
+size_t dg_checkpoint_array_size(const CheckpointArray *a)
 {
-    float *room = malloc(sizeof *room * PIECE);
+    return a->coded ? sizeof(uint8_t) : sizeof(float);
+}
+
+static size_t bytes_of(const CheckpointArray *a, int64_t num)
+{
+    return dg_checkpoint_array_size(a) * (size_t)num;
+}
+
+static H5Type type_of(const CheckpointArray *a)
+{
+    return a->coded ? DG_H5_U8 : DG_H5_F32;
+}
+
+/* element i of what is held, where it is the host's */
+static void *element(const CheckpointArray *a, int64_t i)
+{
+    return (char *)a->data + bytes_of(a, i);
+}
+
+static void *new_room(const CheckpointArray *a, int *err)
+{
+    void *room = malloc(bytes_of(a, PIECE));
 
     *err = room != NULL ? DG_OK : dg_fail(DG_ENOMEM, "%s", a->name);
     return room;
 }
 
 /* Elements of what this rank holds: where they are, or fetched into room. */
-static int look(const float **out, const CheckpointArray *a, float *room,
+static int look(const void **out, const CheckpointArray *a, void *room,
                 int64_t at, int64_t num)
 {
     *out = room;
     if (num > 0 && a->data == NULL)
         return a->get(a->user, room, at, num);
     if (num > 0)
-        *out = a->data + at;
+        *out = element(a, at);
     return DG_OK;
 }
 
@@ -57,10 +78,13 @@ static int all_finite(const CheckpointArray *a, int64_t iteration,
 
 int dg_checkpoint_array_finite(const CheckpointArray *a, int64_t iteration)
 {
-    const float *x;
+    const void *x;
+    void *room;
     int err;
-    float *room = new_room(a, &err);
 
+    if (a->coded) /* all codes are */
+        return DG_OK;
+    room = new_room(a, &err);
     for (int64_t at = 0; at < held(a) && !err; at += PIECE) {
         const int64_t n = least(PIECE, held(a) - at);
 
@@ -75,7 +99,7 @@ int dg_checkpoint_array_finite(const CheckpointArray *a, int64_t iteration)
 /* The digest of a shared array, on rank 0: every rank's range comes by in
  * its turn, piece after piece. An error on one rank ends no round. */
 static int shared_digest(Sha256 *sum, const Comm *c, const CheckpointArray *a,
-                         float *piece)
+                         void *piece)
 {
     int err = DG_OK;
 
@@ -85,8 +109,8 @@ static int shared_digest(Sha256 *sum, const Comm *c, const CheckpointArray *a,
         dg_comm_bcast(c, &left, sizeof left, r);
         for (int64_t at = 0; at < left; at += PIECE) {
             const int64_t n = least(PIECE, left - at);
-            const size_t bytes = sizeof *piece * (size_t)n;
-            const float *x = piece;
+            const size_t bytes = bytes_of(a, n);
+            const void *x = piece;
 
             if (c->rank == r && !err)
                 err = look(&x, a, piece, at, n);
@@ -101,9 +125,9 @@ static int shared_digest(Sha256 *sum, const Comm *c, const CheckpointArray *a,
 }
 
 /* of an array that each rank has, on rank 0 */
-static int own_digest(Sha256 *sum, const CheckpointArray *a, float *room)
+static int own_digest(Sha256 *sum, const CheckpointArray *a, void *room)
 {
-    const float *x;
+    const void *x;
     int err = DG_OK;
 
     for (int64_t at = 0; at < a->num && !err; at += PIECE) {
@@ -111,7 +135,7 @@ static int own_digest(Sha256 *sum, const CheckpointArray *a, float *room)
 
         err = look(&x, a, room, at, n);
         if (!err)
-            dg_sha256_update(sum, x, sizeof *x * (size_t)n);
+            dg_sha256_update(sum, x, bytes_of(a, n));
     }
     return err;
 }
@@ -120,7 +144,7 @@ int dg_checkpoint_digest(char *digest, const Comm *c, const CheckpointArray *a)
 {
     Sha256 sum = { NULL };
     int err;
-    float *room = new_room(a, &err);
+    void *room = new_room(a, &err);
 
     if (!err && c->rank == 0)
         err = dg_sha256_init(&sum);
@@ -151,7 +175,7 @@ int dg_checkpoint_array_write(H5File *f, const Comm *c,
     CheckpointArray self = *a;
     char name[DG_H5_NAME], digest[DG_SHA256_HEX] = "";
     const H5Item item = { .name = name,
-                          .type = DG_H5_F32,
+                          .type = type_of(a),
                           .num_dims = 1,
                           .dims = { a->num },
                           .shared = a->shared,
@@ -185,22 +209,22 @@ static int read_pieces(H5File *f, const CheckpointArray *a, int64_t first,
 {
     char name[DG_H5_NAME];
     int err;
-    float *room = new_room(a, &err);
+    void *room = new_room(a, &err);
 
     array_path(name, a);
     for (int64_t at = 0; at < num && !err; at += PIECE) {
         const int64_t n = least(PIECE, num - at);
 
-        err = dg_h5_read_rows(f, name, DG_H5_F32, 1, &a->num, first + at, n,
+        err = dg_h5_read_rows(f, name, type_of(a), 1, &a->num, first + at, n,
                               room);
         if (!err && sum != NULL)
-            dg_sha256_update(sum, room, (size_t)n * sizeof *room);
+            dg_sha256_update(sum, room, bytes_of(a, n));
         if (err || to < 0)
             continue;
         if (a->data == NULL)
             err = a->put(a->user, room, to + at, n);
         else
-            memcpy(a->data + to + at, room, (size_t)n * sizeof *room);
+            memcpy(element(a, to + at), room, bytes_of(a, n));
     }
     free(room);
     return err;
@@ -214,7 +238,7 @@ int dg_checkpoint_array_read_held(H5File *f, const CheckpointArray *a)
     array_path(name, a);
     if (held(a) == 0)
         return DG_OK;
-    return a->data != NULL ? dg_h5_read_rows(f, name, DG_H5_F32, 1, &a->num,
+    return a->data != NULL ? dg_h5_read_rows(f, name, type_of(a), 1, &a->num,
                                              first, held(a), a->data)
                            : read_pieces(f, a, first, held(a), 0, NULL);
 }
@@ -257,10 +281,10 @@ int dg_checkpoint_array_read(H5File *f, const CheckpointArray *a)
 int dg_checkpoint_array_hand_out(const Comm *c, const CheckpointArray *a)
 {
     int err = DG_OK;
-    float *room = NULL;
+    void *room = NULL;
 
     if (a->data != NULL) {
-        dg_comm_bcast(c, a->data, (size_t)a->num * sizeof *a->data, 0);
+        dg_comm_bcast(c, a->data, bytes_of(a, a->num), 0);
         return DG_OK;
     }
     room = new_room(a, &err);
@@ -273,7 +297,7 @@ int dg_checkpoint_array_hand_out(const Comm *c, const CheckpointArray *a)
         err = dg_agree(c, err);
         if (err)
             break;
-        dg_comm_bcast(c, room, (size_t)n * sizeof *room, 0);
+        dg_comm_bcast(c, room, bytes_of(a, n), 0);
         if (c->rank != 0)
             err = a->put(a->user, room, at, n);
         err = dg_agree(c, err);

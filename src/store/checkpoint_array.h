@@ -4,6 +4,9 @@
  * not the host's. Not public. */
 #include "store/checkpoint.h"
 
+/** Bytes of an element. */
+size_t dg_checkpoint_array_size(const CheckpointArray *a);
+
 /** Of what this rank holds. Errors: DG_ENUMERIC naming array and element;
  *  those of the array's get(). */
 int dg_checkpoint_array_finite(const CheckpointArray *a, int64_t iteration);

@@ -79,14 +79,28 @@ static int time_exact(const Trainer *t, int repeats, double *seconds)
     return err;
 }
 
+/* One update of weights, and of moments behind them, at w [3, pitch]. */
+static void update_once(const Learner *l, float *w, int64_t pitch,
+                        const AdamwStep *step)
+{
+    const int64_t num = l->place.shard.num;
+    float *m = w + pitch, *v = m + pitch;
+    const Moments8 codes = { (uint8_t *)m, (uint8_t *)m + pitch, v,
+                             v + dg_moments8_blocks(num) };
+
+    if (l->optim.moments == DG_MOMENTS_INT8)
+        dg_adamw8_update(w, &codes, l->grads, 0, num, step);
+    else
+        dg_adamw_update(w, m, v, l->grads, num, step);
+}
+
 /* Seconds of one AdamW update of all trained values. */
 static int time_adamw(const Trainer *t, int repeats, double *seconds)
 {
     const int64_t num = t->learner->place.shard.num;
-    const AdamwOpts o = dg_adamw_default();
-    float *w =
-        dg_memory_new(sizeof(float) * (size_t)((num + 16) / 16 * 16 * 3));
     const int64_t pitch = (num + 16) / 16 * 16;
+    const AdamwOpts o = dg_adamw_default();
+    float *w = dg_memory_new(sizeof(float) * (size_t)(pitch * 3));
     double median[MAX_REPEATS];
     AdamwStep step;
     int err;
@@ -97,8 +111,7 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
     for (int i = 0; i < repeats && !err; i++) {
         const double began = dg_clock_thread();
 
-        dg_adamw_update(w, w + pitch, w + 2 * pitch, t->learner->grads, num,
-                        &step);
+        update_once(t->learner, w, pitch, &step);
         median[i] = dg_clock_thread() - began;
     }
     if (!err)
@@ -109,9 +122,11 @@ static int time_adamw(const Trainer *t, int repeats, double *seconds)
 
 static size_t reserved(const Trainer *t)
 {
+    LearnerBytes learner;
+
+    dg_learner_bytes(&learner, &t->learner->place, &t->learner->optim);
     return t->team->bytes + t->rollout->bytes + t->update->bytes +
-           sizeof(float) * (size_t)(t->learner->place.shard.num *
-                                    (t->learner->ema != NULL ? 4 : 3)) +
+           learner.gradient + learner.moments + learner.ema +
            sizeof(float) * (size_t)t->policy->num_values;
 }
 

@@ -76,6 +76,7 @@ static const Engine host = {
     .grad_norm = grad_norm,
     .norm_chunks = dg_grad_norm_chunks,
     .adamw = dg_adamw_update,
+    .adamw8 = dg_adamw8_update,
     .ema = dg_ema_update,
     .swap = swap,
 };

@@ -41,9 +41,9 @@ static int64_t host_values(const Outline *o)
 
     if (p->adapters.num_params > 0)
         return p->adapters.count;
-    if (o->team.offload)
+    if (o->state_away)
         num += net;
-    if (o->team.offload || rounded || pools || o->cached)
+    if (o->state_away || rounded || pools || o->cached)
         num += p->text.count;
     if (o->reference != NULL && rounded && o->config->trajectory.every > 0)
         num += net;
@@ -64,6 +64,9 @@ static uint64_t host_bytes(const Outline *o)
 static int count(GpuPlan *out, Outline *o)
 {
     TeamOpts *team = &o->team;
+    const LearnerPlace place = { .shard = team->shard,
+                                 .sums_apart =
+                                     team->offload && !o->state_away };
     uint64_t sums;
     LearnerBytes b;
     int together, err;
@@ -74,10 +77,11 @@ static int count(GpuPlan *out, Outline *o)
         return err;
     sums = dg_team_sum_bytes(team);
 
-    dg_learner_bytes(&b, &team->shard, &o->config->optim);
+    dg_learner_bytes(&b, &place, &o->config->optim);
     *out = (GpuPlan) {
         .ranks = team->shard.size,
-        .offload = team->offload,
+        .offload = o->state_away,
+        .offload_sums = place.sums_apart,
         .level = team->shard.level,
         .weights = weight_bytes(o),
         .gradient =
@@ -85,14 +89,17 @@ static int count(GpuPlan *out, Outline *o)
             (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
         .activations = team->step_bytes,
         .rest = o->rollout->bytes + team->scratch_bytes + o->pictures,
-        .host = host_bytes(o) + b.chunks + dg_team_stage_bytes(team) +
+        .host = host_bytes(o) + b.chunks + b.stage + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
-    if (team->offload) {
-        out->host += b.gradient + b.moments + b.ema + sums + b.norm;
+    if (team->offload)
+        out->host += sums;
+    else
+        out->sums = sums;
+    if (o->state_away) {
+        out->host += b.gradient + b.moments + b.ema + b.norm;
     } else {
         out->gradient += b.gradient + b.norm;
-        out->sums = sums;
         out->moments = b.moments;
         out->ema = b.ema;
         if (o->policy->dtype != DG_F32)
@@ -127,13 +134,15 @@ int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
     int err = dg_outline_open(&o, s, ranks, 0);
     /* of one rank none has a part; but sums that are taken block by block */
     const int step = ranks > 1 ? 1 : DG_SHARD_GRADIENTS;
-    const int levels = DG_SHARD_PARAMETERS / step + 1, more = 2 * levels;
+    const int levels = DG_SHARD_PARAMETERS / step + 1, more = 3 * levels;
 
     if (!err && out->num + more > DG_PLAN_GPUS)
         err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
                       (int)DG_PLAN_GPUS);
+    out->moments = s->config->optim.moments;
     for (int i = 0; i < more && !err; i++) {
-        o.team.offload = i >= levels;
+        o.team.offload = i >= levels; /* sums alone, then all of it */
+        o.state_away = i >= 2 * levels;
         dg_learner_shard(&o.team.shard, (ShardLevel)(step * (i % levels)), 0,
                          ranks, o.team.num_grads);
         /* what cannot be run has no line */
@@ -141,6 +150,11 @@ int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
     }
     dg_outline_close(&o);
     return err;
+}
+
+static int offloads(const GpuPlan *g)
+{
+    return g->offload || g->offload_sums;
 }
 
 const GpuPlan *dg_gpu_plan_fits(const GpuPlans *p, int ranks, uint64_t bytes,
@@ -155,7 +169,7 @@ const GpuPlan *dg_gpu_plan_fits(const GpuPlans *p, int ranks, uint64_t bytes,
         if (g->ranks != ranks)
             continue;
         if (g->gpu <= bytes &&
-            (found == NULL || (found->offload && g->host < found->host)))
+            (found == NULL || (offloads(found) && g->host < found->host)))
             found = g;
         if (*least == NULL || g->gpu < (*least)->gpu)
             *least = g;

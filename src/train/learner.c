@@ -1,10 +1,9 @@
 #include "train/learner.h"
 
 #include "base/error.h"
-#include "base/sha256.h"
-#include "optim/adamw.h"
+#include "base/memory.h"
+#include "learner_internal.h"
 #include "optim/grad_norm.h"
-#include "store/checkpoint.h"
 #include "tensor/mirror.h"
 #include "train/pool.h"
 
@@ -22,6 +21,15 @@ static int new_floats(float **out, const Backend *on, int64_t num)
     return err;
 }
 
+static int new_codes(uint8_t **out, const Backend *on, int64_t num)
+{
+    void *at = NULL;
+    const int err = dg_kernel_memory_new(&at, on, (size_t)num);
+
+    *out = at;
+    return err;
+}
+
 void dg_learner_shard(Shard *out, ShardLevel level, int rank, int size,
                       int64_t num)
 {
@@ -33,33 +41,60 @@ void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num)
     const Config *c = s->config;
 
     *out = (LearnerPlace) { .offload = c->parallel.offload_optimizer,
+                            .sums_apart = c->parallel.offload_sums &&
+                                          !c->parallel.offload_optimizer,
                             .host_threads = s->host_threads };
     dg_shard_init(&out->shard, s->comm, c->parallel.shard, num,
                   DG_GRAD_NORM_CHUNK);
 }
 
-/* The kernel memory of the state; NULL: the host's. */
-static const Backend *state_on(const Learner *l)
+/* Elements of the range from 'at' on that are read at once of sums that are
+ * apart. */
+static int64_t piece_at(const LearnerPlace *p, int64_t at)
+{
+    const int64_t most = p->piece > 0 ? p->piece : DG_LEARNER_PIECE;
+    const int64_t left = p->shard.num - at;
+
+    return left < most ? left : most;
+}
+
+const Backend *dg_learner_on(const Learner *l)
 {
     return l->place.offload ? NULL : l->policy->on;
 }
 
+static int reserve_moments(Learner *l, const Backend *on)
+{
+    const int64_t num = l->place.shard.num, blocks = dg_moments8_blocks(num);
+    Moments8 *x = &l->codes;
+    int err;
+
+    if (l->optim.moments == DG_MOMENTS_FLOAT32) {
+        err = new_floats(&l->m, on, num);
+        return err ? err : new_floats(&l->v, on, num);
+    }
+    err = new_codes(&x->m, on, num);
+    if (!err)
+        err = new_codes(&x->v, on, num);
+    if (!err)
+        err = new_floats(&x->m_scale, on, blocks);
+    return err ? err : new_floats(&x->v_scale, on, blocks);
+}
+
 static int reserve(Learner *l)
 {
-    const Backend *on = state_on(l);
+    const Backend *on = dg_learner_on(l);
     const int64_t num = l->place.shard.num;
     LearnerBytes bytes;
     int err = DG_OK;
 
     if (!l->place.offload)
         err = dg_policy_masters(l->policy, l->place.shard.first, num);
+    dg_learner_bytes(&bytes, &l->place, &l->optim);
     if (!err)
-        err = new_floats(&l->grads, on, num);
-    dg_learner_bytes(&bytes, &l->place.shard, &l->optim);
+        err = dg_kernel_memory_new((void **)&l->grads, on, bytes.gradient);
     if (!err)
-        err = new_floats(&l->m, on, num);
-    if (!err)
-        err = new_floats(&l->v, on, num);
+        err = reserve_moments(l, on);
     if (!err && l->optim.ema_decay > 0)
         err = new_floats(&l->ema, on, num);
     if (!err)
@@ -67,6 +102,10 @@ static int reserve(Learner *l)
     if (!err && bytes.chunks > 0) {
         l->chunks = calloc(1, bytes.chunks);
         err = l->chunks == NULL;
+    }
+    if (!err && bytes.stage > 0) {
+        l->stage = dg_memory_new(bytes.stage);
+        err = l->stage == NULL;
     }
     return err ? dg_fail(DG_ENOMEM, "optimizer state of %lld parameters",
                          (long long)num)
@@ -90,7 +129,7 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
         l->place = *place;
     if (l->place.shard.size == 0)
         dg_learner_shard(&l->place.shard, DG_SHARD_NONE, 0, 1, num);
-    l->engine = dg_engine_of(state_on(l));
+    l->engine = dg_engine_of(dg_learner_on(l));
     err = reserve(l);
     if (err) {
         dg_learner_destroy(l);
@@ -103,19 +142,26 @@ int dg_learner_create(Learner **out, Policy *policy, int64_t num,
     return DG_OK;
 }
 
-void dg_learner_bytes(LearnerBytes *out, const Shard *shard,
+void dg_learner_bytes(LearnerBytes *out, const LearnerPlace *place,
                       const OptimConfig *o)
 {
+    const Shard *shard = &place->shard;
     const size_t floats = sizeof(float) * (size_t)shard->num;
+    const size_t codes = (size_t)shard->num +
+                         sizeof(float) * (size_t)dg_moments8_blocks(shard->num);
+    const size_t piece = sizeof(float) * (size_t)piece_at(place, 0);
     const int64_t mine = dg_grad_norm_num_chunks(shard->num);
     const int64_t all = dg_grad_norm_num_chunks(shard->total);
+    const int apart = place->sums_apart;
 
     *out = (LearnerBytes) {
-        .gradient = floats,
-        .moments = 2 * floats,
+        .gradient = apart ? piece : floats,
+        .moments = 2 * (o->moments == DG_MOMENTS_INT8 ? codes : floats),
         .ema = o->ema_decay > 0 ? floats : 0,
-        .norm = sizeof(double) * ((size_t)mine + 1),
-        .chunks = dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
+        .norm = apart ? 0 : sizeof(double) * ((size_t)mine + 1),
+        .chunks =
+            apart || dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
+        .stage = apart ? piece : 0,
     };
 }
 
@@ -123,13 +169,106 @@ void dg_learner_destroy(Learner *l)
 {
     if (l == NULL)
         return;
-    dg_kernel_memory_free(state_on(l), l->grads);
-    dg_kernel_memory_free(state_on(l), l->m);
-    dg_kernel_memory_free(state_on(l), l->v);
-    dg_kernel_memory_free(state_on(l), l->ema);
-    dg_kernel_memory_free(state_on(l), l->norm_scratch);
+    void *const all[] = { l->grads,         l->m,       l->v,
+                          l->codes.m,       l->codes.v, l->codes.m_scale,
+                          l->codes.v_scale, l->ema,     l->norm_scratch };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        dg_kernel_memory_free(dg_learner_on(l), all[i]);
     free(l->chunks);
+    free(l->stage);
     free(l);
+}
+
+/* --- state as float32 ------------------------------------------------------ */
+
+/* from where the state is, and to there */
+static int fetch(const Learner *l, void *to, const void *from, size_t bytes)
+{
+    const Backend *on = dg_learner_on(l);
+
+    if (on != NULL)
+        return dg_kernel_download(on, to, from, bytes);
+    memcpy(to, from, bytes);
+    return DG_OK;
+}
+
+static void send(const Learner *l, void *to, const void *from, size_t bytes)
+{
+    const Backend *on = dg_learner_on(l);
+
+    if (on != NULL)
+        dg_kernel_upload(on, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
+}
+
+enum { CODED_BLOCKS = 64 };
+
+/* Codes on the host, of one moment at a time. */
+typedef struct Coded {
+    uint8_t code[CODED_BLOCKS * DG_MOMENT_BLOCK];
+    float scale[CODED_BLOCKS];
+    Moments8 as; /* both moments are these */
+    /* where they are, and their number */
+    uint8_t *code_at;
+    float *scale_at;
+    int64_t num;
+    size_t scale_bytes;
+} Coded;
+
+/* as many of elements 'first' .. 'first + left - 1' as there is room for */
+static void lay_coded(Coded *c, const Learner *l, LearnerState which,
+                      int64_t first, int64_t left)
+{
+    const int64_t most = CODED_BLOCKS * DG_MOMENT_BLOCK;
+    const Moments8 there = dg_moments8_at(&l->codes, first);
+
+    c->as = (Moments8) { c->code, c->code, c->scale, c->scale };
+    c->code_at = which == DG_STATE_M ? there.m : there.v;
+    c->scale_at = which == DG_STATE_M ? there.m_scale : there.v_scale;
+    c->num = left < most ? left : most;
+    c->scale_bytes = sizeof *c->scale * (size_t)dg_moments8_blocks(c->num);
+}
+
+static int get_coded(const Learner *l, LearnerState which, float *to,
+                     int64_t first, int64_t num)
+{
+    Coded c;
+    int err = DG_OK;
+
+    for (int64_t at = 0; at < num && !err; at += c.num) {
+        lay_coded(&c, l, which, first + at, num - at);
+        err = fetch(l, c.code, c.code_at, (size_t)c.num);
+        if (!err)
+            err = fetch(l, c.scale, c.scale_at, c.scale_bytes);
+        if (!err && which == DG_STATE_M)
+            dg_moments8_read_m(to + at, &c.as, c.num);
+        else if (!err)
+            dg_moments8_read_v(to + at, &c.as, c.num);
+    }
+    return err;
+}
+
+static void put_coded(const Learner *l, LearnerState which, const float *from,
+                      int64_t first, int64_t num)
+{
+    Coded c;
+
+    for (int64_t at = 0; at < num; at += c.num) {
+        lay_coded(&c, l, which, first + at, num - at);
+        if (which == DG_STATE_M)
+            dg_moments8_write_m(&c.as, from + at, c.num);
+        else
+            dg_moments8_write_v(&c.as, from + at, c.num);
+        send(l, c.code_at, c.code, (size_t)c.num);
+        send(l, c.scale_at, c.scale, c.scale_bytes);
+    }
+}
+
+static int is_coded(const Learner *l, LearnerState which)
+{
+    return which != DG_STATE_EMA && l->optim.moments == DG_MOMENTS_INT8;
 }
 
 static float *state_at(const Learner *l, LearnerState which, int64_t first)
@@ -142,28 +281,21 @@ static float *state_at(const Learner *l, LearnerState which, int64_t first)
 int dg_learner_get(const Learner *l, LearnerState which, float *to,
                    int64_t first, int64_t num)
 {
-    const Backend *on = state_on(l);
-    const float *from = state_at(l, which, first);
-    const size_t bytes = sizeof *to * (size_t)num;
-
-    if (on != NULL)
-        return dg_kernel_download(on, to, from, bytes);
-    memcpy(to, from, bytes);
-    return DG_OK;
+    return is_coded(l, which) ? get_coded(l, which, to, first, num)
+                              : fetch(l, to, state_at(l, which, first),
+                                      sizeof *to * (size_t)num);
 }
 
 void dg_learner_put(const Learner *l, LearnerState which, const float *from,
                     int64_t first, int64_t num)
 {
-    const Backend *on = state_on(l);
-    float *to = state_at(l, which, first);
-    const size_t bytes = sizeof *to * (size_t)num;
-
-    if (on != NULL)
-        dg_kernel_upload(on, to, from, bytes);
+    if (is_coded(l, which))
+        put_coded(l, which, from, first, num);
     else
-        memcpy(to, from, bytes);
+        send(l, state_at(l, which, first), from, sizeof *from * (size_t)num);
 }
+
+/* --- weights --------------------------------------------------------------- */
 
 int dg_learner_fetch(const Learner *l, const Comm *c)
 {
@@ -202,7 +334,7 @@ static int grad_norm(Learner *l, double *norm)
 {
     const Shard *s = &l->place.shard;
     const int64_t mine = dg_grad_norm_num_chunks(s->num);
-    const Backend *on = state_on(l);
+    const Backend *on = dg_learner_on(l);
     double *part = l->chunks + s->first / DG_GRAD_NORM_CHUNK;
     int err = DG_OK;
 
@@ -244,9 +376,7 @@ static int spread_there(const Learner *l, int *done)
     return err;
 }
 
-/* The networks' weights follow those of this rank's range, then those of all
- * ranks. */
-static int spread(const Learner *l)
+int dg_learner_spread(const Learner *l)
 {
     const Policy *p = l->policy;
     const Shard *s = &l->place.shard;
@@ -284,19 +414,73 @@ static int spread(const Learner *l)
 /* Elements that a thread takes at once. */
 enum { STRIDE = 1 << 20 };
 
-static void adamw(Learner *l, const AdamwStep *step)
+/* grad: of element 'at' of the range, and on */
+static void adamw_part(const Learner *l, int64_t at, int64_t num,
+                       const float *grad, const AdamwStep *step)
+{
+    float *w = own_weights(l) + at;
+
+    if (!is_coded(l, DG_STATE_M)) {
+        l->engine->adamw(w, l->m + at, l->v + at, grad, num, step);
+    } else {
+        const Moments8 codes = dg_moments8_at(&l->codes, at);
+
+        l->engine->adamw8(w, &codes, grad, l->place.shard.first + at, num,
+                          step);
+    }
+}
+
+/* A piece of sums of the host's, as float32 in l->stage. */
+static void stage_piece(const Learner *l, const ExactSum *own, int64_t at)
+{
+    const ExactSum part = dg_exact_part(own, at, piece_at(&l->place, at));
+
+    dg_exact_read(&part, l->stage, 1.0);
+}
+
+/* By pieces on the host, in the order of the device's. */
+static int norm_apart(const Learner *l, const ExactSum *own, double *norm)
+{
+    const Shard *s = &l->place.shard;
+    double *mine = l->chunks + s->first / DG_GRAD_NORM_CHUNK;
+
+    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
+        stage_piece(l, own, at);
+        dg_grad_norm_chunks(mine + at / DG_GRAD_NORM_CHUNK, l->stage,
+                            piece_at(&l->place, at));
+    }
+    dg_shard_gather_blocks(s, l->chunks, sizeof *l->chunks);
+    *norm =
+        sqrt(dg_grad_norm_fold(l->chunks, dg_grad_norm_num_chunks(s->total)));
+    return DG_OK;
+}
+
+static void adamw_apart(const Learner *l, const ExactSum *own,
+                        const AdamwStep *step)
+{
+    const Shard *s = &l->place.shard;
+
+    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
+        const int64_t num = piece_at(&l->place, at);
+
+        stage_piece(l, own, at);
+        send(l, l->grads, l->stage, sizeof *l->stage * (size_t)num);
+        adamw_part(l, at, num, l->grads, step);
+    }
+}
+
+static void adamw(const Learner *l, const AdamwStep *step)
 {
     const int64_t num = l->place.shard.num;
-    float *w = own_weights(l);
 
     if (!l->place.offload) {
-        l->engine->adamw(w, l->m, l->v, l->grads, num, step);
+        adamw_part(l, 0, num, l->grads, step);
         return;
     }
 #pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < num; at += STRIDE)
-        l->engine->adamw(w + at, l->m + at, l->v + at, l->grads + at,
-                         num - at < STRIDE ? num - at : STRIDE, step);
+        adamw_part(l, at, num - at < STRIDE ? num - at : STRIDE, l->grads + at,
+                   step);
 }
 
 static int update(Learner *l, const ExactSum *own, LearnerStep *out)
@@ -304,20 +488,25 @@ static int update(Learner *l, const ExactSum *own, LearnerStep *out)
     const AdamwOpts o = { l->optim.beta1, l->optim.beta2, l->optim.eps,
                           l->optim.weight_decay };
     const double lr = dg_lr_at(&l->lr, l->updates + 1);
+    const int apart = l->place.sums_apart;
     double norm, scale;
     AdamwStep step;
     int err;
 
-    l->engine->exact_read(own, l->grads, 1.0);
-    err = grad_norm(l, &norm);
+    if (!apart)
+        l->engine->exact_read(own, l->grads, 1.0);
+    err = apart ? norm_apart(l, own, &norm) : grad_norm(l, &norm);
     if (!err)
         err = dg_grad_norm_scale(&scale, norm, l->optim.max_grad_norm);
     if (!err)
         err = dg_adamw_step_init(&step, &o, lr, l->updates + 1, scale);
     if (err)
         return err;
-    adamw(l, &step);
-    err = spread(l);
+    if (apart)
+        adamw_apart(l, own, &step);
+    else
+        adamw(l, &step);
+    err = dg_learner_spread(l);
     if (err)
         return err;
     l->updates++;
@@ -348,240 +537,5 @@ int dg_learner_swap_ema(Learner *l)
     if (l->ema == NULL)
         return DG_OK;
     l->engine->swap(own_weights(l), l->ema, l->place.shard.num);
-    return spread(l);
-}
-
-/* --- checkpoints ------------------------------------------------------- */
-
-enum { MAX_ARRAYS = 4, MAX_NOTES = 2 };
-
-/* an array of the state, for get() and put() */
-typedef struct StateOf {
-    const Learner *learner;
-    LearnerState which;
-} StateOf;
-
-/* the weights from the first that is here */
-typedef struct WeightsOf {
-    const Policy *policy;
-    int64_t first;
-} WeightsOf;
-
-typedef struct Content {
-    StateOf state[MAX_ARRAYS];
-    WeightsOf weights;
-    CheckpointArray arrays[MAX_ARRAYS];
-    CheckpointCounter counters[1];
-    CheckpointNote notes[MAX_NOTES];
-    CheckpointParam *params;
-    Checkpoint k;
-} Content;
-
-static void add_params(CheckpointParam *to, const ParamSet *set, int64_t base)
-{
-    for (int i = 0; i < set->num_params; i++) {
-        const Param *q = set->params[i];
-
-        to[i].name = q->name;
-        to[i].offset = base + q->value.param_offset;
-        to[i].num_dims = q->value.num_dims;
-        for (int k = 0; k < q->value.num_dims; k++)
-            to[i].dims[k] = q->value.dims[k];
-    }
-}
-
-static int new_params(Content *c, int num)
-{
-    c->k.num_params = num;
-    c->params = calloc((size_t)num, sizeof *c->params);
-    return c->params != NULL ? DG_OK : dg_fail(DG_ENOMEM, "checkpoint index");
-}
-
-static int describe_base(Content *c, const Policy *p)
-{
-    int err = new_params(c, p->net.num_params + p->text.num_params);
-
-    if (err)
-        return err;
-    add_params(c->params, &p->net, 0);
-    add_params(c->params + p->net.num_params, &p->text, p->net.count);
-    return DG_OK;
-}
-
-/* The base stays where it is; the file says what it has to be. */
-static int describe_adapters(Content *c, const Policy *p)
-{
-    int err = new_params(c, p->adapters.num_params);
-
-    if (err)
-        return err;
-    add_params(c->params, &p->adapters, 0);
-    c->notes[0] = (CheckpointNote) { "base_path", p->base_path, 0 };
-    c->notes[1] = (CheckpointNote) { "base_sha256", p->base_sha256, 1 };
-    c->k.notes = c->notes;
-    c->k.num_notes = 2;
-    return DG_OK;
-}
-
-static int get_state(void *user, float *to, int64_t first, int64_t num)
-{
-    const StateOf *s = user;
-
-    return dg_learner_get(s->learner, s->which, to, first, num);
-}
-
-static int put_state(void *user, const float *from, int64_t first, int64_t num)
-{
-    const StateOf *s = user;
-
-    dg_learner_put(s->learner, s->which, from, first, num);
-    return DG_OK;
-}
-
-/* An array of which each rank has its range, which is the host's, or fetched
- * in pieces. */
-static void add_state(Content *c, const Learner *l, LearnerState which,
-                      const char *name, const char *long_name)
-{
-    const Shard *s = &l->place.shard;
-    const int apart = state_on(l) != NULL && state_on(l)->apart;
-
-    c->state[which] = (StateOf) { l, which };
-    c->arrays[c->k.num_arrays++] =
-        (CheckpointArray) { .name = name,
-                            .long_name = long_name,
-                            .data = apart ? NULL : state_at(l, which, 0),
-                            .num = l->num,
-                            .shared = dg_shard_split(s),
-                            .first = s->first,
-                            .held = s->num,
-                            .get = apart ? get_state : NULL,
-                            .put = apart ? put_state : NULL,
-                            .user = &c->state[which] };
-}
-
-static int get_weights(void *user, float *to, int64_t first, int64_t num)
-{
-    const WeightsOf *w = user;
-
-    return dg_policy_get(w->policy, to, w->first + first, num);
-}
-
-static int put_weights(void *user, const float *from, int64_t first,
-                       int64_t num)
-{
-    const WeightsOf *w = user;
-
-    dg_policy_put(w->policy, from, w->first + first, num);
-    return DG_OK;
-}
-
-/* num of them, or of those in ranges this rank's: the last one's ends with the
- * text encoders, which are behind the network. They are the host's, or
- * fetched in pieces. */
-static void weights_array(CheckpointArray *a, WeightsOf *of, const Learner *l,
-                          int64_t num)
-{
-    const Policy *p = l->policy;
-    const Shard *s = &l->place.shard;
-    const int apart = p->dropped > 0;
-
-    *of = (WeightsOf) { p, dg_learner_in_ranges(l) ? s->first : 0 };
-    *a = (CheckpointArray) { .name = "weights",
-                             .long_name = "master weights",
-                             .data = apart ? NULL : p->values + of->first,
-                             .num = num,
-                             .shared = dg_learner_in_ranges(l),
-                             .first = of->first,
-                             .held = s->num,
-                             .get = apart ? get_weights : NULL,
-                             .put = apart ? put_weights : NULL,
-                             .user = of };
-    if (s->rank == s->size - 1)
-        a->held += num - s->total;
-}
-
-static int describe(Content *c, const Learner *l)
-{
-    const Policy *p = l->policy;
-    int err;
-
-    memset(c, 0, sizeof *c);
-    err = p->adapters.num_params > 0 ? describe_adapters(c, p)
-                                     : describe_base(c, p);
-    if (err)
-        return err;
-    c->k.arrays = c->arrays;
-    weights_array(&c->arrays[c->k.num_arrays++], &c->weights, l,
-                  p->adapters.num_params > 0 ? p->adapters.count
-                                             : p->num_values);
-    add_state(c, l, DG_STATE_M, "adam_m", "AdamW first moment");
-    add_state(c, l, DG_STATE_V, "adam_v", "AdamW second moment");
-    if (l->ema != NULL)
-        add_state(c, l, DG_STATE_EMA, "ema",
-                  "exponential moving average of the weights");
-    c->counters[0] = (CheckpointCounter) { "optimizer_step", l->updates };
-    c->k.params = c->params;
-    c->k.counters = c->counters;
-    c->k.num_counters = 1;
-    return DG_OK;
-}
-
-int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
-{
-    CheckpointArray a;
-    WeightsOf of;
-    int err;
-
-    weights_array(&a, &of, l, l->num);
-    if (a.data != NULL && !a.shared)
-        return dg_sha256_bytes(hex, a.data, sizeof *a.data * (size_t)a.num);
-    err = dg_checkpoint_digest(hex, c, &a);
-    dg_comm_bcast(c, hex, DG_SHA256_HEX, 0);
-    return dg_agree(c, err);
-}
-
-int dg_learner_save(const Learner *l, const Session *s, const char *dir,
-                    int64_t iteration)
-{
-    Content c;
-    int err = dg_agree(s->comm, describe(&c, l));
-
-    if (!err)
-        err = dg_agree(s->comm, dg_learner_fetch(l, s->comm));
-    if (err) {
-        free(c.params);
-        return err;
-    }
-    c.k.iteration = iteration;
-    err = dg_checkpoint_write(s->comm, dir, &c.k, &s->info,
-                              s->config->checkpoint.keep);
-    free(c.params);
-    return err;
-}
-
-int dg_learner_resume(Learner *l, const Session *s, const char *dir,
-                      int64_t *iteration, int *found)
-{
-    Content c;
-    int err = dg_agree(s->comm, describe(&c, l));
-
-    if (err)
-        return err;
-    err = dg_checkpoint_resume(s->comm, dir, &c.k, found);
-    if (!err && *found) {
-        *iteration = c.k.iteration;
-        l->updates = c.counters[0].value;
-        if (l->policy->dropped > 0 && !dg_learner_in_ranges(l)) {
-            dg_policy_round(l->policy); /* masters are where they have to be */
-        } else if (l->policy->dropped > 0) {
-            err = spread(l);
-        } else {
-            dg_learner_send(l);
-            if (l->pool != NULL)
-                err = dg_pool_refresh(l->pool);
-        }
-    }
-    free(c.params);
-    return err;
+    return dg_learner_spread(l);
 }

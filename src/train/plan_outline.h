@@ -16,6 +16,8 @@ typedef struct Outline {
     TrainerParts parts;
     TrainerSteps ways; /* with the run's choice of these */
     int steps;         /* timesteps trained of each sample */
+    int state_away;    /* moments, masters, EMA are the host's; sums as team has
+                       them */
     int cached;
     uint64_t pictures; /* kernel memory of those of the report, for a while */
     int no_prompts;    /* prompts.file is not there */

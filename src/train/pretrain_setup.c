@@ -160,7 +160,7 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
         .exact = c->parallel.exact_sum,
         .max_items = t->items,
         .shard = place.shard,
-        .offload = place.offload,
+        .offload = place.offload || place.sums_apart,
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
@@ -169,16 +169,18 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
 }
 
 /* What the state takes of a GPU, and masters of bfloat16 weights. */
-static uint64_t learner_bytes(const Pretrain *t, const TeamOpts *team)
+static uint64_t learner_bytes(const Pretrain *t)
 {
+    LearnerPlace place;
     LearnerBytes b;
 
-    dg_learner_bytes(&b, &team->shard, &t->session->config->optim);
-    if (team->offload)
+    dg_learner_place(&place, t->session, t->policy->num_values);
+    dg_learner_bytes(&b, &place, &t->session->config->optim);
+    if (place.offload)
         return 0;
     return b.gradient + b.moments + b.ema + b.norm +
            (t->policy->dtype != DG_F32
-                ? sizeof(float) * (uint64_t)team->shard.num
+                ? sizeof(float) * (uint64_t)place.shard.num
                 : 0);
 }
 
@@ -211,14 +213,19 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
         { pools(s) && c->parallel.ahead, "parallel.ahead = false" },
+        { !c->parallel.offload_sums && !c->parallel.offload_optimizer,
+          "parallel.offload_sums = true" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->optim.moments == DG_MOMENTS_FLOAT32 &&
+              !c->parallel.offload_optimizer,
+          "optim.moments = int8" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
     const int scored = c->num_rewards > 0 && t->heldout.num > 0;
     const EvaluateJob job = dg_pretrain_job(t);
     uint64_t needs = network_bytes(t, &team->shard, scored) +
-                     dg_room_team(team) + learner_bytes(t, team);
+                     dg_room_team(team) + learner_bytes(t);
 
     if (scored)
         needs += dg_evaluate_bytes(&job);

@@ -339,7 +339,7 @@ static int open_parts(Trainer *t, H5File *f)
 
 int dg_replay(const Session *s, const char *path)
 {
-    Trainer t = { .session = s };
+    Trainer t = { .session = s, .reads_copies = 1 };
     H5File *f;
     int err = dg_agree(s->comm, dg_trajectory_open(&f, path));
 

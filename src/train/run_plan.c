@@ -116,6 +116,7 @@ int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
     int err;
 
     *o = (Outline) { .session = s, .config = c };
+    o->state_away = c->parallel.offload_optimizer;
     o->cached = given || c->prompts.cache[0] != '\0';
     err = dg_rewards_init(o->rewards, c);
     if (!err && !given)
@@ -229,10 +230,13 @@ static void tell_weights(PlanTable *t, const Outline *o)
 
 static void tell_learner(PlanTable *t, const Outline *o)
 {
+    const LearnerPlace place = { .shard = o->team.shard,
+                                 .sums_apart =
+                                     o->team.offload && !o->state_away };
     LearnerBytes b;
 
-    dg_learner_bytes(&b, &o->team.shard, &o->config->optim);
-    put(t, "gradient", "gradient", b.gradient + b.norm + b.chunks);
+    dg_learner_bytes(&b, &place, &o->config->optim);
+    put(t, "gradient", "gradient", b.gradient + b.norm + b.chunks + b.stage);
     put(t, "moments", "AdamW's moments", b.moments);
     put_some(t, "ema", "averaged weights (EMA)", b.ema);
     put_some(t, "kept", "state before, for trajectory files",

@@ -46,14 +46,25 @@ static const char *const levels[] = { "none", "optimizer", "gradients",
 static const uint64_t gpu_sizes[] = { 80000000000, 141000000000 };
 enum { NUM_SIZES = 2 };
 
+/* of the table, and as keys say it */
+static const char *offloaded(const GpuPlan *g)
+{
+    return g->offload ? "all" : g->offload_sums ? "sums" : "-";
+}
+static const char *offload_key(const GpuPlan *g)
+{
+    return g->offload        ? "offload_optimizer = true"
+           : g->offload_sums ? "offload_sums = true"
+                             : "offload_optimizer = false";
+}
+
 static void gpu_row(FILE *f, const GpuPlan *g)
 {
     const uint64_t values[] = { g->weights, g->masters, g->gradient,    g->sums,
                                 g->moments, g->ema,     g->activations, g->rest,
                                 g->gpu,     g->host };
 
-    fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level],
-            g->offload ? "yes" : "no");
+    fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level], offloaded(g));
     for (int i = 0; i < 10; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
     for (int i = 0; i < NUM_SIZES; i++)
@@ -61,8 +72,8 @@ static void gpu_row(FILE *f, const GpuPlan *g)
     fprintf(f, "\n");
 }
 
-/* What is the first to fit, or how much is too much. */
-static void gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
+/* What is the first to fit, or how much is too much; 1 if that has all on GPUs. */
+static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
 {
     const GpuPlan *least;
     const GpuPlan *g = dg_gpu_plan_fits(p, ranks, bytes, &least);
@@ -71,20 +82,21 @@ static void gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
     if (g == NULL)
         fprintf(f,
                 "none fits; %.1f GB too many with parallel.shard = \"%s\", "
-                "offload_optimizer = %s\n",
+                "%s\n",
                 1e-9 * (double)(least->gpu - bytes), levels[least->level],
-                least->offload ? "true" : "false");
+                offload_key(least));
     else
         fprintf(f,
-                "parallel.shard = \"%s\", offload_optimizer = %s fits, %.1f GB "
-                "left; %.1f GB of a rank's host\n",
-                levels[g->level], g->offload ? "true" : "false",
+                "parallel.shard = \"%s\", %s fits, %.1f GB left; %.1f GB of a "
+                "rank's host\n",
+                levels[g->level], offload_key(g),
                 1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host);
+    return g != NULL && !g->offload && !g->offload_sums;
 }
 
 static void gpu_table(FILE *f, const GpuPlans *p)
 {
-    int short_of = 0;
+    int short_of = 0, all_there = 1;
 
     fprintf(f,
             "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
@@ -101,11 +113,13 @@ static void gpu_table(FILE *f, const GpuPlans *p)
         if (i > 0 && p->plan[i].ranks == p->plan[i - 1].ranks)
             continue;
         for (int k = 0; k < NUM_SIZES; k++) {
-            gpu_verdict(f, p, p->plan[i].ranks, gpu_sizes[k]);
+            all_there &= gpu_verdict(f, p, p->plan[i].ranks, gpu_sizes[k]);
             short_of |= dg_gpu_plan_fits(p, p->plan[i].ranks, gpu_sizes[k],
                                          &least) == NULL;
         }
     }
+    if (!all_there && p->moments == DG_MOMENTS_FLOAT32)
+        fprintf(f, "Moments take a quarter with optim.moments = \"int8\".\n");
     if (short_of)
         fprintf(f,
                 "Where none fits, more GPUs have less each with "
@@ -160,16 +174,17 @@ static void object(FILE *f, const char *name, const PlanTable *t)
 
 static void gpu_object(FILE *f, const GpuPlan *g)
 {
-    fprintf(f,
-            "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
-            "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64
-            ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
-            ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
-            ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
-            ",\"host\":%" PRIu64 "}",
-            g->ranks, levels[g->level], g->offload ? "true" : "false",
-            g->weights, g->masters, g->gradient, g->sums, g->moments, g->ema,
-            g->activations, g->rest, g->gpu, g->host);
+    fprintf(
+        f,
+        "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
+        "\"offload_sums\":%s,"
+        "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64 ",\"gradient\":%" PRIu64
+        ",\"sums\":%" PRIu64 ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
+        ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
+        ",\"host\":%" PRIu64 "}",
+        g->ranks, levels[g->level], g->offload ? "true" : "false",
+        g->offload_sums ? "true" : "false", g->weights, g->masters, g->gradient,
+        g->sums, g->moments, g->ema, g->activations, g->rest, g->gpu, g->host);
 }
 
 int dg_run_plan_json(char **text, const RunPlan *p)

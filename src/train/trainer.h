@@ -30,6 +30,8 @@ typedef struct Trainer {
     Conditions *cache; /* of prompts.cache, or NULL */
     Learner *learner;
     Team *team;
+    int reads_copies; /* of networks on the host: what is placed is read into
+                         them, which stay then */
     int together;     /* a sample's passes of an update go back together */
     WeightPool *pool; /* of weights, or gradients, that no rank has whole, or
                          NULL */

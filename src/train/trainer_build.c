@@ -75,7 +75,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .exact = c->parallel.exact_sum,
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
         .shard = place.shard,
-        .offload = place.offload,
+        .offload = place.offload || place.sums_apart,
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
@@ -268,6 +268,21 @@ static int reserve_before(Trainer *t)
                          bytes);
 }
 
+/* Of networks on a GPU the host needs no copy, but of masters that are moved
+ * here, and of what files want and the GPU has rounded. */
+static void drop_copies(Trainer *t)
+{
+    const Config *c = t->session->config;
+
+    if (!c->parallel.offload_optimizer)
+        dg_policy_drop(t->policy, 1);
+    if (t->reference == NULL || t->reference->on == NULL)
+        return;
+    dg_policy_drop_text(t->reference); /* it has no use for them */
+    if (c->trajectory.every == 0 || t->reference->dtype == DG_F32)
+        dg_policy_drop(t->reference, c->trajectory.every > 0);
+}
+
 int dg_trainer_reserve(Trainer *t)
 {
     const Session *s = t->session;
@@ -280,11 +295,14 @@ int dg_trainer_reserve(Trainer *t)
     if (c->grpo.kl_beta > 0)
         err = dg_policy_reference(&t->reference, t->policy, c);
     if (!err)
-        err = open_team(t);
-    if (!err)
         err = dg_learner_create(
             &t->learner, t->policy, num, &c->optim,
             c->run.iterations * c->grpo.updates_per_iteration, &place);
+    /* before the host reserves sums: it has no room for both */
+    if (!err && !t->reads_copies && !pools(s))
+        drop_copies(t);
+    if (!err)
+        err = open_team(t);
     if (pools(s) || t->together) {
         err = dg_agree(s->comm, err);
         if (!err)
@@ -362,7 +380,12 @@ static int check_room(const Session *s)
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
         { pools(s) && c->parallel.ahead, "parallel.ahead = false" },
+        { !c->parallel.offload_sums && !c->parallel.offload_optimizer,
+          "parallel.offload_sums = true" },
         { !c->parallel.offload_optimizer, "parallel.offload_optimizer = true" },
+        { c->optim.moments == DG_MOMENTS_FLOAT32 &&
+              !c->parallel.offload_optimizer,
+          "optim.moments = int8" },
         { c->lora.rank == 0, "adapters (lora.rank)" },
         { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
@@ -419,21 +442,6 @@ static int open_beside(Trainer *t)
     return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
 }
 
-/* Of networks on a GPU the host needs no copy, but of masters that are moved
- * here, and of what files want and the GPU has rounded. */
-static void drop_copies(Trainer *t)
-{
-    const Config *c = t->session->config;
-
-    if (!c->parallel.offload_optimizer)
-        dg_policy_drop(t->policy, 1);
-    if (t->reference == NULL || t->reference->on == NULL)
-        return;
-    dg_policy_drop_text(t->reference); /* it has no use for them */
-    if (c->trajectory.every == 0 || t->reference->dtype == DG_F32)
-        dg_policy_drop(t->reference, c->trajectory.every > 0);
-}
-
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -482,7 +490,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = open_beside(t);
     if (!err) {
-        drop_copies(t);
+        if (pools(s)) /* which has read them */
+            drop_copies(t);
         describe(t);
     }
     return err;
