@@ -62,6 +62,8 @@ ranges=parallel.shard=parameters
 # --- weights in ranges, on the CPU -------------------------------------------------
 expect "pretrain: the run of one rank" on_host 1 base
 expect "pretrain: it is evaluated" test -n "$(grep 'held-out' "$work/base.out")"
+on_host 1 alone $ranges
+same_end "ranges on one rank" alone base
 on_host 2 base2 $ranges
 same_end "ranges on two ranks" base2 base
 on_host 3 base3 $ranges parallel.recompute=true
@@ -83,6 +85,19 @@ expect "pretrain: a teacher is not the pictures" test "$(digest taught)" != \
 TINY=configs/tiny_unet.cfg on_host 1 unet
 TINY=configs/tiny_unet.cfg on_host 3 unet3 $ranges
 same_end "ranges, a U-Net" unet3 unet
+# of gradients alone, which leave block by block
+blocks="parallel.shard=gradients parallel.passes=together"
+# shellcheck disable=SC2086
+{
+    on_host 1 blocks1 $blocks
+    on_host 3 blocks3 $blocks parallel.recompute=true
+    on_host 3 fewblocks $blocks pretrain.batch=2
+    on_host 2 whole2 parallel.shard=gradients parallel.passes=apart
+}
+same_end "gradients block by block, on one rank" blocks1 base
+same_end "gradients block by block, on three, blocks again" blocks3 base
+same_end "gradients block by block, ranks without items" fewblocks few
+same_end "gradients whole" whole2 base
 expect_code "pretrain: weights in ranges want one worker a rank" 1 \
     'parallel.shard = "parameters": run.threads = 2: must be 1' \
     mpirun --oversubscribe -n 2 "$cpu" pretrain configs/tiny.cfg \
@@ -99,6 +114,13 @@ on_gpus 2 behind $ranges parallel.ahead=false
 same_end "GPUs, ranges when they are asked for" behind gpu
 on_gpus 3 offload $ranges parallel.offload_optimizer=true
 same_end "GPUs, ranges, offloaded" offload gpu
+# shellcheck disable=SC2086
+{
+    CUDA_EMULATION_STREAMS=late on_gpus 2 gpublocks $blocks
+    on_gpus 1 offblocks $blocks parallel.offload_optimizer=true
+}
+same_end "GPUs, gradients leave behind their blocks" gpublocks gpu
+same_end "one GPU, gradients to the host block by block" offblocks gpu
 CUDA_EMULATION_DEVICES=1 on_gpus 2 shared $ranges
 same_end "ranges, two ranks on one GPU" shared gpu
 dtype=bfloat16
@@ -211,6 +233,8 @@ tight()
                  exit !(-0.1 < d && d < 0.1) }"
 }
 tight "ranges ahead" 3 $ranges
+# shellcheck disable=SC2086
+tight "gradients block by block" 2 $blocks
 dtype=bfloat16
 tight "bfloat16, ranges, a teacher" 2 $ranges "${taught[@]}" \
     parallel.ahead=false

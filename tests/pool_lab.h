@@ -80,6 +80,28 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
     return t;
 }
 
+/* Networks of the configuration. */
+static void open_networks(Lab *l)
+{
+    l->session = (Session) { .comm = &comm,
+                             .config = &l->config,
+                             .backend = l->backend,
+                             .num_threads = 1 };
+    l->whole = new_policy(&l->config, l->text);
+    l->held = new_policy(&l->config, l->text);
+    EXPECT(dg_policy_place(l->whole, l->backend) == DG_OK);
+    l->plain = new_team(l, l->whole, DG_SHARD_NONE);
+    l->team = new_team(l, l->held, l->level);
+    EXPECT((l->level == DG_SHARD_PARAMETERS
+                ? dg_pool_hold(&l->session, l->held)
+                : dg_policy_place(l->held, l->backend)) == DG_OK);
+    EXPECT(dg_pool_create(&l->pool, &l->session, l->team, l->held, NULL) ==
+           DG_OK);
+    for (int i = 0; i < ITEMS; i++)
+        l->u[i] =
+            calloc((size_t)l->whole->shape.elements * PASSES, sizeof(float));
+}
+
 /* Of l: backend, level, recompute, and the rest if it is not 0. With sets of
  * the caller's, or none. */
 static void open_lab_of(Lab *l, const char *config, const char *set)
@@ -98,23 +120,7 @@ static void open_lab_of(Lab *l, const char *config, const char *set)
     if (set != NULL)
         EXPECT(dg_config_set(&l->config, set) == DG_OK);
     dg_config_settle(&l->config);
-    l->session = (Session) { .comm = &comm,
-                             .config = &l->config,
-                             .backend = l->backend,
-                             .num_threads = 1 };
-    l->whole = new_policy(&l->config, l->text);
-    l->held = new_policy(&l->config, l->text);
-    EXPECT(dg_policy_place(l->whole, backend) == DG_OK);
-    l->plain = new_team(l, l->whole, DG_SHARD_NONE);
-    l->team = new_team(l, l->held, l->level);
-    EXPECT((l->level == DG_SHARD_PARAMETERS
-                ? dg_pool_hold(&l->session, l->held)
-                : dg_policy_place(l->held, backend)) == DG_OK);
-    EXPECT(dg_pool_create(&l->pool, &l->session, l->team, l->held, NULL) ==
-           DG_OK);
-    for (int i = 0; i < ITEMS; i++)
-        l->u[i] =
-            calloc((size_t)l->whole->shape.elements * PASSES, sizeof(float));
+    open_networks(l);
 }
 
 static void open_lab(Lab *l, const Backend *backend, const char *config,
@@ -132,8 +138,8 @@ static void open_lab_with_text(Lab *l, const Backend *backend,
 {
     *l = (Lab) { .backend = backend,
                  .level = DG_SHARD_PARAMETERS,
-                 .text = 1,
-                 .recompute = recompute };
+                 .recompute = recompute,
+                 .text = 1 };
     open_lab_of(l, config, NULL);
 }
 

@@ -59,8 +59,8 @@ static void test_gradients_reach_their_owners(void **state)
     VERDICT();
 }
 
-/* Of weights that all ranks have, with and without other ranks: a block's
- * gradient is there for a while alone. */
+/* Of weights that all ranks have, with and without other ranks, text encoders'
+ * too: a block's gradient is there for a while alone. */
 static void test_gradients_alone_reach_their_owners(void **state)
 {
     static const char *const configs[] = { "configs/tiny.cfg",
@@ -70,11 +70,14 @@ static void test_gradients_alone_reach_their_owners(void **state)
     for (int k = 0; k < 4; k++) {
         Lab l = { .backend = dg_backend_cpu(),
                   .level = DG_SHARD_GRADIENTS,
-                  .recompute = k % 2 };
+                  .recompute = k % 2,
+                  .text = k % 2 };
 
         open_lab_of(&l, configs[k / 2], NULL);
         EXPECT(!dg_pool_lends(l.pool) && dg_pool_trains(l.pool));
         compare_sums(&l, 2);
+        /* what is replayed is not lent */
+        EXPECT(l.team->workers[0].ctx.lender == NULL);
         compare_predictions(&l, comm.rank); /* nobody is met */
         compare_sums(&l, comm.rank);        /* the first has none */
         compare_sums(&l, comm.rank == 0 ? 3 : 0);

@@ -57,10 +57,10 @@ int64_t dg_pool_room(const Policy *p, int rooms);
 int dg_pool_hold(const Session *s, Policy *p);
 
 /**
- * Of a policy, and KL's reference, pretraining's teacher (dg_policy_as_teacher())
- * or NULL, that are held; the team, of one worker, has it from then on, and the
- * worker's context borrows from it. Of one that was placed, whole, of its
- * gradients alone.
+ * Of a policy, and KL's reference, pretraining's teacher
+ * (dg_policy_as_teacher()) or NULL, that are held; the team, of one worker, has
+ * it from then on, and the worker's context borrows from it. Of one that was
+ * placed, whole, of its gradients alone.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,

@@ -33,6 +33,11 @@ int dg_setup_check_words(const Session *s, const Policy *p,
  */
 int dg_setup_rundir(const Session *s, RunDir *dir);
 
+/** Whether as many workers a rank as there are can do without whole weights or
+ *  gradients, where parallel.shard and parallel.passes want that. Errors:
+ *  DG_EINVAL. */
+int dg_setup_check_threads(const Session *s);
+
 /** Says that a run goes on after 'done' of 'all', or that nothing is left.
  *  what  "iteration", "step"
  *  key   that of 'all' */

@@ -396,12 +396,13 @@ static const Option rows[] = {
          parallel.shard, FREE,
          "what a rank holds its range of alone: moments and EMA, and gradient "
          "sums, and weights; same bits"),
-    ENUM("parallel.passes", "\"auto\"", "auto|apart|together", parallel.passes,
-         FREE,
-         "where gradient sums are in ranges, a sample's trained steps go back "
-         "each by itself, its gradient whole, or together, block by block, the "
-         "gradient of two blocks at most there; auto: what takes less memory; "
-         "same bits"),
+    ENUM(
+        "parallel.passes", "\"auto\"", "auto|apart|together", parallel.passes,
+        FREE,
+        "with parallel.shard = \"gradients\", a sample's trained steps go back "
+        "each by itself, its gradient whole, or together, block by block, the "
+        "gradients of two blocks at most there; auto: what takes less memory; "
+        "same bits"),
     BOOL("parallel.offload_optimizer", "false", parallel.offload_optimizer,
          FREE,
          "with run.device = \"cuda\": gradient sums, moments and EMA in the "

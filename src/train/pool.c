@@ -434,13 +434,17 @@ static PoolSet *add_set(WeightPool *p, const Policy *policy, ParamSet *params)
     return s;
 }
 
-/* Room for what is in no group. */
+/* Room for what is in no group; or nothing but the names of what is there. */
 static int reserve_rest(const WeightPool *p, PoolSet *s)
 {
     const int64_t num = dg_params_rest(s->params);
-    const int err = dg_kernel_memory_new(
-        &s->rest, p->kernels, (size_t)(dg_dtype_bytes(p->dtype) * num));
+    int err;
 
+    s->shares = p->whole;
+    if (p->whole)
+        return DG_OK;
+    err = dg_kernel_memory_new(&s->rest, p->kernels,
+                               (size_t)(dg_dtype_bytes(p->dtype) * num));
     if (!err)
         dg_params_point_group(s->params, 0, s->rest, p->dtype);
     return err;
@@ -460,8 +464,8 @@ static void add_names(WeightPool *p, const Policy *policy, ParamSet *params)
  * are needed. */
 static int lends_text(const WeightPool *p, const Policy *policy)
 {
-    return policy->trains_text ||
-           (p->kernels->apart && !policy->text_left && !policy->text_dropped);
+    return policy->trains_text || (!p->whole && p->kernels->apart &&
+                                   !policy->text_left && !policy->text_dropped);
 }
 
 /* The network, and text encoders that are lent, of a policy. */
@@ -482,16 +486,10 @@ static int add_policy(WeightPool *p, Policy *policy, int trains)
 static int reserve(WeightPool *p, Policy *policy, Policy *reference)
 {
     int64_t room = 0;
-    int err;
+    int err = add_policy(p, policy, p->trains);
 
-    if (p->whole) { /* nothing but the names of what is there */
-        PoolSet *net = add_set(p, policy, &policy->net);
-
-        net->shares = net->trains = 1;
-        return DG_OK;
-    }
-    err = add_policy(p, policy, p->trains);
-
+    if (err || p->whole)
+        return err;
     if (!err && reference != NULL && p->trains)
         err = add_policy(p, reference, 0);
     else if (!err && reference != NULL)

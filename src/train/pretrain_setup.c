@@ -52,6 +52,7 @@ static int pools(const Session *s)
 static int check(const Session *s)
 {
     const Config *c = s->config;
+    int err;
 
     if (c->pretrain.batch % c->pretrain.item_size != 0)
         return dg_fail(DG_EINVAL,
@@ -64,12 +65,9 @@ static int check(const Session *s)
                        "lora.rank = %lld: pretraining trains all parameters, "
                        "must be 0",
                        (long long)c->lora.rank);
-    if (pools(s) && s->num_threads > 1)
-        return dg_fail(
-            DG_EINVAL,
-            "parallel.shard = \"parameters\": run.threads = %d: must "
-            "be 1 on the CPU, with more ranks instead",
-            s->num_threads);
+    err = dg_setup_check_threads(s);
+    if (err)
+        return err;
     if (c->pretrain.item_size > DG_SAMPLING_BATCH)
         return dg_fail(DG_EINVAL, "pretrain.item_size = %lld: at most %d",
                        (long long)c->pretrain.item_size, DG_SAMPLING_BATCH);
@@ -107,6 +105,24 @@ static int open_prompts(Pretrain *t)
 static int rooms_of(const Session *s)
 {
     return dg_pool_rooms(s->config, s->backend->apart);
+}
+
+/* What of an item's gradient there is room for; 0: all of it. An item is one
+ * pass: that it leaves block by block costs nothing. */
+static int64_t room_of(const Pretrain *t, const TeamOpts *team)
+{
+    const Session *s = t->session;
+    const PassesChoice choice = s->config->parallel.passes;
+    const int64_t room = dg_pool_room(
+        t->policy, dg_pool_grad_rooms(s->config, &team->shard,
+                                      s->backend->apart, team->offload));
+
+    if (pools(s))
+        return room;
+    if (!dg_shard_rounds(&team->shard) || team->num_threads > 1 ||
+        choice == DG_PASSES_APART)
+        return 0;
+    return choice == DG_PASSES_TOGETHER || room < team->num_grads ? room : 0;
 }
 
 /* Sizes of a worker, and what a step takes. */
@@ -148,9 +164,7 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
-    if (pools(s)) /* as dg_trainer_room() */
-        team->num_room =
-            dg_pool_room(t->policy, team->offload ? 1 : rooms_of(s));
+    team->num_room = room_of(t, team);
     return DG_OK;
 }
 
@@ -194,7 +208,7 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
     const RoomKey keys[] = {
         { c->pretrain.item_size > 1, "a smaller pretrain.item_size" },
         { !c->parallel.recompute, "parallel.recompute = true" },
-        { s->comm->size > 1 && c->parallel.shard < DG_SHARD_GRADIENTS,
+        { c->parallel.shard < DG_SHARD_GRADIENTS,
           "parallel.shard = gradients" },
         { s->comm->size > 1 && c->parallel.shard < DG_SHARD_PARAMETERS,
           "parallel.shard = parameters" },
@@ -244,8 +258,8 @@ static int place(Policy *p, const Session *s)
     return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
 }
 
-/* The optimizer's side, and who lends weights. */
-static int open_learner(Pretrain *t)
+/* The optimizer's side, and who lends weights, or room for gradients. */
+static int open_learner(Pretrain *t, int lends)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -256,9 +270,9 @@ static int open_learner(Pretrain *t)
     err = dg_agree(s->comm, dg_learner_create(&t->learner, t->policy,
                                               t->policy->num_values, &c->optim,
                                               c->pretrain.steps, &at));
-    if (!err && pools(s))
+    if (!err && lends)
         err = dg_pool_create(&t->pool, s, t->team, t->policy, t->teacher);
-    if (!err)
+    if (!err && pools(s))
         t->learner->pool = t->pool;
     return err;
 }
@@ -296,7 +310,7 @@ static int reserve(Pretrain *t)
         err = open_team(t, &plan, &team);
     err = dg_agree(s->comm, err);
     if (!err)
-        err = open_learner(t);
+        err = open_learner(t, team.num_room > 0);
     if (!err)
         drop_copies(t);
     return err;

@@ -166,6 +166,24 @@ int dg_setup_rundir(const Session *s, RunDir *dir)
     return err ? err : dg_agree(s->comm, dg_log_open(dir->log));
 }
 
+int dg_setup_check_threads(const Session *s)
+{
+    const Config *c = s->config;
+    const int pools =
+        c->parallel.shard == DG_SHARD_PARAMETERS && s->comm->size > 1;
+    const int blocks = c->parallel.shard >= DG_SHARD_GRADIENTS &&
+                       c->parallel.passes == DG_PASSES_TOGETHER;
+
+    if (s->num_threads > 1 && (pools || blocks))
+        return dg_fail(DG_EINVAL,
+                       "parallel.%s: run.threads = %d: must be 1 on the CPU, "
+                       "with more ranks instead",
+                       pools ? "shard = \"parameters\""
+                             : "passes = \"together\"",
+                       s->num_threads);
+    return DG_OK;
+}
+
 void dg_setup_tell_resumed(const char *what, const char *key, int64_t done,
                            int64_t all)
 {

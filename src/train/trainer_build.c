@@ -357,23 +357,6 @@ static int check_adapters(Trainer *t)
     return dg_agree(t->session->comm, err);
 }
 
-/* What is not built where blocks' gradients leave during an item. */
-static int check_pool(const Session *s)
-{
-    const Config *c = s->config;
-    const int blocks = c->parallel.shard >= DG_SHARD_GRADIENTS &&
-                       c->parallel.passes == DG_PASSES_TOGETHER;
-
-    if (s->num_threads > 1 && (pools(s) || blocks))
-        return dg_fail(DG_EINVAL,
-                       "parallel.%s: run.threads = %d: must be 1 on the CPU, "
-                       "with more ranks instead",
-                       pools(s) ? "shard = \"parameters\""
-                                : "passes = \"together\"",
-                       s->num_threads);
-    return DG_OK;
-}
-
 int dg_trainer_place(Policy *p, const Session *s)
 {
     return pools(s) ? dg_pool_hold(s, p) : dg_policy_place(p, s->backend);
@@ -468,7 +451,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
     t->session = s;
     err = dg_trainer_check(c);
     if (!err)
-        err = check_pool(s);
+        err = dg_setup_check_threads(s);
     if (!err)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
