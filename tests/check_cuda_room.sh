@@ -141,6 +141,9 @@ trained none --set optim.moments=int8
 trained sums --set parallel.offload_sums=true
 trained sums --set parallel.offload_sums=true --set run.dtype=bfloat16 \
     --set optim.moments=int8
+room train "a smaller grpo.micro_batch, parallel.recompute = true" \
+    --set parallel.shard=gradients --set parallel.passes=together \
+    --set parallel.offload_sums=true --set optim.moments=int8
 trained all --set parallel.offload_optimizer=true
 trained all --set parallel.offload_optimizer=true --set run.dtype=bfloat16 \
     --set optim.ema_decay=0

@@ -137,6 +137,19 @@ for n in 1 2; do
         sums blocks$n parallel.passes=together parallel.recompute=true
     same_arrays "$n GPU, nothing of a gradient whole" blocks$n gpu 2
 done
+# that recipe's keys with a network of no size; in full it fits one GPU of 141 GB
+expect "moments: configs/flux_step.cfg in small" "$gpu" train \
+    configs/flux_step.cfg --set run.dir="$work/step" --set flux.num_layers=2 \
+    --set flux.num_single_layers=1 --set flux.num_heads=2 \
+    --set flux.head_dim=16 --set "flux.axes_dims=[4, 6, 6]" \
+    --set flux.joint_attention_dim=16 --set flux.pooled_dim=16 \
+    --set t5.d_model=16 --set t5.d_kv=8 --set clip.hidden=16 \
+    --set clip.heads=2 --set pretrain.image_size=32
+expect "moments: it made an update" awk \
+    "BEGIN { exit !($(metric step grad_norm) > 0) }"
+expect_code "moments: configs/flux_step.cfg fits a GPU of 141 GB" 0 \
+    '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits' \
+    "$cpu" plan configs/flux_step.cfg --gpus 1
 on_gpus 1 none none b16 run.dtype=bfloat16
 expect "moments: the same in bfloat16" on_gpus 1 gradients sums b16blocks \
     run.dtype=bfloat16 parallel.passes=together parallel.recompute=true

@@ -20,7 +20,8 @@ int64_t dg_grad_norm_num_chunks(int64_t num);
  * Sums of squares of all chunks of a range that begins at a chunk border.
  * partial  [dg_grad_norm_num_chunks(num)] f64 out
  * grad     [num] f32; a NaN or Inf makes its chunk's sum not finite
- * Not collective.
+ * Shared out over the OpenMP threads when called outside a parallel region; the
+ * bits are the same. Not collective.
  */
 void dg_grad_norm_chunks(double *partial, const float *grad, int64_t num);
 

@@ -26,6 +26,7 @@ static double sum_squares(const float *x, int64_t num)
 
 void dg_grad_norm_chunks(double *partial, const float *grad, int64_t num)
 {
+#pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < num; at += DG_GRAD_NORM_CHUNK) {
         const int64_t left = num - at;
 
