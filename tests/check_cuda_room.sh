@@ -100,7 +100,8 @@ room()
 }
 
 # planned OFFLOAD SET...: of `plan --gpus 1` the parts of a GPU added up, what it
-# says they are together, in MB; OFFLOAD is none, sums or all
+# says they are together, in MB; OFFLOAD is none, sums or all; at $level
+level=none
 planned()
 {
     local offload='"offload_optimizer":false,"offload_sums":false'
@@ -112,7 +113,7 @@ planned()
         --set grpo.prompts_per_iteration=1 \
         --set sampler.steps=3 --set report.prompts=1 "$@" >/dev/null &&
         tr '{' '\n' <"$work/plan.json" |
-        grep "\"shard\":\"none\",$offload" | tr -d '"}]' | tr ',' '\n' |
+        grep "\"shard\":\"$level\",$offload" | tr -d '"}]' | tr ',' '\n' |
             awk -F: '/^(weights|masters|gradient|sums|moments|ema|activations|rest):/ { sum += $2; n++ }
                      /^gpu:/ { gpu = $2 }
                      /^activations:/ { step = $2 }
@@ -121,11 +122,12 @@ planned()
 
 # trained OFFLOAD SET...: train's room, and that of `plan --gpus`, but for a
 # step's, where the CPU's kernels, for which that counts, want other scratch.
+helps="a smaller grpo.micro_batch, parallel.recompute = true"
 trained()
 {
     local offload=$1 sum whole step own
     shift
-    room train "a smaller grpo.micro_batch, parallel.recompute = true" "$@"
+    room train "$helps" "$@"
     read -r sum whole step <<<"$(planned "$offload" "$@")"
     expect "room: plan --gpus, the parts are the whole" \
         awk "BEGIN { exit !(${sum:-0} > 0 && ${sum:-0} == ${whole:-1}) }"
@@ -147,6 +149,30 @@ room train "a smaller grpo.micro_batch, parallel.recompute = true" \
 trained all --set parallel.offload_optimizer=true
 trained all --set parallel.offload_optimizer=true --set run.dtype=bfloat16 \
     --set optim.ema_decay=0
+
+# a sample's gradient, whole, and block by block: by as much as it is less, but
+# for blocks' inputs
+level=gradients
+helps="a smaller grpo.micro_batch"
+blocks=(--set parallel.shard=gradients --set flux.num_single_layers=8
+    --set parallel.recompute=true)
+for offload in none sums all; do
+    offloads=(--set parallel.offload_sums=false)
+    [ $offload = sums ] && offloads=(--set parallel.offload_sums=true)
+    [ $offload = all ] && offloads=(--set parallel.offload_optimizer=true)
+    trained $offload "${blocks[@]}" "${offloads[@]}" \
+        --set parallel.passes=apart
+    apart=$(most)
+    trained $offload "${blocks[@]}" "${offloads[@]}" \
+        --set parallel.passes=together
+    expect "room: a gradient that is never whole takes less" test \
+        "$(most)" -lt $((apart - 200000))
+    trained $offload "${blocks[@]}" "${offloads[@]}"
+    together=$(most)
+    expect "room: and is chosen" test "$together" -lt $((apart - 200000))
+done
+level=none
+
 room sample "encoded prompts (prompts.cache), run.dtype = bfloat16"
 room sample "encoded prompts (prompts.cache), smaller pictures" \
     --set run.dtype=bfloat16

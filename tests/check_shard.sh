@@ -22,18 +22,19 @@ clip=optim.max_grad_norm=0.005
 # --- on the CPU ------------------------------------------------------------------
 expect "shard: the run of one rank" tiny 1 1 base $clip
 for at in "1 1 optimizer" "2 1 optimizer" "3 2 optimizer" "1 2 gradients" \
-    "2 1 gradients" "2 2 gradients" "3 1 gradients" "1 2 parameters" \
+    "2 2 gradients" "3 1 gradients apart" "1 1 gradients together" \
+    "2 1 gradients together" "3 1 gradients together" "1 2 parameters" \
     "2 1 parameters" "3 1 parameters"; do
-    read -r ranks threads level <<<"$at"
-    run=$level$ranks$threads
+    read -r ranks threads level passes <<<"$at"
+    run=$level$ranks$threads$passes
     expect "shard: $at" tiny "$ranks" "$threads" "$run" $clip \
-        parallel.shard="$level"
+        parallel.shard="$level" parallel.passes="${passes:-auto}"
     same_arrays "$at" "$run" base
     expect "shard: $at, memory used is memory planned" equal_bytes "$run" 3
 done
 same "shard: a norm that is of all ranks" \
-    "$(metric gradients31 grad_norm)" "$(metric base grad_norm)"
-for file in optimizer32 gradients31 parameters31; do
+    "$(metric gradients31apart grad_norm)" "$(metric base grad_norm)"
+for file in optimizer32 gradients31apart gradients31together parameters31; do
     expect "shard: replay of $file on one rank" "$bin" replay \
         "$work/$file/trajectories/iter_000002.h5"
     expect "shard: replay of $file on two" ranks 2 "$bin" replay --threads 1 \
@@ -51,13 +52,13 @@ part()
     expect "shard: $level on $n ranks, stopped after $wanted" test \
         "$(last_checkpoint "$run")" = "$wanted"
 }
-part 3 gradients parts 1
+part 3 gradients parts 1 parallel.passes=apart
 part 1 none parts 2
 expect "shard: continued on two ranks" tiny 2 1 parts $clip \
     parallel.shard=optimizer
 same_arrays "three levels in turn" parts base
 
-part 2 gradients others 1
+part 2 gradients others 1 parallel.passes=together
 part 3 parameters others 2
 expect "shard: continued with weights in other ranges" tiny 2 1 others $clip \
     parallel.shard=parameters
@@ -71,36 +72,53 @@ many="flux.num_layers=2 flux.num_single_layers=3 grpo.kl_beta=0.1"
     expect "shard: parameters, blocks again, two networks" tiny 3 1 many3 \
         $clip $many parallel.shard=parameters parallel.recompute=true \
         grpo.micro_batch=1
+    expect "shard: gradients together, blocks again, two networks" tiny 2 1 \
+        many2 $clip $many parallel.shard=gradients parallel.passes=together \
+        parallel.recompute=true grpo.micro_batch=1
 }
 same_arrays "parameters, blocks again, two networks" many3 many
-expect "shard: blocks again, memory used is memory planned" equal_bytes many3 3
+same_arrays "gradients together, blocks again, two networks" many2 many
+for run in many3 many2; do
+    expect "shard: blocks again, memory used is memory planned" equal_bytes \
+        $run 3
+done
 few="grpo.prompts_per_iteration=1 grpo.num_generations=2 grpo.updates_per_iteration=1"
 # shellcheck disable=SC2086
 {
     tiny 1 1 few $clip $few
     expect "shard: parameters, a rank without items" tiny 3 1 few3 $clip $few \
         parallel.shard=parameters
+    expect "shard: gradients together, a rank without items" tiny 3 1 few2 \
+        $clip $few parallel.shard=gradients parallel.passes=together
 }
 same_arrays "parameters, a rank without items" few3 few
+same_arrays "gradients together, a rank without items" few2 few
 TINY=configs/tiny_unet.cfg
 tiny 1 1 unet $clip run.iterations=2
 expect "shard: parameters, a U-Net guided both ways" tiny 3 1 unet3 $clip \
     parallel.shard=parameters run.iterations=2
+expect "shard: gradients together, a U-Net guided both ways" tiny 2 1 unet2 \
+    $clip parallel.shard=gradients parallel.passes=together run.iterations=2
 unset TINY
-same_arrays "parameters, a U-Net guided both ways" unet3 unet 2
-expect "shard: guided both ways, memory used is memory planned" equal_bytes \
-    unet3 2
+for run in unet3 unet2; do
+    same_arrays "$run, a U-Net guided both ways" $run unet 2
+    expect "shard: guided both ways, memory used is memory planned" \
+        equal_bytes $run 2
+done
 wild="optim.lr=1 optim.weight_decay=10 run.iterations=4"
 # shellcheck disable=SC2086
 {
     tiny 1 1 wild $wild
     tiny 3 1 wild3 $wild parallel.shard=parameters
+    tiny 2 1 wild2 $wild parallel.shard=gradients parallel.passes=together
 }
-same_digest "shard: parameters, NaN: all ranks go the same way" wild3 \
-    "$(digest wild 4)" 4
-expect "shard: parameters, NaN names sample, rank and layer" grep -qE \
-    "^WARN  iteration [0-9]+, .*sample [0-9]+.*, rank [0-9]: layer .* not finite" \
-    "$work/wild3.out"
+for run in wild3 wild2; do
+    same_digest "shard: $run, NaN: all ranks go the same way" $run \
+        "$(digest wild 4)" 4
+    expect "shard: $run, NaN names sample, rank and layer" grep -qE \
+        "^WARN  iteration [0-9]+, .*sample [0-9]+.*, rank [0-9]: layer .* not finite" \
+        "$work/$run.out"
+done
 
 # --- a damaged checkpoint is passed over by all ranks ------------------------------
 tiny 2 1 torn $clip parallel.shard=optimizer run.iterations=2
@@ -123,11 +141,13 @@ lora="policy.weights=$work/base/checkpoints/iter_000003.h5 lora.rank=2 run.itera
 }
 same_arrays "adapters" lora4 lora1 2
 same_arrays "adapters over weights in ranges" lora3 lora1 2
-tiny 2 1 inexact $clip parallel.exact_sum=false parallel.shard=gradients \
-    run.iterations=1
-expect "shard: float sums, near the exact ones" "$tools/close" \
-    "$work/inexact/checkpoints/iter_000001.h5" \
-    "$work/base/checkpoints/iter_000001.h5" 1e-4
+for passes in apart together; do
+    tiny 2 1 inexact$passes $clip parallel.exact_sum=false \
+        parallel.shard=gradients parallel.passes=$passes run.iterations=1
+    expect "shard: float sums, $passes, near the exact ones" "$tools/close" \
+        "$work/inexact$passes/checkpoints/iter_000001.h5" \
+        "$work/base/checkpoints/iter_000001.h5" 1e-4
+done
 sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2
     pretrain.eval_every=2)
 launch pretrain 1 1 first "${sets[@]}"
@@ -164,12 +184,15 @@ on_gpus()
 }
 expect "shard: one GPU" on_gpus 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
-    "2 optimizer true" "3 gradients true" "2 parameters false" \
-    "3 parameters true" "1 none sums" "2 optimizer sums" "3 gradients sums" \
+    "2 optimizer true" "3 gradients true apart" "1 gradients true together" \
+    "2 gradients false together" "3 gradients true together" \
+    "2 parameters false" "3 parameters true" "1 none sums" \
+    "2 optimizer sums" "3 gradients sums apart" "3 gradients sums together" \
     "2 parameters sums"; do
-    read -r ranks level offload <<<"$at"
-    run=gpu$level$ranks$offload
-    expect "shard: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
+    read -r ranks level offload passes <<<"$at"
+    run=gpu$level$ranks$offload$passes
+    expect "shard: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run" \
+        parallel.passes="${passes:-auto}"
     same_arrays "GPUs, $at" "$run" gpu 2
 done
 no_warning "shard: GPUs, sums and weights from GPU to GPU" \
@@ -179,6 +202,8 @@ for level in optimizer gradients parameters; do
     on_gpus 2 $level false shared$level
     same_arrays "two ranks on one GPU, $level" shared$level gpu 2
 done
+on_gpus 2 gradients false sharedblocks parallel.passes=together
+same_arrays "two ranks on one GPU, gradients together" sharedblocks gpu 2
 unset CUDA_EMULATION_DEVICES
 on_gpus 2 gradients true late run.max_seconds=1e-3
 expect "shard: GPUs, stopped after one iteration" test \
@@ -191,11 +216,12 @@ expect "shard: GPUs, replay" "$gpu" replay \
 # float32 masters of bfloat16 weights: a rank's range of them, or the host's
 b16=run.dtype=bfloat16
 on_gpus 1 none false b16 $b16
-for at in "2 optimizer false" "3 gradients true" "2 parameters false" \
-    "1 none sums" "2 gradients sums"; do
-    read -r ranks level offload <<<"$at"
-    run=b16$level$ranks$offload
-    on_gpus "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2
+for at in "2 optimizer false" "3 gradients true" "2 gradients false together" \
+    "2 parameters false"; do
+    read -r ranks level offload passes <<<"$at"
+    run=b16$level$ranks$offload$passes
+    on_gpus "$ranks" "$level" "$offload" "$run" $b16 trajectory.every=2 \
+        parallel.passes="${passes:-auto}"
     same_arrays "GPUs, bfloat16, $at" "$run" b16 2
 done
 export CUDA_EMULATION_DEVICES=1
@@ -219,12 +245,14 @@ expect "shard: GPUs, conditions that are read, weights in ranges" on_gpus 3 \
 same_arrays "GPUs, weights in ranges" cached3 cached 2
 
 # a GPU that fails while others wait for its weights or want to give it theirs
-for at in 350 600; do
-    CUDA_EMULATION_FAIL=1:$at on_gpus 3 parameters false broken$at
-    expect "shard: a GPU fails at launch $at: exit code 1" test $? = 1
-    expect "shard: a GPU fails at launch $at: one message" test \
+for at in "350 parameters" "600 parameters" "330 gradients" "375 gradients"; do
+    read -r launch level <<<"$at"
+    CUDA_EMULATION_FAIL=1:$launch on_gpus 3 "$level" false broken$launch \
+        parallel.passes=together
+    expect "shard: $level: a GPU fails at launch $launch: exit code 1" test $? = 1
+    expect "shard: $level: a GPU fails at launch $launch: one message" test \
         "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' \
-            "$work/broken$at.out")" = 1
+            "$work/broken$launch.out")" = 1
 done
 
 for at in "1 none false" "2 gradients true"; do
@@ -278,6 +306,10 @@ expect_code "shard: weights in ranges want one worker a rank" 1 \
     'parallel.shard = "parameters": run.threads = 2: must be 1' \
     mpirun --oversubscribe -n 2 "$cpu" train configs/tiny.cfg \
     --set run.threads=2 --set parallel.shard=parameters
+expect_code "shard: and so do passes that go back together" 1 \
+    'parallel.passes = "together": run.threads = 2: must be 1' "$cpu" train \
+    configs/tiny.cfg --set run.threads=2 --set parallel.shard=gradients \
+    --set parallel.passes=together
 expect_code "shard: and no pretraining" 1 'parallel.shard = "parameters": pre' \
     "$cpu" pretrain configs/tiny.cfg --set parallel.shard=parameters
 exit $bad

@@ -75,6 +75,8 @@ static void test_gradients_alone_reach_their_owners(void **state)
         open_lab_of(&l, configs[k / 2], NULL);
         EXPECT(!dg_pool_lends(l.pool) && dg_pool_trains(l.pool));
         compare_sums(&l, 2);
+        /* what is replayed is not lent */
+        EXPECT(l.team->workers[0].ctx.lender == NULL);
         compare_predictions(&l, comm.rank); /* nobody is met */
         compare_sums(&l, comm.rank);        /* the first has none */
         compare_sums(&l, comm.rank == 0 ? 3 : 0);

@@ -354,13 +354,16 @@ static int grad_norm(Learner *l, double *norm)
     return DG_OK;
 }
 
-/* Owners' weights to all ranks' kernel memory, from there. */
+/* Owners' weights to all ranks' kernel memory, from there. A device that has
+ * failed shows it before others wait for its part. */
 static int spread_there(const Learner *l, int *done)
 {
     const Policy *p = l->policy;
     const Engine *e = dg_engine_of(p->on);
     const Shard *s = &l->place.shard;
-    int err = DG_OK;
+    uint16_t seen;
+    int err = dg_agree(s->comm,
+                       p->on->download(&seen, dg_policy_at(p, 0), sizeof seen));
 
     *done = e->bcast != NULL;
     for (int r = 0; r < s->size && !err && *done; r++) {
