@@ -36,4 +36,6 @@ for steps in "kernels*" "ratio*12" "two*" "beside*tiny"; do
     expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
         in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
 done
+expect_code "bundle: its command, an update of FLUX, in small" 0 "1 ok, 0 failed" \
+    in_it STEP=small ONLY="update*" "$folder/tests/gpu/run.sh"
 exit $bad

@@ -7,6 +7,9 @@
 #   LIMIT      seconds for everything (460)
 #   ONLY       pattern: only steps whose name matches
 #   FULL=1     FLUX.1-dev's whole network is measured too (with a LIMIT of 800)
+#   STEP=1     one update of a network of its size is made too: on a GPU of 141 GB,
+#              with 128 GiB of the host (a LIMIT of 1000, or ONLY="update*" with one
+#              of 600); STEP=small tries it with a small one
 #   QUICK=1    shorter runs, to try the script itself
 #   PATIENCE   times a step's seconds, on a machine that others use too (1)
 #   CUDA_HOME  where CUDA's libraries are looked for first
@@ -310,6 +313,29 @@ describe()
     echo
 }
 
+# one update of configs/flux_step.cfg, without the checkpoint of 73 GB at its end
+update()
+{
+    local small=() run=$work/step
+    [ "$STEP" != small ] || small=(--set flux.num_layers=2 --set flux.num_heads=2
+        --set flux.num_single_layers=1 --set flux.head_dim=16
+        --set "flux.axes_dims=[4, 6, 6]" --set flux.joint_attention_dim=16
+        --set flux.pooled_dim=16 --set t5.d_model=16 --set t5.d_kv=8
+        --set clip.hidden=16 --set clip.heads=2 --set pretrain.image_size=32)
+    (
+        trap '' XFSZ
+        ulimit -f $([ "$STEP" = small ] && echo 30 || echo 1000000)
+        "$bin" train configs/flux_step.cfg --set run.dir="$run" "${small[@]}"
+    ) >"$work/update.out" 2>&1
+    cat "$work/update.out"
+    numbers="rollout $(metric step rollout | cut -c 1-5) s, update $(
+        metric step update | cut -c 1-5) s, gradient $(metric step grad_norm)"
+    ratio_is_one step 1 && [ "$(metric step skipped_updates)" = 0 ] &&
+        awk "BEGIN { exit !($(metric step grad_norm) > 0) }" &&
+        [ "$(grep -c '^ERROR' "$work/update.out")" = 1 ] &&
+        grep -q '^ERROR .*iter_000001\.h5' "$work/update.out"
+}
+
 summary()
 {
     echo
@@ -370,6 +396,7 @@ step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
 [ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
     configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16
+[ "${STEP:-0}" = 0 ] || step "update: all of FLUX.1-dev's size" 560 update
 step "PyTorch" 150 torch
 summary >"$work/summary"
 tee -a "$table" <"$work/summary"
