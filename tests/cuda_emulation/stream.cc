@@ -112,10 +112,19 @@ void cuda_emulation_stick(void)
     stuck = true;
 }
 
+/* With CUDA_LAUNCH_BLOCKING=1 in the environment nothing is queued, as on a
+ * device: the launch that fails says so itself. */
 int cuda_emulation_defers(cudaStream_t s)
 {
+    const char *text = getenv("CUDA_LAUNCH_BLOCKING");
+
     asked = s;
-    return cuda_emulation_captures() || (runs == 0 && s != nullptr);
+    if (cuda_emulation_captures() || runs != 0 || s == nullptr)
+        return cuda_emulation_captures();
+    if (text == nullptr || atoi(text) == 0)
+        return 1;
+    cuda_emulation_drain(s);
+    return 0;
 }
 
 void cuda_emulation_keep(std::function<cudaError_t()> call)
