@@ -77,6 +77,8 @@ cudaError_t cudaGetLastError(void);
 /** e, which the calling thread's next cudaGetLastError() gives too: as on a
  *  device also of a stream that is only not ready. */
 cudaError_t cuda_emulation_says(cudaError_t e);
+/** The same without forgetting it: what libraries take for their own error. */
+cudaError_t cuda_emulation_last(void);
 /* CUDA_EMULATION_DEVICES in the environment says how many GPUs there are, and
  * CUDA_EMULATION_VISIBLE="3,1" which of them this process sees, as its own 0, 1:
  * CUDA_VISIBLE_DEVICES of a real one. */
