@@ -70,10 +70,11 @@ extern "C" int dg_cuda_replays(CudaStream *s)
         if (e == cudaSuccess)
             e = cudaEventCreateWithFlags(&g->up[i], cudaEventDisableTiming);
     }
-    return e == cudaSuccess
-               ? DG_OK
-               : dg_fail(DG_ENOMEM, "CUDA: %d bytes for replayed steps: %s",
-                         INPUT_BYTES, cudaGetErrorString(e));
+    if (e == cudaSuccess)
+        return DG_OK;
+    cudaGetLastError();
+    return dg_fail(DG_ENOMEM, "CUDA: %d bytes for replayed steps: %s",
+                   INPUT_BYTES, cudaGetErrorString(e));
 }
 
 void dg_cuda_graphs_destroy(struct GraphCache *g)

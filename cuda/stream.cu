@@ -63,8 +63,11 @@ int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
     return e == cudaSuccess ? *s->result_host : fallback;
 }
 
+/* The runtime remembers an error until it is asked, and so do libraries that look
+ * for their own: one that the program may go on from has to be forgotten. */
 static int device_error(cudaError_t e, const char *what)
 {
+    cudaGetLastError();
     return dg_fail(e == cudaErrorMemoryAllocation ? DG_ENOMEM : DG_EDEVICE,
                    "CUDA: %s: %s", what, cudaGetErrorString(e));
 }

@@ -90,11 +90,23 @@ int dg_cuda_walks(CudaStream *s, const void *what, size_t bytes);
 /** A copy upward within a step that does not run at once. */
 void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes);
 
+/* What lies between members is whatever was there before: no argument, though
+ * a signature would see it. Older compilers leave it, and steps that are alike
+ * may then not look it. */
+template <typename T> void dg_cuda_clear_between(T *value)
+{
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(value);
+#endif
+#endif
+    (void)value;
+}
+
 /* dg_cuda_walks() of a launch */
 template <typename... P>
 int dg_cuda_launch_walks(CudaStream *s, void (*kernel)(P...), dim3 grid,
-                         dim3 block, size_t shared,
-                         const std::tuple<P...> &values)
+                         dim3 block, size_t shared, std::tuple<P...> &values)
 {
     const uint64_t sizes[] = { (uint64_t)(uintptr_t)kernel,
                                grid.x,
@@ -107,7 +119,8 @@ int dg_cuda_launch_walks(CudaStream *s, void (*kernel)(P...), dim3 grid,
     int walks = dg_cuda_walks(s, sizes, sizeof sizes);
 
     std::apply(
-        [&](const auto &...v) {
+        [&](auto &...v) {
+            (dg_cuda_clear_between(&v), ...);
             ((walks = dg_cuda_walks(s, &v, sizeof v)), ...);
         },
         values);

@@ -27,15 +27,21 @@ outside()
 
 expect "bundle: it is gathered" tests/gpu/bundle.sh "$folder" \
     "$build/emulated/dancegrpo" "$build/tests/tools/close" \
-    "$build/tests/test_cuda_memory"
+    "$build/tests/test_cuda_memory" "$build/tests/test_cuda_training"
 expect "bundle: all libraries are inside" test -z "$(outside)"
 expect_code "bundle: without a GPU one line says so" 77 "no GPU: ERROR" \
     in_it CUDA_EMULATION_DEVICES=0 "$folder/tests/gpu/run.sh"
 expect "bundle: and nothing else" test "$(wc -l <"$work/out")" = 1
-for steps in "kernels*" "ratio*12" "two*" "beside*tiny"; do
+for steps in "kernels*memory" "ratio*12" "two*" "beside*tiny"; do
     expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
         in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
 done
 expect_code "bundle: its command, an update of FLUX, in small" 0 "1 ok, 0 failed" \
     in_it STEP=small ONLY="update*" "$folder/tests/gpu/run.sh"
+# a GPU that fails, at a kernel that nobody names but who launches one by one
+expect_code "bundle: a kernel that fails is named" 1 "FAILED" in_it \
+    ONLY="kernels*training" CUDA_EMULATION_FAIL=0:60 "$folder/tests/gpu/run.sh"
+expect "bundle: with the test, in its table" grep -qE \
+    "^kernels: .* FAILED .* test_[a-z_]*: .*CUDA: [a-z0-9_]*kernel" \
+    "$work/results/table.txt"
 exit $bad

@@ -214,10 +214,38 @@ static void test_few_rows_have_one_order(void **unused)
     }
 }
 
+/* Memory that is not there is an error of whoever wanted it; the library that is
+ * called next is not to take it for its own. */
+static void test_errors_are_forgotten(void **unused)
+{
+    char *before = malloc(2 * ROWS * OUT * 4),
+         *after = malloc(2 * ROWS * OUT * 4);
+    void *p = NULL;
+    Side s;
+
+    (void)unused;
+    open_side(&s, 0);
+    linear(before, &s, DG_ACT_SILU, 0, 1);
+    assert_int_equal(dg_cuda_alloc(&p, (size_t)1 << 50), DG_ENOMEM);
+    linear(after, &s, DG_ACT_SILU, 0, 1);
+    assert_memory_equal(before, after, 2 * ROWS * OUT * 4);
+    if (cuda_emulation_order != NULL) { /* a stream that has no room */
+        setenv("CUDA_EMULATION_MEMORY", "1000", 1);
+        assert_int_equal(dg_cuda_side_new(&p), DG_ENOMEM);
+        unsetenv("CUDA_EMULATION_MEMORY");
+        linear(after, &s, DG_ACT_SILU, 0, 1);
+        assert_memory_equal(before, after, 2 * ROWS * OUT * 4);
+    }
+    close_side(&s);
+    free(before);
+    free(after);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_few_rows_have_one_order),
     cmocka_unit_test(test_batches_have_the_bits_of_one),
     cmocka_unit_test(test_bias_lies_anywhere),
+    cmocka_unit_test(test_errors_are_forgotten),
 };
 
 CUDA_MAIN(tests)

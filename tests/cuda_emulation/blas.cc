@@ -8,9 +8,10 @@
 
 const char *cublasLtGetStatusString(cublasStatus_t s)
 {
-    return s == CUBLAS_STATUS_SUCCESS         ? "success"
-           : s == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported"
-                                              : "invalid value";
+    return s == CUBLAS_STATUS_SUCCESS            ? "success"
+           : s == CUBLAS_STATUS_NOT_SUPPORTED    ? "not supported"
+           : s == CUBLAS_STATUS_EXECUTION_FAILED ? "execution failed"
+                                                 : "invalid value";
 }
 
 size_t cublasLtGetVersion(void)
@@ -342,6 +343,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const cublasLtMatmulAlgo_t *algo, void *, size_t,
                               cudaStream_t stream)
 {
+    if (cuda_emulation_last() != cudaSuccess)
+        return CUBLAS_STATUS_EXECUTION_FAILED; /* who has left that there? */
     if (cuda_emulation_defers(stream)) {
         cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
                              two = *(const float *)beta, la = *a, lb = *b,

@@ -79,6 +79,8 @@ cudaError_t cudaGetLastError(void);
 /** e, which the calling thread's next cudaGetLastError() gives too: as on a
  *  device also of a stream that is only not ready. */
 cudaError_t cuda_emulation_says(cudaError_t e);
+/** The same without forgetting it: what libraries take for their own error. */
+cudaError_t cuda_emulation_last(void);
 cudaError_t cudaGetDeviceCount(int *count);
 
 typedef struct cudaUUID_t {

@@ -246,6 +246,11 @@ cudaError_t cuda_emulation_says(cudaError_t e)
     return e;
 }
 
+cudaError_t cuda_emulation_last(void)
+{
+    return last;
+}
+
 cudaError_t cudaGetLastError(void)
 {
     const cudaError_t e = last;

@@ -289,8 +289,10 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
 
     if (cuda_emulation_check(grid, block, shared, shared_limit))
         return cudaErrorInvalidConfiguration;
-    if (cuda_emulation_count_launch())
-        return cudaSuccess;
+    if (cuda_emulation_count_launch()) /* who waits is told, or nobody has to */
+        return getenv("CUDA_LAUNCH_BLOCKING") != nullptr
+                   ? cudaErrorLaunchFailure
+                   : cudaSuccess;
     const CudaEmulationOpen open;
     if (cuda_emulation_ptx(kernel, grid, block, shared, shared_limit, reversed))
         return cudaSuccess;

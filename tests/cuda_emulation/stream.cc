@@ -14,6 +14,7 @@ struct CUstream_st {
     uint64_t queued, done; /* calls so far */
     bool early, running;
     bool captured; /* its thread alone may queue something */
+    int device;
     CUstream_st *next;
 };
 
@@ -112,10 +113,26 @@ void cuda_emulation_stick(void)
     stuck = true;
 }
 
+/* With CUDA_LAUNCH_BLOCKING=1 in the environment nothing is queued, as on a
+ * device: the launch that fails says so itself. */
 int cuda_emulation_defers(cudaStream_t s)
 {
+    const char *text = getenv("CUDA_LAUNCH_BLOCKING");
+
     asked = s;
-    return cuda_emulation_captures() || (runs == 0 && s != nullptr);
+    if (s != nullptr && runs == 0 && s->device != cuda_emulation_device()) {
+        fprintf(stderr,
+                "cuda emulation: a stream of device %d, while the "
+                "thread's is %d\n",
+                s->device, cuda_emulation_device());
+        abort(); /* a thread begins on device 0 */
+    }
+    if (cuda_emulation_captures() || runs != 0 || s == nullptr)
+        return cuda_emulation_captures();
+    if (text == nullptr || atoi(text) == 0)
+        return 1;
+    cuda_emulation_drain(s);
+    return 0;
 }
 
 void cuda_emulation_keep(std::function<cudaError_t()> call)
@@ -183,6 +200,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
     const std::lock_guard<std::recursive_mutex> held(lock);
     CUstream_st *s = new CUstream_st {};
 
+    s->device = cuda_emulation_device();
     s->early = is("all early") || (is("early") && streams != nullptr);
     s->next = streams;
     streams = s;

@@ -6,7 +6,7 @@
 #   OUT        folder for table.txt, logs.txt and figures (results)
 #   LIMIT      seconds for everything (460)
 #   ONLY       pattern: only steps whose name matches
-#   FULL=1     FLUX.1-dev's whole network is measured too (with a LIMIT of 800)
+#   FULL=1     FLUX.1-dev's whole network is measured too (LIMIT=560 ONLY="bench*")
 #   STEP=1     one update of a network of its size is made too: on a GPU of 141 GB,
 #              with 128 GiB of the host (a LIMIT of 1000, or ONLY="update*" with one
 #              of 600); STEP=small tries it with a small one
@@ -114,6 +114,18 @@ wrap_all()
 }
 
 # --- steps ----------------------------------------------------------------------
+# Of an output: the test that failed first, and the first reason given.
+what_failed()
+{
+    awk '/^\[  FAILED  \] test_/ && name == "" { name = $4 ": " }
+        /^ERROR|ERROR   \] ---|error:|cuda emulation:|dumped|Signal/ && why == "" { why = $0 }
+        END { print name why }' | sed 's/\[  ERROR   \] --- //' | cut -c 1-150
+}
+
+# A GPU tells late of a kernel that failed, when somebody waits: once more, with
+# each launch waited for, so that the one that fails is named.
+blames_nobody() { grep -qaE 'CUDA: (waiting|wait |copy)' "$1"; }
+
 # step NAME SECONDS COMMAND...: a row of the table; the command sets $numbers and
 # returns 0, or 77 where there is nothing to do
 step()
@@ -141,9 +153,10 @@ step()
     77) verdict=none ;;
     *)
         verdict=FAILED bad=1
-        numbers="${numbers:+$numbers; }$(grep -aE '^ERROR|\] test_|error:' \
-            "$work/step.out" | head -n 1 | cut -c 1-150)"
-        [ "$(date +%s)" -lt "$STEP_END" ] || numbers="more than $most s"
+        numbers="${numbers:+$numbers; }$(what_failed <"$work/step.out")"
+        [ "$(date +%s)" -lt "$STEP_END" ] ||
+            numbers="more than $most s; last: $(grep -a '\[ RUN ' \
+                "$work/step.out" | tail -n 1 | sed 's/.*\] //')"
         ;;
     esac
     printf '%-38s %-6s %5d s  %s\n' "$name" $verdict $((SECONDS - began)) \
@@ -151,14 +164,23 @@ step()
 }
 
 # for commands that are not the bundle's
-limited() { timeout -k 5 $((STEP_END - $(date +%s) + 1)) "$@"; }
+limited()
+{
+    local left=$((STEP_END - $(date +%s)))
+    timeout -k 5 $((left > 1 ? left : 1)) "$@" # 0 would be without end
+}
 
 kernels()
 {
+    local rc
     "$work/bin/$1" >"$work/test.out" 2>&1 </dev/null
-    local rc=$?
-    cat "$work/test.out"
+    rc=$?
     numbers="$(grep -c '^\[       OK' "$work/test.out") tests"
+    if [ $rc != 0 ] && blames_nobody "$work/test.out"; then
+        CUDA_LAUNCH_BLOCKING=1 "$work/bin/$1" 2>&1 </dev/null
+        echo "-- the same without CUDA_LAUNCH_BLOCKING=1"
+    fi
+    cat "$work/test.out"
     return $rc
 }
 
@@ -170,7 +192,15 @@ on()
     tiny "${num_ranks:-1}" 1 "$run" run.device="$device" trajectory.every=0 \
         checkpoint.keep=1 report.prompts=1 evaluate.num_prompts=2 $brief "$@"
     rc=$?
-    cat "$work/$run.out"
+    cp "$work/$run.out" "$work/first.out"
+    if [ $rc != 0 ] && blames_nobody "$work/first.out"; then
+        CUDA_LAUNCH_BLOCKING=1 tiny "${num_ranks:-1}" 1 "$run.blocking" \
+            run.device="$device" trajectory.every=0 parallel.graphs=false \
+            report.prompts=1 evaluate.num_prompts=2 $brief "$@"
+        cat "$work/$run.blocking.out"
+        echo "-- the same without CUDA_LAUNCH_BLOCKING=1"
+    fi
+    cat "$work/first.out"
     return $rc
 }
 
@@ -253,7 +283,7 @@ sanitized()
     sanitizer=$(find_sanitizer | head -n 1)
     [ -n "$sanitizer" ] || { numbers="no compute-sanitizer" && return 77; }
     limited env LD_LIBRARY_PATH="$path" "$sanitizer" --tool "$tool" \
-        --error-exitcode 9 "$@" >"$work/sanitizer.out" 2>&1 </dev/null
+        --print-limit 20 --error-exitcode 9 "$@" >"$work/sanitizer.out" 2>&1 </dev/null
     rc=$?
     cat "$work/sanitizer.out"
     numbers=$(grep -a 'ERROR SUMMARY\|RACECHECK SUMMARY' "$work/sanitizer.out" |
@@ -307,7 +337,8 @@ describe()
     local what=name,memory.total,driver_version,compute_mode,mig.mode.current
     echo "dancegrpo on a GPU, $(date -u '+%Y-%m-%d %H:%M') UTC"
     "$bin" --version | head -n 1
-    timeout 20 nvidia-smi --format=csv,noheader --query-gpu="$what" 2>/dev/null
+    timeout 20 nvidia-smi --format=csv,noheader --query-gpu="$what" 2>/dev/null ||
+        head -n 1 /proc/driver/nvidia/version 2>/dev/null
     [[ $path != */without* ]] ||
         echo "no NCCL on this machine: one GPU only"
     echo
@@ -352,7 +383,7 @@ if [ -n "$missing" ]; then
     exit 77
 fi
 wrap_all
-export STEP_END=$(($(date +%s) + 60))
+export STEP_END=$(($(date +%s) + 120))
 if ! "$bin" train configs/tiny.cfg --dry-run --set run.device=cuda \
     --set run.dir="$work/none" >"$work/gpu.out" 2>&1; then
     echo "no GPU: $(grep -aE '^ERROR|error' "$work/gpu.out" | head -n 1)" |
@@ -385,17 +416,17 @@ for family in eps sd unet flux; do
         beside "$family" run.iterations=1 grpo.prompts_per_iteration=1
 done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
-step "memcheck: a run" 90 sanitized_run memcheck
-step "racecheck: training" 60 sanitized racecheck "$root/gpu/test_cuda_training"
-for program in attention_mma conv; do
-    step "memcheck: $program" 60 sanitized memcheck "$root/gpu/test_cuda_$program"
-    step "racecheck: $program" 60 sanitized racecheck "$root/gpu/test_cuda_$program"
-done
 step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
     --set run.dtype=bfloat16
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
 [ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
     configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16
+step "memcheck: a run" 90 sanitized_run memcheck
+for program in attention_mma conv; do
+    step "memcheck: $program" 60 sanitized memcheck "$root/gpu/test_cuda_$program"
+    step "racecheck: $program" 60 sanitized racecheck "$root/gpu/test_cuda_$program"
+done
+step "racecheck: training" 60 sanitized racecheck "$root/gpu/test_cuda_training"
 [ "${STEP:-0}" = 0 ] || step "update: all of FLUX.1-dev's size" 560 update
 step "PyTorch" 150 torch
 summary >"$work/summary"
