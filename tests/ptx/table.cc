@@ -119,8 +119,13 @@ void run_insert(Warp &w, const Op &op, uint32_t lanes)
     put_words(w, op.to[0], d, lanes);
 }
 
-/* 2^x of the approximations below is off by an ulp or so on a device
- * ("ex2": 2^-22 relative for .approx); with 'rough' it is here too */
+/* Approximations: "ex2" is off by 2^-22 of itself at most, "rcp" by an ulp.
+ * Here they are exact, with 'rough' off by that, one way or the other. */
+inline f32 coarse(f32 y, uint32_t bits, f32 off)
+{
+    return y - y == 0 ? y * (bits & 1 ? 1 + off : 1 - off) : y;
+}
+
 void run_power(Warp &w, const Op &op, uint32_t lanes)
 {
     const uint32_t *a = w.words(op.from[0]);
@@ -130,9 +135,23 @@ void run_power(Warp &w, const Op &op, uint32_t lanes)
     for (int i = 0; i < LANES; ++i) {
         const f32 x = flush ? flushed(as<f32>(a[i])) : as<f32>(a[i]);
         f32 y = exp2f(x);
-        if (w.block->rough && y < INFINITY && x != 0)
-            y *= a[i] & 1 ? 1 + 0x1p-22f : 1 - 0x1p-22f;
+        if (w.block->rough && x != 0)
+            y = coarse(y, a[i], 0x1p-22f);
         d[i] = placed(flush ? flushed(y) : y);
+    }
+    put_words(w, op.to[0], d, lanes);
+}
+
+void run_reciprocal(Warp &w, const Op &op, uint32_t lanes)
+{
+    const uint32_t *a = w.words(op.from[0]);
+    uint32_t d[LANES];
+
+    for (int i = 0; i < LANES; ++i) {
+        f32 y = 1.0f / flushed(as<f32>(a[i]));
+        if (w.block->rough)
+            y = coarse(y, a[i], 0x1p-23f);
+        d[i] = placed(flushed(y));
     }
     put_words(w, op.to[0], d, lanes);
 }
@@ -300,7 +319,7 @@ const Row floats[] = {
     ROW("sqrt.rn.f64", f64, (f64 a), __builtin_sqrt(a)),
     ROW("neg.f64", u64, (u64 a), a ^ ((u64)1 << 63)),
     ROW("abs.f64", u64, (u64 a), a & ~((u64)1 << 63)),
-    ROW("rcp.approx.ftz.f32", f32, (f32 a), flushed(1.0f / flushed(a))),
+    { "rcp.approx.ftz.f32", { run_reciprocal, PLAIN, { 4 }, { 4 } } },
     ROW("sqrt.approx.ftz.f32", f32, (f32 a),
         flushed(__builtin_sqrtf(flushed(a)))),
     ROW("rsqrt.approx.ftz.f32", f32, (f32 a),
