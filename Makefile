@@ -177,7 +177,12 @@ $(BUILD)/gpu/%: $(BUILD)/tests/%.o $(REFS) $(CUDA_LIB) $(LIB)
 ptx: $(PTX)
 ptx-needs: $(PTX_NEEDS)
 
-$(BUILD)/ptx/%.ptx: cuda/%.cu
+# rewritten only when PTX_ARCH= differs
+$(BUILD)/ptx/arch: FORCE
+	@mkdir -p $(@D)
+	@echo $(PTX_ARCH) > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(BUILD)/ptx/%.ptx: cuda/%.cu $(BUILD)/ptx/arch
 	@mkdir -p $(@D)
 	$(NVCC) $(PTX_FLAGS) -lineinfo -arch=compute_$(PTX_ARCH) -MD -MP -MF $(@:.ptx=.d) -ptx -o $@ $<
 

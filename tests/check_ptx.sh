@@ -23,6 +23,7 @@ told()
     local name=$1 text=$2 file=$3 program=$4 rc
 
     mkdir -p "$work/ptx"
+    rm -f "$work"/ptx/*.ptx
     cp "$build"/ptx/*.ptx "$work/ptx"
     sed -E "$5" "$build/ptx/$file.ptx" >"$work/ptx/$file.ptx"
     on_ptx "$work/ptx" "$program" >"$work/told" 2>&1
@@ -68,4 +69,15 @@ told "a register that nobody wrote" "a register that nobody wrote" \
 CUDA_EMULATION_PTX_GLOBAL=1 told "a race between blocks" \
     "a race: global memory .* another block" norm networks \
     's/(mov\.u32.*)%ctaid\.x/\10/'
+
+# a kernel of so many registers, as ptxas would say it
+grep -ho '\.entry [A-Za-z0-9_]*' "$build"/ptx/attention_mma.ptx |
+    while read -r _ kernel; do
+        printf "ptxas info : Compiling entry function '%s' for 'sm_90'\n" "$kernel"
+        printf "ptxas info : Used 600 registers, used 1 barriers, 16 bytes smem\n"
+    done >"$work/many.needs"
+mkdir -p "$work/ptx"
+mv "$work/many.needs" "$work/ptx"
+told "a block of too many registers" "sm_90: .* registers are too many" \
+    attention_mma attention_mma ''
 exit $bad

@@ -61,6 +61,8 @@ void reach_shared(Warp &w, const Op &op, int lane, const Access &a, int i)
         fault(w, op, 1u << i,
               "bytes %lld to %lld of shared memory: the block has %u",
               (long long)at, (long long)(at + a.bytes), b.shared_bytes);
+    if (a.bytes == 1)
+        return; /* races are looked for in units of two bytes */
     if (a.use != READS)
         shared_write(w, lane, (uint32_t)at, bytes);
     else
@@ -140,7 +142,7 @@ void reach(Warp &w, const Op &op, Access *a)
             reach_param(w, op, a, i);
         } else {
             a->place[i] = reach_global(w, op, i, a->at[i], a->bytes);
-            if (w.block->global)
+            if (w.block->global && a->bytes > 1)
                 global_note(w, i, a->at[i], a->bytes, a->use);
         }
     }
@@ -193,6 +195,10 @@ void run_load(Warp &w, const Op &op, uint32_t lanes)
     a.use = READS;
     reach(w, op, &a);
     switch (op.bytes + (op.extends ? 16 : 0) + (op.to_bytes == 8 ? 32 : 0)) {
+    case 1:
+        return load_all<uint8_t, uint32_t>(w, op, a);
+    case 17:
+        return load_all<int8_t, uint32_t>(w, op, a);
     case 2:
         return load_all<uint16_t, uint32_t>(w, op, a);
     case 4:
@@ -226,6 +232,8 @@ void run_store(Warp &w, const Op &op, uint32_t lanes)
     a.use = WRITES;
     reach(w, op, &a);
     switch (op.bytes) {
+    case 1:
+        return store_all<uint8_t>(w, op, a);
     case 2:
         return store_all<uint16_t>(w, op, a);
     case 4:

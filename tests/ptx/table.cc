@@ -57,6 +57,10 @@ inline s64 truncated(f64 x)
 {
     return x != x || x < -0x1p63 ? INT64_MIN : x >= 0x1p63 ? INT64_MAX : (s64)x;
 }
+inline u32 truncated_positive(f32 x)
+{
+    return !(x > 0) ? 0 : x >= 0x1p32f ? UINT32_MAX : (u32)x;
+}
 inline s32 truncated_word(f32 x)
 {
     return x != x         ? 0
@@ -115,8 +119,13 @@ void run_insert(Warp &w, const Op &op, uint32_t lanes)
     put_words(w, op.to[0], d, lanes);
 }
 
-/* 2^x of the approximations below is off by an ulp or so on a device
- * ("ex2": 2^-22 relative for .approx); with 'rough' it is here too */
+/* Approximations: "ex2" is off by 2^-22 of itself at most, "rcp" by an ulp.
+ * Here they are exact, with 'rough' off by that, one way or the other. */
+inline f32 coarse(f32 y, uint32_t bits, f32 off)
+{
+    return y - y == 0 ? y * (bits & 1 ? 1 + off : 1 - off) : y;
+}
+
 void run_power(Warp &w, const Op &op, uint32_t lanes)
 {
     const uint32_t *a = w.words(op.from[0]);
@@ -126,9 +135,23 @@ void run_power(Warp &w, const Op &op, uint32_t lanes)
     for (int i = 0; i < LANES; ++i) {
         const f32 x = flush ? flushed(as<f32>(a[i])) : as<f32>(a[i]);
         f32 y = exp2f(x);
-        if (w.block->rough && y < INFINITY && x != 0)
-            y *= a[i] & 1 ? 1 + 0x1p-22f : 1 - 0x1p-22f;
+        if (w.block->rough && x != 0)
+            y = coarse(y, a[i], 0x1p-22f);
         d[i] = placed(flush ? flushed(y) : y);
+    }
+    put_words(w, op.to[0], d, lanes);
+}
+
+void run_reciprocal(Warp &w, const Op &op, uint32_t lanes)
+{
+    const uint32_t *a = w.words(op.from[0]);
+    uint32_t d[LANES];
+
+    for (int i = 0; i < LANES; ++i) {
+        f32 y = 1.0f / flushed(as<f32>(a[i]));
+        if (w.block->rough)
+            y = coarse(y, a[i], 0x1p-23f);
+        d[i] = placed(flushed(y));
     }
     put_words(w, op.to[0], d, lanes);
 }
@@ -152,6 +175,7 @@ const Row integers[] = {
     ROW("mul.lo.u32", u32, (u32 a, u32 b), a *b),
     ROW("mul.lo.s64", u64, (u64 a, u64 b), a *b),
     ROW("mul.lo.u64", u64, (u64 a, u64 b), a *b),
+    ROW("mul.hi.u16", u16, (u16 a, u16 b), ((u32)a * b) >> 16),
     ROW("mul.hi.s32", s32, (s32 a, s32 b), ((s64)a * b) >> 32),
     ROW("mul.hi.u32", u32, (u32 a, u32 b), ((u64)a * b) >> 32),
     ROW("mul.hi.s64", s64, (s64 a, s64 b), (s64)(((__int128)a * b) >> 64)),
@@ -176,6 +200,10 @@ const Row integers[] = {
     ROW("rem.u32", u32, (u32 a, u32 b), remainder_of<u32>(a, b)),
     ROW("rem.s64", s64, (s64 a, s64 b), remainder_of<s64>(a, b)),
     ROW("rem.u64", u64, (u64 a, u64 b), remainder_of<u64>(a, b)),
+    ROW("min.u16", u16, (u16 a, u16 b), a < b ? a : b),
+    ROW("max.u16", u16, (u16 a, u16 b), a > b ? a : b),
+    ROW("min.s16", s16, (s16 a, s16 b), a < b ? a : b),
+    ROW("max.s16", s16, (s16 a, s16 b), a > b ? a : b),
     ROW("min.s32", s32, (s32 a, s32 b), a < b ? a : b),
     ROW("min.u32", u32, (u32 a, u32 b), a < b ? a : b),
     ROW("min.s64", s64, (s64 a, s64 b), a < b ? a : b),
@@ -210,6 +238,12 @@ const Row integers[] = {
     ROW("shr.s32", s32, (s32 a, u32 b), a >> (b > 31 ? 31 : b)),
     ROW("shr.s64", s64, (s64 a, u32 b), a >> (b > 63 ? 63 : b)),
     ROW("prmt.b32", u32, (u32 a, u32 b, u32 c), permuted(a, b, c)),
+    ROW("shf.l.wrap.b32", u32, (u32 a, u32 b, u32 c),
+        ((u64)b << 32 | a) << (c & 31) >> 32),
+    ROW("shf.r.wrap.b32", u32, (u32 a, u32 b, u32 c),
+        ((u64)b << 32 | a) >> (c & 31)),
+    ROW("popc.b32", u32, (u32 a), __builtin_popcount(a)),
+    ROW("clz.b32", u32, (u32 a), a == 0 ? 32 : __builtin_clz(a)),
     { "bfi.b32", { run_insert, PLAIN, { 4 }, { 4, 4, 4, 4 } } },
 };
 
@@ -285,7 +319,12 @@ const Row floats[] = {
     ROW("sqrt.rn.f64", f64, (f64 a), __builtin_sqrt(a)),
     ROW("neg.f64", u64, (u64 a), a ^ ((u64)1 << 63)),
     ROW("abs.f64", u64, (u64 a), a & ~((u64)1 << 63)),
-    ROW("rcp.approx.ftz.f32", f32, (f32 a), flushed(1.0f / flushed(a))),
+    { "rcp.approx.ftz.f32", { run_reciprocal, PLAIN, { 4 }, { 4 } } },
+    ROW("sqrt.approx.ftz.f32", f32, (f32 a),
+        flushed(__builtin_sqrtf(flushed(a)))),
+    ROW("rsqrt.approx.ftz.f32", f32, (f32 a),
+        flushed(1.0f / __builtin_sqrtf(flushed(a)))),
+    ROW("lg2.approx.ftz.f32", f32, (f32 a), flushed(log2f(flushed(a)))),
     { "ex2.approx.ftz.f32", { run_power, PLAIN, { 4 }, { 4 } } },
     { "ex2.approx.f32", { run_power, PLAIN, { 4 }, { 4 } } },
 };
@@ -294,6 +333,14 @@ const Row conversions[] = {
     ROW("cvt.u16.u32", u16, (u32 a), a),
     ROW("cvt.u16.u64", u16, (u64 a), a),
     ROW("cvt.u32.u16", u32, (u16 a), a),
+    ROW("cvt.u16.u8", u16, (u16 a), a & 255),
+    ROW("cvt.u32.u8", u32, (u16 a), a & 255),
+    ROW("cvt.s16.s8", s16, (u16 a), (int8_t)a),
+    ROW("cvt.s32.s8", s32, (u16 a), (int8_t)a),
+    ROW("cvt.rn.f32.u16", f32, (u16 a), a),
+    ROW("cvt.rn.f32.s16", f32, (s16 a), a),
+    ROW("cvt.rn.f32.u8", f32, (u16 a), a & 255),
+    ROW("cvt.rn.f32.s8", f32, (u16 a), (int8_t)a),
     ROW("cvt.s32.s16", s32, (s16 a), a),
     ROW("cvt.u32.u64", u32, (u64 a), a),
     ROW("cvt.u64.u16", u64, (u16 a), a),
@@ -316,6 +363,8 @@ const Row conversions[] = {
     ROW("cvt.rni.f64.f64", f64, (f64 a), nearbyint(a)),
     ROW("cvt.rzi.s64.f64", s64, (f64 a), truncated(a)),
     ROW("cvt.rzi.s64.f32", s64, (f32 a), truncated(a)),
+    ROW("cvt.rzi.u32.f32", u32, (f32 a), truncated_positive(a)),
+    ROW("cvt.rni.u32.f32", u32, (f32 a), truncated_positive(nearbyintf(a))),
     ROW("cvt.rzi.s32.f32", s32, (f32 a), truncated_word(a)),
     ROW("cvt.rni.s32.f32", s32, (f32 a), truncated_word(nearbyintf(a))),
     ROW("cvt.rni.s64.f64", s64, (f64 a), truncated(nearbyint(a))),
