@@ -74,9 +74,19 @@ expect "cli: plan as JSON" bash -c "grep -q '\"moments\":95211266560' \
 expect_code "cli: plan for GPUs" 0 \
     '1 of 141 GB: parallel.shard = "none", offload_optimizer = true fits' \
     "$bin" plan configs/flux_hps.cfg --gpus 1,8 --json "$work/gpus.json"
-expect "cli: plan for GPUs as JSON" grep -q \
-    '"ranks":8,"shard":"gradients","offload_optimizer":true,"weights":' \
-    "$work/gpus.json"
+for at in "true false" "false true" "false false"; do
+    read -r all sums <<<"$at"
+    expect "cli: plan for GPUs as JSON, $at" grep -q \
+        "\"shard\":\"gradients\",\"offload_optimizer\":$all,\"offload_sums\":$sums,\"weights\":" \
+        "$work/gpus.json"
+done
+expect_code "cli: plan for GPUs, moments in 8 bits are named" 0 \
+    'Moments take a quarter with optim.moments = "int8".' \
+    "$bin" plan configs/flux_hps.cfg --gpus 1
+expect_code "cli: and planned with less of the host" 0 \
+    '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits, ' \
+    "$bin" plan configs/flux_hps.cfg --gpus 1 --set optim.moments=int8 \
+    --set run.device=cuda --set run.dtype=bfloat16
 expect_code "cli: plan for a number of GPUs that is none" 1 \
     "--gpus eight: must be" "$bin" plan configs/tiny.cfg --gpus 1,eight
 expect_code "cli: plan for no ranks" 1 "--ranks 0: must be" "$bin" plan \
