@@ -73,10 +73,32 @@ typedef struct Call {
 
 /* --- life ---------------------------------------------------------------- */
 
+/* The library lets its environment put other arithmetic in the place of float32's. */
+static int check_environment(void)
+{
+    static const char *const names[] = { "NVIDIA_TF32_OVERRIDE",
+                                         "CUBLAS_EMULATE_SINGLE_PRECISION" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+        const char *text = getenv(names[i]);
+
+        if (text != NULL && text[0] != '\0' && strcmp(text, "0") != 0)
+            return dg_fail(DG_EINVAL,
+                           "%s = %s in the environment: products of float32 "
+                           "would be others; 0 or nothing is allowed",
+                           names[i], text);
+    }
+    return DG_OK;
+}
+
 int dg_cuda_gemm_cache_create(struct GemmCache **out)
 {
-    struct GemmCache *c = (struct GemmCache *)calloc(1, sizeof *c);
+    const int err = check_environment();
+    struct GemmCache *c;
 
+    if (err)
+        return err;
+    c = (struct GemmCache *)calloc(1, sizeof *c);
     if (c == NULL)
         return dg_fail(DG_ENOMEM, "matrix products: %zu bytes", sizeof *c);
     const cublasStatus_t e = cublasLtCreate(&c->handle);
