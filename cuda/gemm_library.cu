@@ -14,7 +14,8 @@
  * some split k over blocks. So an algorithm is asked for once per shape of
  * one sample, with no workspace and no reduction scheme (then k cannot be
  * split), and used for every batch: as a strided batch where the algorithm
- * allows it, else sample after sample.
+ * allows it, else sample after sample. Both are asked when a shape, or a batch
+ * of it, comes first, and never while a step is captured.
  *
  * Alignment is a part of the shape, since kernels are chosen by it. It is the
  * largest power of two up to 256 that divides the first address, the pitch
@@ -22,7 +23,7 @@
  * bias and of what an epilogue stores besides c the library reads it from the
  * address that the heuristic is shown, so it is shown the alignment itself.
  */
-enum { MOST_SHAPES = 1024, MOST_ALIGN = 256 };
+enum { MOST_SHAPES = 1024, MOST_BATCHES = 4096, MOST_ALIGN = 256 };
 
 typedef struct Shape {
     int64_t m, n, k, lda, ldb, ldc;
@@ -50,10 +51,18 @@ typedef struct Samples {
     int64_t num, a, b, c;
 } Samples;
 
+/* whether an algorithm takes these samples in one call */
+typedef struct Batch {
+    const cublasLtMatmulAlgo_t *algo; /* of a Known */
+    Samples by;
+    int fits;
+} Batch;
+
 struct GemmCache {
     cublasLtHandle_t handle;
-    int num;
+    int num, num_batches;
     Known known[MOST_SHAPES];
+    Batch batch[MOST_BATCHES];
 };
 
 /* descriptors of one call */
@@ -64,10 +73,32 @@ typedef struct Call {
 
 /* --- life ---------------------------------------------------------------- */
 
+/* The library lets its environment put other arithmetic in the place of float32's. */
+static int check_environment(void)
+{
+    static const char *const names[] = { "NVIDIA_TF32_OVERRIDE",
+                                         "CUBLAS_EMULATE_SINGLE_PRECISION" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+        const char *text = getenv(names[i]);
+
+        if (text != NULL && text[0] != '\0' && strcmp(text, "0") != 0)
+            return dg_fail(DG_EINVAL,
+                           "%s = %s in the environment: products of float32 "
+                           "would be others; 0 or nothing is allowed",
+                           names[i], text);
+    }
+    return DG_OK;
+}
+
 int dg_cuda_gemm_cache_create(struct GemmCache **out)
 {
-    struct GemmCache *c = (struct GemmCache *)calloc(1, sizeof *c);
+    const int err = check_environment();
+    struct GemmCache *c;
 
+    if (err)
+        return err;
+    c = (struct GemmCache *)calloc(1, sizeof *c);
     if (c == NULL)
         return dg_fail(DG_ENOMEM, "matrix products: %zu bytes", sizeof *c);
     const cublasStatus_t e = cublasLtCreate(&c->handle);
@@ -208,6 +239,14 @@ static void prefer(cublasLtMatmulPreferenceOpaque_t *p, const Shape *s)
              "gemm preference");
 }
 
+/* Before a question to the library. */
+static void begin_question(void)
+{
+    if (dg_cuda_current()->mode == DG_STREAM_CAPTURES)
+        dg_panic("a product that is captured has not been walked");
+    dg_cuda_library_hold();
+}
+
 /* The algorithm for one sample of this shape; NULL if the library has none.
  * The call is that of one sample. */
 static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
@@ -228,9 +267,11 @@ static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
     }
     prefer(&preference, shape);
     finish_with(c, &shown, shape->ldc);
+    begin_question();
     const cublasStatus_t e = cublasLtMatmulAlgoGetHeuristic(
         cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, &preference, 1,
         &result, &found);
+    dg_cuda_library_release();
     /* what it says of an epilogue that does not take this pitch */
     const int refused = e == CUBLAS_STATUS_NOT_SUPPORTED ||
                         (e == CUBLAS_STATUS_INVALID_VALUE && shape->align_pre);
@@ -288,26 +329,48 @@ static void shape_of(Shape *s, const GemmArgs *g, const Finish *f,
         s->align_pre = alignment<C>(f->pre, g->ldc, by->c);
 }
 
-/* All samples in one call: 0 where the algorithm does not take them so. */
-static int multiply_batch(const struct GemmCache *cache, Call *c,
-                          const GemmArgs *g, const Finish *f, const Samples *by,
-                          const cublasLtMatmulAlgo_t *algo)
+/* Descriptors of one sample become those of all. */
+static void describe_batch(Call *c, const Finish *f, const Samples *by)
 {
-    cublasLtMatmulHeuristicResult_t checked;
-
     layout_batch(&c->a, by->num, by->a);
     layout_batch(&c->b, by->num, by->b);
     layout_batch(&c->c, by->num, by->c);
     if (f->pre != NULL) /* the bias is one for all: its step stays 0 */
         set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, &by->c,
             sizeof by->c);
-    if (cublasLtMatmulAlgoCheck(cache->handle, &c->product, &c->b, &c->a, &c->c,
-                                &c->c, algo,
-                                &checked) != CUBLAS_STATUS_SUCCESS ||
-        checked.workspaceSize != 0)
+}
+
+static int check_batch(const struct GemmCache *cache, Call *c,
+                       const cublasLtMatmulAlgo_t *algo)
+{
+    cublasLtMatmulHeuristicResult_t checked;
+
+    begin_question();
+    const cublasStatus_t e = cublasLtMatmulAlgoCheck(
+        cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, algo, &checked);
+    dg_cuda_library_release();
+    return e == CUBLAS_STATUS_SUCCESS && checked.workspaceSize == 0;
+}
+
+/* 1 where the algorithm takes all samples in one call, for which c is then
+ * described. */
+static int fits_batch(struct GemmCache *cache, Call *c, const Finish *f,
+                      const Samples *by, const cublasLtMatmulAlgo_t *algo)
+{
+    if (by->num < 2)
         return 0;
-    multiply(cache, c, g, algo);
-    return 1;
+    describe_batch(c, f, by);
+    for (int i = 0; i < cache->num_batches; ++i)
+        if (cache->batch[i].algo == algo &&
+            memcmp(&cache->batch[i].by, by, sizeof *by) == 0)
+            return cache->batch[i].fits;
+    if (cache->num_batches == MOST_BATCHES) {
+        dg_cuda_note_text("gemm", "more batches than are kept");
+        return 0;
+    }
+    const int fits = check_batch(cache, c, algo);
+    cache->batch[cache->num_batches++] = Batch { algo, *by, fits };
+    return fits;
 }
 
 /* 0: the library has no algorithm, nothing was done */
@@ -325,11 +388,14 @@ static int products(const GemmArgs *g, const Finish *f, const Samples *by)
     const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
     if (algo == NULL)
         return 0;
+    call_of<T, C>(&call, g, f);
+    const int at_once = fits_batch(cache, &call, f, by, algo);
     if (walks(&s, g, f, by))
         return 1;
-    call_of<T, C>(&call, g, f);
-    if (by->num > 1 && multiply_batch(cache, &call, g, f, by, algo))
+    if (at_once) {
+        multiply(cache, &call, g, algo);
         return 1;
+    }
     for (int64_t i = 0; i < by->num; ++i) {
         GemmArgs one = *g;
         Finish last = *f;

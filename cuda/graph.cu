@@ -220,12 +220,14 @@ static Graph *capture(CudaStream *s, void (*step)(void *), void *user)
     cudaGraphExec_t exec = NULL;
 
     pthread_mutex_lock(&s->captures);
+    dg_cuda_library_hold();
     cudaError_t e =
         cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
     if (e == cudaSuccess) {
         go_through(s, DG_STREAM_CAPTURES, step, user);
         e = cudaStreamEndCapture(s->stream, &graph);
     }
+    dg_cuda_library_release();
     pthread_mutex_unlock(&s->captures);
     if (e == cudaSuccess && !s->graphs->unfit)
         e = place(s, &exec, graph);

@@ -6,6 +6,17 @@
 #include <string.h>
 
 static thread_local CudaStream *current;
+static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
+
+void dg_cuda_library_hold(void)
+{
+    pthread_mutex_lock(&library);
+}
+
+void dg_cuda_library_release(void)
+{
+    pthread_mutex_unlock(&library);
+}
 
 CudaStream *dg_cuda_current(void)
 {

@@ -71,6 +71,14 @@ size_t dg_cuda_shared_most(void);
 /** The stream's result number, after waiting; fallback if that failed. */
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 
+/**
+ * While a step is captured the library is asked nothing about algorithms: of
+ * CUDA 13.3 it then answers with an internal error, to the thread that captures
+ * at least. Held by whoever captures, and by whoever asks.
+ */
+void dg_cuda_library_hold(void);
+void dg_cuda_library_release(void);
+
 int dg_cuda_gemm_cache_create(struct GemmCache **out);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
 

@@ -124,6 +124,10 @@ one_error "no GPU for two ranks" "no CUDA-capable device" \
     ranks 2 env CUDA_EMULATION_DEVICES=0 "$gpu"
 one_error "a driver that is too old" "it knows CUDA 12.4" \
     ranks 2 env CUDA_EMULATION_DRIVER=12040 "$gpu"
+for name in NVIDIA_TF32_OVERRIDE CUBLAS_EMULATE_SINGLE_PRECISION; do
+    one_error "other arithmetic, $name" "$name = 1 in the environment" \
+        ranks 2 env $name=1 "$gpu"
+done
 one_error "no driver" "no NVIDIA driver is installed" \
     env CUDA_EMULATION_DRIVER=0 "$gpu"
 one_error "a GPU too small for the plan" "1.4 MB of 35.0 MB are free" \

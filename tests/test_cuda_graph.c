@@ -32,7 +32,7 @@ typedef struct Step {
 
 static void product(const Step *s, float *c, const float *a)
 {
-    dg_backend_cuda()->gemm(&(GemmArgs) { .rows_per_sample = s->rows,
+    dg_backend_cuda()->gemm(&(GemmArgs) { .rows_per_sample = ROWS / 2,
                                           .m = s->rows,
                                           .n = WIDTH,
                                           .k = WIDTH,

@@ -138,6 +138,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     const uint64_t size = c->rows * c->cols * (uint64_t)c->batch;
     cublasLtMatmulAlgo_t algo = { 8, 1, 256, 1, 1 };
 
+    cuda_emulation_asked();
     if (wanted < 1 || !aux_fits(d, c))
         return CUBLAS_STATUS_INVALID_VALUE;
     *found = 0;
@@ -172,6 +173,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(
     cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
     const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *out)
 {
+    cuda_emulation_asked();
     out->algo = *algo;
     out->workspaceSize = 0;
     out->state = CUBLAS_STATUS_SUCCESS;

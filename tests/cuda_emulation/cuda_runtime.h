@@ -176,6 +176,9 @@ void cuda_emulation_capture(cudaStream_t s, int on);
 int cuda_emulation_keeps(std::function<cudaError_t()> *call);
 /** Ends the program where this thread captures: what is not allowed then. */
 void cuda_emulation_not_captured(const char *what);
+/** Ends the program where any thread captures: what the library of products may
+ *  not be asked then. */
+void cuda_emulation_asked(void);
 /** Launches of graphs so far. */
 extern "C" long cuda_emulation_graphs(void);
 

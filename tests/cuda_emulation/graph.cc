@@ -30,6 +30,7 @@ namespace
 
 thread_local CudaGraph *captured;
 std::atomic<long> launches;
+std::atomic<int> captures;
 
 /* CUDA_EMULATION_TELL in the environment: at the end, to standard error */
 struct Teller {
@@ -63,6 +64,15 @@ void cuda_emulation_not_captured(const char *what)
     abort();
 }
 
+void cuda_emulation_asked(void)
+{
+    if (captures == 0)
+        return;
+    fprintf(stderr, "cuda emulation: a question about algorithms while a "
+                    "stream is captured\n");
+    abort();
+}
+
 extern "C" long cuda_emulation_graphs(void)
 {
     return launches;
@@ -73,6 +83,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
     cuda_emulation_not_captured("a second capture");
     cuda_emulation_capture(s, 1);
     captured = new CudaGraph;
+    ++captures;
     return cudaSuccess;
 }
 
@@ -80,6 +91,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
 {
     cuda_emulation_capture(s, 0);
     *graph = captured;
+    captures -= captured != nullptr;
     captured = nullptr;
     return *graph != nullptr ? cudaSuccess : cudaErrorInvalidValue;
 }

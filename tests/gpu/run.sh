@@ -264,6 +264,8 @@ two_ranks()
     fi
     ! grep -q 'busy or unavailable' "$work/two.out" ||
         { numbers="a GPU takes one process (compute mode)" && return 77; }
+    ! grep -q ': no NCCL' "$work/two.out" ||
+        { numbers="a GPU each, but no NCCL on this machine" && return 77; }
     return 1
 }
 
