@@ -143,7 +143,7 @@ void reach(Warp &w, const Op &op, Access *a)
         } else {
             a->place[i] = reach_global(w, op, i, a->at[i], a->bytes);
             if (w.block->global && a->bytes > 1)
-                global_note(w, i, a->at[i], a->bytes, a->use);
+                global_note(w, many ? MANY : i, a->at[i], a->bytes, a->use);
         }
     }
 }

@@ -200,8 +200,8 @@ struct Cell {
 
 /* The same of global memory: who did it last. */
 struct Trace {
-    uint32_t epoch;
-    uint8_t warp;
+    uint32_t epoch, fence;
+    uint8_t warp, lane;
     bool atomic;
 };
 struct Traces {
