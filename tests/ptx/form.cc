@@ -43,6 +43,7 @@ Space space_of(const Words &words)
     return has(words, "global")   ? GLOBAL
            : has(words, "shared") ? SHARED
            : has(words, "param")  ? PARAM
+           : has(words, "local")  ? LOCAL
                                   : GENERIC;
 }
 
@@ -53,7 +54,8 @@ Shape form_memory(const Words &words, Op *op)
     const int count = has(words, "v4") ? 4 : has(words, "v2") ? 2 : 1;
     Shape s = {};
 
-    if (!only(words, { "global", "shared", "param", "nc", "v2", "v4" }) ||
+    if (!only(words,
+              { "global", "shared", "param", "local", "nc", "v2", "v4" }) ||
         !type_of(words, op))
         return s;
     op->space = space_of(words);

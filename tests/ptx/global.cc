@@ -1,7 +1,8 @@
 /*
  * Races in global memory within a launch: blocks run at one time on a device,
  * so none may read or write what another one writes, but by atomics; nor a warp
- * what another warp of its block does since their last barrier.
+ * what another warp of its block does since their last barrier, nor a lane what
+ * another one does since the warp's.
  */
 #include "ptx.h"
 
@@ -26,25 +27,32 @@ void check(Warp &w, int lane, const Trace &t, const char *what, uint64_t at)
     if (t.atomic || !now(b, t.epoch))
         return;
     if (t.epoch < b.first_epoch || t.warp == BLOCKS)
-        fault(w, *b.op, 1u << lane,
+        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
               "a race: global memory at %llx is %s another block",
               (unsigned long long)at, what);
     if (t.epoch == b.epoch && t.warp != w.number)
-        fault(w, *b.op, 1u << lane,
+        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
               "a race: global memory at %llx is %s another warp (%d) without "
               "a barrier",
               (unsigned long long)at, what, t.warp);
+    if (b.strict && t.epoch == b.epoch && t.fence == w.fences && t.lane != lane)
+        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
+              "a race: global memory at %llx is %s another lane (%d) without "
+              "__syncwarp()",
+              (unsigned long long)at, what, t.lane);
 }
 
-void mark(const Warp &w, Trace *t, bool atomic)
+void mark(const Warp &w, int lane, Trace *t, bool atomic)
 {
     t->epoch = w.block->epoch;
+    t->fence = w.fences;
+    t->lane = (uint8_t)lane;
     t->warp = (uint8_t)w.number;
     t->atomic = atomic;
 }
 
 /* of readers the worst is kept: two blocks, then two warps since a barrier */
-void mark_reader(const Warp &w, Trace *t)
+void mark_reader(const Warp &w, int lane, Trace *t)
 {
     const Block &b = *w.block;
 
@@ -54,7 +62,9 @@ void mark_reader(const Warp &w, Trace *t)
     } else if (t->epoch == b.epoch && t->warp != w.number) {
         t->warp = MANY;
     } else {
-        mark(w, t, false);
+        const bool many =
+            t->epoch == b.epoch && t->fence == w.fences && t->lane != lane;
+        mark(w, many ? MANY : lane, t, false);
     }
 }
 
@@ -84,13 +94,13 @@ void global_note(Warp &w, int lane, uint64_t at, uint32_t bytes, Use use)
     for (uint32_t i = 0; i < bytes; i += UNIT, ++t) {
         if (use == READS) {
             check(w, lane, t->write, "read and is written by", at + i);
-            mark_reader(w, &t->read);
+            mark_reader(w, lane, &t->read);
         } else if (use == WRITES) {
             check(w, lane, t->write, "written, and was written by", at + i);
             check(w, lane, t->read, "written, and was read by", at + i);
-            mark(w, &t->write, false);
+            mark(w, lane, &t->write, false);
         } else {
-            mark(w, &t->write, true);
+            mark(w, lane, &t->write, true);
         }
     }
 }

@@ -299,6 +299,7 @@ void begin_block(Block &b)
     ++b.serial;
     b.first_epoch = ++b.epoch;
     memset(b.shared.data(), 0xff, b.shared_bytes);
+    b.local.assign(b.copies.size() * k.local_bytes, 0xff);
     for (Warp &w : b.warps) {
         memset(w.known, 0, k.num_slots * sizeof *w.known);
         for (const Constant &c : k.constants)

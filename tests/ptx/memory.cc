@@ -21,7 +21,8 @@ uint64_t address_of(Warp &w, const Op &op, int lane, int which)
 namespace
 {
 
-const char *const space_names[] = { "generic", "global", "shared", "param" };
+const char *const space_names[] = { "generic", "global", "shared", "param",
+                                    "local" };
 
 /* What the lanes of a warp reach at once. */
 struct Access {
@@ -79,6 +80,16 @@ void reach_param(Warp &w, const Op &op, Access *a, int i)
     a->place[i] = (unsigned char *)w.block->params + (a->at[i] - PARAM_BASE);
 }
 
+void reach_local(Warp &w, const Op &op, Access *a, int i)
+{
+    const uint32_t all = w.block->kernel->local_bytes;
+    const size_t thread = (size_t)w.number * LANES + (size_t)i;
+
+    if (a->at[i] < LOCAL_BASE || a->at[i] - LOCAL_BASE + a->bytes > all)
+        fault(w, op, 1u << i, "outside of the %u bytes of a thread", all);
+    a->place[i] = &w.block->local[thread * all + (a->at[i] - LOCAL_BASE)];
+}
+
 /* of the first operand; what is not a lane's is the first lane's */
 void addresses(Warp &w, const Op &op, Access *a)
 {
@@ -130,7 +141,7 @@ void reach(Warp &w, const Op &op, Access *a)
 
     addresses(w, op, a);
     const Space space = space_of(w, op, a);
-    const bool once = a->same && a->use == READS;
+    const bool once = a->same && a->use == READS && space != LOCAL;
     const bool many = once && (a->lanes & (a->lanes - 1)) != 0;
     for (int i = first; i < (once ? first + 1 : LANES); ++i) {
         if (!(a->lanes >> i & 1))
@@ -140,10 +151,12 @@ void reach(Warp &w, const Op &op, Access *a)
             a->place[i] = &w.block->shared[a->at[i] - SHARED_BASE];
         } else if (space == PARAM) {
             reach_param(w, op, a, i);
+        } else if (space == LOCAL) {
+            reach_local(w, op, a, i);
         } else {
             a->place[i] = reach_global(w, op, i, a->at[i], a->bytes);
             if (w.block->global && a->bytes > 1)
-                global_note(w, i, a->at[i], a->bytes, a->use);
+                global_note(w, many ? MANY : i, a->at[i], a->bytes, a->use);
         }
     }
 }
@@ -158,7 +171,7 @@ void load_all(Warp &w, const Op &op, const Access &a)
     for (int n = 0; n < op.num_to; ++n) {
         T x;
         memcpy(&x, a.place[first] + (size_t)n * sizeof x, sizeof x);
-        if (a.same)
+        if (a.same && op.space != LOCAL)
             for (int i = 0; i < LANES; ++i)
                 d[i] = (R)x;
         else

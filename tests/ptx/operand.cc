@@ -103,6 +103,10 @@ bool symbol(Parser *p, const std::string &s, uint8_t bytes, Register *r)
         *r = { constant(p, width, PARAM_BASE + param->second), width };
         return true;
     }
+    if (p->locals.count(s) != 0) {
+        *r = { constant(p, width, LOCAL_BASE + p->locals[s]), width };
+        return true;
+    }
     if (variable == p->shared.end())
         return false;
     if (!variable->second.dynamic) {

@@ -115,7 +115,11 @@ Variable shared_variable(const std::string &s, std::string *name)
 /* .param .align 8 .b8 name[48]   .param .u64 name */
 void declare_param(Parser *p, std::string s)
 {
+    const size_t points = s.find(".ptr"); /* at what, is said by some nvcc */
+
     s.resize(s.find_last_not_of(" \t\n") + 1);
+    if (points != s.npos)
+        s.erase(points, s.find_last_of(" \t") - points);
     const size_t open = s.find('['), end = open == s.npos ? s.size() : open;
     const size_t begin = s.find_last_of(" \t", end) + 1;
     const size_t align_at = s.find(".align"), type = s.rfind('.', begin);
@@ -212,7 +216,7 @@ void read_statement(Parser *p)
         p->at += label.size() + 1;
         return;
     }
-    if (t.compare(p->at, 4, ".loc") == 0) {
+    if (t.compare(p->at, 4, ".loc") == 0 && strchr(" \t", t[p->at + 4])) {
         /* nvcc -lineinfo: file, line, column, where it was inlined */
         sscanf(&t[p->at], ".loc %d %d", &p->source[0], &p->source[1]);
         p->at = t.find('\n', p->at);
@@ -227,6 +231,10 @@ void read_statement(Parser *p)
         const Variable v = shared_variable(s, &name);
         p->shared[name] = v;
         shared_address(p, &p->shared[name]);
+    } else if (s.compare(0, 6, ".local") == 0) {
+        const Variable v = shared_variable(s, &name);
+        p->locals[name] = p->k->local_bytes;
+        p->k->local_bytes += (v.bytes + 15) / 16 * 16;
     } else if (s.compare(0, 7, ".pragma") == 0) {
         read_pragma(p, s);
     } else if (s[0] == '.') {

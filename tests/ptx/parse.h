@@ -25,7 +25,7 @@ struct Parser {
     size_t at;
     std::vector<std::map<std::string, Register>> scopes, families;
     std::map<std::string, Variable> shared;
-    std::map<std::string, uint32_t> params;
+    std::map<std::string, uint32_t> params, locals;
     std::map<std::string, int32_t> labels;
     std::vector<std::pair<size_t, std::string>> branches;
     std::map<std::pair<int, uint64_t>, uint32_t> constants;

@@ -28,7 +28,8 @@ enum {
     MAX_TO = 4,
     MAX_FROM = 10,
     PARAM_BASE = 4096,  /* of addresses of arguments, */
-    SHARED_BASE = 1024, /* and of shared memory: 0 is nowhere */
+    SHARED_BASE = 1024, /* of shared memory */
+    LOCAL_BASE = 8192,  /* and of a thread's own: 0 is nowhere */
     MANY = 255,
     ANY = 255 /* bytes of an operand: its register says */
 };
@@ -51,7 +52,7 @@ enum Kind : uint8_t {
     BRANCH,
     EXIT
 };
-enum Space : uint8_t { GENERIC, GLOBAL, SHARED, PARAM };
+enum Space : uint8_t { GENERIC, GLOBAL, SHARED, PARAM, LOCAL };
 
 /* Bytes of an operand: 2, 4, 8; 1 is a predicate. A register is a slot of 32
  * words, of 8 bytes two slots. */
@@ -121,7 +122,7 @@ struct Kernel {
     bool parsed;
     std::vector<Op> ops;
     std::vector<Param> params;
-    uint32_t param_bytes, num_slots, static_shared;
+    uint32_t param_bytes, num_slots, static_shared, local_bytes;
     std::vector<Constant> constants;
     std::vector<Special> specials;
     unsigned most_threads; /* .maxntid; 0: not said */
@@ -200,8 +201,8 @@ struct Cell {
 
 /* The same of global memory: who did it last. */
 struct Trace {
-    uint32_t epoch;
-    uint8_t warp;
+    uint32_t epoch, fence;
+    uint8_t warp, lane;
     bool atomic;
 };
 struct Traces {
@@ -221,7 +222,7 @@ struct Block {
     unsigned index[3], grid[3], threads[3];
     std::vector<Warp> warps;
     std::vector<uint32_t> file, known;
-    std::vector<unsigned char> shared;
+    std::vector<unsigned char> shared, local;
     std::vector<Cell> cells;
     uint32_t shared_bytes, serial, epoch;
     std::vector<std::vector<Copy>> copies; /* of each thread */
