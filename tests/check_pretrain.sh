@@ -223,7 +223,7 @@ tight()
     CUDA_EMULATION_MEMORY=34000000 on_gpus "$n" tight "$@"
     read -r all unused <<<"$(plan_of tight)"
     CUDA_EMULATION_TELL=1 CUDA_EMULATION_MEMORY=$(awk \
-        "BEGIN { print int(1e6 * (34 - ${unused:-0} + ${all:-0} + 0.1)) }") \
+        "BEGIN { print int($later + 1e6 * (34 - ${unused:-0} + ${all:-0} + 0.1)) }") \
         on_gpus "$n" told "$@"
     expect "pretrain: $name, a GPU of what is planned is large enough" test $? = 0
     most=$(sed -n 's/^cuda emulation: \([0-9]*\) bytes of memory at most/\1/p' \

@@ -353,6 +353,7 @@ static void check_codes(int64_t num, int skipped)
     at.v_scale = device_copy(scales[1], sizeof scales[1]);
     normals(w, D, 300);
     dg_cuda_upload(w_at, w, BYTES);
+    assert_int_equal(dg_cuda_wait(), DG_OK); /* w moves on */
     for (int n = 1; n <= 4; ++n) {
         normals(g, D, 301u + (uint32_t)n);
         for (int j = 0; j < D; ++j) /* blocks of zeros among them */
@@ -361,6 +362,7 @@ static void check_codes(int64_t num, int skipped)
         assert_int_equal(dg_adamw_step_init(&s, &o, 0.01, n, 0.3), DG_OK);
         dg_adamw8_update(w, &x, g, first, num, &s);
         dg_cuda_adamw8_update(w_at, &at, g_at, first, num, &s);
+        assert_int_equal(dg_cuda_wait(), DG_OK); /* and so does g */
     }
     compare_bits(w_at, w, BYTES);
     compare_bits(at.m, codes[0], (size_t)num);
