@@ -120,12 +120,26 @@ static uint32_t address_align(const void *p)
     return (uint32_t)(all & (~all + 1));
 }
 
-/* what the epilogue's documentation asks of GELU's input */
+/* what the epilogue's documentation, and the library's own messages, ask of
+ * GELU's input */
 static bool aux_fits(cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t l)
 {
+    const int64_t whole = (int64_t)l->cols * d->aux_ld;
+    const bool apart =
+        d->aux_stride >= whole || (d->aux_stride == 0 && l->batch == 1);
+
     return !(d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX) ||
            (d->aux != nullptr && d->aux_ld % 8 == 0 &&
-            d->aux_ld >= (int64_t)l->rows && d->aux_stride % 8 == 0);
+            d->aux_ld >= (int64_t)l->rows && d->aux_stride % 8 == 0 && apart);
+}
+
+/* A pointer where, and only where, the epilogue reads it, aligned to a value. */
+static bool bias_fits(cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t l)
+{
+    const bool reads = d->epilogue & CUBLASLT_EPILOGUE_BIAS;
+
+    return reads == (d->bias != nullptr) &&
+           (uintptr_t)d->bias % (l->type == CUDA_R_16BF ? 2 : 4) == 0;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
@@ -139,7 +153,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtMatmulAlgo_t algo = { 8, 1, 256, 1, 1 };
 
     cuda_emulation_asked();
-    if (wanted < 1 || !aux_fits(d, c))
+    if (wanted < 1 || !aux_fits(d, c) || !bias_fits(d, c))
         return CUBLAS_STATUS_INVALID_VALUE;
     *found = 0;
     if ((d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX) && c->rows % 64 == 56)
@@ -169,11 +183,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
 }
 
 cublasStatus_t cublasLtMatmulAlgoCheck(
-    cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
-    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+    cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayout_t, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
     const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *out)
 {
     cuda_emulation_asked();
+    if (!aux_fits(desc, c) || !bias_fits(desc, c))
+        return CUBLAS_STATUS_INVALID_VALUE;
     out->algo = *algo;
     out->workspaceSize = 0;
     out->state = CUBLAS_STATUS_SUCCESS;
@@ -367,6 +383,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
 
     if (C != D || !sizes_fit(desc, a, b, d) ||
         !types_fit(a->type, b->type, d->type) || !aux_fits(desc, d) ||
+        !bias_fits(desc, d) ||
         (biased && !aligned(desc->bias, algo->align_bias)))
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
