@@ -66,7 +66,7 @@ Shape form_memory(const Words &words, Op *op)
         if (loads)
             s.to[i] = ANY; /* may be wider than what is loaded */
         else
-            s.from[1 + i] = op->bytes == 1 ? 2 : op->bytes;
+            s.from[1 + i] = op->bytes < 4 ? (uint8_t)WORD : op->bytes;
     return s;
 }
 

@@ -19,33 +19,36 @@ bool now(const Block &b, uint32_t epoch)
     return epoch >= b.launch_epoch;
 }
 
-/* something a warp did, and this warp may not have met it */
-void check(Warp &w, int lane, const Trace &t, const char *what, uint64_t at)
+/* something a warp did, and this warp may not have met it; met: the count that
+ * t.met is of */
+void check(Warp &w, int lane, const Trace &t, uint32_t met, const char *what,
+           uint64_t at)
 {
     const Block &b = *w.block;
+    const uint32_t lanes = lane == MANY ? ALL : 1u << lane;
 
     if (t.atomic || !now(b, t.epoch))
         return;
     if (t.epoch < b.first_epoch || t.warp == BLOCKS)
-        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
+        fault(w, *b.op, lanes,
               "a race: global memory at %llx is %s another block",
               (unsigned long long)at, what);
     if (t.epoch == b.epoch && t.warp != w.number)
-        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
+        fault(w, *b.op, lanes,
               "a race: global memory at %llx is %s another warp (%d) without "
               "a barrier",
               (unsigned long long)at, what, t.warp);
-    if (b.strict && t.epoch == b.epoch && t.fence == w.fences && t.lane != lane)
-        fault(w, *b.op, lane == MANY ? ALL : 1u << lane,
+    if (b.strict && t.epoch == b.epoch && t.met == met && t.lane != lane)
+        fault(w, *b.op, lanes,
               "a race: global memory at %llx is %s another lane (%d) without "
               "__syncwarp()",
               (unsigned long long)at, what, t.lane);
 }
 
-void mark(const Warp &w, int lane, Trace *t, bool atomic)
+void mark(const Warp &w, int lane, Trace *t, uint32_t met, bool atomic)
 {
     t->epoch = w.block->epoch;
-    t->fence = w.fences;
+    t->met = met;
     t->lane = (uint8_t)lane;
     t->warp = (uint8_t)w.number;
     t->atomic = atomic;
@@ -55,6 +58,8 @@ void mark(const Warp &w, int lane, Trace *t, bool atomic)
 void mark_reader(const Warp &w, int lane, Trace *t)
 {
     const Block &b = *w.block;
+    const bool many =
+        t->epoch == b.epoch && t->met == w.meets && t->lane != lane;
 
     if (now(b, t->epoch) && (t->epoch < b.first_epoch || t->warp == BLOCKS)) {
         t->epoch = b.epoch;
@@ -62,9 +67,7 @@ void mark_reader(const Warp &w, int lane, Trace *t)
     } else if (t->epoch == b.epoch && t->warp != w.number) {
         t->warp = MANY;
     } else {
-        const bool many =
-            t->epoch == b.epoch && t->fence == w.fences && t->lane != lane;
-        mark(w, many ? MANY : lane, t, false);
+        mark(w, many ? MANY : lane, t, w.meets, false);
     }
 }
 
@@ -93,14 +96,17 @@ void global_note(Warp &w, int lane, uint64_t at, uint32_t bytes, Use use)
 
     for (uint32_t i = 0; i < bytes; i += UNIT, ++t) {
         if (use == READS) {
-            check(w, lane, t->write, "read and is written by", at + i);
+            check(w, lane, t->write, w.fences, "read and is written by",
+                  at + i);
             mark_reader(w, lane, &t->read);
         } else if (use == WRITES) {
-            check(w, lane, t->write, "written, and was written by", at + i);
-            check(w, lane, t->read, "written, and was read by", at + i);
-            mark(w, lane, &t->write, false);
+            check(w, lane, t->write, w.fences, "written, and was written by",
+                  at + i);
+            check(w, lane, t->read, w.meets, "written, and was read by",
+                  at + i);
+            mark(w, lane, &t->write, w.fences, false);
         } else {
-            mark(w, lane, &t->write, true);
+            mark(w, lane, &t->write, w.fences, true);
         }
     }
 }

@@ -158,6 +158,7 @@ bool together(Warp &w, int g, const Op &op, uint32_t lanes)
     }
     check_known(w, op, lanes);
     op.run(w, op, lanes);
+    w.meets += lanes == ALL;
     w.at_barrier = op.kind == BARRIER;
     return true;
 }

@@ -148,12 +148,14 @@ uint32_t resolve(Parser *p, const std::string &s, uint8_t bytes, uint8_t plain,
 
     if (!find_register(*p, s, &r) && !special(p, s, &r) &&
         !symbol(p, s, bytes, &r)) {
-        const uint8_t width = bytes == ANY ? plain : bytes;
+        const uint8_t width = bytes >= WORD ? plain : bytes;
         r = { constant(p, width, number(*p, s)), width };
     }
     if (bytes == 4 && r.bytes == 8 && p->narrows)
         r = narrowed(p, r);
-    if (bytes != ANY && r.bytes != bytes)
+    const bool fits = bytes == ANY || r.bytes == bytes ||
+                      (bytes == WORD && (r.bytes == 2 || r.bytes == 4));
+    if (!fits)
         wrong(*p, s + " has another width than the instruction");
     *found = r.bytes;
     return r.slot;

@@ -31,7 +31,8 @@ enum {
     SHARED_BASE = 1024, /* of shared memory */
     LOCAL_BASE = 8192,  /* and of a thread's own: 0 is nowhere */
     MANY = 255,
-    ANY = 255 /* bytes of an operand: its register says */
+    ANY = 255, /* bytes of an operand: its register says */
+    WORD = 254 /* 2 or 4: wider than what is stored */
 };
 const uint32_t ALL = 0xffffffffu;
 /* where shared memory stands among generic addresses; no host memory does */
@@ -142,7 +143,8 @@ struct Warp {
     Block *block;
     int number;
     uint32_t gone;   /* lanes that have ended */
-    uint32_t fences; /* barriers so far */
+    uint32_t fences; /* barriers so far, */
+    uint32_t meets;  /* and all that its lanes have done together */
     Group group[LANES];
     int num_groups;
     bool at_barrier;
@@ -194,14 +196,14 @@ struct Copy {
  * read them last, since which barrier. */
 struct Cell {
     uint32_t block; /* written in this block */
-    uint32_t write_epoch, write_fence, read_epoch, read_fence;
+    uint32_t write_epoch, write_fence, read_epoch, read_meet;
     uint8_t write_warp, write_lane, read_warp, read_lane;
     uint8_t under_way;
 };
 
 /* The same of global memory: who did it last. */
 struct Trace {
-    uint32_t epoch, fence;
+    uint32_t epoch, met; /* of a reader Warp.meets, else its fences */
     uint8_t warp, lane;
     bool atomic;
 };

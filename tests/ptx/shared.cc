@@ -2,7 +2,9 @@
  * Races in a block's shared memory. Between two barriers of the block no warp
  * may write what another one reads or writes; between two barriers of a warp no
  * lane what another lane does. What shuffles and votes order are registers, not
- * memory ("Memory Consistency Model"), so they are no barriers here.
+ * memory ("Memory Consistency Model"), so they are no barriers for what is
+ * written and then read; what was read before one, and went into it, may be
+ * overwritten behind it.
  */
 #include "ptx.h"
 
@@ -41,15 +43,14 @@ Cell *cells_at(Warp &w, uint32_t at)
 }
 
 /* someone else than this lane, since the last barrier? */
-bool foreign(const Warp &w, int lane, uint32_t epoch, uint32_t fence,
-             int other_warp, int other_lane)
+bool foreign(const Warp &w, int lane, uint32_t epoch, bool met, int other_warp,
+             int other_lane)
 {
     if (epoch != w.block->epoch)
         return false;
     if (other_warp != w.number)
         return true;
-    return w.block->strict && fence == w.fences &&
-           (other_lane != lane || lane == MANY);
+    return w.block->strict && !met && (other_lane != lane || lane == MANY);
 }
 
 void check_write(Warp &w, int lane, uint32_t at, const Cell &c)
@@ -59,10 +60,11 @@ void check_write(Warp &w, int lane, uint32_t at, const Cell &c)
               "byte %u of shared memory is written while a copy to it is "
               "under way",
               at);
-    if (foreign(w, lane, c.write_epoch, c.write_fence, c.write_warp,
+    if (foreign(w, lane, c.write_epoch, c.write_fence != w.fences, c.write_warp,
                 c.write_lane))
         race(w, lane, at, WRITE_TWICE, c.write_warp, c.write_lane);
-    if (foreign(w, lane, c.read_epoch, c.read_fence, c.read_warp, c.read_lane))
+    if (foreign(w, lane, c.read_epoch, c.read_meet != w.meets, c.read_warp,
+                c.read_lane))
         race(w, lane, at, WRITE_LATE, c.read_warp, c.read_lane);
 }
 
@@ -82,18 +84,18 @@ void mark_read(const Warp &w, int lane, Cell *c)
         c->read_warp = (uint8_t)w.number;
     } else if (c->read_warp != w.number) {
         c->read_warp = MANY;
-    } else if (c->read_fence == w.fences) {
+    } else if (c->read_meet == w.meets) {
         c->read_lane = c->read_lane == lane ? (uint8_t)lane : (uint8_t)MANY;
         return;
     }
-    c->read_fence = w.fences;
+    c->read_meet = w.meets;
     c->read_lane = (uint8_t)lane;
 }
 
 /* Read before as it is now, by this lane or by so many that one more makes no
  * difference, and not written since the barrier: most reads. */
 struct Reader {
-    uint32_t epoch, fence, serial;
+    uint32_t epoch, meet, serial;
     uint8_t warp, lane;
 
     bool knows(const Cell &c) const
@@ -101,7 +103,7 @@ struct Reader {
         return c.read_epoch == epoch && c.write_epoch != epoch &&
                !c.under_way && (c.block == serial || serial == 0) &&
                (c.read_warp == MANY ||
-                (c.read_warp == warp && c.read_fence == fence &&
+                (c.read_warp == warp && c.read_meet == meet &&
                  (c.read_lane == lane || c.read_lane == MANY)));
     }
 };
@@ -118,7 +120,7 @@ void check_read(Warp &w, int lane, uint32_t at, const Cell &c)
     if (w.block->written && c.block != w.block->serial)
         fault(w, *w.block->op, lanes,
               "byte %u of shared memory is read and nobody wrote it", at);
-    if (foreign(w, lane, c.write_epoch, c.write_fence, c.write_warp,
+    if (foreign(w, lane, c.write_epoch, c.write_fence != w.fences, c.write_warp,
                 c.write_lane))
         race(w, lane, at, READ_LATE, c.write_warp, c.write_lane);
 }
@@ -128,7 +130,7 @@ void check_read(Warp &w, int lane, uint32_t at, const Cell &c)
 void shared_read(Warp &w, int lane, uint32_t at, uint32_t bytes)
 {
     const Block &b = *w.block;
-    const Reader me = { b.epoch, w.fences, b.written ? b.serial : 0,
+    const Reader me = { b.epoch, w.meets, b.written ? b.serial : 0,
                         (uint8_t)w.number, (uint8_t)lane };
     Cell *c = cells_at(w, at);
 
