@@ -110,21 +110,11 @@ same_arrays "pretraining" first3 first1
 
 # --- on emulated GPUs --------------------------------------------------------------
 bin=$gpu
-# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...; OFFLOAD is none, sums or optimizer
-on_gpus()
-{
-    local n=$1 level=$2 offload=parallel.offload_$3=true run=$4
-    [ "$3" = none ] && offload=parallel.offload_sums=false
-    shift 4
-    tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
-        "$offload" sampler.steps=3 \
-        grpo.num_generations=2 grpo.prompts_per_iteration=2 \
-        grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
-        run.iterations=2 trajectory.every=0 $int8 "$@"
-}
-expect "moments: one GPU" on_gpus 1 none none gpu trajectory.every=1
-for at in "1 none optimizer" "2 optimizer none" "2 gradients optimizer" \
-    "2 parameters none" "1 none sums" "2 gradients sums" "3 parameters sums"; do
+# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...
+on_gpus() { small_on_gpus "${@:1:4}" $int8 "${@:5}"; }
+expect "moments: one GPU" on_gpus 1 none false gpu trajectory.every=1
+for at in "1 none true" "2 optimizer false" "2 gradients true" \
+    "2 parameters false" "1 none sums" "2 gradients sums" "3 parameters sums"; do
     read -r ranks level offload <<<"$at"
     run=gpu$level$ranks$offload
     expect "moments: GPUs, $at" on_gpus "$ranks" "$level" "$offload" "$run"
@@ -150,11 +140,11 @@ expect "moments: it made an update" awk \
 expect_code "moments: configs/flux_step.cfg fits a GPU of 141 GB" 0 \
     '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits' \
     "$cpu" plan configs/flux_step.cfg --gpus 1
-on_gpus 1 none none b16 run.dtype=bfloat16
+on_gpus 1 none false b16 run.dtype=bfloat16
 expect "moments: the same in bfloat16" on_gpus 1 gradients sums b16blocks \
     run.dtype=bfloat16 parallel.passes=together parallel.recompute=true
 same_arrays "the same in bfloat16" b16blocks b16 2
-on_gpus 2 gradients none late run.max_seconds=1e-3
+on_gpus 2 gradients false late run.max_seconds=1e-3
 expect "moments: GPUs, stopped after one iteration" test \
     "$(last_checkpoint late)" = 1
 on_gpus 1 none sums late

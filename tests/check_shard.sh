@@ -166,22 +166,8 @@ expect "shard: pretraining, the same averaged weights" test \
 
 # --- on emulated GPUs ----------------------------------------------------------------
 bin=$gpu
-# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...; OFFLOAD is false, sums or true
-on_gpus()
-{
-    local n=$1 level=$2 offload=$3 run=$4
-    shift 4
-    if [ "$offload" = sums ]; then
-        offload=parallel.offload_sums=true
-    else
-        offload=parallel.offload_optimizer=$offload
-    fi
-    tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
-        "$offload" sampler.steps=3 \
-        grpo.num_generations=2 grpo.prompts_per_iteration=2 \
-        grpo.micro_batch=2 report.prompts=1 evaluate.steps=1 \
-        run.iterations=2 trajectory.every=0 $clip "$@"
-}
+# on_gpus RANKS LEVEL OFFLOAD RUN [SET]...
+on_gpus() { small_on_gpus "${@:1:4}" $clip "${@:5}"; }
 expect "shard: one GPU" on_gpus 1 none false gpu trajectory.every=1
 for at in "2 optimizer false" "3 gradients false" "1 none true" \
     "2 optimizer true" "3 gradients true apart" "1 gradients true together" \

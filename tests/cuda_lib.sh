@@ -33,3 +33,16 @@ near()
     "$tools/close" "$work/$1/checkpoints/iter_00000$3.h5" \
         "$work/$2/checkpoints/iter_00000$3.h5" 1e-5
 }
+
+# small_on_gpus RANKS LEVEL OFFLOAD RUN [SET]...: two short iterations at a level
+# of sharding; OFFLOAD, what is the host's: false, sums, or true for all of it
+small_on_gpus()
+{
+    local n=$1 level=$2 offload=parallel.offload_optimizer=$3 run=$4
+    [ "$3" = sums ] && offload=parallel.offload_sums=true
+    shift 4
+    tiny "$n" 1 "$run" run.device=cuda parallel.shard="$level" \
+        "$offload" sampler.steps=3 grpo.num_generations=2 \
+        grpo.prompts_per_iteration=2 grpo.micro_batch=2 report.prompts=1 \
+        evaluate.steps=1 run.iterations=2 trajectory.every=0 "$@"
+}

@@ -217,16 +217,7 @@ static void test_gradients_alone_fail_for_all(void **state)
     Lab l = gradients_of(0);
 
     (void)state;
-    open_lab_of(&l, configs[0], NULL);
-    l.bad_rank = comm.size - 1;
-    EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_ENUMERIC);
-    EXPECT(strstr(dg_last_error()->text, "gradient of transformer.") != NULL);
-    EXPECT(dg_team_sum(l.team, &comm, 2 + comm.rank % 2, predict_one, &l) ==
-           DG_EINVAL);
-    EXPECT(strstr(dg_last_error()->text, "an item of rank") != NULL);
-    l.bad_rank = -1;
-    compare_sums(&l, 1);
-    close_lab(&l);
+    check_failures(&l, configs[0]);
     dg_cuda_stream_destroy(s);
     VERDICT();
 }
