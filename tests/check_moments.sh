@@ -3,19 +3,8 @@
 # run and in parts, from trajectory files and on emulated GPUs, as float32
 # moments have them.
 . "$(dirname "$0")/cuda_lib.sh"
-bin=$cpu
+bin=$cpu about=moments
 int8=optim.moments=int8
-
-# same_arrays NAME RUN WANTED [ITERATION]: weights, moments and EMA of a
-# checkpoint, and their digests
-same_arrays()
-{
-    local file
-    file=checkpoints/iter_00000${4:-3}.h5
-    expect "moments: $1, the same arrays" "$tools/same_arrays" \
-        "$work/$2/$file" "$work/$3/$file"
-    [ -e "$work/$2/$file" ] || tail -n 5 "$work/$2.out"
-}
 
 # --- on the CPU ------------------------------------------------------------------
 expect "moments: the run of one rank" tiny 1 1 base $int8

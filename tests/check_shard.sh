@@ -3,18 +3,7 @@
 # bit does: on one to three ranks, on the CPU and on emulated GPUs, in one run
 # and in runs that go on with other levels.
 . "$(dirname "$0")/cuda_lib.sh"
-bin=$cpu
-
-# same_arrays NAME RUN WANTED [ITERATION]: weights, moments and EMA of a
-# checkpoint, and their digests
-same_arrays()
-{
-    local file
-    file=checkpoints/iter_00000${4:-3}.h5
-    expect "shard: $1, the same arrays" "$tools/same_arrays" \
-        "$work/$2/$file" "$work/$3/$file"
-    [ -e "$work/$2/$file" ] || tail -n 5 "$work/$2.out"
-}
+bin=$cpu about=shard
 
 # the norm is above it in every update, so that all ranks' part of it counts
 clip=optim.max_grad_norm=0.005

@@ -46,3 +46,13 @@ small_on_gpus()
         grpo.prompts_per_iteration=2 grpo.micro_batch=2 report.prompts=1 \
         evaluate.steps=1 run.iterations=2 trajectory.every=0 "$@"
 }
+
+# same_arrays NAME RUN WANTED [ITERATION]: weights, moments and EMA of a
+# checkpoint, and their digests; $about says what the script is about
+same_arrays()
+{
+    local file=checkpoints/iter_00000${4:-3}.h5
+    expect "$about: $1, the same arrays" "$tools/same_arrays" \
+        "$work/$2/$file" "$work/$3/$file"
+    [ -e "$work/$2/$file" ] || tail -n 5 "$work/$2.out"
+}

@@ -104,28 +104,28 @@ void dg_moments8_read_v(float *out, const Moments8 *x, int64_t num)
         out[i] = dg_moment_v(x->v[i], x->v_scale[i / BLOCK]);
 }
 
-void dg_moments8_write_m(const Moments8 *x, const float *m, int64_t num)
+typedef uint32_t Store(float x, float scale, uint32_t dither);
+
+/* The codes to nearest, which of values that codes stand for are those again. */
+static void write_codes(uint8_t *codes, float *scales, const float *x,
+                        int64_t num, float floor, Store *store)
 {
     for (int64_t at = 0; at < num; at += BLOCK) {
         const int n = block_at(num, at);
-        const float scale = largest(m + at, n, DG_MOMENT_FLOOR_M);
+        const float scale = largest(x + at, n, floor);
 
-        x->m_scale[at / BLOCK] = scale;
+        scales[at / BLOCK] = scale;
         for (int64_t i = at; i < at + n; i++)
-            x->m[i] =
-                (uint8_t)dg_moment_store_m(m[i], scale, DG_MOMENT_NEAREST);
+            codes[i] = (uint8_t)store(x[i], scale, DG_MOMENT_NEAREST);
     }
+}
+
+void dg_moments8_write_m(const Moments8 *x, const float *m, int64_t num)
+{
+    write_codes(x->m, x->m_scale, m, num, DG_MOMENT_FLOOR_M, dg_moment_store_m);
 }
 
 void dg_moments8_write_v(const Moments8 *x, const float *v, int64_t num)
 {
-    for (int64_t at = 0; at < num; at += BLOCK) {
-        const int n = block_at(num, at);
-        const float scale = largest(v + at, n, DG_MOMENT_FLOOR_V);
-
-        x->v_scale[at / BLOCK] = scale;
-        for (int64_t i = at; i < at + n; i++)
-            x->v[i] =
-                (uint8_t)dg_moment_store_v(v[i], scale, DG_MOMENT_NEAREST);
-    }
+    write_codes(x->v, x->v_scale, v, num, DG_MOMENT_FLOOR_V, dg_moment_store_v);
 }
