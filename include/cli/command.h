@@ -78,6 +78,7 @@ struct Cli {
     int num_args;
     char command_line[1024]; /* for the attributes of outputs */
     char arithmetic[256];    /* as FileInfo has it; of dg_cli_session() */
+    int unlike; /* a rank that computes otherwise than rank 0; 0: none */
     const CliSpec *spec;
     struct CudaStream *gpu; /* of dg_cli_session(); given back at the end */
     int dry_run;            /* check everything, then end without computing */
@@ -140,6 +141,7 @@ int dg_cli_plan(int argc, char **argv);
 int dg_cli_pretrain(int argc, char **argv);
 int dg_cli_report(int argc, char **argv);
 int dg_cli_bench(int argc, char **argv);
+int dg_cli_doctor(int argc, char **argv);
 int dg_cli_config(int argc, char **argv);
 
 #endif

@@ -19,6 +19,8 @@ static const Command commands[] = {
       dg_cli_encode },
     { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
     { "plan", "count memory and arithmetic of a run", dg_cli_plan },
+    { "doctor", "try whether the promises hold on this machine",
+      dg_cli_doctor },
     { "convert", "write a checkpoint's weights for diffusers", dg_cli_convert },
     { "inspect", "describe weights, a checkpoint or a trajectory",
       dg_cli_inspect },

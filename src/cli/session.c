@@ -164,7 +164,7 @@ void dg_cli_bare_end(BenchTools *tools, int num)
 #endif
 
 /* Ranks that compute otherwise make bits a matter of who has which sample. */
-static int compare_ranks(const Cli *cli)
+static int compare_ranks(Cli *cli)
 {
     char mine[sizeof cli->arithmetic + 64] = "";
     const Comm *c = &cli->comm;
@@ -180,6 +180,7 @@ static int compare_ranks(const Cli *cli)
     for (int r = c->size - 1; r > 0 && !err; r--)
         if (strcmp(all[r], all[0]) != 0)
             other = r;
+    cli->unlike = other;
     if (other != 0)
         dg_warn(
             "rank %d computes with %s; rank 0 with %s: bits depend on which "

@@ -15,6 +15,8 @@ static int open_prompts(Trainer *t)
     const Config *c = t->session->config;
     int err;
 
+    if (t->prompts.num > 0) /* given */
+        return DG_OK;
     if (c->prompts.file[0] == '\0')
         return dg_fail(DG_EINVAL, "prompts.file = \"\": must name a prompts "
                                   "file (.jsonl or .txt)");
