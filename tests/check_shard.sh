@@ -138,7 +138,7 @@ for passes in apart together; do
         "$work/base/checkpoints/iter_000001.h5" 1e-4
 done
 sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2
-    pretrain.eval_every=2)
+    pretrain.eval_every=2 evaluate.num_prompts=2 evaluate.steps=2)
 launch pretrain 1 1 first "${sets[@]}"
 wait "$pid"
 launch pretrain 3 1 first.three "${sets[@]}" parallel.shard=gradients

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <mutex>
 #include <unordered_set>
@@ -13,6 +14,7 @@
 enum {
     GUARD = 256,
     PAGE = 4096,
+    POISON_BYTES = 1 << 20,
     MAX_KERNELS = 64,
     CODE_BYTES = 256 << 10, /* of a kernel, on the device */
     DEVICES = 8,
@@ -54,6 +56,25 @@ bool is_pinned(const void *p)
 Head *head_of(void *p)
 {
     return (Head *)((char *)p - PAGE);
+}
+
+/* NaN wherever it is read before it is written. Large ranges show pages of one
+ * file until then: most of them are hardly touched. p is a page's first byte */
+void poison(char *p, size_t bytes)
+{
+    static const int file = [] {
+        const std::vector<char> nan(POISON_BYTES, (char)0xff);
+        const int f = memfd_create("poison", MFD_CLOEXEC);
+        return f >= 0 && write(f, nan.data(), nan.size()) == (ssize_t)nan.size()
+                   ? f
+                   : -1;
+    }();
+
+    for (; bytes >= POISON_BYTES; p += POISON_BYTES, bytes -= POISON_BYTES)
+        if (file < 0 || mmap(p, POISON_BYTES, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_FIXED, file, 0) == MAP_FAILED)
+            memset(p, 0xff, POISON_BYTES);
+    memset(p, 0xff, bytes);
 }
 
 /* --- who may look ------------------------------------------------------- */
@@ -380,14 +401,14 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 
     if (raw == (char *)MAP_FAILED)
         return cudaErrorMemoryAllocation;
+    char *p = raw + PAGE;
+    poison(p, bytes);
     if (key >= 0)
         pkey_mprotect(raw, mapped, PROT_READ | PROT_WRITE, key);
-    char *p = raw + PAGE;
     *head_of(p) = Head { bytes, mapped, heads };
     heads = head_of(p);
     teller.most = teller.most > used_bytes() ? teller.most : used_bytes();
     memset(p - GUARD, guard_byte, GUARD);
-    memset(p, 0xff, bytes);
     memset(p + bytes, guard_byte, GUARD);
     *out = p;
     return cudaSuccess;

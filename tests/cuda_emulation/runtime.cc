@@ -9,7 +9,7 @@
 enum {
     WARP = 32,
     MAX_THREADS = 1024,
-    STACK_BYTES = 65536,
+    STACK_BYTES = 65536 + 320, /* no power of two: tops share no cache lines */
     SHARED_BYTES = 163 * 1024, /* of a block on sm_80 */
     SHARED_PLAIN = 48 * 1024   /* without asking for more */
 };
@@ -38,11 +38,21 @@ struct Thread {
     unsigned parity;
 };
 
+/* How far the scheduler is: the warps in their turn, the lanes of one in
+ * theirs, and how many wait. */
+struct Turn {
+    int warp, lane;
+    int at_warp, at_block;
+};
+
 struct Machine {
     Fibre main, fibre[MAX_THREADS];
     char *stacks;
     int free[MAX_THREADS], num_free;
     Thread thread[MAX_THREADS];
+    uint3 index[MAX_THREADS]; /* of blocks of the size dim */
+    dim3 dim;
+    Turn turn;
     int num_threads, current;
     uint64_t slots[MAX_THREADS / WARP][2][WARP];
     size_t shared;
@@ -124,34 +134,58 @@ void fibre_begin(Fibre *f, char *stack)
 }
 #endif
 
-/* A fibre runs one thread after the other, each given by the scheduler. */
-void fibre_main()
+/* --- scheduler: part of whoever waits or ends ---------------------------- */
+
+void all_ready(Machine *m, int first, int num)
 {
-    Machine *m = machine;
+    for (int i = first; i < first + num; ++i)
+        m->thread[i].state = READY;
+}
+
+/* The thread whose turn it is; -1: the block is done. A warp goes on until all
+ * of it waits for the block or is done, then the next one has its turn. */
+int next_thread(Machine *m)
+{
+    const int warps = m->num_threads / WARP;
+    Turn *t = &m->turn;
 
     for (;;) {
-        Thread *t = &m->thread[m->current];
-        const int mine = t->fibre;
-
-        m->call(m->user);
-        t->state = DONE;
-        t->fibre = -1;
-        m->free[m->num_free++] = mine;
-        fibre_switch(&m->fibre[mine], &m->main);
+        const int first = (reversed ? warps - 1 - t->warp : t->warp) * WARP;
+        while (t->lane < WARP) {
+            const int l = t->lane++;
+            const int i = first + (reversed ? WARP - 1 - l : l);
+            if (m->thread[i].state == READY)
+                return i;
+        }
+        t->lane = 0;
+        if (t->at_warp > 0) {
+            if (t->at_warp < WARP)
+                fault("some threads of a warp miss its barrier");
+            t->at_warp = 0;
+            all_ready(m, first, WARP);
+            continue;
+        }
+        if (++t->warp < warps)
+            continue;
+        if (t->at_block == 0 && cuda_emulation_copies_left())
+            fault("a thread ends before its copies to shared memory");
+        if (t->at_block == 0)
+            return -1;
+        if (t->at_block < m->num_threads)
+            fault("some threads of a block miss __syncthreads()");
+        *t = Turn {};
+        all_ready(m, 0, m->num_threads);
     }
 }
 
-/* --- scheduler ----------------------------------------------------------- */
-
-void set_thread_index(int i)
+void set_current(Machine *m, int i)
 {
-    threadIdx.x = (unsigned)i % blockDim.x;
-    threadIdx.y = (unsigned)i / blockDim.x % blockDim.y;
-    threadIdx.z = (unsigned)i / blockDim.x / blockDim.y;
+    m->current = i;
+    threadIdx = m->index[i];
 }
 
-/* runs thread i until it waits or ends */
-void resume(Machine *m, int i)
+/* from here to thread i, on a fibre of its own */
+void go(Machine *m, Fibre *from, int i)
 {
     Thread *t = &m->thread[i];
 
@@ -163,9 +197,8 @@ void resume(Machine *m, int i)
                         m->stacks + (size_t)t->fibre * STACK_BYTES);
         }
     }
-    m->current = i;
-    set_thread_index(i);
-    fibre_switch(&m->main, &m->fibre[t->fibre]);
+    set_current(m, i);
+    fibre_switch(from, &m->fibre[t->fibre]);
 }
 
 /* the running thread waits in the given state */
@@ -175,57 +208,55 @@ void wait(State state)
     Thread *t = &m->thread[m->current];
 
     t->state = state;
-    fibre_switch(&m->fibre[t->fibre], &m->main);
+    ++*(state == AT_WARP ? &m->turn.at_warp : &m->turn.at_block);
+    go(m, &m->fibre[t->fibre], next_thread(m));
 }
 
-int count_state(const Machine *m, int first, int num, State state)
+/* A fibre runs one thread after the other: at the end of one that which is
+ * next, unless it has begun on another fibre. */
+void fibre_main()
 {
-    int n = 0;
+    Machine *m = machine;
 
-    for (int i = first; i < first + num; ++i)
-        n += m->thread[i].state == state;
-    return n;
-}
-
-/* a warp, until all of it waits for the block or is done */
-void run_warp(Machine *m, int first)
-{
     for (;;) {
-        for (int l = 0; l < WARP; ++l) {
-            const int i = first + (reversed ? WARP - 1 - l : l);
-            if (m->thread[i].state == READY)
-                resume(m, i);
+        Thread *t = &m->thread[m->current];
+        const int mine = t->fibre;
+
+        m->call(m->user);
+        t->state = DONE;
+        t->fibre = -1;
+        const int next = next_thread(m);
+        if (next >= 0 && m->thread[next].fibre < 0) {
+            m->thread[next].fibre = mine;
+            set_current(m, next);
+            continue;
         }
-        const int waiting = count_state(m, first, WARP, AT_WARP);
-        if (waiting == 0)
-            return;
-        if (waiting < WARP)
-            fault("some threads of a warp miss its barrier");
-        for (int l = 0; l < WARP; ++l)
-            m->thread[first + l].state = READY;
+        m->free[m->num_free++] = mine;
+        if (next >= 0)
+            go(m, &m->fibre[mine], next);
+        else
+            fibre_switch(&m->fibre[mine], &m->main);
     }
 }
 
 void run_block(Machine *m)
 {
-    const int warps = m->num_threads / WARP;
-
     for (int i = 0; i < m->num_threads; ++i)
         m->thread[i] = Thread { READY, -1, 0 };
     memset(dg_cuda_shared, 0xff, m->shared);
-    for (;;) {
-        for (int w = 0; w < warps; ++w)
-            run_warp(m, (reversed ? warps - 1 - w : w) * WARP);
-        const int waiting = count_state(m, 0, m->num_threads, AT_BLOCK);
-        if (waiting == 0 && cuda_emulation_copies_left())
-            fault("a thread ends before its copies to shared memory");
-        if (waiting == 0)
-            return;
-        if (waiting < m->num_threads)
-            fault("some threads of a block miss __syncthreads()");
-        for (int i = 0; i < m->num_threads; ++i)
-            m->thread[i].state = READY;
-    }
+    m->turn = Turn {};
+    go(m, &m->main, next_thread(m));
+}
+
+void set_size(Machine *m, dim3 block)
+{
+    m->num_threads = (int)(block.x * block.y * block.z);
+    if (memcmp(&m->dim, &block, sizeof block) == 0)
+        return;
+    m->dim = block;
+    for (unsigned i = 0; i < (unsigned)m->num_threads; ++i)
+        m->index[i] =
+            uint3 { i % block.x, i / block.x % block.y, i / block.x / block.y };
 }
 
 Machine *machine_get()
@@ -284,7 +315,6 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
                                   const CudaEmulationKernel &kernel)
 {
     const size_t shared_limit = cuda_emulation_shared_limit(kernel.kernel, -1);
-    const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     const uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
 
     if (cuda_emulation_check(grid, block, shared, shared_limit))
@@ -300,7 +330,7 @@ cudaError_t cuda_emulation_launch(dim3 grid, dim3 block, size_t shared,
     m->call = call;
     m->user = user;
     m->shared = shared;
-    m->num_threads = (int)threads;
+    set_size(m, block);
     blockDim = block;
     gridDim = grid;
     for (uint64_t n = 0; n < blocks; ++n) {
