@@ -313,6 +313,7 @@ static int reserve(Encode *e)
 {
     const PolicyShape *shape = &e->policy->shape;
     const size_t num = (size_t)e->num + 1;
+    Policy *sizes = NULL;
     RoomParts parts;
     int err = DG_OK;
 
@@ -328,7 +329,10 @@ static int reserve(Encode *e)
                       "each",
                       (long long)e->num_local, (long long)shape->condition);
     if (!err)
-        err = dg_encode_parts(&parts, e->session, e->policy, e->num);
+        err = dg_policy_outline(&sizes, e->session->config);
+    if (!err)
+        err = dg_encode_parts(&parts, e->session, sizes, e->num);
+    dg_policy_destroy(sizes);
     err = dg_agree(e->session->comm, err);
     if (!err)
         err = check_room(e->session, &parts);

@@ -144,6 +144,23 @@ static int count_parts(RoomParts *out, const EvaluateJob *job, int cached)
     return err;
 }
 
+static int count_outline(RoomParts *out, const Infer *x, const Session *s,
+                         const InferOpts *o, int scored)
+{
+    EvaluateJob job = job_of(x, s, o, scored);
+    Policy *sizes;
+    int err = dg_policy_outline(&sizes, s->config);
+
+    if (err)
+        return err;
+    if (x->cache != NULL)
+        dg_policy_leave_text(sizes);
+    job.policy = sizes;
+    err = count_parts(out, &job, x->cache != NULL);
+    dg_policy_destroy(sizes);
+    return err;
+}
+
 /* Before anything is placed. */
 static int check_room(const Session *s, const RoomParts *parts, int scored)
 {
@@ -161,14 +178,11 @@ static int check_room(const Session *s, const RoomParts *parts, int scored)
 static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
-    EvaluateJob job;
     RoomParts parts;
     int err = open_parts(x, s, o, scored);
 
-    if (err)
-        return err;
-    job = job_of(x, s, o, scored);
-    err = dg_agree(s->comm, count_parts(&parts, &job, x->cache != NULL));
+    if (!err)
+        err = dg_agree(s->comm, count_outline(&parts, x, s, o, scored));
     if (!err)
         err = check_room(s, &parts, scored);
     if (!err)

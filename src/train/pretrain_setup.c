@@ -295,34 +295,6 @@ static void drop_copies(Pretrain *t)
         dg_policy_drop(t->teacher, 0);
 }
 
-/* Team and learner, once policy and rewards are there and nothing is placed
- * yet. */
-static int reserve(Pretrain *t)
-{
-    const Session *s = t->session;
-    const Config *c = s->config;
-    RoomParts parts;
-    int err = dg_agree(s->comm, count_parts(&parts, t));
-
-    if (!err)
-        err = check_room(t, &parts);
-    if (err)
-        return err;
-    err = place(t->policy, s);
-    if (!err && t->teacher != NULL)
-        err = place(t->teacher, s);
-    if (!err)
-        err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
-    if (!err)
-        err = open_team(t, &parts.step, &parts.team);
-    err = dg_agree(s->comm, err);
-    if (!err)
-        err = open_learner(t, parts.team.num_room > 0);
-    if (!err)
-        drop_copies(t);
-    return err;
-}
-
 /* Whether the policy can be shown the world's pictures. */
 static int check_pictures(const Pretrain *t)
 {
@@ -370,6 +342,50 @@ int dg_pretrain_parts(RoomParts *out, const Session *s, Policy *p,
         return err;
     share_items(&t);
     return count_parts(out, &t);
+}
+
+static int count_outlines(RoomParts *out, const Pretrain *t)
+{
+    const Session *s = t->session;
+    Policy *policy = NULL, *teacher = NULL;
+    int err = dg_policy_outline(&policy, s->config);
+
+    if (!err && t->teacher != NULL)
+        err = dg_policy_outline(&teacher, s->config);
+    if (!err)
+        err = dg_pretrain_parts(out, s, policy, teacher, t->rewards,
+                                t->heldout.num);
+    dg_policy_destroy(teacher);
+    dg_policy_destroy(policy);
+    return err;
+}
+
+/* Team and learner, once policy and rewards are there and nothing is placed
+ * yet. */
+static int reserve(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    RoomParts parts;
+    int err = dg_agree(s->comm, count_outlines(&parts, t));
+
+    if (!err)
+        err = check_room(t, &parts);
+    if (err)
+        return err;
+    err = place(t->policy, s);
+    if (!err && t->teacher != NULL)
+        err = place(t->teacher, s);
+    if (!err)
+        err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
+    if (!err)
+        err = open_team(t, &parts.step, &parts.team);
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = open_learner(t, parts.team.num_room > 0);
+    if (!err)
+        drop_copies(t);
+    return err;
 }
 
 int dg_pretrain_open(Pretrain *t, const Session *s)

@@ -65,8 +65,9 @@ void dg_room_networks(RoomParts *out, const Policy *p, const Reward *rewards,
  *  dg_room_check() is to be asked for. */
 void dg_room_count(GpuPlan *out, const RoomParts *parts);
 
-/* The commands' own counts, over outlines: prompts have a number alone. Not
- * collective. Errors: what the command says of its keys; DG_ENOMEM. */
+/* The commands' own counts, over outlines, also where there is a policy: one
+ * that is not placed yet is float32, and so would be what it computes. Prompts
+ * have a number alone; scored: by so many rewards, 0: pictures. Not collective. Errors: what the command says of its keys; DG_ENOMEM. */
 int dg_infer_parts(RoomParts *out, const Session *s, const Policy *p,
                    const Reward *rewards, int64_t num_prompts, int scored);
 enum { DG_CACHE_FILES = 3 };
