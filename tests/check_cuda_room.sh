@@ -14,38 +14,40 @@ common=(--set run.device=cuda --set run.threads=1 --set evaluate.steps=1
     --set evaluate.seeds=1 --set evaluate.num_prompts=2)
 weights=(--set policy.weights="$work/base/checkpoints/iter_000001.h5")
 
+iteration=(--set grpo.num_generations=2 --set grpo.prompts_per_iteration=1
+    --set sampler.steps=3 --set report.prompts=1)
+judged=(--set "rewards=({ name=\"hpsv2\"; weight=0.7; $clip })")
+steps=(--set pretrain.steps=1 --set pretrain.batch=2 --set pretrain.item_size=2
+    --set pretrain.eval_every=1 --set optim.ema_decay=0.5)
+prompts=(--set prompts.file="$work/few.jsonl" --set prompts.eval_file=)
+
 # the commands, with sets of the caller's; each writes where it did before
 train()
 {
     rm -rf "$work/train"
     "$gpu" train configs/tiny.cfg "${common[@]}" --set run.dir="$work/train" \
-        --set run.iterations=1 --set grpo.num_generations=2 \
-        --set grpo.prompts_per_iteration=1 \
-        --set sampler.steps=3 --set report.prompts=1 "$@"
+        --set run.iterations=1 "${iteration[@]}" "$@"
 }
+# as many pictures as are planned
 sample()
 {
-    "$gpu" sample configs/tiny.cfg "a red circle" --seeds 2 \
-        --out "$work/sample.png" "${common[@]}" "${weights[@]}" "$@"
+    "$gpu" sample configs/tiny.cfg --out "$work/sample.png" "${common[@]}" "${weights[@]}" "$@"
 }
 evaluate()
 {
     "$gpu" evaluate configs/tiny.cfg "${common[@]}" "${weights[@]}" \
-        --set "rewards=({ name=\"hpsv2\"; weight=0.7; $clip })" "$@"
+        "${judged[@]}" "$@"
 }
 pretrain()
 {
     rm -rf "$work/pretrain"
     "$gpu" pretrain configs/tiny.cfg "${common[@]}" \
-        --set run.dir="$work/pretrain" --set pretrain.steps=1 \
-        --set pretrain.batch=2 --set pretrain.item_size=2 \
-        --set pretrain.eval_every=1 --set optim.ema_decay=0.5 "$@"
+        --set run.dir="$work/pretrain" "${steps[@]}" "$@"
 }
 encode()
 {
     "$gpu" encode configs/tiny.cfg "${common[@]}" \
-        --set prompts.file="$work/few.jsonl" --set prompts.eval_file= \
-        --set prompts.cache="$work/cache.h5" "$@"
+        "${prompts[@]}" --set prompts.cache="$work/cache.h5" "$@"
 }
 
 # of an iteration that train wrote
@@ -109,15 +111,34 @@ planned()
     [ "$1" = all ] && offload=${offload/false/true}
     shift
     "$cpu" plan configs/tiny.cfg --gpus 1 --json "$work/plan.json" \
-        --set run.device=cuda --set grpo.num_generations=2 \
-        --set grpo.prompts_per_iteration=1 \
-        --set sampler.steps=3 --set report.prompts=1 "$@" >/dev/null &&
+        --set run.device=cuda "${iteration[@]}" "$@" >/dev/null &&
         tr '{' '\n' <"$work/plan.json" |
         grep "\"shard\":\"$level\",$offload" | tr -d '"}]' | tr ',' '\n' |
             awk -F: '/^(weights|masters|gradient|sums|moments|ema|activations|rest):/ { sum += $2; n++ }
                      /^gpu:/ { gpu = $2 }
                      /^activations:/ { step = $2 }
                      END { if (n == 8) print sum / 1e6, gpu / 1e6, step / 1e6 }'
+}
+
+# foretold COMMAND OFFLOAD SET...: the bytes that `plan --command` says it takes
+# of a GPU are those that it took at last, but for a worker's numbers, for a byte
+# where there is nothing, and for what of a replay's rollout is the host's
+numbers=1280
+foretold()
+{
+    local command=$1 offload='"offload_optimizer":false,"offload_sums":false' gpu_bytes spare
+    [ "$2" = sums ] && offload=${offload/%false/true}
+    [ "$2" = all ] && offload=${offload/false/true}
+    shift 2
+    "$gpu" plan configs/tiny.cfg --command "$command" --gpus 1 \
+        --json "$work/plan.json" "${common[@]}" "$@" >/dev/null
+    gpu_bytes=$(tr '{' '\n' <"$work/plan.json" |
+        grep "\"shard\":\"none\",$offload" | sed -n 's/.*"gpu":\([0-9]*\).*/\1/p')
+    spare=0
+    [ "$command" = replay ] && spare=4096
+    expect "room: plan --command $command is what it takes" awk \
+        "BEGIN { d = ${gpu_bytes:-0} - ($(most) - $taken - $numbers)
+                 exit !(-1 <= d && d <= $spare) }"
 }
 
 # trained OFFLOAD SET...: train's room, and that of `plan --gpus`, but for a
@@ -138,6 +159,7 @@ trained()
 }
 trained none --set grpo.kl_beta=0.1
 room replay "a larger GPU"
+foretold replay none "${iteration[@]}" --set grpo.kl_beta=0.1
 trained none --set run.dtype=bfloat16
 trained none --set optim.moments=int8
 trained sums --set parallel.offload_sums=true
@@ -174,18 +196,28 @@ done
 level=none
 
 room sample "encoded prompts (prompts.cache), run.dtype = bfloat16"
+foretold sample none
 room sample "encoded prompts (prompts.cache), smaller pictures" \
     --set run.dtype=bfloat16
+foretold sample none --set run.dtype=bfloat16
+expect "room: sample in bfloat16 takes less for activations too" test \
+    $(($(most) - taken)) -lt 3500000
 room evaluate "encoded prompts (prompts.cache), run.dtype = bfloat16"
-room pretrain "a smaller pretrain.item_size, parallel.recompute = true"
-room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
-    --set run.dtype=bfloat16 --set optim.ema_decay=0
-room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
-    --set parallel.offload_optimizer=true
-room pretrain "a smaller pretrain.item_size, parallel.recompute = true" \
-    --set parallel.offload_sums=true --set optim.moments=int8
+foretold evaluate none "${judged[@]}"
+item="a smaller pretrain.item_size, parallel.recompute = true"
+room pretrain "$item"
+foretold pretrain none "${steps[@]}"
+sets=(--set run.dtype=bfloat16 --set optim.ema_decay=0)
+room pretrain "$item" "${sets[@]}"
+foretold pretrain none "${steps[@]}" "${sets[@]}"
+room pretrain "$item" --set parallel.offload_optimizer=true
+foretold pretrain all "${steps[@]}"
+sets=(--set parallel.offload_sums=true --set optim.moments=int8)
+room pretrain "$item" "${sets[@]}"
+foretold pretrain sums "${steps[@]}" "${sets[@]}"
 room encode "run.dtype = bfloat16, smaller pictures or networks" \
     --set t5.d_ff=4096
+foretold encode none "${prompts[@]}" --set t5.d_ff=4096
 room bench "run.dtype = bfloat16, smaller pictures or networks" \
     --set grpo.micro_batch=1
 expect_code "room: bench, a product on a full GPU" 1 \

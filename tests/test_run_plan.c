@@ -193,6 +193,7 @@ static void compare_level(const char *level, int ranks, const char *more)
     snprintf(shard, sizeof shard, "parallel.shard=%s", level);
     plan_of(&p, "configs/tiny.cfg", ranks, sets);
     p.session.num_threads = 1;
+    p.session.gpu_kernels = p.session.backend;
     MUST(dg_run_plan_gpus(&gpus, &p.session, ranks));
     for (int i = 0; i < gpus.num; i++)
         if (gpus.plan[i].level == p.config.parallel.shard &&

@@ -6,6 +6,8 @@
  */
 #include "train/session.h"
 
+enum { DG_SAMPLE_SEEDS = 4, DG_SAMPLE_PROMPTS = 8 }; /* if none are given */
+
 typedef struct InferOpts {
     int ema;         /* of a checkpoint: its EMA instead of its weights */
     const char *out; /* JSON file (evaluate) or PNG file (sample) */

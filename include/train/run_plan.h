@@ -11,6 +11,17 @@
 
 enum { DG_PLAN_LINES = 20 };
 
+/* Commands that run networks. */
+typedef enum PlanCommand {
+    DG_PLAN_TRAIN,
+    DG_PLAN_PRETRAIN,
+    DG_PLAN_SAMPLE,
+    DG_PLAN_EVALUATE,
+    DG_PLAN_ENCODE,
+    DG_PLAN_REPLAY,
+    DG_PLAN_COMMANDS
+} PlanCommand;
+
 typedef struct PlanLine {
     const char *key;  /* of the JSON */
     const char *text; /* of the table */
@@ -44,17 +55,20 @@ enum { DG_PLAN_GPUS = 96 };
 typedef struct GpuPlans {
     GpuPlan plan[DG_PLAN_GPUS];
     int num;
-    MomentKind moments; /* that they count */
+    MomentKind moments; /* that they count, where something is trained */
 } GpuPlans;
 
 typedef struct RunPlan {
+    PlanCommand command;
     int64_t ranks, threads; /* threads of each rank */
-    int64_t items;          /* samples of the fullest rank */
+    int64_t items;          /* of the fullest rank: samples of an iteration,
+                               work items of a step, pictures, prompts */
     int64_t batch, train_batch;
     PlanTable parameters;  /* values */
     PlanTable memory;      /* bytes of the fullest rank, total last */
     PlanTable activations; /* bytes of one worker, phase by phase */
-    PlanTable flops;       /* of one thing each, then of an iteration */
+    PlanTable flops;       /* of one thing each, then of an iteration, a step
+                              or all there is to do */
     GpuPlans gpus;         /* dg_run_plan_gpus(); or none */
     /* what is not there, so that it could not be read: policy.path, whose
      * sizes are then the configuration's or the public ones, and
@@ -67,6 +81,24 @@ typedef struct RunPlan {
  *  Errors: DG_EINVAL naming the key that does not fit; those of a prompts
  *  file that is there; DG_ENOMEM for the small structs. */
 int dg_run_plan(RunPlan *out, const Session *s, int ranks);
+
+/**
+ * The same of any command, which is counted as it counts itself: sample with
+ * the prompts and seeds that it has when none are given, evaluate and pretrain
+ * with all rewards that they score by, replay with what trajectory files of
+ * such a run hold. Errors: as above; what the command says of its keys.
+ */
+int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
+                    int ranks);
+
+/** Its name; and the command of that name. Errors: DG_EINVAL naming --command
+ *  and what there is. */
+const char *dg_plan_command_name(PlanCommand command);
+int dg_plan_command(PlanCommand *out, const char *name);
+
+/** As dg_run_plan_gpus(); what does not train has one line, without levels. */
+int dg_command_plan_gpus(GpuPlans *out, const Session *s, PlanCommand command,
+                         int ranks);
 
 /** Adds the same run on so many GPUs, a rank each, at every level of
  *  parallel.shard (of one: at none), without offloading, with

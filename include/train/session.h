@@ -17,6 +17,9 @@ typedef struct Session {
     int host_threads; /* of the host beside a GPU's worker; 0: one */
     /* ranks on this rank's device, where the backend's memory is apart */
     int device_ranks;
+    /* whose sizes plans of GPUs count: a GPU's, which need not be there, or
+     * NULL where the program knows none, for those of backend */
+    const Backend *gpu_kernels;
 } Session;
 
 /** Ends of a run that are not errors. */

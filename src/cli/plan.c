@@ -17,7 +17,8 @@ static int as_json(char **text, const void *plan)
 }
 
 /* "1,8,16": the same run on each of these numbers of GPUs. */
-static int plan_gpus(RunPlan *p, const Session *s, const char *list)
+static int plan_gpus(RunPlan *p, const Session *s, PlanCommand command,
+                     const char *list)
 {
     const char *at = list;
     int err = DG_OK;
@@ -30,7 +31,7 @@ static int plan_gpus(RunPlan *p, const Session *s, const char *list)
         snprintf(one, sizeof one, "%.*s", n < 15 ? (int)n : 15, at);
         err = dg_cli_number(&num, "--gpus", one, 1000000);
         if (!err)
-            err = dg_run_plan_gpus(&p->gpus, s, num);
+            err = dg_command_plan_gpus(&p->gpus, s, command, num);
         at = at[n] == ',' ? at + n + 1 : NULL;
     }
     return err;
@@ -39,16 +40,20 @@ static int plan_gpus(RunPlan *p, const Session *s, const char *list)
 /* Of the command line; ranks 0: those that are there. */
 typedef struct Wanted {
     int ranks;
-    const char *gpus, *json;
+    const char *command, *gpus, *json;
 } Wanted;
 
 static int plan_first(const Session *s, const Wanted *w)
 {
+    const int ranks = w->ranks > 0 ? w->ranks : s->comm->size;
+    PlanCommand command;
     RunPlan p;
-    int err = dg_run_plan(&p, s, w->ranks > 0 ? w->ranks : s->comm->size);
+    int err = dg_plan_command(&command, w->command);
 
     if (!err)
-        err = plan_gpus(&p, s, w->gpus);
+        err = dg_command_plan(&p, s, command, ranks);
+    if (!err)
+        err = plan_gpus(&p, s, command, w->gpus);
     return err ? err : dg_cli_tell(&p, as_text, as_json, w->json);
 }
 
@@ -66,8 +71,12 @@ static int plan(Cli *cli, void *wanted)
 
 int dg_cli_plan(int argc, char **argv)
 {
-    Wanted w = { .ranks = 0 };
+    Wanted w = { .command = "train" };
     const CliFlag flags[] = {
+        { "--command",
+          "what is planned: train (if it is not said), pretrain, sample, "
+          "evaluate, encode or replay",
+          .value = &w.command },
         { "--ranks", "plan for this many ranks (those that are there)",
           .number = &w.ranks, .most = 1000000 },
         { "--gpus",
@@ -81,11 +90,12 @@ int dg_cli_plan(int argc, char **argv)
         .config = DG_CLI_REQUIRED,
         .on_gpu = DG_CLI_ANYWHERE,
         .outline = 1,
-        .summary = "Counts memory and arithmetic of a training run, phase by "
-                   "phase, without weights\nand without reserving anything: "
-                   "for networks of any size, on any machine.",
+        .summary = "Counts memory and arithmetic of a run of train or another "
+                   "command, phase by phase,\nwithout weights and without "
+                   "reserving anything: for networks of any size, on any "
+                   "machine.",
         .flags = flags,
-        .num_flags = 3,
+        .num_flags = 4,
     };
 
     return dg_cli_run(&spec, &w, argc, argv);

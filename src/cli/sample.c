@@ -41,7 +41,9 @@ static int sample(Cli *cli, void *options)
 
 int dg_cli_sample(int argc, char **argv)
 {
-    Wanted w = { .out = "sample.png", .seeds = 4, .num = 8 };
+    Wanted w = { .out = "sample.png",
+                 .seeds = DG_SAMPLE_SEEDS,
+                 .num = DG_SAMPLE_PROMPTS };
     const CliFlag flags[] = {
         { "--ema", "of a checkpoint: use its EMA", .on = &w.ema },
         { "--out", "PNG file to write (sample.png)", .file = &w.out },

@@ -98,6 +98,11 @@ static int open_gpu(Session *s, Cli *cli)
     return DG_OK;
 }
 
+static const Backend *gpu_kernels(void)
+{
+    return dg_backend_cuda();
+}
+
 void dg_cli_session_end(Cli *cli)
 {
     dg_cuda_stream_destroy(cli->gpu);
@@ -141,6 +146,11 @@ static int open_gpu(Session *s, Cli *cli)
     return dg_fail(DG_EDEVICE, "run.device = \"cuda\": this program was built "
                                "without its GPU side (make CUDA=1); use "
                                "\"cpu\"");
+}
+
+static const Backend *gpu_kernels(void)
+{
+    return NULL;
 }
 
 void dg_cli_session_end(Cli *cli)
@@ -219,6 +229,7 @@ int dg_cli_session(Session *out, Cli *cli)
                   .seed = cli->config.run.seed,
                   .arithmetic = cli->arithmetic },
         .num_threads = dg_cli_threads(cli),
+        .gpu_kernels = gpu_kernels(),
     };
     if (cli->config.run.dtype != DG_STORE_FLOAT32 &&
         cli->config.run.device == DG_DEVICE_CPU)

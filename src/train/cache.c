@@ -166,8 +166,6 @@ int dg_cache_read(Conditions *c, const char *prompt, float *condition)
 
 /* --- writing ---------------------------------------------------------------- */
 
-enum { FILES = 3 };
-
 /* One prompt on its way into the file. */
 typedef struct Entry {
     HexDigest key;
@@ -176,7 +174,7 @@ typedef struct Entry {
 
 typedef struct Encode {
     const Session *session;
-    PromptList lists[FILES];
+    PromptList lists[DG_CACHE_FILES];
     Policy *policy;
     HexDigest encoder; /* of its text encoders */
     void *text;        /* their weights on a device, to be given back */
@@ -195,8 +193,9 @@ static int compare_entries(const void *a, const void *b)
 static int open_lists(Encode *e)
 {
     const Config *c = e->session->config;
-    const char *const path[FILES] = { c->prompts.file, c->prompts.eval_file,
-                                      c->evaluate.file };
+    const char *const path[DG_CACHE_FILES] = { c->prompts.file,
+                                               c->prompts.eval_file,
+                                               c->evaluate.file };
     int err = DG_OK;
 
     if (c->prompts.cache[0] == '\0')
@@ -206,7 +205,7 @@ static int open_lists(Encode *e)
         return dg_fail(DG_EINVAL, "prompts.file, prompts.eval_file and "
                                   "evaluate.file are empty: one must name a "
                                   "prompts file");
-    for (int i = 0; i < FILES && !err; i++)
+    for (int i = 0; i < DG_CACHE_FILES && !err; i++)
         if (path[i][0] != '\0') {
             err = dg_setup_prompts(e->session, path[i], &e->lists[i]);
             if (!err)
@@ -229,19 +228,31 @@ static int collect(Encode *e)
     int64_t most = 1, n = 0;
     int err;
 
-    for (int i = 0; i < FILES; i++)
+    for (int i = 0; i < DG_CACHE_FILES; i++)
         most += e->lists[i].num;
     e->entries = malloc((size_t)most * sizeof *e->entries);
     if (e->entries == NULL)
         return dg_fail(DG_ENOMEM, "%lld prompts", (long long)most);
     err = set_entry(&e->entries[n++], "");
-    for (int i = 0; i < FILES; i++)
+    for (int i = 0; i < DG_CACHE_FILES; i++)
         for (int32_t k = 0; k < e->lists[i].num && !err; k++)
             err = set_entry(&e->entries[n++], e->lists[i].item[k].text);
     qsort(e->entries, (size_t)n, sizeof *e->entries, compare_entries);
     for (int64_t i = 0; i < n; i++)
         if (i == 0 || strcmp(e->entries[i].key, e->entries[i - 1].key) != 0)
             e->entries[e->num++] = e->entries[i];
+    return err;
+}
+
+int dg_encode_num(int64_t *num, const PromptList *lists)
+{
+    Encode e = { .num = 0 };
+    int err;
+
+    memcpy(e.lists, lists, sizeof e.lists);
+    err = collect(&e);
+    *num = e.num;
+    free(e.entries);
     return err;
 }
 
@@ -263,13 +274,38 @@ static size_t condition_at(const Policy *p)
     return (ids_bytes(p) + 255) & ~(size_t)255;
 }
 
-/* The text encoders alone, and a worker. */
-static int check_room(const Encode *e, const TeamOpts *o)
+/* The text encoders alone, and a worker; all that is loaded stays the host's. */
+int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
+                    int64_t num_prompts)
 {
-    const Policy *p = e->policy;
-    const uint64_t text = (uint64_t)(dg_dtype_bytes(p->dtype) * p->text.count);
+    const uint64_t row = sizeof(float) * (uint64_t)p->shape.condition;
+    int64_t first;
+    int err;
 
-    return dg_room_check(e->session, text + dg_room_team(o), NULL, 0);
+    *out = (RoomParts) { .team = { .backend = s->backend,
+                                   .num_threads = s->num_threads,
+                                   .scratch_bytes = condition_at(p) + row,
+                                   .exact = 1,
+                                   .max_items = 1 },
+                         .host_values = p->num_values };
+    dg_room_networks(out, p, NULL, 0);
+    out->network = out->codec = 0; /* nothing else is placed */
+    dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
+                   &out->items);
+    out->host = row * (uint64_t)out->items;
+    err =
+        dg_step_plan(&out->step, p, s->backend, &(StepPlanOpts) { .batch = 1 });
+    out->team.step_bytes = out->step.encode_bytes;
+    return err;
+}
+
+/* Before anything is placed. */
+static int check_room(const Session *s, const RoomParts *parts)
+{
+    GpuPlan plan;
+
+    dg_room_count(&plan, parts);
+    return dg_room_check(s, plan.gpu, NULL, 0);
 }
 
 /* Counts, and places what has room. Collective. */
@@ -277,13 +313,8 @@ static int reserve(Encode *e)
 {
     const PolicyShape *shape = &e->policy->shape;
     const size_t num = (size_t)e->num + 1;
-    TeamOpts o = { .backend = e->session->backend,
-                   .num_threads = e->session->num_threads,
-                   .scratch_bytes = condition_at(e->policy) +
-                                    sizeof(float) * (size_t)shape->condition,
-                   .exact = 1,
-                   .max_items = 1 };
-    StepPlan plan;
+    Policy *sizes = NULL;
+    RoomParts parts;
     int err = DG_OK;
 
     dg_share_range(e->num, e->session->comm->rank, e->session->comm->size,
@@ -298,16 +329,19 @@ static int reserve(Encode *e)
                       "each",
                       (long long)e->num_local, (long long)shape->condition);
     if (!err)
-        err = dg_step_plan(&plan, e->policy, o.backend,
-                           &(StepPlanOpts) { .batch = 1 });
+        err = dg_policy_outline(&sizes, e->session->config);
+    if (!err)
+        err = dg_encode_parts(&parts, e->session, sizes, e->num);
+    dg_policy_destroy(sizes);
     err = dg_agree(e->session->comm, err);
+    if (!err)
+        err = check_room(e->session, &parts);
     if (err)
         return err;
-    o.step_bytes = plan.encode_bytes;
-    err = check_room(e, &o);
+    err = place_encoders(e);
     if (!err)
-        err = place_encoders(e);
-    return dg_agree(e->session->comm, err ? err : dg_team_create(&e->team, &o));
+        err = dg_team_create(&e->team, &parts.team);
+    return dg_agree(e->session->comm, err);
 }
 
 static int encode_one(Worker *w, int64_t i, void *user)
@@ -404,7 +438,7 @@ int dg_encode(const Session *s)
     dg_team_destroy(e.team);
     dg_kernel_memory_free(s->backend, e.text);
     dg_policy_destroy(e.policy);
-    for (int i = 0; i < FILES; i++)
+    for (int i = 0; i < DG_CACHE_FILES; i++)
         dg_prompts_free(&e.lists[i]);
     free(e.entries);
     free(e.tokens);

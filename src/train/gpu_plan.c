@@ -128,10 +128,23 @@ int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
     return dg_agree(s->comm, err);
 }
 
-int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
+Session dg_outline_on_gpu(const Session *s, Backend *kernels)
 {
+    Session on = *s;
+
+    *kernels = *s->backend;
+    kernels->apart = 1;
+    on.backend = s->gpu_kernels != NULL ? s->gpu_kernels : kernels;
+    on.num_threads = 1; /* a worker drives a GPU */
+    return on;
+}
+
+int dg_run_plan_gpus_of(GpuPlans *out, const Session *s, int ranks, int given)
+{
+    Backend kernels;
+    const Session on = dg_outline_on_gpu(s, &kernels);
     Outline o;
-    int err = dg_outline_open(&o, s, ranks, 0);
+    int err = dg_outline_open(&o, &on, ranks, given);
     /* of one rank none has a part; but sums that are taken block by block */
     const int step = ranks > 1 ? 1 : DG_SHARD_GRADIENTS;
     const int levels = DG_SHARD_PARAMETERS / step + 1, more = 3 * levels;
@@ -150,6 +163,11 @@ int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
     }
     dg_outline_close(&o);
     return err;
+}
+
+int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks)
+{
+    return dg_run_plan_gpus_of(out, s, ranks, 0);
 }
 
 static int offloads(const GpuPlan *g)

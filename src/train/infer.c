@@ -118,52 +118,73 @@ static int open_parts(Infer *x, const Session *s, const InferOpts *o,
     return err || o->num_prompts > 0 ? err : open_cache(x, s);
 }
 
-/* Before anything is placed. */
-static int check_room(const EvaluateJob *job, const TeamOpts *team)
+/* What there is to reserve; cached: conditions are read. */
+static int count_parts(RoomParts *out, const EvaluateJob *job, int cached)
 {
     const Session *s = job->session;
-    const int64_t scored = job->with_scores;
     const Config *c = s->config;
+    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
+    const StepPlanOpts opts = { .batch = BATCH,
+                                .cached = cached,
+                                .guidance = &guidance,
+                                .rewards = job->rewards,
+                                .num_rewards = job->with_scores };
+    int err;
+
+    *out = (RoomParts) { .pictures = dg_evaluate_bytes(job),
+                         .team = { .backend = s->backend,
+                                   .num_threads = s->num_threads,
+                                   .exact = 1,
+                                   .max_items = 1 } };
+    dg_room_networks(out, job->policy, job->rewards, job->with_scores);
+    err = dg_step_plan(&out->step, job->policy, s->backend, &opts);
+    out->team.step_bytes = out->step.step_bytes;
+    out->team.scratch_bytes =
+        dg_rollout_scratch(job->policy, job->rewards, c->num_rewards);
+    return err;
+}
+
+static int count_outline(RoomParts *out, const Infer *x, const Session *s,
+                         const InferOpts *o, int scored)
+{
+    EvaluateJob job = job_of(x, s, o, scored);
+    Policy *sizes;
+    int err = dg_policy_outline(&sizes, s->config);
+
+    if (err)
+        return err;
+    if (x->cache != NULL)
+        dg_policy_leave_text(sizes);
+    job.policy = sizes;
+    err = count_parts(out, &job, x->cache != NULL);
+    dg_policy_destroy(sizes);
+    return err;
+}
+
+/* Before anything is placed. */
+static int check_room(const Session *s, const RoomParts *parts, int scored)
+{
     const RoomKey keys[] = {
-        { c->prompts.cache[0] == '\0', "encoded prompts (prompts.cache)" },
+        { s->config->prompts.cache[0] == '\0',
+          "encoded prompts (prompts.cache)" },
         { scored > 1, "fewer rewards at once" },
     };
+    GpuPlan plan;
 
-    return dg_room_check(s,
-                         dg_room_networks(job->policy, job->rewards, scored) +
-                             dg_room_team(team) + dg_evaluate_bytes(job),
-                         keys, sizeof keys / sizeof *keys);
+    dg_room_count(&plan, parts);
+    return dg_room_check(s, plan.gpu, keys, sizeof keys / sizeof *keys);
 }
 
 static int open_infer(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
-    const Config *c = s->config;
-    const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
-    TeamOpts team = { .backend = s->backend,
-                      .num_threads = s->num_threads,
-                      .exact = 1,
-                      .max_items = 1 };
-    EvaluateJob job;
-    StepPlan plan;
+    RoomParts parts;
     int err = open_parts(x, s, o, scored);
 
-    if (err)
-        return err;
-    err = dg_agree(s->comm,
-                   dg_step_plan(&plan, x->policy, s->backend,
-                                &(StepPlanOpts) { .batch = BATCH,
-                                                  .cached = x->cache != NULL,
-                                                  .guidance = &guidance,
-                                                  .rewards = x->rewards,
-                                                  .num_rewards = scored }));
-    if (err)
-        return err;
-    team.step_bytes = plan.step_bytes;
-    team.scratch_bytes =
-        dg_rollout_scratch(x->policy, x->rewards, c->num_rewards);
-    job = job_of(x, s, o, scored);
-    err = check_room(&job, &team);
+    if (!err)
+        err = dg_agree(s->comm, count_outline(&parts, x, s, o, scored));
+    if (!err)
+        err = check_room(s, &parts, scored);
     if (!err)
         err = dg_policy_place(x->policy, s->backend);
     if (!err)
@@ -171,8 +192,28 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
     if (!err)
         err = dg_rewards_place(x->rewards, scored, s->backend);
     if (!err)
-        err = dg_team_create(&x->team, &team);
+        err = dg_team_create(&x->team, &parts.team);
     return dg_agree(s->comm, err);
+}
+
+int dg_infer_parts(RoomParts *out, const Session *s, const Policy *p,
+                   const Reward *rewards, int64_t num_prompts, int scored)
+{
+    const InferOpts o = { .seeds = DG_SAMPLE_SEEDS, .num = DG_SAMPLE_PROMPTS };
+    Infer x = { .prompts = { .num = (int32_t)num_prompts },
+                .policy = (Policy *)p };
+    EvaluateJob job;
+    int64_t first, num;
+    int err;
+
+    memcpy(x.rewards, rewards, sizeof x.rewards);
+    job = job_of(&x, s, &o, scored);
+    err = count_parts(out, &job, s->config->prompts.cache[0] != '\0');
+    num = job.num_prompts > 0 && job.num_prompts < num_prompts ? job.num_prompts
+                                                               : num_prompts;
+    dg_share_range(num * job.seeds, s->comm->rank, s->comm->size, &first,
+                   &out->items);
+    return err;
 }
 
 static void close_infer(Infer *x)

@@ -2,6 +2,7 @@
 #define DG_SRC_TRAIN_PLAN_OUTLINE_H
 /* What plans are counted over, shared by run_plan.c and gpu_plan.c: a run's
  * parts without their memory. Not public. */
+#include "train/run_plan.h"
 #include "trainer.h"
 
 typedef struct Outline {
@@ -28,6 +29,15 @@ typedef struct Outline {
  *  given  1: conditions and scores are there already, as in a replay */
 int dg_outline_open(Outline *o, const Session *s, int ranks, int given);
 void dg_outline_close(Outline *o);
+
+/** A run's plan, or with given = 1 that of its replay. Errors: as
+ *  dg_run_plan(). */
+int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given);
+int dg_run_plan_gpus_of(GpuPlans *out, const Session *s, int ranks, int given);
+
+/** The session as if it were on GPUs, by *kernels, which it may
+ *  fill. */
+Session dg_outline_on_gpu(const Session *s, Backend *kernels);
 
 /** 0 where the trainer gives the text encoders back: nothing needs them. */
 int dg_outline_keeps_text(const Outline *o);

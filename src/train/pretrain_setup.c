@@ -126,7 +126,7 @@ static int64_t room_of(const Pretrain *t, const TeamOpts *team)
 }
 
 /* Sizes of a worker, and what a step takes. */
-static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
+static int plan_team(RoomParts *out, const Pretrain *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -142,19 +142,22 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
                                      .num_rewards = c->num_rewards > 0 };
     PretrainScratch x;
     LearnerPlace place;
+    TeamOpts *team = &out->team;
     const size_t item =
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL, NULL);
     const size_t eval =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    const int err = dg_step_plan(plan, t->policy, s->backend, &plan_opts);
+    int err;
 
+    *out = (RoomParts) { .items = t->num };
+    err = dg_step_plan(&out->step, t->policy, s->backend, &plan_opts);
     if (err)
         return err;
     dg_learner_place(&place, s, t->policy->num_values);
     *team = (TeamOpts) {
         .backend = s->backend,
         .num_threads = s->num_threads,
-        .step_bytes = plan->step_bytes,
+        .step_bytes = out->step.step_bytes,
         .scratch_bytes = item > eval ? item : eval,
         .num_grads = t->policy->num_values,
         .exact = c->parallel.exact_sum,
@@ -165,43 +168,52 @@ static int plan_team(StepPlan *plan, TeamOpts *team, const Pretrain *t)
         .bucket = dg_team_bucket(c),
     };
     team->num_room = room_of(t, team);
+    out->place = place;
     return DG_OK;
 }
 
-/* What the state takes of a GPU, and masters of bfloat16 weights. */
-static uint64_t learner_bytes(const Pretrain *t)
+/* What networks take, the teacher's and the rewards' too. */
+static void count_networks(RoomParts *out, const Pretrain *t, int scored)
 {
-    LearnerPlace place;
-    LearnerBytes b;
-
-    dg_learner_place(&place, t->session, t->policy->num_values);
-    dg_learner_bytes(&b, &place, &t->session->config->optim);
-    if (place.offload)
-        return 0;
-    return b.gradient + b.moments + b.ema + b.norm +
-           (t->policy->dtype != DG_F32
-                ? sizeof(float) * (uint64_t)place.shard.num
-                : 0);
-}
-
-/* What networks take of a GPU, the teacher's and the rewards' too. */
-static uint64_t network_bytes(const Pretrain *t, const Shard *shard, int scored)
-{
+    const Shard *shard = &out->place.shard;
     const int rooms = rooms_of(t->session);
-    uint64_t bytes = dg_room_networks(t->policy, t->rewards, scored);
 
-    if (pools(t->session))
-        bytes += dg_pool_weight_bytes(t->policy, NULL, shard, 1, 1, rooms) -
-                 dg_policy_placed_bytes(t->policy);
-    if (t->teacher == NULL)
-        return bytes;
-    return bytes + (pools(t->session)
-                        ? dg_pool_weight_bytes(t->teacher, NULL, shard, 1, 1, 0)
-                        : dg_policy_placed_bytes(t->teacher));
+    dg_room_networks(out, t->policy, t->rewards, scored);
+    if (t->teacher != NULL)
+        out->teacher = dg_policy_placed_bytes(t->teacher);
+    if (!pools(t->session))
+        return;
+    out->network = dg_pool_weight_bytes(t->policy, NULL, shard, 1, 1, rooms);
+    out->text = 0; /* one range with the network */
+    if (t->teacher != NULL)
+        out->teacher = dg_pool_weight_bytes(t->teacher, NULL, shard, 1, 1, 0);
 }
 
-/* Before anything is placed: the networks, a step, and the evaluation. */
-static int check_room(const Pretrain *t, const TeamOpts *team)
+/* The networks, a step, the state, and the evaluation. */
+static int count_parts(RoomParts *out, const Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    const int scored = c->num_rewards > 0 && t->heldout.num > 0;
+    const EvaluateJob job = dg_pretrain_job(t);
+    const int err = plan_team(out, t);
+
+    if (err)
+        return err;
+    out->optim = c->optim;
+    count_networks(out, t, scored);
+    if (scored)
+        out->pictures = dg_evaluate_bytes(&job);
+    if (t->policy->dtype != DG_F32)
+        out->masters = sizeof(float) * (uint64_t)out->place.shard.num;
+    if (c->parallel.offload_optimizer)
+        out->host_values =
+            pools(s) ? out->place.shard.num : t->policy->num_values;
+    return DG_OK;
+}
+
+/* Before anything is placed. */
+static int check_room(const Pretrain *t, const RoomParts *parts)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -222,14 +234,10 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
-    const int scored = c->num_rewards > 0 && t->heldout.num > 0;
-    const EvaluateJob job = dg_pretrain_job(t);
-    uint64_t needs = network_bytes(t, &team->shard, scored) +
-                     dg_room_team(team) + learner_bytes(t);
+    GpuPlan plan;
 
-    if (scored)
-        needs += dg_evaluate_bytes(&job);
-    return dg_room_check(s, needs, keys, sizeof keys / sizeof *keys);
+    dg_room_count(&plan, parts);
+    return dg_room_check(s, plan.gpu, keys, sizeof keys / sizeof *keys);
 }
 
 static int open_team(Pretrain *t, const StepPlan *plan, const TeamOpts *o)
@@ -287,37 +295,8 @@ static void drop_copies(Pretrain *t)
         dg_policy_drop(t->teacher, 0);
 }
 
-/* Team and learner, once policy and rewards are there and nothing is placed
- * yet. */
-static int reserve(Pretrain *t)
-{
-    const Session *s = t->session;
-    const Config *c = s->config;
-    StepPlan plan;
-    TeamOpts team;
-    int err = dg_agree(s->comm, plan_team(&plan, &team, t));
-
-    if (!err)
-        err = check_room(t, &team);
-    if (err)
-        return err;
-    err = place(t->policy, s);
-    if (!err && t->teacher != NULL)
-        err = place(t->teacher, s);
-    if (!err)
-        err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
-    if (!err)
-        err = open_team(t, &plan, &team);
-    err = dg_agree(s->comm, err);
-    if (!err)
-        err = open_learner(t, team.num_room > 0);
-    if (!err)
-        drop_copies(t);
-    return err;
-}
-
 /* Whether the policy can be shown the world's pictures. */
-static int check_pictures(Pretrain *t)
+static int check_pictures(const Pretrain *t)
 {
     const PolicyShape *shape = &t->policy->shape;
 
@@ -332,8 +311,81 @@ static int check_pictures(Pretrain *t)
                        "policy.height, policy.width: pictures %lld pixels high "
                        "and %lld wide: must be square for pretraining",
                        (long long)shape->height, (long long)shape->width);
-    t->stream.side = (int32_t)shape->width;
     return DG_OK;
+}
+
+/* Whose items are this rank's. */
+static void share_items(Pretrain *t)
+{
+    const Comm *comm = t->session->comm;
+
+    t->items = t->batch / t->session->config->pretrain.item_size;
+    dg_share_range(t->items, comm->rank, comm->size, &t->first, &t->num);
+}
+
+int dg_pretrain_parts(RoomParts *out, const Session *s, Policy *p,
+                      Policy *teacher, const Reward *rewards,
+                      int64_t num_prompts)
+{
+    Pretrain t = { .session = s,
+                   .policy = p,
+                   .teacher = teacher,
+                   .heldout = { .num = (int32_t)num_prompts },
+                   .batch = s->config->pretrain.batch };
+    int err = check(s);
+
+    memcpy(t.rewards, rewards, sizeof t.rewards);
+    p->trains_text = 1;
+    if (!err)
+        err = check_pictures(&t);
+    if (err)
+        return err;
+    share_items(&t);
+    return count_parts(out, &t);
+}
+
+static int count_outlines(RoomParts *out, const Pretrain *t)
+{
+    const Session *s = t->session;
+    Policy *policy = NULL, *teacher = NULL;
+    int err = dg_policy_outline(&policy, s->config);
+
+    if (!err && t->teacher != NULL)
+        err = dg_policy_outline(&teacher, s->config);
+    if (!err)
+        err = dg_pretrain_parts(out, s, policy, teacher, t->rewards,
+                                t->heldout.num);
+    dg_policy_destroy(teacher);
+    dg_policy_destroy(policy);
+    return err;
+}
+
+/* Team and learner, once policy and rewards are there and nothing is placed
+ * yet. */
+static int reserve(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    RoomParts parts;
+    int err = dg_agree(s->comm, count_outlines(&parts, t));
+
+    if (!err)
+        err = check_room(t, &parts);
+    if (err)
+        return err;
+    err = place(t->policy, s);
+    if (!err && t->teacher != NULL)
+        err = place(t->teacher, s);
+    if (!err)
+        err = dg_rewards_place(t->rewards, c->num_rewards > 0, s->backend);
+    if (!err)
+        err = open_team(t, &parts.step, &parts.team);
+    err = dg_agree(s->comm, err);
+    if (!err)
+        err = open_learner(t, parts.team.num_room > 0);
+    if (!err)
+        drop_copies(t);
+    return err;
 }
 
 int dg_pretrain_open(Pretrain *t, const Session *s)
@@ -348,8 +400,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     err = check(s);
     if (err)
         return err;
-    t->items = t->batch / c->pretrain.item_size;
-    dg_share_range(t->items, s->comm->rank, s->comm->size, &t->first, &t->num);
+    share_items(t);
     t->loss = calloc((size_t)t->items, sizeof *t->loss);
     err = t->loss == NULL ? dg_fail(DG_ENOMEM, "losses") : DG_OK;
     err = dg_agree(s->comm, err);
@@ -365,6 +416,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
         err = check_pictures(t);
+    if (!err)
+        t->stream.side = (int32_t)t->policy->shape.width;
     if (!err && c->pretrain.distill_cfg != 1)
         err = dg_setup_policy(s, 0, &t->teacher);
     if (!err)

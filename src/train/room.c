@@ -1,6 +1,7 @@
 #include "room.h"
 
 #include "base/error.h"
+#include "train/pool.h"
 
 #include <stdio.h>
 
@@ -87,13 +88,60 @@ int dg_room_alone(const Backend *on, uint64_t needs, const RoomKey *keys,
     return compare(on, needs, 1, advice);
 }
 
-uint64_t dg_room_networks(const Policy *p, const Reward *rewards, int64_t num)
+void dg_room_networks(RoomParts *out, const Policy *p, const Reward *rewards,
+                      int64_t num)
 {
-    return dg_policy_placed_bytes(p) +
-           sizeof(float) * (uint64_t)dg_rewards_num_values(rewards, num);
+    const uint64_t each = (uint64_t)dg_dtype_bytes(p->dtype);
+
+    out->codec =
+        p->codec != NULL ? sizeof(float) * (uint64_t)p->codec->count : 0;
+    out->network = each * (uint64_t)(p->num_values - p->text.count);
+    out->text = dg_policy_placed_bytes(p) - out->codec - out->network;
+    out->rewards =
+        sizeof(float) * (uint64_t)dg_rewards_num_values(rewards, num);
 }
 
-uint64_t dg_room_team(const TeamOpts *o)
+static void count_learner(GpuPlan *out, const RoomParts *r)
 {
-    return dg_team_bytes(o) - (o->offload ? dg_team_sum_bytes(o) : 0);
+    LearnerBytes b;
+
+    out->ranks = r->place.shard.size;
+    out->level = r->place.shard.level;
+    out->offload = r->place.offload;
+    out->offload_sums = r->place.sums_apart;
+    dg_learner_bytes(&b, &r->place, &r->optim);
+    out->host += b.chunks + b.stage + dg_team_stage_bytes(&r->team) +
+                 dg_pool_stage_bytes(&r->place.shard);
+    if (r->place.offload) {
+        out->host += b.gradient + b.moments + b.ema + b.norm;
+    } else {
+        out->gradient += b.gradient + b.norm;
+        out->moments = b.moments;
+        out->ema = b.ema;
+        out->masters = r->masters;
+    }
+}
+
+void dg_room_count(GpuPlan *out, const RoomParts *r)
+{
+    const TeamOpts *team = &r->team;
+    const uint64_t n = (uint64_t)team->num_threads;
+    const uint64_t sums = dg_team_sum_bytes(team);
+
+    *out = (GpuPlan) {
+        .weights = r->network + r->text + r->codec + r->teacher + r->rewards,
+        .gradient =
+            n * sizeof(float) *
+            (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
+        .sums = team->offload ? 0 : sums,
+        .activations = n * team->step_bytes,
+        .rest = n * team->scratch_bytes + r->pictures,
+        .host = r->host + n * team->scratch_bytes +
+                sizeof(float) * (uint64_t)r->host_values +
+                (team->offload ? sums : 0),
+    };
+    if (r->place.shard.size > 0)
+        count_learner(out, r);
+    out->gpu = out->weights + out->masters + out->gradient + out->sums +
+               out->moments + out->ema + out->activations + out->rest;
 }

@@ -1,6 +1,7 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "plan_lines.h"
 #include "plan_outline.h"
 #include "store/prompts.h"
 #include "train/evaluate.h"
@@ -148,21 +149,6 @@ int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
 
 /* --- lines ------------------------------------------------------------- */
 
-static void put(PlanTable *t, const char *key, const char *text, uint64_t value)
-{
-    if (t->num == DG_PLAN_LINES)
-        dg_panic("plan: more than %d lines", DG_PLAN_LINES);
-    t->line[t->num++] = (PlanLine) { key, text, value };
-}
-
-/* Lines that stand for nothing are left out. */
-static void put_some(PlanTable *t, const char *key, const char *text,
-                     uint64_t value)
-{
-    if (value > 0)
-        put(t, key, text, value);
-}
-
 static uint64_t floats(int64_t num)
 {
     return sizeof(float) * (uint64_t)num;
@@ -179,22 +165,6 @@ int64_t dg_outline_reward_values(const Outline *o)
     return dg_rewards_num_values(o->rewards, o->config->num_rewards);
 }
 
-static void tell_parameters(PlanTable *t, const Outline *o)
-{
-    const Policy *p = o->policy;
-
-    put(t, "network", "network", (uint64_t)dg_params_num_values(&p->net));
-    put(t, "text", "text encoders", (uint64_t)dg_params_num_values(&p->text));
-    put_some(t, "codec", "decoder",
-             p->codec != NULL ? (uint64_t)dg_params_num_values(p->codec) : 0);
-    put_some(t, "adapters", "adapters",
-             (uint64_t)dg_params_num_values(&p->adapters));
-    put(t, "trained", "trained",
-        (uint64_t)dg_params_num_values(dg_policy_trained(p)));
-    put_some(t, "rewards", "rewards' networks",
-             (uint64_t)dg_outline_reward_values(o));
-}
-
 int dg_outline_keeps_text(const Outline *o)
 {
     return !o->cached || o->policy->adapters.num_params == 0;
@@ -207,82 +177,57 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const int64_t base = dg_policy_num_base(p);
     const int pools = dg_shard_pools(s);
 
-    put(t, "network", "weights: network",
-        pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0, rooms_of(o)) -
-                    stored(o, p->num_values - base)
-              : stored(o, p->net.count));
-    put_some(t, "text", "weights: text encoders",
-             dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
-    put_some(t, "codec", "weights: decoder",
-             p->codec != NULL ? floats(p->codec->count) : 0);
-    put_some(t, "adapters", "weights: adapters",
-             stored(o, p->num_values - base));
-    put_some(t, "reference", "weights: KL's reference",
-             o->reference == NULL || p->adapters.num_params > 0 ? 0
-             : pools ? dg_pool_weight_bytes(p, o->reference, s, 1, 0, 1) -
-                           dg_pool_weight_bytes(p, NULL, s, 1, 0, 1)
-                     : stored(o, base));
-    put_some(t, "masters", "weights: float32 masters",
-             p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);
-    put_some(t, "rewards", "weights: rewards",
-             floats(dg_outline_reward_values(o)));
-}
-
-static void tell_learner(PlanTable *t, const Outline *o)
-{
-    const LearnerPlace place = { .shard = o->team.shard,
-                                 .sums_apart =
-                                     o->team.offload && !o->state_away };
-    LearnerBytes b;
-
-    dg_learner_bytes(&b, &place, &o->config->optim);
-    put(t, "gradient", "gradient", b.gradient + b.norm + b.chunks + b.stage);
-    put(t, "moments", "AdamW's moments", b.moments);
-    put_some(t, "ema", "averaged weights (EMA)", b.ema);
-    put_some(t, "kept", "state before, for trajectory files",
-             dg_trainer_kept_bytes(o->config, &o->team.shard));
-}
-
-static void tell_workers(PlanTable *t, const Outline *o)
-{
-    const TeamOpts *team = &o->team;
-    const uint64_t n = (uint64_t)team->num_threads;
-
-    put(t, "worker_gradients", "workers: gradient",
-        n * floats(team->num_room > 0 ? team->num_room : team->num_grads));
-    put(t, "worker_sums",
-        team->exact ? "workers: exact sum" : "workers: float sum",
-        dg_team_sum_bytes(team));
-    put(t, "worker_steps", "workers: activations", n * team->step_bytes);
-    put(t, "worker_scratch", "workers: pictures, scratch",
-        n * team->scratch_bytes);
+    dg_plan_put(t, "network", "weights: network",
+                pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0, rooms_of(o)) -
+                            stored(o, p->num_values - base)
+                      : stored(o, p->net.count));
+    dg_plan_put_some(t, "text", "weights: text encoders",
+                     dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
+    dg_plan_put_some(t, "codec", "weights: decoder",
+                     p->codec != NULL ? floats(p->codec->count) : 0);
+    dg_plan_put_some(t, "adapters", "weights: adapters",
+                     stored(o, p->num_values - base));
+    dg_plan_put_some(t, "reference", "weights: KL's reference",
+                     o->reference == NULL || p->adapters.num_params > 0 ? 0
+                     : pools
+                         ? dg_pool_weight_bytes(p, o->reference, s, 1, 0, 1) -
+                               dg_pool_weight_bytes(p, NULL, s, 1, 0, 1)
+                         : stored(o, base));
+    dg_plan_put_some(t, "masters", "weights: float32 masters",
+                     p->dtype != DG_F32 ? floats(o->team.shard.num) : 0);
+    dg_plan_put_some(t, "rewards", "weights: rewards",
+                     floats(dg_outline_reward_values(o)));
 }
 
 static void tell_memory(PlanTable *t, const Outline *o)
 {
-    uint64_t sum = 0;
+    const LearnerPlace place = { .shard = o->team.shard,
+                                 .sums_apart =
+                                     o->team.offload && !o->state_away };
 
     tell_weights(t, o);
-    tell_learner(t, o);
-    tell_workers(t, o);
-    put(t, "trajectories", "trajectories, conditions", o->rollout->bytes);
-    put_some(t, "aside", "trajectories that wait to be written",
-             o->rollout->aside_bytes);
-    put(t, "update", "advantages, results", o->update.bytes);
-    for (int i = 0; i < t->num; i++)
-        sum += t->line[i].value;
-    put(t, "total", "total", sum);
+    dg_plan_learner(t, &place, &o->config->optim);
+    dg_plan_put_some(t, "kept", "state before, for trajectory files",
+                     dg_trainer_kept_bytes(o->config, &o->team.shard));
+    dg_plan_team(t, &o->team);
+    dg_plan_put(t, "trajectories", "trajectories, conditions",
+                o->rollout->bytes);
+    dg_plan_put_some(t, "aside", "trajectories that wait to be written",
+                     o->rollout->aside_bytes);
+    dg_plan_put(t, "update", "advantages, results", o->update.bytes);
+    dg_plan_total(t);
 }
 
 static void tell_activations(PlanTable *t, const Outline *o)
 {
-    put_some(t, "encode", "encode, a prompt", o->kept.encode_bytes);
-    put_some(t, "reward", "rewards, a picture or prompt", o->kept.reward.bytes);
-    put(t, "rollout", "rollout step, a batch", o->kept.rollout_bytes);
-    put_some(t, "decode", "decode, a picture", o->kept.decode_bytes);
-    put(t, "update", "update step, all kept", o->kept.update_bytes);
-    put(t, "update_recomputed", "update step, blocks recomputed",
-        o->again.update_bytes);
+    dg_plan_put_some(t, "encode", "encode, a prompt", o->kept.encode_bytes);
+    dg_plan_put_some(t, "reward", "rewards, a picture or prompt",
+                     o->kept.reward.bytes);
+    dg_plan_put(t, "rollout", "rollout step, a batch", o->kept.rollout_bytes);
+    dg_plan_put_some(t, "decode", "decode, a picture", o->kept.decode_bytes);
+    dg_plan_put(t, "update", "update step, all kept", o->kept.update_bytes);
+    dg_plan_put(t, "update_recomputed", "update step, blocks recomputed",
+                o->again.update_bytes);
 }
 
 /* Prompts that ranks encode: a group that straddles two is encoded twice. The
@@ -319,19 +264,20 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
                             (uint64_t)r->N * run->reward.score_flops;
     const uint64_t all = encode + rollout + decode + reward + update;
 
-    put_some(t, "encode", "encode, a prompt", run->encode_flops);
-    put(t, "rollout", "rollout step, a sample", predict);
-    put_some(t, "decode", "decode, a picture", run->decode_flops);
-    put(t, "update", "update step, a sample, all kept", kept);
-    put(t, "update_recomputed", "update step, blocks recomputed", again);
-    put_some(t, "iteration_encode", "iteration: encode", encode);
-    put(t, "iteration_rollout", "iteration: rollout", rollout);
-    put_some(t, "iteration_decode", "iteration: decode", decode);
-    put_some(t, "iteration_reward", "iteration: rewards", reward);
-    put(t, "iteration_update", "iteration: update", update);
-    put(t, "iteration", "iteration, all ranks", all);
-    put(t, "iteration_rank", "iteration, the fullest rank",
-        (uint64_t)((double)all * (double)r->num / (double)r->N));
+    dg_plan_put_some(t, "encode", "encode, a prompt", run->encode_flops);
+    dg_plan_put(t, "rollout", "rollout step, a sample", predict);
+    dg_plan_put_some(t, "decode", "decode, a picture", run->decode_flops);
+    dg_plan_put(t, "update", "update step, a sample, all kept", kept);
+    dg_plan_put(t, "update_recomputed", "update step, blocks recomputed",
+                again);
+    dg_plan_put_some(t, "iteration_encode", "iteration: encode", encode);
+    dg_plan_put(t, "iteration_rollout", "iteration: rollout", rollout);
+    dg_plan_put_some(t, "iteration_decode", "iteration: decode", decode);
+    dg_plan_put_some(t, "iteration_reward", "iteration: rewards", reward);
+    dg_plan_put(t, "iteration_update", "iteration: update", update);
+    dg_plan_put(t, "iteration", "iteration, all ranks", all);
+    dg_plan_put(t, "iteration_rank", "iteration, the fullest rank",
+                (uint64_t)((double)all * (double)r->num / (double)r->N));
 }
 
 static void note_absent(RunPlan *out, const Outline *o)
@@ -345,25 +291,33 @@ static void note_absent(RunPlan *out, const Outline *o)
                  c->prompts.file);
 }
 
-int dg_run_plan(RunPlan *out, const Session *s, int ranks)
+int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)
 {
     Outline o;
-    int err = dg_outline_open(&o, s, ranks, 0);
+    int err = dg_outline_open(&o, s, ranks, given);
 
     if (!err) {
-        *out = (RunPlan) { .ranks = ranks,
+        *out = (RunPlan) { .command = given ? DG_PLAN_REPLAY : DG_PLAN_TRAIN,
+                           .ranks = ranks,
                            .threads = o.team.num_threads,
                            .items = o.rollout->num,
                            .batch = o.kept.batch,
                            .train_batch = o.kept.train_batch };
         note_absent(out, &o);
-        tell_parameters(&out->parameters, &o);
+        dg_plan_parameters(&out->parameters, o.policy,
+                           dg_params_num_values(dg_policy_trained(o.policy)),
+                           dg_outline_reward_values(&o));
         tell_memory(&out->memory, &o);
         tell_activations(&out->activations, &o);
         tell_flops(&out->flops, &o, ranks);
     }
     dg_outline_close(&o);
     return err;
+}
+
+int dg_run_plan(RunPlan *out, const Session *s, int ranks)
+{
+    return dg_run_plan_of(out, s, ranks, 0);
 }
 
 uint64_t dg_run_plan_value(const PlanTable *t, const char *key)

@@ -72,6 +72,18 @@ static void gpu_row(FILE *f, const GpuPlan *g)
     fprintf(f, "\n");
 }
 
+/* Of what has no levels: by how much there is room, or none. */
+static void gpu_room(FILE *f, const GpuPlan *g, uint64_t bytes)
+{
+    const double GB = 1e-9;
+    const int fits = g->gpu <= bytes;
+
+    fprintf(f, "  %d of %.0f GB: %s, %.1f GB %s\n", g->ranks,
+            GB * (double)bytes, fits ? "fits" : "does not fit",
+            GB * (double)(fits ? bytes - g->gpu : g->gpu - bytes),
+            fits ? "left" : "too many");
+}
+
 /* What is the first to fit, or how much is too much; 1 if that has all on GPUs. */
 static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
 {
@@ -94,10 +106,8 @@ static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
     return g != NULL && !g->offload && !g->offload_sums;
 }
 
-static void gpu_table(FILE *f, const GpuPlans *p)
+static void gpu_rows(FILE *f, const GpuPlans *p)
 {
-    int short_of = 0, all_there = 1;
-
     fprintf(f,
             "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
             "it\n"
@@ -107,6 +117,21 @@ static void gpu_table(FILE *f, const GpuPlans *p)
     for (int i = 0; i < p->num; i++)
         gpu_row(f, &p->plan[i]);
     fprintf(f, "\n");
+}
+
+static void gpu_rooms(FILE *f, const GpuPlans *p)
+{
+    gpu_rows(f, p);
+    for (int i = 0; i < p->num; i++)
+        for (int k = 0; k < NUM_SIZES; k++)
+            gpu_room(f, &p->plan[i], gpu_sizes[k]);
+}
+
+static void gpu_table(FILE *f, const GpuPlans *p)
+{
+    int short_of = 0, all_there = 1;
+
+    gpu_rows(f, p);
     for (int i = 0; i < p->num; i++) {
         const GpuPlan *least;
 
@@ -127,6 +152,48 @@ static void gpu_table(FILE *f, const GpuPlans *p)
                 "use for. Adapters (lora.rank) train in less.\n");
 }
 
+/* What there is to do, of the fullest rank. */
+static const char *items_of(const RunPlan *p)
+{
+    static const char *const items[DG_PLAN_COMMANDS] = {
+        [DG_PLAN_TRAIN] = "samples of an iteration",
+        [DG_PLAN_PRETRAIN] = "work items of a step",
+        [DG_PLAN_SAMPLE] = "pictures",
+        [DG_PLAN_EVALUATE] = "pictures",
+        [DG_PLAN_ENCODE] = "prompts",
+        [DG_PLAN_REPLAY] = "samples of the iteration",
+    };
+
+    return items[p->command];
+}
+
+static void activations_title(char *title, size_t size, const RunPlan *p)
+{
+    const long long batch = (long long)p->batch,
+                    train_batch = (long long)p->train_batch;
+    const size_t used =
+        (size_t)snprintf(title, size, "Activations of one worker, ");
+
+    if (p->command == DG_PLAN_ENCODE)
+        snprintf(title + used, size - used, "a prompt at a time");
+    else if (p->command == DG_PLAN_PRETRAIN)
+        snprintf(title + used, size - used, "%lld pictures in an item",
+                 train_batch);
+    else if (p->command == DG_PLAN_TRAIN || p->command == DG_PLAN_REPLAY)
+        snprintf(title + used, size - used,
+                 "%lld samples in a rollout's batch, %lld in an update's",
+                 batch, train_batch);
+    else
+        snprintf(title + used, size - used, "%lld pictures in a batch", batch);
+}
+
+/* by levels of sharding, with moments */
+static int trains(const RunPlan *p)
+{
+    return p->command == DG_PLAN_TRAIN || p->command == DG_PLAN_PRETRAIN ||
+           p->command == DG_PLAN_REPLAY;
+}
+
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
@@ -136,26 +203,31 @@ int dg_run_plan_text(char **text, const RunPlan *p)
 
     if (err)
         return err;
-    fprintf(f,
-            "%lld ranks x %lld threads; the fullest rank has %lld samples of "
-            "an iteration\n",
-            (long long)p->ranks, (long long)p->threads, (long long)p->items);
+    fprintf(f, "%s%s%lld ranks x %lld threads; the fullest rank has %lld %s\n",
+            p->command != DG_PLAN_TRAIN ? dg_plan_command_name(p->command) : "",
+            p->command != DG_PLAN_TRAIN ? ": " : "", (long long)p->ranks,
+            (long long)p->threads, (long long)p->items, items_of(p));
     table(f, "Parameters", &p->parameters, "");
     table(f, "Memory of the fullest rank", &p->memory, "B");
-    snprintf(title, sizeof title,
-             "Activations of one worker, %lld samples in a rollout's batch, "
-             "%lld in an update's",
-             (long long)p->batch, (long long)p->train_batch);
+    activations_title(title, sizeof title, p);
     table(f, title, &p->activations, "B");
     table(f, "Arithmetic", &p->flops, "FLOP");
-    if (p->gpus.num > 0)
+    if (p->gpus.num > 0 && trains(p))
         gpu_table(f, &p->gpus);
+    else if (p->gpus.num > 0)
+        gpu_rooms(f, &p->gpus);
     if (p->no_folder[0] != '\0')
         fprintf(f,
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "
                 "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
                 p->no_folder);
-    if (p->no_prompts[0] != '\0')
+    if (p->no_prompts[0] != '\0' && p->command != DG_PLAN_TRAIN &&
+        p->command != DG_PLAN_REPLAY)
+        fprintf(f,
+                "\nPrompts of \"%s\", which is not there, are not "
+                "counted.\n",
+                p->no_prompts);
+    else if (p->no_prompts[0] != '\0')
         fprintf(f,
                 "\nprompts.file = \"%s\" is not there: its index is not "
                 "counted, 4 bytes a prompt.\n",
@@ -196,10 +268,12 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     if (err)
         return err;
     fprintf(f,
-            "{\"ranks\":%lld,\"threads\":%lld,\"items\":%lld,\"batch\":%lld,"
+            "{\"command\":\"%s\",\"ranks\":%lld,\"threads\":%lld,\"items\":%"
+            "lld,\"batch\":%lld,"
             "\"train_batch\":%lld,\"policy_path_read\":%s",
-            (long long)p->ranks, (long long)p->threads, (long long)p->items,
-            (long long)p->batch, (long long)p->train_batch,
+            dg_plan_command_name(p->command), (long long)p->ranks,
+            (long long)p->threads, (long long)p->items, (long long)p->batch,
+            (long long)p->train_batch,
             p->no_folder[0] == '\0' ? "true" : "false");
     object(f, "parameters", &p->parameters);
     object(f, "memory_bytes", &p->memory);
