@@ -204,7 +204,8 @@ draw_grpo()
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
     some grpo.advantage_clip 5 0.4 1e9
-    some grpo.timestep_fraction 0.6 1 0.5
+    [ "$steps" -gt 2 ] && some grpo.timestep_fraction 0.6 1 0.5 ||
+        sets+=("grpo.timestep_fraction=1")
     some grpo.timestep_mode "${modes[@]}"
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group

@@ -45,10 +45,10 @@ go()
 one_message()
 {
     local run=$1 rc=$2
-    told=$(grep '^ERROR' "$work/$run.out" |
+    told=$(grep -a '^ERROR' "$work/$run.out" |
         sed "s|$work/[^ :]*|FILE|; s/ (found by rank [0-9]*)//; s/rank [0-9]*/rank/")
-    [ "$rc" = 1 ] && [ "$(grep -c '^ERROR' "$work/$run.out")" = 1 ] &&
-        ! grep -qE 'Sanitizer|runtime error:|\*\*\* Process|signal|panic' \
+    [ "$rc" = 1 ] && [ "$(grep -ac '^ERROR' "$work/$run.out")" = 1 ] &&
+        ! grep -aqE 'Sanitizer|runtime error:|\*\*\* Process|signal|panic' \
             "$work/$run.out" && no_remains "$run"
 }
 

@@ -48,7 +48,7 @@ try()
 judge()
 {
     local run=$1 errors
-    errors=$(grep -c '^ERROR' "$work/$run.out")
+    errors=$(grep -ac '^ERROR' "$work/$run.out")
     told=
     case $rc in
     0 | 75)
@@ -65,9 +65,9 @@ judge()
     124) fault "$2: no end within ${patience:-60} s" "$work/$run.out" ;;
     *) fault "$2: exit code $rc" "$work/$run.out" 20 ;;
     esac
-    ! grep -qE 'Sanitizer|runtime error:|Segmentation|panic' "$work/$run.out" ||
+    ! grep -aqE 'Sanitizer|runtime error:|Segmentation|panic' "$work/$run.out" ||
         fault "$2: crash" "$work/$run.out" 20
-    ! grep '^ERROR' "$work/$run.out" | grep -q '[^[:print:]]' ||
+    ! grep -a '^ERROR' "$work/$run.out" | LC_ALL=C.UTF-8 grep -aqv '^[[:print:]]*$' ||
         fault "$2: a message that is no text" "$work/$run.out"
 }
 
@@ -85,6 +85,7 @@ tried()
     }
     if [ "${twice:-0}" = 1 ] && [ "$first" -le 2 ]; then
         rm -rf "$work/spoiled"
+        [ ! -e "$work/before" ] || cp -r "$work/before" "$work/spoiled"
         try 2 spoiled "$@"
         judge spoiled "$what, two ranks"
         [ "$rc" = "$first" ] && [ "$told" = "$first_told" ] ||
@@ -250,9 +251,11 @@ spoil_run()
     [ "$file" = checkpoints/iter_000002.h5 ] &&
         rm "$work/spoiled/checkpoints/iter_000003.h5"
     spoil_bytes "$work/spoiled/$file"
+    cp -r "$work/spoiled" "$work/before"
     tried "run with $file, $how" "$bin" train configs/tiny.cfg \
         --set run.dir="$work/spoiled" --set run.threads=1
     [ "$rc" = 0 ] && same_as_bed spoiled "run with $file, $how"
+    rm -rf "$work/before" && cp -r "$work/spoiled" "$work/before"
     [ "$rc" != 0 ] || tried "report of $file, $how" "$bin" report "$work/spoiled"
 }
 
