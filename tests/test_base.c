@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/float_env.h"
+#include "base/in_file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void test_error_keeps_last_record(void **state)
@@ -223,6 +225,38 @@ static void test_memory_is_aligned_and_zero(void **state)
     }
 }
 
+/* opened as others are, it would be waited for until somebody writes */
+static void test_pipe_is_not_waited_for(void **state)
+{
+    char folder[] = "/tmp/dg_test_XXXXXX", path[64];
+    int64_t bytes = -1;
+    int fd = -1;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    alarm(10);
+    assert_int_equal(dg_in_open(&fd, &bytes, path), DG_EIO);
+    alarm(0);
+    assert_non_null(strstr(dg_last_error()->text, "/pipe: cannot read: not a "
+                                                  "regular file"));
+    assert_int_equal(dg_in_open(&fd, &bytes, folder), DG_EIO);
+    assert_int_equal(fd, -1);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(dg_in_open(&fd, &bytes, path), DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text, "cannot open"));
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("four", f);
+    fclose(f);
+    assert_int_equal(dg_in_open(&fd, &bytes, path), DG_OK);
+    assert_int_equal(bytes, 4);
+    close(fd);
+    remove(path);
+    rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +271,7 @@ int main(void)
         cmocka_unit_test(test_log_reports_bad_places),
         cmocka_unit_test(test_subnormals_are_numbers),
         cmocka_unit_test(test_memory_is_aligned_and_zero),
+        cmocka_unit_test(test_pipe_is_not_waited_for),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,6 +26,7 @@ static const struct {
     { "clip", "Sizes of the CLIP text encoder, of either" },
     { "prompts", "Where prompts come from" },
     { "sampler", "How pictures are rolled out" },
+    { "cfg", "Classifier-free guidance" },
     { "grpo", "Groups, advantages and the clipped objective" },
     { "rewards", "What is rewarded" },
     { "optim", "AdamW, gradient clipping, averaged weights" },

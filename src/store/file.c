@@ -1,20 +1,14 @@
 #include "store/file.h"
 
 #include "base/error.h"
+#include "base/in_file.h"
 #include "base/out_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static int fail(const char *path, const char *what)
-{
-    return dg_fail(DG_EIO, "%s: cannot %s: %s", path, what, strerror(errno));
-}
 
 static int read_all(int fd, char *at, size_t bytes, size_t *got)
 {
@@ -33,27 +27,22 @@ static int read_all(int fd, char *at, size_t bytes, size_t *got)
 
 int dg_file_read(const char *path, char **text, size_t *bytes)
 {
-    struct stat st;
+    int64_t size;
     char *p = NULL;
     size_t got;
-    int err = DG_OK;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd;
+    int err = dg_in_open(&fd, &size, path);
 
-    if (fd < 0)
-        return fail(path, "open");
-    if (fstat(fd, &st) != 0 || S_ISDIR(st.st_mode)) {
-        errno = S_ISDIR(st.st_mode) ? EISDIR : errno;
-        err = fail(path, "read");
-        goto close_file;
-    }
-    p = malloc((size_t)st.st_size + 1);
+    if (err)
+        return err;
+    p = malloc((size_t)size + 1);
     if (p == NULL) {
-        err = dg_fail(DG_ENOMEM, "%s: %lld bytes to read", path,
-                      (long long)st.st_size);
+        err =
+            dg_fail(DG_ENOMEM, "%s: %lld bytes to read", path, (long long)size);
         goto close_file;
     }
-    if (read_all(fd, p, (size_t)st.st_size, &got) != 0) {
-        err = fail(path, "read");
+    if (read_all(fd, p, (size_t)size, &got) != 0) {
+        err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
         free(p);
         goto close_file;
     }

@@ -1,9 +1,9 @@
 #include "h5_internal.h"
 
 #include "base/error.h"
+#include "base/in_file.h"
 #include "base/log.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +13,14 @@ enum { SHAPE_TEXT = 160 };
 
 static int open_hdf5(H5File *f)
 {
+    int64_t bytes;
     hid_t how;
+    int fd;
+    const int err = dg_in_open(&fd, &bytes, f->path);
 
-    if (access(f->path, R_OK) != 0)
-        return dg_fail(DG_EIO, "%s: cannot open: %s", f->path, strerror(errno));
+    if (err)
+        return err;
+    close(fd);
     if (H5Fis_hdf5(f->path) <= 0)
         return dg_fail(DG_EFORMAT, "%s: is not an HDF5 file", f->path);
     how = H5Pcreate(H5P_FILE_ACCESS);

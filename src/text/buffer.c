@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
+#include "base/in_file.h"
 
 static const size_t largest_file = (size_t)256 << 20;
 
@@ -65,18 +67,12 @@ void dg_ids_free(Ids *ids)
     memset(ids, 0, sizeof *ids);
 }
 
-static int read_open(Bytes *b, FILE *f, const char *path)
+static int read_open(Bytes *b, FILE *f, int64_t size, const char *path)
 {
-    struct stat st;
-
-    if (fstat(fileno(f), &st) != 0)
-        return dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return dg_fail(DG_EIO, "%s: not a regular file", path);
-    if ((size_t)st.st_size > largest_file)
+    if ((uint64_t)size > largest_file)
         return dg_fail(DG_EFORMAT, "%s: %lld bytes; at most %zu are read", path,
-                       (long long)st.st_size, largest_file);
-    b->room = (size_t)st.st_size + 1;
+                       (long long)size, largest_file);
+    b->room = (size_t)size + 1;
     b->at = malloc(b->room);
     if (b->at == NULL)
         return dg_fail(DG_ENOMEM, "%s: %zu bytes to read", path, b->room);
@@ -89,15 +85,23 @@ static int read_open(Bytes *b, FILE *f, const char *path)
 
 int dg_bytes_read(Bytes *b, const char *path, int must)
 {
-    FILE *f = fopen(path, "rb");
-    int err;
+    struct stat st;
+    int64_t size;
+    FILE *f;
+    int fd, err;
 
     memset(b, 0, sizeof *b);
-    if (f == NULL && !must && (errno == ENOENT || errno == ENOTDIR))
+    if (!must && stat(path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR))
         return DG_OK;
-    if (f == NULL)
-        return dg_fail(DG_EIO, "%s: cannot open: %s", path, strerror(errno));
-    err = read_open(b, f, path);
+    err = dg_in_open(&fd, &size, path);
+    if (err)
+        return err;
+    f = fdopen(fd, "rb");
+    if (f == NULL) {
+        close(fd);
+        return dg_fail(DG_ENOMEM, "%s: to be read", path);
+    }
+    err = read_open(b, f, size, path);
     fclose(f);
     if (err)
         dg_bytes_free(b);

@@ -1,19 +1,18 @@
 #include "weights/weight_file.h"
 
 #include "base/error.h"
+#include "base/in_file.h"
 #include "mapped.h"
 #include "weights/half.h"
 #include "weights/safetensors.h"
 #include "weights/torch_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -69,19 +68,15 @@ int dg_weight_type_bits(WeightType t)
 int dg_map_open(const char *path, const unsigned char **bytes,
                 size_t *num_bytes)
 {
-    struct stat st;
+    int64_t size;
     void *map = NULL;
-    int err = DG_OK;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd;
+    int err = dg_in_open(&fd, &size, path);
 
-    if (fd < 0)
-        return dg_fail(DG_EIO, "%s: cannot open: %s", path, strerror(errno));
-    if (fstat(fd, &st) != 0)
-        err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        err = dg_fail(DG_EIO, "%s: cannot read: not a file", path);
-    if (!err && st.st_size > 0) {
-        map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (err)
+        return err;
+    if (size > 0) {
+        map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED)
             err = dg_fail(DG_EIO, "%s: cannot map: %s", path, strerror(errno));
     }
@@ -89,7 +84,7 @@ int dg_map_open(const char *path, const unsigned char **bytes,
     if (err)
         return err;
     *bytes = map;
-    *num_bytes = (size_t)st.st_size;
+    *num_bytes = (size_t)size;
     return DG_OK;
 }
 

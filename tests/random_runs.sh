@@ -1,0 +1,285 @@
+# What a configuration drawn at random is held to: source it after cuda_lib.sh
+# and random_draw.sh, then check_runs SEED. A run of one rank is what all others
+# must give, whatever is free of that: ranks, threads, batches, levels, kills.
+# shellcheck disable=SC2154
+limit=${LIMIT:-300}
+
+# fault WHAT [FILE]: told with the command that repeats it
+fault()
+{
+    echo "not ok - random: seed $seed, $1"
+    [ -z "${2:-}" ] || tail -n "${3:-8}" "$2" | sed 's/^/    /'
+    faults=$((faults + 1)) bad=1
+}
+
+# tell_free RUN RANKS: after a fault
+tell_free()
+{
+    [ "$faults" = 0 ] ||
+        echo "    $1: $2 ranks of $threads threads, ${env[*]} ${free[*]}"
+}
+
+# command_of KIND RANKS RUN SETS...: an array of that name
+command_of()
+{
+    local kind=$1 n=$2 run=$3 set
+    shift 3
+    command=(timeout -k 5 "$limit" "${env[@]}")
+    [ "$n" = 1 ] || command+=(mpirun --oversubscribe -n "$n")
+    command+=("$bin" "$kind" "$TINY" --set run.dir="$work/$run"
+        --set run.threads="$threads")
+    for set in "$@"; do command+=(--set "$set"); done
+}
+
+# go KIND RANKS RUN [FLAG]...: all that is drawn; output in RUN.out
+go()
+{
+    local kind=$1 n=$2 run=$3
+    shift 3
+    command_of "$kind" "$n" "$run" "${sets[@]}" "${free[@]}"
+    printf '%q ' "${command[@]}" "$@" >"$work/$run.line"
+    "${command[@]}" "$@" >"$work/$run.out" 2>&1
+}
+
+# one message and exit code 1, the message without folder and rank in $told
+one_message()
+{
+    local run=$1 rc=$2
+    told=$(grep -a '^ERROR' "$work/$run.out" |
+        sed "s|$work/[^ :]*|FILE|; s/ (found by rank [0-9]*)//; s/rank [0-9]*/rank/")
+    [ "$rc" = 1 ] && [ "$(grep -ac '^ERROR' "$work/$run.out")" = 1 ] &&
+        ! grep -aqE 'Sanitizer|runtime error:|\*\*\* Process|signal|panic' \
+            "$work/$run.out" && no_remains "$run"
+}
+
+no_remains() { [ ! -e "$work/$1" ] || no_unfinished "$1"; }
+
+# all numbers of metrics.jsonl that are not of time, memory or overlap
+counted()
+{
+    sed 's/.*"reward_mean/"reward_mean/; s/"early_sums":[0-9]*,//
+        s/"seconds".*//' "$work/$1/metrics.jsonl"
+}
+
+# never more memory than is planned; less where nothing is left to train
+within_plan()
+{
+    paste <(metric "$1" peak_bytes) <(metric "$1" plan_bytes) |
+        awk '!($1 > 0 && $1 <= $2) { bad = 1 } END { exit bad || NR == 0 }'
+}
+
+# held_to RUN: what each run is held to by itself
+held_to()
+{
+    local run=$1
+    ratio_is_one "$run" "$iterations" || fault "$run: ratio" "$work/$run.out"
+    within_plan "$run" || fault "$run: planned, used: $(
+        metric "$run" plan_bytes | head -n 1) $(metric "$run" peak_bytes)"
+    no_unfinished "$run" || fault "$run: a file half-written"
+    "$tools/json_lines" "$work/$run/metrics.jsonl" "$iterations" \
+        >"$work/json" || fault "$run: metrics.jsonl" "$work/json"
+}
+
+inexact() { [[ " ${sets[*]} " == *"exact_sum=false"* ]]; }
+
+# same_run RUN: it is the run of one rank, bit for bit
+same_run()
+{
+    local run=$1 file
+    held_to "$run"
+    ! inexact || return 0
+    [ "$(counted "$run")" = "$(counted one)" ] || {
+        diff <(counted one) <(counted "$run") >"$work/diff"
+        fault "$run: metrics differ" "$work/diff"
+    }
+    for file in "$work/$run"/{checkpoints,trajectories}/iter_*.h5 \
+        "$work/$run"/pictures/*; do
+        [ -e "$file" ] || continue
+        [ -e "$work/one${file#"$work/$run"}" ] || continue
+        case $file in
+        *.h5) "$tools/same_data" "$file" "$work/one${file#"$work/$run"}" ;;
+        *) cmp "$file" "$work/one${file#"$work/$run"}" ;;
+        esac >"$work/diff" 2>&1 || fault "$run: ${file#"$work/"}" "$work/diff"
+    done
+    file=checkpoints/iter_00000$iterations.h5
+    [ -e "$work/$run/$file" ] || fault "$run: no $file" "$work/$run.out"
+}
+
+# refused_alike: what the run of one rank was refused for
+refused_alike()
+{
+    local first began=0 n
+    one_message one "$1" || {
+        fault "exit code $1, not one message" "$work/one.out" 20
+        return
+    }
+    first=$told
+    [[ $first == "ERROR iteration"* ]] && began=1
+    for n in 1 2; do
+        go train "$n" dry --dry-run
+        if [ $began = 1 ] || { one_message dry $? && [ "$told" = "$first" ]; }; then
+            continue
+        fi
+        fault "--dry-run on $n ranks, not '$first'" "$work/dry.out" 20
+    done
+    go train 2 two
+    one_message two $? || fault "refused on two ranks" "$work/two.out" 20
+    [ "$told" = "$first" ] || fault "two ranks: '$told', not '$first'"
+    echo "# refused: $first"
+}
+
+# other_runs COUNT: on other ranks, in whatever is free
+other_runs()
+{
+    local i n
+    for ((i = 1; i <= $1; i++)); do
+        draw 3
+        n=$((drawn + 1))
+        draw_free
+        if go train "$n" "other$i"; then
+            same_run "other$i"
+        else
+            fault "other$i, $n ranks: exit code $?" "$work/other$i.out" 20
+        fi
+        tell_free "other$i" "$n"
+    done
+}
+
+# killed_run: killed at random moments, and gone on with by others
+killed_run()
+{
+    local kills rc n
+    draw 2
+    for ((kills = drawn + 1; kills >= 0; kills--)); do
+        draw 3
+        n=$((drawn + 1))
+        draw_free
+        if [ "$kills" = 0 ]; then
+            go train "$n" killed
+            rc=$?
+            break
+        fi
+        draw "$((spent_ms + 400))"
+        command_of train "$n" killed "${sets[@]}" "${free[@]}"
+        # the run itself, not the watch over it, is what is killed
+        "${command[@]:4}" >"$work/killed.first" 2>&1 &
+        pid=$!
+        sleep "$((drawn / 1000)).$(printf %03d $((drawn % 1000)))"
+        kill_run
+    done
+    if [ "$rc" = 0 ]; then
+        same_run killed
+    else
+        fault "killed, then $n ranks: exit code $rc" "$work/killed.out" 20
+    fi
+    tell_free killed "$n"
+}
+
+# served COMMAND FLAG FILE...: by one and by two ranks the same file, or refused
+served()
+{
+    local kind=$1 flag=$2 file=$3 n rc first=
+    shift 3
+    free=("policy.weights=$work/one/checkpoints/iter_00000$iterations.h5")
+    for n in 1 2; do
+        draw 2
+        threads=$((drawn + 1))
+        [ "$n" = 2 ] && vary grpo.micro_batch 1 2 5
+        go "$kind" "$n" "$kind$n" "$flag" "$work/$n.$file" "$@"
+        rc=$?
+        [ "$n" = 1 ] && first=$rc
+        [ "$rc" = 0 ] || one_message "$kind$n" "$rc" ||
+            fault "$kind: exit code $rc" "$work/$kind$n.out" 20
+        [ "$n" = 1 ] && one=$told && [ "$rc" != 0 ] && echo "# $kind: $told"
+        [ "$rc" = "$first" ] || fault "$kind: $first, $rc" "$work/$kind$n.out"
+        [ "$rc" = 0 ] || continue
+        cmp "$work/1.$file" "$work/$n.$file" >"$work/diff" 2>&1 ||
+            fault "$kind: $n ranks give another $file" "$work/diff"
+    done
+}
+
+# files_serve: inspect, replay, evaluate, sample of what the run left
+files_serve()
+{
+    local file
+    draw "$iterations"
+    file=$work/one/trajectories/iter_00000$((drawn + 1)).h5
+    draw 3
+    ranks=$((drawn + 1)) threads=$((2 - drawn / 2))
+    # sums of floats are those of as many ranks and threads
+    ! inexact || ranks=1 threads=1
+    timeout -k 5 "$limit" mpirun --oversubscribe -n "$ranks" "$bin" replay \
+        --threads "$threads" "$file" >"$work/replay.out" 2>&1 ||
+        fault "replay on $ranks ranks" "$work/replay.out" 20
+    for file in "$file" "$work/one/checkpoints/iter_000001.h5"; do
+        timeout "$limit" "$bin" inspect "$file" >"$work/inspect.out" 2>&1 ||
+            fault "inspect of $file" "$work/inspect.out"
+    done
+    threads=1 env=(env)
+    served evaluate --json figures.json
+    served sample --out grid.png --seeds 2 --num 2
+    threads=1 free=()
+    go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
+}
+
+# basis: what adapters are put on
+basis()
+{
+    local all=("${sets[@]}")
+    [ "$rank" != 0 ] || return 0
+    case $family in
+    *_folder) once_in 2 && return 0 ;;
+    esac
+    free=(lora.rank=0 run.iterations=3 optim.lr=1e-2 optim.warmup=0
+        optim.schedule=constant optim.weight_decay=0 checkpoint.every=1)
+    go train 1 basis || {
+        # it is refused for what the whole run is refused for
+        sets=("${all[@]}")
+        return 0
+    }
+    sets=("${all[@]}" "policy.weights=$work/basis/checkpoints/iter_000003.h5")
+}
+
+# a cache of conditions, which is as good as encoding
+cache()
+{
+    rm -f "$work/cache.h5"
+    once_in 3 || return 0
+    free=("prompts.cache=$work/cache.h5")
+    go encode $((drawn + 1)) encode
+    [ -e "$work/cache.h5" ] || echo "# encode: $(grep ^ERROR "$work/encode.out")"
+}
+
+check_runs()
+{
+    seed=$1 faults=0
+    local rc began
+    begin_seed "$seed"
+    draw_config
+    env=(env) threads=1
+    basis
+    cache
+    free=(trajectory.every=1 checkpoint.every=1)
+    vary grpo.micro_batch 1 2 3
+    began=$(date +%s%3N)
+    go train 1 one
+    rc=$?
+    spent_ms=$(($(date +%s%3N) - began))
+    if [ "$rc" != 0 ]; then
+        refused_alike "$rc"
+    else
+        held_to one
+        draw 2
+        go train $((drawn + 1)) dry --dry-run || fault "--dry-run" "$work/dry.out"
+        files_serve
+        other_runs 2
+        killed_run
+    fi
+    if [ "$faults" = 0 ]; then
+        echo "ok - random: seed $seed, $family on $device"
+    else
+        echo "    $TINY ${sets[*]}"
+        echo "    again: SEEDS=$seed bash tests/long_random.sh"
+    fi
+    [ -n "${KEEP:-}" ] || rm -rf "${work:?}"/*
+}
