@@ -68,7 +68,7 @@ EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # and rows have several; few blocks are enough for attention's tall ones
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
              -DDG_CONV_TILE_FLOATS=8192 -DDG_PLANE_PACKS=1000 \
-             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_NCCL=1 $(DEP_CFLAGS) \
+             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_PRODUCT_LARGE_TILES=2 -DDG_NCCL=1 $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \
              -fno-exceptions -fno-rtti -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
@@ -78,7 +78,7 @@ PTX_ARCH  ?= 90
 PTX       := $(KERNELS:cuda/%.cu=$(BUILD)/ptx/%.ptx)
 PTX_NEEDS := $(foreach a,$(CUDA_ARCH),$(KERNELS:cuda/%.cu=$(BUILD)/ptx/%.sm_$(a).needs))
 PTX_FLAGS  = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) -DDG_NCCL=0 \
-             $(filter -DDG_CONV% -DDG_PLANE% -DDG_ATTENTION%,$(CXX_FLAGS))
+             $(filter -DDG_CONV% -DDG_PLANE% -DDG_ATTENTION% -DDG_PRODUCT%,$(CXX_FLAGS))
 ifeq ($(CUDA),1)
 CUDA_LIB   = $(BUILD)/libdgcuda.a
 CUDA_OBJECTS := $(KERNELS:%.cu=$(BUILD)/%.o)

@@ -22,6 +22,12 @@ template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c);
 
+/** The same by the kernels of gemm_own.h, which dg_cuda_products() leaves to them
+ *  where the library has no algorithm for one sample's shape. k >= 1. */
+template <typename T, typename C>
+void dg_cuda_own_products(const GemmArgs *g, const float *bias, int64_t batch,
+                          int64_t stride_a, int64_t stride_b, int64_t stride_c);
+
 /**
  * The same of values stored as bfloat16, by one right side, with
  *   pre = sums + bias,  c = GELU of it, tanh form

@@ -1,10 +1,14 @@
 #include "gemm.h"
 
-#include "stream.h"
+#include "gemm_own.h"
 
 #include <cublasLt.h>
 #include <stdlib.h>
 #include <string.h>
+
+extern "C" {
+#include "base/log.h"
+}
 
 /*
  * Row-major products by a column-major library: c^T = op(b)^T op(a)^T, so the
@@ -22,6 +26,9 @@
  * and the step between samples: the same whatever the batch begins with. Of
  * bias and of what an epilogue stores besides c the library reads it from the
  * address that the heuristic is shown, so it is shown the alignment itself.
+ *
+ * Where the library has none for a shape, or is not to be asked, products are
+ * those of gemm_own.h: that too is one sample's shape's, whatever the batch.
  */
 enum { MOST_SHAPES = 1024, MOST_BATCHES = 4096, MOST_ALIGN = 256 };
 
@@ -60,6 +67,7 @@ typedef struct Batch {
 
 struct GemmCache {
     cublasLtHandle_t handle;
+    int own; /* it is not asked */
     int num, num_batches;
     Known known[MOST_SHAPES];
     Batch batch[MOST_BATCHES];
@@ -91,11 +99,27 @@ static int check_environment(void)
     return DG_OK;
 }
 
+/* DANCEGRPO_PRODUCTS in the environment, for measuring and for tests */
+int dg_cuda_products_own(int *own)
+{
+    const char *text = getenv("DANCEGRPO_PRODUCTS");
+
+    *own = text != NULL && strcmp(text, "own") == 0;
+    if (text == NULL || *own || strcmp(text, "library") == 0)
+        return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "DANCEGRPO_PRODUCTS = %s in the environment: library or own",
+                   text);
+}
+
 int dg_cuda_gemm_cache_create(struct GemmCache **out)
 {
-    const int err = check_environment();
     struct GemmCache *c;
+    int own = 0;
+    int err = check_environment();
 
+    if (!err)
+        err = dg_cuda_products_own(&own);
     if (err)
         return err;
     c = (struct GemmCache *)calloc(1, sizeof *c);
@@ -106,6 +130,7 @@ int dg_cuda_gemm_cache_create(struct GemmCache **out)
         free(c);
         return dg_fail(DG_EDEVICE, "cuBLASLt: %s", cublasLtGetStatusString(e));
     }
+    c->own = own;
     *out = c;
     return DG_OK;
 }
@@ -247,6 +272,27 @@ static void begin_question(void)
     dg_cuda_library_hold();
 }
 
+/* Told once for sizes, however operands are stored; with an epilogue it is no
+ * news. 's' is the newest. */
+static void tell_none(const struct GemmCache *cache, const Shape *s)
+{
+    int told = s->align_pre != 0;
+
+    for (int i = 0; i + 1 < cache->num && !told; ++i) {
+        const Known *k = &cache->known[i];
+        told = !k->found && k->shape.align_pre == 0 && k->shape.m == s->m &&
+               k->shape.n == s->n && k->shape.k == s->k &&
+               k->shape.type == s->type;
+    }
+    if (!told)
+        dg_warn("cuBLASLt has no algorithm that leaves k whole for products "
+                "[%lld, %lld] x [%lld, %lld] of %s: a kernel of this project "
+                "computes them, slower",
+                (long long)s->m, (long long)s->k, (long long)s->k,
+                (long long)s->n,
+                s->type == CUDA_R_16BF ? "bfloat16" : "float32");
+}
+
 /* The algorithm for one sample of this shape; NULL if the library has none.
  * The call is that of one sample. */
 static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
@@ -283,6 +329,8 @@ static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
                result.state == CUBLAS_STATUS_SUCCESS;
     if (k->found)
         k->algo = result.algo;
+    else
+        tell_none(cache, shape);
     return k->found ? &k->algo : NULL;
 }
 
@@ -383,6 +431,8 @@ static int products(const GemmArgs *g, const Finish *f, const Samples *by)
 
     if (g->m < 1 || g->n < 1 || by->num < 1)
         return 1;
+    if (cache->own)
+        return 0;
     shape_of<T, C>(&s, g, f, by);
     call_of<T, C>(&call, g, f);
     const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
@@ -411,6 +461,38 @@ static int products(const GemmArgs *g, const Finish *f, const Samples *by)
 }
 
 template <typename T, typename C>
+static void own(const Product *p, int ta, int tb);
+template <> void own<float, float>(const Product *p, int ta, int tb)
+{
+    dg_cuda_product_plain(p, ta, tb);
+}
+template <>
+void own<__nv_bfloat16, __nv_bfloat16>(const Product *p, int ta, int tb)
+{
+    dg_cuda_product_mma<__nv_bfloat16>(p, ta, tb);
+}
+template <> void own<__nv_bfloat16, float>(const Product *p, int ta, int tb)
+{
+    dg_cuda_product_mma<float>(p, ta, tb);
+}
+
+template <typename T, typename C>
+void dg_cuda_own_products(const GemmArgs *g, const float *bias,
+                          const int64_t batch, int64_t stride_a,
+                          int64_t stride_b, int64_t stride_c)
+{
+    Product p = {};
+
+    p.m = g->m, p.n = g->n, p.k = g->k;
+    p.lda = g->lda, p.ldb = g->ldb, p.ldc = g->ldc;
+    p.batch = batch;
+    p.step_a = stride_a, p.step_b = stride_b, p.step_c = stride_c;
+    p.a = g->a, p.b = g->b, p.bias = bias, p.c = g->c;
+    p.adds = g->beta != 0.0f;
+    own<T, C>(&p, g->trans_a, g->trans_b);
+}
+
+template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c)
 {
@@ -418,7 +500,8 @@ void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
     const Samples by = { batch, stride_a, stride_b, stride_c };
 
     if (!products<T, C>(g, &f, &by))
-        dg_cuda_note_text("gemm", "the library has no algorithm");
+        dg_cuda_own_products<T, C>(g, bias, batch, stride_a, stride_b,
+                                   stride_c);
 }
 
 int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
@@ -433,7 +516,10 @@ int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
 #define PRODUCTS(T, C)                                                         \
     template void dg_cuda_products<T, C>(const GemmArgs *g, const float *bias, \
                                          int64_t batch, int64_t stride_a,      \
-                                         int64_t stride_b, int64_t stride_c);
+                                         int64_t stride_b, int64_t stride_c);  \
+    template void dg_cuda_own_products<T, C>(                                  \
+        const GemmArgs *g, const float *bias, int64_t batch, int64_t stride_a, \
+        int64_t stride_b, int64_t stride_c);
 
 PRODUCTS(float, float)
 PRODUCTS(__nv_bfloat16, __nv_bfloat16)

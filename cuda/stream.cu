@@ -137,16 +137,20 @@ extern "C" int dg_cuda_arithmetic(char *text, size_t bytes, int device)
 {
     const size_t library = cublasLtGetVersion();
     cudaDeviceProp p;
+    int own;
+    const int err = dg_cuda_products_own(&own);
     const cudaError_t e = cudaGetDeviceProperties(&p, device);
 
+    if (err)
+        return err;
     if (e != cudaSuccess)
         return device_error(e, "asking which GPU it is");
     snprintf(
         text, bytes,
-        "GPU: %s, sm_%d%d, %d processors; CUDA %d.%d, cuBLASLt %zu.%zu.%zu",
+        "GPU: %s, sm_%d%d, %d processors; CUDA %d.%d, cuBLASLt %zu.%zu.%zu%s",
         p.name, p.major, p.minor, p.multiProcessorCount, CUDART_VERSION / 1000,
         CUDART_VERSION % 1000 / 10, library / 10000, library / 100 % 100,
-        library % 100);
+        library % 100, own ? ", but own products" : "");
     return DG_OK;
 }
 

@@ -81,6 +81,9 @@ void dg_cuda_library_release(void);
 
 int dg_cuda_gemm_cache_create(struct GemmCache **out);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
+/** Whether DANCEGRPO_PRODUCTS wants own kernels in the library's place: "own", or
+ *  "library". Errors: DG_EINVAL. */
+int dg_cuda_products_own(int *own);
 
 /** Before the host waits for a stream: it may wait for other ranks. */
 void dg_cuda_link_wait(CudaStream *s);

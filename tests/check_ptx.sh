@@ -32,7 +32,7 @@ told()
         "$(grep -c "${text:-^.  FAILED  . test_}" "$work/told")" -gt 0
 }
 
-programs="attention_mma conv memory graph learner products beside training rewards networks"
+programs="attention_mma conv gemm_own memory graph learner products beside training rewards networks"
 [ "${LONG:-0}" = 1 ] && programs="$programs bench kernels bf16"
 export CUDA_EMULATION_PTX_GLOBAL=1
 for p in $programs; do
@@ -42,6 +42,8 @@ unset CUDA_EMULATION_PTX_GLOBAL
 CUDA_EMULATION_PTX_EARLY=1 expect "ptx: copies to shared memory that come early" \
     on_ptx "$build/ptx" attention_mma
 if [ "${LONG:-0}" = 1 ]; then
+    CUDA_EMULATION_NO_PRODUCT=all expect "ptx: networks without the library" \
+        on_ptx "$build/ptx" networks
     export CUDA_EMULATION_PTX_ROUGH=1
     for p in attention_mma conv networks rewards bf16; do
         expect "ptx: rough products, test_cuda_$p" on_ptx "$build/ptx" "$p"

@@ -11,6 +11,8 @@ typedef enum CudaArithmetic {
     DG_CUDA_FLOAT32,
     DG_CUDA_TF32, /* float32, rounded to 10 bits of fraction when multiplied */
     DG_CUDA_BFLOAT16,
+    DG_CUDA_OWN_FLOAT32, /* by this project's kernels, which stand in for the */
+    DG_CUDA_OWN_BFLOAT16, /* library: nothing is asked of it */
     DG_CUDA_ARITHMETICS
 } CudaArithmetic;
 

@@ -55,7 +55,7 @@ typedef struct BenchBlock {
     BlockRate forward, both; /* both: forward and backward */
 } BenchBlock;
 
-enum { DG_BENCH_BLOCKS = 3, DG_BENCH_REPEATS = 64, DG_BENCH_TOOLS = 3 };
+enum { DG_BENCH_BLOCKS = 3, DG_BENCH_REPEATS = 64, DG_BENCH_TOOLS = 5 };
 
 /**
  * Fills out[0..*num-1], at most DG_BENCH_BLOCKS, with repeats pairs each of a

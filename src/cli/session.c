@@ -111,8 +111,9 @@ void dg_cli_session_end(Cli *cli)
 
 int dg_cli_bare(BenchTools *out, int *num, const Cli *cli)
 {
-    static const char *const names[DG_CUDA_ARITHMETICS] = { "float32", "TF32",
-                                                            "bfloat16" };
+    static const char *const names[DG_CUDA_ARITHMETICS] = {
+        "float32", "TF32", "bfloat16", "own float32", "own bfloat16"
+    };
     int err = DG_OK;
 
     *num = 0;
@@ -125,8 +126,10 @@ int dg_cli_bare(BenchTools *out, int *num, const Cli *cli)
                 (BenchTools) { .name = names[i],
                                .user = bare,
                                .product = dg_cuda_bare_product,
-                               .dtype =
-                                   i == DG_CUDA_BFLOAT16 ? DG_BF16 : DG_F32,
+                               .dtype = i == DG_CUDA_BFLOAT16 ||
+                                                i == DG_CUDA_OWN_BFLOAT16
+                                            ? DG_BF16
+                                            : DG_F32,
                                .start = dg_cuda_bare_start,
                                .stop = dg_cuda_bare_stop };
     }

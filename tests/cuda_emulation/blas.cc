@@ -142,6 +142,16 @@ static bool bias_fits(cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t l)
            (uintptr_t)d->bias % (l->type == CUDA_R_16BF ? 2 : 4) == 0;
 }
 
+/* CUDA_EMULATION_NO_PRODUCT="all" or "some" in the environment: shapes for which
+ * the library has nothing, some by their sides alone, as it would. */
+static bool has_none(cublasLtMatrixLayout_t c, uint64_t k)
+{
+    const char *text = getenv("CUDA_EMULATION_NO_PRODUCT");
+
+    return text != nullptr &&
+           (strcmp(text, "all") == 0 || (c->rows + c->cols + k) / 4 % 2 == 0);
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtHandle_t, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
     cublasLtMatrixLayout_t, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
@@ -158,6 +168,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     *found = 0;
     if ((d->epilogue & CUBLASLT_EPILOGUE_GELU_AUX) && c->rows % 64 == 56)
         return CUBLAS_STATUS_NOT_SUPPORTED; /* there are such shapes */
+    if (has_none(c, k))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     for (uint64_t s = size; s > 64; s /= 2)
         algo.chunk = algo.chunk * 7 % 61 + 2; /* any rule will do */
     for (int i = 0; i < 4; ++i)

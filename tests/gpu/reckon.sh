@@ -4,8 +4,8 @@
 # leaves. Nothing runs, nothing is measured; stalls, barriers and the last blocks
 # come on top. See "Reckoned from machine code" in doc/performance.md.
 #
-#   tests/gpu/reckon.sh FILE...   objects or cubins of cuda/attention_mma*.cu and
-#                                 cuda/conv_mma*.cu, as build/cuda/conv_mma.o of
+#   tests/gpu/reckon.sh FILE...   objects or cubins of cuda/attention_mma*.cu,
+#                                 cuda/conv_mma*.cu and cuda/gemm_mma.cu, as build/cuda/conv_mma.o of
 #                                 make CUDA=1
 #
 # The main loop is the innermost one with products, and what is around it in the
@@ -96,7 +96,7 @@ function share(clocks) {
     return clocks > 0 ? (arch == 80 ? 8 : 4) * c["hmma"] / clocks : 99
 }
 function done(   d, in_low, in_high, i, trips, slow) {
-    if (name ~ /(attention|conv|grad)_mma/ && has(0, n, "^HMMA")) {
+    if (name ~ /(attention|conv|grad|product)_mma/ && has(0, n, "^HMMA")) {
         split(name, d, /ILi|EL[ib]|E+v/)
         for (i = in_high = 0; i < n; i++)
             if (op[i] ~ /^HMMA/ && loop(i, i, "^HMMA") &&

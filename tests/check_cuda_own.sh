@@ -1,0 +1,62 @@
+#!/bin/bash
+# Products by the project's own kernels, where cuBLASLt has no algorithm: for all
+# shapes, or for some of them (CUDA_EMULATION_NO_PRODUCT of the emulated library).
+# All promises hold, and the log says which shapes.
+# shellcheck disable=SC2154
+# shellcheck source=tests/cuda_lib.sh
+. "$(dirname "$0")/cuda_lib.sh"
+few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=2"
+
+# tests of products and networks where the library has nothing; LONG=1: each
+# kernel's in bfloat16 too
+programs="products networks"
+[ "${LONG:-0}" = 1 ] && programs="$programs bf16"
+for p in $programs; do
+    CUDA_EMULATION_NO_PRODUCT=all expect "own products: test_cuda_$p" \
+        "${DG_BUILD:-build}/tests/test_cuda_$p"
+done
+
+# told RUN: some shapes, each once
+told()
+{
+    grep '^WARN  cuBLASLt has no algorithm' "$work/$1.out" >"$work/shapes" &&
+        [ "$(sort "$work/shapes" | uniq -d | wc -l)" = 0 ]
+}
+
+# shellcheck disable=SC2086
+{
+    on_cpu host $few trajectory.every=0
+    CUDA_EMULATION_NO_PRODUCT=all on_gpu 1 all $few trajectory.every=0
+    DANCEGRPO_PRODUCTS=own on_gpu 1 own $few
+}
+expect "own products: the CPU's weights within 1e-5" near all host 1
+expect "own products: shapes are told" told all
+same_digest "own products: asked for, the same weights" own "$(digest all 1)" 1
+no_warning "own products: asked for, no shape is told" "$work/own.out"
+expect "own products: asked for, the run says so" grep -q "but own products" \
+    "$work/own.out"
+
+for dtype in float32 bfloat16; do
+    for none in some all; do
+        export CUDA_EMULATION_NO_PRODUCT=$none
+        about=$dtype.$none
+        # shellcheck disable=SC2086
+        {
+            on_gpu 1 "$about" $few
+            on_gpu 2 "$about.two" $few trajectory.every=0 grpo.micro_batch=1 \
+                parallel.recompute=true parallel.graphs=false
+        }
+        expect "own products, $about: ratio 1" ratio_is_one "$about" 1
+        expect "own products, $about: memory planned" equal_bytes "$about" 1
+        expect "own products, $about: shapes are told" told "$about"
+        same_digest "own products, $about: two ranks, other batches, no graphs" \
+            "$about.two" "$(digest "$about" 1)" 1
+        expect "own products, $about: replayed" "$gpu" replay \
+            "$work/$about/trajectories/iter_000001.h5"
+    done
+done
+unset CUDA_EMULATION_NO_PRODUCT
+expect_code "own products: nothing else is understood" 1 "library or own" \
+    env DANCEGRPO_PRODUCTS=mine "$gpu" train configs/tiny.cfg \
+    --set run.device=cuda --set run.dir="$work/none"
+exit $bad
