@@ -87,6 +87,22 @@ expect_code "cli: and planned with less of the host" 0 \
     '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits, ' \
     "$bin" plan configs/flux_hps.cfg --gpus 1 --set optim.moments=int8 \
     --set run.device=cuda --set run.dtype=bfloat16
+# pretrain moves the text encoders too, sample nothing
+for at in "pretrain trained 76400" "sample batch 16" \
+    "encode items 639" "replay trained 70320" "evaluate threads 2"; do
+    read -r command key value <<<"$at"
+    expect "cli: plan of $command" "$bin" plan configs/tiny.cfg \
+        --command "$command" --gpus 1,2 --set run.threads=2 \
+        --json "$work/plan.json"
+    expect "cli: plan of $command as JSON" grep -q \
+        "^{\"command\":\"$command\",.*\"$key\":$value[,}]" "$work/plan.json"
+done
+expect_code "cli: plan of a command that is none" 1 \
+    "--command trian: must be train, pretrain," "$bin" plan configs/tiny.cfg \
+    --command trian
+expect_code "cli: plan of sample, what it takes of a GPU" 0 \
+    "1 of 80 GB: fits, " "$bin" plan configs/sizes_flux_dev.cfg \
+    --command sample --gpus 1 --set run.device=cuda --set run.dtype=bfloat16
 expect_code "cli: plan for a number of GPUs that is none" 1 \
     "--gpus eight: must be" "$bin" plan configs/tiny.cfg --gpus 1,eight
 expect_code "cli: plan for no ranks" 1 "--ranks 0: must be" "$bin" plan \

@@ -202,6 +202,11 @@ room sample "encoded prompts (prompts.cache), smaller pictures" \
 foretold sample none --set run.dtype=bfloat16
 expect "room: sample in bfloat16 takes less for activations too" test \
     $(($(most) - taken)) -lt 3500000
+"$cpu" encode configs/tiny.cfg --set run.threads=1 \
+    --set prompts.cache="$work/all.h5" >/dev/null 2>&1
+room sample "run.dtype = bfloat16, smaller pictures" \
+    --set prompts.cache="$work/all.h5"
+foretold sample none --set prompts.cache="$work/all.h5"
 room evaluate "encoded prompts (prompts.cache), run.dtype = bfloat16"
 foretold evaluate none "${judged[@]}"
 item="a smaller pretrain.item_size, parallel.recompute = true"

@@ -256,7 +256,7 @@ static int learn_one(Worker *w, int64_t i, void *user)
 
     dg_context_reset(&w->ctx);
     if (together)
-        dg_pool_begin(l->pool);
+        dg_pool_begin(l->pool, w);
     else
         w->ctx.backend->fill(w->grads, 0, w->team->num_grads);
     for (int k = 0; k < num; k++) {

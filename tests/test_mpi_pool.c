@@ -236,6 +236,7 @@ static void test_plan_is_what_is_reserved(void **state)
     EXPECT(dg_config_set(&l.config, "parallel.ahead=false") == DG_OK);
     EXPECT(dg_config_set(&l.config, "grpo.kl_beta=0.1") == DG_OK);
     EXPECT(dg_config_set(&l.config, "prompts.cache=x") == DG_OK);
+    l.session.gpu_kernels = l.session.backend; /* nothing is copied here */
     EXPECT(dg_run_plan_gpus(&plans, &l.session, comm.size) == DG_OK);
     for (int i = 0; i < plans.num; i++)
         if (plans.plan[i].level == DG_SHARD_PARAMETERS &&

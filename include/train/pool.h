@@ -18,7 +18,9 @@
  *
  * Where all ranks have all weights and sums alone are in ranges
  * (parallel.passes), a pool has nothing to lend but room for gradients, and
- * ranks meet in dg_team_sum() only.
+ * ranks meet in dg_team_sum() only. On the CPU a rank may then have several
+ * workers, each with room of its own: the first one meets the others for all,
+ * and what they give together travels once. Their sums are to be exact.
  */
 #include "tensor/lender.h"
 #include "train/learner.h"
@@ -60,7 +62,7 @@ int dg_pool_hold(const Session *s, Policy *p);
  * Of a policy, and KL's reference, pretraining's teacher
  * (dg_policy_as_teacher()) or NULL, that are held; the team, of one worker, has
  * it from then on, and the worker's context borrows from it. Of one that was
- * placed, whole, of its gradients alone.
+ * placed, whole, of its gradients alone, and of all workers.
  * Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
@@ -80,12 +82,20 @@ int dg_pool_refresh(WeightPool *p);
 /** The same of all weights, the reference's and text encoders' too. */
 int dg_pool_reload(WeightPool *p);
 
-/** An item begins: gradients are zero. */
-void dg_pool_begin(WeightPool *p);
+/** A round of an item for each of the first num workers, which they all begin
+ *  and end (dg_pool_end()). */
+void dg_pool_round(WeightPool *p, int64_t num);
+
+/** A worker's item begins: gradients are zero. */
+void dg_pool_begin(WeightPool *p, Worker *w);
 
 /** It ends: gives the gradients of parameters in no group. Other ranks may be
  *  waited for. Errors: DG_ENUMERIC naming the parameter; agreed ones. */
-int dg_pool_give_rest(WeightPool *p);
+int dg_pool_give_rest(WeightPool *p, Worker *w);
+
+/** The worker gives nothing more in this round, with or without an error. The
+ *  first one serves the others until that is true of all. */
+void dg_pool_end(WeightPool *p, const Worker *w);
 
 /** Groups whose weights had come ahead, since the last call. */
 int64_t dg_pool_take_ahead(WeightPool *p);

@@ -5,64 +5,7 @@
 
 #include <stdlib.h>
 
-/* What is wanted of others, least first: weights before gradients. A rank
- * whose device has failed wants all to give up. */
-enum { NO_MORE, WEIGHTS, GRADIENTS, NOTHING };
-enum { WISH_BITS = GROUP_BITS + 4, WISH_MOST = (1 << WISH_BITS) - 1 };
-
-typedef struct Wish {
-    int32_t what; /* kind and group */
-    int32_t next; /* what weights will follow, if known; else 0 */
-} Wish;
-
-/* --- gradients to their owners ------------------------------------------------ */
-
-/* Values first .. first + num - 1, of which this rank has some at g if mine. */
-static int hand_part(const WeightPool *p, int64_t first, int64_t num,
-                     const float *g, int mine)
-{
-    return p->gives_beside
-               ? dg_team_send(p->team, p->comm, first, num, mine ? g : NULL)
-               : dg_team_give(p->team, p->comm, first, num, &g, mine);
-}
-
-static int hand_rest(const WeightPool *p, const PoolSet *s, int mine)
-{
-    const ParamSet *params = s->params;
-    const float *rest = p->grads + s->rest_at;
-    int err = DG_OK;
-
-    for (int i = 0; i <= params->num_groups && !err; i++) {
-        const ShardRange gap = dg_pool_gap(params, i);
-        const float *g = rest + dg_params_rest_at(params, gap.first);
-
-        if (gap.num > 0)
-            err = hand_part(p, s->at + gap.first, gap.num, g, mine);
-    }
-    return err;
-}
-
-/* group 0: the rests of all sets. mine: 1 if this rank has some. */
-static int hand_on(const WeightPool *p, int set, int group, int mine)
-{
-    const float *g = p->group_grads[p->open_room];
-    int err = DG_OK;
-
-    if (p->gives_beside)
-        p->engine->beside();
-    if (group == 0) {
-        for (int i = 0; i < p->num_sets && !err; i++)
-            if (p->set[i].trains)
-                err = hand_rest(p, &p->set[i], mine);
-    } else {
-        const ParamGroup *of = dg_pool_group(p, set, group);
-
-        err = hand_part(p, p->set[set].at + of->first, of->num, g, mine);
-    }
-    if (p->gives_beside && mine)
-        p->engine->leaves(group > 0 ? GRADS_SLOT + p->open_room : REST_SLOT);
-    return err;
-}
+/* --- gradients that no sum can take ------------------------------------------- */
 
 /* Where a parameter is among a group's gradients, or the rests'; of the whole
  * shard with group -1. */
@@ -104,15 +47,16 @@ static int name_bad(const WeightPool *p, int set, int group, int64_t bad)
 /* Gradients of parameters in no group. */
 static int64_t num_rest(const WeightPool *p)
 {
-    return p->group_grads[0] - p->grads;
+    return p->seat[0].group_grads[0] - p->seat[0].grads;
 }
 
 /* Whether sums can take what is ready. group 0: the rests. Beside the kernels
  * what they cannot take is left out, and found at the item's end. */
-static int check(const WeightPool *p, int set, int group)
+static int check(const PoolSeat *s, int set, int group)
 {
-    const Worker *w = &p->team->workers[0];
-    ExactSum limits = w->sum;
+    const WeightPool *p = s->pool;
+    const Worker *w = s->worker;
+    ExactSum limits = p->team->workers[0].sum;
     int64_t bad;
     int err;
 
@@ -120,7 +64,7 @@ static int check(const WeightPool *p, int set, int group)
         return DG_OK;
     limits.num = group > 0 ? dg_pool_group(p, set, group)->num : num_rest(p);
     err = w->engine->exact_check(
-        &limits, group > 0 ? p->group_grads[0] : p->grads, &bad);
+        &limits, group > 0 ? s->group_grads[0] : s->grads, &bad);
     return err == DG_ENUMERIC ? name_bad(p, set, group, bad) : err;
 }
 
@@ -140,148 +84,12 @@ static int check_left_out(const WeightPool *p)
                : name_bad(p, 0, -1, *(const int64_t *)w->bad.host);
 }
 
-/* --- meetings ------------------------------------------------------------------ */
-
-static Wish wish_of(int kind, int set, int group)
-{
-    return (Wish) { kind << (GROUP_BITS + 2) | dg_pool_code(set, group), 0 };
-}
-
-/* The least of all ranks' wishes, and what follows if those who have it say the
- * same. A rank that waits pushes on what is under way. */
-static Wish exchange(const WeightPool *p, Wish w)
-{
-    const int64_t what = (int64_t)w.what << WISH_BITS;
-    int64_t v[2] = { what | w.next, what | (WISH_MOST - w.next) };
-
-    if (p->beside)
-        dg_comm_min_i64_while(p->comm, v, 2, p->engine->nudge);
-    else
-        dg_comm_min_i64(p->comm, v, 2);
-    w.what = (int32_t)(v[0] >> WISH_BITS);
-    w.next = (int32_t)(v[0] & WISH_MOST);
-    if (w.next != WISH_MOST - (int32_t)(v[1] & WISH_MOST))
-        w.next = 0;
-    return w;
-}
-
-static int kind_of(Wish w)
-{
-    return w.what >> (GROUP_BITS + 2);
-}
-
-/* This rank cannot do its part, and others may wait for that already. */
-static void fail(WeightPool *p, int err)
-{
-    if (!err || p->err || p->gone) /* all have given up: nobody listens */
-        return;
-    p->err = err;
-    p->why = *dg_last_error();
-    dg_comm_alarm(p->comm);
-}
-
-/* All that is under way has arrived; or, as one rank or more has failed, none
- * of it is waited for any more. Errors, agreed. */
-static int settle(WeightPool *p, int wait)
-{
-    if (p->err)
-        dg_set_error(&p->why);
-    p->gone = p->engine->sent(p->comm, p->err, wait);
-    if (p->gone)
-        p->why = *dg_last_error();
-    return p->gone;
-}
-
-static int serve_gradients(WeightPool *p, int set, int group, int mine)
-{
-    int err = DG_OK;
-
-    /* the host's calls wait for all ranks' devices */
-    if (p->beside && !p->gives_beside)
-        err = settle(p, 1);
-    return err ? err : hand_on(p, set, group, mine);
-}
-
-/* Errors are all ranks'; but beside the kernels this rank's, which it tells of
- * when they meet next. */
-static int serve(WeightPool *p, Wish w, int mine)
-{
-    const int set = dg_pool_code_set(w.what) % POOL_SETS,
-              group = dg_pool_code_group(w.what);
-    const int weights = kind_of(w) == WEIGHTS;
-    const int err = weights ? dg_pool_fill(p, set, group, w.next)
-                            : serve_gradients(p, set, group, mine);
-
-    if (!(weights ? p->beside : p->gives_beside) || p->gone)
-        return err;
-    fail(p, err);
-    return DG_OK;
-}
-
-/* Until it has come true. */
-static int meet(WeightPool *p, Wish wish)
-{
-    const int32_t wanted = wish.what;
-    Wish now;
-    int err = DG_OK;
-
-    if (p->gone)
-        return p->gone;
-    do {
-        now = exchange(p, p->err ? wish_of(NO_MORE, 0, 0) : wish);
-        if (kind_of(now) == NO_MORE)
-            return settle(p, 0);
-        err = serve(p, now, now.what == wanted);
-    } while (!err && now.what != wanted);
-    return err ? err : p->err;
-}
-
-/* Others' wishes; *failed: what became of them. Returns 1 once all have given
- * up. */
-static int serve_others(WeightPool *p, int *failed)
-{
-    Wish now;
-
-    do {
-        now = exchange(p, wish_of(p->err ? NO_MORE : NOTHING, 0, 0));
-        if (kind_of(now) == NO_MORE) {
-            settle(p, 0);
-            return 1;
-        }
-        if (kind_of(now) != NOTHING && serve(p, now, 0) != DG_OK)
-            *failed = dg_last_error()->code;
-        if (p->gone)
-            return 1;
-    } while (kind_of(now) != NOTHING);
-    return 0;
-}
-
 int64_t dg_pool_take_ahead(WeightPool *p)
 {
     const int64_t ahead = p->ahead;
 
     p->ahead = 0;
     return ahead;
-}
-
-int dg_pool_leave(WeightPool *p, int err)
-{
-    int failed = DG_OK;
-    Error first = *dg_last_error();
-
-    if (p->whole) /* the next way forward is replayed again */
-        p->team->workers[0].ctx.lender = NULL;
-    if (p->gives_beside) /* as those who had an item */
-        p->engine->slot(REST_SLOT);
-    if (p->beside && err == DG_EDEVICE)
-        fail(p, err);
-    if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {
-        dg_set_error(&p->why);
-        return p->gone;
-    }
-    if (err)
-        dg_set_error(&first);
-    return dg_agree(p->comm, err ? err : failed);
 }
 
 /* --- the lender ------------------------------------------------------------------ */
@@ -296,90 +104,100 @@ static int find(const WeightPool *p, const Tensor *w)
 
 /* Room for a group's gradients, zero: not the one that may still be leaving,
  * if there are two. */
-static void open_grads(WeightPool *p, int set, int group)
+static void open_grads(PoolSeat *s, int set, int group)
 {
-    p->open_set = set;
-    p->open_group = group;
+    WeightPool *p = s->pool;
+
+    s->open_set = set;
+    s->open_group = group;
     if (p->gives_beside) {
         if (p->whole)
-            fail(p, p->engine->pace());
-        p->open_room = POOL_ROOMS - 1 - p->open_room;
-        p->engine->slot(GRADS_SLOT + p->open_room);
-        if (!p->unflagged)
-            dg_worker_unflag(&p->team->workers[0]);
-        p->unflagged = 1;
+            dg_pool_fail(p, p->engine->pace());
+        s->open_room = POOL_ROOMS - 1 - s->open_room;
+        p->engine->slot(GRADS_SLOT + s->open_room);
+        if (!s->unflagged)
+            dg_worker_unflag(s->worker);
+        s->unflagged = 1;
     }
-    p->kernels->fill(p->group_grads[p->open_room], 0,
+    p->kernels->fill(s->group_grads[s->open_room], 0,
                      dg_pool_group(p, set, group)->num);
 }
 
 static int lend(Lender *l, const Tensor *w, int grads)
 {
-    WeightPool *p = (WeightPool *)l;
+    PoolSeat *s = (PoolSeat *)l;
+    WeightPool *p = s->pool;
     const int set = find(p, w), group = w->param_group;
-    Wish wish;
+    PoolWish wish;
 
     if (set < 0 || group == 0)
         return DG_OK;
     if (grads)
-        open_grads(p, set, group);
+        open_grads(s, set, group);
     if (p->whole || dg_pool_has(p, set, group))
         return DG_OK;
-    wish = wish_of(WEIGHTS, set, group);
+    wish = dg_pool_wish(POOL_WEIGHTS, set, group);
     dg_pool_order_note(&p->order, dg_pool_code(set, group));
     if (p->beside && !p->gone) {
         wish.next = dg_pool_order_guess(&p->order);
-        fail(p, p->engine->pace());
+        dg_pool_fail(p, p->engine->pace());
     }
-    return meet(p, wish);
+    return dg_pool_meet(s, wish);
 }
 
 static int give(Lender *l, const Tensor *w)
 {
-    WeightPool *p = (WeightPool *)l;
+    PoolSeat *s = (PoolSeat *)l;
+    WeightPool *p = s->pool;
     const int set = find(p, w), group = w->param_group;
     int err;
 
     if (set < 0 || !p->set[set].trains || group == 0)
         return DG_OK;
-    err = check(p, set, group);
-    p->open_group = 0;
-    p->team->early += p->gives_beside;
-    return err ? err : meet(p, wish_of(GRADIENTS, set, group));
+    err = check(s, set, group);
+    s->open_group = 0;
+    if (p->gives_beside)
+        p->team->early++;
+    return err ? err
+               : dg_pool_meet(s, dg_pool_wish(POOL_GRADIENTS, set, group));
 }
 
 static float *grad(const Lender *l, const Tensor *w)
 {
-    const WeightPool *p = (const WeightPool *)l;
+    const PoolSeat *s = (const PoolSeat *)l;
+    const WeightPool *p = s->pool;
     const int set = p->trains ? find(p, w) : -1;
 
     if (!p->trains) /* adapters, whole */
-        return p->grads + w->param_offset;
+        return s->grads + w->param_offset;
     if (set < 0 || !p->set[set].trains ||
         (w->param_group != 0 &&
-         (set != p->open_set || w->param_group != p->open_group)))
+         (set != s->open_set || w->param_group != s->open_group)))
         dg_panic("a gradient of parameter set %d, group %d, outside of its "
                  "block",
                  w->param_set, w->param_group);
-    return (w->param_group > 0 ? p->group_grads[p->open_room] : p->grads) +
+    return (w->param_group > 0 ? s->group_grads[s->open_room] : s->grads) +
            place_of(&p->set[set], w, w->param_group);
 }
 
-void dg_pool_begin(WeightPool *p)
+void dg_pool_begin(WeightPool *p, Worker *w)
 {
-    p->unflagged = 0;
-    p->team->workers[0].ctx.lender = &p->lender;
-    p->kernels->fill(p->grads, 0, num_rest(p));
+    PoolSeat *s = &p->seat[w->index];
+
+    s->unflagged = 0;
+    w->ctx.lender = &s->lender;
+    p->kernels->fill(s->grads, 0, num_rest(p));
 }
 
-int dg_pool_give_rest(WeightPool *p)
+int dg_pool_give_rest(WeightPool *p, Worker *w)
 {
-    int err = check(p, 0, 0);
+    PoolSeat *s = &p->seat[w->index];
+    int err = check(s, 0, 0);
 
-    if (p->gives_beside && !p->unflagged) /* no block was gone back through */
-        dg_worker_unflag(&p->team->workers[0]);
+    if (p->gives_beside && !s->unflagged) /* no block was gone back through */
+        dg_worker_unflag(w);
     if (!err)
-        err = meet(p, wish_of(GRADIENTS, 0, 0));
+        err = dg_pool_meet(s, dg_pool_wish(POOL_GRADIENTS, 0, 0));
     return err ? err : check_left_out(p);
 }
 
@@ -509,22 +327,38 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     const int grad_rooms = dg_pool_grad_rooms(s->config, &team->shard, apart,
                                               team->stage_down != NULL);
 
-    p->lender = (Lender) { lend, give, grad };
     p->comm = s->comm;
     p->kernels = s->backend;
     p->engine = dg_engine_of(s->backend);
     p->team = team;
     p->dtype = policy->dtype;
     p->trains = policy->adapters.num_params == 0;
-    p->grads = team->workers[0].grads;
     p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
                 p->engine->fetch != NULL && p->engine->sends(p->comm);
     p->gives_beside = p->beside && p->trains && grad_rooms > 1;
-    for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
-        p->group_grads[r] =
-            p->grads + dg_pool_rest(policy) + r * dg_pool_block(policy);
+}
+
+/* Who lends to a worker: one gradient at a time each. */
+static int seat_workers(WeightPool *p, const Policy *policy)
+{
+    p->num_seats = p->team->num;
+    p->seat = calloc((size_t)p->num_seats, sizeof *p->seat);
+    if (p->seat == NULL)
+        return dg_fail(DG_ENOMEM, "pool of weights");
+    for (int i = 0; i < p->num_seats; i++) {
+        PoolSeat *s = &p->seat[i];
+
+        s->lender = (Lender) { lend, give, grad };
+        s->pool = p;
+        s->worker = &p->team->workers[i];
+        s->grads = s->worker->grads;
+        for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
+            s->group_grads[r] =
+                s->grads + dg_pool_rest(policy) + r * dg_pool_block(policy);
+    }
+    return DG_OK;
 }
 
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
@@ -534,8 +368,12 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
     int err = p != NULL ? DG_OK : dg_fail(DG_ENOMEM, "pool of weights");
 
     if (p != NULL) {
+        pthread_mutex_init(&p->lock, NULL);
+        pthread_cond_init(&p->news, NULL);
         bind(p, s, team, policy);
-        err = reserve(p, policy, reference);
+        err = seat_workers(p, policy);
+        if (!err)
+            err = reserve(p, policy, reference);
     }
     err = dg_agree(s->comm, err);
     if (!err)
@@ -546,7 +384,7 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
     }
     team->pool = p;
     team->sends_early |= p->gives_beside;
-    team->workers[0].ctx.lender = p->whole ? NULL : &p->lender;
+    team->workers[0].ctx.lender = p->whole ? NULL : &p->seat[0].lender;
     *out = p;
     return DG_OK;
 }
@@ -561,6 +399,9 @@ void dg_pool_destroy(WeightPool *p)
     for (int r = 0; r < p->num_rooms; r++)
         dg_kernel_memory_free(p->kernels, p->room[r].at);
     dg_pool_order_fini(&p->order);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->news);
     free(p->stage);
+    free(p->seat);
     free(p);
 }

@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "train/pool.h"
 
+#include <pthread.h>
+
 enum { POOL_SETS = 4, POOL_ROOMS = 2, POOL_HABITS = 4 };
 
 /* Slots of Engine.slot() */
@@ -41,8 +43,38 @@ typedef struct PoolOrder {
     int32_t before, now;                     /* asked for last */
 } PoolOrder;
 
-struct WeightPool {
+/* What is wanted of others, least first: weights before gradients. A rank
+ * whose device has failed wants all to give up. */
+enum { POOL_NO_MORE, POOL_WEIGHTS, POOL_GRADIENTS, POOL_NOTHING };
+
+typedef struct PoolWish {
+    int32_t what; /* kind and group; never 0 but for giving up */
+    int32_t next; /* what weights will follow, if known; else 0 */
+} PoolWish;
+
+/* What is lent to a worker. */
+typedef struct PoolSeat {
     Lender lender; /* the first member */
+    WeightPool *pool;
+    Worker *worker;
+    /* gradients of the trained sets: of their rests, then of groups */
+    float *grads, *group_grads[POOL_ROOMS];
+    int open_set; /* whose gradients are being collected */
+    int open_group;
+    int open_room;
+    int unflagged; /* no gradient of this item has been left out */
+    /* of several workers, under the pool's lock */
+    int works;      /* it has an item of this round */
+    int32_t wanted; /* what it waits for; 0: nothing */
+    int err;        /* what became of that */
+} PoolSeat;
+
+struct WeightPool {
+    PoolSeat *seat; /* [num_seats]: more than one only where all weights are
+                       here and nothing leaves beside kernels */
+    int num_seats;
+    pthread_mutex_t lock;
+    pthread_cond_t news;
     const Comm *comm;
     const Backend *kernels;
     const Engine *engine;
@@ -55,19 +87,22 @@ struct WeightPool {
     PoolOrder order;
     /* weights come, and gradients go, beside the kernels */
     int beside, gives_beside;
-    /* gradients of the trained sets: of their rests, then of groups */
-    float *grads, *group_grads[POOL_ROOMS];
-    int trains;   /* what is lent; else it is below adapters */
-    int whole;    /* all weights are here: gradients alone have no room */
-    int open_set; /* whose gradients are being collected */
-    int open_group;
-    int open_room;
-    int unflagged; /* no gradient of this item has been left out */
+    int trains;    /* what is lent; else it is below adapters */
+    int whole;     /* all weights are here: gradients alone have no room */
     void *stage;   /* on the host, between GPUs without a way of their own */
     int64_t ahead; /* groups that were there when they were asked for */
     int err, gone; /* of this rank's device; of all, who have given up */
     Error why;
 };
+
+PoolWish dg_pool_wish(int kind, int set, int group);
+
+/** Until the wish has come true. Errors: agreed; beside kernels this rank's. */
+int dg_pool_meet(PoolSeat *seat, PoolWish wish);
+
+/** This rank cannot do its part, and others may wait for that already. err
+ *  DG_OK: nothing. */
+void dg_pool_fail(WeightPool *p, int err);
 
 static inline int32_t dg_pool_code(int set, int group)
 {

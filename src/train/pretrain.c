@@ -231,7 +231,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     if (err)
         return err;
     if (t->pool != NULL)
-        dg_pool_begin(t->pool);
+        dg_pool_begin(t->pool, w);
     else
         w->ctx.backend->fill(w->grads, 0, t->learner->num);
     dg_team_pass(w, 1);

@@ -265,7 +265,8 @@ static int run(Team *t, int64_t num, TeamFn fn, void *user)
 
 #pragma omp atomic read
             failed = failure.item;
-            if (i < failed && fn(w, i, user) != DG_OK)
+            /* of a round all begin: others may wait for them */
+            if ((i < failed || num <= t->num) && fn(w, i, user) != DG_OK)
                 note_failure(&failure, i);
         }
     }

@@ -67,7 +67,7 @@ int dg_team_add(Worker *w, int64_t *bad)
     int err;
 
     if (t->pool != NULL && dg_pool_trains(t->pool)) {
-        err = dg_pool_give_rest(t->pool);
+        err = dg_pool_give_rest(t->pool, w);
         w->ready = !err;
         return err;
     }
@@ -321,22 +321,32 @@ typedef struct Round {
     int64_t first;
 } Round;
 
+/* 1 if gradients leave during an item. */
+static int gives(const Team *t)
+{
+    return t->pool != NULL && !dg_pool_lends(t->pool);
+}
+
 static int run_one(Worker *w, int64_t i, void *user)
 {
     const Round *r = user;
+    const int err = r->fn(w, r->first + i, r->user);
 
-    return r->fn(w, r->first + i, r->user);
+    if (gives(w->team))
+        dg_pool_end(w->team->pool, w);
+    return err;
 }
 
 /* Where gradients leave during an item, ranks meet until it has ended for
  * all. */
 static int run_round(Team *t, int64_t num, Round *r)
 {
-    const int err = dg_team_run(t, num, run_one, r);
+    int err;
 
-    return t->pool != NULL && !dg_pool_lends(t->pool)
-               ? dg_pool_leave(t->pool, err)
-               : err;
+    if (gives(t))
+        dg_pool_round(t->pool, num);
+    err = dg_team_run(t, num, run_one, r);
+    return gives(t) ? dg_pool_leave(t->pool, err) : err;
 }
 
 /* A worker's gradient stays until it is given away: an item each a round, of

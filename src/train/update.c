@@ -383,7 +383,7 @@ static int run_together(Worker *w, const Part *p, int64_t k)
     int err;
 
     dg_context_reset(&w->ctx);
-    dg_pool_begin(p->job->team->pool);
+    dg_pool_begin(p->job->team->pool, w);
     later.pass = dg_arena_take(&w->ctx.meta, most * sizeof *later.pass);
     if (later.pass == NULL)
         return dg_fail(DG_ENOMEM, "passes of a sample");
