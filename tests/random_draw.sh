@@ -277,12 +277,12 @@ draw_adapters()
     some lora.alpha 1 8 256
     case $family in
     unet | sd_folder)
-        some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' 'conv1' \
+        some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \
             'attn2.*'
         ;;
     *)
         some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \
-            'single_transformer_blocks.*' 'proj_out,norm.linear'
+            'single_transformer_blocks.*' 'proj_out,net.2'
         ;;
     esac
 }

@@ -486,6 +486,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_trainer_reserve(t);
+    if (!err)
+        err = dg_update_check_steps(c, t->rollout);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err)
