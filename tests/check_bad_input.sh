@@ -93,6 +93,15 @@ refused_run "prompts without prompt" "other.jsonl, line 2" \
 refused_run "prompts with an unknown word" \
     'word.jsonl: prompt 2, "a red dragon": word "dragon"' \
     prompts.file="$work/word.jsonl"
+prompts bare.txt 'a red circle\ntwo blue squares\n'
+refused_run "prompts that no reward can be told from" \
+    'rewards[0].name = "shapes": none of the 2 prompts has' \
+    prompts.file="$work/bare.txt"
+refused "pictures that the world does not paint" \
+    "pictures of 24 pixels a side: must be 32 to 128" "$bin" pretrain \
+    configs/tiny.cfg --dry-run --set pretrain.image_size=24
+refused "pictures that a reward does not score" "it scores pictures of 32 to 128" \
+    "$bin" train configs/tiny.cfg --dry-run --set pretrain.image_size=24
 refused_run "prompts too long" "long.txt: prompt 1" \
     prompts.file="$work/long.txt"
 refused_run "prompts of an unknown kind" "name.csv" \

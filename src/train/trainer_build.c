@@ -470,6 +470,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);
     if (!err)
+        err = dg_rewards_check_prompts(t->rewards, c->num_rewards, &t->prompts);
+    if (!err)
         err = dg_setup_check_words(s, t->policy, &t->heldout,
                                    c->prompts.eval_file);
     if (err)
