@@ -64,6 +64,14 @@ refused_run "too large a batch" "grpo.micro_batch = 65: at most 64" \
     grpo.micro_batch=65
 refused_run "window beyond the steps" "sampler.window_start" \
     sampler.window_size=2 sampler.window_start=4
+# not after the iterations before it
+refused "window that moves to where no step is trained" \
+    "leaves none of 1 steps, must be >= 1, in iteration 4" "$bin" train \
+    configs/tiny.cfg --dry-run --set sampler.window_size=2 \
+    --set sampler.window_every=1 --set run.iterations=4
+refused "noise that DDIM does not have" \
+    "sampler.eta = 2: too large for ddim at step 0" "$bin" train \
+    configs/tiny_eps.cfg --dry-run --set sampler.eta=2
 refused_run "sizes that do not fit" "flux.in_channels" flux.in_channels=64
 
 # --- prompts -----------------------------------------------------------------
@@ -85,6 +93,15 @@ refused_run "prompts without prompt" "other.jsonl, line 2" \
 refused_run "prompts with an unknown word" \
     'word.jsonl: prompt 2, "a red dragon": word "dragon"' \
     prompts.file="$work/word.jsonl"
+prompts bare.txt 'a red circle\ntwo blue squares\n'
+refused_run "prompts that no reward can be told from" \
+    'rewards[0].name = "shapes": none of the 2 prompts has' \
+    prompts.file="$work/bare.txt"
+refused "pictures that the world does not paint" \
+    "pictures of 24 pixels a side: must be 32 to 128" "$bin" pretrain \
+    configs/tiny.cfg --dry-run --set pretrain.image_size=24
+refused "pictures that a reward does not score" "it scores pictures of 32 to 128" \
+    "$bin" train configs/tiny.cfg --dry-run --set pretrain.image_size=24
 refused_run "prompts too long" "long.txt: prompt 1" \
     prompts.file="$work/long.txt"
 refused_run "prompts of an unknown kind" "name.csv" \

@@ -277,12 +277,12 @@ draw_adapters()
     some lora.alpha 1 8 256
     case $family in
     unet | sd_folder)
-        some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' 'conv1' \
+        some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \
             'attn2.*'
         ;;
     *)
         some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \
-            'single_transformer_blocks.*' 'proj_out,norm.linear'
+            'single_transformer_blocks.*' 'proj_out,net.2'
         ;;
     esac
 }
@@ -316,7 +316,30 @@ draw_prompts()
     sets+=("evaluate.bootstrap=50")
 }
 
-# draw_config: family, sets, iterations; $device if it is given
+# a base of its own is made by pretraining, of square pictures
+draw_pretraining()
+{
+    kind=train teacher=0
+    [ "$height" = "$width" ] && [ "${family%_folder}" = "$family" ] &&
+        once_in 5 || return 0
+    kind=pretrain rank=0
+    sets+=("pretrain.steps=$iterations" "lora.rank=0")
+    one_of "2 1" "4 2" "6 2" "3 3" "5 5"
+    sets+=("pretrain.batch=${one% *}" "pretrain.item_size=${one#* }")
+    some pretrain.world_seed 1 77
+    some pretrain.logit_mean 0 -1
+    some pretrain.logit_std 1 0.5
+    some pretrain.eval_every 0 1
+    some pretrain.prompt_swap 0 0.3
+    some pretrain.prompt_drop 0 0.3
+    some pretrain.faded 0 0.5
+    some pretrain.blurred 0 0.5
+    [ "$family" = flux ] || some pretrain.loss_power 0 0.5 1
+    once_in 3 && teacher=1
+    return 0
+}
+
+# draw_config: family, kind, sets, iterations; $device if it is given
 draw_config()
 {
     sets=()
@@ -334,6 +357,7 @@ draw_config()
     draw 2
     iterations=$((2 + drawn))
     sets+=("run.iterations=$iterations")
+    draw_pretraining
     [ "$device" = cpu ] || some run.dtype float32 bfloat16
     sets+=("run.device=$device" "checkpoint.keep=0")
 }

@@ -57,8 +57,7 @@ no_remains() { [ ! -e "$work/$1" ] || no_unfinished "$1"; }
 # all numbers of metrics.jsonl that are not of time, memory or overlap
 counted()
 {
-    sed 's/.*"reward_mean/"reward_mean/; s/"early_sums":[0-9]*,//
-        s/"seconds".*//' "$work/$1/metrics.jsonl"
+    sed 's/"early_sums":[0-9]*,//; s/"seconds".*//' "$work/$1/metrics.jsonl"
 }
 
 # never more memory than is planned; less where nothing is left to train
@@ -72,9 +71,11 @@ within_plan()
 held_to()
 {
     local run=$1
-    ratio_is_one "$run" "$iterations" || fault "$run: ratio" "$work/$run.out"
-    within_plan "$run" || fault "$run: planned, used: $(
-        metric "$run" plan_bytes | head -n 1) $(metric "$run" peak_bytes)"
+    if [ "$kind" = train ]; then
+        ratio_is_one "$run" "$iterations" || fault "$run: ratio" "$work/$run.out"
+        within_plan "$run" || fault "$run: planned, used: $(
+            metric "$run" plan_bytes | head -n 1) $(metric "$run" peak_bytes)"
+    fi
     no_unfinished "$run" || fault "$run: a file half-written"
     "$tools/json_lines" "$work/$run/metrics.jsonl" "$iterations" \
         >"$work/json" || fault "$run: metrics.jsonl" "$work/json"
@@ -93,7 +94,7 @@ same_run()
         fault "$run: metrics differ" "$work/diff"
     }
     for file in "$work/$run"/{checkpoints,trajectories}/iter_*.h5 \
-        "$work/$run"/pictures/*; do
+        "$work/$run"/weights.h5 "$work/$run"/pictures/*; do
         [ -e "$file" ] || continue
         [ -e "$work/one${file#"$work/$run"}" ] || continue
         case $file in
@@ -116,13 +117,13 @@ refused_alike()
     first=$told
     [[ $first == "ERROR iteration"* ]] && began=1
     for n in 1 2; do
-        go train "$n" dry --dry-run
+        go "$kind" "$n" dry --dry-run
         if [ $began = 1 ] || { one_message dry $? && [ "$told" = "$first" ]; }; then
             continue
         fi
         fault "--dry-run on $n ranks, not '$first'" "$work/dry.out" 20
     done
-    go train 2 two
+    go "$kind" 2 two
     one_message two $? || fault "refused on two ranks" "$work/two.out" 20
     [ "$told" = "$first" ] || fault "two ranks: '$told', not '$first'"
     echo "# refused: $first"
@@ -136,7 +137,7 @@ other_runs()
         draw 3
         n=$((drawn + 1))
         draw_free
-        if go train "$n" "other$i"; then
+        if go "$kind" "$n" "other$i"; then
             same_run "other$i"
         else
             fault "other$i, $n ranks: exit code $?" "$work/other$i.out" 20
@@ -155,12 +156,12 @@ killed_run()
         n=$((drawn + 1))
         draw_free
         if [ "$kills" = 0 ]; then
-            go train "$n" killed
+            go "$kind" "$n" killed
             rc=$?
             break
         fi
         draw "$((spent_ms + 400))"
-        command_of train "$n" killed "${sets[@]}" "${free[@]}"
+        command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
         # the run itself, not the watch over it, is what is killed
         "${command[@]:4}" >"$work/killed.first" 2>&1 &
         pid=$!
@@ -198,6 +199,18 @@ served()
     done
 }
 
+# replayed FILE: on the ranks drawn
+replayed()
+{
+    local file=$1 ranks
+    ranks=$((drawn + 1)) threads=$((2 - drawn / 2))
+    # sums of floats are those of as many ranks and threads
+    ! inexact || ranks=1 threads=1
+    timeout -k 5 "$limit" mpirun --oversubscribe -n "$ranks" "$bin" replay \
+        --threads "$threads" "$file" >"$work/replay.out" 2>&1 ||
+        fault "replay on $ranks ranks" "$work/replay.out" 20
+}
+
 # files_serve: inspect, replay, evaluate, sample of what the run left
 files_serve()
 {
@@ -205,12 +218,11 @@ files_serve()
     draw "$iterations"
     file=$work/one/trajectories/iter_00000$((drawn + 1)).h5
     draw 3
-    ranks=$((drawn + 1)) threads=$((2 - drawn / 2))
-    # sums of floats are those of as many ranks and threads
-    ! inexact || ranks=1 threads=1
-    timeout -k 5 "$limit" mpirun --oversubscribe -n "$ranks" "$bin" replay \
-        --threads "$threads" "$file" >"$work/replay.out" 2>&1 ||
-        fault "replay on $ranks ranks" "$work/replay.out" 20
+    if [ "$kind" = pretrain ]; then
+        file=$work/one/weights.h5
+    else
+        replayed "$file"
+    fi
     for file in "$file" "$work/one/checkpoints/iter_000001.h5"; do
         timeout "$limit" "$bin" inspect "$file" >"$work/inspect.out" 2>&1 ||
             fault "inspect of $file" "$work/inspect.out"
@@ -222,10 +234,16 @@ files_serve()
     go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
 }
 
-# basis: what adapters are put on
+# basis: what adapters are put on, or what a student learns from
 basis()
 {
     local all=("${sets[@]}")
+    if [ "$kind$teacher" = pretrain1 ]; then
+        free=(checkpoint.every=0)
+        go pretrain 1 basis || return 0
+        sets+=(pretrain.distill_cfg=2 "policy.weights=$work/basis/weights.h5")
+        return
+    fi
     [ "$rank" != 0 ] || return 0
     case $family in
     *_folder) once_in 2 && return 0 ;;
@@ -262,7 +280,7 @@ check_runs()
     free=(trajectory.every=1 checkpoint.every=1)
     vary grpo.micro_batch 1 2 3
     began=$(date +%s%3N)
-    go train 1 one
+    go "$kind" 1 one
     rc=$?
     spent_ms=$(($(date +%s%3N) - began))
     if [ "$rc" != 0 ]; then
@@ -270,13 +288,13 @@ check_runs()
     else
         held_to one
         draw 2
-        go train $((drawn + 1)) dry --dry-run || fault "--dry-run" "$work/dry.out"
+        go "$kind" $((drawn + 1)) dry --dry-run || fault "--dry-run" "$work/dry.out"
         files_serve
         other_runs 2
         killed_run
     fi
     if [ "$faults" = 0 ]; then
-        echo "ok - random: seed $seed, $family on $device"
+        echo "ok - random: seed $seed, $kind of $family on $device"
     else
         echo "    $TINY ${sets[*]}"
         echo "    again: SEEDS=$seed bash tests/long_random.sh"

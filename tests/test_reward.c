@@ -199,6 +199,12 @@ static void test_wide_pictures(void **state)
     MUST(dg_rewards_check_picture(r, 1, 48, 64));
     assert_int_equal(dg_rewards_check_picture(r, 2, 48, 64), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "rewards[1].name"));
+    MUST(dg_rewards_check_picture(r, 2, 32, 32));
+    MUST(dg_rewards_check_picture(r, 2, 128, 128));
+    MUST(dg_rewards_check_picture(r, 1, 512, 512));
+    assert_int_equal(dg_rewards_check_picture(r, 2, 31, 31), DG_EINVAL);
+    assert_int_equal(dg_rewards_check_picture(r, 2, 129, 129), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "32 to 128 pixels a side"));
     dg_reward_score(
         &r[0],
         &(RewardInput) {
@@ -206,6 +212,27 @@ static void test_wide_pictures(void **state)
         &s);
     assert_false(s.missing);
     assert_true(fabsf(s.value - 1.0f / 6) < 1e-6f);
+}
+
+/* Known before the first picture: no prompt says what shapes there should be. */
+static void test_prompts_without_metadata(void **state)
+{
+    Prompt two[2] = { { .text = "a red circle" }, { .text = "a circle" } };
+    const PromptList list = { .item = two, .num = 2 };
+    Reward r[2];
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c,
+                       "rewards=({name=\"brightness\";},{name=\"shapes\";})"));
+    MUST(dg_rewards_init(r, &c));
+    MUST(dg_rewards_check_prompts(r, 1, &list));
+    assert_int_equal(dg_rewards_check_prompts(r, 2, &list), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "rewards[1].name = \"shapes\": none of the 2"));
+    two[1].has_meta = 1;
+    MUST(dg_rewards_check_prompts(r, 2, &list));
 }
 
 /* One sample's NaN: it is missing, the others of its group go on. */
@@ -268,6 +295,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_brightness_is_the_mean_luma),
     cmocka_unit_test(test_shapes_without_metadata_is_missing),
     cmocka_unit_test(test_wide_pictures),
+    cmocka_unit_test(test_prompts_without_metadata),
     cmocka_unit_test(test_missing_scores_leave_the_group),
 };
 

@@ -71,7 +71,9 @@ typedef struct RewardKind {
     const char *name;
     int has_strict; /* it has a strict 0/1 metric besides */
     size_t scratch_bytes;
-    int square; /* it scores square pictures only */
+    int square;                /* it scores square pictures only, */
+    int least_side, most_side; /* of so many pixels; 0: of any size */
+    int wants_meta; /* a prompt without metadata of the world has no score */
     /* Scores one picture. Errors: a picture it cannot score. */
     int (*score)(const RewardInput *in, RewardScore *out);
     const RewardNet *net; /* in place of score; NULL: no network */
@@ -107,6 +109,11 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 /** The same, and reads their weights. Collective.
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
+
+/** Whether each of them can score some of these prompts: DG_EINVAL naming the
+ *  reward. */
+int dg_rewards_check_prompts(const Reward *r, int64_t num,
+                             const PromptList *list);
 
 /** Copies the weights of opened networks to where the backend's kernels read
  *  them; nothing where that is the host's memory. Not collective.

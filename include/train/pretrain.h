@@ -33,4 +33,8 @@
  */
 int dg_pretrain(const Session *s, RunEnd *end);
 
+/** Checks all that a run needs, and its memory, without a run folder.
+ *  Collective. */
+int dg_pretrain_check(const Session *s);
+
 #endif

@@ -81,7 +81,10 @@ void dg_rollout_destroy(Rollout *r);
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most);
 
-/** Prompts, SDE steps and window of an iteration. Pure function of the
+/** SDE steps and window of an iteration. Errors: those of the schedule. */
+int dg_rollout_steps(Rollout *r, const Config *c, int64_t iteration);
+
+/** The same and its prompts. Pure function of the
  *  configuration and the number. Errors: those of the schedule. */
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                      int64_t iteration);

@@ -76,6 +76,11 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c);
  *  Errors as above. */
 int dg_update_most_steps(int *out, const Config *c);
 
+/** Whether each window that the run comes to has SDE steps, and a step to
+ *  train, before anything is computed. Sets r's steps and window.
+ *  Errors: DG_EINVAL naming the key, and the iteration if it is a later one. */
+int dg_update_check_steps(const Config *c, Rollout *r);
+
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
 

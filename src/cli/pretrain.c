@@ -10,8 +10,9 @@ static int pretrain(Cli *cli, void *none)
     int err = dg_cli_session(&session, cli);
 
     (void)none;
-    if (!err && !cli->dry_run)
-        err = dg_pretrain(&session, &end);
+    if (!err)
+        err = cli->dry_run ? dg_pretrain_check(&session)
+                           : dg_pretrain(&session, &end);
     return err ? err : dg_cli_ended(end);
 }
 

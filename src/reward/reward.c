@@ -89,6 +89,14 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
                            "(policy.height, policy.width)",
                            (long long)k, r[k].kind->name, (long long)height,
                            (long long)width);
+        else if (r[k].kind->most_side > 0 && (width < r[k].kind->least_side ||
+                                              width > r[k].kind->most_side))
+            return dg_fail(DG_EINVAL,
+                           "rewards[%lld].name = \"%s\": it scores pictures of "
+                           "%d to %d pixels a side, these have %lld "
+                           "(pretrain.image_size, policy.height, policy.width)",
+                           (long long)k, r[k].kind->name, r[k].kind->least_side,
+                           r[k].kind->most_side, (long long)width);
     return DG_OK;
 }
 
@@ -127,6 +135,31 @@ int dg_rewards_place(Reward *r, int64_t num, const Backend *backend)
     for (int64_t k = 0; k < num && backend->apart && !err; k++)
         if (r[k].net != NULL)
             err = r[k].kind->net->place(r[k].net, backend);
+    return err;
+}
+
+/* Some prompts without metadata are warned of as they come; a run of no
+ * others would learn nothing. */
+static int check_meta(const Reward *r, int64_t k, const PromptList *list)
+{
+    for (int32_t i = 0; i < list->num; i++)
+        if (list->item[i].has_meta)
+            return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "rewards[%lld].name = \"%s\": none of the %d prompts has "
+                   "what it scores by, metadata of the shapes world "
+                   "(\"include\", in a .jsonl file)",
+                   (long long)k, r[k].kind->name, (int)list->num);
+}
+
+int dg_rewards_check_prompts(const Reward *r, int64_t num,
+                             const PromptList *list)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].kind->wants_meta)
+            err = check_meta(r, k, list);
     return err;
 }
 

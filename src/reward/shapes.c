@@ -59,6 +59,9 @@ const RewardKind dg_reward_shapes = {
     .name = "shapes",
     .has_strict = 1,
     .square = 1,
+    .least_side = DG_WORLD_MIN_SIDE,
+    .most_side = DG_WORLD_MAX_SIDE,
+    .wants_meta = 1,
     .scratch_bytes = sizeof(Scratch),
     .score = score_graded,
 };
@@ -66,6 +69,9 @@ const RewardKind dg_reward_shapes = {
 const RewardKind dg_reward_shapes_strict = {
     .name = "shapes_strict",
     .square = 1,
+    .least_side = DG_WORLD_MIN_SIDE,
+    .most_side = DG_WORLD_MAX_SIDE,
+    .wants_meta = 1,
     .scratch_bytes = sizeof(Scratch),
     .score = score_strict,
 };

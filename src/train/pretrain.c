@@ -434,3 +434,12 @@ int dg_pretrain(const Session *s, RunEnd *end)
     dg_pretrain_close(&t);
     return err;
 }
+
+int dg_pretrain_check(const Session *s)
+{
+    Pretrain t;
+    const int err = dg_pretrain_build(&t, s);
+
+    dg_pretrain_close(&t);
+    return err;
+}

@@ -311,6 +311,13 @@ static int check_pictures(const Pretrain *t)
                        "policy.height, policy.width: pictures %lld pixels high "
                        "and %lld wide: must be square for pretraining",
                        (long long)shape->height, (long long)shape->width);
+    if (shape->width < DG_WORLD_MIN_SIDE || shape->width > DG_WORLD_MAX_SIDE)
+        return dg_fail(DG_EINVAL,
+                       "pretrain.image_size, policy.height, policy.width: "
+                       "pictures of %lld pixels a side: must be %d to %d, as "
+                       "the shapes world paints them",
+                       (long long)shape->width, DG_WORLD_MIN_SIDE,
+                       DG_WORLD_MAX_SIDE);
     return DG_OK;
 }
 
@@ -388,10 +395,10 @@ static int reserve(Pretrain *t)
     return err;
 }
 
-int dg_pretrain_open(Pretrain *t, const Session *s)
+int dg_pretrain_build(Pretrain *t, const Session *s)
 {
     const Config *c = s->config;
-    int found = 0, err;
+    int err;
 
     memset(t, 0, sizeof *t);
     t->session = s;
@@ -404,8 +411,6 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
     t->loss = calloc((size_t)t->items, sizeof *t->loss);
     err = t->loss == NULL ? dg_fail(DG_ENOMEM, "losses") : DG_OK;
     err = dg_agree(s->comm, err);
-    if (!err)
-        err = dg_setup_rundir(s, &t->dir);
     if (!err)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
@@ -426,9 +431,25 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         dg_policy_as_teacher(t->teacher);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
+    return dg_agree(s->comm, err ? err : reserve(t));
+}
+
+int dg_pretrain_open(Pretrain *t, const Session *s)
+{
+    const Config *c = s->config;
+    RunDir dir;
+    int found = 0;
+    int err = check(s);
+
+    memset(t, 0, sizeof *t);
     if (!err)
-        err = reserve(t);
-    if (!err && c->parallel.write_beside && c->checkpoint.every > 0)
+        err = dg_setup_rundir(s, &dir);
+    if (!err)
+        err = dg_pretrain_build(t, s);
+    if (err)
+        return err;
+    t->dir = dir;
+    if (c->parallel.write_beside && c->checkpoint.every > 0)
         err = dg_files_open(&t->files, s, "steps");
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,

@@ -69,6 +69,8 @@ int dg_pretrain_distill(const Pretrain *t, Context *ctx, PretrainScratch *x,
                         int64_t num);
 
 int dg_pretrain_open(Pretrain *t, const Session *s);
+/** The same without a run folder and what is in it, for a dry run. */
+int dg_pretrain_build(Pretrain *t, const Session *s);
 void dg_pretrain_close(Pretrain *t);
 int dg_pretrain_evaluate(Pretrain *t, Evaluation *e);
 /** Until the checkpoint that was started is there: before anything changes

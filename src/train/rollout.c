@@ -206,10 +206,9 @@ static void choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
     }
 }
 
-int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
-                     int64_t iteration)
+int dg_rollout_steps(Rollout *r, const Config *config, int64_t iteration)
 {
-    const SamplerConfig *c = &s->config->sampler;
+    const SamplerConfig *c = &config->sampler;
     const WindowOpts window = { .start = (int)c->window_start,
                                 .size = (int)c->window_size,
                                 .every = (int)c->window_every };
@@ -218,17 +217,21 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
                               ? DG_LOG_PROB_GAUSSIAN
                               : DG_LOG_PROB_SQUARED,
                           c->eta };
-    int err;
+    const int err = dg_window_at(&r->window, &window, r->T, iteration);
 
+    return err ? err
+               : dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
+}
+
+int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
+                     int64_t iteration)
+{
     r->iteration = iteration;
     r->fetched = 0;
     r->note[0] = '\0';
     r->note_item = r->N;
     choose_prompts(r, s, num_prompts);
-    err = dg_window_at(&r->window, &window, r->T, iteration);
-    if (err)
-        return err;
-    return dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
+    return dg_rollout_steps(r, s->config, iteration);
 }
 
 /* --- encoding ---------------------------------------------------------- */

@@ -472,6 +472,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);
     if (!err)
+        err = dg_rewards_check_prompts(t->rewards, c->num_rewards, &t->prompts);
+    if (!err)
         err = dg_setup_check_words(s, t->policy, &t->heldout,
                                    c->prompts.eval_file);
     if (err)
@@ -488,6 +490,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_trainer_reserve(t);
+    if (!err)
+        err = dg_update_check_steps(c, t->rollout);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err)

@@ -4,6 +4,7 @@
 #include "grpo/best_of_n.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,6 +136,32 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
         *out = dg_guided_twice(&g)
                    ? sizeof(float) * (size_t)p->shape.elements * (size_t)steps
                    : 0;
+    return err;
+}
+
+int dg_update_check_steps(const Config *c, Rollout *r)
+{
+    const TimestepOpts o = timestep_opts(c);
+    const int64_t every = c->sampler.window_every;
+    int64_t moves = 0;
+    int err = DG_OK;
+
+    if (c->sampler.window_size > 0 && every > 0 && c->run.iterations > 0)
+        moves = (c->run.iterations - 1) / every;
+    for (int64_t k = 0; k <= moves && k <= r->T - 2 && !err; k++) {
+        char reason[256];
+        int num;
+
+        err = dg_rollout_steps(r, c, k * every);
+        if (!err)
+            err = dg_timesteps_count(&num, &o, r->T, &r->window);
+        if (!err || k == 0)
+            continue;
+        snprintf(reason, sizeof reason, "%.250s", dg_last_error()->text);
+        err = dg_fail(err,
+                      "%s, in iteration %lld, sampler.window_every being %lld",
+                      reason, (long long)(k * every + 1), (long long)every);
+    }
     return err;
 }
 
