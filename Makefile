@@ -25,6 +25,17 @@ endif
 # the GPU side, CUDA=1: nvcc and libraries under CUDA_HOME
 CUDA      ?= 0
 CUDA_HOME ?= /usr/local/cuda
+# cuDNN beside the toolkit, or below CUDNN_HOME. Its header is built with, its
+# library opened by name when a run asks for it: a program needs none. Headers
+# of before 9.19 do not know all that is asked.
+CUDNN_HOME ?= $(CUDA_HOME)
+CUDNN_DIR := $(patsubst %/,%,$(dir $(firstword $(wildcard $(CUDNN_HOME)/include/cudnn_backend.h \
+             /usr/include/cudnn_backend.h /usr/include/*-linux-gnu/cudnn_backend.h))))
+CUDNN_LIB := $(firstword $(wildcard $(foreach d,$(CUDNN_HOME)/lib64 $(CUDNN_HOME)/lib \
+             $(CUDNN_HOME)/targets/*/lib /usr/lib/*-linux-gnu,$(d)/libcudnn.so.9)))
+CUDNN_AGE := $(if $(CUDNN_DIR),$(shell awk '/define CUDNN_M(AJ|IN)OR/ { v = 100 * v + $$3 } \
+             END { print (v >= 919) }' $(CUDNN_DIR)/cudnn_version.h 2>/dev/null))
+CUDNN := $(if $(CUDNN_LIB),$(if $(filter 1,$(CUDNN_AGE)),1,0),0)
 CUDA_ARCH ?= 80 90 100
 NVCC      ?= $(CUDA_HOME)/bin/nvcc
 ifneq ($(filter-out 0 1,$(CUDA)),)
@@ -65,10 +76,12 @@ EMULATION := $(wildcard tests/cuda_emulation/*.cc tests/ptx/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions and planes of packs are small, so that the tests' maps
-# and rows have several; few blocks are enough for attention's tall ones
+# and rows have several; few blocks are enough for attention's tall ones, and
+# cuDNN's room has not dS of all heads
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 \
              -DDG_CONV_TILE_FLOATS=8192 -DDG_PLANE_PACKS=1000 \
-             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_PRODUCT_LARGE_TILES=2 -DDG_NCCL=1 $(DEP_CFLAGS) \
+             -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_PRODUCT_LARGE_TILES=2 \
+             -DDG_NCCL=1 -DDG_CUDNN=1 -DDG_CUDNN_ROOM=300000ul $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \
              -fno-exceptions -fno-rtti -fno-extern-tls-init -Wall -Wextra -Wno-unknown-pragmas \
              -MMD -MP
@@ -98,11 +111,15 @@ NCCL := $(if $(NCCL_HEADER),$(if $(NCCL_LIB),1,0),0)
 ifeq ($(NCCL),1)
 NCCL_LINK  = $(NCCL_LIB) -Wl,-rpath,$(dir $(NCCL_LIB))
 endif
-CUDA_LIBS  = $(NCCL_LINK) $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
+ifeq ($(CUDNN),1)
+CUDNN_PATH = -Wl,-rpath,$(dir $(CUDNN_LIB))
+endif
+CUDA_LIBS  = $(NCCL_LINK) $(CUDNN_PATH) $(CUDA_LT) $(call find_cuda,$(if $(filter %.a,$(CUDA_LT)),libculibos.a)) \
              $(CUDA_RUNTIME) $(CUDA_LT:%.so=-Wl,-rpath,$(dir $(CUDA_LT))) \
              -lstdc++ -ldl -lrt -lpthread
 NVCC_FLAGS = -std=c++17 -O3 -fmad=false -Iinclude -ccbin $(CXX) \
              -DDG_NCCL=$(NCCL) $(NCCL_HEADER:%/nccl.h=-I%) \
+             -DDG_CUDNN=$(CUDNN) $(CUDNN_DIR:%=-I%) \
              -Xcompiler -Wall,-Wextra,-Wno-unknown-pragmas \
              $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(lastword $(CUDA_ARCH)),code=compute_$(lastword $(CUDA_ARCH))
@@ -132,6 +149,9 @@ check-cuda:
 	    "$(CUDA_HOME)" >&2; exit 1; }
 	@test "$(NCCL)" = 1 || echo "CUDA=1: no NCCL (nccl.h and libnccl.so) below" \
 	    "NCCL_HOME=$(NCCL_HOME): sums between ranks go through the host" >&2
+	@test "$(CUDNN)" = 1 || echo "CUDA=1: no cuDNN of 9.19 or later (cudnn_backend.h" \
+	    "and libcudnn.so.9) below CUDNN_HOME=$(CUDNN_HOME): attention has own" \
+	    "kernels alone" >&2
 	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
 	    "$(CUDA_HOME): it comes with the toolkit's cuBLAS" >&2; exit 1; }
 
@@ -170,6 +190,27 @@ $(BUILD)/emulated/session.o: src/cli/session.c
 	@mkdir -p $(@D)/generated
 	@echo "#define DG_CUDA 1" > $(@D)/generated/features.h
 	$(CC) -I$(@D) $(ALL_CFLAGS) -c -o $@ $<
+
+# What the real cuDNN says of the plans that are asked of it, without a GPU:
+# tests/cudnn_driver.c is a driver that has none.
+CUDNN_TEST = $(BUILD)/tests/test_cudnn_plans
+CUDNN_OBJECTS = $(patsubst %,$(BUILD)/tests/real/%.o,cudnn_plan cudnn_library)
+CUDNN_DRIVER = $(BUILD)/tests/cudnn_driver.so
+$(BUILD)/tests/test_cudnn_plans.o: ALL_CFLAGS += -DDG_CUDNN=$(CUDNN)
+$(CUDNN_TEST): $(BUILD)/tests/test_cudnn_plans.o $(CUDNN_OBJECTS) $(SAN_OBJECT) $(LIB) $(CUDNN_DRIVER)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %.so,$^) $(CUDNN_PATH_OF_TEST) -lcmocka $(ALL_LIBS) -ldl
+ifeq ($(CUDNN),1)
+CUDNN_PATH_OF_TEST = -Wl,-rpath,$(dir $(CUDNN_LIB)) -Wl,-rpath,$(CUDA_HOME)/lib64
+endif
+
+$(BUILD)/tests/real/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) -DDG_CUDNN=$(CUDNN) \
+	    $(CUDNN_DIR:%=-I%) -I$(CUDA_HOME)/include -x c++ -c -o $@ $<
+
+$(CUDNN_DRIVER): tests/cudnn_driver.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -fPIC -shared -Wl,-soname,libcuda.so.1 -o $@ $<
 
 # the same tests on a real GPU
 GPU_TESTS := $(patsubst tests/%.c,$(BUILD)/gpu/%,$(wildcard tests/test_cuda_*.c))
@@ -361,13 +402,13 @@ help:
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
-	@echo "           NCCL_HOME=CUDA_HOME"
+	@echo "           NCCL_HOME=CUDA_HOME CUDNN_HOME=CUDA_HOME"
 	@echo "make check-gpu CUDA=1      what only a real GPU can show, in a table"
 	@echo "make gpu-bundle CUDA=1     a folder to do that on another machine"
 
 -include $(PTX:.ptx=.d) $(PTX_NEEDS:=.d) $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
-         $(EMULATED:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
+         $(EMULATED:.o=.d) $(CUDNN_OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
         prompts check-cuda check-gpu gpu-bundle gpu-gathered gpu-tests \
         want-cuda install uninstall clean \

@@ -3,6 +3,7 @@
 #include "attention.h"
 
 extern "C" {
+#include "cuda/attention_cudnn.h"
 #include "cuda/attention_mma.h"
 }
 
@@ -109,7 +110,8 @@ size_t dg_cuda_attention_scratch(int64_t sq, int64_t sk, int64_t d,
 
 template <typename T> void dg_cuda_attention(const AttentionArgs *a)
 {
-    if (sizeof(T) == 2 && dg_cuda_attention_mma(a))
+    if (sizeof(T) == 2 &&
+        (dg_cuda_attention_cudnn(a) || dg_cuda_attention_mma(a)))
         return;
     const int64_t tiles = (a->sq + TILE - 1) / TILE;
     const int64_t chunks = (a->d + CHUNK - 1) / CHUNK;

@@ -3,6 +3,7 @@
 #include "attention.h"
 
 extern "C" {
+#include "cuda/attention_cudnn.h"
 #include "cuda/attention_mma.h"
 }
 
@@ -203,7 +204,8 @@ __global__ void __launch_bounds__(THREADS)
 
 template <typename T> void dg_cuda_attention_grad(const AttentionArgs *a)
 {
-    if (sizeof(T) == 2 && dg_cuda_attention_mma_grad(a))
+    if (sizeof(T) == 2 &&
+        (dg_cuda_attention_cudnn_grad(a) || dg_cuda_attention_mma_grad(a)))
         return;
     const unsigned tiles_q = (unsigned)((a->sq + TILE - 1) / TILE);
     const unsigned tiles_k = (unsigned)((a->sk + TILE - 1) / TILE);

@@ -206,6 +206,7 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
         cudaStreamSynchronize(s->stream);
     dg_cuda_link_destroy(s->link);
     dg_cuda_graphs_destroy(s->graphs);
+    dg_cuda_attention_close(s->attention);
     dg_cuda_gemm_cache_destroy(s->gemm);
     cudaFreeHost(s->staging);
     cudaFreeHost(s->result_host);
@@ -339,7 +340,7 @@ extern "C" int dg_cuda_stage_down(void *host, const void *device, size_t bytes)
     return err;
 }
 
-/* Steps are replayed there where they are here. */
+/* Steps are replayed there where they are here, and attention is the same. */
 extern "C" int dg_cuda_side_new(void **out)
 {
     const CudaStream *here = dg_cuda_current();
@@ -348,6 +349,8 @@ extern "C" int dg_cuda_side_new(void **out)
 
     if (!err && here->graphs != NULL)
         err = dg_cuda_replays(side);
+    if (!err && here->attention != NULL)
+        err = dg_cuda_attention_open(side, 0);
     if (!err)
         *out = side;
     else

@@ -30,6 +30,7 @@ enum {
 struct GemmCache;
 struct CudaLink;
 struct GraphCache;
+struct AttentionLibrary;
 
 /* what becomes of launches: they are queued, noted only, or both into a graph */
 typedef enum StreamMode {
@@ -45,6 +46,7 @@ struct CudaStream {
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */
+    struct AttentionLibrary *attention; /* attention_cudnn.cu; or NULL */
     StreamMode mode;
     /* held while a step is captured: until then no other thread may make the
      * stream wait (dg_cuda_side_after()), which would spoil the capture */
@@ -91,6 +93,10 @@ void dg_cuda_link_wait(CudaStream *s);
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
 void dg_cuda_graphs_destroy(struct GraphCache *g);
+void dg_cuda_attention_close(struct AttentionLibrary *a);
+
+/** dg_cuda_attention_library(); back: with room for a way back. */
+int dg_cuda_attention_open(CudaStream *s, int back);
 
 /**
  * What is about to be queued, for a step's signature: kernel and arguments.

@@ -65,6 +65,7 @@ check_apis()
         'src/config/'
     check_local CUDA '\bcuda[A-Z][A-Za-z]*\(|\bcublas[A-Z]|cuda_runtime|cublasLt\.h' \
         'cuda/'
+    check_local cuDNN '\bcudnn[A-Z]|CUDNN_(ATTR|BACKEND|TYPE)|cudnn_backend\.h' 'cuda/cudnn_'
     check_local NCCL '\bnccl[A-Z]|nccl\.h' 'cuda/'
     check_local OpenSSL '\bEVP_|openssl/' 'src/base/sha256\.c'
 }

@@ -77,7 +77,7 @@ struct Cli {
     const char *args[DG_CLI_ARGS];
     int num_args;
     char command_line[1024]; /* for the attributes of outputs */
-    char arithmetic[256];    /* as FileInfo has it; of dg_cli_session() */
+    char arithmetic[288];    /* as FileInfo has it; of dg_cli_session() */
     int unlike; /* a rank that computes otherwise than rank 0; 0: none */
     const CliSpec *spec;
     struct CudaStream *gpu; /* of dg_cli_session(); given back at the end */

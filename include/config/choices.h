@@ -7,6 +7,11 @@
 
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum StoreKind { DG_STORE_FLOAT32, DG_STORE_BFLOAT16 } StoreKind;
+/* Whose attention the networks have on GPUs. */
+typedef enum AttentionKind {
+    DG_ATTENTION_OWN,
+    DG_ATTENTION_CUDNN
+} AttentionKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX, DG_POLICY_SD } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;

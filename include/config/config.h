@@ -37,6 +37,7 @@ typedef struct RunConfig {
     double max_seconds; /* stop with a checkpoint after; 0: never */
     DeviceKind device;
     StoreKind dtype; /* of weights and activations in the networks */
+    AttentionKind attention;
     NanPolicy on_nan;
 } RunConfig;
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #if DG_CUDA
+#include "cuda/attention_cudnn.h"
 #include "cuda/bare.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
@@ -65,6 +66,22 @@ static int join(const Comm *c, int most, double patience_s)
     return DG_OK;
 }
 
+/* Whose attention it is belongs to what bits depend on. */
+static int open_attention(Cli *cli)
+{
+    const size_t used = strlen(cli->arithmetic);
+    char version[32];
+    int err;
+
+    if (cli->config.run.attention == DG_ATTENTION_OWN)
+        return DG_OK;
+    err = dg_cuda_attention_library(cli->gpu, version, sizeof version);
+    if (!err)
+        snprintf(cli->arithmetic + used, sizeof cli->arithmetic - used,
+                 ", attention by cuDNN %s", version);
+    return err;
+}
+
 /* One worker drives the GPU; ranks of a node take its GPUs in turn. */
 static int open_gpu(Session *s, Cli *cli)
 {
@@ -82,6 +99,8 @@ static int open_gpu(Session *s, Cli *cli)
         err = dg_cuda_stream_create(&cli->gpu, c->node_rank % count);
     if (!err && cli->config.parallel.graphs)
         err = dg_cuda_replays(cli->gpu);
+    if (!err)
+        err = open_attention(cli);
     err = dg_agree(c, err);
     if (err)
         return err;
@@ -239,6 +258,11 @@ int dg_cli_session(Session *out, Cli *cli)
         return dg_fail(DG_EINVAL, "run.dtype = \"bfloat16\": only with "
                                   "run.device = \"cuda\"; on the CPU it must "
                                   "be \"float32\"");
+    if (cli->config.run.attention == DG_ATTENTION_CUDNN &&
+        cli->config.run.dtype != DG_STORE_BFLOAT16)
+        return dg_fail(DG_EINVAL, "run.attention = \"cudnn\": only with "
+                                  "run.dtype = \"bfloat16\", which is a "
+                                  "GPU's; use \"own\"");
     if (cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;
     err = open_kernels(out, cli);

@@ -85,6 +85,10 @@ static const Option rows[] = {
         "how the networks' weights and activations are stored; bfloat16 only "
         "with run.device = \"cuda\", its sums and the trained weights' masters "
         "being float32"),
+    ENUM("run.attention", "\"own\"", "own|cudnn", run.attention, FREE,
+         "attention of networks stored as bfloat16 on a GPU: own kernels, or "
+         "cuDNN's (9.19 or later) where it has one for a sample's shape; "
+         "other bits"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside, or stop"),
 

@@ -2,6 +2,7 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "cuda/attention_cudnn.h"
 #include "plan_outline.h"
 
 /* Policy and KL's reference as they are stored (run.dtype), the first without
@@ -110,6 +111,16 @@ static int count(GpuPlan *out, Outline *o)
     return DG_OK;
 }
 
+/* What a stream has taken before a run looks for memory. */
+static void add_streams(GpuPlan *out, const Config *config)
+{
+    const uint64_t bytes =
+        config->run.attention == DG_ATTENTION_CUDNN ? DG_CUDNN_ROOM : 0;
+
+    out->rest += bytes;
+    out->gpu += bytes;
+}
+
 int dg_run_plan_placed(uint64_t *bytes, const Session *s, int given)
 {
     GpuPlan plan = { .gpu = 0 };
@@ -159,7 +170,8 @@ int dg_run_plan_gpus_of(GpuPlans *out, const Session *s, int ranks, int given)
         dg_learner_shard(&o.team.shard, (ShardLevel)(step * (i % levels)), 0,
                          ranks, o.team.num_grads);
         /* what cannot be run has no line */
-        out->num += count(&out->plan[out->num], &o) == DG_OK;
+        if (count(&out->plan[out->num], &o) == DG_OK)
+            add_streams(&out->plan[out->num++], s->config);
     }
     dg_outline_close(&o);
     return err;

@@ -1,0 +1,58 @@
+#ifndef CUDA_EMULATION_CUDNN_GRAPH_H
+#define CUDA_EMULATION_CUDNN_GRAPH_H
+/* A graph of operations as the emulated cuDNN keeps and runs it. Internal to
+ * tests/cuda_emulation. */
+#include "cudnn_backend.h"
+
+#include <map>
+#include <memory>
+#include <vector>
+
+struct CudnnTensor {
+    int64_t id;
+    int type; /* cudnnDataType_t */
+    int64_t dims[4], strides[4], align;
+    bool by_value, between;
+
+    int64_t count() const
+    {
+        return dims[0] * dims[1] * dims[2] * dims[3];
+    }
+    int64_t place(int64_t b, int64_t h, int64_t i, int64_t j) const;
+    int64_t extent() const;
+};
+
+struct CudnnOp {
+    cudnnBackendDescriptorType_t type;
+    int mode; /* cudnnPointwiseMode_t */
+    /* what it reads, what it writes; as the attributes come: q k v scale, o
+     * stats of attention */
+    std::vector<CudnnTensor> in, out;
+};
+
+struct CudnnEngine {
+    int64_t index;
+    bool ordered, graphs;
+};
+
+struct CudnnGraph {
+    std::vector<CudnnOp> ops;
+    std::map<int64_t, CudnnTensor> given; /* by number */
+    int64_t heads, sq, sk, d;
+    bool back;
+
+    /** False: the operations do not fit together. */
+    bool close();
+    size_t workspace() const;
+    /** Its engines by the environment, best first. */
+    std::vector<CudnnEngine> engines(bool fallback) const;
+};
+
+/** at: places of what is given, by number; what is by value is a float's bits.
+ *  False: a place is missing or not aligned. */
+bool cuda_emulation_cudnn_run(const CudnnGraph &g, const CudnnEngine &e,
+                              const std::map<int64_t, void *> &at,
+                              const std::map<int64_t, float> &values,
+                              void *workspace);
+
+#endif
