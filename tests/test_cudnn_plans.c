@@ -22,30 +22,32 @@
 #include <string.h>
 
 #if DG_CUDNN
-/* An H100 SXM, a B200, by the names that the library asks for. */
-static const char *const h100 = "\"deviceVer\":900,\"multiProcessorCount\":132,"
-                                "\"l2CacheSize\":52428800,"
-                                "\"deviceName\":\"NVIDIA H100\"";
-static const char *const b200 =
-    "\"deviceVer\":1000,\"multiProcessorCount\":148,"
-    "\"l2CacheSize\":132644864,"
-    "\"deviceName\":\"NVIDIA B200\"";
+/* An A100, an H100 SXM, a B200, by the names that the library asks for. */
+static const char a100[] =
+    "\"deviceVer\":800,\"multiProcessorCount\":108,\"l2CacheSize\":41943040,"
+    "\"maxSharedMemoryPerBlockOptin\":166912,\"deviceName\":\"NVIDIA A100\"";
+static const char h100[] =
+    "\"deviceVer\":900,\"multiProcessorCount\":132,\"l2CacheSize\":52428800,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"deviceName\":\"NVIDIA H100\"";
+static const char b200[] =
+    "\"deviceVer\":1000,\"multiProcessorCount\":148,\"l2CacheSize\":132644864,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"deviceName\":\"NVIDIA B200\"";
 static const char alike[] =
     "\"cudaDeviceId\":0,\"driverVer\":13000,"
     "\"maxGridSize\":[2147483647,65535,65535],"
     "\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
     "\"warpSize\":32,"
     "\"maxSharedMemoryPerBlock\":49152,"
-    "\"maxSharedMemoryPerBlockOptin\":232448,"
     "\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
     "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,"
     "\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,"
     "\"supportCoopLaunch\":1,\"smClockRateKHz\":1980000,"
     "\"memClockRateKHz\":2619000,\"totalGlobalMem\":85000000000";
 
-/* instructions of sm_90 by their lowest 12 bits: REDG, ATOMG of floats, and
- * UTMAREDG, which adds a tile; STG, and UTMASTG, which store */
+/* instructions of sm_80 to sm_100 by their lowest 12 bits: RED, REDG, ATOMG of
+ * floats, and UTMAREDG, which adds a tile; STG, and UTMASTG, which store */
 enum {
+    ADDS_OF_80 = 0x98e,
     ADDS = 0x9a6,
     ATOMIC_FLOAT = 0x9a3,
     ADDS_TILE = 0x3b6,
@@ -102,7 +104,8 @@ static void count_code(Found *f, const unsigned char *file, size_t bytes)
             const unsigned char *code = file + s.sh_offset + at;
             const int op = code[0] | (code[1] & 15) << 8;
 
-            f->adds += op == ADDS || op == ATOMIC_FLOAT || op == ADDS_TILE;
+            f->adds += op == ADDS_OF_80 || op == ADDS || op == ATOMIC_FLOAT ||
+                       op == ADDS_TILE;
             f->stores += op == STORES || op == STORES_TILE;
         }
     }
@@ -213,6 +216,26 @@ static void test_workspace_is_a_limit(void **state)
     assert_non_null(strstr(why, "its workspace of"));
 }
 
+/* The eldest that CUDA_ARCH names. */
+static void test_older_devices_have_it(void **state)
+{
+    struct CudnnPlan *p;
+    char why[300];
+
+    (void)state;
+    if (!describe(a100))
+        return;
+    dg_cudnn_forward(&p, library, &whole, 1 << 20, why, sizeof why);
+    if (p == NULL)
+        fail_msg("%s", why);
+    dg_cudnn_plan_free(p);
+    dg_cudnn_backward(&p, library, &shapes[0], room, why, sizeof why);
+    if (p == NULL)
+        fail_msg("%s", why);
+    check_code(p);
+    dg_cudnn_plan_free(p);
+}
+
 /* A Blackwell has backward in two kernels, for all heads at once. */
 static void test_two_kernels_want_no_workspace(void **state)
 {
@@ -249,6 +272,7 @@ static void test_what_it_has_not_is_told(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_library_takes_the_descriptors),
     cmocka_unit_test(test_workspace_is_a_limit),
+    cmocka_unit_test(test_older_devices_have_it),
     cmocka_unit_test(test_two_kernels_want_no_workspace),
     cmocka_unit_test(test_what_it_has_not_is_told),
 };
