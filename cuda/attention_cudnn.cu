@@ -90,17 +90,18 @@ void dg_cuda_attention_close(struct AttentionLibrary *a)
 /* Half of the workspace is the library's, the other has what is not kept. */
 enum { HALF_FLOATS = DG_WORKSPACE_FLOATS / 2 };
 
-/* as many heads of backward at a time as there is room for, and a plan */
+/* All heads backward at a time, which some devices need no room for; else as
+ * many as it has dS for. */
 static void ask_backward(const struct AttentionLibrary *a, Known *k, char *why)
 {
     const Shape *s = &k->shape;
     const size_t head = (size_t)s->sq * (size_t)s->sk * 2; /* of dS */
 
-    snprintf(why, MOST_WHY, "dS of a head, %zu bytes, has no room", head);
     for (int64_t g = s->heads; g > 0 && k->backward == NULL; --g) {
         const CudnnShape some = { g, s->heads, s->d, s->sq, s->sk };
 
-        if (s->heads % g != 0 || (size_t)g * head > DG_CUDNN_ROOM)
+        if (s->heads % g != 0 ||
+            (g < s->heads && (size_t)g * head > DG_CUDNN_ROOM))
             continue;
         dg_cudnn_backward(&k->backward, a->library, &some, DG_CUDNN_ROOM, why,
                           MOST_WHY);

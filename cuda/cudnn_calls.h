@@ -31,6 +31,7 @@ typedef cudnnBackendDescriptor_t Desc;
 struct CudnnLibrary {
     void *file;
     FUNCTIONS(MEMBER)
+    size_t number; /* of its version, */
     char version[32];
     cudnnHandle_t handle; /* of a device that is here, */
     Desc device;          /* or the description of one */

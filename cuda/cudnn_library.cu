@@ -45,6 +45,7 @@ int dg_cudnn_open(struct CudnnLibrary **out)
                                     "this machine (%s); use \"own\"",
                                     dlerror());
     const size_t v = err ? 0 : l->cudnnGetVersion();
+    l->number = v;
     snprintf(l->version, sizeof l->version, "%zu.%zu.%zu", v / 10000,
              v / 100 % 100, v % 100);
     if (!err && v < DG_CUDNN_LEAST)
@@ -106,8 +107,13 @@ int dg_cudnn_use(struct CudnnLibrary *l, void *stream)
 
 int dg_cudnn_describe(struct CudnnLibrary *l, const char *json)
 {
-    cudnnStatus_t e = l->cudnnBackendCreateDescriptor(
-        CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &l->device);
+    cudnnStatus_t e;
+
+    if (l->device != NULL)
+        l->cudnnBackendDestroyDescriptor(l->device);
+    l->device = NULL;
+    e = l->cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR,
+                                        &l->device);
 
     if (e == CUDNN_STATUS_SUCCESS)
         e = l->cudnnBackendSetAttribute(

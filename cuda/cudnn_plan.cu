@@ -14,7 +14,9 @@
  * an accumulator of float32, which is the fast way, the kernel adds to it by
  * atomics (seen in its machine code), and no note says so. The graph here has
  * no such accumulator: dq is a product of all of dS, which the library keeps in
- * its workspace, [heads, sq, sk] of bfloat16. Kernels of such plans have no
+ * its workspace, [heads, sq, sk] of bfloat16. For the Blackwell of data centres
+ * it has two kernels instead, one for dk and dv and one for dq, and no
+ * workspace; but its lists do not name them. Kernels of such plans have no
  * reduction of floats (tests/test_cudnn_plans.c reads them).
  */
 enum {
@@ -426,6 +428,53 @@ static bool choose(Making *m, Desc graph, cudnnBackendHeurMode_t mode,
     return false;
 }
 
+/* The two kernels of Blackwell, by the numbers that NVIDIA's own front end asks
+ * for them with. Of any other device the library refuses them. */
+static bool in_two_kernels(Making *m, Desc graph, size_t most)
+{
+    typedef struct Knob {
+        cudnnBackendKnobType_t type;
+        int64_t value;
+    } Knob;
+    static const Knob before[] = { { CUDNN_KNOB_TYPE_STAGES, 2 },
+                                   { CUDNN_KNOB_TYPE_KERNEL_CFG, 31 } };
+    static const Knob since_9_23[] = {
+        { CUDNN_KNOB_TYPE_STAGES, 2 },     { CUDNN_KNOB_TYPE_KERNEL_CFG, 2 },
+        { CUDNN_KNOB_TYPE_TILE_M, 3 },     { CUDNN_KNOB_TYPE_TILE_N, 2 },
+        { CUDNN_KNOB_TYPE_TILE_CGA_M, 0 }, { CUDNN_KNOB_TYPE_STREAM_K, 0 }
+    };
+    const bool now = m->l->number >= 92300;
+    const Knob *knob = now ? since_9_23 : before;
+    const int num = now ? 6 : 2;
+    const int64_t number = 5;
+    Desc choice[6] = {}, engine = make(m, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+
+    set_desc(m, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
+    set(m, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1,
+        &number);
+    if (m->l->device != NULL)
+        set_desc(m, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, m->l->device);
+    finish(m, engine);
+    for (int i = 0; i < num; ++i) {
+        choice[i] = make(m, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+        set(m, choice[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
+            CUDNN_TYPE_KNOB_TYPE, 1, &knob[i].type);
+        set(m, choice[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64,
+            1, &knob[i].value);
+        finish(m, choice[i]);
+    }
+    Desc config = make(m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    set_desc(m, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+    set(m, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+        CUDNN_TYPE_BACKEND_DESCRIPTOR, num, choice);
+    finish(m, config);
+    const bool taken =
+        !m->failed && may_be_taken(m, config) && plan_of(m, config, most);
+    m->failed = 0; /* what comes next says why */
+    m->why[0] = '\0';
+    return taken;
+}
+
 static void plan_make(struct CudnnPlan **out, const struct CudnnLibrary *l,
                       const CudnnShape *s, void (*ops)(Making *), size_t most,
                       char *why, size_t bytes)
@@ -442,8 +491,10 @@ static void plan_make(struct CudnnPlan **out, const struct CudnnLibrary *l,
     p->l = l;
     ops(&m);
     Desc graph = graph_of(&m);
-    if (!m.failed && (choose(&m, graph, CUDNN_HEUR_MODE_A, most) ||
-                      choose(&m, graph, CUDNN_HEUR_MODE_FALLBACK, most)))
+    if (!m.failed &&
+        ((ops == backward_ops && in_two_kernels(&m, graph, most)) ||
+         choose(&m, graph, CUDNN_HEUR_MODE_A, most) ||
+         choose(&m, graph, CUDNN_HEUR_MODE_FALLBACK, most)))
         *out = p;
     else
         dg_cudnn_plan_free(p);

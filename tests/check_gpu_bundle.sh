@@ -38,6 +38,12 @@ for steps in "kernels*memory" "ratio*12" "two*" "beside*tiny"; do
 done
 expect_code "bundle: its command, an update of FLUX, in small" 0 "1 ok, 0 failed" \
     in_it STEP=small ONLY="update*" "$folder/tests/gpu/run.sh"
+# where this machine has no cuDNN the table says so
+expect_code "bundle: its command, cuDNN's attention" 0 " 0 failed" \
+    in_it ONLY="cuDNN*1" "$folder/tests/gpu/run.sh"
+expect "bundle: cuDNN's attention, or none of it" grep -qE \
+    "^cuDNN: ratio, .*( ok .* 1 in 2 iter| none .* no cuDNN on)" \
+    "$work/results/table.txt"
 # a GPU that fails, at a kernel that nobody names but who launches one by one
 expect_code "bundle: a kernel that fails is named" 1 "FAILED" in_it \
     ONLY="kernels*training" CUDA_EMULATION_FAIL=0:60 "$folder/tests/gpu/run.sh"

@@ -4,11 +4,16 @@
  * engines are taken, and what is left to own kernels.
  */
 #include "attention_bed.h"
+#include "base/clock.h"
 #include "cuda/attention_cudnn.h"
+#include "cuda/attention_mma.h"
 #include "cuda_test.h"
 
 static const Attention cudnn = { dg_cuda_attention_cudnn,
                                  dg_cuda_attention_cudnn_grad };
+
+static const Attention own = { dg_cuda_attention_mma,
+                               dg_cuda_attention_mma_grad };
 
 static CudaStream *stream;
 
@@ -125,6 +130,57 @@ static void test_bits_repeat(void **state)
     close_stream();
 }
 
+/* ms of a call, the least of some */
+static double least_ms(int (*call)(const AttentionArgs *a),
+                       const AttentionArgs *a)
+{
+    double least = 0;
+
+    for (int n = 0; n < (emulated() ? 2 : 10); n++) {
+        const double began = dg_clock_now();
+
+        assert_int_equal(call(a), 1);
+        must(dg_cuda_wait());
+
+        const double took = dg_clock_now() - began;
+
+        if (n == 1 || (n > 1 && took < least))
+            least = took;
+    }
+    return 1e3 * least;
+}
+
+/* No test, but what a GPU is asked for: whose attention is faster. */
+static void test_speed_beside_own(void **state)
+{
+    static const Case large[] = { { 1, 24, 128, 4608, 4608, 0, 0 },
+                                  { 1, 8, 40, 4096, 4096, 0, 0 },
+                                  { 1, 8, 80, 1024, 77, 0, 0 } };
+    static const Case little[] = { { 1, 2, 16, 40, 40, 0, 0 } };
+    const int num = emulated() ? 1 : 3;
+    Bed b;
+
+    (void)state;
+    if (open_stream(NULL))
+        for (int i = 0; i < num; i++) {
+            const Case *c = emulated() ? &little[i] : &large[i];
+
+            double ms[4];
+
+            open_bed(&b, c);
+            ms[0] = least_ms(own.forward, &b.args);
+            ms[1] = least_ms(own.backward, &b.args);
+            ms[2] = least_ms(cudnn.forward, &b.args);
+            ms[3] = least_ms(cudnn.backward, &b.args);
+            print_message("speed: %d x %d, %d keys: own %.3f, %.3f ms, cuDNN "
+                          "%.3f, %.3f ms\n",
+                          (int)c->heads, (int)c->d, (int)c->sk, ms[0], ms[1],
+                          ms[2], ms[3]);
+            close_bed(&b);
+        }
+    close_stream();
+}
+
 /* Neither forward nor backward, and nothing is done. */
 static void expect_own(const Case *c)
 {
@@ -182,6 +238,20 @@ static void test_engines_are_chosen(void **state)
     }
 }
 
+/* Backward in two kernels, all heads at once. */
+static void test_kernels_without_workspace(void **state)
+{
+    static const Case c = { 2, 3, 16, 200, 210, 0, 0 };
+
+    (void)state;
+    if (!emulated())
+        return;
+    assert_int_equal(open_stream("blackwell"), 1);
+    check_attention(&cudnn, &c);
+    compare_alone(&cudnn, &c);
+    close_stream();
+}
+
 static void test_without_a_library_is_told(void **state)
 {
     (void)state;
@@ -200,8 +270,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_neighbours_do_not_matter),
     cmocka_unit_test(test_what_is_not_kept_does_not_matter),
     cmocka_unit_test(test_bits_repeat),
+    cmocka_unit_test(test_speed_beside_own),
     cmocka_unit_test(test_what_it_has_not_is_own),
     cmocka_unit_test(test_engines_are_chosen),
+    cmocka_unit_test(test_kernels_without_workspace),
     cmocka_unit_test(test_without_a_library_is_told),
 };
 

@@ -22,24 +22,32 @@
 #include <string.h>
 
 #if DG_CUDNN
-/* of an H100 SXM, by the names that the library asks for */
+/* An A100, an H100 SXM, a B200, by the names that the library asks for. */
+static const char a100[] =
+    "\"deviceVer\":800,\"multiProcessorCount\":108,\"l2CacheSize\":41943040,"
+    "\"maxSharedMemoryPerBlockOptin\":166912,\"deviceName\":\"NVIDIA A100\"";
 static const char h100[] =
-    "{\"cudaDeviceId\":0,\"deviceVer\":900,\"driverVer\":13000,"
+    "\"deviceVer\":900,\"multiProcessorCount\":132,\"l2CacheSize\":52428800,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"deviceName\":\"NVIDIA H100\"";
+static const char b200[] =
+    "\"deviceVer\":1000,\"multiProcessorCount\":148,\"l2CacheSize\":132644864,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"deviceName\":\"NVIDIA B200\"";
+static const char alike[] =
+    "\"cudaDeviceId\":0,\"driverVer\":13000,"
     "\"maxGridSize\":[2147483647,65535,65535],"
     "\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
-    "\"multiProcessorCount\":132,\"warpSize\":32,"
+    "\"warpSize\":32,"
     "\"maxSharedMemoryPerBlock\":49152,"
-    "\"maxSharedMemoryPerBlockOptin\":232448,"
     "\"reservedSharedMemoryPerBlock\":1024,\"maxRegistersPerSM\":65536,"
     "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,"
     "\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,"
     "\"supportCoopLaunch\":1,\"smClockRateKHz\":1980000,"
-    "\"memClockRateKHz\":2619000,\"l2CacheSize\":52428800,"
-    "\"totalGlobalMem\":85000000000,\"deviceName\":\"NVIDIA H100\"}";
+    "\"memClockRateKHz\":2619000,\"totalGlobalMem\":85000000000";
 
-/* instructions of sm_90 by their lowest 12 bits: REDG, ATOMG of floats, and
- * UTMAREDG, which adds a tile; STG, and UTMASTG, which store */
+/* instructions of sm_80 to sm_100 by their lowest 12 bits: RED, REDG, ATOMG of
+ * floats, and UTMAREDG, which adds a tile; STG, and UTMASTG, which store */
 enum {
+    ADDS_OF_80 = 0x98e,
     ADDS = 0x9a6,
     ATOMIC_FLOAT = 0x9a3,
     ADDS_TILE = 0x3b6,
@@ -96,7 +104,8 @@ static void count_code(Found *f, const unsigned char *file, size_t bytes)
             const unsigned char *code = file + s.sh_offset + at;
             const int op = code[0] | (code[1] & 15) << 8;
 
-            f->adds += op == ADDS || op == ATOMIC_FLOAT || op == ADDS_TILE;
+            f->adds += op == ADDS_OF_80 || op == ADDS || op == ATOMIC_FLOAT ||
+                       op == ADDS_TILE;
             f->stores += op == STORES || op == STORES_TILE;
         }
     }
@@ -136,15 +145,38 @@ static const CudnnShape shapes[] = {
     { 8, 8, 160, 64, 64 },      /* where its map is smallest */
     { 4, 4, 16, 68, 68 },       /* the demo's */
 };
+static const CudnnShape whole = { 24, 24, 128, 4608, 4608 };
 
 static const size_t room = (size_t)257 << 20;
+
+/* From now on plans are for this device. 0: there is no library. */
+static int describe(const char *device)
+{
+    char text[1000];
+
+    if (library == NULL)
+        return 0;
+    snprintf(text, sizeof text, "{%s,%s}", device, alike);
+    if (dg_cudnn_describe(library, text) != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    return 1;
+}
+
+/* Its compiled kernels store, and add nothing to what others have stored. */
+static void check_code(const struct CudnnPlan *p)
+{
+    const Found f = count_plan(p);
+
+    assert_true(f.kernels > 0);
+    assert_true(f.stores > 0);
+    assert_int_equal(f.adds, 0);
+}
 
 static void test_library_takes_the_descriptors(void **state)
 {
     (void)state;
-    if (library == NULL)
-        return;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    for (size_t i = 0; describe(h100) && i < sizeof shapes / sizeof *shapes;
+         i++) {
         CudnnShape all = shapes[i];
         struct CudnnPlan *forward, *backward;
         char why[300];
@@ -157,9 +189,6 @@ static void test_library_takes_the_descriptors(void **state)
                           sizeof why);
         if (backward == NULL)
             fail_msg("backward, d %d: %s", (int)all.d, why);
-
-        const Found f = count_plan(backward);
-
         print_message(
             "cuDNN %s, %d x %d, %d queries, %d keys: engine %d, %d "
             "bytes; backward engine %d, %.1f MB for %d heads\n",
@@ -167,9 +196,7 @@ static void test_library_takes_the_descriptors(void **state)
             (int)all.sk, (int)dg_cudnn_engine(forward),
             (int)dg_cudnn_workspace(forward), (int)dg_cudnn_engine(backward),
             (double)dg_cudnn_workspace(backward) * 1e-6, (int)shapes[i].heads);
-        assert_true(f.kernels > 0);
-        assert_true(f.stores > 0);
-        assert_int_equal(f.adds, 0);
+        check_code(backward);
         dg_cudnn_plan_free(forward);
         dg_cudnn_plan_free(backward);
     }
@@ -178,16 +205,53 @@ static void test_library_takes_the_descriptors(void **state)
 /* dS of more heads than there is room for */
 static void test_workspace_is_a_limit(void **state)
 {
-    const CudnnShape all = { 24, 24, 128, 4608, 4608 };
     struct CudnnPlan *p;
     char why[300];
 
     (void)state;
-    if (library == NULL)
+    if (!describe(h100))
         return;
-    dg_cudnn_backward(&p, library, &all, room, why, sizeof why);
+    dg_cudnn_backward(&p, library, &whole, room, why, sizeof why);
     assert_null(p);
     assert_non_null(strstr(why, "its workspace of"));
+}
+
+/* The eldest that CUDA_ARCH names. */
+static void test_older_devices_have_it(void **state)
+{
+    struct CudnnPlan *p;
+    char why[300];
+
+    (void)state;
+    if (!describe(a100))
+        return;
+    dg_cudnn_forward(&p, library, &whole, 1 << 20, why, sizeof why);
+    if (p == NULL)
+        fail_msg("%s", why);
+    dg_cudnn_plan_free(p);
+    dg_cudnn_backward(&p, library, &shapes[0], room, why, sizeof why);
+    if (p == NULL)
+        fail_msg("%s", why);
+    check_code(p);
+    dg_cudnn_plan_free(p);
+}
+
+/* A Blackwell has backward in two kernels, for all heads at once. */
+static void test_two_kernels_want_no_workspace(void **state)
+{
+    struct CudnnPlan *p;
+    char why[300];
+
+    (void)state;
+    if (!describe(b200))
+        return;
+    dg_cudnn_backward(&p, library, &whole, room, why, sizeof why);
+    if (p == NULL)
+        fail_msg("%s", why);
+    assert_int_equal(dg_cudnn_workspace(p), 0);
+    assert_int_equal(count_plan(p).kernels, 2);
+    check_code(p);
+    dg_cudnn_plan_free(p);
 }
 
 static void test_what_it_has_not_is_told(void **state)
@@ -197,7 +261,7 @@ static void test_what_it_has_not_is_told(void **state)
     char why[300];
 
     (void)state;
-    if (library == NULL)
+    if (!describe(h100))
         return;
     dg_cudnn_forward(&p, library, &odd, room, why, sizeof why);
     assert_null(p);
@@ -208,6 +272,8 @@ static void test_what_it_has_not_is_told(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_library_takes_the_descriptors),
     cmocka_unit_test(test_workspace_is_a_limit),
+    cmocka_unit_test(test_older_devices_have_it),
+    cmocka_unit_test(test_two_kernels_want_no_workspace),
     cmocka_unit_test(test_what_it_has_not_is_told),
 };
 
@@ -221,12 +287,8 @@ static void open_library(const char *program)
              end != NULL ? (int)(end + 1 - program) : 0, program);
     if (dlopen(driver, RTLD_NOW | RTLD_GLOBAL) == NULL)
         print_message("%s\n", dlerror());
-    if (dg_cudnn_open(&library) == DG_OK &&
-        dg_cudnn_describe(library, h100) == DG_OK)
-        return;
-    print_message("left out: %s\n", dg_last_error()->text);
-    dg_cudnn_close(library);
-    library = NULL;
+    if (dg_cudnn_open(&library) != DG_OK)
+        print_message("left out: %s\n", dg_last_error()->text);
 }
 
 int main(int argc, char **argv)

@@ -97,6 +97,13 @@ const Rule rules[] = {
     ONE(ENGINEHEUR, ENGINEHEUR_OPERATION_GRAPH, BACKEND_DESCRIPTOR),
     ONE(ENGINEHEUR, ENGINEHEUR_MODE, HEUR_MODE),
     MAYBE(ENGINEHEUR, ENGINEHEUR_DEVICEPROP, BACKEND_DESCRIPTOR),
+    ONE(ENGINE, ENGINE_OPERATION_GRAPH, BACKEND_DESCRIPTOR),
+    ONE(ENGINE, ENGINE_GLOBAL_INDEX, INT64),
+    MAYBE(ENGINE, ENGINE_DEVICEPROP, BACKEND_DESCRIPTOR),
+    ONE(KNOB_CHOICE, KNOB_CHOICE_KNOB_TYPE, KNOB_TYPE),
+    ONE(KNOB_CHOICE, KNOB_CHOICE_KNOB_VALUE, INT64),
+    ONE(ENGINECFG, ENGINECFG_ENGINE, BACKEND_DESCRIPTOR),
+    MANY(ENGINECFG, ENGINECFG_KNOB_CHOICES, BACKEND_DESCRIPTOR, 1, 100),
     ONE(EXECUTION_PLAN, EXECUTION_PLAN_ENGINE_CONFIG, BACKEND_DESCRIPTOR),
     ONE(EXECUTION_PLAN, EXECUTION_PLAN_HANDLE, HANDLE),
     MAYBE(EXECUTION_PLAN, EXECUTION_PLAN_DEVICEPROP, BACKEND_DESCRIPTOR),
@@ -249,6 +256,24 @@ bool finish_pack(Descriptor *d)
            d->set.at(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS).count;
 }
 
+bool is(const char *mode)
+{
+    const char *text = getenv("CUDA_EMULATION_CUDNN");
+
+    return text != nullptr && std::string(text) == mode;
+}
+
+/* That an engine is asked for by its number: one device has one of 5. */
+bool finish_config(Descriptor *d)
+{
+    const Descriptor *engine = other(d, CUDNN_ATTR_ENGINECFG_ENGINE);
+
+    d->graph = other(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH)->graph;
+    d->engine = { 5, true, true, true };
+    return is("blackwell") && d->graph->back &&
+           at<int64_t>(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) == 5;
+}
+
 bool finish_plan(Descriptor *d)
 {
     const Descriptor *config =
@@ -275,6 +300,8 @@ bool finish(Descriptor *d)
         cuda_emulation_asked();
         d->graph = other(d, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH)->graph;
         return true;
+    case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR:
+        return finish_config(d);
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
         return finish_plan(d);
     case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR:
@@ -323,13 +350,6 @@ cudnnStatus_t give_notes(const Descriptor *d, cudnnBackendAttributeName_t name,
     if (name == CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE && d->engine.graphs)
         note[(*count)++] = CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API;
     return CUDNN_STATUS_SUCCESS;
-}
-
-bool is(const char *mode)
-{
-    const char *text = getenv("CUDA_EMULATION_CUDNN");
-
-    return text != nullptr && std::string(text) == mode;
 }
 
 } // namespace
@@ -485,7 +505,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t from,
     case CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE:
         return give_notes(d, name, count, values);
     case CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE:
-        return give(values, count, (int64_t)d->graph->workspace());
+        return give(values, count, (int64_t)d->graph->workspace(d->engine));
     default:
         return fails(CUDNN_STATUS_NOT_SUPPORTED, "no such attribute");
     }

@@ -32,7 +32,7 @@ struct CudnnOp {
 
 struct CudnnEngine {
     int64_t index;
-    bool ordered, graphs;
+    bool ordered, graphs, bare; /* bare: without a workspace */
 };
 
 struct CudnnGraph {
@@ -43,7 +43,7 @@ struct CudnnGraph {
 
     /** False: the operations do not fit together. */
     bool close();
-    size_t workspace() const;
+    size_t workspace(const CudnnEngine &e) const;
     /** Its engines by the environment, best first. */
     std::vector<CudnnEngine> engines(bool fallback) const;
 };

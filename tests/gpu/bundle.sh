@@ -3,11 +3,12 @@
 # the CUDA runtime and little else: the program, the GPU's test programs, the
 # libraries they were linked with, Open MPI with its plugins, configurations.
 # The driver's libraries stay out, and CUDA's own unless BUNDLE_CUDA=1 asks for
-# them. The folder is laid out as the source tree is.
+# them; cuDNN, which is opened by name, always does. The folder is laid out as the
+# source tree is.
 # Usage: tests/gpu/bundle.sh FOLDER PROGRAM CLOSE [TEST]...
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-[ $# -ge 3 ] || { sed -n '2,8s/^# *//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,9s/^# *//p' "$0" >&2; exit 2; }
 to=$1 program=$2 close=$3
 shift 3
 

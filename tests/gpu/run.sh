@@ -67,6 +67,20 @@ add_driver()
     done
 }
 
+# cuDNN is opened by name too, by runs that ask for it, and opens the compiler of
+# kernels; what is not there is said in the table.
+add_cudnn()
+{
+    local name folder=
+    cudnn=$(library_folder libcudnn.so.9)
+    [ -n "$cudnn" ] || return 0
+    path=$path:$cudnn
+    for name in libnvrtc.so.13 libnvrtc.so.12; do
+        [ -n "$folder" ] || folder=$(library_folder $name)
+    done
+    path=$path${folder:+:$folder}
+}
+
 # With this machine's C library, or where that is too old, or another, with the
 # one that the programs were linked with; CUDA's libraries from wherever they are.
 # Without NCCL one that does nothing takes its place: one GPU needs none.
@@ -89,6 +103,7 @@ find_libraries()
         path=$path${folder:+:$folder}
     done
     add_driver
+    add_cudnn
 }
 
 # wrap PROGRAM: one of its name in $work/bin, which ends with its step
@@ -175,7 +190,8 @@ kernels()
     local rc
     "$work/bin/$1" >"$work/test.out" 2>&1 </dev/null
     rc=$?
-    numbers="$(grep -c '^\[       OK' "$work/test.out") tests"
+    numbers="$(grep -c '^\[       OK' "$work/test.out") tests$(
+        sed -n 's/^speed: /; /p' "$work/test.out" | tr -d '\n')"
     if [ $rc != 0 ] && blames_nobody "$work/test.out"; then
         CUDA_LAUNCH_BLOCKING=1 "$work/bin/$1" 2>&1 </dev/null
         echo "-- the same without CUDA_LAUNCH_BLOCKING=1"
@@ -227,15 +243,23 @@ beside()
     return $rc
 }
 
-# ratio_in DTYPE MICRO_BATCH: is 1 in all iterations; the weights are those of the
-# first
+# ratio_in DTYPE MICRO_BATCH [SET]: is 1 in all iterations; the weights are those
+# of the first
 ratio_in()
 {
-    local run=${DANCEGRPO_PRODUCTS:-}ratio_$1_$2
-    on cuda "$run" run.iterations="$iterations" run.dtype="$1" \
-        grpo.micro_batch="$2" || return 1
+    local type=$1 batch=$2 run=${DANCEGRPO_PRODUCTS:-}ratio_$1_$2${3:+_${3#*=}}
+    shift 2
+    on cuda "$run" run.iterations="$iterations" run.dtype="$type" \
+        grpo.micro_batch="$batch" "$@" || return 1
     numbers="1 in $(metric "$run" ratio_max_deviation | grep -cx 0) iterations, "
     ratio_is_one "$run" "$iterations" && same_weights "$run"
+}
+
+# theirs COMMAND...: with cuDNN's attention
+theirs()
+{
+    [ -n "$cudnn" ] || { numbers="no cuDNN on this machine" && return 77; }
+    "$@" run.attention=cudnn
 }
 
 # same_weights RUN: the bits of the first run that asked
@@ -348,6 +372,8 @@ describe()
     "$bin" --version | head -n 1
     timeout 20 nvidia-smi --format=csv,noheader --query-gpu="$what" 2>/dev/null ||
         head -n 1 /proc/driver/nvidia/version 2>/dev/null
+    [ -n "$cudnn" ] ||
+        echo "no cuDNN on this machine: attention has own kernels alone"
     [[ $path != */without* ]] ||
         echo "no NCCL on this machine: one GPU only"
     echo
@@ -420,6 +446,13 @@ step "bfloat16: ratio, micro-batch 12" 40 ratio_in bfloat16 12
 step "bfloat16: recomputation, same weights" 40 again run.dtype=bfloat16
 step "without graphs, same weights" 40 again run.dtype=bfloat16 parallel.graphs=false
 DANCEGRPO_PRODUCTS=own step "own products: bfloat16, ratio" 60 own_products
+# and so has cuDNN's attention
+first=
+step "cuDNN: ratio, micro-batch 1" 60 theirs ratio_in bfloat16 1
+step "cuDNN: ratio, micro-batch 12" 60 theirs ratio_in bfloat16 12
+step "cuDNN: recomputation, same weights" 60 theirs again run.dtype=bfloat16
+step "cuDNN: without graphs, same weights" 60 theirs again run.dtype=bfloat16 \
+    parallel.graphs=false
 step "beside the CPU: tiny" 40 beside tiny run.iterations=3
 for family in eps sd unet flux; do
     TINY=configs/tiny_$family.cfg step "beside the CPU: tiny_$family" 40 \
@@ -428,6 +461,8 @@ done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
 step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
     --set run.dtype=bfloat16
+step "bench: blocks, cuDNN's attention" 90 theirs bench bench_blocks_cudnn \
+    configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
 [ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
     configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16
