@@ -249,7 +249,8 @@ basis()
     *_folder) once_in 2 && return 0 ;;
     esac
     free=(lora.rank=0 run.iterations=3 optim.lr=1e-2 optim.warmup=0
-        optim.schedule=constant optim.weight_decay=0 checkpoint.every=1)
+        optim.schedule=constant optim.weight_decay=0 optim.eps=1e-8
+        optim.max_grad_norm=1 run.on_nan=skip checkpoint.every=1)
     go train 1 basis || {
         # it is refused for what the whole run is refused for
         sets=("${all[@]}")
