@@ -5,8 +5,27 @@
 . tests/random_draw.sh
 . tests/random_runs.sh
 . tests/random_spoils.sh
-bin=$gpu
+bin=$gpu all=$work
+
+# beside CHECK SEED...: in the background, in a folder of its own; most of a
+# run's time is the start and the end of MPI
+beside()
+{
+    local check=$1
+    shift
+    (
+        work=$all/$check$1 bad=0
+        mkdir "$work"
+        for n in "$@"; do $check "$n"; done
+        exit $bad
+    ) &
+}
 
 expect "random: files to be spoiled" spoil_beds
-DEVICE=cpu check_runs 1
+DEVICE=cpu
+beside check_runs 1
+beside check_runs 5
+beside check_runs 8
+beside check_spoils 1 2 3 10 11 14
+for job in $(jobs -p); do wait "$job" || bad=1; done
 exit $bad

@@ -204,8 +204,12 @@ draw_grpo()
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
     some grpo.advantage_clip 5 0.4 1e9
-    [ "$steps" -gt 2 ] && some grpo.timestep_fraction 0.6 1 0.5 ||
+    # a window comes to the last step, of which there is no part
+    if [ "$steps" -gt 2 ] && [ "${modes[*]: -1}" != window ]; then
+        some grpo.timestep_fraction 0.6 1 0.5
+    else
         sets+=("grpo.timestep_fraction=1")
+    fi
     some grpo.timestep_mode "${modes[@]}"
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group
@@ -343,10 +347,8 @@ draw_pretraining()
 draw_config()
 {
     sets=()
-    [ -n "${DEVICE:-}" ] && device=$DEVICE || {
-        one_of cpu cpu cpu cuda
-        device=$one
-    }
+    one_of cpu cpu cpu cuda
+    device=${DEVICE:-$one}
     draw_network
     draw_sampler
     draw_grpo

@@ -118,10 +118,8 @@ refused_alike()
     [[ $first == "ERROR iteration"* ]] && began=1
     for n in 1 2; do
         go "$kind" "$n" dry --dry-run
-        if [ $began = 1 ] || { one_message dry $? && [ "$told" = "$first" ]; }; then
-            continue
-        fi
-        fault "--dry-run on $n ranks, not '$first'" "$work/dry.out" 20
+        one_message dry $? && [ "$told" = "$first" ] || [ $began = 1 ] ||
+            fault "--dry-run on $n ranks, not '$first'" "$work/dry.out" 20
     done
     go "$kind" 2 two
     one_message two $? || fault "refused on two ranks" "$work/two.out" 20
