@@ -182,6 +182,13 @@ refused "figures with no place" "none/a.json.tmp: cannot create" "$bin" plan \
     configs/tiny.cfg --dry-run --json "$work/none/a.json"
 refused "conditions with no place" "none/c.h5.tmp: cannot create" "$bin" \
     encode configs/tiny.cfg --dry-run --set prompts.cache="$work/none/c.h5"
+harmed "$weights" cut 4000
+for command in train pretrain evaluate sample encode; do
+    refused "$command --dry-run looks into the weights" "harmed.h5" "$bin" \
+        "$command" configs/tiny.cfg --dry-run \
+        --set policy.weights="$work/harmed.h5" \
+        --set prompts.cache="$([ $command != encode ] || echo "$work/c.h5")"
+done
 refused "evaluate without rewards" "rewards" "$bin" evaluate \
     configs/tiny.cfg --set policy.weights="$weights" --set "rewards=()"
 

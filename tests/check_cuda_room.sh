@@ -79,7 +79,7 @@ figure()
 }
 
 # what the stream takes before anything is placed
-with_memory 1000000000 sample --dry-run >/dev/null 2>&1
+with_memory 1000000000 bench --dry-run >/dev/null 2>&1
 taken=$(most)
 expect "room: a stream takes something" test "${taken:-0}" -gt 0
 

@@ -101,7 +101,7 @@ draw_flux_sizes()
     one_of 1 2 2 2 3
     cell=$one
     sets+=("flux.in_channels=$((12 * cell * cell))")
-    draw_sides $((2 * cell)) $((4 / cell + 2)) $((16 / cell + 1))
+    draw_sides $((2 * cell)) $((4 / cell + 2)) $((18 / cell + 1))
 }
 
 draw_unet_sizes()
@@ -123,7 +123,7 @@ draw_unet_sizes()
     some unet.layers_per_block 1 1 2
     some unet.attention_head_dim 1 2 4
     some unet.norm_num_groups 1 2 4 8
-    draw_sides "$cell" $((8 / cell + 1)) $((28 / cell + 1))
+    draw_sides "$cell" $((8 / cell + 1)) $((35 / cell + 1))
 }
 
 draw_network()
@@ -204,8 +204,12 @@ draw_grpo()
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
     some grpo.advantage_clip 5 0.4 1e9
-    [ "$steps" -gt 2 ] && some grpo.timestep_fraction 0.6 1 0.5 ||
+    # a window comes to the last step, of which there is no part
+    if [ "$steps" -gt 2 ] && [ "${modes[*]: -1}" != window ]; then
+        some grpo.timestep_fraction 0.6 1 0.5
+    else
         sets+=("grpo.timestep_fraction=1")
+    fi
     some grpo.timestep_mode "${modes[@]}"
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group
@@ -225,8 +229,8 @@ draw_rewards()
 {
     local net='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
     local names=(brightness) name list=
-    [ "$height" = "$width" ] && [ "${family%_folder}" = "$family" ] &&
-        names+=(shapes)
+    [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
+        [ "${family%_folder}" = "$family" ] && names+=(shapes)
     names+=(hpsv2 clip pickscore)
     for name in "${names[@]}"; do
         [ -n "$list" ] && { once_in 3 || continue; }
@@ -320,8 +324,8 @@ draw_prompts()
 draw_pretraining()
 {
     kind=train teacher=0
-    [ "$height" = "$width" ] && [ "${family%_folder}" = "$family" ] &&
-        once_in 5 || return 0
+    [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
+        [ "${family%_folder}" = "$family" ] && once_in 2 || return 0
     kind=pretrain rank=0
     sets+=("pretrain.steps=$iterations" "lora.rank=0")
     one_of "2 1" "4 2" "6 2" "3 3" "5 5"
@@ -343,10 +347,8 @@ draw_pretraining()
 draw_config()
 {
     sets=()
-    [ -n "${DEVICE:-}" ] && device=$DEVICE || {
-        one_of cpu cpu cpu cuda
-        device=$one
-    }
+    one_of cpu cpu cpu cuda
+    device=${DEVICE:-$one}
     draw_network
     draw_sampler
     draw_grpo

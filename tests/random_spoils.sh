@@ -88,7 +88,7 @@ tried()
         [ ! -e "$work/before" ] || cp -r "$work/before" "$work/spoiled"
         try 2 spoiled "$@"
         judge spoiled "$what, two ranks"
-        [ "$rc" = "$first" ] && [ "$told" = "$first_told" ] ||
+        [ "$rc $told" = "$first $first_told" ] ||
             fault "$what: two ranks: $rc, '$told', not $first, '$first_told'"
     fi
     rc=$first told=$first_told

@@ -25,7 +25,7 @@ static int end(void **state)
 
 static void test_config_comes_back(void **state)
 {
-    char *stored = NULL, left[400];
+    char *stored = NULL, left[400], picture[400];
     struct stat st;
     RunDir d;
 
@@ -35,12 +35,17 @@ static void test_config_comes_back(void **state)
     EXPECT(!dg_rundir_write_config(&comm, &d, "a = 1;\n"));
     snprintf(left, sizeof left, "%s/a/b/run/checkpoints/iter_000001.h5.tmp",
              folder);
+    snprintf(picture, sizeof picture, "%s/a/b/run/pictures", folder);
     if (comm.rank == 0)
-        EXPECT(dg_file_write(left, "x", 1) == DG_OK);
+        EXPECT(mkdir(picture, 0777) == 0 &&
+               dg_file_write(left, "x", 1) == DG_OK);
+    strcat(picture, "/iter_000000.png.tmp");
+    if (comm.rank == 0)
+        EXPECT(dg_file_write(picture, "x", 1) == DG_OK);
     dg_comm_barrier(&comm);
     EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
     EXPECT(stored && strcmp(stored, "a = 1;\n") == 0);
-    EXPECT(stat(left, &st) != 0);
+    EXPECT(stat(left, &st) != 0 && stat(picture, &st) != 0);
     free(stored);
     VERDICT();
 }

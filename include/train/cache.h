@@ -15,9 +15,10 @@
  * Encodes the prompts of prompts.file, prompts.eval_file and evaluate.file
  * and the empty one, each once, shared out over ranks and threads, and writes prompts.cache,
  * whose data do not depend on the number of ranks. Collective.
+ * dry  1: everything is opened, nothing computed or written
  * Errors: DG_EINVAL naming the key, prompt or word; those of files.
  */
-int dg_encode(const Session *s);
+int dg_encode(const Session *s, int dry);
 
 /**
  * Opens prompts.cache; *out = NULL when the key is empty. Collective.

@@ -16,15 +16,12 @@ typedef struct InferOpts {
     int64_t seeds; /* sample: pictures per prompt */
     int64_t num;   /* sample: prompts taken from the file */
     int scale;     /* sample: pixels of the grid per pixel */
+    int dry;       /* 1: everything is opened, nothing computed or written */
 } InferOpts;
 
 /** Scores policy.weights on fixed prompts and seeds; prints the table on
  *  rank 0 and, with out, writes it as JSON. Collective. */
 int dg_infer_evaluate(const Session *s, const InferOpts *o);
-
-/** Whether there are such rewards; reads no file.
- *  Errors: those of dg_rewards_init(). */
-int dg_infer_check(const Session *s);
 
 /** Paints a grid, a row per prompt, a column per seed, with prompts and seed
  *  in the PNG's texts. Collective. */

@@ -24,7 +24,7 @@ static int encode(Cli *cli, void *none)
     (void)none;
     if (!err)
         err = dg_cli_session(&session, cli);
-    return err || cli->dry_run ? err : dg_encode(&session);
+    return err ? err : dg_encode(&session, cli->dry_run);
 }
 
 int dg_cli_encode(int argc, char **argv)

@@ -5,13 +5,12 @@
 
 static int evaluate(Cli *cli, void *options)
 {
+    InferOpts *o = options;
     Session session;
     int err = dg_cli_session(&session, cli);
 
-    if (err)
-        return err;
-    return cli->dry_run ? dg_infer_check(&session)
-                        : dg_infer_evaluate(&session, options);
+    o->dry = cli->dry_run;
+    return err ? err : dg_infer_evaluate(&session, o);
 }
 
 int dg_cli_evaluate(int argc, char **argv)

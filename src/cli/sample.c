@@ -30,13 +30,14 @@ static int sample(Cli *cli, void *options)
                           .scale = 3,
                           .out = w->out,
                           .prompts = cli->args,
-                          .num_prompts = cli->num_args };
+                          .num_prompts = cli->num_args,
+                          .dry = cli->dry_run };
     Session session;
     int err = check_prompts(cli);
 
     if (!err)
         err = dg_cli_session(&session, cli);
-    return err || cli->dry_run ? err : dg_infer_sample(&session, &o);
+    return err ? err : dg_infer_sample(&session, &o);
 }
 
 int dg_cli_sample(int argc, char **argv)

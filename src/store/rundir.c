@@ -109,6 +109,7 @@ static void remove_unfinished(const char *folder)
 static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
 {
     const char *const folders[] = { d->root, d->checkpoints, d->trajectories };
+    char pictures[DG_RUNDIR_PATH + 16];
     int err = DG_OK;
 
     for (int i = 0; i < 3 && !err; i++) {
@@ -118,6 +119,9 @@ static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
         if (!err)
             remove_unfinished(folders[i]);
     }
+    snprintf(pictures, sizeof pictures, "%s/pictures", d->root);
+    if (!err) /* made with the first of them */
+        remove_unfinished(pictures);
     if (!err && access(d->config, F_OK) == 0)
         err = dg_file_read(d->config, stored, bytes);
     return err;

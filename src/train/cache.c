@@ -400,7 +400,7 @@ static int write_file(Encode *e)
     return err;
 }
 
-static int run(Encode *e)
+static int run(Encode *e, int dry)
 {
     const Session *s = e->session;
     int err = dg_setup_policy(s, 0, &e->policy);
@@ -413,7 +413,7 @@ static int run(Encode *e)
         err = dg_agree(s->comm, collect(e));
     if (!err)
         err = reserve(e);
-    if (err)
+    if (err || dry)
         return err;
     dg_progress_start("encode", e->num_local);
     err = dg_team_run(e->team, e->num_local, encode_one, e);
@@ -426,12 +426,12 @@ static int run(Encode *e)
     return write_file(e);
 }
 
-int dg_encode(const Session *s)
+int dg_encode(const Session *s, int dry)
 {
     Encode e = { .session = s };
-    int err = run(&e);
+    int err = run(&e, dry);
 
-    if (!err)
+    if (!err && !dry)
         dg_info("wrote %s: %lld prompts of %lld values",
                 s->config->prompts.cache, (long long)e.num,
                 (long long)e.policy->shape.condition);

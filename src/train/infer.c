@@ -244,13 +244,6 @@ static int tell(const Evaluation *e, const InferOpts *o)
     return err;
 }
 
-int dg_infer_check(const Session *s)
-{
-    Reward rewards[DG_CONFIG_REWARDS];
-
-    return dg_rewards_init(rewards, s->config);
-}
-
 int dg_infer_evaluate(const Session *s, const InferOpts *o)
 {
     Infer x = { 0 };
@@ -259,12 +252,12 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
                   ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
                   : open_infer(&x, s, o, (int)s->config->num_rewards);
 
-    if (!err) {
+    if (!err && !o->dry) {
         const EvaluateJob job = job_of(&x, s, o, (int)s->config->num_rewards);
 
         err = dg_evaluate(&e, &job);
     }
-    if (!err && s->comm->rank == 0)
+    if (!err && !o->dry && s->comm->rank == 0)
         err = tell(&e, o);
     close_infer(&x);
     return dg_agree(s->comm, err);
@@ -320,7 +313,7 @@ int dg_infer_sample(const Session *s, const InferOpts *o)
     Infer x = { 0 };
     int err = open_infer(&x, s, o, 0);
 
-    if (!err) {
+    if (!err && !o->dry) {
         const PolicyShape *shape = &x.policy->shape;
         EvaluateJob job = job_of(&x, s, o, 0);
         Evaluation unused;
