@@ -80,7 +80,7 @@ host()
     mkfifo "$work/pipe.$name"
     export work
     # shellcheck disable=SC2016,SC2086
-    unshare $nodes_kinds bash -c "$(declare -f node_life); node_life $name" &
+    unshare $nodes_kinds bash -c "$(declare -f node_life); node_life $name" 2>>"$work/log.$name" &
     outer=$!
     for i in $(seq 200); do
         [ -e "$work/up.$name" ] && break

@@ -30,7 +30,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
-/* Whether another rank of this node is on this rank's device. */
+/* Whether two ranks of any node are on one device. */
 static bool shared_device(void)
 {
     MPI_Comm node;
@@ -48,6 +48,7 @@ static bool shared_device(void)
         same |= i != me && all[i] == p.pciBusID;
     free(all);
     MPI_Comm_free(&node);
+    MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
     return same;
 }
 
