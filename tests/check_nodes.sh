@@ -70,6 +70,7 @@ cannot open: No such file or directory (found by rank 1 on ben)" \
 
 # --- ends and new beginnings ---------------------------------------------------------
 expect "nodes: a run of three hosts" long_across ann:1,ben:1,cat:1 lost
+within 20 has_more_than lost 0
 kill -9 "$(process_of 1 lost)"
 expect "nodes: a rank is killed on ben, the job ends" ends 30
 expect "nodes: it has failed" test "${code:-0}" != 0

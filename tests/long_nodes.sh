@@ -46,7 +46,7 @@ expect "nodes: ben's wire is cut, the job ends" ends 60
 expect "nodes: it has failed too" test "${code:-0}" != 0
 expect "nodes: and says what is not known" told cut \
     "rank [01] of 4 on ann $waits; of this host's ranks \(2\) $unseen"
-expect "nodes: no rank is left, on ben neither" until_true 20 gone cut
+expect "nodes: no rank is left, on ben neither" within 20 gone cut
 plug 2
 expect "nodes: with the wire it goes on" long_across ann:1,ben:1 cut
 

@@ -178,8 +178,8 @@ long_across()
 # gone RUN: no rank of it is left on any host
 gone() { ! pgrep -f "^[^ ]*dancegrpo .*run.dir=$work/$1 "; }
 
-# until_true SECONDS command...
-until_true()
+# within SECONDS command...
+within()
 {
     local n=$1 i
     shift
