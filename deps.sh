@@ -29,7 +29,8 @@ wish clang-format clang-format
 wish cppcheck cppcheck
 wish ctags universal-ctags
 wish h5dump hdf5-tools
-wish valgrind valgrind'
+wish valgrind valgrind
+wish ip iproute2'
 
 present()
 {

@@ -69,7 +69,7 @@ expect "watch: a rank stands still, the job ends" ended 60
 expect "watch: it has failed" test "${code:-0}" != 0
 expect "watch: one line" test "$(grep -c 'panic' "$work/still.out")" = 1
 expect "watch: which says who waits in what, and for whom" says \
-    "^dancegrpo: panic: rank [02] of 3 waits for the other ranks since [2-9] s in (an agreement on errors|a broadcast|a sum or extremum|a barrier|a gathering|the sync of a shared file|the opening of a shared file|the closing of a shared file)( of files that are written beside)? \(parallel.host_timeout_seconds\); not there: rank 1 \(process $victim, stopped, (last )?in .*\)$"
+    "^dancegrpo: panic: rank [02] of 3 waits for the other ranks since [2-9] s in (an agreement on errors|a broadcast|a sum or extremum|a barrier|a gathering)( of files that are written beside)? \(parallel.host_timeout_seconds\); not there: rank 1 \(process $victim, stopped, (last )?in .*\)$"
 expect "watch: no rank is left" test -z "$(pgrep -f "run.dir=$work/still")"
 
 # --- a rank that is busy with something else, in each kind of wait ------------------

@@ -1,6 +1,7 @@
 #include "mpi_test.h"
 
 #include "base/error.h"
+#include "parallel/comm_file.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -159,13 +160,58 @@ static void test_sum_crosses_pieces(void **state)
 
 static void test_node_and_hosts_are_filled(void **state)
 {
-    char hosts[256], library[128];
+    char hosts[256], library[128], host[64], cut[3];
+    int64_t nodes = comm.node_rank == 0, names = 1;
 
     (void)state;
     dg_comm_hosts(&comm, hosts, sizeof hosts);
     dg_comm_library(library, sizeof library);
+    dg_comm_host(&comm, host, sizeof host);
+    dg_comm_host(&comm, cut, sizeof cut);
     EXPECT(hosts[0] != '\0' && library[0] != '\0');
     EXPECT(comm.node_size >= 1 && comm.node_rank < comm.node_size);
+    for (const char *at = hosts; (at = strchr(at, ',')) != NULL; at++)
+        names++;
+    dg_comm_sum_i64(&comm, &nodes, 1);
+    EXPECT(nodes == names);
+    EXPECT((host[0] != '\0') == (nodes > 1) && strstr(hosts, host) != NULL);
+    EXPECT(strlen(cut) < sizeof cut && strncmp(host, cut, strlen(cut)) == 0);
+    VERDICT();
+}
+
+/* Each rank in turn cannot open what the others do, as on a host that does not
+ * share a file system: nobody waits for it. */
+static void test_a_file_that_one_lacks_is_named(void **state)
+{
+    char folder[256], path[300];
+    CommFile *f = NULL;
+
+    (void)state;
+    make_folder(folder);
+    snprintf(path, sizeof path, "%s/file", folder);
+    if (comm.rank == 0)
+        fclose(fopen(path, "w"));
+    dg_comm_barrier(&comm);
+    for (int r = 0; r < comm.size; r++) {
+        EXPECT(dg_comm_file_open(&f, &comm,
+                                 comm.rank == r ? "/nowhere/file" : path) ==
+               DG_EIO);
+        EXPECT(f == NULL && dg_last_error()->rank == r &&
+               strstr(dg_last_error()->text, "/nowhere/file: cannot open"));
+    }
+    EXPECT(dg_comm_file_open(&f, &comm, path) == DG_OK);
+    EXPECT(dg_comm_file_write(f, comm.rank, "abcdefgh" + comm.rank % 8, 1) ==
+           DG_OK);
+    EXPECT(dg_comm_file_sync(f) == DG_OK && dg_comm_file_close(f) == DG_OK);
+    if (comm.rank == 0) {
+        char text[16] = "";
+        FILE *in = fopen(path, "r");
+
+        EXPECT(in && fread(text, 1, 8, in) == (size_t)comm.size);
+        EXPECT(strncmp(text, "abcdefgh", (size_t)comm.size) == 0);
+        fclose(in);
+    }
+    drop_folder(folder);
     VERDICT();
 }
 
@@ -301,6 +347,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_reductions_match_closed_forms),
     cmocka_unit_test(test_sum_crosses_pieces),
     cmocka_unit_test(test_node_and_hosts_are_filled),
+    cmocka_unit_test(test_a_file_that_one_lacks_is_named),
     cmocka_unit_test(test_beside_gives_the_same),
     cmocka_unit_test(test_threads_do_not_meet),
     cmocka_unit_test(test_who_waits_does_something_else),

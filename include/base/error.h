@@ -25,6 +25,7 @@ enum {
 typedef struct Error {
     int code;
     int rank;        /* rank that detected it; -1 before parallel start */
+    char host[64];   /* its host, where ranks have several; else "" */
     char text[1024]; /* one line, no newline at its end */
 } Error;
 

@@ -66,8 +66,8 @@ void dg_comm_fini(Comm *c);
 /**
  * Lets all ranks go on, or fail, together.
  * err  this rank's code; its text is in dg_last_error()
- * Returns DG_OK if all were DG_OK. Otherwise every rank gets the code, text
- * and rank of the lowest failing rank, as dg_last_error(). To be called
+ * Returns DG_OK if all were DG_OK. Otherwise every rank gets the code, text,
+ * rank and host of the lowest failing rank, as dg_last_error(). To be called
  * before the next collective wherever one rank may fail alone.
  */
 int dg_agree(const Comm *c, int err);
@@ -158,6 +158,10 @@ typedef struct CommFetch {
 
 /** bytes of rank from's buf to rank to's; the others do nothing. */
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to);
+
+/** The name of this rank's host, cut to bytes - 1; "" where all ranks are on
+ *  one host. Not collective. */
+void dg_comm_host(const Comm *c, char *text, size_t bytes);
 
 /** Name of the host each rank runs on, "a,b" without repeats, in rank order,
  *  cut at bytes - 1; the same on all ranks. */

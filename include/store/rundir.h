@@ -25,10 +25,12 @@ int dg_rundir_names(RunDir *d, const char *root);
 
 /**
  * Makes the folder and those inside it, with parents, checks that files can
- * be written there, and removes unfinished *.tmp files of a killed run.
+ * be written there and are seen by all hosts, and removes unfinished *.tmp
+ * files of a killed run.
  * stored  out: text of its config.cfg, for the caller to free and to compare
  *         (dg_config_compare); NULL when there is none yet
- * Collective: rank 0 works. Errors: DG_EIO naming folder and reason.
+ * Collective: rank 0 works, and the first rank of each other host looks.
+ * Errors, agreed: DG_EIO naming folder and reason.
  */
 int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored);
 

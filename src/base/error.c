@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static _Thread_local Error last_error = { DG_OK, -1, "" };
+static _Thread_local Error last_error = { DG_OK, -1, "", "" };
 static void (*panic_hook)(void);
 
 int dg_fail(int code, const char *fmt, ...)
@@ -14,6 +14,7 @@ int dg_fail(int code, const char *fmt, ...)
 
     last_error.code = code;
     last_error.rank = -1;
+    last_error.host[0] = '\0';
     va_start(ap, fmt);
     vsnprintf(last_error.text, sizeof last_error.text, fmt, ap);
     va_end(ap);
@@ -34,6 +35,7 @@ void dg_clear_error(void)
 {
     last_error.code = DG_OK;
     last_error.rank = -1;
+    last_error.host[0] = '\0';
     last_error.text[0] = '\0';
 }
 

@@ -104,7 +104,8 @@ void dg_log_last_error(void)
     const Error *e = dg_last_error();
 
     if (e->rank > 0)
-        dg_log(DG_LOG_ERROR, "%s (found by rank %d)", e->text, e->rank);
+        dg_log(DG_LOG_ERROR, "%s (found by rank %d%s%s)", e->text, e->rank,
+               e->host[0] != '\0' ? " on " : "", e->host);
     else
         dg_log(DG_LOG_ERROR, "%s", e->text);
 }

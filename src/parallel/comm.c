@@ -14,6 +14,10 @@ enum { PIECE = 1 << 24 };
 
 enum { SHORT_PAUSE_NS = 20000, LONG_PAUSE_NS = 1000000 };
 
+/* Open MPI asks its sockets at each eighth call alone: of looks that are one
+ * call, the eighth would find what has come from another host. */
+enum { CALLS_PER_LOOK = 8 };
+
 static void abort_job(void)
 {
     MPI_Abort(MPI_COMM_WORLD, 1);
@@ -144,19 +148,25 @@ void dg_comm_fini(Comm *c)
         MPI_Finalize();
 }
 
+int dg_comm_is_done(MPI_Request *request)
+{
+    int done = 0;
+
+    for (int i = 0; i < CALLS_PER_LOOK && !done; i++)
+        MPI_Test(request, &done, MPI_STATUS_IGNORE);
+    return done;
+}
+
 /* Waits for what has begun. Who sleeps looks again after a while that grows: a
  * meeting of ranks that are all there costs little, a long one no core. */
 static void complete(MPI_Request *request)
 {
     struct timespec pause = { 0, SHORT_PAUSE_NS };
-    int done = 0;
 
-    MPI_Test(request, &done, MPI_STATUS_IGNORE);
-    while (!done) {
+    while (!dg_comm_is_done(request)) {
         nanosleep(&pause, NULL);
         if (pause.tv_nsec < LONG_PAUSE_NS)
             pause.tv_nsec *= 2;
-        MPI_Test(request, &done, MPI_STATUS_IGNORE);
     }
 }
 
@@ -219,8 +229,10 @@ int dg_agree(const Comm *c, int err)
         snprintf(e.text, sizeof e.text, "%s", dg_error_name(err));
     }
     e.code = err;
-    if (e.rank < 0) /* else agreed on before: the detector stays named */
+    if (e.rank < 0) { /* else agreed on before: the detector stays named */
         e.rank = first.rank;
+        dg_comm_host(c, e.host, sizeof e.host);
+    }
     dg_comm_enter(c, "an error's text", 1);
     broadcast(c, c->impl->mpi, &e, sizeof e, first.rank);
     dg_comm_leave(c);
@@ -475,10 +487,31 @@ void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to)
     dg_comm_leave(c);
 }
 
+void dg_comm_host(const Comm *c, char *text, size_t bytes)
+{
+    char mine[MPI_MAX_PROCESSOR_NAME] = "";
+    int length;
+
+    if (c->node_size < c->size)
+        MPI_Get_processor_name(mine, &length);
+    snprintf(text, bytes, "%.*s", (int)bytes - 1, mine);
+}
+
+/* Whether a name is among those of a list. */
+static int is_listed(const char *list, const char *name)
+{
+    const size_t length = strlen(name);
+
+    for (const char *at = list; (at = strstr(at, name)) != NULL; at++)
+        if ((at == list || at[-1] == ',') &&
+            (at[length] == ',' || at[length] == '\0'))
+            return 1;
+    return 0;
+}
+
 void dg_comm_hosts(const Comm *c, char *text, size_t bytes)
 {
     char mine[MPI_MAX_PROCESSOR_NAME] = "", next[MPI_MAX_PROCESSOR_NAME];
-    char last[MPI_MAX_PROCESSOR_NAME] = "";
     size_t used = 0;
     int length;
 
@@ -487,11 +520,10 @@ void dg_comm_hosts(const Comm *c, char *text, size_t bytes)
     for (int r = 0; r < c->size; r++) {
         memcpy(next, mine, sizeof next);
         dg_comm_bcast(c, next, sizeof next, r);
-        if (strcmp(next, last) == 0 || used + 1 >= bytes)
+        if (used + 1 >= bytes || is_listed(text, next))
             continue;
         used += (size_t)snprintf(text + used, bytes - used, "%s%s",
                                  used ? "," : "", next);
-        memcpy(last, next, sizeof last);
     }
 }
 

@@ -63,15 +63,13 @@ void dg_comm_min_i64_while(const Comm *c, int64_t *v, int num,
     const struct timespec pause = { 0, PAUSE_NS };
     MPI_Request request;
     int64_t waited = 0;
-    int done = 0;
 
     if (c->size == 1)
         return;
     dg_comm_enter(c, "a meeting", 1);
     MPI_Iallreduce(MPI_IN_PLACE, v, num, MPI_INT64_T, MPI_MIN, c->impl->mpi,
                    &request);
-    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
-    for (; !done; MPI_Test(&request, &done, MPI_STATUS_IGNORE)) {
+    while (!dg_comm_is_done(&request)) {
         nanosleep(&pause, NULL);
         waited += PAUSE_NS;
         if (waited < LOOKS_NS)

@@ -3,16 +3,21 @@
 #include "base/error.h"
 #include "comm_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* MPI counts are int: more goes in pieces of this many bytes. */
 enum { PIECE_BYTES = 1 << 28 };
 
+/*
+ * Each rank opens the file for itself and all agree on what came of it. Opened
+ * by all of them together, a rank that cannot (a full disk, a host on which the
+ * file is not) leaves the others waiting inside of MPI: Open MPI's ranks of
+ * several hosts make a second file beside it for a shared pointer, which nobody
+ * wants here, and meet there. What a network's file system needs where several
+ * hosts write, such as locks, MPI sees to either way.
+ */
 struct CommFile {
     const Comm *comm;
     MPI_File file;
@@ -41,18 +46,19 @@ int dg_comm_file_open(CommFile **out, const Comm *c, const char *path)
         goto free_file;
     f->comm = c;
     f->path = name;
-    dg_comm_enter(c, "the opening of a shared file", 1);
-    code = MPI_File_open(c->impl->mpi, path, MPI_MODE_WRONLY, MPI_INFO_NULL,
+    f->file = MPI_FILE_NULL;
+    code = MPI_File_open(MPI_COMM_SELF, path, MPI_MODE_WRONLY, MPI_INFO_NULL,
                          &f->file);
-    dg_comm_leave(c);
     if (code != MPI_SUCCESS)
         err = fail(path, "open", code);
     err = dg_agree(c, err);
     if (err)
-        goto free_file;
-    MPI_File_set_errhandler(f->file, MPI_ERRORS_RETURN);
+        goto close_file;
     *out = f;
     return DG_OK;
+close_file:
+    if (code == MPI_SUCCESS)
+        MPI_File_close(&f->file);
 free_file:
     free(name);
     free(f);
@@ -69,8 +75,6 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
         const int n = bytes < PIECE_BYTES ? (int)bytes : PIECE_BYTES;
         MPI_Status status;
         int written = 0;
-        /* Not the collective write: the blocks are long and contiguous, and
-           a rank whose disk fails must not leave the others waiting. */
         const int code = MPI_File_write_at(f->file, (MPI_Offset)offset, at, n,
                                            MPI_BYTE, &status);
 
@@ -90,33 +94,10 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
     return dg_agree(f->comm, err);
 }
 
-/* What this rank has written, by itself. */
-static int sync_own(const char *path)
-{
-    const int fd = open(path, O_WRONLY | O_CLOEXEC);
-    int err = DG_OK;
-
-    if (fd < 0 || fsync(fd) != 0)
-        err = dg_fail(DG_EIO, "%s: cannot sync: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return err;
-}
-
 int dg_comm_file_sync(CommFile *f)
 {
-    int code, err;
+    const int code = MPI_File_sync(f->file);
 
-    /* who sleeps meets the others in MPI's sync once all are through: there
-     * they would wait awake */
-    if (f->comm->impl->sleeps) {
-        err = dg_agree(f->comm, sync_own(f->path));
-        if (err)
-            return err;
-    }
-    dg_comm_enter(f->comm, "the sync of a shared file", 1);
-    code = MPI_File_sync(f->file);
-    dg_comm_leave(f->comm);
     return dg_agree(f->comm,
                     code == MPI_SUCCESS ? DG_OK : fail(f->path, "sync", code));
 }
@@ -127,9 +108,7 @@ int dg_comm_file_close(CommFile *f)
 
     if (f == NULL)
         return DG_OK;
-    dg_comm_enter(f->comm, "the closing of a shared file", 1);
     code = MPI_File_close(&f->file);
-    dg_comm_leave(f->comm);
     err = dg_agree(f->comm,
                    code == MPI_SUCCESS ? DG_OK : fail(f->path, "close", code));
     free(f->path);

@@ -25,6 +25,10 @@ void dg_comm_leave(const Comm *c);
  *  of dg_comm_watch(). */
 int dg_comm_watch_beside(Comm *c, const Comm *of, const char *doing);
 
+/** One look whether what was begun is done, for those who sleep between looks.
+ *  Not collective. */
+int dg_comm_is_done(MPI_Request *request);
+
 /** Ends the watch, if there is one. Collective. */
 void dg_comm_unwatch(Comm *c);
 

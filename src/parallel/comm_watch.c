@@ -23,8 +23,13 @@
  * that has entered fewer meetings of all ranks than this one is not there, and
  * one whose own such thread stands still is stopped, wherever it is. Where only
  * some ranks meet, those are named that wait in nothing.
+ *
+ * What ranks of other hosts do is not seen. So a rank of whose host all others
+ * wait as it does is more patient: the host of the one that is missed tells
+ * first, if it has another rank. A rank that waits at an earlier meeting than
+ * this one may itself wait for another host, and is not called missing then.
  */
-enum { WHAT_BYTES = 48 };
+enum { WHAT_BYTES = 48, HOST_BYTES = 64 };
 
 /* where a rank is */
 enum { OUTSIDE, MEETS_ALL, MEETS_SOME, AT_END };
@@ -43,8 +48,9 @@ typedef struct Slot {
 struct CommWatch {
     const Comm *comm;
     double patience;
-    const char *doing; /* what its waits are part of; "" */
-    atomic_int *told;  /* by this watch or another of the job */
+    const char *doing;     /* what its waits are part of; "" */
+    char host[HOST_BYTES]; /* " on NAME" where ranks have several, else "" */
+    atomic_int *told;      /* by this watch or another of the job */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -76,6 +82,11 @@ void dg_comm_leave(const Comm *c)
 
 /* --- the thread ---------------------------------------------------------- */
 
+static int is_stopped(const struct CommWatch *w, int i)
+{
+    return atomic_load(&w->node[i]->beat) == w->beats[i];
+}
+
 /* Whether rank i of the node is what this one waits for. */
 static int is_missing(const struct CommWatch *w, int i)
 {
@@ -84,9 +95,21 @@ static int is_missing(const struct CommWatch *w, int i)
 
     if (s == own || place == AT_END)
         return 0;
-    return atomic_load(&s->beat) == w->beats[i] ||
-           atomic_load(&s->met) < atomic_load(&own->met) ||
+    if (is_stopped(w, i))
+        return 1;
+    if (w->host[0] != '\0' && place != OUTSIDE)
+        return 0;
+    return atomic_load(&s->met) < atomic_load(&own->met) ||
            (atomic_load(&own->place) == MEETS_SOME && place == OUTSIDE);
+}
+
+static int num_missing(const struct CommWatch *w)
+{
+    int num = 0;
+
+    for (int i = 0; i < w->comm->node_size; i++)
+        num += is_missing(w, i);
+    return num;
 }
 
 /* The ranks of this node that are elsewhere: "; not there: rank 1 ...". */
@@ -102,11 +125,16 @@ static void name_missing(char *text, size_t size, const struct CommWatch *w)
             used += (size_t)snprintf(
                 text + used, size - used, "%s rank %d (process %d, %s%s %s)",
                 used == 0 ? "; not there:" : ",", s->rank, s->process,
-                atomic_load(&s->beat) == w->beats[i] ? "stopped, " : "",
+                is_stopped(w, i) ? "stopped, " : "",
                 atomic_load(&s->place) == OUTSIDE ? "last in" : "in", s->what);
     }
-    if (used == 0)
+    if (used == 0 && w->host[0] == '\0')
         snprintf(text, size, "; all ranks of this node are there");
+    else if (used == 0)
+        snprintf(text, size,
+                 "; of this host's ranks (%d) all wait, those of other hosts "
+                 "and the network between are not seen from here",
+                 w->comm->node_size);
 }
 
 /* The first of a node tells, and all that wait leave: the others a little later,
@@ -118,10 +146,10 @@ static void end_job(const struct CommWatch *w, double waited)
     if (atomic_exchange(w->told, 1) == 0) {
         name_missing(missing, sizeof missing, w);
         fprintf(stderr,
-                "dancegrpo: panic: rank %d of %d waits for the other ranks "
+                "dancegrpo: panic: rank %d of %d%s waits for the other ranks "
                 "since %.0f s in %s%s (parallel.host_timeout_seconds)%s\n",
-                w->comm->rank, w->comm->size, waited, w->own->what, w->doing,
-                missing);
+                w->comm->rank, w->comm->size, w->host, waited, w->own->what,
+                w->doing, missing);
         fflush(stderr);
     } else {
         sleep(1);
@@ -154,12 +182,14 @@ static int pause_for(struct CommWatch *w, double seconds)
 /*
  * Counts the time in which it was awake itself, so that a job which was
  * suspended as a whole does not end when it goes on. Ranks of higher numbers
- * are up to half more patient: one of a job's nodes tells first.
+ * are up to half more patient, and half more who misses nobody of its host's
+ * where there are several: one of a job's nodes tells first.
  */
 static void *watch(void *user)
 {
     struct CommWatch *w = user;
     const double most = w->patience * (1 + 0.5 * w->comm->rank / w->comm->size);
+    const double more = w->host[0] != '\0' ? 0.5 * w->patience : 0;
     const double tick = most < 10 ? most / 10 : 1;
     long long seen = -1;
     double waited = 0, last = dg_clock_now();
@@ -178,7 +208,7 @@ static void *watch(void *user)
         }
         seen = waits;
         last = now;
-        if (waited > most)
+        if (waited > most && (waited > most + more || num_missing(w) > 0))
             end_job(w, waited);
     }
     return NULL;
@@ -234,6 +264,7 @@ static int start(struct CommWatch *w)
 static int watch_comm(Comm *c, double patience_s, const char *doing,
                       const struct CommWatch *of)
 {
+    char host[HOST_BYTES - 4];
     struct CommWatch *w;
     int err;
 
@@ -246,6 +277,9 @@ static int watch_comm(Comm *c, double patience_s, const char *doing,
     *w = (struct CommWatch) { .comm = c,
                               .patience = patience_s,
                               .doing = doing };
+    dg_comm_host(c, host, sizeof host);
+    snprintf(w->host, sizeof w->host, "%s%s", host[0] != '\0' ? " on " : "",
+             host);
     err = dg_agree(c, share_slots(w)); /* all are zero behind it */
     if (err)
         return err;

@@ -5,11 +5,15 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { NUM_FOLDERS = 3, PROBE_LOOKS = 50, PROBE_PAUSE_NS = 100000000 };
 
 static int join(char path[DG_RUNDIR_PATH], const char *root, const char *name)
 {
@@ -72,19 +76,52 @@ static int make_folder(const char *path)
     return DG_OK;
 }
 
-static int check_writable(const char *folder)
-{
-    char probe[DG_RUNDIR_PATH + 16];
-    FILE *f;
+enum { PROBE_PATH = DG_RUNDIR_PATH + 16 };
 
-    snprintf(probe, sizeof probe, "%s/probe.tmp", folder);
-    f = fopen(probe, "w");
+static const char *probe_in(char path[PROBE_PATH], const char *folder)
+{
+    snprintf(path, PROBE_PATH, "%s/probe.tmp", folder);
+    return path;
+}
+
+/* It stays there until the other hosts have looked for it. */
+static int make_probe(const char *folder)
+{
+    char path[PROBE_PATH];
+    FILE *f = fopen(probe_in(path, folder), "w");
+
     if (f == NULL)
         return dg_fail(DG_EIO, "%s: no files can be written there: %s", folder,
                        strerror(errno));
     fclose(f);
-    unlink(probe);
     return DG_OK;
+}
+
+/* On another host than rank 0's, as ranks write into files that rank 0 has made.
+ * A network's file system may show what is new a little later. */
+static int find_probe(const char *folder)
+{
+    const struct timespec pause = { 0, PROBE_PAUSE_NS };
+    char path[PROBE_PATH];
+    int fd, why = 0;
+
+    probe_in(path, folder);
+    for (int i = 0; i < PROBE_LOOKS; i++) {
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            close(fd);
+            return DG_OK;
+        }
+        why = errno;
+        if (why != ENOENT && why != ESTALE)
+            break;
+        nanosleep(&pause, NULL);
+    }
+    return dg_fail(DG_EIO,
+                   "%s: a file that rank 0 has made there cannot be opened "
+                   "here (%s): run.dir has to be on a file system that all "
+                   "hosts share",
+                   folder, strerror(why));
 }
 
 /* What a killed run was writing has no other user: the folder has one run. */
@@ -112,18 +149,34 @@ static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
     char pictures[DG_RUNDIR_PATH + 16];
     int err = DG_OK;
 
-    for (int i = 0; i < 3 && !err; i++) {
+    for (int i = 0; i < NUM_FOLDERS && !err; i++) {
         err = make_folder(folders[i]);
         if (!err)
-            err = check_writable(folders[i]);
-        if (!err)
             remove_unfinished(folders[i]);
+        if (!err)
+            err = make_probe(folders[i]);
     }
     snprintf(pictures, sizeof pictures, "%s/pictures", d->root);
     if (!err) /* made with the first of them */
         remove_unfinished(pictures);
     if (!err && access(d->config, F_OK) == 0)
         err = dg_file_read(d->config, stored, bytes);
+    return err;
+}
+
+/* Whether all hosts see the folder; err: whether rank 0 has it. */
+static int find_on_hosts(const Comm *c, const RunDir *d, int err)
+{
+    const char *const folders[] = { d->root, d->checkpoints, d->trajectories };
+    char path[PROBE_PATH];
+
+    err = dg_agree(c, err);
+    for (int i = 0; i < NUM_FOLDERS && !err; i++)
+        if (c->rank > 0 && c->node_rank == 0)
+            err = find_probe(folders[i]);
+    err = dg_agree(c, err);
+    for (int i = 0; i < NUM_FOLDERS && c->rank == 0; i++)
+        unlink(probe_in(path, folders[i]));
     return err;
 }
 
@@ -138,7 +191,7 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
         return err;
     if (c->rank == 0)
         err = open_on_rank_0(d, &text, &bytes);
-    err = dg_agree(c, err);
+    err = find_on_hosts(c, d, err);
     if (err)
         goto free_text;
     there = text != NULL;

@@ -30,24 +30,38 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
     return ncclSuccess;
 }
 
+/* Whether two ranks of any node are on one device. */
+static bool shared_device(void)
+{
+    MPI_Comm node;
+    cudaDeviceProp p;
+    int size, me, same = 0;
+
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
+                        &node);
+    MPI_Comm_size(node, &size);
+    MPI_Comm_rank(node, &me);
+    cudaGetDeviceProperties(&p, cuda_emulation_device());
+    int *all = (int *)malloc((size_t)size * sizeof *all);
+    MPI_Allgather(&p.pciBusID, 1, MPI_INT, all, 1, MPI_INT, node);
+    for (int i = 0; i < size; ++i)
+        same |= i != me && all[i] == p.pciBusID;
+    free(all);
+    MPI_Comm_free(&node);
+    MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+    return same;
+}
+
 /* Collective. Refuses an id that is not rank 0's, and two ranks of a node on
  * one device, as NCCL does. */
 ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
                               int rank)
 {
-    int mine[2] = { 0, 0 }, size, me;
+    int size, me;
 
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MPI_Comm_rank(MPI_COMM_WORLD, &me);
-    cudaDeviceProp p;
-    cudaGetDeviceProperties(&p, cuda_emulation_device());
-    mine[0] = p.pciBusID;
-    int *all = (int *)malloc((size_t)size * sizeof *all);
-    MPI_Allgather(mine, 1, MPI_INT, all, 1, MPI_INT, MPI_COMM_WORLD);
-    for (int i = 0; i < size; ++i)
-        mine[1] |= i != me && all[i] == mine[0];
-    free(all);
-    if (mine[1])
+    if (shared_device())
         return ncclInvalidUsage;
     if (ranks != size || rank != me || id.internal[0] != 7)
         return ncclInvalidArgument;
@@ -192,8 +206,9 @@ cudaError_t run(Group *g)
     if (g->asked.empty())
         for (Part &p : g->parts)
             g->asked.push_back(ask(&p));
-    MPI_Testall((int)g->asked.size(), g->asked.data(), &done,
-                MPI_STATUSES_IGNORE);
+    for (int i = 0; i < 8 && !done; ++i) /* Open MPI asks sockets at the 8th */
+        MPI_Testall((int)g->asked.size(), g->asked.data(), &done,
+                    MPI_STATUSES_IGNORE);
     if (!done)
         return cudaErrorNotReady;
     for (Part &p : g->parts)

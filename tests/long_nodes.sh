@@ -1,0 +1,101 @@
+#!/bin/bash
+# More of tests/check_nodes.sh: hosts that lose their wire or their power, ranks
+# that are stopped, levels of sharding on shared GPUs, memory of a host's GPU,
+# all test programs for several ranks.
+# shellcheck disable=SC2154
+# shellcheck source=tests/nodes_lib.sh
+. "$(dirname "$0")/nodes_lib.sh"
+hosts ann ben cat
+
+# --- ranks and hosts that are lost ---------------------------------------------------
+waits="waits for the other ranks since [0-9]+ s in .* \(parallel.host_timeout_seconds\)"
+unseen="all wait, those of other hosts and the network between are not seen"
+
+# told RUN PATTERN: the first panic of a run
+told()
+{
+    grep -m 1 panic "$work/$1.out" | grep -E "$2" || ! cat "$work/$1.out"
+}
+
+expect "nodes: two ranks on ben" long_across ann:1,ben:2 still \
+    parallel.host_timeout_seconds=3
+victim=$(process_of 2 still)
+number=$(sed -n 's/^NSpid:.*\t//p' "/proc/$victim/status")
+kill -STOP "$victim"
+expect "nodes: one of them stands still, the job ends" ends 60
+expect "nodes: it has failed" test "${code:-0}" != 0
+expect "nodes: the other one names it, by ben's numbers" told still \
+    "rank 1 of 3 on ben $waits; not there: rank 2 \(process $number, stopped, "
+expect "nodes: no rank is left" gone still
+
+expect "nodes: one rank on each" long_across ann:1,ben:1 alone \
+    parallel.host_timeout_seconds=3
+kill -STOP "$(process_of 1 alone)"
+expect "nodes: ben's stands still, the job ends" ends 60
+expect "nodes: it is said what is not known" told alone \
+    "rank 0 of 2 on ann $waits; of this host's ranks \(1\) $unseen"
+expect "nodes: no rank is left either" gone alone
+
+# mpirun looks after its daemons' wires: by itself only after some minutes
+export OMPI_MCA_oob_tcp_keepalive_time=3 OMPI_MCA_oob_tcp_keepalive_intvl=1
+export OMPI_MCA_oob_tcp_keepalive_probes=3
+expect "nodes: before the wire is cut" long_across ann:2,ben:2 cut \
+    parallel.host_timeout_seconds=3
+unplug 2
+expect "nodes: ben's wire is cut, the job ends" ends 60
+expect "nodes: it has failed too" test "${code:-0}" != 0
+expect "nodes: and says what is not known" told cut \
+    "rank [01] of 4 on ann $waits; of this host's ranks \(2\) $unseen"
+expect "nodes: no rank is left, on ben neither" within 20 gone cut
+plug 2
+expect "nodes: with the wire it goes on" long_across ann:1,ben:1 cut
+
+# nobody is patient here: mpirun alone ends the job
+kill -9 "${node_pid[ben]}"
+expect "nodes: ben's power is gone, the job ends" ends 60
+expect "nodes: and has failed" test "${code:-0}" != 0
+expect "nodes: no rank is left on ann" gone cut
+unset OMPI_MCA_oob_tcp_keepalive_time OMPI_MCA_oob_tcp_keepalive_intvl
+unset OMPI_MCA_oob_tcp_keepalive_probes
+expect "nodes: it goes on without ben" long_across ann:1,cat:1 cut
+kill -TERM "$(mpirun_of cut)"
+expect "nodes: TERM to mpirun, the job ends" ends 60
+expect "nodes: the ranks wrote a checkpoint" grep -q \
+    "^stopped early with a checkpoint" "$work/cut.out"
+stopped=$(last_checkpoint cut)
+expect "nodes: the run that nobody disturbs" tiny 1 1 whole trajectory.every=0 \
+    run.iterations="$stopped"
+same_digest "nodes: the same weights after all that" cut \
+    "$(digest whole "$stopped")" "$stopped"
+
+# --- GPUs ----------------------------------------------------------------------------
+expect "nodes: an emulated GPU" gpus_across ann:1 gpu
+weights=$(digest gpu 2)
+for level in optimizer gradients parameters; do
+    expect "nodes: $level" gpus_across ann:1,cat:1 $level parallel.shard=$level
+    no_warning "nodes: $level, by NCCL" "$work/$level.out"
+    same_digest "nodes: $level, the same weights" $level "$weights" 2
+    CUDA_EMULATION_DEVICES=1 expect "nodes: $level, on shared GPUs" \
+        gpus_across ann:2,cat:2 shared$level parallel.shard=$level
+    expect "nodes: $level, with a warning" grep -q \
+        "^WARN  2 ranks share a GPU" "$work/shared$level.out"
+    same_digest "nodes: $level, on shared GPUs, the same weights" \
+        shared$level "$weights" 2
+done
+
+# room for one rank on a GPU, not for two: the driver's 512 MB are of each
+export CUDA_EMULATION_DEVICES=1 CUDA_EMULATION_MEMORY=$((800 << 20))
+expect "nodes: one rank has room on each host" gpus_across ann:1,cat:1 room
+gpus_across ann:2,cat:1 full
+expect "nodes: two on a host have not, and one host is named" grep -E \
+    "^ERROR the plan takes .* of this GPU \(ranks on it: 2\), .*fewer ranks on a GPU" \
+    "$work/full.out"
+unset CUDA_EMULATION_DEVICES CUDA_EMULATION_MEMORY
+
+# --- the test programs -----------------------------------------------------------------
+for program in "${DG_BUILD:-build}"/tests/test_mpi_*; do
+    case $program in *.*) continue ;; esac
+    expect "nodes: $(basename "$program")" across ann:2,cat:1 timeout 900 \
+        "$program"
+done
+exit "$bad"
