@@ -91,11 +91,13 @@ blocks="parallel.shard=gradients parallel.passes=together"
 {
     on_host 1 blocks1 $blocks
     on_host 3 blocks3 $blocks parallel.recompute=true
+    on_host 2 blocks2 $blocks run.threads=2
     on_host 3 fewblocks $blocks pretrain.batch=2
     on_host 2 whole2 parallel.shard=gradients parallel.passes=apart
 }
 same_end "gradients block by block, on one rank" blocks1 base
 same_end "gradients block by block, on three, blocks again" blocks3 base
+same_end "gradients block by block, of two workers each" blocks2 base
 same_end "gradients block by block, ranks without items" fewblocks few
 same_end "gradients whole" whole2 base
 expect_code "pretrain: weights in ranges want one worker a rank" 1 \

@@ -25,6 +25,8 @@ typedef struct Lab {
     Policy *whole, *held;
     Team *plain, *team; /* of the first, of the second */
     WeightPool *pool;
+    int threads; /* of the second team; 0: one */
+    int idles;   /* items 0, 3, ... go back through nothing */
     int recompute;
     int text;        /* text encoders are trained too, and run in each pass */
     int bad_rank;    /* whose item 1 fails, or whose gradient is infinite */
@@ -54,7 +56,8 @@ static Policy *new_policy(const Config *c, int text)
 static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
 {
     TeamOpts o = { .backend = l->backend,
-                   .num_threads = 1,
+                   .num_threads =
+                       level == l->level && l->threads > 0 ? l->threads : 1,
                    .step_bytes = ROOM,
                    .num_grads =
                        l->text ? p->num_values : dg_policy_trained(p)->count,
@@ -71,12 +74,15 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
                                                l->backend->apart, l->offload));
     }
     EXPECT(dg_team_create(&t, &o) == DG_OK);
-    dg_context_train(&t->workers[0].ctx, dg_policy_trained(p)->id,
-                     t->workers[0].grads, 1);
-    if (l->text)
-        dg_context_train(&t->workers[0].ctx, DG_PARAMS_TEXT,
-                         t->workers[0].grads + p->net.count, 1);
-    t->workers[0].ctx.recompute = l->recompute;
+    for (int i = 0; i < t->num; i++) {
+        Worker *w = &t->workers[i];
+
+        dg_context_train(&w->ctx, dg_policy_trained(p)->id, w->grads, 1);
+        if (l->text)
+            dg_context_train(&w->ctx, DG_PARAMS_TEXT, w->grads + p->net.count,
+                             1);
+        w->ctx.recompute = l->recompute;
+    }
     return t;
 }
 
@@ -250,7 +256,8 @@ static int learn_one(Worker *w, int64_t i, void *user)
     const Policy *p = lent ? l->held : l->whole;
     const int64_t item = l->first + i;
     /* of neighbours one goes back where the other still goes forward */
-    const int num = 1 + (int)(comm.rank + i) % PASSES;
+    const int num =
+        l->idles && i % 3 == 0 ? 0 : 1 + (int)(comm.rank + i) % PASSES;
     TapePass pass[PASSES];
     int err;
 

@@ -86,6 +86,44 @@ static void test_gradients_alone_reach_their_owners(void **state)
     VERDICT();
 }
 
+/* By several workers of a rank, each with room for a block of its own: items of
+ * unequal lengths, more and fewer than workers, none, and failures. */
+static void test_gradients_alone_leave_several_workers(void **state)
+{
+    static const char *const configs[] = { "configs/tiny.cfg",
+                                           "configs/tiny_unet.cfg" };
+
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        Lab l = { .backend = dg_backend_cpu(),
+                  .level = DG_SHARD_GRADIENTS,
+                  .threads = 2 + k / 2,
+                  .recompute = k % 2,
+                  .text = k % 2 };
+
+        open_lab_of(&l, configs[k / 2], NULL);
+        compare_sums(&l, 5);
+        compare_sums(&l, comm.rank); /* the first has none */
+        compare_sums(&l, comm.rank == 0 ? 4 : 1);
+        compare_sums(&l, comm.rank == 0 ? 0 : 3);
+        l.idles = 1; /* one gives its rest while others give blocks */
+        compare_sums(&l, 5);
+        close_lab(&l);
+    }
+    VERDICT();
+}
+
+static void test_failures_of_several_workers_are_all_ranks(void **state)
+{
+    Lab l = { .backend = dg_backend_cpu(),
+              .level = DG_SHARD_GRADIENTS,
+              .threads = 3 };
+
+    (void)state;
+    check_failures(&l, "configs/tiny.cfg");
+    VERDICT();
+}
+
 /* Elements of parameters whose names begin so, each filled up to 16. */
 static int64_t named(const ParamSet *s, const char *start)
 {
@@ -276,6 +314,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradients_alone_reach_their_owners),
     cmocka_unit_test(test_gradients_alone_have_a_block_of_room),
     cmocka_unit_test(test_gradients_alone_fail_for_all),
+    cmocka_unit_test(test_gradients_alone_leave_several_workers),
+    cmocka_unit_test(test_failures_of_several_workers_are_all_ranks),
     cmocka_unit_test(test_weights_follow_their_owners),
     cmocka_unit_test(test_a_gradient_too_large_is_named),
     cmocka_unit_test(test_text_encoders_are_trained_in_ranges),

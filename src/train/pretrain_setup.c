@@ -119,8 +119,8 @@ static int64_t room_of(const Pretrain *t, const TeamOpts *team)
 
     if (pools(s))
         return room;
-    if (!dg_shard_rounds(&team->shard) || team->num_threads > 1 ||
-        choice == DG_PASSES_APART)
+    if (!dg_shard_rounds(&team->shard) ||
+        (team->num_threads > 1 && !team->exact) || choice == DG_PASSES_APART)
         return 0;
     return choice == DG_PASSES_TOGETHER || room < team->num_grads ? room : 0;
 }

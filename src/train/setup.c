@@ -174,12 +174,16 @@ int dg_setup_check_threads(const Session *s)
     const int blocks = c->parallel.shard >= DG_SHARD_GRADIENTS &&
                        c->parallel.passes == DG_PASSES_TOGETHER;
 
-    if (s->num_threads > 1 && (pools || blocks))
+    if (s->num_threads > 1 && pools)
         return dg_fail(DG_EINVAL,
-                       "parallel.%s: run.threads = %d: must be 1 on the CPU, "
-                       "with more ranks instead",
-                       pools ? "shard = \"parameters\""
-                             : "passes = \"together\"",
+                       "parallel.shard = \"parameters\": run.threads = %d: "
+                       "must be 1 on the CPU, with more ranks instead",
+                       s->num_threads);
+    if (s->num_threads > 1 && blocks && !c->parallel.exact_sum)
+        return dg_fail(DG_EINVAL,
+                       "parallel.passes = \"together\": run.threads = %d: "
+                       "must be 1 with parallel.exact_sum = false, with more "
+                       "ranks instead",
                        s->num_threads);
     return DG_OK;
 }

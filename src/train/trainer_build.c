@@ -110,7 +110,9 @@ static int joins(const TeamOpts *team, const TrainerParts *t, int64_t room,
         return 0;
     if (dg_shard_pools(&team->shard))
         return 1;
-    if (!dg_shard_rounds(&team->shard) || team->num_threads > 1)
+    /* workers add in any order, which integers have none of */
+    if (!dg_shard_rounds(&team->shard) ||
+        (team->num_threads > 1 && !team->exact))
         return 0;
     return choice == DG_PASSES_AUTO
                ? !steps->too_many &&
