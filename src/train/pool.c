@@ -42,25 +42,24 @@ static int hand_rest(const WeightPool *p, const PoolSet *s, int mine)
     return err;
 }
 
-/* group 0: the rests of all sets. mine: 1 if this rank has some. */
-static int hand_on(const WeightPool *p, int set, int group, int mine)
+int dg_pool_hand_on(const WeightPool *p, const PoolJob *j, int mine)
 {
-    const float *g = p->group_grads[p->open_room];
     int err = DG_OK;
 
     if (p->gives_beside)
         p->engine->beside();
-    if (group == 0) {
+    if (j->group == 0) {
         for (int i = 0; i < p->num_sets && !err; i++)
             if (p->set[i].trains)
                 err = hand_rest(p, &p->set[i], mine);
     } else {
-        const ParamGroup *of = dg_pool_group(p, set, group);
+        const ParamGroup *of = dg_pool_group(p, j->set, j->group);
 
-        err = hand_part(p, p->set[set].at + of->first, of->num, g, mine);
+        err = hand_part(p, p->set[j->set].at + of->first, of->num, j->grads,
+                        mine);
     }
     if (p->gives_beside && mine)
-        p->engine->leaves(group > 0 ? GRADS_SLOT + p->open_room : REST_SLOT);
+        p->engine->leaves(j->group > 0 ? GRADS_SLOT + p->open_room : REST_SLOT);
     return err;
 }
 
@@ -107,9 +106,9 @@ static int64_t num_rest(const WeightPool *p)
     return p->group_grads[0] - p->grads;
 }
 
-/* Whether sums can take what is ready. group 0: the rests. Beside the kernels
- * what they cannot take is left out, and found at the item's end. */
-static int check(const WeightPool *p, int set, int group)
+/* Beside the kernels of a link what they cannot take is left out, and found at
+ * the item's end. */
+int dg_pool_check(const WeightPool *p, int set, int group, const float *g)
 {
     const Worker *w = &p->team->workers[0];
     ExactSum limits = w->sum;
@@ -119,8 +118,7 @@ static int check(const WeightPool *p, int set, int group)
     if (p->gives_beside)
         return DG_OK;
     limits.num = group > 0 ? dg_pool_group(p, set, group)->num : num_rest(p);
-    err = w->engine->exact_check(
-        &limits, group > 0 ? p->group_grads[0] : p->grads, &bad);
+    err = w->engine->exact_check(&limits, group > 0 ? g : p->grads, &bad);
     return err == DG_ENUMERIC ? name_bad(p, set, group, bad) : err;
 }
 
@@ -199,7 +197,10 @@ static int serve_gradients(WeightPool *p, int set, int group, int mine)
     /* the host's calls wait for all ranks' devices */
     if (p->beside && !p->gives_beside)
         err = settle(p, 1);
-    return err ? err : hand_on(p, set, group, mine);
+    return err ? err
+               : dg_pool_hand_on(
+                     p, &(PoolJob) { set, group, p->group_grads[p->open_room] },
+                     mine);
 }
 
 /* Errors are all ranks'; but beside the kernels this rank's, which it tells of
@@ -273,6 +274,8 @@ int dg_pool_leave(WeightPool *p, int err)
         p->team->workers[0].ctx.lender = NULL;
     if (p->gives_beside) /* as those who had an item */
         p->engine->slot(REST_SLOT);
+    if (p->down.thread != NULL) /* of an item that has failed, too */
+        dg_pool_down_end(p);
     if (p->beside && err == DG_EDEVICE)
         fail(p, err);
     if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {
@@ -296,8 +299,10 @@ static int find(const WeightPool *p, const Tensor *w)
 
 /* Room for a group's gradients, zero: not the one that may still be leaving,
  * if there are two. */
-static void open_grads(WeightPool *p, int set, int group)
+static int open_grads(WeightPool *p, int set, int group)
 {
+    int err = DG_OK;
+
     p->open_set = set;
     p->open_group = group;
     if (p->gives_beside) {
@@ -308,9 +313,14 @@ static void open_grads(WeightPool *p, int set, int group)
         if (!p->unflagged)
             dg_worker_unflag(&p->team->workers[0]);
         p->unflagged = 1;
+    } else if (p->down.thread != NULL) {
+        p->open_room = POOL_ROOMS - 1 - p->open_room;
+        err = dg_pool_down_room(p);
     }
-    p->kernels->fill(p->group_grads[p->open_room], 0,
-                     dg_pool_group(p, set, group)->num);
+    if (!err)
+        p->kernels->fill(p->group_grads[p->open_room], 0,
+                         dg_pool_group(p, set, group)->num);
+    return err;
 }
 
 static int lend(Lender *l, const Tensor *w, int grads)
@@ -321,8 +331,9 @@ static int lend(Lender *l, const Tensor *w, int grads)
 
     if (set < 0 || group == 0)
         return DG_OK;
-    if (grads)
-        open_grads(p, set, group);
+    const int err = grads ? open_grads(p, set, group) : DG_OK;
+    if (err)
+        return err;
     if (p->whole || dg_pool_has(p, set, group))
         return DG_OK;
     wish = wish_of(WEIGHTS, set, group);
@@ -342,9 +353,13 @@ static int give(Lender *l, const Tensor *w)
 
     if (set < 0 || !p->set[set].trains || group == 0)
         return DG_OK;
-    err = check(p, set, group);
+    const PoolJob job = { set, group, p->group_grads[p->open_room] };
+
     p->open_group = 0;
-    p->team->early += p->gives_beside;
+    p->team->early += p->gives_beside || p->down.thread != NULL;
+    if (p->down.thread != NULL)
+        return dg_pool_down_give(p, &job);
+    err = dg_pool_check(p, set, group, job.grads);
     return err ? err : meet(p, wish_of(GRADIENTS, set, group));
 }
 
@@ -369,13 +384,20 @@ void dg_pool_begin(WeightPool *p)
 {
     p->unflagged = 0;
     p->team->workers[0].ctx.lender = &p->lender;
+    if (p->down.thread != NULL)
+        dg_pool_down_begin(p);
     p->kernels->fill(p->grads, 0, num_rest(p));
 }
 
 int dg_pool_give_rest(WeightPool *p)
 {
-    int err = check(p, 0, 0);
+    int err;
 
+    if (p->down.thread != NULL) {
+        err = dg_pool_down_give(p, &(PoolJob) { .group = 0 });
+        return err ? err : dg_pool_down_end(p);
+    }
+    err = dg_pool_check(p, 0, 0, NULL);
     if (p->gives_beside && !p->unflagged) /* no block was gone back through */
         dg_worker_unflag(&p->team->workers[0]);
     if (!err)
@@ -506,8 +528,8 @@ static void bind(WeightPool *p, const Session *s, Team *team,
                  const Policy *policy)
 {
     const int apart = s->backend->apart;
-    const int grad_rooms = dg_pool_grad_rooms(s->config, &team->shard, apart,
-                                              team->stage_down != NULL);
+    const int grad_rooms =
+        dg_pool_grad_rooms(s->config, &team->shard, apart, team->down);
 
     p->lender = (Lender) { lend, give, grad };
     p->comm = s->comm;
@@ -520,11 +542,13 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
-                p->engine->fetch != NULL && p->engine->sends(p->comm);
+                !(p->whole && team->down) && p->engine->fetch != NULL &&
+                p->engine->sends(p->comm);
     p->gives_beside = p->beside && p->trains && grad_rooms > 1;
-    for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
+    for (int r = 0; r < (p->trains ? grad_rooms : 1); r++)
         p->group_grads[r] =
             p->grads + dg_pool_rest(policy) + r * dg_pool_block(policy);
+    p->down.rooms = grad_rooms;
 }
 
 int dg_pool_create(WeightPool **out, const Session *s, Team *team,
@@ -555,6 +579,7 @@ void dg_pool_destroy(WeightPool *p)
 {
     if (p == NULL)
         return;
+    dg_beside_destroy(p->down.thread);
     for (int i = 0; i < p->num_sets; i++)
         if (!p->set[i].shares)
             dg_kernel_memory_free(p->kernels, p->set[i].rest);

@@ -3,6 +3,7 @@
 /* State of a pool of weights, shared by pool.c, pool_rooms.c and pool_order.c.
  * Not public. */
 #include "base/error.h"
+#include "train/beside.h"
 #include "train/pool.h"
 
 enum { POOL_SETS = 4, POOL_ROOMS = 2, POOL_HABITS = 4 };
@@ -41,6 +42,22 @@ typedef struct PoolOrder {
     int32_t before, now;                     /* asked for last */
 } PoolOrder;
 
+/* Gradients that go down beside the way back: a group's, or with group 0 those
+ * of the rests. No more are given and not done than there is room for. */
+enum { POOL_JOBS = POOL_ROOMS + 1 };
+
+typedef struct PoolJob {
+    int set, group;
+    const float *grads; /* of the group */
+} PoolJob;
+
+typedef struct PoolDown {
+    Beside *thread; /* NULL: whoever gives them waits for them */
+    int rooms;
+    PoolJob job[POOL_JOBS];
+    int64_t given;
+} PoolDown;
+
 struct WeightPool {
     Lender lender; /* the first member */
     const Comm *comm;
@@ -62,6 +79,7 @@ struct WeightPool {
     int open_set; /* whose gradients are being collected */
     int open_group;
     int open_room;
+    PoolDown down; /* to sums of the host's */
     int unflagged; /* no gradient of this item has been left out */
     void *stage;   /* on the host, between GPUs without a way of their own */
     int64_t ahead; /* groups that were there when they were asked for */
@@ -89,6 +107,28 @@ static inline const ParamGroup *dg_pool_group(const WeightPool *p, int set,
 {
     return &p->set[set].params->groups[group - 1];
 }
+
+/** Whether sums can take what is ready of a group, at g, or with group 0 of the
+ *  rests. Errors: DG_ENUMERIC naming the parameter; DG_EDEVICE. */
+int dg_pool_check(const WeightPool *p, int set, int group, const float *g);
+
+/** To the sums of who holds them. mine: 1 if this rank has some. Collective.
+ *  Errors: as dg_team_give(). */
+int dg_pool_hand_on(const WeightPool *p, const PoolJob *j, int mine);
+
+/**
+ * Gradients to the host's sums by a thread and a stream of their own, while the
+ * next group is gone back through (pool_down.c); dg_pool_beside() opens it.
+ * begin    an item begins: nothing is on its way
+ * room     one room is empty, the one that was not given last
+ * give     what is queued for the job's gradients is theirs
+ * end      all have arrived
+ * Errors: of what was given before, as dg_pool_check().
+ */
+void dg_pool_down_begin(WeightPool *p);
+int dg_pool_down_room(WeightPool *p);
+int dg_pool_down_give(WeightPool *p, const PoolJob *j);
+int dg_pool_down_end(WeightPool *p);
 
 /** Who has which range: of the set alone, or where the text encoders are
  *  trained of both sets. at: of the set's first value in it. */

@@ -375,6 +375,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     if (!err)
         err = reserve(t);
+    if (!err && t->pool != NULL)
+        err = dg_pool_beside(t->pool, s);
     if (!err && c->parallel.write_beside && c->checkpoint.every > 0)
         err = dg_files_open(&t->files, s, "steps");
     if (!err)

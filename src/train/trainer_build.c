@@ -488,6 +488,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_trainer_reserve(t);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
+    if (!err && t->pool != NULL)
+        err = dg_pool_beside(t->pool, s);
     if (!err)
         err = open_beside(t);
     if (!err) {
