@@ -164,6 +164,8 @@ static cudaError_t stream_reserve(CudaStream *s)
         e = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
     if (e == cudaSuccess)
         e = cudaEventCreateWithFlags(&s->after, cudaEventDisableTiming);
+    for (int i = 0; i < 2 && e == cudaSuccess; ++i)
+        e = cudaEventCreateWithFlags(&s->half[i], cudaEventDisableTiming);
     if (e == cudaSuccess)
         e = cudaMalloc((void **)&s->workspace, bytes);
     if (e == cudaSuccess)
@@ -214,6 +216,9 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     cudaFree(s->workspace);
     if (s->after != NULL)
         cudaEventDestroy(s->after);
+    for (int i = 0; i < 2; ++i)
+        if (s->half[i] != NULL)
+            cudaEventDestroy(s->half[i]);
     if (s->stream != NULL)
         cudaStreamDestroy(s->stream);
     pthread_mutex_destroy(&s->captures);
@@ -338,6 +343,42 @@ extern "C" int dg_cuda_stage_down(void *host, const void *device, size_t bytes)
         at += n;
     }
     return err;
+}
+
+/* the i-th part on its way to its half */
+static void drain_part(CudaStream *s, const void *device, size_t bytes,
+                       size_t i)
+{
+    const size_t half = DG_STAGING_BYTES / 2, at = i * half;
+
+    if (at >= bytes)
+        return;
+    dg_cuda_download(s->staging + i % 2 * half, (const char *)device + at,
+                     least(bytes - at, half));
+    dg_cuda_note(cudaEventRecord(s->half[i % 2], s->stream), "copy of a part");
+}
+
+extern "C" int dg_cuda_drain(const void *device, size_t bytes, DrainFn take,
+                             void *user)
+{
+    CudaStream *s = must_run(dg_cuda_current());
+    const size_t half = DG_STAGING_BYTES / 2;
+    int err = DG_OK;
+
+    drain_part(s, device, bytes, 0);
+    for (size_t i = 0, at = 0; at < bytes && !err; ++i, at += half) {
+        drain_part(s, device, bytes, i + 1);
+        dg_cuda_note(cudaEventSynchronize(s->half[i % 2]),
+                     "waiting for a part");
+        if (!s->failed)
+            err = take(user, s->staging + i % 2 * half, at,
+                       least(bytes - at, half));
+        else
+            err = dg_cuda_wait();
+    }
+    s->staged = 0; /* copies upward came before the first part */
+    const int last = dg_cuda_wait(); /* none is on its way after an error */
+    return err ? err : last;
 }
 
 /* Steps are replayed there where they are here, and attention is the same. */

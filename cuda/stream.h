@@ -43,6 +43,7 @@ struct CudaStream {
     int device;
     cudaStream_t stream;
     cudaEvent_t after;      /* what another stream has to do first */
+    cudaEvent_t half[2];    /* that half of the pinned memory has been filled */
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */

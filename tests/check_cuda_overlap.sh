@@ -65,6 +65,51 @@ on_gpu 2 plain $short $buckets parallel.exact_sum=false
 expect "overlap: float32 sums leave at the end" test -z \
     "$(metric plain early_sums)" -a -n "$(metric plain grad_norm)"
 
+# --- sums of the host's --------------------------------------------------------------
+# on one GPU: a block's gradients go down while the next one is gone back through
+# rooms are used again from the third on
+down()
+{
+    small_on_gpus 1 gradients "$@" parallel.passes=together flux.num_layers=2 \
+        flux.num_single_layers=2
+}
+unset CUDA_EMULATION_STREAMS
+down false blocks
+for streams in late early; do
+    export CUDA_EMULATION_STREAMS=$streams
+    for offload in sums true; do
+        down $offload down$offload$streams
+        same_digest "overlap: offloaded, $offload, streams $streams" \
+            down$offload$streams "$(digest blocks 2)" 2
+        expect "overlap: offloaded, $offload, streams $streams, blocks leave early" \
+            early down$offload$streams
+    done
+done
+CUDA_EMULATION_STREAMS="all early" CUDA_EMULATION_SLOW=20 down sums slow
+same_digest "overlap: offloaded, copies that are slow" slow "$(digest blocks 2)" 2
+down sums waits parallel.overlap=false
+same_digest "overlap: offloaded and waited for" waits "$(digest blocks 2)" 2
+expect "overlap: offloaded and waited for, the same metrics" same_metrics \
+    downsumslate waits
+# a gradient that no sum can take, in some updates
+wild="run.iterations=8 optim.lr=1 optim.weight_decay=10"
+# shellcheck disable=SC2086
+{
+    down sums wild $wild
+    down false wild0 $wild parallel.overlap=false
+}
+expect "overlap: offloaded, NaN is set aside as ever" same_metrics wild wild0
+# a GPU that fails on the way back
+launches=$(CUDA_EMULATION_TELL=1 down sums tells && sed -n \
+    's/.*: \([0-9]*\) launches on device 0$/\1/p' "$work/tells.out")
+for at in 40 45 90; do
+    CUDA_EMULATION_FAIL=0:$((launches * at / 100)) down sums fails$at
+    expect "overlap: offloaded, a GPU fails at $at %: exit code 1" test $? = 1
+    expect "overlap: offloaded, a GPU fails at $at %: one message" test \
+        "$(grep -c '^ERROR CUDA.*launch failure' "$work/fails$at.out")" = 1
+done
+unset CUDA_EMULATION_STREAMS
+
 # --- scores ------------------------------------------------------------------------
 export CUDA_EMULATION_STREAMS=late
 clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'

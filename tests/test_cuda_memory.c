@@ -105,6 +105,65 @@ static void test_staged_copies_of_any_size(void **unused)
     free(want);
 }
 
+/* what came, and how much is to come before an error */
+typedef struct Drained {
+    unsigned char *to;
+    size_t at, most;
+} Drained;
+
+static int take_part(void *user, const void *part, size_t at, size_t bytes)
+{
+    Drained *d = user;
+
+    if (at >= d->most)
+        return dg_fail(DG_EINVAL, "enough");
+    assert_int_equal(at, d->at); /* in order */
+    memcpy(d->to + at, part, bytes);
+    d->at += bytes;
+    return DG_OK;
+}
+
+/* Sizes around that of half of the pinned memory, 4 MiB; what the parts are of
+ * is written again behind them, and upward copies come before. */
+static void test_drained_parts_are_all(void **unused)
+{
+    static const size_t sizes[] = { 4,       (4 << 20) - 4,
+                                    4 << 20, (4 << 20) + 8,
+                                    8 << 20, (21 << 20) };
+    const size_t most = 21 << 20;
+    unsigned char *got = malloc(most), *want = malloc(most);
+    unsigned char *others = calloc(1, 8 << 20);
+    void *at, *elsewhere;
+
+    (void)unused;
+    for (size_t i = 0; i < most; ++i)
+        want[i] = (unsigned char)(i * 2654435761u >> 13);
+    must(dg_cuda_take(&at, most));
+    must(dg_cuda_take(&elsewhere, 8 << 20));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
+        Drained d = { got, 0, most };
+
+        memset(got, 0, most);
+        dg_cuda_stage_up(at, want, sizes[i]);
+        dg_cuda_stage_up(elsewhere, others, 8 << 20); /* as much as is pinned */
+        must(dg_cuda_drain(at, sizes[i], take_part, &d));
+        dg_backend_cuda()->fill(at, 0.0f, (int64_t)(sizes[i] / 4));
+        assert_int_equal(d.at, sizes[i]);
+        assert_memory_equal(got, want, sizes[i]);
+    }
+    Drained d = { got, 0, 8 << 20 };
+    assert_int_equal(dg_cuda_drain(at, most, take_part, &d), DG_EINVAL);
+    assert_string_equal(dg_last_error()->text, "enough");
+    assert_int_equal(d.at, 8 << 20);
+    d = (Drained) { got, 0, most }; /* nothing of it is left */
+    must(dg_cuda_drain(at, 64, take_part, &d));
+    dg_cuda_free(at);
+    dg_cuda_free(elsewhere);
+    free(others);
+    free(got);
+    free(want);
+}
+
 static void test_guidance_has_the_hosts_bits(void **unused)
 {
     static const double weights[] = { 0, 1, 2.5, -1, 1 - 1e-12, 1e-60 };
@@ -232,6 +291,7 @@ static void test_host_may_not_look(void **unused)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_mirror_goes_both_ways),
     cmocka_unit_test(test_staged_copies_of_any_size),
+    cmocka_unit_test(test_drained_parts_are_all),
     cmocka_unit_test(test_guidance_has_the_hosts_bits),
     cmocka_unit_test(test_engine_has_the_hosts_bits),
     cmocka_unit_test(test_flags_keep_the_first_step),

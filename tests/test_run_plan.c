@@ -265,11 +265,11 @@ static void test_flux_on_gpus_is_planned(void **state)
     about(g->weights, 4.0 * ((double)net + 4885371136.0));
     about(g->gradient, 4.0 * (double)net);
     about(g->host, (8 + 8 + 4 + 4) * (double)net + 4 * 4885371136.0);
-    /* and at level gradients a sample's gradient is a double block of 36 D^2
-     * and what is in no block; on eight, beside sums on their way, two */
+    /* and at level gradients a sample's gradient is two double blocks of 36 D^2,
+     * one on its way, and what is in no block; on eight as well */
     g = &p.plan.gpus.plan[5];
     assert_true(g->offload && g->level == DG_SHARD_GRADIENTS);
-    about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6));
+    about(g->gradient, 4.0 * (2 * 36.0 * 3072 * 3072 + 64.1e6));
     g = &p.plan.gpus.plan[6 + DG_SHARD_GRADIENTS];
     assert_true(g->ranks == 8 && g->level == DG_SHARD_GRADIENTS);
     about(g->gradient,
@@ -327,7 +327,8 @@ static void test_flux_in_8_bits_is_planned(void **state)
     assert_int_equal(g->level, DG_SHARD_GRADIENTS);
     about(g->moments, 2 * (1 + 4 / 256.0) * net);
     about(g->masters, 4 * net);
-    about(g->gradient, 4.0 * (36.0 * 3072 * 3072 + 64.1e6 + DG_LEARNER_PIECE));
+    about(g->gradient,
+          4.0 * (2 * 36.0 * 3072 * 3072 + 64.1e6 + DG_LEARNER_PIECE));
     about((double)g->host, 8 * net + 4 * text + (double)g->rest);
     assert_true(g->host < (uint64_t)128 << 30);
 }

@@ -90,6 +90,10 @@ void dg_cuda_download(void *host, const void *device, size_t bytes);
 void dg_cuda_stage_up(void *device, const void *host, size_t bytes);
 int dg_cuda_stage_down(void *host, const void *device, size_t bytes);
 
+/** The table's drain(), by the two halves of the pinned memory in turn. Errors:
+ *  as dg_cuda_wait(); take()'s. */
+int dg_cuda_drain(const void *device, size_t bytes, DrainFn take, void *user);
+
 /** The table's side streams: dg_cuda_stream_create() on the current stream's
  *  device, and so on. */
 int dg_cuda_side_new(void **out);

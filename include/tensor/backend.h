@@ -283,6 +283,9 @@ struct Engine;
     K(add_rows, AddRowsArgs)          \
     K(add_rows_grad, AddRowsArgs)
 
+/* A part of what comes down: bytes from 'at' on. It is the callee's meanwhile. */
+typedef int (*DrainFn)(void *user, const void *part, size_t at, size_t bytes);
+
 #define DG_KERNEL_MEMBER(name, Args) void (*name)(const Args *);
 
 typedef struct Backend {
@@ -320,6 +323,9 @@ typedef struct Backend {
     void (*upload)(void *to, const void *host, size_t bytes);
     /* waits; errors of what was queued before show here */
     int (*download)(void *host, const void *from, size_t bytes);
+    /* the same part by part, in order: the next one comes while take() has one.
+     * Its first error ends it. */
+    int (*drain)(const void *from, size_t bytes, DrainFn take, void *user);
     /*
      * Streams of the same device for other threads: what is queued there has no
      * order with what is queued elsewhere, but by side_after(). NULL: none.

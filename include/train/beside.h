@@ -24,6 +24,8 @@ void dg_beside_give(Beside *b, int64_t num);
  *  started. Returns DG_OK or the failed item's code, its text in the calling
  *  thread's dg_last_error(). */
 int dg_beside_finish(Beside *b);
+/** The same, until no more than 'left' items are not done. */
+int dg_beside_settle(Beside *b, int64_t left);
 
 /** As dg_team_take_flops() and dg_team_peak(), between finish and start. */
 uint64_t dg_beside_take_flops(Beside *b);

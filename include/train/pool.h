@@ -69,6 +69,14 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
                    Policy *policy, Policy *reference);
 void dg_pool_destroy(WeightPool *p);
 
+/**
+ * Once all else is reserved: where gradients have two rooms and go to sums of
+ * the host's on one rank, they do so from now on while the next group is gone
+ * back through, by a thread and a stream of their own, if there is room for
+ * one. The same bits. Errors: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_pool_beside(WeightPool *p, const Session *s);
+
 /** 1 if what it lends is trained: not below adapters. */
 int dg_pool_trains(const WeightPool *p);
 

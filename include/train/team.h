@@ -70,10 +70,9 @@ typedef struct Team {
     /* at level gradients: a part of a round's sum on its way to its owner */
     ExactSum bucket;
     void *bucket_buffer;
-    void *stage;       /* the host's place for a piece of sums of kernel
+    void *stage; /* the host's place for a piece of sums of kernel
                           memory between ranks; NULL: they are the host's */
-    float *stage_down; /* for a piece of a gradient; NULL: sums are where
-                          gradients are */
+    int down;    /* sums are the host's, where gradients are not */
     int64_t piece;
     int host_threads;
     struct WeightPool *pool; /* of weights that no rank has whole, or NULL:
@@ -93,7 +92,8 @@ int64_t dg_team_bucket(const Config *c);
 size_t dg_team_bytes(const TeamOpts *o);
 size_t dg_team_sum_bytes(const TeamOpts *o);
 
-/** The host's memory that sums travel through, beside a GPU. */
+/** The host's memory that sums travel through, beside a GPU; none where they are
+ *  the host's. */
 size_t dg_team_stage_bytes(const TeamOpts *o);
 
 /** No NaN so far: -1 to all of w->bad. */

@@ -147,10 +147,15 @@ void dg_beside_give(Beside *b, int64_t num)
 
 int dg_beside_finish(Beside *b)
 {
+    return dg_beside_settle(b, 0);
+}
+
+int dg_beside_settle(Beside *b, int64_t left)
+{
     int err;
 
     pthread_mutex_lock(&b->lock);
-    while (b->done < b->given)
+    while (b->given - b->done > left)
         pthread_cond_wait(&b->news, &b->lock);
     err = b->err;
     if (err)

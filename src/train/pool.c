@@ -50,9 +50,9 @@ static int64_t num_rest(const WeightPool *p)
     return p->seat[0].group_grads[0] - p->seat[0].grads;
 }
 
-/* Whether sums can take what is ready. group 0: the rests. Beside the kernels
- * what they cannot take is left out, and found at the item's end. */
-static int check(const PoolSeat *s, int set, int group)
+/* Beside the kernels of a link what they cannot take is left out, and found at
+ * the item's end. */
+int dg_pool_check(const PoolSeat *s, int set, int group, const float *g)
 {
     const WeightPool *p = s->pool;
     const Worker *w = s->worker;
@@ -63,8 +63,7 @@ static int check(const PoolSeat *s, int set, int group)
     if (p->gives_beside)
         return DG_OK;
     limits.num = group > 0 ? dg_pool_group(p, set, group)->num : num_rest(p);
-    err = w->engine->exact_check(
-        &limits, group > 0 ? s->group_grads[0] : s->grads, &bad);
+    err = w->engine->exact_check(&limits, group > 0 ? g : s->grads, &bad);
     return err == DG_ENUMERIC ? name_bad(p, set, group, bad) : err;
 }
 
@@ -104,9 +103,10 @@ static int find(const WeightPool *p, const Tensor *w)
 
 /* Room for a group's gradients, zero: not the one that may still be leaving,
  * if there are two. */
-static void open_grads(PoolSeat *s, int set, int group)
+static int open_grads(PoolSeat *s, int set, int group)
 {
     WeightPool *p = s->pool;
+    int err = DG_OK;
 
     s->open_set = set;
     s->open_group = group;
@@ -118,9 +118,14 @@ static void open_grads(PoolSeat *s, int set, int group)
         if (!s->unflagged)
             dg_worker_unflag(s->worker);
         s->unflagged = 1;
+    } else if (p->down.thread != NULL) {
+        s->open_room = POOL_ROOMS - 1 - s->open_room;
+        err = dg_pool_down_room(p);
     }
-    p->kernels->fill(s->group_grads[s->open_room], 0,
-                     dg_pool_group(p, set, group)->num);
+    if (!err)
+        p->kernels->fill(s->group_grads[s->open_room], 0,
+                         dg_pool_group(p, set, group)->num);
+    return err;
 }
 
 static int lend(Lender *l, const Tensor *w, int grads)
@@ -132,8 +137,9 @@ static int lend(Lender *l, const Tensor *w, int grads)
 
     if (set < 0 || group == 0)
         return DG_OK;
-    if (grads)
-        open_grads(s, set, group);
+    const int err = grads ? open_grads(s, set, group) : DG_OK;
+    if (err)
+        return err;
     if (p->whole || dg_pool_has(p, set, group))
         return DG_OK;
     wish = dg_pool_wish(POOL_WEIGHTS, set, group);
@@ -154,10 +160,14 @@ static int give(Lender *l, const Tensor *w)
 
     if (set < 0 || !p->set[set].trains || group == 0)
         return DG_OK;
-    err = check(s, set, group);
+    const PoolJob job = { set, group, s->group_grads[s->open_room] };
+
     s->open_group = 0;
-    if (p->gives_beside)
+    if (p->gives_beside || p->down.thread != NULL)
         p->team->early++;
+    if (p->down.thread != NULL)
+        return dg_pool_down_give(p, &job);
+    err = dg_pool_check(s, set, group, job.grads);
     return err ? err
                : dg_pool_meet(s, dg_pool_wish(POOL_GRADIENTS, set, group));
 }
@@ -186,14 +196,21 @@ void dg_pool_begin(WeightPool *p, Worker *w)
 
     s->unflagged = 0;
     w->ctx.lender = &s->lender;
+    if (p->down.thread != NULL)
+        dg_pool_down_begin(p);
     p->kernels->fill(s->grads, 0, num_rest(p));
 }
 
 int dg_pool_give_rest(WeightPool *p, Worker *w)
 {
     PoolSeat *s = &p->seat[w->index];
-    int err = check(s, 0, 0);
+    int err;
 
+    if (p->down.thread != NULL) {
+        err = dg_pool_down_give(p, &(PoolJob) { .group = 0 });
+        return err ? err : dg_pool_down_end(p);
+    }
+    err = dg_pool_check(s, 0, 0, NULL);
     if (p->gives_beside && !s->unflagged) /* no block was gone back through */
         dg_worker_unflag(w);
     if (!err)
@@ -324,8 +341,8 @@ static void bind(WeightPool *p, const Session *s, Team *team,
                  const Policy *policy)
 {
     const int apart = s->backend->apart;
-    const int grad_rooms = dg_pool_grad_rooms(s->config, &team->shard, apart,
-                                              team->stage_down != NULL);
+    const int grad_rooms =
+        dg_pool_grad_rooms(s->config, &team->shard, apart, team->down);
 
     p->comm = s->comm;
     p->kernels = s->backend;
@@ -336,8 +353,10 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
-                p->engine->fetch != NULL && p->engine->sends(p->comm);
+                !(p->whole && team->down) && p->engine->fetch != NULL &&
+                p->engine->sends(p->comm);
     p->gives_beside = p->beside && p->trains && grad_rooms > 1;
+    p->down.rooms = p->trains ? grad_rooms : 1;
 }
 
 /* Who lends to a worker: one gradient at a time each. */
@@ -354,7 +373,7 @@ static int seat_workers(WeightPool *p, const Policy *policy)
         s->pool = p;
         s->worker = &p->team->workers[i];
         s->grads = s->worker->grads;
-        for (int r = 0; r < (p->gives_beside ? POOL_ROOMS : 1); r++)
+        for (int r = 0; r < p->down.rooms; r++)
             s->group_grads[r] =
                 s->grads + dg_pool_rest(policy) + r * dg_pool_block(policy);
     }
@@ -393,6 +412,7 @@ void dg_pool_destroy(WeightPool *p)
 {
     if (p == NULL)
         return;
+    dg_beside_destroy(p->down.thread);
     for (int i = 0; i < p->num_sets; i++)
         if (!p->set[i].shares)
             dg_kernel_memory_free(p->kernels, p->set[i].rest);

@@ -3,6 +3,7 @@
 /* State of a pool of weights, shared by pool.c, pool_rooms.c and pool_order.c.
  * Not public. */
 #include "base/error.h"
+#include "train/beside.h"
 #include "train/pool.h"
 
 #include <pthread.h>
@@ -52,6 +53,22 @@ typedef struct PoolWish {
     int32_t next; /* what weights will follow, if known; else 0 */
 } PoolWish;
 
+/* Gradients that go down beside the way back: a group's, or with group 0 those
+ * of the rests. No more are given and not done than there is room for. */
+enum { POOL_JOBS = POOL_ROOMS + 1 };
+
+typedef struct PoolJob {
+    int set, group;
+    const float *grads; /* of the group */
+} PoolJob;
+
+typedef struct PoolDown {
+    Beside *thread; /* NULL: whoever gives them waits for them */
+    int rooms;      /* for groups' gradients, of a worker */
+    PoolJob job[POOL_JOBS];
+    int64_t given;
+} PoolDown;
+
 /* What is lent to a worker. */
 typedef struct PoolSeat {
     Lender lender; /* the first member */
@@ -89,6 +106,7 @@ struct WeightPool {
     int beside, gives_beside;
     int trains;    /* what is lent; else it is below adapters */
     int whole;     /* all weights are here: gradients alone have no room */
+    PoolDown down; /* to sums of the host's */
     void *stage;   /* on the host, between GPUs without a way of their own */
     int64_t ahead; /* groups that were there when they were asked for */
     int err, gone; /* of this rank's device; of all, who have given up */
@@ -103,6 +121,27 @@ int dg_pool_meet(PoolSeat *seat, PoolWish wish);
 /** This rank cannot do its part, and others may wait for that already. err
  *  DG_OK: nothing. */
 void dg_pool_fail(WeightPool *p, int err);
+
+/** Whether sums can take what is ready of a group, at g, or with group 0 of the
+ *  rests. Errors: DG_ENUMERIC naming the parameter; DG_EDEVICE. */
+int dg_pool_check(const PoolSeat *s, int set, int group, const float *g);
+
+/** One rank's only worker's to its sums. Errors: as dg_team_give(). */
+int dg_pool_hand_down(const WeightPool *p, const PoolJob *j);
+
+/**
+ * Gradients to the host's sums by a thread and a stream of their own, while the
+ * next group is gone back through (pool_down.c); dg_pool_beside() opens it.
+ * begin    an item begins: nothing is on its way
+ * room     one room is empty, the one that was not given last
+ * give     what is queued for the job's gradients is theirs
+ * end      all have arrived
+ * Errors: of what was given before, as dg_pool_check().
+ */
+void dg_pool_down_begin(WeightPool *p);
+int dg_pool_down_room(WeightPool *p);
+int dg_pool_down_give(WeightPool *p, const PoolJob *j);
+int dg_pool_down_end(WeightPool *p);
 
 static inline int32_t dg_pool_code(int set, int group)
 {

@@ -71,6 +71,16 @@ static int hand_on(const WeightPool *p, int set, int group, const Givers *by)
     return err;
 }
 
+int dg_pool_hand_down(const WeightPool *p, const PoolJob *j)
+{
+    const PoolSeat *const me[] = { p->seat };
+
+    if (j->group == 0)
+        return hand_on(p, 0, 0, &(Givers) { me, 1 });
+    const ParamGroup *of = dg_pool_group(p, j->set, j->group);
+    return hand_part(p, p->set[j->set].at + of->first, of->num, &j->grads, 1);
+}
+
 /* --- meetings ------------------------------------------------------------------ */
 
 PoolWish dg_pool_wish(int kind, int set, int group)
@@ -320,6 +330,8 @@ int dg_pool_leave(WeightPool *p, int err)
             p->seat[i].worker->ctx.lender = NULL;
     if (p->gives_beside) /* as those who had an item */
         p->engine->slot(REST_SLOT);
+    if (p->down.thread != NULL) /* of an item that has failed, too */
+        dg_pool_down_end(p);
     if (p->beside && err == DG_EDEVICE)
         dg_pool_fail(p, err);
     if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {

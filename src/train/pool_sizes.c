@@ -66,11 +66,14 @@ int dg_pool_rooms(const Config *c, int apart)
 
 int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload)
 {
-    const int beside = dg_shard_pools(s) ? c->parallel.ahead
-                                         : c->parallel.overlap && s->size > 1;
+    const int beside =
+        dg_shard_pools(s) ? c->parallel.ahead : c->parallel.overlap;
 
-    /* they leave beside the kernels only where their sums are theirs */
-    return apart && beside && !offload ? POOL_ROOMS : 1;
+    /* They leave beside the kernels where their sums are a GPU's and go to
+     * another one, or where they are the host's and stay there. */
+    return apart && beside && (offload ? s->size == 1 : s->size > 1)
+               ? POOL_ROOMS
+               : 1;
 }
 
 int64_t dg_pool_rest(const Policy *p)

@@ -431,7 +431,8 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
         dg_policy_as_teacher(t->teacher);
     if (!err && c->policy.weights[0] == '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
-    return dg_agree(s->comm, err ? err : reserve(t));
+    err = dg_agree(s->comm, err ? err : reserve(t));
+    return err || t->pool == NULL ? err : dg_pool_beside(t->pool, s);
 }
 
 int dg_pretrain_open(Pretrain *t, const Session *s)

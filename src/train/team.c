@@ -97,11 +97,10 @@ static int init_ways(Team *t, const TeamOpts *o)
     t->sends_early = t->buckets != NULL;
     if (err || !o->backend->apart)
         return err;
-    if (o->offload)
-        t->stage_down = dg_memory_new(dg_team_stage_bytes(o));
-    else
+    t->down = o->offload;
+    if (!t->down)
         t->stage = dg_memory_new(dg_team_stage_bytes(o));
-    return t->stage_down != NULL || t->stage != NULL
+    return t->down || t->stage != NULL
                ? DG_OK
                : dg_fail(DG_ENOMEM, "gradient sums on their way");
 }
@@ -203,8 +202,7 @@ size_t dg_team_sum_bytes(const TeamOpts *o)
 
 size_t dg_team_stage_bytes(const TeamOpts *o)
 {
-    return o->offload ? sizeof(float) * (size_t)piece_of(o)
-                      : dg_exact_bytes(piece_of(o), o->exact);
+    return o->offload ? 0 : dg_exact_bytes(piece_of(o), o->exact);
 }
 
 size_t dg_team_bytes(const TeamOpts *o)
@@ -224,7 +222,6 @@ void dg_team_destroy(Team *t)
     dg_buckets_destroy(t->buckets);
     free(t->workers);
     free(t->stage);
-    free(t->stage_down);
     free(t);
 }
 

@@ -30,23 +30,25 @@ static void *buffer_of(const ExactSum *s)
 
 /* --- one item's gradient into a sum --------------------------------------- */
 
+static int take_part(void *user, const void *part, size_t at, size_t bytes)
+{
+    ExactSum *to = user;
+    ExactSum of = dg_exact_part(to, (int64_t)(at / sizeof(float)),
+                                (int64_t)(bytes / sizeof(float)));
+
+    of.items = to->items;
+    return dg_exact_add(&of, part, NULL);
+}
+
 /* A gradient of kernel memory into a sum of the host's, which it was checked
- * for, by as many threads as the host has for it. */
+ * for, by as many threads as the host has for it: a part is added while the
+ * next one comes. */
 static int add_down(Worker *w, ExactSum *to, const float *g)
 {
-    const Team *t = w->team;
-    const Backend *be = w->ctx.backend;
-    int err = DG_OK;
+    int err;
 
-    omp_set_num_threads(t->host_threads);
-    for (int64_t at = 0; at < to->num && !err; at += t->piece) {
-        ExactSum part = dg_exact_part(to, at, piece_at(t, to->num, at));
-
-        part.items = to->items;
-        err = be->download(t->stage_down, g + at, sizeof *g * (size_t)part.num);
-        if (!err)
-            err = dg_exact_add(&part, t->stage_down, NULL);
-    }
+    omp_set_num_threads(w->team->host_threads);
+    err = w->ctx.backend->drain(g, sizeof *g * (size_t)to->num, take_part, to);
     omp_set_num_threads(1);
     to->items += !err;
     return err;
@@ -55,8 +57,8 @@ static int add_down(Worker *w, ExactSum *to, const float *g)
 /* to->num elements of a gradient, from g on */
 static int add_part(Worker *w, ExactSum *to, const float *g)
 {
-    return w->team->stage_down != NULL ? add_down(w, to, g)
-                                       : w->team->sums->exact_add(to, g, NULL);
+    return w->team->down ? add_down(w, to, g)
+                         : w->team->sums->exact_add(to, g, NULL);
 }
 
 int dg_team_add(Worker *w, int64_t *bad)
@@ -73,7 +75,7 @@ int dg_team_add(Worker *w, int64_t *bad)
     }
     if (dg_buckets_sending(t->buckets))
         return dg_buckets_add(t->buckets, bad);
-    if (!later && t->stage_down == NULL)
+    if (!later && !t->down)
         return t->sums->exact_add(&w->sum, w->grads, bad);
     if (w->ready)
         dg_panic("worker %d: two gradients in one round", w->index);

@@ -496,6 +496,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_update_check_steps(c, t->rollout);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
+    if (!err && t->pool != NULL)
+        err = dg_pool_beside(t->pool, s);
     if (!err)
         err = open_beside(t);
     if (!err) {

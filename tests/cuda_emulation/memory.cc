@@ -489,6 +489,18 @@ static cudaError_t copy(void *to, const void *from, size_t bytes,
     abort();
 }
 
+/* CUDA_EMULATION_SLOW=MS in the environment: copies to the host's pinned memory
+ * begin so much later, while other threads' streams go on. */
+static void hesitate(void)
+{
+    const char *text = getenv("CUDA_EMULATION_SLOW");
+    const long ms = text != nullptr ? atol(text) : 0;
+    const struct timespec pause = { ms / 1000, ms % 1000 * 1000000 };
+
+    if (ms > 0)
+        nanosleep(&pause, nullptr);
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s)
 {
@@ -496,6 +508,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
         cuda_emulation_not_captured("a copy from or to the host");
     if (!cuda_emulation_defers(s))
         return copy(to, from, bytes, kind);
+    if (kind == cudaMemcpyDeviceToHost && is_pinned(to))
+        hesitate();
     if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
         const char *at = (const char *)from;
         cuda_emulation_keep([=, kept = std::vector<char>(at, at + bytes)] {
