@@ -7,7 +7,7 @@ case $bin in
 *) bin=$PWD/$bin ;;
 esac
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1} OMPI_MCA_ess_singleton_isolated=1
+export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
 work=$(mktemp -d "${TMPDIR:-/tmp}/dancegrpo.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 bad=0

@@ -19,8 +19,8 @@ export OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=none
 export OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_btl_base_warn_component_unused=0
-# a start asks for no network that is not here, one rank for no mpirun
-export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1} OMPI_MCA_ess_singleton_isolated=1
+# a start asks for no network that is not here
+export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
 # threads that wait sleep, since ranks share cores here
 export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
