@@ -72,10 +72,12 @@ node_life()
     done 3<>"$work/pipe.$1"
 }
 
-# host NUMBER NAME: its wire is node$NUMBER on this side, eth0 on its own
+# host NUMBER NAME: its wire is node$NUMBER on this side, eth0 on its own; again
+# for one that was killed
 host()
 {
     local n=$1 name=$2 outer i
+    rm -rf "$work/tmp.$name" "$work/pipe.$name" "$work/up.$name"
     mkdir "$work/tmp.$name"
     mkfifo "$work/pipe.$name"
     export work
