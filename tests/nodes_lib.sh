@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # Several hosts on one machine, for check scripts; source it in place of
 # cuda_lib.sh. $bin is the program without its GPU side. A host is a set of Linux
 # namespaces: its own network with an address on a common bridge, its own name,
@@ -10,6 +10,7 @@
 # of it, scripts do not meet, and all of it ends with the script, however that
 # ends. Where namespaces are not allowed it ends at once, with a word about it.
 
+PATH=$PATH:/usr/sbin:/sbin
 nodes_kinds="--net --uts --mount --ipc --pid --fork --kill-child"
 
 # what hosts are made of: tried once, where it is refused in some containers
