@@ -87,6 +87,17 @@ static int link_error(ncclResult_t e, const char *what)
                                ncclGetErrorString(e));
 }
 
+static void lose_patience(const CudaLink *link, double most, const char *what)
+{
+    char host[64];
+
+    dg_comm_host(link->comm, host, sizeof host);
+    dg_panic("rank %d of %d%s%s waits for the other ranks since %.0f s in "
+             "NCCL's %s (parallel.timeout_seconds)",
+             link->rank, link->size, host[0] != '\0' ? " on " : "", host, most,
+             what);
+}
+
 /*
  * Waits with an eye on the other ranks. Where all wait for one that stays away,
  * a rank's patience is up to half longer the higher its number, so that one
@@ -114,9 +125,7 @@ static int watch_for(CudaStream *s, cudaStream_t stream, cudaEvent_t event,
             dg_cuda_note_text(what, "another rank has failed");
         }
         if (dg_clock_now() - began > most)
-            dg_panic("rank %d of %d waits for the other ranks since %.0f s in "
-                     "NCCL's %s (parallel.timeout_seconds)",
-                     link->rank, link->size, most, what);
+            lose_patience(link, most, what);
         usleep(50);
     }
     return DG_OK;

@@ -6,7 +6,8 @@
 #   0   the run is done
 #   1   an error: look at the log, a restart would meet it again
 #   2   the command line was not understood
-#   75  stopped early by a signal or by time, with a checkpoint: run again
+#   75  stopped early by a signal or by time, with a checkpoint, or a host was
+#       lost: run again
 
 dancegrpo=${DANCEGRPO:-bin/dancegrpo}
 
@@ -49,4 +50,9 @@ train()
     done
     # 128 + USR1: it found a rank that had not begun to listen
     [ "$rc" -ne 138 ] || rc=75
+    # mpirun of Open MPI 4 has lost its daemon on another host, and so the host
+    if [ "$rc" -eq 205 ]; then
+        echo "a host was lost: to be continued from the newest checkpoint"
+        rc=75
+    fi
 }

@@ -44,6 +44,10 @@ bash -c '. jobs/launch.sh; threads=1; launch=(false); kill -USR1 $$
          train configs/tiny.cfg; exit $rc' >"$work/out" 2>&1
 expect "jobs: a signal before the ranks counts" test $? = 75
 
+bash -c '. jobs/launch.sh; threads=1; lost() { return 205; }; launch=(lost)
+         train configs/tiny.cfg; exit $rc' >"$work/out" 2>&1
+expect "jobs: a host that mpirun has lost counts" test $? = 75
+
 # --- PBS: the run watches the clock and submits its continuation ------------
 mkdir "$work/bin"
 # shellcheck disable=SC2016

@@ -7,6 +7,59 @@
 . "$(dirname "$0")/nodes_lib.sh"
 hosts ann ben cat
 
+# --- hosts that are not alike ------------------------------------------------------
+# apart RUN ON-BEN... -- SET...: ben's rank is started otherwise, the environment
+# or another program
+apart()
+{
+    local run=$1 there=() rest
+    shift
+    while [ "$1" != -- ]; do
+        there+=("$1")
+        shift
+    done
+    shift
+    rest=(train configs/tiny.cfg --set run.threads=1
+        --set run.dir="$work/$run" "$@")
+    on ann mpirun --host ann:1,ben:1 --host ann -n 1 "$bin" "${rest[@]}" \
+        : --host ben -n 1 "${there[@]}" "${rest[@]}" >"$work/$run.out" 2>&1
+}
+expect "nodes: the run of one rank" tiny 1 1 one
+one=$(digest one)
+commit=$(strings "$bin" | grep -xE '[0-9a-f]{12}(-dirty)?|unknown' | head -n 1)
+sed "s/$commit/${commit//?/x}/" "$bin" >"$work/other"
+chmod +x "$work/other"
+expect "nodes: ben has another build" apart build "$work/other" --
+expect "nodes: which is said" grep -q \
+    "^WARN  rank 1 computes with commit x*, .*; rank 0 with commit $commit," \
+    "$work/build.out"
+same_digest "nodes: another build, the same weights" build "$one"
+expect "nodes: ben's MPI is to serve one thread" apart threads \
+    -x DANCEGRPO_MPI_THREADS=funneled "$bin" --
+expect "nodes: so files are written between iterations on ann too" grep -q \
+    "between iterations" "$work/threads.out"
+same_digest "nodes: one thread on ben, the same weights" threads "$one"
+
+mkdir "$work/files"
+cp configs/prompts/shapes_*.jsonl "$work/files"
+prompts=(--set prompts.file="$work/files/shapes_train.jsonl"
+    --set prompts.eval_file="$work/files/shapes_heldout.jsonl")
+expect "nodes: prompts that rank 0's host has alone" hidden "$work/files" \
+    ann:1,ben:1 "$bin" train configs/tiny.cfg "${prompts[@]}" \
+    --set run.dir="$work/words" --set run.threads=1
+same_digest "nodes: prompts of one host, the same weights" words "$one"
+expect "nodes: encode on two hosts" across ann:1,ben:1 "$bin" encode \
+    configs/tiny.cfg --set prompts.cache="$work/files/cache.h5"
+expect_code "nodes: conditions that ben lacks" 1 "cache.h5: cannot open: No such \
+file or directory (found by rank 1 on ben)" hidden "$work/files" ann:1,ben:1 \
+    "$bin" train configs/tiny.cfg --set run.dir="$work/lacks" \
+    --set prompts.cache="$work/files/cache.h5"
+expect_code "nodes: a trajectory that ben lacks" 1 "iter_000002.h5: cannot open: \
+No such file or directory (found by rank 1 on ben)" hidden "$work/one" \
+    ann:1,ben:1 "$bin" replay "$work/one/trajectories/iter_000002.h5"
+expect "nodes: one that it has" across ann:1,ben:1 "$bin" replay \
+    "$work/one/trajectories/iter_000002.h5"
+
 # --- ranks and hosts that are lost ---------------------------------------------------
 waits="waits for the other ranks since [0-9]+ s in .* \(parallel.host_timeout_seconds\)"
 unseen="all wait, those of other hosts and the network between are not seen"

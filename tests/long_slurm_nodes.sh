@@ -92,15 +92,25 @@ at scancel "$job"
 expect "slurm nodes: a job is cancelled" within 60 is JobState CANCELLED
 expect "slurm nodes: and no rank is left" within 30 gone cancelled
 
-# a host is lost: Slurm puts the job back by itself, and it goes on elsewhere
+# a host is lost: by mpirun's exit code, or found by Slurm, the job is put back
+# and goes on elsewhere; then ben is there again
 # shellcheck disable=SC2086
-submit lost $two
-expect "slurm nodes: a job before a host is lost" until_true 120 has_begun lost
-kill -9 "${node_pid[ben]}"
-expect "slurm nodes: the host is lost, the job is put back" \
-    within 120 is Restarts 1
-expect "slurm nodes: and completes on the others" \
-    until_true 300 is JobState COMPLETED
-expect "slurm nodes: lost, weights as undisturbed" same_weights "$work/lost/$last"
-expect "slurm nodes: lost, on ann and cat" on_hosts lost ann,cat
+for way in mpirun srun; do
+    [ $way = mpirun ] || script=$by_srun
+    expect "slurm nodes: all hosts are there" idle 3
+    submit lost$way $two
+    expect "slurm nodes: $way, a job before a host is lost" \
+        until_true 120 has_begun lost$way
+    within 60 has_more_than lost$way 0
+    kill -9 "${node_pid[ben]}"
+    expect "slurm nodes: $way, a host is lost, the job is put back" \
+        until_true 120 is Restarts 1
+    expect "slurm nodes: $way, it completes" until_true 300 is JobState COMPLETED
+    expect "slurm nodes: $way, it continued" log_has lost$way \
+        "continuing after iteration"
+    expect "slurm nodes: $way, a lost host, weights as undisturbed" \
+        same_weights "$work/lost$way/$last"
+    expect "slurm nodes: $way, on ann and cat" on_hosts lost$way ann,cat
+    [ $way = srun ] || { host 2 ben && start on ben slurmd -D -N ben; }
+done
 exit "$bad"

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # Several hosts on one machine, for check scripts; source it in place of
 # cuda_lib.sh. $bin is the program without its GPU side. A host is a set of Linux
 # namespaces: its own network with an address on a common bridge, its own name,
@@ -10,6 +10,7 @@
 # of it, scripts do not meet, and all of it ends with the script, however that
 # ends. Where namespaces are not allowed it ends at once, with a word about it.
 
+PATH=$PATH:/usr/sbin:/sbin
 nodes_kinds="--net --uts --mount --ipc --pid --fork --kill-child"
 
 # what hosts are made of: tried once, where it is refused in some containers
@@ -72,10 +73,12 @@ node_life()
     done 3<>"$work/pipe.$1"
 }
 
-# host NUMBER NAME: its wire is node$NUMBER on this side, eth0 on its own
+# host NUMBER NAME: its wire is node$NUMBER on this side, eth0 on its own; again
+# for one that was killed
 host()
 {
     local n=$1 name=$2 outer i
+    rm -rf "$work/tmp.$name" "$work/pipe.$name" "$work/up.$name"
     mkdir "$work/tmp.$name"
     mkfifo "$work/pipe.$name"
     export work

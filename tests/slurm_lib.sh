@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154,SC2317
+# shellcheck shell=bash disable=SC2154,SC2317,SC2034
 # A real Slurm, started by hand below $work, for the scripts that submit jobs to
 # it; source it after lib.sh. Commands of Slurm run by `at`, which a script with
 # hosts of its own says anew; $about is what the script is about.
