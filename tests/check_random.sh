@@ -23,9 +23,9 @@ beside()
 
 expect "random: files to be spoiled" spoil_beds
 DEVICE=cpu
-beside check_runs 1
-beside check_runs 5
-beside check_runs 8
-beside check_spoils 1 2 3 10 11 14
+for seed in 1 5 8; do beside check_runs $seed; done
+DEVICE=cuda
+beside check_runs 7
+beside check_spoils {1..8}
 for job in $(jobs -p); do wait "$job" || bad=1; done
 exit $bad

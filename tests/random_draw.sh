@@ -129,6 +129,8 @@ draw_unet_sizes()
 draw_network()
 {
     one_of flux flux flux eps unet unet flux_folder sd_folder
+    # convolutions are slow where a GPU is emulated
+    [ "$device$one" != cudasd_folder ] || one_of flux eps unet sd_folder
     family=$one
     case $family in
     flux)

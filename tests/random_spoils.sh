@@ -4,8 +4,9 @@
 # is one message, alike on all ranks; nothing crashes, hangs, or is half-written.
 # shellcheck disable=SC2154
 
-# memory that a spoiled size may ask for, KiB
+# memory that a spoiled size may ask for, KiB; sanitizers take all there is
 most_kib=$((6 << 20))
+[ "${SAN:-0}" != 1 ] || most_kib=unlimited
 
 # the files to be spoiled, made once, in $beds
 spoil_beds()
@@ -22,8 +23,10 @@ spoil_beds()
         --set pretrain.item_size=2 --set pretrain.eval_every=0 >"$beds/out" 2>&1
     cp "$work"/beds/base/weights.h5 "$beds/weights.h5"
     "$bin" train configs/tiny.cfg --print-config >"$beds/all.cfg"
-    "$bin" config --markdown | sed -n 's/^| `\([a-z0-9_.]*\)` .*/\1/p' \
-        >"$beds/keys"
+    # lines "key allowed"; a list's choices are divided by spaces
+    "$bin" config --markdown |
+        sed -n 's/\\|//g; s/^| `\([a-z0-9_.]*\)` |[^|]*| \([^|]*\) |.*/\1 \2/p' \
+            >"$beds/keys"
     digest_of "$beds/checkpoint.h5" >"$beds/digest"
     [ -s "$beds/keys" ] && [ -s "$beds/weights.h5" ] && [ -s "$beds/cache.h5" ]
 }
@@ -101,7 +104,26 @@ draw_key()
     local num
     num=$(wc -l <"$beds/keys")
     draw "$num"
-    key=$(sed -n $((drawn + 1))p "$beds/keys")
+    read -r key allowed < <(sed -n $((drawn + 1))p "$beds/keys")
+}
+
+# what is allowed, to its ends, and just beyond
+draw_end()
+{
+    local ends choices
+    case $allowed in
+    *integer* | number*)
+        ends=${allowed##*[}
+        one_of "${ends%,*}" "${ends%,*}" "${ends#*, }" 1 2 3 5 17
+        one=${one%]}
+        ;;
+    "true or"*) one_of true false ;;
+    "one of"*)
+        read -r -a choices <<<"${allowed#one of }"
+        one_of "${choices[@]}"
+        ;;
+    *) draw_value ;;
+    esac
 }
 
 draw_value()
@@ -118,11 +140,11 @@ draw_value()
 spoil_keys()
 {
     local num i set=() what=
-    one_of 1 1 2 3
+    one_of 1 2 3 5
     num=$one
     for ((i = 0; i < num; i++)); do
         draw_key
-        draw_value
+        if once_in 3; then draw_value; else draw_end; fi
         [ "$key" = run.dir ] && continue
         set+=(--set "$key=$one")
         what+="$key=${one:0:40} "
@@ -311,7 +333,11 @@ spoil_places()
     key=$one
     tried "train $key=$place" "$bin" train configs/tiny.cfg \
         --set run.dir="$work/spoiled" --set run.threads=1 --set "$key=$place"
-    one_of inspect replay report convert "train" "evaluate" "sample"
+    one_of inspect replay report convert train evaluate sample
+    # a configuration may come through a pipe, and is waited for
+    case $one$place in
+    train*/pipe | evaluate*/pipe | sample*/pipe) return ;;
+    esac
     tried "$one $place" "$bin" "$one" "$place"
 }
 

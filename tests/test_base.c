@@ -34,6 +34,10 @@ static void test_error_keeps_last_record(void **state)
     dg_clear_error();
     dg_set_error(&e);
     assert_int_equal(dg_last_error()->rank, 2);
+    dg_fail(DG_EIO, "%s",
+            "a\x1b[2J\xff \xe2\x82 \xc3\xa9\xe2\x82\xac\xc2\x9b\x7f");
+    assert_string_equal(dg_last_error()->text,
+                        "a?[2J? ?? \xc3\xa9\xe2\x82\xac???");
     assert_string_equal(dg_error_name(DG_EUSAGE), "usage");
     assert_string_equal(dg_error_name(99), "unknown error");
 }

@@ -32,7 +32,8 @@ typedef struct Error {
 /**
  * Records an error of this thread and returns its code.
  * code   one of the codes above, not DG_OK
- * fmt    printf format: key or file, value, what is allowed
+ * fmt    printf format: key or file, value, what is allowed; bytes of it that
+ *        are no UTF-8, or steer a terminal, become '?'
  * Not collective. Always returns code.
  */
 int dg_fail(int code, const char *fmt, ...)
