@@ -178,7 +178,7 @@ static uint64_t learner_bytes(const Pretrain *t)
     dg_learner_bytes(&b, &place, &t->session->config->optim);
     if (place.offload)
         return 0;
-    return b.gradient + b.moments + b.ema + b.norm +
+    return b.gradient + b.moments + (place.ema_apart ? 0 : b.ema) + b.norm +
            (t->policy->dtype != DG_F32
                 ? sizeof(float) * (uint64_t)place.shard.num
                 : 0);
@@ -219,6 +219,9 @@ static int check_room(const Pretrain *t, const TeamOpts *team)
         { c->optim.moments == DG_MOMENTS_FLOAT32 &&
               !c->parallel.offload_optimizer,
           "optim.moments = int8" },
+        { c->optim.ema_decay > 0 && !c->parallel.offload_ema &&
+              !c->parallel.offload_optimizer,
+          "parallel.offload_ema = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
