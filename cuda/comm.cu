@@ -6,6 +6,7 @@ extern "C" {
 }
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #ifndef DG_NCCL
@@ -75,16 +76,22 @@ static int not_ready(cudaStream_t stream, cudaEvent_t event)
     return e == cudaErrorNotReady;
 }
 
-/* NCCL finds what has become of the device too, and tells no more than that. */
+/* NCCL finds what has become of the device too, and tells no more than that. Of
+ * all else the name of an error says little; what it warned of last, more: that
+ * there is no network interface, or not enough of /dev/shm. */
 static int link_error(ncclResult_t e, const char *what)
 {
+    const char *why = ncclGetLastError(NULL);
     CudaStream *s = dg_cuda_current();
 
+    if (why == NULL)
+        why = "";
     if (e == ncclUnhandledCudaError)
         not_ready(s->stream, NULL);
     return s->failed ? dg_cuda_wait()
-                     : dg_fail(DG_EDEVICE, "NCCL: %s: %s", what,
-                               ncclGetErrorString(e));
+                     : dg_fail(DG_EDEVICE, "NCCL: %s: %s%s%.*s", what,
+                               ncclGetErrorString(e), *why ? ": " : "",
+                               (int)strcspn(why, "\n"), why);
 }
 
 static void lose_patience(const CudaLink *link, double most, const char *what)

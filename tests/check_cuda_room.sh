@@ -162,6 +162,7 @@ room replay "a larger GPU"
 foretold replay none "${iteration[@]}" --set grpo.kl_beta=0.1
 trained none --set run.dtype=bfloat16
 trained none --set optim.moments=int8
+trained none --set parallel.offload_ema=true
 trained sums --set parallel.offload_sums=true
 trained sums --set parallel.offload_sums=true --set run.dtype=bfloat16 \
     --set optim.moments=int8

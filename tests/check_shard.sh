@@ -171,6 +171,12 @@ for at in "2 optimizer false" "3 gradients false" "1 none true" \
         parallel.passes="${passes:-auto}"
     same_arrays "GPUs, $at" "$run" gpu 2
 done
+for at in "1 none false" "1 gradients sums" "2 optimizer sums" "2 parameters false"; do
+    read -r ranks level offload <<<"$at"
+    run=ema$level$ranks$offload
+    on_gpus "$ranks" "$level" "$offload" "$run" parallel.offload_ema=true
+    same_arrays "GPUs, EMA on the host, $at" "$run" gpu 2
+done
 no_warning "shard: GPUs, sums and weights from GPU to GPU" \
     "$work/gpugradients3false.out"
 export CUDA_EMULATION_DEVICES=1
@@ -275,6 +281,9 @@ bin=$cpu
 expect_code "shard: no offloading on the CPU" 1 \
     'parallel.offload_optimizer = true: must be false with run.device = "cpu"' \
     "$cpu" train configs/tiny.cfg --set parallel.offload_optimizer=true
+expect_code "shard: nor of the EMA alone" 1 \
+    'parallel.offload_ema = true: must be false with run.device = "cpu"' \
+    "$cpu" train configs/tiny.cfg --set parallel.offload_ema=true
 expect_code "shard: nor of sums alone" 1 \
     'parallel.offload_sums = true: must be false with run.device = "cpu"' \
     "$cpu" train configs/tiny.cfg --set parallel.offload_sums=true

@@ -172,8 +172,14 @@ static void test_products_agree_with_double_sums(void **unused)
         { 130, 260, 33 }, { 37, 29, 51 }, { 17, 1, 130 },
     };
 
+    /* a GPU's large tiles want as many as it has processors */
+    static const Sizes large = { 1528, 1400, 72 };
+
     (void)unused;
     kernel_draws_from(7);
+    for (int trans = 0; trans < 4 && cuda_emulation_order == NULL; ++trans)
+        for (int64_t bytes = 2; bytes <= 4; bytes += 2)
+            check_product(&large, bytes, trans, 8);
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
         for (int trans = 0; trans < 8; ++trans)
             for (int64_t bytes = 2; bytes <= 4; bytes += 2)

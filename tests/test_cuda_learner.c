@@ -8,6 +8,7 @@
 #include "weights/half.h"
 
 #include <malloc.h>
+#include <math.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -193,6 +194,69 @@ static void test_sums_may_be_the_hosts(void **state)
     }
 }
 
+/* --- the average ------------------------------------------------------------- */
+
+/* [2, num]: weights and EMA after two averages, in each other's place */
+static float *averaged(const LearnerPlace *place, int swaps)
+{
+    TinyRun t;
+    Learner *l, *other;
+    float *x;
+    int64_t n;
+
+    open_there(&t, &l);
+    n = l->num;
+    l->optim.ema_decay = 0.75;
+    MUST(dg_learner_create(&other, t.policy, n, &l->optim, 100, place));
+    x = malloc(2 * sizeof *x * (size_t)n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)(i % 1009) / 7.0f;
+    dg_learner_put(other, DG_STATE_EMA, x, 0, n);
+    MUST(dg_learner_average(other));
+    MUST(dg_learner_average(other));
+    for (int i = 0; i < swaps; i++)
+        MUST(dg_learner_swap_ema(other));
+    MUST(dg_policy_fetch(t.policy, n));
+    memcpy(x, t.policy->values, sizeof *x * (size_t)n);
+    MUST(dg_learner_get(other, DG_STATE_EMA, x + n, 0, n));
+    for (int64_t i = 0; i < n; i += 997) {
+        const double first = (double)(i % 1009) / 7.0;
+        const double w = x[i + (swaps % 2) * n];
+        const double want = w + (first - w) * 0.75 * 0.75;
+
+        assert_true(fabs(x[i + (1 - swaps % 2) * n] - want) <=
+                    1e-6 * (fabs(first) + 1));
+    }
+    dg_learner_destroy(other);
+    dg_learner_destroy(l);
+    tiny_close(&t);
+    return x;
+}
+
+static void test_the_average_may_be_the_hosts(void **state)
+{
+    (void)state;
+    for (int swaps = 0; swaps < 3; swaps++) {
+        float *there = averaged(NULL, swaps);
+
+        for (int64_t piece = 0; piece <= 3 * 4096; piece += 3 * 4096) {
+            const LearnerPlace place = { .ema_apart = 1,
+                                         .host_threads = 2,
+                                         .piece = piece };
+            float *here = averaged(&place, swaps);
+            TinyRun t;
+
+            tiny_open(&t, 1, NULL);
+            assert_memory_equal(there, here,
+                                2 * sizeof *here *
+                                    (size_t)dg_policy_trained(t.policy)->count);
+            tiny_close(&t);
+            free(here);
+        }
+        free(there);
+    }
+}
+
 /* --- weights -------------------------------------------------------------- */
 
 /* bytes that are there, of whole pages within these */
@@ -306,6 +370,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_host_has_no_copy),
     cmocka_unit_test(test_checkpoint_brings_it_back),
     cmocka_unit_test(test_sums_may_be_the_hosts),
+    cmocka_unit_test(test_the_average_may_be_the_hosts),
     cmocka_unit_test(test_weights_have_no_copy),
 };
 

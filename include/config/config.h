@@ -242,6 +242,7 @@ typedef struct Config {
         PassesChoice passes;
         int offload_optimizer; /* sums, moments, EMA in the host's memory */
         int offload_sums;      /* sums alone */
+        int offload_ema;       /* EMA alone, or with the sums */
     } parallel;
     struct {
         LogChoice level;

@@ -18,7 +18,8 @@ struct WeightPool;
 typedef struct LearnerPlace {
     Shard shard;      /* size 0: all of it on this rank */
     int offload;      /* in the host's memory, and AdamW there */
-    int sums_apart;   /* it is not, but the sums of gradients are, */
+    int ema_apart;    /* it is not, but the EMA is, */
+    int sums_apart;   /* and, or, the sums of gradients are, */
     int64_t piece;    /* of which so many elements travel at once, whole chunks
                          of optim/grad_norm.h; 0: DG_LEARNER_PIECE */
     int host_threads; /* of that AdamW; 0: one */
@@ -38,8 +39,9 @@ typedef struct Learner {
      * state is, of which the host has no copy */
     float *grads, *m, *v; /* grads, with sums apart: of a piece */
     Moments8 codes; /* with optim.moments = "int8"; m and v are then NULL */
-    float *ema;     /* NULL when optim.ema_decay is 0 */
-    float *stage; /* with sums apart: a piece of them as float32, the host's */
+    float *ema;     /* NULL when optim.ema_decay is 0; apart: the host's */
+    float *stage;   /* with sums apart: a piece of them as float32, the host's;
+                     with the EMA apart: of weights that change places with it */
     void *norm_scratch;
     struct WeightPool *pool; /* that follows the weights (train/pool.h), or
                                 NULL: set by who makes it */
@@ -125,8 +127,9 @@ int dg_learner_get(const Learner *l, LearnerState which, float *to,
 void dg_learner_put(const Learner *l, LearnerState which, const float *from,
                     int64_t first, int64_t num);
 
-/** Moves the EMA towards the weights. */
-void dg_learner_average(Learner *l);
+/** Moves the EMA towards the weights. Errors, not agreed: DG_EDEVICE, where the
+ *  EMA is apart. */
+int dg_learner_average(Learner *l);
 
 /** Exchanges weights and EMA (twice: as before). Nothing without EMA.
  *  Collective where ranges are split. Errors, agreed: DG_EDEVICE. */

@@ -169,6 +169,10 @@ static int check_memory(const Config *c)
         return dg_fail(DG_EINVAL,
                        "parallel.offload_optimizer = true: must be false with "
                        "run.device = \"cpu\", whose memory is the host's");
+    if (c->parallel.offload_ema && c->run.device == DG_DEVICE_CPU)
+        return dg_fail(DG_EINVAL,
+                       "parallel.offload_ema = true: must be false with "
+                       "run.device = \"cpu\", whose memory is the host's");
     if (c->parallel.offload_sums && c->run.device == DG_DEVICE_CPU)
         return dg_fail(DG_EINVAL,
                        "parallel.offload_sums = true: must be false with "

@@ -415,6 +415,9 @@ static const Option rows[] = {
         "parallel.offload_sums", "false", parallel.offload_sums, FREE,
         "with run.device = \"cuda\": gradient sums alone in the host's memory, "
         "from which AdamW on the GPU has them piece by piece; same bits"),
+    BOOL("parallel.offload_ema", "false", parallel.offload_ema, FREE,
+         "with run.device = \"cuda\": the EMA in the host's memory, where it "
+         "follows the weights once an iteration; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
          "least line shown on the screen"),

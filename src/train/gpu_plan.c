@@ -65,7 +65,9 @@ static uint64_t host_bytes(const Outline *o)
 static int count(GpuPlan *out, Outline *o)
 {
     TeamOpts *team = &o->team;
-    const LearnerPlace place = { .shard = team->shard,
+    const int ema_apart = o->config->parallel.offload_ema && !o->state_away;
+    const LearnerPlace place = { .ema_apart = ema_apart,
+                                 .shard = team->shard,
                                  .sums_apart =
                                      team->offload && !o->state_away };
     uint64_t sums;
@@ -102,7 +104,10 @@ static int count(GpuPlan *out, Outline *o)
     } else {
         out->gradient += b.gradient + b.norm;
         out->moments = b.moments;
-        out->ema = b.ema;
+        if (ema_apart)
+            out->host += b.ema;
+        else
+            out->ema = b.ema;
         if (o->policy->dtype != DG_F32)
             out->masters = sizeof(float) * (uint64_t)team->shard.num;
     }

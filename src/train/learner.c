@@ -41,6 +41,8 @@ void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num)
     const Config *c = s->config;
 
     *out = (LearnerPlace) { .offload = c->parallel.offload_optimizer,
+                            .ema_apart = c->parallel.offload_ema &&
+                                         !c->parallel.offload_optimizer,
                             .sums_apart = c->parallel.offload_sums &&
                                           !c->parallel.offload_optimizer,
                             .host_threads = s->host_threads };
@@ -48,9 +50,7 @@ void dg_learner_place(LearnerPlace *out, const Session *s, int64_t num)
                   DG_GRAD_NORM_CHUNK);
 }
 
-/* Elements of the range from 'at' on that are read at once of sums that are
- * apart. */
-static int64_t piece_at(const LearnerPlace *p, int64_t at)
+int64_t dg_learner_piece(const LearnerPlace *p, int64_t at)
 {
     const int64_t most = p->piece > 0 ? p->piece : DG_LEARNER_PIECE;
     const int64_t left = p->shard.num - at;
@@ -61,6 +61,11 @@ static int64_t piece_at(const LearnerPlace *p, int64_t at)
 const Backend *dg_learner_on(const Learner *l)
 {
     return l->place.offload ? NULL : l->policy->on;
+}
+
+const Backend *dg_learner_ema_on(const Learner *l)
+{
+    return l->place.ema_apart ? NULL : dg_learner_on(l);
 }
 
 static int reserve_moments(Learner *l, const Backend *on)
@@ -96,7 +101,7 @@ static int reserve(Learner *l)
     if (!err)
         err = reserve_moments(l, on);
     if (!err && l->optim.ema_decay > 0)
-        err = new_floats(&l->ema, on, num);
+        err = new_floats(&l->ema, dg_learner_ema_on(l), num);
     if (!err)
         err = dg_kernel_memory_new(&l->norm_scratch, on, bytes.norm);
     if (!err && bytes.chunks > 0) {
@@ -149,10 +154,11 @@ void dg_learner_bytes(LearnerBytes *out, const LearnerPlace *place,
     const size_t floats = sizeof(float) * (size_t)shard->num;
     const size_t codes = (size_t)shard->num +
                          sizeof(float) * (size_t)dg_moments8_blocks(shard->num);
-    const size_t piece = sizeof(float) * (size_t)piece_at(place, 0);
+    const size_t piece = sizeof(float) * (size_t)dg_learner_piece(place, 0);
     const int64_t mine = dg_grad_norm_num_chunks(shard->num);
     const int64_t all = dg_grad_norm_num_chunks(shard->total);
     const int apart = place->sums_apart;
+    const int swaps = place->ema_apart && o->ema_decay > 0;
 
     *out = (LearnerBytes) {
         .gradient = apart ? piece : floats,
@@ -161,7 +167,7 @@ void dg_learner_bytes(LearnerBytes *out, const LearnerPlace *place,
         .norm = apart ? 0 : sizeof(double) * ((size_t)mine + 1),
         .chunks =
             apart || dg_shard_split(shard) ? sizeof(double) * (size_t)all : 0,
-        .stage = apart ? piece : 0,
+        .stage = apart || swaps ? piece : 0,
     };
 }
 
@@ -169,12 +175,13 @@ void dg_learner_destroy(Learner *l)
 {
     if (l == NULL)
         return;
-    void *const all[] = { l->grads,         l->m,       l->v,
-                          l->codes.m,       l->codes.v, l->codes.m_scale,
-                          l->codes.v_scale, l->ema,     l->norm_scratch };
+    void *const all[] = { l->grads,         l->m,           l->v,
+                          l->codes.m,       l->codes.v,     l->codes.m_scale,
+                          l->codes.v_scale, l->norm_scratch };
 
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         dg_kernel_memory_free(dg_learner_on(l), all[i]);
+    dg_kernel_memory_free(dg_learner_ema_on(l), l->ema);
     free(l->chunks);
     free(l->stage);
     free(l);
@@ -182,21 +189,17 @@ void dg_learner_destroy(Learner *l)
 
 /* --- state as float32 ------------------------------------------------------ */
 
-/* from where the state is, and to there */
-static int fetch(const Learner *l, void *to, const void *from, size_t bytes)
+/* from where some of the state is, and to there */
+static int fetch(const Backend *on, void *to, const void *from, size_t bytes)
 {
-    const Backend *on = dg_learner_on(l);
-
     if (on != NULL)
         return dg_kernel_download(on, to, from, bytes);
     memcpy(to, from, bytes);
     return DG_OK;
 }
 
-static void send(const Learner *l, void *to, const void *from, size_t bytes)
+static void send(const Backend *on, void *to, const void *from, size_t bytes)
 {
-    const Backend *on = dg_learner_on(l);
-
     if (on != NULL)
         dg_kernel_upload(on, to, from, bytes);
     else
@@ -239,9 +242,9 @@ static int get_coded(const Learner *l, LearnerState which, float *to,
 
     for (int64_t at = 0; at < num && !err; at += c.num) {
         lay_coded(&c, l, which, first + at, num - at);
-        err = fetch(l, c.code, c.code_at, (size_t)c.num);
+        err = fetch(dg_learner_on(l), c.code, c.code_at, (size_t)c.num);
         if (!err)
-            err = fetch(l, c.scale, c.scale_at, c.scale_bytes);
+            err = fetch(dg_learner_on(l), c.scale, c.scale_at, c.scale_bytes);
         if (!err && which == DG_STATE_M)
             dg_moments8_read_m(to + at, &c.as, c.num);
         else if (!err)
@@ -261,8 +264,8 @@ static void put_coded(const Learner *l, LearnerState which, const float *from,
             dg_moments8_write_m(&c.as, from + at, c.num);
         else
             dg_moments8_write_v(&c.as, from + at, c.num);
-        send(l, c.code_at, c.code, (size_t)c.num);
-        send(l, c.scale_at, c.scale, c.scale_bytes);
+        send(dg_learner_on(l), c.code_at, c.code, (size_t)c.num);
+        send(dg_learner_on(l), c.scale_at, c.scale, c.scale_bytes);
     }
 }
 
@@ -278,12 +281,18 @@ static float *state_at(const Learner *l, LearnerState which, int64_t first)
     return all[which] + first;
 }
 
+static const Backend *state_on(const Learner *l, LearnerState which)
+{
+    return which == DG_STATE_EMA ? dg_learner_ema_on(l) : dg_learner_on(l);
+}
+
 int dg_learner_get(const Learner *l, LearnerState which, float *to,
                    int64_t first, int64_t num)
 {
-    return is_coded(l, which) ? get_coded(l, which, to, first, num)
-                              : fetch(l, to, state_at(l, which, first),
-                                      sizeof *to * (size_t)num);
+    return is_coded(l, which)
+               ? get_coded(l, which, to, first, num)
+               : fetch(state_on(l, which), to, state_at(l, which, first),
+                       sizeof *to * (size_t)num);
 }
 
 void dg_learner_put(const Learner *l, LearnerState which, const float *from,
@@ -292,7 +301,8 @@ void dg_learner_put(const Learner *l, LearnerState which, const float *from,
     if (is_coded(l, which))
         put_coded(l, which, from, first, num);
     else
-        send(l, state_at(l, which, first), from, sizeof *from * (size_t)num);
+        send(state_on(l, which), state_at(l, which, first), from,
+             sizeof *from * (size_t)num);
 }
 
 /* --- weights --------------------------------------------------------------- */
@@ -320,8 +330,7 @@ void dg_learner_send(const Learner *l)
     dg_policy_send(l->policy);
 }
 
-/* What AdamW moves, of this rank's range, where the state is. */
-static float *own_weights(const Learner *l)
+float *dg_learner_own(const Learner *l)
 {
     const int64_t first = l->place.shard.first;
 
@@ -396,7 +405,7 @@ int dg_learner_spread(const Learner *l)
     if (err || done)
         return err;
     if (p->on != NULL && !l->place.offload && s->num > 0)
-        err = p->on->download(p->values + s->first, own_weights(l),
+        err = p->on->download(p->values + s->first, dg_learner_own(l),
                               sizeof *p->values * (size_t)s->num);
     err = dg_agree(s->comm, err);
     if (err)
@@ -418,7 +427,7 @@ enum { STRIDE = 1 << 20 };
 static void adamw_part(const Learner *l, int64_t at, int64_t num,
                        const float *grad, const AdamwStep *step)
 {
-    float *w = own_weights(l) + at;
+    float *w = dg_learner_own(l) + at;
 
     if (!is_coded(l, DG_STATE_M)) {
         l->engine->adamw(w, l->m + at, l->v + at, grad, num, step);
@@ -433,7 +442,8 @@ static void adamw_part(const Learner *l, int64_t at, int64_t num,
 /* A piece of sums of the host's, as float32 in l->stage. */
 static void stage_piece(const Learner *l, const ExactSum *own, int64_t at)
 {
-    const ExactSum part = dg_exact_part(own, at, piece_at(&l->place, at));
+    const ExactSum part =
+        dg_exact_part(own, at, dg_learner_piece(&l->place, at));
 
     dg_exact_read(&part, l->stage, 1.0);
 }
@@ -444,10 +454,10 @@ static int norm_apart(const Learner *l, const ExactSum *own, double *norm)
     const Shard *s = &l->place.shard;
     double *mine = l->chunks + s->first / DG_GRAD_NORM_CHUNK;
 
-    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
+    for (int64_t at = 0; at < s->num; at += dg_learner_piece(&l->place, at)) {
         stage_piece(l, own, at);
         dg_grad_norm_chunks(mine + at / DG_GRAD_NORM_CHUNK, l->stage,
-                            piece_at(&l->place, at));
+                            dg_learner_piece(&l->place, at));
     }
     dg_shard_gather_blocks(s, l->chunks, sizeof *l->chunks);
     *norm =
@@ -460,11 +470,12 @@ static void adamw_apart(const Learner *l, const ExactSum *own,
 {
     const Shard *s = &l->place.shard;
 
-    for (int64_t at = 0; at < s->num; at += piece_at(&l->place, at)) {
-        const int64_t num = piece_at(&l->place, at);
+    for (int64_t at = 0; at < s->num; at += dg_learner_piece(&l->place, at)) {
+        const int64_t num = dg_learner_piece(&l->place, at);
 
         stage_piece(l, own, at);
-        send(l, l->grads, l->stage, sizeof *l->stage * (size_t)num);
+        send(dg_learner_on(l), l->grads, l->stage,
+             sizeof *l->stage * (size_t)num);
         adamw_part(l, at, num, l->grads, step);
     }
 }
@@ -523,19 +534,4 @@ int dg_learner_update(Learner *l, const ExactSum *own, LearnerStep *out)
     err = update(l, own, out);
     omp_set_num_threads(1); /* as dg_team_create() left it */
     return err;
-}
-
-void dg_learner_average(Learner *l)
-{
-    if (l->ema != NULL)
-        l->engine->ema(l->ema, own_weights(l), l->place.shard.num,
-                       l->optim.ema_decay);
-}
-
-int dg_learner_swap_ema(Learner *l)
-{
-    if (l->ema == NULL)
-        return DG_OK;
-    l->engine->swap(own_weights(l), l->ema, l->place.shard.num);
-    return dg_learner_spread(l);
 }

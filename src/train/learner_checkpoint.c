@@ -105,7 +105,9 @@ static void add_state(Content *c, const Learner *l, const CheckpointArray *what,
                       int64_t each)
 {
     const Shard *s = &l->place.shard;
-    const Backend *on = dg_learner_on(l);
+    const Backend *on = what->data != NULL && what->data == l->ema
+                            ? dg_learner_ema_on(l)
+                            : dg_learner_on(l);
     CheckpointArray *a = &c->arrays[c->k.num_arrays];
     StateOf *of = &c->state[c->k.num_arrays++];
 

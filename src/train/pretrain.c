@@ -259,7 +259,7 @@ static int run_step(Pretrain *t, LearnerStep *done)
     /* a device may fail alone, even where all compute the same */
     err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
     if (!err)
-        dg_learner_average(t->learner);
+        err = dg_agree(comm, dg_learner_average(t->learner));
     return err;
 }
 

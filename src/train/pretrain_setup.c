@@ -231,6 +231,9 @@ static int check_room(const Pretrain *t, const RoomParts *parts)
         { c->optim.moments == DG_MOMENTS_FLOAT32 &&
               !c->parallel.offload_optimizer,
           "optim.moments = int8" },
+        { c->optim.ema_decay > 0 && !c->parallel.offload_ema &&
+              !c->parallel.offload_optimizer,
+          "parallel.offload_ema = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };

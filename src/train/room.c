@@ -117,7 +117,10 @@ static void count_learner(GpuPlan *out, const RoomParts *r)
     } else {
         out->gradient += b.gradient + b.norm;
         out->moments = b.moments;
-        out->ema = b.ema;
+        if (r->place.ema_apart)
+            out->host += b.ema;
+        else
+            out->ema = b.ema;
         out->masters = r->masters;
     }
 }

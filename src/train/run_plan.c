@@ -201,7 +201,9 @@ static void tell_weights(PlanTable *t, const Outline *o)
 
 static void tell_memory(PlanTable *t, const Outline *o)
 {
-    const LearnerPlace place = { .shard = o->team.shard,
+    const int ema_apart = o->config->parallel.offload_ema && !o->state_away;
+    const LearnerPlace place = { .ema_apart = ema_apart,
+                                 .shard = o->team.shard,
                                  .sums_apart =
                                      o->team.offload && !o->state_away };
 

@@ -158,7 +158,9 @@ static int iterate(Trainer *t, int *stop)
     if (err)
         return err;
     if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1, t->iteration + 1))
-        dg_learner_average(t->learner);
+        err = dg_agree(t->session->comm, dg_learner_average(t->learner));
+    if (err)
+        return err;
     /* what pictures cost below is not the iteration's */
     t->flops = (double)dg_team_take_flops(t->team);
     if (t->beside != NULL)

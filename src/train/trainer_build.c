@@ -392,6 +392,9 @@ static int check_room(const Session *s)
           "optim.moments = int8" },
         { c->lora.rank == 0, "adapters (lora.rank)" },
         { c->grpo.kl_beta > 0, "grpo.kl_beta = 0" },
+        { c->optim.ema_decay > 0 && !c->parallel.offload_ema &&
+              !c->parallel.offload_optimizer,
+          "parallel.offload_ema = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };

@@ -24,8 +24,21 @@ const char *ncclGetErrorString(ncclResult_t e)
                                          : "invalid usage";
 }
 
+/* CUDA_EMULATION_NCCL in the environment is what joining failed of */
+static const char *why_not(void)
+{
+    return getenv("CUDA_EMULATION_NCCL");
+}
+
+const char *ncclGetLastError(ncclComm_t)
+{
+    return why_not() != nullptr ? why_not() : "";
+}
+
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id)
 {
+    if (why_not() != nullptr)
+        return ncclInvalidUsage;
     memset(id, 7, sizeof *id);
     return ncclSuccess;
 }

@@ -27,6 +27,7 @@ typedef struct ncclUniqueId {
 
 extern "C" {
 const char *ncclGetErrorString(ncclResult_t e);
+const char *ncclGetLastError(ncclComm_t c);
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id);
 ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
                               int rank);

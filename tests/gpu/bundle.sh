@@ -77,7 +77,7 @@ without_nccl()
     mkdir -p "$to/lib/without"
     for name in $names; do
         case $name in
-        *String) echo "const char *$name(int e) { return e ? \"no NCCL\" : \"\"; }" ;;
+        *String | *LastError) echo "const char *$name(int e) { return e ? \"no NCCL\" : \"\"; }" ;;
         *) echo "int $name(void) { return 3; }" ;;
         esac
     done | gcc -shared -fPIC -x c -Wl,-soname,libnccl.so.2 \

@@ -5,8 +5,8 @@
 # come on top. See "Reckoned from machine code" in doc/performance.md.
 #
 #   tests/gpu/reckon.sh FILE...   objects or cubins of cuda/attention_mma*.cu,
-#                                 cuda/conv_mma*.cu and cuda/gemm_mma.cu, as build/cuda/conv_mma.o of
-#                                 make CUDA=1
+#                                 cuda/conv_mma*.cu and cuda/gemm_mma.cu, as
+#                                 build/cuda/conv_mma.o of make CUDA=1
 #
 # The main loop is the innermost one with products, and what is around it in the
 # loop that copies; a loop of copies alone in it counts once. What a branch passes
