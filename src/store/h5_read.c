@@ -7,16 +7,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { SHAPE_TEXT = 160 };
 
 static int open_hdf5(H5File *f)
 {
+    struct stat s;
     hid_t how;
 
     if (access(f->path, R_OK) != 0)
         return dg_fail(DG_EIO, "%s: cannot open: %s", f->path, strerror(errno));
+    if (stat(f->path, &s) == 0 && S_ISDIR(s.st_mode))
+        return dg_fail(DG_EFORMAT, "%s: is a folder, wanted is an HDF5 file",
+                       f->path);
     if (H5Fis_hdf5(f->path) <= 0)
         return dg_fail(DG_EFORMAT, "%s: is not an HDF5 file", f->path);
     how = H5Pcreate(H5P_FILE_ACCESS);
