@@ -178,9 +178,18 @@ refused "sample with an unknown word" "dragon" "$bin" sample \
     --out "$work/never.png" "a red dragon"
 refused "sample of no words" "PROMPT 2 is empty" "$bin" sample \
     configs/tiny.cfg --set policy.weights="$weights" "a red circle" " "
-refused "figures with no place" "none/a.json.tmp: cannot create" "$bin" plan \
+refused "sample of other bytes" "PROMPT 2: not UTF-8" "$bin" sample \
+    configs/tiny.cfg --set policy.weights="$weights" --out "$work/never.png" \
+    "a red circle" "$(printf 'red \377')"
+refused "a snapshot that is not there" 'policy.path = "none": there is no such' \
+    "$bin" train configs/tiny.cfg --set policy.path=none
+refused "weights that are a folder" "is a folder, wanted is a file" \
+    "$bin" evaluate configs/tiny.cfg --set policy.weights="$work"
+mkdir "$work/arun" && : >"$work/arun/config.cfg"
+refused "inspect of a run" "is a run's folder" "$bin" inspect "$work/arun"
+refused "figures with no place" "none/a.json: cannot create" "$bin" plan \
     configs/tiny.cfg --dry-run --json "$work/none/a.json"
-refused "conditions with no place" "none/c.h5.tmp: cannot create" "$bin" \
+refused "conditions with no place" "none/c.h5: cannot create" "$bin" \
     encode configs/tiny.cfg --dry-run --set prompts.cache="$work/none/c.h5"
 harmed "$weights" cut 4000
 for command in train pretrain evaluate sample encode; do

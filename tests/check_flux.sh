@@ -81,7 +81,7 @@ expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
     "$TINY"
 
 # --- folders that do not serve ----------------------------------------------
-refused "flux: folder is not there" "$work/none/transformer/config.json" \
+refused "flux: folder is not there" "$work/none\": there is no such folder" \
     policy.path="$work/none"
 refused "flux: another kind's folder" "sd_tiny/transformer/config.json" \
     policy.path=tests/golden/sd_tiny

@@ -283,6 +283,7 @@ static void test_print_parses_back_to_the_same_bits(void **state)
     a.rewards[1].threshold = 0.25;
     assert_int_equal(dg_config_print(&first, &a), DG_OK);
     dg_config_defaults(&b);
+    assert_non_null(strstr(first, "timeout_seconds = 600.0;"));
     assert_int_equal(dg_config_parse(&b, first, "print"), DG_OK);
     assert_int_equal(dg_config_print(&second, &b), DG_OK);
     assert_string_equal(first, second);

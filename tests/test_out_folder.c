@@ -180,7 +180,7 @@ static void test_a_place_for_a_file_is_tried(void **state)
     assert_int_equal(dg_out_try(at("figures")), DG_OK);
     holds("figures", "kept");
     refused(dg_out_try(at("nowhere/a.json")), DG_EIO,
-            "nowhere/a.json.tmp: cannot create");
+            "nowhere/a.json: cannot create");
     refused(dg_out_try(top), DG_EIO, "a folder has that name");
 }
 

@@ -24,6 +24,29 @@ static int parse(PromptList *l, const char *path, const char *text)
     return dg_prompts_parse(l, path, text, strlen(text));
 }
 
+/* Each text is one prompt, whatever is in it. */
+static void test_texts_are_a_prompt_each(void **state)
+{
+    const char *const texts[] = { " a red\ncircle", "#2", "{\"prompt\":1}" };
+    const char *const bad[] = { "a", "h\xC3\xA9\xFF" }, *const none[] = {
+        " \t"
+    };
+    PromptList l;
+
+    (void)state;
+    assert_int_equal(dg_prompts_of(&l, texts, 3), DG_OK);
+    assert_int_equal(l.num, 3);
+    assert_string_equal(l.item[0].text, "a red circle");
+    assert_string_equal(l.item[1].text, "#2");
+    assert_string_equal(l.item[2].text, "{\"prompt\":1}");
+    dg_prompts_free(&l);
+    assert_int_equal(dg_prompts_of(&l, bad, 2), DG_EFORMAT);
+    assert_string_equal(dg_last_error()->text,
+                        "PROMPT 2: not UTF-8 (byte 4 of it)");
+    assert_int_equal(dg_prompts_of(&l, none, 1), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "PROMPT 1 is empty"));
+}
+
 static void test_txt_has_a_prompt_per_line(void **state)
 {
     PromptList l;
@@ -282,6 +305,7 @@ int main(void)
         cmocka_unit_test(test_txt_has_a_prompt_per_line),
         cmocka_unit_test(test_jsonl_keeps_metadata),
         cmocka_unit_test(test_bad_files_are_named_with_line),
+        cmocka_unit_test(test_texts_are_a_prompt_each),
         cmocka_unit_test(test_read_names_a_missing_file),
         cmocka_unit_test(test_nul_byte_is_refused),
         cmocka_unit_test(test_lists_are_disjoint_in_text_and_meaning),

@@ -41,6 +41,13 @@ int dg_prompts_read(PromptList *out, const char *path);
 int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
                      size_t num_bytes);
 
+/**
+ * A prompt of each of num texts, such as a command line has; line breaks become
+ * spaces. Errors, naming the text by its number from 1: DG_EFORMAT (not UTF-8),
+ * DG_EINVAL (blanks alone), DG_ENOMEM.
+ */
+int dg_prompts_of(PromptList *out, const char *const *texts, int num);
+
 void dg_prompts_free(PromptList *list);
 
 /**

@@ -46,7 +46,7 @@ int dg_out_open(OutFile **out, const char *path)
     snprintf(f->tmp, room, "%s.tmp", path);
     f->fd = open(f->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (f->fd < 0) {
-        err = fail(f->tmp, "create");
+        err = fail(path, "create");
         goto forget_file;
     }
     *out = f;

@@ -12,6 +12,18 @@ typedef struct Wanted {
     const char *variant;
 } Wanted;
 
+static int is_run(const char *folder)
+{
+    char path[DG_CONFIG_STRING + 32];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/config.cfg", folder);
+    f = fopen(path, "r");
+    if (f != NULL)
+        fclose(f);
+    return f != NULL;
+}
+
 static int print_file(const Cli *cli, const Wanted *w)
 {
     const char *path = cli->args[0];
@@ -21,6 +33,12 @@ static int print_file(const Cli *cli, const Wanted *w)
 
     if (cli->comm.rank != 0)
         return DG_OK;
+    if (is_run(path))
+        return dg_fail(DG_EINVAL,
+                       "%s is a run's folder: one of its files is wanted, "
+                       "%.200s/checkpoints/iter_....h5; dancegrpo report tells "
+                       "of the run",
+                       path, path);
     if (!w->digest)
         return weights ? dg_describe_weights(path, w->variant, stdout)
                        : dg_inspect_describe(path, stdout);

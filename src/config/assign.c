@@ -10,7 +10,8 @@ static void write_real(FILE *out, double x)
 {
     char text[40];
 
-    for (int digits = 1; digits <= 17; digits++) {
+    /* fewer digits than 6 would have 600 be 6e+02 */
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, x);
         if (strtod(text, NULL) == x)
             break;

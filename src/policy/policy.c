@@ -489,6 +489,9 @@ int dg_policy_has_folder(const Config *c)
 
 int dg_policy_adopt_folder(Config *c, int outline)
 {
+    if (!outline && c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
+        return dg_fail(DG_EIO, "policy.path = \"%s\": there is no such folder",
+                       c->policy.path);
     return family_of(c->policy.kind)
         ->adopt(c, c->policy.path[0] != '\0' &&
                        (!outline || dg_policy_has_folder(c)));

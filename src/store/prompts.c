@@ -11,7 +11,7 @@
 
 /* One file on its way to a list. */
 typedef struct Reader {
-    const char *path;
+    const char *path; /* NULL: texts of a command line, a line each */
     int jsonl;
     long line;
     size_t used; /* bytes of list.memory */
@@ -25,27 +25,39 @@ static int ends_in(const char *path, const char *suffix)
     return n > m && strcmp(path + n - m, suffix) == 0;
 }
 
-static int check_utf8(const Reader *r, const char *s, size_t len)
+/* Bytes of UTF-8 that it begins with. */
+static size_t utf8_end(const utf8proc_uint8_t *s, size_t len)
 {
-    const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)s;
     size_t at = 0;
+    utf8proc_int32_t c;
 
     while (at < len) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t n =
-            utf8proc_iterate(p + at, (utf8proc_ssize_t)(len - at), &c);
+        const utf8proc_ssize_t n =
+            utf8proc_iterate(s + at, (utf8proc_ssize_t)(len - at), &c);
 
         if (n <= 0)
-            return dg_fail(DG_EFORMAT,
-                           "prompts file %s, line %ld: not UTF-8 (byte %zu of "
-                           "the line)",
-                           r->path, r->line, at + 1);
-        if (c == 0)
-            return dg_fail(DG_EFORMAT,
-                           "prompts file %s, line %ld: a NUL byte in the text",
-                           r->path, r->line);
+            break;
         at += (size_t)n;
     }
+    return at;
+}
+
+static int check_utf8(const Reader *r, const char *s, size_t len)
+{
+    const size_t at = utf8_end((const utf8proc_uint8_t *)s, len);
+
+    if (at < len && r->path == NULL)
+        return dg_fail(DG_EFORMAT, "PROMPT %ld: not UTF-8 (byte %zu of it)",
+                       r->line, at + 1);
+    if (at < len)
+        return dg_fail(DG_EFORMAT,
+                       "prompts file %s, line %ld: not UTF-8 (byte %zu of "
+                       "the line)",
+                       r->path, r->line, at + 1);
+    if (memchr(s, '\0', len) != NULL)
+        return dg_fail(DG_EFORMAT,
+                       "prompts file %s, line %ld: a NUL byte in the text",
+                       r->path, r->line);
     return DG_OK;
 }
 
@@ -223,6 +235,37 @@ int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
     if (err)
         return err;
     err = read_lines(&r, bytes, num_bytes);
+    if (err)
+        dg_prompts_free(&r.list);
+    else
+        *out = r.list;
+    return err;
+}
+
+int dg_prompts_of(PromptList *out, const char *const *texts, int num)
+{
+    Reader r = { .path = NULL };
+    size_t bytes = 0;
+    int err = DG_OK;
+
+    for (int i = 0; i < num; i++)
+        bytes += strlen(texts[i]) + 1;
+    r.list.item = malloc((size_t)num * sizeof *r.list.item);
+    r.list.memory = malloc(bytes);
+    if (r.list.item == NULL || r.list.memory == NULL)
+        err = dg_fail(DG_ENOMEM, "prompts");
+    for (int i = 0; i < num && !err; i++) {
+        char *text = r.list.memory + r.used;
+
+        r.line++;
+        err = read_line(&r, texts[i], strlen(texts[i]));
+        if (!err && r.list.num < i + 1)
+            err =
+                dg_fail(DG_EINVAL, "PROMPT %d is empty: must be a text", i + 1);
+        for (; !err && *text != '\0'; text++)
+            if (*text == '\n' || *text == '\r')
+                *text = ' ';
+    }
     if (err)
         dg_prompts_free(&r.list);
     else

@@ -34,26 +34,13 @@ static const char *prompts_path(const Config *c)
 static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
 {
     const char *path = prompts_path(s->config);
-    size_t used = 0, cap = 1;
-    char *text;
-    int err;
 
     if (o->num_prompts == 0 && path[0] == '\0')
         return dg_fail(DG_EINVAL, "evaluate.file and prompts.eval_file are "
                                   "empty: one must name a prompts file");
-    if (o->num_prompts == 0)
-        return dg_setup_prompts(s, path, &x->prompts);
-    for (int i = 0; i < o->num_prompts; i++)
-        cap += strlen(o->prompts[i]) + 1;
-    text = malloc(cap);
-    if (text == NULL)
-        return dg_fail(DG_ENOMEM, "prompts");
-    for (int i = 0; i < o->num_prompts; i++)
-        used +=
-            (size_t)snprintf(text + used, cap - used, "%s\n", o->prompts[i]);
-    err = dg_prompts_parse(&x->prompts, "prompts.txt", text, used);
-    free(text);
-    return err;
+    return o->num_prompts == 0
+               ? dg_setup_prompts(s, path, &x->prompts)
+               : dg_prompts_of(&x->prompts, o->prompts, o->num_prompts);
 }
 
 static int open_cache(Infer *x, const Session *s)

@@ -117,11 +117,13 @@ static int compare(const Config *now, const char *stored, const char *name)
     err = dg_config_parse(&before, stored, name);
     if (!err)
         err = dg_config_compare(&differing, &before, now);
-    if (!err && differing[0] != '\0')
+    if (!err && differing[0] != '\0') {
+        differing[strlen(differing) - 1] = '\0'; /* the last line's end */
         err = dg_fail(DG_EINVAL,
                       "%s was begun with another configuration; choose "
                       "another run.dir or undo:\n%.800s",
                       name, differing);
+    }
     free(differing);
     return err;
 }
