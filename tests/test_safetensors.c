@@ -233,8 +233,7 @@ static void test_files_that_are_none(void **state)
     (void)state;
     expect_error(dg_weight_file_open(&f, in_scratch("none")), DG_EIO,
                  "none: cannot open");
-    expect_error(dg_weight_file_open(&f, scratch), DG_EIO,
-                 "no regular file");
+    expect_error(dg_weight_file_open(&f, scratch), DG_EIO, "no regular file");
     spill(in_scratch("empty"), "", 0);
     expect_error(dg_weight_file_open(&f, in_scratch("empty")), DG_EFORMAT,
                  "0 bytes");
