@@ -100,6 +100,11 @@ expect "promises: guidance with two updates is warned of" \
 no_warning "promises: guidance with one update is not" "$work/eps.out"
 tiny 2 1 inexact parallel.exact_sum=false run.iterations=2 trajectory.every=0
 expect "promises: float sums, ratio 1" ratio_is_one inexact 2
+tiny 2 1 floats parallel.exact_sum=false run.iterations=1
+file=$work/floats/trajectories/iter_000001.h5
+expect "replay: float sums, as many ranks" ranks 2 "$bin" replay --threads 1 "$file"
+expect_code "replay: float sums, other ranks: why they differ" 1 \
+    "as many ranks of one thread each" ranks 3 "$bin" replay --threads 1 "$file"
 
 # --- a reward that does not tell samples apart teaches nothing -----------------
 tiny 1 1 still 'rewards=({name="shapes"; weight=1.0;})' optim.weight_decay=0

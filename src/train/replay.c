@@ -177,8 +177,12 @@ static int compare_weights(const Trainer *t, H5File *f)
     if (strcmp(digest, stored) != 0)
         err = dg_fail(DG_EPROMISE,
                       "%s: weights after the iteration have SHA-256 %.16s... "
-                      "in the file and %.16s... in the replay",
-                      dg_h5_path(f), stored, digest);
+                      "in the file and %.16s... in the replay%s",
+                      dg_h5_path(f), stored, digest,
+                      t->session->config->parallel.exact_sum
+                          ? ""
+                          : ": with parallel.exact_sum = false they are the "
+                            "same for as many ranks of one thread each");
     free(stored);
     return err;
 }
