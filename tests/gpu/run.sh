@@ -57,12 +57,14 @@ library_folder()
 }
 
 # The driver's library is opened by name when the program runs: a container may
-# have it where only its own LD_LIBRARY_PATH leads.
+# have it where only its own LD_LIBRARY_PATH leads, or, for a loader that is not
+# this machine's, where that does not look (/usr/lib64, if the cache is stale).
 add_driver()
 {
-    local d
+    local d places=(/usr/local/nvidia/lib64 /usr/lib/wsl/lib)
+    [ -z "$loader" ] || places+=(/usr/lib/*-linux-gnu /usr/lib64)
     IFS=: read -ra d <<< "${LD_LIBRARY_PATH:-}"
-    for d in "${d[@]}" /usr/local/nvidia/lib64 /usr/lib/wsl/lib; do
+    for d in "${d[@]}" "${places[@]}"; do
         [ ! -e "$d/libcuda.so.1" ] || path=$path:$d
     done
 }
