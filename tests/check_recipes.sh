@@ -17,22 +17,22 @@ about()
         'BEGIN { print v, w; exit !(v > 0.99 * w && v < 1.01 * w) }'
 }
 
-# recipe NAME FOLDER FILE RANKS: FILE is the first looked for
+# recipe NAME FOLDER RANKS
 recipe()
 {
     expect_code "recipe $1: names the weights that are not there" 1 \
-        "$2/$3" "$bin" train "configs/$1.cfg" --dry-run
+        "policy.path = \"$2\": there is no such folder" "$bin" train "configs/$1.cfg" --dry-run
     expect "recipe $1: one message" test \
         "$(grep -c '^ERROR' "$work/out")" = 1
     expect_code "recipe $1: plan, which says so" 0 \
         "policy.path = \"$2\" is not there" "$bin" plan "configs/$1.cfg" \
-        --ranks "$4" --json "$work/$1.json"
+        --ranks "$3" --json "$work/$1.json"
 }
 
-recipe flux_hps /models/FLUX.1-dev transformer/config.json 16
-recipe flux_8gpu /models/FLUX.1-dev transformer/config.json 8
-recipe flux_lora /models/FLUX.1-dev transformer/config.json 8
-recipe sd14_hps /models/stable-diffusion-v1-4 unet/config.json 8
+recipe flux_hps /models/FLUX.1-dev 16
+recipe flux_8gpu /models/FLUX.1-dev 8
+recipe flux_lora /models/FLUX.1-dev 8
+recipe sd14_hps /models/stable-diffusion-v1-4 8
 
 # published sizes and operations
 expect "recipe flux_hps: parameters of FLUX.1-dev" test \
@@ -72,5 +72,5 @@ about "recipe sd14_hps: a picture" "$(figure sd14_hps flops decode)" 2.51e12
 
 # a plan without a folder is of the public sizes, a run is not
 expect_code "recipe sd14_hps: evaluate needs the folder" 1 \
-    "unet/config.json" "$bin" evaluate configs/sd14_hps.cfg
+    "there is no such folder" "$bin" evaluate configs/sd14_hps.cfg
 exit $bad
