@@ -32,7 +32,7 @@ expect "bundle: all libraries are inside" test -z "$(outside)"
 expect_code "bundle: without a GPU one line says so" 77 "no GPU: ERROR" \
     in_it CUDA_EMULATION_DEVICES=0 "$folder/tests/gpu/run.sh"
 expect "bundle: and nothing else" test "$(wc -l <"$work/out")" = 1
-for steps in "kernels*memory" "ratio*12" "two*" "beside*tiny"; do
+for steps in "kernels*memory" "doctor*32" "ratio*12" "two*" "beside*tiny"; do
     expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
         in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
 done

@@ -281,6 +281,18 @@ own_products()
     ratio_in bfloat16 1 && ratio_in bfloat16 12
 }
 
+# doctor_in DTYPE: what the program itself finds of this machine
+doctor_in()
+{
+    local rc
+    "$bin" doctor configs/tiny.cfg --set run.device=cuda --set run.dtype="$1" \
+        --set run.dir="$work/none" >"$work/doctor.out" 2>&1
+    rc=$?
+    cat "$work/doctor.out"
+    numbers=$(grep '^promises' "$work/doctor.out" | cut -c 18-110)
+    return $rc
+}
+
 # again [SET]...: in a folder of its own each time
 again()
 {
@@ -436,6 +448,8 @@ describe | tee "$table"
 for program in "$root"/gpu/*; do
     step "kernels: ${program##*/test_}" 60 kernels "${program##*/}"
 done
+step "doctor: float32" 40 doctor_in float32
+step "doctor: bfloat16" 40 doctor_in bfloat16
 step "ratio, micro-batch 1" 40 ratio_in float32 1
 step "ratio, micro-batch 4" 40 ratio_in float32 4
 step "ratio, micro-batch 12" 40 ratio_in float32 12
