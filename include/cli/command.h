@@ -109,6 +109,9 @@ int dg_cli_session(Session *out, Cli *cli);
 /** Gives back the GPU that dg_cli_session() took, if it did. */
 void dg_cli_session_end(Cli *cli);
 
+/** 1 if this program was built with its GPU side. */
+int dg_cli_has_gpu_side(void);
+
 /** What the bench of a GPU is measured against: *num of them, at most
  *  DG_BENCH_TOOLS, or none where the session is the CPU's. Not collective.
  *  Errors: DG_EDEVICE, DG_ENOMEM. */

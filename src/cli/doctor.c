@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/version.h"
-#include "generated/features.h"
 #include "store/h5.h"
 #include "train/doctor.h"
 
@@ -236,7 +235,7 @@ static void tell_program(Doctor *d)
 {
     tell(d, "program", FINE, "%s (commit %s, %s), %s", dg_version(),
          dg_git_commit(), dg_compiler(),
-         DG_CUDA ? "with its GPU side" : "without its GPU side");
+         dg_cli_has_gpu_side() ? "with its GPU side" : "without its GPU side");
 }
 
 static void tell_mpi(Doctor *d)

@@ -195,6 +195,11 @@ void dg_cli_bare_end(BenchTools *tools, int num)
 }
 #endif
 
+int dg_cli_has_gpu_side(void)
+{
+    return DG_CUDA;
+}
+
 /* Ranks that compute otherwise make bits a matter of who has which sample. */
 static int compare_ranks(Cli *cli)
 {
