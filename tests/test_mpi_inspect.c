@@ -3,10 +3,12 @@
 #include "base/sha256.h"
 #include "store/checkpoint.h"
 #include "store/conditions.h"
+#include "store/file.h"
 #include "store/inspect.h"
 #include "store/trajectory.h"
 #include "store/weights_file.h"
 
+#include <malloc.h>
 #include <math.h>
 
 static char folder[256], path[300];
@@ -162,11 +164,74 @@ static void test_short_digests_are_refused(void **state)
     VERDICT();
 }
 
+/* With a byte of its lists of names changed, which HDF5 finds by their check
+ * sums: an error, or the whole description, but no end of the program. */
+static void describe_damaged(char *bytes, size_t num, size_t at)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = fopen(path, "wb"), *out = open_memstream(&text, &size);
+
+    bytes[at] ^= 0x55;
+    EXPECT(f != NULL && fwrite(bytes, 1, num, f) == num && fclose(f) == 0);
+    bytes[at] ^= 0x55;
+    const int err = dg_inspect_describe(path, out);
+    fclose(out);
+    if (!err)
+        EXPECT(has(text, "t63: float32 [4]\n"));
+    EXPECT(!err || err == DG_EFORMAT || err == DG_EIO);
+    free(text);
+}
+
+static void test_damaged_lists_are_told(void **state)
+{
+    enum { NUM = 64 }; /* more names than HDF5 keeps in a group's head */
+    static const char *const parts[] = { "FRHP", "FHDB", "BTHD", "BTLF",
+                                         "FSSE" };
+    H5Item item[NUM];
+    char name[NUM][8], *bytes = NULL;
+    size_t num = 0;
+    int found = 0;
+
+    (void)state;
+    mallopt(M_PERTURB, 0x55); /* what nobody wrote is no NULL by chance */
+    make_folder(folder);
+    for (int i = 0; i < NUM; i++) {
+        snprintf(name[i], sizeof name[i], "t%d", i);
+        item[i] = (H5Item) { .name = name[i],
+                             .type = DG_H5_F32,
+                             .num_dims = 1,
+                             .dims = { 4 },
+                             .data = values,
+                             .units = "1",
+                             .long_name = "values",
+                             .axes = "item" };
+    }
+    EXPECT(!dg_trajectory_write(&comm, folder, 1, item, NUM, NULL, 0, &info));
+    dg_trajectory_path(path, sizeof path, folder, 1);
+    if (comm.rank == 0)
+        EXPECT(!dg_file_read(path, &bytes, &num));
+    for (size_t i = 0; i + 64 < num; i++)
+        for (size_t k = 0; k < sizeof parts / sizeof *parts; k++)
+            if (memcmp(bytes + i, parts[k], 4) == 0) {
+                found++;
+                for (size_t j = i + 5; j < i + 300 && j < num; j += 31)
+                    describe_damaged(bytes, num, j);
+            }
+    EXPECT(comm.rank != 0 || found >= 5);
+    free(bytes);
+    mallopt(M_PERTURB, 0);
+    dg_comm_barrier(&comm);
+    drop_folder(folder);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_checkpoint_is_described),
     cmocka_unit_test(test_weights_digest_sees_all),
     cmocka_unit_test(test_other_files_have_no_digest),
     cmocka_unit_test(test_short_digests_are_refused),
+    cmocka_unit_test(test_damaged_lists_are_told),
 };
 
 MPI_MAIN(mpi_inspect, tests)
