@@ -19,9 +19,9 @@ int dg_in_open(int *fd, int64_t *bytes, const char *path)
     if (fstat(f, &st) != 0)
         err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        err =
-            dg_fail(DG_EIO, "%s: cannot read: %s, wanted is a file", path,
-                    S_ISDIR(st.st_mode) ? "is a folder" : "is no regular file");
+        err = dg_fail(DG_EIO, "%s: cannot read: %s", path,
+                      S_ISDIR(st.st_mode) ? "is a folder, wanted is a file"
+                                          : "not a regular file");
     if (err) {
         close(f);
         return err;
