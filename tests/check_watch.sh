@@ -42,15 +42,7 @@ iterates()
 # ended SECONDS: the job's code in $code; not if it goes on
 ended()
 {
-    local i
-    for i in $(seq $(($1 * 10))); do
-        if ! kill -0 "$job" 2>/dev/null; then
-            wait "$job"
-            code=$?
-            return 0
-        fi
-        sleep 0.1
-    done
+    ends "$1" && return
     kill -CONT $victim
     kill "$job"
     wait "$job"

@@ -68,3 +68,18 @@ ranks()
     shift
     mpirun --oversubscribe -n "$n" "$@"
 }
+
+# ends SECONDS: the job of process $job ends in that time; its code in $code
+ends()
+{
+    local i
+    for i in $(seq $(($1 * 10))); do
+        if ! kill -0 "$job" 2>/dev/null; then
+            wait "$job"
+            code=$?
+            return 0
+        fi
+        sleep 0.1
+    done
+    return 1
+}

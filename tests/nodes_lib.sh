@@ -213,18 +213,3 @@ gpus_across()
         grpo.num_generations=2 grpo.prompts_per_iteration=2 grpo.micro_batch=2 \
         report.prompts=1 evaluate.steps=1 run.iterations=2 trajectory.every=0
 }
-
-# ends SECONDS: the job of process $job ends in that time; its code in $code
-ends()
-{
-    local i
-    for i in $(seq $(($1 * 10))); do
-        if ! kill -0 "$job" 2>/dev/null; then
-            wait "$job"
-            code=$?
-            return 0
-        fi
-        sleep 0.1
-    done
-    return 1
-}

@@ -59,13 +59,13 @@ static void test_gradients_reach_their_owners(void **state)
     VERDICT();
 }
 
+static const char *const configs[] = { "configs/tiny.cfg",
+                                       "configs/tiny_unet.cfg" };
+
 /* Of weights that all ranks have, with and without other ranks, text encoders'
  * too: a block's gradient is there for a while alone. */
 static void test_gradients_alone_reach_their_owners(void **state)
 {
-    static const char *const configs[] = { "configs/tiny.cfg",
-                                           "configs/tiny_unet.cfg" };
-
     (void)state;
     for (int k = 0; k < 4; k++) {
         Lab l = { .backend = dg_backend_cpu(),
@@ -90,9 +90,6 @@ static void test_gradients_alone_reach_their_owners(void **state)
  * unequal lengths, more and fewer than workers, none, and failures. */
 static void test_gradients_alone_leave_several_workers(void **state)
 {
-    static const char *const configs[] = { "configs/tiny.cfg",
-                                           "configs/tiny_unet.cfg" };
-
     (void)state;
     for (int k = 0; k < 4; k++) {
         Lab l = { .backend = dg_backend_cpu(),

@@ -182,19 +182,26 @@ static void test_shapes_without_metadata_is_missing(void **state)
     tiny_close(&t);
 }
 
+/* brightness and shapes */
+static void open_two(Reward r[2])
+{
+    static Config c;
+
+    dg_config_defaults(&c);
+    MUST(dg_config_set(&c,
+                       "rewards=({name=\"brightness\";},{name=\"shapes\";})"));
+    MUST(dg_rewards_init(r, &c));
+}
+
 /* Shapes are looked for in squares; a mean is a mean of any picture. */
 static void test_wide_pictures(void **state)
 {
     static const float rgb[2 * 3 * 3] = { [3] = 1, [4] = 1, [5] = 1 };
     Reward r[2];
     RewardScore s;
-    Config c;
 
     (void)state;
-    dg_config_defaults(&c);
-    MUST(dg_config_set(&c,
-                       "rewards=({name=\"brightness\";},{name=\"shapes\";})"));
-    MUST(dg_rewards_init(r, &c));
+    open_two(r);
     MUST(dg_rewards_check_picture(r, 2, 64, 64));
     MUST(dg_rewards_check_picture(r, 1, 48, 64));
     assert_int_equal(dg_rewards_check_picture(r, 2, 48, 64), DG_EINVAL);
@@ -220,13 +227,9 @@ static void test_prompts_without_metadata(void **state)
     Prompt two[2] = { { .text = "a red circle" }, { .text = "a circle" } };
     const PromptList list = { .item = two, .num = 2 };
     Reward r[2];
-    Config c;
 
     (void)state;
-    dg_config_defaults(&c);
-    MUST(dg_config_set(&c,
-                       "rewards=({name=\"brightness\";},{name=\"shapes\";})"));
-    MUST(dg_rewards_init(r, &c));
+    open_two(r);
     MUST(dg_rewards_check_prompts(r, 1, &list));
     assert_int_equal(dg_rewards_check_prompts(r, 2, &list), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text,
