@@ -1,8 +1,9 @@
 #include "gemm.h"
 
 #include "gemm_own.h"
+#include "gemm_trial.h"
 
-#include <cublasLt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +12,6 @@ extern "C" {
 }
 
 /*
- * Row-major products by a column-major library: c^T = op(b)^T op(a)^T, so the
- * library's A is our b, its m our n.
- *
  * Batch invariance. The library chooses among kernels whose bits differ, and
  * some split k over blocks. So an algorithm is asked for once per shape of
  * one sample, with no workspace and no reduction scheme (then k cannot be
@@ -21,63 +19,47 @@ extern "C" {
  * allows it, else sample after sample. Both are asked when a shape, or a batch
  * of it, comes first, and never while a step is captured.
  *
- * Alignment is a part of the shape, since kernels are chosen by it. It is the
- * largest power of two up to 256 that divides the first address, the pitch
- * and the step between samples: the same whatever the batch begins with. Of
- * bias and of what an epilogue stores besides c the library reads it from the
- * address that the heuristic is shown, so it is shown the alignment itself.
+ * That this keeps a sample's bits stands in no manual. So each is tried, where
+ * there is room (gemm_trial.h). Samples whose bits a batch changes go one by one,
+ * or as many at a time as change none, which is slower and nothing else. An
+ * algorithm whose bits do not repeat ends the run: what ranks see of chance need
+ * not be the same, and other algorithms on some of them would be worse.
+ *
+ * Of bias and of what an epilogue stores besides c the library reads the
+ * alignment from the address that the heuristic is shown, so it is shown the
+ * alignment itself.
  *
  * Where the library has none for a shape, or is not to be asked, products are
  * those of gemm_own.h: that too is one sample's shape's, whatever the batch.
  */
-enum { MOST_SHAPES = 1024, MOST_BATCHES = 4096, MOST_ALIGN = 256 };
-
-typedef struct Shape {
-    int64_t m, n, k, lda, ldb, ldc;
-    int32_t trans_a, trans_b, adds;
-    int32_t type, type_c; /* of the library: of a and b, of c */
-    uint32_t align_a, align_b, align_c;
-    uint32_t align_bias, align_pre; /* 0: there is none */
-} Shape;
+enum {
+    MOST_SHAPES = 1024,
+    MOST_BATCHES = 4096,
+    MOST_ALIGN = 256,
+    CANDIDATES = 8 /* algorithms that are looked at */
+};
 
 typedef struct Known {
-    Shape shape;
+    GemmShape shape;
     int found; /* 0: the library has none */
     cublasLtMatmulAlgo_t algo;
 } Known;
 
-/* What is done to a sum before it is stored as c: bias is added; with pre that
- * is stored there, as c is, and its GELU in c. NULL: not. */
-typedef struct Finish {
-    const float *bias;
-    float *pre;
-} Finish;
-
-/* a product of samples: elements between them */
-typedef struct Samples {
-    int64_t num, a, b, c;
-} Samples;
-
-/* whether an algorithm takes these samples in one call */
+/* how many of these samples go in one call; 1: each by itself */
 typedef struct Batch {
     const cublasLtMatmulAlgo_t *algo; /* of a Known */
-    Samples by;
-    int fits;
+    GemmSamples by;
+    int64_t at_once;
 } Batch;
 
 struct GemmCache {
     cublasLtHandle_t handle;
     int own; /* it is not asked */
+    int device;
     int num, num_batches;
     Known known[MOST_SHAPES];
     Batch batch[MOST_BATCHES];
 };
-
-/* descriptors of one call */
-typedef struct Call {
-    cublasLtMatmulDescOpaque_t product;
-    cublasLtMatrixLayoutOpaque_t a, b, c; /* of our a, b, c */
-} Call;
 
 /* --- life ---------------------------------------------------------------- */
 
@@ -112,7 +94,7 @@ int dg_cuda_products_own(int *own)
                    text);
 }
 
-int dg_cuda_gemm_cache_create(struct GemmCache **out)
+int dg_cuda_gemm_cache_create(struct GemmCache **out, int device)
 {
     struct GemmCache *c;
     int own = 0;
@@ -131,6 +113,13 @@ int dg_cuda_gemm_cache_create(struct GemmCache **out)
         return dg_fail(DG_EDEVICE, "cuBLASLt: %s", cublasLtGetStatusString(e));
     }
     c->own = own;
+    c->device = device;
+    err = dg_cuda_trial_open(device);
+    if (err) {
+        cublasLtDestroy(c->handle);
+        free(c);
+        return err;
+    }
     *out = c;
     return DG_OK;
 }
@@ -139,17 +128,10 @@ void dg_cuda_gemm_cache_destroy(struct GemmCache *c)
 {
     if (c == NULL)
         return;
+    dg_cuda_trial_close(c->device);
     cublasLtDestroy(c->handle);
     free(c);
 }
-
-static void note(cublasStatus_t e, const char *what)
-{
-    if (e != CUBLAS_STATUS_SUCCESS)
-        dg_cuda_note_text(what, cublasLtGetStatusString(e));
-}
-
-/* --- descriptors --------------------------------------------------------- */
 
 template <typename T> static cudaDataType_t type_of(void);
 template <> cudaDataType_t type_of<float>(void)
@@ -161,70 +143,9 @@ template <> cudaDataType_t type_of<__nv_bfloat16>(void)
     return CUDA_R_16BF;
 }
 
-/* a stored matrix of rows x cols, row-major, pitch ld */
-template <typename T>
-static void layout(cublasLtMatrixLayoutOpaque_t *l, int64_t rows, int64_t cols,
-                   int64_t ld)
+static const char *type_text(const GemmShape *s)
 {
-    note(cublasLtMatrixLayoutInit(l, type_of<T>(), (uint64_t)cols,
-                                  (uint64_t)rows, ld),
-         "gemm layout");
-}
-
-static void layout_batch(cublasLtMatrixLayoutOpaque_t *l, int64_t batch,
-                         int64_t stride)
-{
-    const int32_t count = (int32_t)batch;
-
-    note(cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
-                                          &count, sizeof count),
-         "gemm batch");
-    note(cublasLtMatrixLayoutSetAttribute(
-             l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
-             sizeof stride),
-         "gemm batch");
-}
-
-static void set(Call *c, cublasLtMatmulDescAttributes_t attr, const void *value,
-                size_t bytes)
-{
-    note(cublasLtMatmulDescSetAttribute(&c->product, attr, value, bytes),
-         "gemm descriptor");
-}
-
-static void finish_with(Call *c, const Finish *f, int64_t ld)
-{
-    const int32_t epilogue = f->pre == NULL    ? CUBLASLT_EPILOGUE_BIAS
-                             : f->bias != NULL ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS
-                                               : CUBLASLT_EPILOGUE_GELU_AUX;
-
-    if (f->pre == NULL && f->bias == NULL)
-        return;
-    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-    if (f->bias != NULL)
-        set(c, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &f->bias, sizeof f->bias);
-    if (f->pre == NULL)
-        return;
-    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &f->pre, sizeof f->pre);
-    set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld);
-}
-
-template <typename T, typename C>
-static void call_of(Call *c, const GemmArgs *g, const Finish *f)
-{
-    const int32_t trans_a = g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const int32_t trans_b = g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
-
-    note(cublasLtMatmulDescInit(&c->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-         "gemm descriptor");
-    set(c, CUBLASLT_MATMUL_DESC_TRANSA, &trans_b, sizeof trans_b);
-    set(c, CUBLASLT_MATMUL_DESC_TRANSB, &trans_a, sizeof trans_a);
-    finish_with(c, f, g->ldc);
-    layout<T>(&c->a, g->trans_a ? g->k : g->m, g->trans_a ? g->m : g->k,
-              g->lda);
-    layout<T>(&c->b, g->trans_b ? g->n : g->k, g->trans_b ? g->k : g->n,
-              g->ldb);
-    layout<C>(&c->c, g->m, g->n, g->ldc);
+    return s->type == CUDA_R_16BF ? "bfloat16" : "float32";
 }
 
 /* --- algorithms ---------------------------------------------------------- */
@@ -238,7 +159,7 @@ static uint32_t alignment(const float *p, int64_t ld, int64_t stride)
     return (uint32_t)(all & (~all + 1)); /* its lowest bit */
 }
 
-static void prefer(cublasLtMatmulPreferenceOpaque_t *p, const Shape *s)
+static void prefer(cublasLtMatmulPreferenceOpaque_t *p, const GemmShape *s)
 {
     const uint64_t workspace = 0;
     const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
@@ -253,15 +174,16 @@ static void prefer(cublasLtMatmulPreferenceOpaque_t *p, const Shape *s)
         { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, s->align_c },
     };
 
-    note(cublasLtMatmulPreferenceInit(p), "gemm preference");
-    note(cublasLtMatmulPreferenceSetAttribute(
-             p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-             sizeof workspace),
-         "gemm preference");
+    dg_cuda_gemm_note(cublasLtMatmulPreferenceInit(p), "gemm preference");
+    dg_cuda_gemm_note(cublasLtMatmulPreferenceSetAttribute(
+                          p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                          &workspace, sizeof workspace),
+                      "gemm preference");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i)
-        note(cublasLtMatmulPreferenceSetAttribute(
-                 p, rows[i].attr, &rows[i].value, sizeof rows[i].value),
-             "gemm preference");
+        dg_cuda_gemm_note(
+            cublasLtMatmulPreferenceSetAttribute(
+                p, rows[i].attr, &rows[i].value, sizeof rows[i].value),
+            "gemm preference");
 }
 
 /* Before a question to the library. */
@@ -272,38 +194,110 @@ static void begin_question(void)
     dg_cuda_library_hold();
 }
 
+static int same_sizes(const GemmShape *x, const GemmShape *y)
+{
+    return x->m == y->m && x->n == y->n && x->k == y->k && x->type == y->type;
+}
+
 /* Told once for sizes, however operands are stored; with an epilogue it is no
  * news. 's' is the newest. */
-static void tell_none(const struct GemmCache *cache, const Shape *s)
+static void tell_none(const struct GemmCache *cache, const GemmShape *s)
 {
     int told = s->align_pre != 0;
 
     for (int i = 0; i + 1 < cache->num && !told; ++i) {
         const Known *k = &cache->known[i];
-        told = !k->found && k->shape.align_pre == 0 && k->shape.m == s->m &&
-               k->shape.n == s->n && k->shape.k == s->k &&
-               k->shape.type == s->type;
+        told = !k->found && k->shape.align_pre == 0 && same_sizes(&k->shape, s);
     }
     if (!told)
         dg_warn("cuBLASLt has no algorithm that leaves k whole for products "
                 "[%lld, %lld] x [%lld, %lld] of %s: a kernel of this project "
                 "computes them, slower",
                 (long long)s->m, (long long)s->k, (long long)s->k,
-                (long long)s->n,
-                s->type == CUDA_R_16BF ? "bfloat16" : "float32");
+                (long long)s->n, type_text(s));
 }
 
-/* The algorithm for one sample of this shape; NULL if the library has none.
- * The call is that of one sample. */
-static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
-                                             const Shape *shape)
+/* The candidates in the library's order. Returns their number. */
+static int ask(const struct GemmCache *cache, const GemmShape *s,
+               cublasLtMatmulHeuristicResult_t *list)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
-    cublasLtMatmulHeuristicResult_t result;
-    const Finish shown = { (const float *)(uintptr_t)shape->align_bias,
-                           (float *)(uintptr_t)shape->align_pre };
+    const GemmFinish shown = { (const float *)(uintptr_t)s->align_bias,
+                               (float *)(uintptr_t)s->align_pre };
+    GemmCall c;
     int found = 0;
 
+    prefer(&preference, s);
+    dg_cuda_gemm_describe(&c, s, &shown);
+    begin_question();
+    const cublasStatus_t e = cublasLtMatmulAlgoGetHeuristic(
+        cache->handle, &c.product, &c.b, &c.a, &c.c, &c.c, &preference,
+        CANDIDATES, list, &found);
+    dg_cuda_library_release();
+    /* what it says of an epilogue that does not take this pitch */
+    const int refused = e == CUBLAS_STATUS_NOT_SUPPORTED ||
+                        (e == CUBLAS_STATUS_INVALID_VALUE && s->align_pre);
+    if (!refused)
+        dg_cuda_gemm_note(e, "gemm heuristic");
+    return e == CUBLAS_STATUS_SUCCESS ? found : 0;
+}
+
+/* By what the algorithm says of itself, where it says so. */
+static int leaves_k_whole(const cublasLtMatmulHeuristicResult_t *r)
+{
+    int32_t parts = 1;
+    uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+    size_t bytes;
+
+    cublasLtMatmulAlgoConfigGetAttribute(&r->algo,
+                                         CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
+                                         &parts, sizeof parts, &bytes);
+    cublasLtMatmulAlgoConfigGetAttribute(&r->algo,
+                                         CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                         &scheme, sizeof scheme, &bytes);
+    return r->state == CUBLAS_STATUS_SUCCESS && r->workspaceSize == 0 &&
+           (parts == 0 || parts == 1) &&
+           scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+static void check_repeats(const struct GemmCache *cache, const Known *k)
+{
+    const GemmSamples one = { 1, 0, 0, 0 };
+    char text[160];
+
+    if (dg_cuda_trial(cache->handle, &k->shape, &one, &k->algo) !=
+        DG_TRIAL_DIFFERS)
+        return;
+    snprintf(text, sizeof text,
+             "[%lld, %lld] x [%lld, %lld] of %s twice has given other bits; "
+             "DANCEGRPO_PRODUCTS=own does without the library",
+             (long long)k->shape.m, (long long)k->shape.k,
+             (long long)k->shape.k, (long long)k->shape.n,
+             type_text(&k->shape));
+    dg_cuda_note_text("cuBLASLt", text);
+}
+
+/* The first candidate that leaves k whole. */
+static void choose(struct GemmCache *cache, Known *k)
+{
+    cublasLtMatmulHeuristicResult_t list[CANDIDATES];
+    const int num = ask(cache, &k->shape, list);
+
+    for (int i = 0; i < num && !k->found; ++i)
+        if (leaves_k_whole(&list[i])) {
+            k->algo = list[i].algo;
+            k->found = 1;
+        }
+    if (k->found)
+        check_repeats(cache, k);
+    else
+        tell_none(cache, &k->shape);
+}
+
+/* The algorithm for one sample of this shape; NULL if the library has none. */
+static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache,
+                                             const GemmShape *shape)
+{
     for (int i = 0; i < cache->num; ++i)
         if (memcmp(&cache->known[i].shape, shape, sizeof *shape) == 0)
             return cache->known[i].found ? &cache->known[i].algo : NULL;
@@ -311,43 +305,15 @@ static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache, Call *c,
         dg_cuda_note_text("gemm", "more shapes than are kept");
         return NULL;
     }
-    prefer(&preference, shape);
-    finish_with(c, &shown, shape->ldc);
-    begin_question();
-    const cublasStatus_t e = cublasLtMatmulAlgoGetHeuristic(
-        cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, &preference, 1,
-        &result, &found);
-    dg_cuda_library_release();
-    /* what it says of an epilogue that does not take this pitch */
-    const int refused = e == CUBLAS_STATUS_NOT_SUPPORTED ||
-                        (e == CUBLAS_STATUS_INVALID_VALUE && shape->align_pre);
-    if (!refused)
-        note(e, "gemm heuristic");
     Known *k = &cache->known[cache->num++];
-    k->shape = *shape;
-    k->found = e == CUBLAS_STATUS_SUCCESS && found > 0 &&
-               result.state == CUBLAS_STATUS_SUCCESS;
-    if (k->found)
-        k->algo = result.algo;
-    else
-        tell_none(cache, shape);
+    *k = Known { *shape, 0, {} };
+    choose(cache, k);
     return k->found ? &k->algo : NULL;
 }
 
-static void multiply(const struct GemmCache *cache, Call *c, const GemmArgs *g,
-                     const cublasLtMatmulAlgo_t *algo)
-{
-    const float one = 1.0f;
-
-    note(cublasLtMatmul(cache->handle, &c->product, &one, g->b, &c->b, g->a,
-                        &c->a, &g->beta, g->c, &c->c, g->c, &c->c, algo, NULL,
-                        0, dg_cuda_current()->stream),
-         "gemm");
-}
-
 /* 1 within a step that is only walked */
-static int walks(const Shape *s, const GemmArgs *g, const Finish *f,
-                 const Samples *by)
+static int walks(const GemmShape *s, const GemmArgs *g, const GemmFinish *f,
+                 const GemmSamples *by)
 {
     CudaStream *stream = dg_cuda_current();
     const void *const where[] = { g->a, g->b, g->c, f->bias, f->pre };
@@ -359,8 +325,8 @@ static int walks(const Shape *s, const GemmArgs *g, const Finish *f,
 }
 
 template <typename T, typename C>
-static void shape_of(Shape *s, const GemmArgs *g, const Finish *f,
-                     const Samples *by)
+static void shape_of(GemmShape *s, const GemmArgs *g, const GemmFinish *f,
+                     const GemmSamples *by)
 {
     memset(s, 0, sizeof *s); /* compared as bytes */
     s->m = g->m, s->n = g->n, s->k = g->k;
@@ -377,85 +343,93 @@ static void shape_of(Shape *s, const GemmArgs *g, const Finish *f,
         s->align_pre = alignment<C>(f->pre, g->ldc, by->c);
 }
 
-/* Descriptors of one sample become those of all. */
-static void describe_batch(Call *c, const Finish *f, const Samples *by)
+/* whether the library would take them in one call */
+static int takes(const struct GemmCache *cache, const GemmShape *s,
+                 const GemmSamples *by, const cublasLtMatmulAlgo_t *algo)
 {
-    layout_batch(&c->a, by->num, by->a);
-    layout_batch(&c->b, by->num, by->b);
-    layout_batch(&c->c, by->num, by->c);
-    if (f->pre != NULL) /* the bias is one for all: its step stays 0 */
-        set(c, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE, &by->c,
-            sizeof by->c);
-}
-
-static int check_batch(const struct GemmCache *cache, Call *c,
-                       const cublasLtMatmulAlgo_t *algo)
-{
+    const GemmFinish shown = { (const float *)(uintptr_t)s->align_bias,
+                               (float *)(uintptr_t)s->align_pre };
     cublasLtMatmulHeuristicResult_t checked;
+    GemmCall c;
 
+    dg_cuda_gemm_describe_samples(&c, s, &shown, by);
     begin_question();
     const cublasStatus_t e = cublasLtMatmulAlgoCheck(
-        cache->handle, &c->product, &c->b, &c->a, &c->c, &c->c, algo, &checked);
+        cache->handle, &c.product, &c.b, &c.a, &c.c, &c.c, algo, &checked);
     dg_cuda_library_release();
     return e == CUBLAS_STATUS_SUCCESS && checked.workspaceSize == 0;
 }
 
-/* 1 where the algorithm takes all samples in one call, for which c is then
- * described. */
-static int fits_batch(struct GemmCache *cache, Call *c, const Finish *f,
-                      const Samples *by, const cublasLtMatmulAlgo_t *algo)
+/* The most samples, equal parts of all, that one call takes and whose bits it
+ * keeps. What cannot be tried does not go together: one sample of such sizes
+ * keeps a GPU busy. */
+static int64_t choose_at_once(const struct GemmCache *cache, const GemmShape *s,
+                              const GemmSamples *by,
+                              const cublasLtMatmulAlgo_t *algo)
+{
+    for (int64_t parts = 1; parts < by->num; ++parts) {
+        const GemmSamples some = { by->num / parts, by->a, by->b, by->c };
+
+        if (by->num % parts != 0 || !takes(cache, s, &some, algo))
+            continue;
+        const GemmTrial t = dg_cuda_trial(cache->handle, s, &some, algo);
+        if (t == DG_TRIAL_SAME)
+            return some.num;
+        if (t == DG_TRIAL_DIFFERS)
+            dg_warn("cuBLASLt: products [%lld, %lld] x [%lld, %lld] of %s have "
+                    "other bits in a batch of %lld: fewer go at once, slower",
+                    (long long)s->m, (long long)s->k, (long long)s->k,
+                    (long long)s->n, type_text(s), (long long)some.num);
+    }
+    return 1;
+}
+
+static int64_t at_once(struct GemmCache *cache, const GemmShape *s,
+                       const GemmSamples *by, const cublasLtMatmulAlgo_t *algo)
 {
     if (by->num < 2)
-        return 0;
-    describe_batch(c, f, by);
+        return 1;
     for (int i = 0; i < cache->num_batches; ++i)
         if (cache->batch[i].algo == algo &&
             memcmp(&cache->batch[i].by, by, sizeof *by) == 0)
-            return cache->batch[i].fits;
+            return cache->batch[i].at_once;
     if (cache->num_batches == MOST_BATCHES) {
         dg_cuda_note_text("gemm", "more batches than are kept");
-        return 0;
+        return 1;
     }
-    const int fits = check_batch(cache, c, algo);
-    cache->batch[cache->num_batches++] = Batch { algo, *by, fits };
-    return fits;
+    Batch *b = &cache->batch[cache->num_batches++];
+    *b = Batch { algo, *by, choose_at_once(cache, s, by, algo) };
+    return b->at_once;
 }
 
 /* 0: the library has no algorithm, nothing was done */
 template <typename T, typename C>
-static int products(const GemmArgs *g, const Finish *f, const Samples *by)
+static int products(const GemmArgs *g, const GemmFinish *f,
+                    const GemmSamples *by)
 {
     struct GemmCache *cache = dg_cuda_current()->gemm;
-    Shape s;
-    Call call;
+    GemmSamples some = *by;
+    GemmShape s;
 
     if (g->m < 1 || g->n < 1 || by->num < 1)
         return 1;
     if (cache->own)
         return 0;
     shape_of<T, C>(&s, g, f, by);
-    call_of<T, C>(&call, g, f);
-    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &call, &s);
+    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &s);
     if (algo == NULL)
         return 0;
-    call_of<T, C>(&call, g, f);
-    const int at_once = fits_batch(cache, &call, f, by, algo);
+    some.num = at_once(cache, &s, by, algo);
     if (walks(&s, g, f, by))
         return 1;
-    if (at_once) {
-        multiply(cache, &call, g, algo);
-        return 1;
-    }
-    for (int64_t i = 0; i < by->num; ++i) {
-        GemmArgs one = *g;
-        Finish last = *f;
-        one.a = past<T>(one.a, i * by->a);
-        one.b = past<T>(one.b, i * by->b);
-        one.c = past<C>(one.c, i * by->c);
-        if (last.pre != NULL)
-            last.pre = past<C>(last.pre, i * by->c);
-        call_of<T, C>(&call, &one, &last);
-        multiply(cache, &call, &one, algo);
+    for (int64_t i = 0; i < by->num; i += some.num) {
+        const GemmFinish its = { f->bias, past<C>(f->pre, i * by->c) };
+        GemmCall call;
+
+        dg_cuda_gemm_describe_samples(&call, &s, &its, &some);
+        dg_cuda_gemm_multiply(
+            cache->handle, &call, g->beta, past<T>(g->a, i * by->a),
+            past<T>(g->b, i * by->b), past<C>(g->c, i * by->c), algo);
     }
     return 1;
 }
@@ -496,8 +470,8 @@ template <typename T, typename C>
 void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
                       int64_t stride_a, int64_t stride_b, int64_t stride_c)
 {
-    const Finish f = { bias, NULL };
-    const Samples by = { batch, stride_a, stride_b, stride_c };
+    const GemmFinish f = { bias, NULL };
+    const GemmSamples by = { batch, stride_a, stride_b, stride_c };
 
     if (!products<T, C>(g, &f, &by))
         dg_cuda_own_products<T, C>(g, bias, batch, stride_a, stride_b,
@@ -507,8 +481,8 @@ void dg_cuda_products(const GemmArgs *g, const float *bias, int64_t batch,
 int dg_cuda_gelu_products(const GemmArgs *g, const float *bias, float *pre,
                           int64_t batch, int64_t stride_a, int64_t stride_c)
 {
-    const Finish f = { bias, pre };
-    const Samples by = { batch, stride_a, 0, stride_c };
+    const GemmFinish f = { bias, pre };
+    const GemmSamples by = { batch, stride_a, 0, stride_c };
 
     return products<__nv_bfloat16, __nv_bfloat16>(g, &f, &by);
 }

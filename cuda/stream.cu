@@ -187,7 +187,7 @@ extern "C" int dg_cuda_stream_create(CudaStream **out, int device)
     s->device = device;
     pthread_mutex_init(&s->captures, NULL);
     const cudaError_t e = stream_reserve(s);
-    err = e == cudaSuccess ? dg_cuda_gemm_cache_create(&s->gemm)
+    err = e == cudaSuccess ? dg_cuda_gemm_cache_create(&s->gemm, device)
                            : device_error(e, "a stream and its workspace");
     if (err) {
         dg_cuda_stream_destroy(s);

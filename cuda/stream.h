@@ -74,6 +74,11 @@ size_t dg_cuda_shared_most(void);
 /** The stream's result number, after waiting; fallback if that failed. */
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 
+/** What lies at device memory of whole words, as one number; another for other
+ *  contents, but for chance. Waits; takes the stream's result and the workspace's
+ *  first 8 KB. Not within a step that is replayed. */
+uint64_t dg_cuda_digest(const void *at, size_t bytes);
+
 /**
  * While a step is captured the library is asked nothing about algorithms: of
  * CUDA 13.3 it then answers with an internal error, to the thread that captures
@@ -82,7 +87,7 @@ int64_t dg_cuda_result(CudaStream *s, int64_t fallback);
 void dg_cuda_library_hold(void);
 void dg_cuda_library_release(void);
 
-int dg_cuda_gemm_cache_create(struct GemmCache **out);
+int dg_cuda_gemm_cache_create(struct GemmCache **out, int device);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
 /** Whether DANCEGRPO_PRODUCTS wants own kernels in the library's place: "own", or
  *  "library". Errors: DG_EINVAL. */

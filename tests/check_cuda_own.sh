@@ -56,6 +56,22 @@ for dtype in float32 bfloat16; do
     done
 done
 unset CUDA_EMULATION_NO_PRODUCT
+# a library with other bits for a batch, of which nothing shows but the time
+on_gpu 1 alike grpo.num_generations=4 grpo.micro_batch=4 run.iterations=1 \
+    trajectory.every=0
+CUDA_EMULATION_PRODUCTS="batch 2" on_gpu 1 batch \
+    grpo.num_generations=4 grpo.micro_batch=4 run.iterations=1
+expect "products: bits of a batch: the log says which sizes" grep -q \
+    "^WARN  cuBLASLt: products .* other bits in a batch of 4: fewer" \
+    "$work/batch.out"
+expect "products: bits of a batch: ratio 1" ratio_is_one batch 1
+same_digest "products: bits of a batch: the same weights" batch \
+    "$(digest alike 1)" 1
+# one whose bits do not repeat
+CUDA_EMULATION_PRODUCTS=vary expect_code "products: bits that vary end the run" 1 \
+    "twice has given other bits; DANCEGRPO_PRODUCTS=own" \
+    mpirun -n 2 "$gpu" train configs/tiny.cfg --set run.device=cuda \
+    --set run.dir="$work/vary"
 expect_code "own products: nothing else is understood" 1 "library or own" \
     env DANCEGRPO_PRODUCTS=mine "$gpu" train configs/tiny.cfg \
     --set run.device=cuda --set run.dir="$work/none"

@@ -130,6 +130,38 @@ static void test_bits_repeat(void **state)
     close_stream();
 }
 
+/* A library whose sums have another order each time, and that says nothing of
+ * it, is an error that says what to do: backward too, though forward's first call
+ * ends the run already, so that it is made by a library that does not vary yet. */
+static void test_bits_that_do_not_repeat_are_told(void **state)
+{
+    const Case c = { 1, 2, 16, 70, 70, 0, 0 };
+    Bed b;
+
+    (void)state;
+    if (!emulated())
+        skip();
+    for (int back = 0; back < 2; back++) {
+        if (!open_stream(back ? NULL : "vary"))
+            continue;
+        open_bed(&b, &c);
+        assert_int_equal(dg_cuda_attention_cudnn(&b.args), 1);
+        if (back) {
+            must(dg_cuda_wait());
+            setenv("CUDA_EMULATION_CUDNN", "vary", 1);
+            assert_int_equal(dg_cuda_attention_cudnn_grad(&b.args), 1);
+        }
+        assert_int_equal(dg_cuda_wait(), DG_EDEVICE);
+        assert_non_null(strstr(dg_last_error()->text,
+                               "the same call twice has given other bits"));
+        assert_int_equal(strstr(dg_last_error()->text, "backward") != NULL,
+                         back);
+        unsetenv("CUDA_EMULATION_CUDNN");
+        close_bed(&b);
+        close_stream();
+    }
+}
+
 /* ms of a call, the least of some */
 static double least_ms(int (*call)(const AttentionArgs *a),
                        const AttentionArgs *a)
@@ -270,6 +302,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_neighbours_do_not_matter),
     cmocka_unit_test(test_what_is_not_kept_does_not_matter),
     cmocka_unit_test(test_bits_repeat),
+    cmocka_unit_test(test_bits_that_do_not_repeat_are_told),
     cmocka_unit_test(test_speed_beside_own),
     cmocka_unit_test(test_what_it_has_not_is_own),
     cmocka_unit_test(test_engines_are_chosen),

@@ -241,11 +241,99 @@ static void test_errors_are_forgotten(void **unused)
     free(after);
 }
 
+/* A stream that asks a library with these faults; of a sample, c and pre. */
+static void of_faulty(char *to, const char *faults, int bf16)
+{
+    void *stream, *before;
+    Side s;
+
+    setenv("CUDA_EMULATION_PRODUCTS", faults, 1);
+    assert_int_equal(dg_cuda_side_new(&stream), DG_OK);
+    before = dg_cuda_side_use(stream);
+    check_batches(bf16, DG_ACT_GELU_TANH);
+    open_side(&s, bf16);
+    linear(to, &s, DG_ACT_GELU_TANH, 0, 1);
+    close_side(&s);
+    dg_cuda_side_use(before);
+    dg_cuda_side_free(stream);
+    unsetenv("CUDA_EMULATION_PRODUCTS");
+}
+
+/* Whether there is a library to plant faults in. */
+static int emulated(void)
+{
+    return cuda_emulation_order != NULL &&
+           getenv("CUDA_EMULATION_NO_PRODUCT") == NULL;
+}
+
+/* A library may split k though it was asked not to, and may have other bits for
+ * a batch and say nothing: samples keep their bits. The emulated one offers three
+ * algorithms, of which the first two split. */
+static void test_faults_of_the_library_are_found(void **unused)
+{
+    enum { RESULTS = 2 * ROWS * OUT * sizeof(float) };
+    static const char *const faults[] = { "", "batch 2", "batch 4", "split",
+                                          "few" };
+
+    (void)unused;
+    if (!emulated())
+        skip();
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        char got[5][RESULTS] = { { 0 } };
+
+        for (int i = 0; i < 5; ++i)
+            of_faulty(got[i], faults[i], bf16);
+        assert_memory_equal(got[0], got[1], RESULTS);
+        assert_memory_equal(got[0], got[2], RESULTS);
+        assert_memory_not_equal(got[0], got[3], RESULTS);
+        assert_memory_equal(got[4], got[3], RESULTS);
+    }
+}
+
+/* One whose sums have another order each time is an error. */
+static void test_bits_that_do_not_repeat_are_told(void **unused)
+{
+    void *stream, *before;
+
+    (void)unused;
+    if (!emulated())
+        skip();
+    setenv("CUDA_EMULATION_PRODUCTS", "vary", 1);
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        const Backend *be = bf16 ? dg_backend_cuda()->bf16 : dg_backend_cuda();
+        Side s;
+
+        open_side(&s, bf16);
+        assert_int_equal(dg_cuda_side_new(&stream), DG_OK);
+        before = dg_cuda_side_use(stream);
+        be->gemm(&(GemmArgs) { .m = ROWS,
+                               .n = OUT,
+                               .k = IN,
+                               .lda = IN,
+                               .ldb = OUT,
+                               .ldc = OUT,
+                               .a = s.x,
+                               .b = s.w,
+                               .c = s.y });
+        assert_int_equal(dg_cuda_wait(), DG_EDEVICE);
+        assert_non_null(
+            strstr(dg_last_error()->text,
+                   bf16 ? "[24, 1500] x [1500, 48] of bfloat16 twice"
+                        : "[24, 1500] x [1500, 48] of float32 twice"));
+        dg_cuda_side_use(before);
+        dg_cuda_side_free(stream);
+        close_side(&s);
+    }
+    unsetenv("CUDA_EMULATION_PRODUCTS");
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_few_rows_have_one_order),
     cmocka_unit_test(test_batches_have_the_bits_of_one),
     cmocka_unit_test(test_bias_lies_anywhere),
     cmocka_unit_test(test_errors_are_forgotten),
+    cmocka_unit_test(test_faults_of_the_library_are_found),
+    cmocka_unit_test(test_bits_that_do_not_repeat_are_told),
 };
 
 CUDA_MAIN(tests)

@@ -49,7 +49,8 @@ int dg_cuda_arithmetic(char *text, size_t bytes, int device);
 
 /**
  * A stream of work on a device, with its library handle and a workspace of
- * fixed size: kernels allocate nothing.
+ * fixed size: kernels allocate nothing. All streams of a device share 64 MB in
+ * which the library's products are tried (cuda/gemm_trial.h).
  * device  0 <= device < dg_cuda_device_count()
  * Not collective. Errors: DG_EDEVICE, DG_ENOMEM.
  */

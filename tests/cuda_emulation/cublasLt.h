@@ -1,11 +1,17 @@
 #ifndef CUDA_EMULATION_CUBLASLT_H
 #define CUDA_EMULATION_CUBLASLT_H
 /*
- * The part of cuBLASLt that cuda/gemm.cu uses, on plain loops. Like the real
- * one, the heuristic chooses by the whole problem, batch included, and its
- * choices differ in the order of sums and in alignment; it splits k where the
- * preference lets it. So a product that must not depend on its neighbours
- * has to be asked for as carefully here as there.
+ * The part of cuBLASLt that cuda/ uses, on plain loops. Like the real one, the
+ * heuristic chooses by the whole problem, batch included, and its choices differ
+ * in the order of sums and in alignment; it splits k where the preference lets
+ * it. So a product that must not depend on its neighbours has to be asked for
+ * as carefully here as there. It offers three algorithms, the best first.
+ *
+ * CUDA_EMULATION_PRODUCTS in the environment, what the real one might do:
+ *   split    all but the last algorithm split k, whatever is preferred
+ *   few      there is the last one alone
+ *   vary     sums have another order in each call
+ *   batch N  those of N samples or more in a call have another order
  */
 #include "cuda_runtime.h"
 
@@ -63,6 +69,11 @@ typedef enum cublasLtMatmulPreferenceAttributes_t {
 
 enum { CUBLASLT_REDUCTION_SCHEME_NONE = 0 };
 
+typedef enum cublasLtMatmulAlgoConfigAttributes_t {
+    CUBLASLT_ALGO_CONFIG_SPLITK_NUM = 2,
+    CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME = 3
+} cublasLtMatmulAlgoConfigAttributes_t;
+
 typedef struct CublasLt_st *cublasLtHandle_t;
 
 typedef struct cublasLtMatrixLayoutOpaque_t {
@@ -85,9 +96,10 @@ typedef struct cublasLtMatmulPreferenceOpaque_t {
 } cublasLtMatmulPreferenceOpaque_t, *cublasLtMatmulPreference_t;
 
 /* sums of 'chunk' products each are added up, 'split' ranges of k apart;
- * alignment of matrices, and of what an epilogue reads and writes */
+ * alignment of matrices, and of what an epilogue reads and writes; whether
+ * chunks are others each time */
 typedef struct cublasLtMatmulAlgo_t {
-    uint32_t chunk, split, align, align_bias, align_aux;
+    uint32_t chunk, split, align, align_bias, align_aux, varies;
 } cublasLtMatmulAlgo_t;
 
 typedef struct cublasLtMatmulHeuristicResult_t {
@@ -120,6 +132,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
     cublasLtMatrixLayout_t result, cublasLtMatmulPreference_t p, int wanted,
     cublasLtMatmulHeuristicResult_t results[], int *found);
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(
+    const cublasLtMatmulAlgo_t *algo, cublasLtMatmulAlgoConfigAttributes_t attr,
+    void *value, size_t bytes, size_t *written);
 cublasStatus_t cublasLtMatmulAlgoCheck(
     cublasLtHandle_t h, cublasLtMatmulDesc_t d, cublasLtMatrixLayout_t a,
     cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,

@@ -10,7 +10,8 @@
  *   old        it is one of version 9.10
  *   nothing    it has no engine for anything
  *   forward    it has none for backward
- *   unordered  all its engines sum in any order
+ *   unordered  all its engines sum in any order, and say so
+ *   vary       the same, and say nothing
  *   blackwell  it has backward in two kernels, without a workspace
  * Heads of 56 it never has.
  */
