@@ -159,6 +159,11 @@ typedef struct CommFetch {
 /** bytes of rank from's buf to rank to's; the others do nothing. */
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to);
 
+/** bytes of to_next to the next rank, and of the one before into from_before:
+ *  the last rank's next is the first. Collective. */
+void dg_comm_ring(const Comm *c, const void *to_next, void *from_before,
+                  size_t bytes);
+
 /** The name of this rank's host, cut to bytes - 1; "" where all ranks are on
  *  one host. Not collective. */
 void dg_comm_host(const Comm *c, char *text, size_t bytes);

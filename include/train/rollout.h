@@ -61,8 +61,10 @@ typedef struct Rollout {
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
     int64_t note_item;
-    size_t bytes; /* reserved, */
-    int outline;  /* or only counted */
+    float *shown;   /* to another rank, host; and what that shows: */
+    Mirror witness; /* see train/witness.h; empty where nobody looks */
+    size_t bytes;   /* reserved, */
+    int outline;    /* or only counted */
     /* another place on the host for all of 'in' that each iteration fills; the
      * bytes are not among those above */
     void *aside[DG_ROLLOUT_MIRRORS];

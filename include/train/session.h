@@ -17,6 +17,8 @@ typedef struct Session {
     int host_threads; /* of the host beside a GPU's worker; 0: one */
     /* ranks on this rank's device, where the backend's memory is apart */
     int device_ranks;
+    int unlike; /* a rank that computes otherwise than rank 0 by what is known of
+                   its kernels; 0: none */
     /* whose sizes plans of GPUs count: a GPU's, which need not be there, or
      * NULL where the program knows none, for those of backend */
     const Backend *gpu_kernels;

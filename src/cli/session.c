@@ -271,5 +271,8 @@ int dg_cli_session(Session *out, Cli *cli)
     if (cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;
     err = open_kernels(out, cli);
-    return err ? err : compare_ranks(cli);
+    if (!err)
+        err = compare_ranks(cli);
+    out->unlike = cli->unlike;
+    return err;
 }

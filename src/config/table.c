@@ -91,6 +91,10 @@ static const Option rows[] = {
          "other bits"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside, or stop"),
+    INT("run.witness_every", "10", 0, 1e9, run.witness_every, FREE,
+        "iterations after which each rank computes a step of another rank's "
+        "sample again; a rank that computes otherwise, or by weights that have "
+        "changed, ends the run; 0: never"),
 
     ENUM("policy.kind", "\"flux\"", "flux|sd", policy.kind, 0,
          "family of the generator: FLUX or Stable Diffusion 1.x, of the folder "

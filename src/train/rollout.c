@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "train/cache.h"
+#include "train/witness.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -91,6 +92,8 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     err = dg_policy_schedule(p, &r->schedule, r->T, c->sampler.shift);
     if (!err)
         err = reserve_all(r, p, dg_guided_wanted(c));
+    if (!err)
+        err = dg_witness_reserve(r, c, p, s->comm->size);
     for (int i = 0; i < r->T && !err; i++)
         r->time[i] = dg_schedule_time(&r->schedule, i, p->shape.time);
     if (err) {
@@ -105,13 +108,15 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most)
 {
     Rollout *r = calloc(1, sizeof *r);
+    int err;
 
     if (r == NULL)
         return dg_fail(DG_ENOMEM, "rollout");
     r->outline = 1;
     set_sizes(r, c, p, at, most);
     *out = r;
-    return reserve_all(r, p, dg_guided_wanted(c));
+    err = reserve_all(r, p, dg_guided_wanted(c));
+    return err ? err : dg_witness_reserve(r, c, p, at.size);
 }
 
 void dg_rollout_destroy(Rollout *r)
@@ -127,6 +132,8 @@ void dg_rollout_destroy(Rollout *r)
         dg_mirror_free(&r->in[i]);
     for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
         free(r->aside[i]);
+    dg_mirror_free(&r->witness);
+    free(r->shown);
     free(r->scores);
     free(r->features);
     free(r);

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "train/setup.h"
+#include "train/witness.h"
 
 #include <string.h>
 
@@ -153,6 +154,8 @@ static int iterate(Trainer *t, int *stop)
         err = dg_trainer_wait_files(t);
     if (!err)
         err = dg_agree(t->session->comm, dg_trainer_remember(t));
+    if (!err && dg_witness_wanted(t->session, t->iteration))
+        err = dg_witness_run(t->rollout, t->session, t->team, t->policy);
     if (!err)
         err = learn(t);
     if (err)
