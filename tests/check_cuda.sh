@@ -132,7 +132,7 @@ one_error "no driver" "no NVIDIA driver is installed" \
     env CUDA_EMULATION_DRIVER=0 "$gpu"
 one_error "NCCL's reason" ": Bootstrap : no socket interface found" \
     ranks 2 env CUDA_EMULATION_NCCL="Bootstrap : no socket interface found" "$gpu"
-one_error "a GPU too small for the plan" "1.4 MB of 35.0 MB are free" \
+one_error "a GPU too small for the plan" "0.4 MB of 35.0 MB are free" \
     ranks 2 env CUDA_EMULATION_MEMORY=35000000 "$gpu"
 one_error "a GPU without room for the driver" "its driver up to 537 MB" \
     env CUDA_EMULATION_MEMORY=$((40000000 + later / 2)) "$gpu"
