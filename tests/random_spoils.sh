@@ -6,7 +6,7 @@
 
 # memory that a spoiled size may ask for, KiB; sanitizers take all there is
 most_kib=$((6 << 20))
-[ "${SAN:-0}" != 1 ] || most_kib=unlimited
+[ "${SAN:-0}" = 0 ] || most_kib=unlimited
 
 # the files to be spoiled, made once, in $beds
 spoil_beds()
