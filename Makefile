@@ -58,6 +58,8 @@ endif
 ifneq ($(filter 1,$(SAN)),)
 SANITIZE    = -g -fsanitize=address,undefined -fno-omit-frame-pointer \
               -fno-sanitize-recover=undefined
+# gcc thinks that the address of a thread_local such as threadIdx may be NULL
+SANITIZE_KERNELS = $(SANITIZE) -fno-sanitize=null
 ALL_CFLAGS += $(SANITIZE)
 SAN_OBJECT  = $(BUILD)/tests/san_dlclose.o
 endif
@@ -215,7 +217,7 @@ endif
 
 $(BUILD)/tests/real/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) -DDG_CUDNN=$(CUDNN) \
+	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) $(SANITIZE_KERNELS) -DDG_CUDNN=$(CUDNN) \
 	    $(CUDNN_DIR:%=-I%) -I$(CUDA_HOME)/include -x c++ -c -o $@ $<
 
 $(CUDNN_DRIVER): tests/cudnn_driver.c

@@ -38,10 +38,14 @@ mkdir -p "$logs"
 # name, seconds it may take, command...: one test, its output kept in a log
 run()
 {
-    local name=$1 limit=$2 log passed failed rc began=$SECONDS
+    local name=$1 limit=$2 log told report passed failed rc began=$SECONDS
     shift 2
     log=$logs/${name//[ \/]/_}.log
-    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    # a sanitizer's report ends up in no output that a script keeps to itself
+    told=log_path=$PWD/${log%.log}.report
+    ASAN_OPTIONS=$ASAN_OPTIONS:$told LSAN_OPTIONS=$LSAN_OPTIONS:$told \
+        UBSAN_OPTIONS=$UBSAN_OPTIONS:$told TSAN_OPTIONS=$TSAN_OPTIONS:$told \
+        timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
     rc=$?
     passed=$(grep -cE '^(\[       OK \] |ok - )' "$log")
     failed=$(grep -cE '^(\[  FAILED  \] test_.*|not ok - .*)$' "$log")
@@ -49,6 +53,11 @@ run()
     if grep -q '^\[==========\]' "$log"; then
         failed=$(grep -E '^\[  FAILED  \] test_' "$log" | sort -u | wc -l)
     fi
+    for report in "${log%.log}".report.*; do
+        [ -e "$report" ] || continue
+        failed=$((failed + 1))
+        head -n 40 "$report" >>"$log"
+    done
     if [ $rc -ne 0 ] && [ "$failed" -eq 0 ]; then
         failed=1
         echo "$name: ended with exit code $rc" >>"$log"
