@@ -382,6 +382,5 @@ check_spoils()
     else
         echo "    again: SPOILED=$seed bash tests/long_random.sh"
     fi
-    [ -n "${KEEP:-}" ] || find "$work" -mindepth 1 -maxdepth 1 ! -name beds \
-        -exec rm -rf {} +
+    tidy
 }
