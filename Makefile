@@ -12,6 +12,8 @@ PKG      = pkg-config
 # a sanitized or debugging build lives in a folder of its own
 ifneq ($(filter 1,$(SAN)),)
 BUILD   ?= build/san
+else ifneq ($(filter thread,$(SAN)),)
+BUILD   ?= build/san-thread
 else ifneq ($(filter 1,$(DEBUG)),)
 BUILD   ?= build/debug
 endif
@@ -56,8 +58,18 @@ endif
 ifneq ($(filter 1,$(SAN)),)
 SANITIZE    = -g -fsanitize=address,undefined -fno-omit-frame-pointer \
               -fno-sanitize-recover=undefined
+# gcc thinks that the address of a thread_local such as threadIdx may be NULL
+SANITIZE_KERNELS = $(SANITIZE) -fno-sanitize=null
 ALL_CFLAGS += $(SANITIZE)
 SAN_OBJECT  = $(BUILD)/tests/san_dlclose.o
+endif
+# gcc's OpenMP is told to ThreadSanitizer by san_openmp.c
+ifneq ($(filter thread,$(SAN)),)
+SANITIZE    = -g -fsanitize=thread -fno-omit-frame-pointer
+SANITIZE_KERNELS = $(SANITIZE)
+ALL_CFLAGS += $(SANITIZE)
+SAN_OBJECT  = $(BUILD)/tests/san_dlclose.o $(BUILD)/tests/san_openmp.o
+$(BUILD)/tests/san_openmp.o: SANITIZE = -g
 endif
 ALL_LIBS = $(DEP_LIBS) -fopenmp -lm
 
@@ -161,7 +173,7 @@ $(EMULATED_LIB): $(EMULATED)
 
 $(BUILD)/tests/cuda/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(CXX_FLAGS) -x c++ -c -o $@ $<
+	$(CXX) $(CXX_FLAGS) $(SANITIZE_KERNELS) -x c++ -c -o $@ $<
 
 # its products are loops over columns, which -O2 leaves as they are
 $(BUILD)/tests/cuda_emulation/blas.o: CXX_FLAGS += -O3
@@ -205,7 +217,7 @@ endif
 
 $(BUILD)/tests/real/%.o: cuda/%.cu
 	@mkdir -p $(@D)
-	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) -DDG_CUDNN=$(CUDNN) \
+	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) $(SANITIZE_KERNELS) -DDG_CUDNN=$(CUDNN) \
 	    $(CUDNN_DIR:%=-I%) -I$(CUDA_HOME)/include -x c++ -c -o $@ $<
 
 $(CUDNN_DRIVER): tests/cudnn_driver.c
@@ -400,7 +412,7 @@ help:
 	@echo "make install uninstall      PREFIX=$(PREFIX) DESTDIR="
 	@echo "make clean distclean"
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
-	@echo "           SAN=1 (address and undefined behaviour)"
+	@echo "           SAN=1 (address and undefined behaviour) SAN=thread (races)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
 	@echo "           NCCL_HOME=CUDA_HOME CUDNN_HOME=CUDA_HOME"
 	@echo "make check-gpu CUDA=1      what only a real GPU can show, in a table"

@@ -10,9 +10,14 @@ begin_seed()
     draw 2
 }
 
-# draw N: $drawn in 0 .. N - 1
+# draw N: $drawn in 0 .. N - 1. Of nothing: an error in arithmetic would leave
+# the loop over seeds, with 0
 draw()
 {
+    [ "$1" -gt 0 ] || {
+        echo "not ok - random: nothing to draw from"
+        exit 1
+    }
     state=$((state * 6364136223846793005 + 1442695040888963407))
     drawn=$(((state >> 33 & 0x7fffffff) % $1))
 }

@@ -267,6 +267,13 @@ cache()
     [ -e "$work/cache.h5" ] || echo "# encode: $(grep ^ERROR "$work/encode.out")"
 }
 
+# what a seed left, but for the files to be spoiled (random_spoils.sh)
+tidy()
+{
+    [ -n "${KEEP:-}" ] || find "$work" -mindepth 1 -maxdepth 1 ! -name beds \
+        -exec rm -rf {} +
+}
+
 check_runs()
 {
     seed=$1 faults=0
@@ -298,5 +305,5 @@ check_runs()
         echo "    $TINY ${sets[*]}"
         echo "    again: SEEDS=$seed bash tests/long_random.sh"
     fi
-    [ -n "${KEEP:-}" ] || rm -rf "${work:?}"/*
+    tidy
 }

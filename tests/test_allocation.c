@@ -6,7 +6,7 @@
 
 #include "train/trainer.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define COUNTS 0 /* the sanitizer has the allocator */
 #else
 #define COUNTS 1

@@ -6,7 +6,7 @@
 #include <math.h>
 
 /* every how manieth parameter has its gradient checked: sanitizers are slow */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { EVERY = 6 };
 #else
 enum { EVERY = 1 };

@@ -46,7 +46,7 @@ typedef struct Slot {
 } Slot;
 
 struct CommWatch {
-    const Comm *comm;
+    Comm comm; /* a copy: the thread's own */
     double patience;
     const char *doing;     /* what its waits are part of; "" */
     char host[HOST_BYTES]; /* " on NAME" where ranks have several, else "" */
@@ -107,7 +107,7 @@ static int num_missing(const struct CommWatch *w)
 {
     int num = 0;
 
-    for (int i = 0; i < w->comm->node_size; i++)
+    for (int i = 0; i < w->comm.node_size; i++)
         num += is_missing(w, i);
     return num;
 }
@@ -118,7 +118,7 @@ static void name_missing(char *text, size_t size, const struct CommWatch *w)
     size_t used = 0;
 
     text[0] = '\0';
-    for (int i = 0; i < w->comm->node_size && used < size; i++) {
+    for (int i = 0; i < w->comm.node_size && used < size; i++) {
         const Slot *s = w->node[i];
 
         if (is_missing(w, i))
@@ -134,7 +134,7 @@ static void name_missing(char *text, size_t size, const struct CommWatch *w)
         snprintf(text, size,
                  "; of this host's ranks (%d) all wait, those of other hosts "
                  "and the network between are not seen from here",
-                 w->comm->node_size);
+                 w->comm.node_size);
 }
 
 /* The first of a node tells, and all that wait leave: the others a little later,
@@ -148,7 +148,7 @@ static void end_job(const struct CommWatch *w, double waited)
         fprintf(stderr,
                 "dancegrpo: panic: rank %d of %d%s waits for the other ranks "
                 "since %.0f s in %s%s (parallel.host_timeout_seconds)%s\n",
-                w->comm->rank, w->comm->size, w->host, waited, w->own->what,
+                w->comm.rank, w->comm.size, w->host, waited, w->own->what,
                 w->doing, missing);
         fflush(stderr);
     } else {
@@ -188,7 +188,7 @@ static int pause_for(struct CommWatch *w, double seconds)
 static void *watch(void *user)
 {
     struct CommWatch *w = user;
-    const double most = w->patience * (1 + 0.5 * w->comm->rank / w->comm->size);
+    const double most = w->patience * (1 + 0.5 * w->comm.rank / w->comm.size);
     const double more = w->host[0] != '\0' ? 0.5 * w->patience : 0;
     const double tick = most < 10 ? most / 10 : 1;
     long long seen = -1;
@@ -201,7 +201,7 @@ static void *watch(void *user)
         atomic_fetch_add(&w->own->beat, 1);
         if (waits != seen || atomic_load(&w->own->place) == OUTSIDE) {
             waited = 0;
-            for (int i = 0; i < w->comm->node_size; i++)
+            for (int i = 0; i < w->comm.node_size; i++)
                 w->beats[i] = atomic_load(&w->node[i]->beat);
         } else {
             waited += now - last < 2 * tick ? now - last : 2 * tick;
@@ -218,7 +218,7 @@ static void *watch(void *user)
 
 static int share_slots(struct CommWatch *w)
 {
-    const Comm *c = w->comm;
+    const Comm *c = &w->comm;
 
     w->node = calloc((size_t)c->node_size, sizeof(Slot *));
     w->beats = calloc((size_t)c->node_size, sizeof *w->beats);
@@ -274,7 +274,7 @@ static int watch_comm(Comm *c, double patience_s, const char *doing,
         free(w);
         return err;
     }
-    *w = (struct CommWatch) { .comm = c,
+    *w = (struct CommWatch) { .comm = *c,
                               .patience = patience_s,
                               .doing = doing };
     dg_comm_host(c, host, sizeof host);

@@ -240,6 +240,7 @@ static void note_failure(Failure *f, int64_t item)
 {
 #pragma omp critical(dg_team_failure)
     if (item < f->item) {
+#pragma omp atomic write
         f->item = item;
         f->error = *dg_last_error();
     }

@@ -65,7 +65,7 @@ int dg_team_add(Worker *w, int64_t *bad)
 {
     const Team *t = w->team;
     const int later = dg_shard_rounds(&t->shard);
-    ExactSum whole = t->workers[0].sum;
+    ExactSum whole;
     int err;
 
     if (t->pool != NULL && dg_pool_trains(t->pool)) {
@@ -79,7 +79,10 @@ int dg_team_add(Worker *w, int64_t *bad)
         return t->sums->exact_add(&w->sum, w->grads, bad);
     if (w->ready)
         dg_panic("worker %d: two gradients in one round", w->index);
-    whole.num = t->num_grads; /* its limits, not its buffer */
+    /* a sum's limits, not its buffer: of rounds there is one, which nobody
+     * adds to before their end */
+    whole = later ? t->workers[0].sum : w->sum;
+    whole.num = t->num_grads;
     err = w->engine->exact_check(&whole, w->grads, bad);
     if (err)
         return err;

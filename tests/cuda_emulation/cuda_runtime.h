@@ -22,8 +22,15 @@
 #include <tuple>
 #include <utility>
 
+/* ThreadSanitizer follows a thread of the host by its stack, and fibres have
+ * others: what runs on those is not its. */
+#ifdef __SANITIZE_THREAD__
+#define __global__ __attribute__((no_sanitize("thread")))
+#define __device__ __attribute__((no_sanitize("thread")))
+#else
 #define __global__
 #define __device__
+#endif
 #define __host__
 #define __forceinline__ inline
 #define __shared__      thread_local
