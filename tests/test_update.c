@@ -3,6 +3,8 @@
  * objective is flat. */
 #include "tiny_run.h"
 
+#include "optim/grad_norm.h"
+
 #include <math.h>
 
 /* every how manieth parameter has its gradient checked: sanitizers are slow */
@@ -325,6 +327,88 @@ static void test_not_finite_is_not_applied(void **state)
     tiny_close(&t);
 }
 
+/* Terms of an update, and the sums of what is told of all updates' terms. */
+typedef struct Told {
+    double clipped, loss, kl;
+} Told;
+
+/* At a ratio of 1 a loss is minus the weighted advantages, which in sum are
+ * the total, and the divergence. */
+static void check_first_losses(const TinyRun *t, double beta)
+{
+    const Update *u = t->update;
+    int64_t items = 0;
+
+    for (int64_t k = 0; k < u->num_kept; k++)
+        items += u->belongs[k] == 0;
+    for (int64_t i = 0; i < u->num_kept * u->steps_per_item; i++) {
+        const int64_t k = i / u->steps_per_item;
+        const double want = beta * u->result[i].kl - u->total[u->kept[k]];
+        const double terms = (double)(items * u->steps_per_item);
+
+        if (u->belongs[k] == 0)
+            assert_true(fabs(u->result[i].loss * terms - want) < 1e-6);
+    }
+}
+
+static Told told_of(const Update *u)
+{
+    const int64_t num = u->num_kept * u->steps_per_item;
+    Told sum = { 0 };
+
+    for (int64_t i = 0; i < num; i++) {
+        sum.clipped += u->result[i].clipped / (double)num;
+        sum.loss += u->result[i].loss / u->num_updates;
+        sum.kl += u->result[i].kl / (double)num;
+    }
+    return sum;
+}
+
+static double norm_of_gradient(const TinyRun *t)
+{
+    const int64_t num = t->learner->num;
+    double *scratch =
+        malloc(sizeof *scratch * (size_t)dg_grad_norm_num_chunks(num));
+    double norm;
+
+    assert_non_null(scratch);
+    norm = dg_grad_norm(t->learner->grads, num, scratch);
+    free(scratch);
+    return norm;
+}
+
+/* What metrics say of two updates is what their terms say, and the larger of
+ * both norms. */
+static void test_what_is_told_is_that_of_the_terms(void **state)
+{
+    static const char *const sets[] = { "grpo.kl_beta=0.3",
+                                        "grpo.adv_agg=per_reward",
+                                        "grpo.clip_range=1e-5", NULL };
+    TinyRun t;
+    UpdateStats stats;
+    Told want;
+    double first, second;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    open_reference(&t, 0.95f);
+    t.update->num_updates = 1;
+    MUST(tiny_update(&t, 1, &stats));
+    first = norm_of_gradient(&t);
+    t.update->num_updates = 2;
+    MUST(tiny_update(&t, 0, &stats));
+    second = norm_of_gradient(&t);
+    check_first_losses(&t, 0.3);
+    want = told_of(t.update);
+    assert_true(want.clipped > 0 && want.clipped < 0.5 && want.kl > 0);
+    assert_true(fabs(stats.clip_fraction - want.clipped) < 1e-12);
+    assert_true(fabs(stats.loss - want.loss) < 1e-12);
+    assert_true(fabs(stats.kl / want.kl - 1) < 1e-12);
+    assert_true(first != second && stats.grad_norm == fmax(first, second));
+    assert_int_equal(t.learner->updates, 2);
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
@@ -335,6 +419,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_equal_rewards_leave_the_weights),
     cmocka_unit_test(test_broken_ratio_stops_and_names),
     cmocka_unit_test(test_not_finite_is_not_applied),
+    cmocka_unit_test(test_what_is_told_is_that_of_the_terms),
 };
 
 TINY_MAIN(tests)
