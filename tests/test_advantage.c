@@ -105,6 +105,21 @@ static void test_advantage_inv12_binary_formula(void **state)
     }
 }
 
+/* Scores so near each other that what is added to std shows: a hundredth. */
+static void test_advantage_inv12_small_spread(void **state)
+{
+    const AdvantageOpts o = opts(2, 1);
+    const double apart = 0x1p-19, std = apart / sqrt(2);
+
+    (void)state;
+    reward[0] = 0;
+    reward[1] = (float)apart;
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int i = 0; i < 2; i++)
+        assert_true(fabs(adv[i] / ((i - 0.5) * apart / (std + 1e-8)) - 1) <
+                    1e-6);
+}
+
 static void test_advantage_inv13_equal_rewards_are_zero(void **state)
 {
     static const float levels[] = { 0.3f, -1, 0, 1, 1e-20f, 12345.678f };
@@ -284,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_advantage_inv12_sums_and_bound),
         cmocka_unit_test(test_advantage_inv12_affine_invariance),
         cmocka_unit_test(test_advantage_inv12_binary_formula),
+        cmocka_unit_test(test_advantage_inv12_small_spread),
         cmocka_unit_test(test_advantage_inv13_equal_rewards_are_zero),
         cmocka_unit_test(test_advantage_inv13_nan_stays_with_its_sample),
         cmocka_unit_test(test_advantage_missing_is_left_out),

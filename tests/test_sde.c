@@ -147,6 +147,18 @@ static void test_sde_inv03_eta_zero_is_the_ode_exactly(void **state)
         }
 }
 
+/* No other eta is without noise. */
+static void test_sde_eta_one_is_stochastic(void **state)
+{
+    (void)state;
+    for (int i = 0; i < T - 1; i++)
+        for (SdeKind k = DG_SDE_DANCE; k <= DG_SDE_DDIM; k++) {
+            const SdeStep s = make(k, 1, i);
+
+            assert_true(s.stochastic && s.std > 0 && s.precision > 0);
+        }
+}
+
 static void test_sde_inv03_ddim_eta_zero_is_deterministic(void **state)
 {
     const SdeOpts ode = { .kind = DG_SDE_ODE, .eta = 0.3 };
@@ -448,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_sde_inv02_long_and_closed_mean_agree),
         cmocka_unit_test(test_sde_inv02_flow_sde_is_dance_with_its_eps),
         cmocka_unit_test(test_sde_inv03_eta_zero_is_the_ode_exactly),
+        cmocka_unit_test(test_sde_eta_one_is_stochastic),
         cmocka_unit_test(test_sde_inv03_ddim_eta_zero_is_deterministic),
         cmocka_unit_test(test_sde_cps_matches_its_definition),
         cmocka_unit_test(test_sde_inv07_ddim_std_table),
