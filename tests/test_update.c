@@ -421,6 +421,28 @@ static void test_what_is_told_is_that_of_the_terms(void **state)
     assert_true((first[0] > second[0]) != (first[1] > second[1]));
 }
 
+/* The learner follows its schedule: of 100 updates the first two rise, the
+ * others fall to nothing. */
+static void test_rate_follows_the_schedule(void **state)
+{
+    static const char *const sets[] = { "optim.schedule=linear",
+                                        "optim.warmup=3", NULL };
+    TinyRun t;
+    UpdateStats stats;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    MUST(tiny_update(&t, 0, &stats));
+    assert_true(fabs(stats.lr / (1e-3 * 2 / 3) - 1) < 1e-12);
+    t.learner->updates = 50;
+    t.update->num_updates = 1;
+    for (int64_t k = 0; k < t.update->num_kept; k++) /* none is replayed */
+        t.update->belongs[k] = 1;
+    MUST(tiny_update(&t, 0, &stats));
+    assert_true(fabs(stats.lr / (1e-3 * (1 - 48.0 / 97)) - 1) < 1e-12);
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
@@ -431,6 +453,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_equal_rewards_leave_the_weights),
     cmocka_unit_test(test_broken_ratio_stops_and_names),
     cmocka_unit_test(test_not_finite_is_not_applied),
+    cmocka_unit_test(test_rate_follows_the_schedule),
     cmocka_unit_test(test_what_is_told_is_that_of_the_terms),
 };
 
