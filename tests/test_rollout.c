@@ -5,6 +5,8 @@
 
 #include "train/guided.h"
 
+#include <math.h>
+
 enum { PROMPTS = 7 };
 
 /* Prompt k of the endless sequence is the k-th of a list that is shuffled anew
@@ -179,10 +181,205 @@ static void test_steps_are_the_configuration_s(void **state)
     check_steps(window, &of_dance, 9, 0, 2);
 }
 
+/* --- samples that fail ----------------------------------------------------- */
+
+/* Conditions of prompt slot 'poisoned' are no numbers; -1: all are. */
+static void sample_with(TinyRun *t, int64_t poisoned)
+{
+    Rollout *r = t->rollout;
+    const int64_t size = t->policy->shape.condition;
+
+    MUST(dg_rollout_begin(r, &t->session, t->prompts.num, 0));
+    MUST(dg_rollout_encode(r, t->team, t->policy, &t->prompts));
+    for (int64_t i = 0; poisoned >= 0 && i < size; i++)
+        r->conditions[poisoned * size + i] = NAN;
+    MUST(dg_rollout_sample(r, &t->session, t->team, t->policy));
+}
+
+static void score(TinyRun *t)
+{
+    MUST(dg_rollout_score(
+        &(Scoring) { t->rollout, t->policy, &t->prompts, t->rewards, NULL, 0 },
+        t->team));
+}
+
+static void assert_missing(const Rollout *r, int64_t poisoned)
+{
+    for (int64_t i = 0; i < r->N * r->K; i++)
+        assert_int_equal(r->scores[i].missing, i / r->K / r->G == poisoned);
+}
+
+static void assert_same_items(const Rollout *a, const Rollout *b,
+                              int64_t but_group)
+{
+    for (int64_t i = 0; i < a->N; i++) {
+        if (i / a->G == but_group)
+            continue;
+        assert_memory_equal(dg_rollout_latent(a, i, 0),
+                            dg_rollout_latent(b, i, 0),
+                            sizeof(float) * (size_t)((a->T + 1) * a->D));
+        assert_memory_equal(&a->scores[i * a->K], &b->scores[i * b->K],
+                            sizeof *a->scores * (size_t)a->K);
+    }
+}
+
+/* A prompt's samples fail in batches that others are in: they alone have no
+ * scores, the lowest is told of, and others have their own bits. */
+static void test_failed_samples_stand_alone(void **state)
+{
+    TinyRun clean, t;
+    char text[64];
+
+    (void)state;
+    tiny_open(&clean, 2, NULL);
+    sample_with(&clean, -1);
+    score(&clean);
+    assert_missing(clean.rollout, -1);
+    assert_true(clean.rollout->note[0] == '\0');
+    assert_int_equal(clean.rollout->note_item, clean.rollout->N);
+    tiny_open(&t, 2, NULL);
+    for (int again = 0; again < 5; again++) { /* threads in any order */
+        sample_with(&t, 1);
+        assert_missing(t.rollout, 1);
+        score(&t);
+        assert_missing(t.rollout, 1);
+        assert_int_equal(t.rollout->note_item, t.rollout->G);
+        snprintf(text, sizeof text, "prompt %lld, sample 0, step 0, rank 0: ",
+                 (long long)t.rollout->prompt[1]);
+        assert_non_null(strstr(t.rollout->note, text));
+        assert_non_null(strstr(t.rollout->note, "layer"));
+        assert_same_items(clean.rollout, t.rollout, 1);
+    }
+    tiny_close(&t);
+    tiny_close(&clean);
+}
+
+enum { BATCH = 3 };
+
+/* Three samples of the first prompt without their steps kept, of a run whose
+ * step 'broken' has no time; the one in the middle may have no condition. */
+static void run_batch(TinyRun *t, Sample *s, float *final, int broken,
+                      int no_condition)
+{
+    const Rollout *r = t->rollout;
+    const size_t size = (size_t)t->policy->shape.condition;
+    float *time = malloc(sizeof *time * (size_t)r->T);
+    float *latents = malloc(sizeof *latents * (size_t)(BATCH * r->D));
+    float *nothing = malloc(sizeof *nothing * size);
+    const SamplingRun run = { .policy = t->policy,
+                              .steps = r->steps,
+                              .time = time,
+                              .guidance = dg_rollout_guidance(r, &t->config),
+                              .num_steps = r->T,
+                              .decode = DG_DECODE_ZT };
+
+    for (size_t i = 0; i < size; i++)
+        nothing[i] = NAN;
+    memcpy(time, r->time, sizeof *time * (size_t)r->T);
+    if (broken >= 0)
+        time[broken] = NAN;
+    for (int b = 0; b < BATCH; b++)
+        s[b] =
+            (Sample) { .init = key_of(t, DG_RNG_INIT_LATENTS, b),
+                       .noise = key_of(t, DG_RNG_SDE_NOISE, b),
+                       .condition = b == 1 && no_condition
+                                        ? nothing
+                                        : dg_rollout_condition(r, t->policy, 0),
+                       .latents = latents + b * r->D,
+                       .final = final + b * r->D };
+    MUST(dg_sampling_run(&t->team->workers[0], &run, s, BATCH));
+    free(time);
+    free(latents);
+    free(nothing);
+}
+
+/* The step at which it failed first is told, once; what names the layer costs
+ * the batch nothing. */
+static void test_a_failed_step_is_told(void **state)
+{
+    Sample s[BATCH];
+    TinyRun t;
+    float *want, *got;
+    int64_t D;
+
+    (void)state;
+    tiny_open(&t, 1, NULL);
+    sample_with(&t, -1);
+    D = t.rollout->D;
+    want = malloc(sizeof *want * (size_t)(BATCH * D));
+    got = malloc(sizeof *got * (size_t)(BATCH * D));
+    run_batch(&t, s, want, -1, 0);
+    for (int b = 0; b < BATCH; b++)
+        assert_true(!s[b].failed && s[b].failed_step == -1);
+    run_batch(&t, s, got, -1, 1);
+    for (int b = 0; b < BATCH; b++) {
+        assert_int_equal(s[b].failed, b == 1);
+        assert_int_equal(s[b].failed_step, b == 1 ? 0 : -1);
+        if (b != 1)
+            assert_memory_equal(got + b * D, want + b * D,
+                                sizeof *want * (size_t)D);
+    }
+    assert_non_null(strstr(s[1].reason, "layer"));
+    run_batch(&t, s, got, 2, 0);
+    for (int b = 0; b < BATCH; b++)
+        assert_true(s[b].failed && s[b].failed_step == 2);
+    free(want);
+    free(got);
+    tiny_close(&t);
+}
+
+/* --- what waits to be written ---------------------------------------------- */
+
+/* What was set aside stays while the next iteration fills another place; the
+ * one after that may have the first again. */
+static void test_set_aside_stays(void **state)
+{
+    static const char *const guided[] = { "cfg.scale=2", NULL };
+    TinyRun t;
+    Rollout *r;
+
+    (void)state;
+    tiny_open(&t, 1, guided);
+    r = t.rollout;
+    MUST(dg_rollout_reserve_aside(r));
+    for (int64_t it = 0; it < 3; it++) {
+        float *const *now[] = { &r->conditions, &r->latents, &r->log_prob,
+                                &r->final };
+        const float *const uncond = r->uncond;
+        const int64_t num[] = { r->num_prompts * t.policy->shape.condition,
+                                r->num * (r->T + 1) * r->D, r->num * r->T,
+                                r->num * r->D };
+        float *was[4], *kept[4];
+
+        tiny_experience(&t, it);
+        for (int i = 0; i < 4; i++) {
+            was[i] = *now[i];
+            kept[i] = malloc(sizeof *kept[i] * (size_t)num[i]);
+            memcpy(kept[i], was[i], sizeof *kept[i] * (size_t)num[i]);
+        }
+        dg_rollout_set_aside(r);
+        assert_ptr_equal(r->uncond, uncond);
+        for (int i = 0; i < 4; i++)
+            assert_ptr_not_equal(*now[i], was[i]);
+        tiny_experience(&t, it + 7);
+        for (int i = 0; i < 4; i++) {
+            const size_t bytes = sizeof *kept[i] * (size_t)num[i];
+
+            assert_memory_equal(was[i], kept[i], bytes);
+            assert_true(memcmp(*now[i], kept[i], bytes) != 0);
+            free(kept[i]);
+        }
+    }
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prompts_are_an_order_per_epoch),
     cmocka_unit_test(test_samples_follow_from_their_names),
     cmocka_unit_test(test_steps_are_the_configuration_s),
+    cmocka_unit_test(test_failed_samples_stand_alone),
+    cmocka_unit_test(test_a_failed_step_is_told),
+    cmocka_unit_test(test_set_aside_stays),
 };
 
 TINY_MAIN(tests)
