@@ -359,6 +359,8 @@ static void test_set_aside_stays(void **state)
         }
         dg_rollout_set_aside(r);
         assert_ptr_equal(r->uncond, uncond);
+        assert_ptr_equal(r->in[DG_ROLLOUT_UNCOND].host, uncond);
+        assert_null(r->aside[DG_ROLLOUT_UNCOND]);
         for (int i = 0; i < 4; i++)
             assert_ptr_not_equal(*now[i], was[i]);
         tiny_experience(&t, it + 7);

@@ -3,6 +3,7 @@
  * objective is flat. */
 #include "tiny_run.h"
 
+#include "optim/ema.h"
 #include "optim/grad_norm.h"
 
 #include <math.h>
@@ -443,6 +444,93 @@ static void test_rate_follows_the_schedule(void **state)
     tiny_close(&t);
 }
 
+/* AdamW's state of a learner of no ranges, beside it. */
+typedef struct AdamwBeside {
+    float *w, *m, *v, *ema;
+    size_t bytes;
+} AdamwBeside;
+
+static AdamwBeside open_beside(const TinyRun *t)
+{
+    const size_t num = (size_t)t->learner->num;
+    AdamwBeside x = { .w = malloc(num * sizeof(float)),
+                      .m = calloc(num, sizeof(float)),
+                      .v = calloc(num, sizeof(float)),
+                      .ema = malloc(num * sizeof(float)),
+                      .bytes = num * sizeof(float) };
+
+    memcpy(x.w, t->policy->values, x.bytes);
+    memcpy(x.ema, x.w, x.bytes);
+    return x;
+}
+
+static void close_beside(AdamwBeside *x)
+{
+    free(x->w);
+    free(x->m);
+    free(x->v);
+    free(x->ema);
+}
+
+/* Update n from the gradient that the learner had: clipped by its norm. */
+static void follow(AdamwBeside *x, const TinyRun *t, int n)
+{
+    const OptimConfig *c = &t->config.optim;
+    const AdamwOpts o = { c->beta1, c->beta2, c->eps, c->weight_decay };
+    const double norm = norm_of_gradient(t);
+    double scale;
+    AdamwStep step;
+
+    assert_true(norm > c->max_grad_norm);
+    MUST(dg_grad_norm_scale(&scale, norm, c->max_grad_norm));
+    MUST(dg_adamw_step_init(&step, &o, c->lr, n, scale));
+    dg_adamw_update(x->w, x->m, x->v, t->learner->grads, t->learner->num,
+                    &step);
+    dg_ema_update(x->ema, x->w, t->learner->num, c->ema_decay);
+}
+
+/* Every constant of the configuration in its place, bit for bit, update after
+ * update; the average takes its part of each. */
+static void test_updates_are_adamw_of_the_clipped_gradient(void **state)
+{
+    static const char *const sets[] = { ONE_UPDATE,
+                                        "optim.beta1=0.8",
+                                        "optim.beta2=0.95",
+                                        "optim.eps=1e-4",
+                                        "optim.lr=2e-3",
+                                        "optim.weight_decay=0.1",
+                                        "optim.ema_decay=0.7",
+                                        "optim.max_grad_norm=1e-3",
+                                        NULL };
+    TinyRun t;
+    UpdateStats stats;
+    AdamwBeside x;
+    float *ema;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    x = open_beside(&t);
+    ema = malloc(x.bytes);
+    for (int n = 1; n <= 3; n++) {
+        MUST(tiny_update(&t, 0, &stats));
+        MUST(dg_learner_average(t.learner));
+        follow(&x, &t, n);
+        assert_memory_equal(t.policy->values, x.w, x.bytes);
+        MUST(dg_learner_get(t.learner, DG_STATE_EMA, ema, 0, t.learner->num));
+        assert_memory_equal(ema, x.ema, x.bytes);
+        tiny_experience(&t, n);
+        give_scores(&t);
+        MUST(dg_update_prepare(t.update, &t.session, t.rollout));
+    }
+    MUST(dg_learner_swap_ema(t.learner)); /* for pictures, and back */
+    assert_memory_equal(t.policy->values, x.ema, x.bytes);
+    MUST(dg_learner_swap_ema(t.learner));
+    assert_memory_equal(t.policy->values, x.w, x.bytes);
+    free(ema);
+    close_beside(&x);
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
@@ -454,6 +542,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_broken_ratio_stops_and_names),
     cmocka_unit_test(test_not_finite_is_not_applied),
     cmocka_unit_test(test_rate_follows_the_schedule),
+    cmocka_unit_test(test_updates_are_adamw_of_the_clipped_gradient),
     cmocka_unit_test(test_what_is_told_is_that_of_the_terms),
 };
 
