@@ -89,6 +89,8 @@ variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
     optim.schedule=cosine
+expect "promises: the rate rises to its third update, falls to the last" test \
+    "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond
 TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
     parallel.recompute=true

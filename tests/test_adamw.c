@@ -70,6 +70,20 @@ static void test_adamw_first_step_is_the_sign(void **state)
     assert_true(w[2] == 0);
 }
 
+/* m / (sqrt(v) + eps) with an eps that is not next to nothing. */
+static void test_adamw_eps_stands_beside_the_root(void **state)
+{
+    const AdamwOpts o = { 0.9, 0.999, 0.5, 0 };
+    float w[2] = { 0, 0 }, m[2] = { 0 }, v[2] = { 0 };
+    const float g[2] = { 0.5f, -1.5f };
+    AdamwStep s;
+
+    (void)state;
+    dg_adamw_step_init(&s, &o, 1, 1, 1);
+    dg_adamw_update(w, m, v, g, 2, &s);
+    assert_true(fabs(w[0] + 0.5) < 1e-6 && fabs(w[1] - 0.75) < 1e-6);
+}
+
 static void test_adamw_ranges_give_the_same_bits(void **state)
 {
     const AdamwOpts o = dg_adamw_default();
@@ -147,6 +161,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adamw_follows_the_double_recursion),
         cmocka_unit_test(test_adamw_first_step_is_the_sign),
+        cmocka_unit_test(test_adamw_eps_stands_beside_the_root),
         cmocka_unit_test(test_adamw_ranges_give_the_same_bits),
         cmocka_unit_test(test_adamw_decay_is_decoupled),
         cmocka_unit_test(test_adamw_inv23_no_gradient_no_decay_no_move),

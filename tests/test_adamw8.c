@@ -158,8 +158,10 @@ static void test_moments_come_back_as_they_were(void **state)
     (void)state;
     for (int k = 0; k < 4; k++) {
         for (int i = 0; i < NUM; i++) {
-            was.m[i] = (uint8_t)(i % 256 == 128 ? 0 : k > 0 ? i : i % 100);
-            was.v[i] = (uint8_t)(k > 0 ? i : i % 200);
+            const int c = (i + 7) % 256; /* the first one is not nothing */
+
+            was.m[i] = (uint8_t)(c == 128 ? 0 : k > 0 ? c : c % 100);
+            was.v[i] = (uint8_t)(k > 0 ? c : c % 200);
         }
         for (int i = 0; i < 2; i++) {
             was.m_scale[i] = fmaxf(scales[k] * (float)(1 + i), 0x1p-100f);
@@ -174,7 +176,13 @@ static void test_moments_come_back_as_they_were(void **state)
         assert_memory_equal(was.v, is.v, NUM);
         assert_memory_equal(was.m_scale, is.m_scale, 2 * sizeof(float));
         assert_memory_equal(was.v_scale, is.v_scale, 2 * sizeof(float));
+        /* and nothing behind them */
+        assert_int_equal(((uint8_t *)&is.m_scale[2])[0], 0x55);
+        assert_int_equal(((uint8_t *)&is.v_scale[2])[0], 0x55);
     }
+    for (int num = 0; num <= NUM; num++)
+        assert_int_equal(dg_moments8_blocks(num),
+                         (num > 0) + (num > DG_MOMENT_BLOCK));
 }
 
 /* --- an update -------------------------------------------------------------- */

@@ -18,13 +18,13 @@ enum { MAX = 24 * 8 * 2 };
 
 static float reward[MAX], adv[MAX], total[MAX];
 
-static const AdvantageReward plain[2] = { { 1, NAN }, { 1, NAN } };
+static const double plain[2] = { 1, 1 };
 
 static AdvantageOpts opts(int G, int K)
 {
     return (AdvantageOpts) { .num_generations = G,
                              .num_rewards = K,
-                             .rewards = plain };
+                             .weights = plain };
 }
 
 static void random_rewards(int n, uint32_t sample)
@@ -84,18 +84,16 @@ static void test_advantage_inv12_affine_invariance(void **state)
 static void test_advantage_inv12_binary_formula(void **state)
 {
     enum { G = 12 };
-    const AdvantageReward binary = { 1, 0.28 };
-    AdvantageOpts o = opts(G, 1);
+    const AdvantageOpts o = opts(G, 1);
     RewardStats stats;
 
     (void)state;
-    o.rewards = &binary;
     for (int m = 0; m <= G; m++) {
         const double one = sqrt((G - 1.0) * (G - m) / (G * (double)m));
         const double zero = -sqrt((G - 1.0) * m / (G * (double)(G - m)));
 
         for (int i = 0; i < G; i++)
-            reward[i] = (i < m ? 0.3f : 0.1f) + 0.01f * (float)i;
+            reward[i] = i < m ? 1 : 0;
         dg_advantage_compute(adv, total, &stats, reward, NULL, 1, &o);
         for (int i = 0; i < G; i++)
             if (m == 0 || m == G)
@@ -103,9 +101,23 @@ static void test_advantage_inv12_binary_formula(void **state)
             else
                 assert_true(fabs(adv[i] - (i < m ? one : zero)) < 1e-6);
         assert_int_equal(stats.zero_std_groups, m == 0 || m == G);
-        /* statistics are of the raw scores */
-        assert_true(fabs(stats.mean - (0.155 + 0.2 * m / G)) < 1e-6);
+        assert_true(fabs(stats.mean - (double)m / G) < 1e-15);
     }
+}
+
+/* Scores so near each other that what is added to std shows: a hundredth. */
+static void test_advantage_inv12_small_spread(void **state)
+{
+    const AdvantageOpts o = opts(2, 1);
+    const double apart = 0x1p-19, std = apart / sqrt(2);
+
+    (void)state;
+    reward[0] = 0;
+    reward[1] = (float)apart;
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int i = 0; i < 2; i++)
+        assert_true(fabs(adv[i] / ((i - 0.5) * apart / (std + 1e-8)) - 1) <
+                    1e-6);
 }
 
 static void test_advantage_inv13_equal_rewards_are_zero(void **state)
@@ -213,12 +225,12 @@ static void test_advantage_fewer_than_two_skip_the_group(void **state)
 static void test_advantage_inv15_sum_of_rewards(void **state)
 {
     enum { G = 12 };
-    const AdvantageReward w[2] = { { 0.7, NAN }, { 1.4, NAN } };
+    const double w[2] = { 0.7, 1.4 };
     AdvantageOpts o = opts(G, 2), single = opts(G, 1);
     float column[G], one[G], alone[G];
 
     (void)state;
-    o.rewards = w;
+    o.weights = w;
     random_rewards(2 * G, 4);
     for (int i = 0; i < G; i++)
         reward[2 * i + 1] *= 100; /* scales must not matter */
@@ -264,7 +276,7 @@ static void test_advantage_global_std(void **state)
 
 static void test_advantage_refuses_bad_options(void **state)
 {
-    const AdvantageReward bad_weight = { NAN, NAN };
+    const double bad_weight = NAN;
     AdvantageOpts o = opts(1, 1);
 
     (void)state;
@@ -275,7 +287,7 @@ static void test_advantage_refuses_bad_options(void **state)
     assert_int_equal(
         dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
     o = opts(4, 1);
-    o.rewards = &bad_weight;
+    o.weights = &bad_weight;
     assert_int_equal(
         dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o), DG_EINVAL);
     assert_true(adv[0] == 77);
@@ -287,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_advantage_inv12_sums_and_bound),
         cmocka_unit_test(test_advantage_inv12_affine_invariance),
         cmocka_unit_test(test_advantage_inv12_binary_formula),
+        cmocka_unit_test(test_advantage_inv12_small_spread),
         cmocka_unit_test(test_advantage_inv13_equal_rewards_are_zero),
         cmocka_unit_test(test_advantage_inv13_nan_stays_with_its_sample),
         cmocka_unit_test(test_advantage_missing_is_left_out),

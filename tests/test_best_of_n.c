@@ -94,6 +94,20 @@ static void test_best_of_n_uneven_ends(void **state)
     assert_int_equal(kept[2], 4);
     assert_int_equal(dg_best_of_n_select(kept, x, 5, 0, 1), DG_OK);
     assert_int_equal(kept[0], 1);
+    assert_int_equal(dg_best_of_n_select(kept, x, 5, 1, 0), DG_OK);
+    assert_int_equal(kept[0], 2);
+}
+
+/* The totals of groups lie one behind the other. */
+static void test_best_of_n_reads_its_group_alone(void **state)
+{
+    const float x[6] = { NAN, 3, 1, 2, 4, NAN };
+    int32_t kept[4];
+
+    (void)state;
+    assert_int_equal(dg_best_of_n_select(kept, x + 1, 4, 4, 0), DG_OK);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(kept[i], i);
 }
 
 static void test_best_of_n_refuses_bad_values(void **state)
@@ -105,8 +119,13 @@ static void test_best_of_n_refuses_bad_values(void **state)
     assert_int_equal(dg_best_of_n_select(kept, x, 4, 0, 0), DG_EINVAL);
     assert_int_equal(dg_best_of_n_select(kept, x, 4, 2, 3), DG_EINVAL);
     assert_int_equal(dg_best_of_n_select(kept, x, 4, -1, 3), DG_EINVAL);
-    x[2] = NAN;
-    assert_int_equal(dg_best_of_n_select(kept, x, 4, 1, 1), DG_ENUMERIC);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, 3, -1), DG_EINVAL);
+    assert_int_equal(dg_best_of_n_select(kept, x, 4, 5, 0), DG_EINVAL);
+    for (int i = 0; i < 4; i++) {
+        x[i] = NAN;
+        assert_int_equal(dg_best_of_n_select(kept, x, 4, 1, 1), DG_ENUMERIC);
+        x[i] = (float)i;
+    }
     assert_int_equal(kept[0], 7);
 }
 
@@ -117,6 +136,7 @@ int main(void)
         cmocka_unit_test(test_best_of_n_inv19_half_is_a_permutation),
         cmocka_unit_test(test_best_of_n_ties_go_by_index),
         cmocka_unit_test(test_best_of_n_uneven_ends),
+        cmocka_unit_test(test_best_of_n_reads_its_group_alone),
         cmocka_unit_test(test_best_of_n_refuses_bad_values),
     };
 

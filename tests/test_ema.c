@@ -67,12 +67,28 @@ static void test_ema_ends_of_the_range(void **state)
         assert_true(fabsf(ema[i] - w[i]) < 5e-7f);
 }
 
+static void test_ema_leaves_what_is_behind(void **state)
+{
+    float w[N], ema[N], was[N];
+
+    (void)state;
+    normals(w, 1);
+    normals(ema, 0);
+    memcpy(was, ema, sizeof ema);
+    for (int num = 0; num < N; num++) {
+        dg_ema_update(ema, w, num, 0.5);
+        assert_memory_equal(ema + num, was + num,
+                            sizeof *ema * (size_t)(N - num));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ema_inv21_frozen_weights_are_a_fixed_point),
         cmocka_unit_test(test_ema_inv21_closed_form),
         cmocka_unit_test(test_ema_ends_of_the_range),
+        cmocka_unit_test(test_ema_leaves_what_is_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

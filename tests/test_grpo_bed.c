@@ -159,10 +159,10 @@ static void update(Learner *w, const Bed *b, const SdeStep *steps,
 static void train(Learner *w, const Bed *b, int iterations, double *first,
                   double *last)
 {
-    const AdvantageReward reward_opts = { 1, NAN };
+    const double weight = 1;
     const AdvantageOpts o = { .num_generations = G,
                               .num_rewards = 1,
-                              .rewards = &reward_opts };
+                              .weights = &weight };
     float reward[N], advantage[N], total[N];
     SdeStep steps[T];
     Schedule s;

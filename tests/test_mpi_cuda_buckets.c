@@ -22,13 +22,21 @@ typedef struct Net {
     void *at;
 } Net;
 
-static CudaStream *use(const char *streams)
+/* A stream that sums on its own with the others', once it is joined. */
+static CudaStream *use_alone(const char *streams)
 {
     CudaStream *s = NULL;
 
     setenv("CUDA_EMULATION_STREAMS", streams, 1);
     EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
     dg_cuda_use(s);
+    return s;
+}
+
+static CudaStream *use(const char *streams)
+{
+    CudaStream *s = use_alone(streams);
+
     EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     return s;
 }
@@ -144,14 +152,14 @@ static int run_one(Worker *w, int64_t i, void *user)
     return err == DG_ENUMERIC ? DG_OK : err;
 }
 
-static Team *new_team(const Net *n, ShardLevel level, int64_t bucket,
-                      int recompute)
+static Team *new_team_of(const Net *n, ShardLevel level, int64_t bucket,
+                         int recompute, int exact)
 {
     TeamOpts o = { .backend = dg_backend_cuda(),
                    .num_threads = 1,
                    .step_bytes = 1 << 20,
                    .num_grads = n->set.count,
-                   .exact = 1,
+                   .exact = exact,
                    .max_items = ITEMS,
                    .piece = PIECE,
                    .bucket = bucket };
@@ -162,6 +170,12 @@ static Team *new_team(const Net *n, ShardLevel level, int64_t bucket,
     dg_context_train(&t->workers[0].ctx, n->set.id, t->workers[0].grads, 1);
     t->workers[0].ctx.recompute = recompute;
     return t;
+}
+
+static Team *new_team(const Net *n, ShardLevel level, int64_t bucket,
+                      int recompute)
+{
+    return new_team_of(n, level, bucket, recompute, 1);
 }
 
 /* this rank's part of the sum over items 0 .. num - 1 of all ranks */
@@ -240,6 +254,63 @@ static void test_same_sum_whichever_stream_is_late(void **unused)
     VERDICT();
 }
 
+/* This rank's part of the sum of all items, to free. */
+static float *sum_as_floats(const Net *n, ShardLevel level, int exact)
+{
+    Team *t = new_team_of(n, level, 0, 0, exact);
+    const int64_t num = t->shard.num;
+    float *sum = calloc(sizeof *sum, (size_t)num + 1);
+    Work k = { .net = n,
+               .short_item = NOBODY,
+               .bad_item = NOBODY,
+               .failing_item = NOBODY };
+    ExactSum own;
+    void *read;
+    int64_t mine;
+
+    dg_share_range(ITEMS, comm.rank, comm.size, &k.first, &mine);
+    EXPECT(dg_team_sum(t, &comm, mine, run_one, &k) == DG_OK);
+    own = dg_team_own(t);
+    EXPECT(own.num == num && own.items == ITEMS);
+    EXPECT(dg_cuda_take(&read, sizeof *sum * (size_t)num) == DG_OK);
+    t->sums->exact_read(&own, read, 1);
+    EXPECT(dg_cuda_stage_down(sum, read, sizeof *sum * (size_t)num) == DG_OK);
+    dg_cuda_free(read);
+    dg_team_destroy(t);
+    return sum;
+}
+
+/* Of streams that are not joined, through the host: integers the same, floats,
+ * whose order is another, nearly. */
+static void test_same_sum_by_the_host(void **unused)
+{
+    (void)unused;
+    for (int l = DG_SHARD_NONE; l <= DG_SHARD_GRADIENTS; l++) {
+        CudaStream *joined = use("late"), *alone;
+        float *want, *exact, *plain;
+        Shard own;
+        Net net;
+
+        open_net(&net);
+        dg_shard_init(&own, &comm, (ShardLevel)l, net.set.count, 64);
+        want = sum_as_floats(&net, (ShardLevel)l, 1);
+        alone = use_alone("late");
+        exact = sum_as_floats(&net, (ShardLevel)l, 1);
+        plain = sum_as_floats(&net, (ShardLevel)l, 0);
+        EXPECT(memcmp(want, exact, sizeof *want * (size_t)own.num) == 0);
+        for (int64_t i = 0; i < own.num; i++)
+            EXPECT(fabs(plain[i] - want[i]) < 1e-6 * (1 + fabs(want[i])));
+        dg_cuda_use(joined);
+        close_net(&net);
+        dg_cuda_stream_destroy(alone);
+        dg_cuda_stream_destroy(joined);
+        free(want);
+        free(exact);
+        free(plain);
+    }
+    VERDICT();
+}
+
 /* The others have asked for sums that one rank's part will never reach. */
 static void test_a_failed_item_fails_all(void **unused)
 {
@@ -271,6 +342,7 @@ static void test_a_failed_item_fails_all(void **unused)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_same_sum_whichever_stream_is_late),
+    cmocka_unit_test(test_same_sum_by_the_host),
     cmocka_unit_test(test_a_failed_item_fails_all),
 };
 

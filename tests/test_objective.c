@@ -253,6 +253,27 @@ static void test_objective_inv11_quadrants_of_the_clip(void **state)
     }
 }
 
+/* 1 - c is exact here, so that the ratio is the bound itself, bit for bit: the
+ * clip does not act yet. */
+static void test_objective_bound_is_not_clipped(void **state)
+{
+    ObjectiveOpts o = opts(0.25);
+
+    (void)state;
+    for (int side = -1; side <= 1; side += 2) {
+        const double ratio = term(&o, 1 + 0.2 * side, side).ratio;
+        ObjectiveTerm t;
+
+        o.clip_range = fabs(ratio - 1);
+        assert_true(1 + side * o.clip_range == ratio);
+        t = term(&o, 1 + 0.2 * side, side);
+        assert_true(!t.clipped && t.coef != 0);
+        o.clip_range -= 1e-15;
+        t = term(&o, 1 + 0.2 * side, side);
+        assert_true(t.clipped && t.coef == 0);
+    }
+}
+
 static void test_objective_advantage_is_clamped(void **state)
 {
     ObjectiveOpts o = opts(1e-4);
@@ -321,6 +342,13 @@ static void test_objective_inv15_both_aggregations(void **state)
     t = two(DG_AGG_SUM, ones, 0.999, example);
     assert_true(fabs(p.coef / unit / p.ratio + 1.5) < 1e-12);
     assert_true(fabs(t.coef / unit / t.ratio + 0.5) < 1e-12);
+    /* told as clipped whichever of the two it was */
+    for (int first = 0; first < 2; first++) {
+        const float A[] = { first ? 1.5f : -1, first ? -1 : 1.5f };
+
+        assert_true(two(DG_AGG_PER_REWARD, ones, 1.001, A).clipped);
+        assert_true(!two(DG_AGG_PER_REWARD, ones, 1, A).clipped);
+    }
 
     for (int i = 0; i + 1 < D; i++) {
         const float A[] = { z[i], u[i] };
@@ -394,6 +422,9 @@ static void test_objective_refuses_what_is_not_finite(void **state)
     bad = in, bad.kl = NAN, o.kl_beta = 1;
     assert_int_equal(dg_objective_term(&t, &o, &s, &bad), DG_ENUMERIC);
     assert_true(t.loss == 77);
+    o.kl_beta = 0; /* then nobody looks at it */
+    assert_int_equal(dg_objective_term(&t, &o, &s, &bad), DG_OK);
+    assert_true(t.loss == 0);
 }
 
 int main(void)
@@ -404,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_objective_inv10_seed_matches_differences),
         cmocka_unit_test(test_objective_inv15_seed_of_two_rewards),
         cmocka_unit_test(test_objective_inv11_quadrants_of_the_clip),
+        cmocka_unit_test(test_objective_bound_is_not_clipped),
         cmocka_unit_test(test_objective_advantage_is_clamped),
         cmocka_unit_test(test_objective_inv13_zero_advantage_has_no_gradient),
         cmocka_unit_test(test_objective_inv15_both_aggregations),

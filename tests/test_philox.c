@@ -183,6 +183,27 @@ static void test_uniform_stays_inside(void **state)
     assert_true(fabs(sum / N - 0.5) < 5 * sqrt(1.0 / 12 / N));
 }
 
+/* floor(x n / 2^64), x the element's two words. */
+static void test_below_is_the_multiply_shift(void **state)
+{
+    static const uint32_t limits[] = { 1, 2, 3, 1000, 1u << 31, UINT32_MAX };
+    const RngKey key = { .seed = 5, .purpose = DG_RNG_TEST };
+
+    (void)state;
+    for (int64_t e = 0; e < 3000; e++)
+        for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
+            uint32_t w[4];
+
+            dg_rng_block(w, &key, (uint32_t)(e / 2));
+            const uint64_t x = (uint64_t)w[e % 2 * 2] << 32 | w[e % 2 * 2 + 1];
+            /* in halves of the 96 bits, so that none is lost */
+            const uint64_t low = (x & 0xffffffffu) * limits[k];
+            const uint64_t high = (x >> 32) * limits[k] + (low >> 32);
+
+            assert_int_equal(dg_rng_below(limits[k], e, &key), high >> 32);
+        }
+}
+
 static void test_below_is_even(void **state)
 {
     enum { N = 70000 };
@@ -263,6 +284,7 @@ int main(void)
         cmocka_unit_test(test_fill_is_independent_of_window),
         cmocka_unit_test(test_streams_differ_in_every_coordinate),
         cmocka_unit_test(test_uniform_stays_inside),
+        cmocka_unit_test(test_below_is_the_multiply_shift),
         cmocka_unit_test(test_below_is_even),
         cmocka_unit_test(test_permutation_holds_each_once),
         cmocka_unit_test(test_normal_bits_are_pinned),

@@ -198,11 +198,12 @@ static void test_prompts_are_swapped_as_often_as_asked(void **state)
 
 /* sum_b w_b |u_b - target_b|^2 / divisor in a loop of its own, all sums of few
  * numbers exact in float; the gradient is its derivative, a quadratic, whose
- * difference quotient is exact. */
+ * difference quotient is exact. A picture is two rows of lanes and a rest. */
 static void test_loss_is_weighted_per_picture(void **state)
 {
-    const int64_t dims[3] = { 3, 2, 4 };
-    float u[24], g[24], target[24], weight[3] = { 1, 0.5f, 4 };
+    enum { EACH = 42, ALL = 3 * EACH };
+    const int64_t dims[3] = { 3, 6, EACH / 6 };
+    float u[ALL], g[ALL], target[ALL], weight[3] = { 1, 0.5f, 4 };
     Tensor tu = { .dtype = DG_F32, .num_dims = 3, .data = u }, tg = tu;
     PretrainScratch x = { .target = target, .weight = weight };
     double want = 0, loss;
@@ -213,15 +214,15 @@ static void test_loss_is_weighted_per_picture(void **state)
     memcpy(tu.dims, dims, sizeof dims);
     memcpy(tg.dims, dims, sizeof dims);
     tg.data = g;
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < ALL; i++) {
         u[i] = (float)(i % 5);
         target[i] = (float)(i % 7) / 2;
-        want += (double)weight[i / 8] * (u[i] - target[i]) *
+        want += (double)weight[i / EACH] * (u[i] - target[i]) *
                 (u[i] - target[i]) / 32;
     }
     MUST(dg_pretrain_loss(&loss, &errors, &tu, &tg, &x, 32));
     assert_true(loss == want);
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < ALL; i++) {
         const float g_at = g[i], u_at = u[i];
         double up, down;
 

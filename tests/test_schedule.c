@@ -126,6 +126,31 @@ static void test_schedule_ddim_leading_times(void **state)
     dg_schedule_fini(&s);
 }
 
+/* One step, and as many as there are times. */
+static void test_schedule_shortest_and_longest(void **state)
+{
+    float table[1000];
+    Schedule s;
+
+    (void)state;
+    dg_schedule_alpha_bar_table(table);
+    assert_int_equal(dg_schedule_init_flow(&s, 1, 3), DG_OK);
+    assert_true(s.sigma[0] == 1 && s.sigma[1] == 0);
+    assert_int_equal(s.timestep[0], 1000);
+    dg_schedule_fini(&s);
+    assert_int_equal(dg_schedule_init_ddim(&s, 1), DG_OK);
+    assert_int_equal(s.timestep[0], 1);
+    assert_true(s.alpha_bar[0] == table[1] && s.alpha_bar_next[0] == table[0]);
+    dg_schedule_fini(&s);
+    assert_int_equal(dg_schedule_init_ddim(&s, 999), DG_OK);
+    for (int j = 0; j < 999; j++) {
+        assert_int_equal(s.timestep[j], 999 - j);
+        assert_true(s.alpha_bar[j] == table[999 - j]);
+        assert_true(s.alpha_bar_next[j] == table[998 - j]);
+    }
+    dg_schedule_fini(&s);
+}
+
 static void test_schedule_refuses_bad_values(void **state)
 {
     Schedule s = { .num_steps = 77 };
@@ -148,6 +173,7 @@ int main(void)
         cmocka_unit_test(test_schedule_bf16_times_of_flux),
         cmocka_unit_test(test_schedule_ddim_constants),
         cmocka_unit_test(test_schedule_ddim_leading_times),
+        cmocka_unit_test(test_schedule_shortest_and_longest),
         cmocka_unit_test(test_schedule_refuses_bad_values),
     };
 

@@ -147,6 +147,18 @@ static void test_sde_inv03_eta_zero_is_the_ode_exactly(void **state)
         }
 }
 
+/* No other eta is without noise. */
+static void test_sde_eta_one_is_stochastic(void **state)
+{
+    (void)state;
+    for (int i = 0; i < T - 1; i++)
+        for (SdeKind k = DG_SDE_DANCE; k <= DG_SDE_DDIM; k++) {
+            const SdeStep s = make(k, 1, i);
+
+            assert_true(s.stochastic && s.std > 0 && s.precision > 0);
+        }
+}
+
 static void test_sde_inv03_ddim_eta_zero_is_deterministic(void **state)
 {
     const SdeOpts ode = { .kind = DG_SDE_ODE, .eta = 0.3 };
@@ -169,6 +181,31 @@ static void test_sde_inv03_ddim_eta_zero_is_deterministic(void **state)
             assert_true(fabs(fx.next[d] - want) < 3e-6);
         }
     }
+}
+
+/* Of data that noise was laid over to the step's level they are found again. */
+static void test_sde_x0_is_the_data(void **state)
+{
+    (void)state;
+    for (int i = 0; i < T; i++)
+        for (int ddim = 0; ddim < 2; ddim++) {
+            const SdeStep s = make(ddim ? DG_SDE_DDIM : DG_SDE_DANCE, 0.3, i);
+            const double a = ddim ? fx.ddim.alpha_bar[i] : 0;
+            const double keep = ddim ? sqrt(a) : 1 - (double)s.sigma;
+            const double spoil = ddim ? sqrt(1 - a) : s.sigma;
+
+            for (int d = 0; d < D; d++) {
+                const double z = keep * fx.z[d] + spoil * fx.noise[d];
+                const double x = fx.z[d], e = fx.noise[d];
+
+                fx.next[d] = (float)z;
+                fx.out[d] = (float)(ddim ? e : e - x);
+            }
+            dg_sde_x0(fx.out, &s, fx.next, fx.out, D);
+            for (int d = 0; d < D; d++) /* roundings of z, by 1 / keep */
+                assert_true(fabs(fx.out[d] - fx.z[d]) <
+                            1e-6 * (1 + (ddim ? 1 / keep : 0)));
+        }
 }
 
 static void test_sde_cps_matches_its_definition(void **state)
@@ -448,7 +485,9 @@ int main(void)
         cmocka_unit_test(test_sde_inv02_long_and_closed_mean_agree),
         cmocka_unit_test(test_sde_inv02_flow_sde_is_dance_with_its_eps),
         cmocka_unit_test(test_sde_inv03_eta_zero_is_the_ode_exactly),
+        cmocka_unit_test(test_sde_eta_one_is_stochastic),
         cmocka_unit_test(test_sde_inv03_ddim_eta_zero_is_deterministic),
+        cmocka_unit_test(test_sde_x0_is_the_data),
         cmocka_unit_test(test_sde_cps_matches_its_definition),
         cmocka_unit_test(test_sde_inv07_ddim_std_table),
         cmocka_unit_test(test_sde_mean_u_is_the_derivative),

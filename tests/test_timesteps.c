@@ -43,6 +43,11 @@ static void test_timesteps_count_of_the_recipes(void **state)
     o.fraction = 1;
     assert_int_equal(dg_timesteps_count(&n, &o, 50, &w), DG_OK);
     assert_int_equal(n, 49); /* ceil_t is capped at K */
+    w.size = T;
+    o.fraction = 1.0 / (T - 1); /* a single step is some */
+    o.count = DG_COUNT_FLOOR_K;
+    assert_int_equal(dg_timesteps_count(&n, &o, T, &w), DG_OK);
+    assert_int_equal(n, 1);
 }
 
 static void test_timesteps_inv17_random_subset(void **state)

@@ -3,6 +3,9 @@
  * objective is flat. */
 #include "tiny_run.h"
 
+#include "optim/ema.h"
+#include "optim/grad_norm.h"
+
 #include <math.h>
 
 /* every how manieth parameter has its gradient checked: sanitizers are slow */
@@ -325,6 +328,209 @@ static void test_not_finite_is_not_applied(void **state)
     tiny_close(&t);
 }
 
+/* Terms of an update, and the sums of what is told of all updates' terms. */
+typedef struct Told {
+    double clipped, loss, kl;
+} Told;
+
+/* At a ratio of 1 a loss is minus the weighted advantages, which in sum are
+ * the total, and the divergence. */
+static void check_first_losses(const TinyRun *t, double beta)
+{
+    const Update *u = t->update;
+    int64_t items = 0;
+
+    for (int64_t k = 0; k < u->num_kept; k++)
+        items += u->belongs[k] == 0;
+    for (int64_t i = 0; i < u->num_kept * u->steps_per_item; i++) {
+        const int64_t k = i / u->steps_per_item;
+        const double want = beta * u->result[i].kl - u->total[u->kept[k]];
+        const double terms = (double)(items * u->steps_per_item);
+
+        if (u->belongs[k] == 0)
+            assert_true(fabs(u->result[i].loss * terms - want) < 1e-6);
+    }
+}
+
+static Told told_of(const Update *u)
+{
+    const int64_t num = u->num_kept * u->steps_per_item;
+    Told sum = { 0 };
+
+    for (int64_t i = 0; i < num; i++) {
+        sum.clipped += u->result[i].clipped / (double)num;
+        sum.loss += u->result[i].loss / u->num_updates;
+        sum.kl += u->result[i].kl / (double)num;
+    }
+    return sum;
+}
+
+static double norm_of_gradient(const TinyRun *t)
+{
+    const int64_t num = t->learner->num;
+    double *scratch =
+        malloc(sizeof *scratch * (size_t)dg_grad_norm_num_chunks(num));
+    double norm;
+
+    assert_non_null(scratch);
+    norm = dg_grad_norm(t->learner->grads, num, scratch);
+    free(scratch);
+    return norm;
+}
+
+/* The larger of two updates' norms, of which the first, alone, moves nothing.
+ * turned: the updates change places. */
+static void check_what_is_told(int turned, double *first, double *second)
+{
+    static const char *const sets[] = { "grpo.kl_beta=0.3",
+                                        "grpo.adv_agg=per_reward",
+                                        "grpo.clip_range=1e-5", NULL };
+    TinyRun t;
+    UpdateStats stats;
+    Told want;
+
+    open_update(&t, 2, sets);
+    open_reference(&t, 0.95f);
+    for (int64_t k = 0; k < t.update->num_kept; k++)
+        t.update->belongs[k] ^= turned;
+    t.update->num_updates = 1;
+    MUST(tiny_update(&t, 1, &stats));
+    *first = norm_of_gradient(&t);
+    t.update->num_updates = 2;
+    MUST(tiny_update(&t, 0, &stats));
+    *second = norm_of_gradient(&t);
+    check_first_losses(&t, 0.3);
+    want = told_of(t.update);
+    assert_true(want.clipped > 0 && want.clipped < 0.5 && want.kl > 0);
+    assert_true(fabs(stats.clip_fraction - want.clipped) < 1e-12);
+    assert_true(fabs(stats.loss - want.loss) < 1e-12);
+    assert_true(fabs(stats.kl / want.kl - 1) < 1e-12);
+    assert_true(stats.grad_norm == fmax(*first, *second));
+    assert_int_equal(t.learner->updates, 2);
+    tiny_close(&t);
+}
+
+/* What metrics say of two updates is what their terms say. */
+static void test_what_is_told_is_that_of_the_terms(void **state)
+{
+    double first[2], second[2];
+
+    (void)state;
+    for (int turned = 0; turned < 2; turned++)
+        check_what_is_told(turned, &first[turned], &second[turned]);
+    /* either may be the larger one */
+    assert_true((first[0] > second[0]) != (first[1] > second[1]));
+}
+
+/* The learner follows its schedule: of 100 updates the first two rise, the
+ * others fall to nothing. */
+static void test_rate_follows_the_schedule(void **state)
+{
+    static const char *const sets[] = { "optim.schedule=linear",
+                                        "optim.warmup=3", NULL };
+    TinyRun t;
+    UpdateStats stats;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    MUST(tiny_update(&t, 0, &stats));
+    assert_true(fabs(stats.lr / (1e-3 * 2 / 3) - 1) < 1e-12);
+    t.learner->updates = 50;
+    t.update->num_updates = 1;
+    for (int64_t k = 0; k < t.update->num_kept; k++) /* none is replayed */
+        t.update->belongs[k] = 1;
+    MUST(tiny_update(&t, 0, &stats));
+    assert_true(fabs(stats.lr / (1e-3 * (1 - 48.0 / 97)) - 1) < 1e-12);
+    tiny_close(&t);
+}
+
+/* AdamW's state of a learner of no ranges, beside it. */
+typedef struct AdamwBeside {
+    float *w, *m, *v, *ema;
+    size_t bytes;
+} AdamwBeside;
+
+static AdamwBeside open_beside(const TinyRun *t)
+{
+    const size_t num = (size_t)t->learner->num;
+    AdamwBeside x = { .w = malloc(num * sizeof(float)),
+                      .m = calloc(num, sizeof(float)),
+                      .v = calloc(num, sizeof(float)),
+                      .ema = malloc(num * sizeof(float)),
+                      .bytes = num * sizeof(float) };
+
+    memcpy(x.w, t->policy->values, x.bytes);
+    memcpy(x.ema, x.w, x.bytes);
+    return x;
+}
+
+static void close_beside(AdamwBeside *x)
+{
+    free(x->w);
+    free(x->m);
+    free(x->v);
+    free(x->ema);
+}
+
+/* Update n from the gradient that the learner had: clipped by its norm. */
+static void follow(AdamwBeside *x, const TinyRun *t, int n)
+{
+    const OptimConfig *c = &t->config.optim;
+    const AdamwOpts o = { c->beta1, c->beta2, c->eps, c->weight_decay };
+    const double norm = norm_of_gradient(t);
+    double scale;
+    AdamwStep step;
+
+    assert_true(norm > c->max_grad_norm);
+    MUST(dg_grad_norm_scale(&scale, norm, c->max_grad_norm));
+    MUST(dg_adamw_step_init(&step, &o, c->lr, n, scale));
+    dg_adamw_update(x->w, x->m, x->v, t->learner->grads, t->learner->num,
+                    &step);
+    dg_ema_update(x->ema, x->w, t->learner->num, c->ema_decay);
+}
+
+/* Every constant of the configuration in its place, bit for bit, update after
+ * update; the average takes its part of each. */
+static void test_updates_are_adamw_of_the_clipped_gradient(void **state)
+{
+    static const char *const sets[] = { ONE_UPDATE,
+                                        "optim.beta1=0.8",
+                                        "optim.beta2=0.95",
+                                        "optim.eps=1e-4",
+                                        "optim.lr=2e-3",
+                                        "optim.weight_decay=0.1",
+                                        "optim.ema_decay=0.7",
+                                        "optim.max_grad_norm=1e-3",
+                                        NULL };
+    TinyRun t;
+    UpdateStats stats;
+    AdamwBeside x;
+    float *ema;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    x = open_beside(&t);
+    ema = malloc(x.bytes);
+    for (int n = 1; n <= 3; n++) {
+        MUST(tiny_update(&t, 0, &stats));
+        MUST(dg_learner_average(t.learner));
+        follow(&x, &t, n);
+        assert_memory_equal(t.policy->values, x.w, x.bytes);
+        MUST(dg_learner_get(t.learner, DG_STATE_EMA, ema, 0, t.learner->num));
+        assert_memory_equal(ema, x.ema, x.bytes);
+        tiny_experience(&t, n);
+        give_scores(&t);
+        MUST(dg_update_prepare(t.update, &t.session, t.rollout));
+    }
+    MUST(dg_learner_swap_ema(t.learner)); /* for pictures, and back */
+    assert_memory_equal(t.policy->values, x.ema, x.bytes);
+    MUST(dg_learner_swap_ema(t.learner));
+    assert_memory_equal(t.policy->values, x.w, x.bytes);
+    free(ema);
+    close_beside(&x);
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradient_is_that_of_the_loss),
     cmocka_unit_test(test_gradient_of_kl_is_that_of_the_loss),
@@ -335,6 +541,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_equal_rewards_leave_the_weights),
     cmocka_unit_test(test_broken_ratio_stops_and_names),
     cmocka_unit_test(test_not_finite_is_not_applied),
+    cmocka_unit_test(test_rate_follows_the_schedule),
+    cmocka_unit_test(test_updates_are_adamw_of_the_clipped_gradient),
+    cmocka_unit_test(test_what_is_told_is_that_of_the_terms),
 };
 
 TINY_MAIN(tests)

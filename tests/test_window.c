@@ -52,6 +52,28 @@ static void test_window_can_stay_fixed(void **state)
     assert_int_equal(w.size, 4);
 }
 
+/* The longest window, and the shortest run. */
+static void test_window_of_all_but_the_last(void **state)
+{
+    SdeWindow w;
+
+    (void)state;
+    for (int num = 2; num <= T; num++) {
+        const WindowOpts all = { .size = num - 1, .every = 1 };
+        const WindowOpts last = { .start = num - 2, .size = 1 };
+
+        assert_int_equal(dg_window_at(&w, &all, num, 0), DG_OK);
+        assert_int_equal(w.start, 0);
+        assert_int_equal(w.size, num - 1);
+        assert_int_equal(dg_window_at(&w, &all, num, num - 2), DG_OK);
+        assert_int_equal(w.start, num - 2);
+        assert_int_equal(w.size, 1);
+        assert_int_equal(dg_window_at(&w, &last, num, 9), DG_OK);
+        assert_int_equal(w.start, num - 2);
+        assert_int_equal(w.size, 1);
+    }
+}
+
 static void test_window_off_is_every_step(void **state)
 {
     const WindowOpts o = { .size = 0 };
@@ -108,6 +130,7 @@ int main(void)
         cmocka_unit_test(test_window_advances_and_wraps),
         cmocka_unit_test(test_window_start_and_long_runs),
         cmocka_unit_test(test_window_can_stay_fixed),
+        cmocka_unit_test(test_window_of_all_but_the_last),
         cmocka_unit_test(test_window_off_is_every_step),
         cmocka_unit_test(test_window_steps_are_ode_outside),
         cmocka_unit_test(test_window_refuses_bad_values),

@@ -18,20 +18,15 @@
 
 #include "config/choices.h"
 
-typedef struct AdvantageReward {
-    double weight;    /* w_k of the sum */
-    double threshold; /* NAN: the score as it is; else 1 above, 0 below */
-} AdvantageReward;
-
 typedef struct AdvantageOpts {
     int num_generations; /* G >= 2 */
     int num_rewards;     /* K >= 1 */
     AdvantageStd std;
-    const AdvantageReward *rewards; /* [K], borrowed during the call */
+    const double *weights; /* [K] w_k of the sum; borrowed during the call */
 } AdvantageOpts;
 
-/* What a reward did in this batch. mean and std are of the valid scores as
- * given, before any threshold; std unbiased; 0 where undefined. */
+/* What a reward did in this batch. mean and std are of the valid scores; std
+ * unbiased; 0 where undefined. */
 typedef struct RewardStats {
     double mean, std;
     int64_t missing;         /* scores missing or not finite */

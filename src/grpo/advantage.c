@@ -28,26 +28,20 @@ static int is_valid(const Column *c, int64_t i)
            isfinite(c->reward[at(c, i)]);
 }
 
-/* binary NULL: the raw score */
-static double value(const Column *c, int64_t i, const AdvantageReward *binary)
+static double value(const Column *c, int64_t i)
 {
-    const double r = c->reward[at(c, i)];
-
-    if (binary == NULL || isnan(binary->threshold))
-        return r;
-    return r > binary->threshold ? 1.0 : 0.0;
+    return c->reward[at(c, i)];
 }
 
 /* Two passes in index order: the mean first, so that equal scores leave a
  * spread of rounding size only. */
-static Moments moments(const Column *c, int64_t first, int64_t num,
-                       const AdvantageReward *binary)
+static Moments moments(const Column *c, int64_t first, int64_t num)
 {
     Moments m = { 0 };
 
     for (int64_t i = first; i < first + num; i++)
         if (is_valid(c, i)) {
-            m.mean += value(c, i, binary);
+            m.mean += value(c, i);
             m.num++;
         }
     if (m.num == 0)
@@ -55,7 +49,7 @@ static Moments moments(const Column *c, int64_t first, int64_t num,
     m.mean /= (double)m.num;
     for (int64_t i = first; i < first + num; i++)
         if (is_valid(c, i)) {
-            const double d = value(c, i, binary) - m.mean;
+            const double d = value(c, i) - m.mean;
 
             m.sum_squares += d * d;
         }
@@ -76,9 +70,8 @@ static int has_no_spread(const Moments *m)
 static void one_group(float *advantage, RewardStats *stats, const Column *c,
                       int64_t first, const AdvantageOpts *o, double scale_std)
 {
-    const AdvantageReward *r = &o->rewards[c->k];
     const int64_t G = o->num_generations;
-    const Moments m = moments(c, first, G, r);
+    const Moments m = moments(c, first, G);
     const int skip = m.num < 2, flat = !skip && has_no_spread(&m);
     const double scale = scale_std < 0 ? unbiased_std(&m) + 1e-8 : scale_std;
 
@@ -88,7 +81,7 @@ static void one_group(float *advantage, RewardStats *stats, const Column *c,
         const int zero = skip || flat || !is_valid(c, i);
 
         advantage[at(c, i)] =
-            zero ? 0.0f : (float)((value(c, i, r) - m.mean) / scale);
+            zero ? 0.0f : (float)((value(c, i) - m.mean) / scale);
     }
 }
 
@@ -96,19 +89,15 @@ static RewardStats one_reward(float *advantage, const Column *c,
                               int64_t num_groups, const AdvantageOpts *o)
 {
     const int64_t G = o->num_generations, N = num_groups * G;
-    const Moments raw = moments(c, 0, N, NULL);
-    RewardStats stats = { .mean = raw.mean,
-                          .std = unbiased_std(&raw),
-                          .missing = N - raw.num };
+    const Moments all = moments(c, 0, N);
+    RewardStats stats = { .mean = all.mean,
+                          .std = unbiased_std(&all),
+                          .missing = N - all.num };
     double scale = -1;
 
-    if (o->std == DG_STD_GLOBAL) {
-        const Moments m = moments(c, 0, N, &o->rewards[c->k]);
-
-        scale = 1e-4;
-        if (m.num > 0)
-            scale += sqrt(m.sum_squares / (double)m.num);
-    }
+    if (o->std == DG_STD_GLOBAL)
+        scale = 1e-4 +
+                (all.num > 0 ? sqrt(all.sum_squares / (double)all.num) : 0.0);
     for (int64_t g = 0; g < num_groups; g++)
         one_group(advantage, &stats, c, g * G, o, scale);
     return stats;
@@ -122,9 +111,9 @@ static int check(const AdvantageOpts *o)
     if (o->num_rewards < 1)
         return dg_fail(DG_EINVAL, "rewards: at least one is needed");
     for (int k = 0; k < o->num_rewards; k++)
-        if (!isfinite(o->rewards[k].weight))
+        if (!isfinite(o->weights[k]))
             return dg_fail(DG_EINVAL, "rewards[%d].weight = %g: must be finite",
-                           k, o->rewards[k].weight);
+                           k, o->weights[k]);
     return DG_OK;
 }
 
@@ -150,7 +139,7 @@ int dg_advantage_compute(float *advantage, float *total, RewardStats *stats,
         double sum = 0;
 
         for (int k = 0; k < K; k++)
-            sum += o->rewards[k].weight * advantage[i * K + k];
+            sum += o->weights[k] * advantage[i * K + k];
         total[i] = (float)sum;
     }
     return DG_OK;

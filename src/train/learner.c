@@ -421,7 +421,7 @@ int dg_learner_spread(const Learner *l)
 }
 
 /* Elements that a thread takes at once. */
-enum { STRIDE = 1 << 20 };
+enum { STRIDE = 1 << 16 };
 
 /* grad: of element 'at' of the range, and on */
 static void adamw_part(const Learner *l, int64_t at, int64_t num,

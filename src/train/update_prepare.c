@@ -168,17 +168,16 @@ int dg_update_check_steps(const Config *c, Rollout *r)
 static int advantages(Update *u, const Session *s, const Rollout *r)
 {
     const Config *c = s->config;
-    AdvantageReward rewards[DG_CONFIG_REWARDS];
+    double weights[DG_CONFIG_REWARDS];
     const AdvantageOpts o = {
         .num_generations = (int)r->G,
         .num_rewards = (int)r->K,
         .std = c->grpo.adv_std,
-        .rewards = rewards,
+        .weights = weights,
     };
 
     for (int64_t k = 0; k < r->K; k++)
-        /* a threshold has been applied to the score already */
-        rewards[k] = (AdvantageReward) { c->rewards[k].weight, NAN };
+        weights[k] = c->rewards[k].weight;
     for (int64_t i = 0; i < r->N * r->K; i++) {
         u->reward[i] = r->scores[i].missing ? 0 : r->scores[i].value;
         u->missing[i] = r->scores[i].missing != 0;
