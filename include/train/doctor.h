@@ -35,12 +35,17 @@ int dg_doctor_network(DoctorNetwork *out, const Session *s);
 /* What the configuration's own network will take. */
 typedef struct DoctorPlan {
     char absent[DG_CONFIG_STRING + 64]; /* why it cannot be tried; "": it can */
-    uint64_t bytes;                     /* that a run's fullest rank reserves */
-    double flops; /* of a rank, all of the trial: its fullest */
+    uint64_t bytes; /* of the host, that a run's fullest rank reserves; beside a
+                       GPU those of its weights as they are read */
+    double flops;   /* of a rank, all of the trial: its fullest */
 } DoctorPlan;
 
 /** Before anything is reserved. Errors, agreed: those of dg_run_plan(). */
 int dg_doctor_plan(DoctorPlan *out, const Session *s);
+
+/** Whether GPUs have room for the run. Errors, agreed: DG_ENOMEM saying what
+ *  helps; those of dg_run_plan(). */
+int dg_doctor_fits(const Session *s);
 
 /**
  * FLOP/s of a rank by large bare products: on a GPU by tool, else by product on

@@ -175,20 +175,22 @@ static void tell_space(Doctor *d, const DoctorFiles *f, const DoctorNeeds *n)
     const double takes = n->checkpoint / rate;
     const int wrong = n->checkpoint + n->trajectory > f->unused;
     const int full = all > f->unused, slow = takes > SLOW_CHECKPOINT_S;
-    char size[4][16];
+    char size[4][16], trajectories[48] = "";
 
+    if (n->trajectories > 0)
+        snprintf(trajectories, sizeof trajectories, ", %lld trajector%s of %s",
+                 (long long)n->trajectories, n->trajectories == 1 ? "y" : "ies",
+                 size_text(size[1], n->trajectory));
     dg_finding(d, "space",
                wrong  ? DG_WRONG
                : full ? DG_DOUBTFUL
                : slow ? DG_SLOW
                       : DG_FINE,
-               "%lld checkpoint%s of %s, %lld trajector%s of %s: %s of %s "
-               "free%s; a checkpoint in %.1f s at this speed",
+               "%lld checkpoint%s of %s%s: %s of %s free%s; a checkpoint in "
+               "%.1f s at this speed",
                (long long)n->checkpoints, dg_plural(n->checkpoints),
-               size_text(size[0], n->checkpoint), (long long)n->trajectories,
-               n->trajectories == 1 ? "y" : "ies",
-               size_text(size[1], n->trajectory), size_text(size[2], all),
-               size_text(size[3], f->unused),
+               size_text(size[0], n->checkpoint), trajectories,
+               size_text(size[2], all), size_text(size[3], f->unused),
                full ? " (checkpoint.keep, trajectory.every)" : "", takes);
     dg_finding_number(d, "needed_bytes", all);
     dg_finding_number(d, "free_bytes", f->unused);
@@ -311,6 +313,16 @@ static void tell_own(Doctor *d, const DoctorOwn *o)
     tell_pace(d, &o->pace);
 }
 
+static int has_room(Doctor *d, const Session *s, const DoctorPlan *p)
+{
+    const int on_host = dg_doctor_room(d, p->bytes);
+
+    if (dg_doctor_fits(s) == DG_OK)
+        return on_host;
+    dg_finding_error(d, "room");
+    return 0;
+}
+
 /* The configuration's own network, if there is one here and it has room. */
 static void try_own(Doctor *d, const Session *s, const DoctorPlan *p)
 {
@@ -322,7 +334,7 @@ static void try_own(Doctor *d, const Session *s, const DoctorPlan *p)
                    p->absent);
         return;
     }
-    if (!s->backend->apart && !dg_doctor_room(d, p->bytes)) {
+    if (!has_room(d, s, p)) {
         dg_finding(d, "network", DG_DOUBTFUL,
                    "not tried, the small one is: there is no room for it");
         return;
@@ -339,37 +351,35 @@ static void try_own(Doctor *d, const Session *s, const DoctorPlan *p)
 
 /* --- all of it ---------------------------------------------------------------------- */
 
-/* *plan, *needs: NULL where only the small network is wanted. */
-static void try_all(Doctor *d, const Session *s, const DoctorPlan *plan,
-                    const DoctorNeeds *needs)
+/* What the configuration wants, before anything is tried; own: its network is
+ * tried too. */
+static void examine_run(Doctor *d, const Session *s, int own)
 {
+    DoctorPlan plan = { .bytes = 0 };
+    DoctorNeeds needs;
+    int err = own ? dg_doctor_plan(&plan, s) : DG_OK, fits = 0;
+
+    if (!err && own && plan.absent[0] == '\0') {
+        err = dg_agree(s->comm, dg_doctor_needs(&needs, s));
+        fits = !err;
+    }
+    if (err)
+        dg_finding_error(d, "plan");
     try_link(d, s);
     tell_arithmetic(d);
     tell_gpu(d, s);
-    try_files(d, s, needs);
+    try_files(d, s, fits ? &needs : NULL);
     try_small(d, s);
-    if (plan != NULL)
-        try_own(d, s, plan);
+    if (own && !err)
+        try_own(d, s, &plan);
 }
 
-/* What the configuration wants, before anything is tried. */
-static void examine_run(Doctor *d, const Session *s, int own)
+/* Without the device that is wanted. */
+static void examine_host(Doctor *d, const Session *s)
 {
-    DoctorPlan plan;
-    DoctorNeeds needs;
-    int err;
-
-    if (!own) {
-        try_all(d, s, NULL, NULL);
-        return;
-    }
-    err = dg_doctor_plan(&plan, s);
-    if (!err && plan.absent[0] == '\0')
-        err = dg_agree(s->comm, dg_doctor_needs(&needs, s));
-    if (err)
-        dg_finding_error(d, "plan");
-    try_all(d, s, err ? NULL : &plan,
-            err || plan.absent[0] != '\0' ? NULL : &needs);
+    dg_finding_error(d, "device");
+    try_link(d, s);
+    try_files(d, s, NULL);
 }
 
 static int end(Doctor *d, const char *json)
@@ -408,7 +418,7 @@ static int examine(Cli *cli, void *wanted)
     if (!err) {
         try_numbers(d);
         if (dg_cli_session(&session, cli) != DG_OK)
-            dg_finding_error(d, "device");
+            examine_host(d, &session);
         else
             examine_run(d, &session, cli->config_path != NULL && !w->quick);
         err = end(d, w->json);

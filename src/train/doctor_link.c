@@ -191,7 +191,8 @@ static int sum_once(Link *l, int64_t num, int only, double *seconds)
 /* A sum was wrong: whose part of it? Each gives alone. */
 static int blame(Link *l, int64_t num)
 {
-    Error first = *dg_last_error();
+    const Error first = *dg_last_error();
+    int wrong = 0, last = 0;
     char text[768];
     double unused;
 
@@ -201,12 +202,17 @@ static int blame(Link *l, int64_t num)
 
         if (err && err != DG_EPROMISE)
             return err;
-        if (err)
-            return dg_fail(DG_EPROMISE,
-                           "%s; what rank %d on %s gives does not arrive", text,
-                           r, l->places[r].host);
+        wrong += err != DG_OK;
+        last = err ? r : last;
     }
-    return dg_fail(DG_EPROMISE, "%s; not so where ranks give one by one", text);
+    if (wrong == 1)
+        return dg_fail(DG_EPROMISE,
+                       "%s; what rank %d on %s gives does not arrive", text,
+                       last, l->places[last].host);
+    return dg_fail(DG_EPROMISE,
+                   "%s; where one rank gives and the others zeros, %d of %d "
+                   "sums are wrong",
+                   text, wrong, l->c->size);
 }
 
 static int try_sums(Link *l, DoctorLink *out)
@@ -299,7 +305,7 @@ static int pass(const Link *l, int64_t *v, int from, int to, double *rate)
     double best = 0;
     int err = DG_OK;
 
-    for (int i = 0; i < 3 && !err; i++) {
+    for (int i = 0; i < TIMES && !err; i++) {
         double began;
 
         for (int64_t k = 0; k < MESSAGE; k++)

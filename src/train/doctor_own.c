@@ -113,6 +113,22 @@ static int cannot(char *text, size_t bytes, const Config *c)
            is_absent(text, bytes, "prompts.cache", c->prompts.cache);
 }
 
+/* All of it, or beside a GPU what weights are while they are read. */
+static uint64_t host_bytes(const RunPlan *p, const Session *s)
+{
+    static const char *const read[] = { "network", "text", "codec", "adapters",
+                                        "rewards" };
+    uint64_t values = 0;
+
+    if (!s->backend->apart)
+        return dg_run_plan_value(&p->memory, "total");
+    for (int i = 0; i < (int)(sizeof read / sizeof *read); i++)
+        for (int k = 0; k < p->parameters.num; k++)
+            if (strcmp(p->parameters.line[k].key, read[i]) == 0)
+                values += p->parameters.line[k].value;
+    return sizeof(float) * values;
+}
+
 /* On the first rank, which no other exceeds. */
 static int plan_first(DoctorPlan *out, const Session *s)
 {
@@ -127,7 +143,7 @@ static int plan_first(DoctorPlan *out, const Session *s)
     err = dg_run_plan(&p, s, s->comm->size);
     if (err)
         return err;
-    out->bytes = dg_run_plan_value(&p.memory, "total");
+    out->bytes = host_bytes(&p, s);
     shorten(&config, SAMPLES * s->comm->size);
     brief.config = &config;
     err = dg_run_plan(&p, &brief, s->comm->size);
@@ -146,6 +162,11 @@ int dg_doctor_plan(DoctorPlan *out, const Session *s)
     if (!err)
         dg_comm_bcast(s->comm, out, sizeof *out, 0);
     return err;
+}
+
+int dg_doctor_fits(const Session *s)
+{
+    return dg_trainer_check_room(s);
 }
 
 /* --- digests --------------------------------------------------------------------- */
@@ -269,35 +290,44 @@ static int run_group(Trial *x, int dry, DoctorFound *out)
     return dg_agree(x->brief.comm, err);
 }
 
+/* Of all ranks the first part that differs: gradients, which are all ranks'
+ * sum, differ on all where one rank's samples do. */
 static int same_as_first(const DoctorFound *first, const DoctorFound *now,
                          const Way *w, const Comm *c)
 {
+    int64_t part = DG_DOCTOR_PARTS, least;
     char host[DG_DOCTOR_HOST];
+    int err = DG_OK;
 
     dg_doctor_host(host);
-    for (int k = 0; k < DG_DOCTOR_PARTS; k++)
+    for (int k = DG_DOCTOR_PARTS - 1; k >= 0; k--)
         if (strcmp(first->digest[k], now->digest[k]) != 0)
-            return dg_fail(DG_EPROMISE,
-                           "rank %d on %s: with %s %s are others (%.12s) than "
-                           "as configured (%.12s)",
-                           c->rank, host, w->name, parts[k], now->digest[k],
-                           first->digest[k]);
-    return DG_OK;
+            part = k;
+    least = part;
+    dg_comm_min_i64(c, &least, 1);
+    if (least < DG_DOCTOR_PARTS && part == least)
+        err = dg_fail(DG_EPROMISE,
+                      "rank %d on %s: with %s %s%s are others (%.12s) than as "
+                      "configured (%.12s)",
+                      c->rank, host, w->name,
+                      part == GRADIENTS ? "all ranks' " : "", parts[part],
+                      now->digest[part], first->digest[part]);
+    return dg_agree(c, err);
 }
 
-static int try_ways(Trial *x)
+/* Against the first, which is what is configured. */
+static int try_ways(Trial *x, const DoctorFound *first)
 {
-    const Comm *c = x->brief.comm;
-    DoctorFound first = { .seconds = 0 }, now = { .seconds = 0 };
+    DoctorFound now = { .seconds = 0 };
     Way ways[MAX_WAYS];
     const int num = list_ways(ways, &x->brief);
-    int err = run_group(x, 1, &first);
+    int err = DG_OK;
 
     for (int i = 1; i < num && !err; i++) {
         set_way(x, &ways[i]);
         err = run_group(x, 1, &now);
         if (!err)
-            err = dg_agree(c, same_as_first(&first, &now, &ways[i], c));
+            err = same_as_first(first, &now, &ways[i], x->brief.comm);
     }
     set_way(x, &ways[0]);
     return err;
@@ -450,15 +480,18 @@ static int try_update(Trial *x)
 
 static int try_all(DoctorOwn *out, Trial *x, const Comm *self)
 {
+    DoctorFound first = { .seconds = 0 };
     int err = dg_trainer_build(&x->t, &x->brief);
 
     if (err)
         return err;
     x->plain = *x->brief.backend;
     x->plain.replay = NULL;
-    err = try_ways(x);
-    if (!err)
+    err = run_group(x, 1, &first);
+    if (!err) /* an odd rank is named here, below it would spoil sums */
         err = try_alone(out, x, self);
+    if (!err)
+        err = try_ways(x, &first);
     if (!err)
         err = try_update(x);
     out->flops = (double)dg_team_take_flops(x->t.team);

@@ -368,8 +368,8 @@ int dg_trainer_place(Policy *p, const Session *s)
 
 /* --- a device's memory --------------------------------------------------- */
 
-/* Before anything is placed. The first rank's plan is the fullest. */
-static int check_room(const Session *s)
+/* The first rank's plan is the fullest. */
+int dg_trainer_check_room(const Session *s)
 {
     const Config *c = s->config;
     const RoomKey keys[] = {
@@ -487,7 +487,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
-        err = check_room(s);
+        err = dg_trainer_check_room(s);
     if (!err)
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     if (!err)
