@@ -175,8 +175,9 @@ static void tell_space(Doctor *d, const DoctorFiles *f, const DoctorNeeds *n)
     const double takes = n->checkpoint / rate;
     const int wrong = n->checkpoint + n->trajectory > f->unused;
     const int full = all > f->unused, slow = takes > SLOW_CHECKPOINT_S;
-    char size[4][16], trajectories[48] = "";
+    char size[4][16], trajectories[48] = "", lasts[DG_DURATION_BYTES];
 
+    dg_clock_duration(lasts, takes);
     if (n->trajectories > 0)
         snprintf(trajectories, sizeof trajectories, ", %lld trajector%s of %s",
                  (long long)n->trajectories, n->trajectories == 1 ? "y" : "ies",
@@ -187,11 +188,11 @@ static void tell_space(Doctor *d, const DoctorFiles *f, const DoctorNeeds *n)
                : slow ? DG_SLOW
                       : DG_FINE,
                "%lld checkpoint%s of %s%s: %s of %s free%s; a checkpoint in "
-               "%.1f s at this speed",
+               "%s at this speed",
                (long long)n->checkpoints, dg_plural(n->checkpoints),
                size_text(size[0], n->checkpoint), trajectories,
                size_text(size[2], all), size_text(size[3], f->unused),
-               full ? " (checkpoint.keep, trajectory.every)" : "", takes);
+               full ? " (checkpoint.keep, trajectory.every)" : "", lasts);
     dg_finding_number(d, "needed_bytes", all);
     dg_finding_number(d, "free_bytes", f->unused);
     dg_finding_number(d, "checkpoint_s", takes);

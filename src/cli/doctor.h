@@ -2,6 +2,7 @@
 #define DG_SRC_CLI_DOCTOR_H
 /* What doctor*.c share: findings, and what ranks see of their nodes. Not
  * public. */
+#include "base/plural.h"
 #include "cli/command.h"
 
 typedef enum Verdict {
@@ -65,11 +66,5 @@ int dg_doctor_machine(Doctor *d);
 /** Whether nodes have room for so many bytes of each of their ranks; to be
  *  called after dg_doctor_machine(). 1: they have. */
 int dg_doctor_room(Doctor *d, uint64_t bytes);
-
-/** "rank", "ranks" and the like: "s" unless it is one. */
-static inline const char *dg_plural(int64_t num)
-{
-    return num == 1 ? "" : "s";
-}
 
 #endif

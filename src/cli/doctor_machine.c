@@ -199,12 +199,13 @@ int dg_doctor_room(Doctor *d, uint64_t bytes)
             least = left;
         }
     }
-    dg_finding(d, "room", least < 0 ? DG_WRONG : DG_FINE,
-               "%.2f GB for each rank of this configuration: %d rank%s on %s, "
-               "with %.1f GB free%s",
-               GB * (double)bytes, tightest.ranks, dg_plural(tightest.ranks),
-               tightest.first->host, GB * (double)tightest.first->unused,
-               least < 0 ? "; `dancegrpo plan` says what takes it" : "");
+    dg_finding(
+        d, "room", least < 0 ? DG_WRONG : DG_FINE,
+        "%.2f GB of memory for each rank of this configuration: %d rank%s "
+        "on %s, with %.1f GB free%s",
+        GB * (double)bytes, tightest.ranks, dg_plural(tightest.ranks),
+        tightest.first->host, GB * (double)tightest.first->unused,
+        least < 0 ? "; `dancegrpo plan` says what takes it" : "");
     dg_finding_number(d, "rank_bytes", (double)bytes);
     return least >= 0;
 }

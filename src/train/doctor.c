@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/philox.h"
+#include "base/plural.h"
 #include "doctor_internal.h"
 #include "train/bench.h"
 
@@ -157,6 +158,8 @@ static int configure(Config *out, const Config *c)
     out->run.dtype = c->run.dtype;
     out->run.threads = c->run.threads;
     out->parallel = c->parallel;
+    /* float32 sums are others for other numbers of ranks, which is no fault */
+    out->parallel.exact_sum = 1;
     out->optim.moments = c->optim.moments;
     dg_config_settle(out);
     return err ? err : dg_config_check(out);
@@ -215,11 +218,11 @@ static int compare(DoctorNetwork *out, const Comm *c, const DoctorFound *alone)
     if (!err) {
         dg_doctor_pace(&out->alone, all, c->size);
         if (strcmp(out->digest, alone->digest[0]) != 0)
-            err = dg_fail(DG_EPROMISE,
-                          "%d %s together end with other weights (%.12s) than "
-                          "each by itself (%.12s)",
-                          c->size, c->size == 1 ? "rank" : "ranks", out->digest,
-                          alone->digest[0]);
+            err = dg_fail(
+                DG_EPROMISE,
+                "%d rank%s together end with other weights (%.12s) than "
+                "each by itself (%.12s)",
+                c->size, dg_plural(c->size), out->digest, alone->digest[0]);
     }
     free(all);
     return err;

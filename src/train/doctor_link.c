@@ -252,6 +252,7 @@ static int sum_to_one(Link *l, int root)
 /* root's part, to all */
 static int from_one(Link *l, int root)
 {
+    char text[512];
     int err;
 
     fill(l, SMALL, root);
@@ -260,9 +261,11 @@ static int from_one(Link *l, int root)
         err = send_round(l, SMALL, root);
     if (!err)
         err = bring(l, SMALL);
-    if (!err && check(l, SMALL, root, "broadcast"))
-        err = dg_fail(DG_EPROMISE, "%.500s; it comes from rank %d on %s",
-                      dg_last_error()->text, root, l->places[root].host);
+    if (!err && check(l, SMALL, root, "broadcast")) {
+        snprintf(text, sizeof text, "%.500s", dg_last_error()->text);
+        err = dg_fail(DG_EPROMISE, "%s; it comes from rank %d on %s", text,
+                      root, l->places[root].host);
+    }
     return dg_agree(l->c, err);
 }
 
