@@ -143,6 +143,25 @@ static void tell_messages(Doctor *d, const char *where, double usual,
     dg_finding_number(d, "least_bytes_per_s", least);
 }
 
+/* Nobody waits for ever: a link that is cut is what is looked for. Networks may
+ * be so large that a rank waits longer for what another one reads. */
+enum { PATIENCE_S = 60 };
+
+static int begin_watch(Cli *cli)
+{
+    if (cli->config.parallel.timeout_seconds > PATIENCE_S)
+        cli->config.parallel.timeout_seconds = PATIENCE_S;
+    return cli->config.parallel.host_timeout_seconds > 0
+               ? DG_OK
+               : dg_comm_watch(&cli->comm, PATIENCE_S);
+}
+
+static void end_watch(Cli *cli)
+{
+    if (cli->config.parallel.host_timeout_seconds <= 0)
+        dg_comm_unwatch(&cli->comm);
+}
+
 static void try_link(Doctor *d, const Session *s)
 {
     DoctorLink l;
@@ -367,6 +386,7 @@ static void examine_run(Doctor *d, const Session *s, int own)
     if (err)
         dg_finding_error(d, "plan");
     try_link(d, s);
+    end_watch(d->cli);
     tell_arithmetic(d);
     tell_gpu(d, s);
     try_files(d, s, fits ? &needs : NULL);
@@ -380,6 +400,7 @@ static void examine_host(Doctor *d, const Session *s)
 {
     dg_finding_error(d, "device");
     try_link(d, s);
+    end_watch(d->cli);
     try_files(d, s, NULL);
 }
 
@@ -415,7 +436,9 @@ static int examine(Cli *cli, void *wanted)
     d->cli = cli;
     tell_program(d);
     tell_mpi(d);
-    err = dg_doctor_machine(d);
+    err = begin_watch(cli);
+    if (!err)
+        err = dg_doctor_machine(d);
     if (!err) {
         try_numbers(d);
         if (dg_cli_session(&session, cli) != DG_OK)
