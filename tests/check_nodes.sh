@@ -68,6 +68,14 @@ cannot open: No such file or directory (found by rank 1 on ben)" \
     hidden "$work/sd" ann:1,ben:1 "$bin" train configs/tiny_sd.cfg \
     --set policy.path="$work/sd" --set run.dir="$work/lacks"
 
+# --- what the doctor says of the network between them ---------------------------------
+expect_code "nodes: the doctor on three hosts" 0 " 0 failed" across \
+    ann:2,ben:1,cat:1 "$bin" doctor configs/tiny.cfg --set run.dir="$work/none"
+expect "nodes: it measures within hosts and between them" bash -c \
+    "grep -q '^messages .* within nodes' '$work/out' &&
+        grep -q '^messages .* between nodes' '$work/out' &&
+        grep -q '^ranks  *ok *4 on 3 nodes: ann,ben,cat' '$work/out'"
+
 # --- ends and new beginnings ---------------------------------------------------------
 expect "nodes: a run of three hosts" long_across ann:1,ben:1,cat:1 lost
 within 20 has_more_than lost 0

@@ -84,6 +84,10 @@ int dg_update_check_steps(const Config *c, Rollout *r);
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
 
+/** The same by other scores, which differ within every group: so every sample is
+ *  replayed forward and back whatever the present weights paint. For trials. */
+int dg_update_spread(Update *u, const Session *s, Rollout *r);
+
 typedef struct UpdateJob {
     const Session *session;
     Update *update;
@@ -92,7 +96,7 @@ typedef struct UpdateJob {
     Learner *learner;
     const Policy *policy;
     const Policy *reference; /* NULL when grpo.kl_beta is 0 */
-    int dry;                 /* 1: gradients only, weights stay (replay) */
+    int dry;                 /* 1: weights stay, the sum is dg_team_own() */
 } UpdateJob;
 
 /**

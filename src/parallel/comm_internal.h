@@ -29,7 +29,4 @@ int dg_comm_watch_beside(Comm *c, const Comm *of, const char *doing);
  *  Not collective. */
 int dg_comm_is_done(MPI_Request *request);
 
-/** Ends the watch, if there is one. Collective. */
-void dg_comm_unwatch(Comm *c);
-
 #endif

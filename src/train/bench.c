@@ -16,17 +16,6 @@ enum { MAX_REPEATS = 64 };
 
 /* --- one iteration ----------------------------------------------------- */
 
-/* Scores that differ within every group, so that every sample is replayed
- * forward and back whatever the present weights paint. */
-static int spread_scores(Trainer *t)
-{
-    const Rollout *r = t->rollout;
-
-    for (int64_t i = 0; i < r->N * r->K; i++)
-        r->scores[i] = (RewardScore) { .value = (float)(i / r->K % r->G) };
-    return dg_update_prepare(t->update, t->session, r);
-}
-
 static int iterate(Trainer *t)
 {
     const UpdateJob job = {
@@ -43,7 +32,7 @@ static int iterate(Trainer *t)
     int err = dg_trainer_experience(t);
 
     if (!err)
-        err = spread_scores(t);
+        err = dg_update_spread(t->update, t->session, t->rollout);
     if (err)
         return err;
     at = dg_clock_now();

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "base/progress.h"
 #include "room.h"
 #include "tensor/mirror.h"
@@ -432,8 +433,8 @@ int dg_encode(const Session *s, int dry)
     int err = run(&e, dry);
 
     if (!err && !dry)
-        dg_info("wrote %s: %lld prompts of %lld values",
-                s->config->prompts.cache, (long long)e.num,
+        dg_info("wrote %s: %lld prompt%s of %lld values",
+                s->config->prompts.cache, (long long)e.num, dg_plural(e.num),
                 (long long)e.policy->shape.condition);
     dg_team_destroy(e.team);
     dg_kernel_memory_free(s->backend, e.text);

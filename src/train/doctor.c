@@ -1,26 +1,116 @@
-/* Whether the promises hold here: a small network, sums, numbers, a file. */
-#include "train/doctor.h"
-
+/* Whether the promises hold here: a small network, numbers. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/philox.h"
+#include "base/plural.h"
+#include "doctor_internal.h"
 #include "train/bench.h"
-#include "trainer.h"
 
 #include <float.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { HOST_BYTES = 64 };
+/* --- who is where, and who finds what ----------------------------------------- */
 
-static void host_name(char text[HOST_BYTES])
+void dg_doctor_host(char text[DG_DOCTOR_HOST])
 {
-    memset(text, 0, HOST_BYTES);
-    gethostname(text, HOST_BYTES - 1);
+    memset(text, 0, DG_DOCTOR_HOST);
+    gethostname(text, DG_DOCTOR_HOST - 1);
+}
+
+int dg_doctor_places(DoctorPlace **out, const Comm *c)
+{
+    DoctorPlace mine, *all = malloc((size_t)c->size * sizeof *all);
+    const int err =
+        dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: ranks"));
+
+    memset(&mine, 0, sizeof mine);
+    dg_doctor_host(mine.host);
+    mine.node = c->rank;
+    dg_comm_node_bcast(c, &mine.node, sizeof mine.node, 0);
+    if (err) {
+        free(all);
+        return err;
+    }
+    dg_comm_allgather(c, all, &mine, sizeof mine);
+    *out = all;
+    return DG_OK;
+}
+
+/* The rank whose digest most ranks have; of equally many the lowest. */
+static int usual(const DoctorFound *all, int size, int part)
+{
+    int best = 0, most = 0;
+
+    for (int r = 0; r < size && 2 * most <= size; r++) {
+        int same = 0;
+
+        for (int i = 0; i < size; i++)
+            same += strcmp(all[i].digest[part], all[r].digest[part]) == 0;
+        if (same > most) {
+            most = same;
+            best = r;
+        }
+    }
+    return best;
+}
+
+static int judge(const DoctorFound *all, const DoctorPlace *at, int size,
+                 const char *const *part)
+{
+    for (int k = 0; k < DG_DOCTOR_PARTS && part[k] != NULL; k++) {
+        const int right = usual(all, size, k);
+        int odd = -1, others = 0;
+        char more[48] = "";
+
+        for (int r = size - 1; r >= 0; r--)
+            if (strcmp(all[r].digest[k], all[right].digest[k]) != 0) {
+                odd = r;
+                others++;
+            }
+        if (odd < 0)
+            continue;
+        if (others > 1)
+            snprintf(more, sizeof more, ", and so do %d more", others - 1);
+        return dg_fail(DG_EPROMISE,
+                       "rank %d on %s by itself ends with other %s (%.12s) "
+                       "than rank %d on %s (%.12s)%s: their bits are not alike",
+                       odd, at[odd].host, part[k], all[odd].digest[k], right,
+                       at[right].host, all[right].digest[k], more);
+    }
+    return DG_OK;
+}
+
+int dg_doctor_compare(const Comm *c, DoctorFound *all, const DoctorFound *mine,
+                      const char *const *part)
+{
+    DoctorPlace *places;
+    int err = dg_doctor_places(&places, c);
+
+    if (err)
+        return err;
+    dg_comm_allgather(c, all, mine, sizeof *mine);
+    err = judge(all, places, c->size, part);
+    free(places);
+    return err;
+}
+
+void dg_doctor_pace(DoctorPace *out, const DoctorFound *all, int size)
+{
+    double seconds[size];
+
+    *out = (DoctorPace) { .slowest = all[0].seconds };
+    for (int r = 0; r < size; r++) {
+        seconds[r] = all[r].seconds;
+        if (all[r].seconds > out->slowest) {
+            out->slowest = all[r].seconds;
+            out->rank = r;
+        }
+    }
+    out->median = dg_bench_quantile(seconds, size, 0.5);
 }
 
 /* --- a network ------------------------------------------------------------ */
@@ -68,6 +158,8 @@ static int configure(Config *out, const Config *c)
     out->run.dtype = c->run.dtype;
     out->run.threads = c->run.threads;
     out->parallel = c->parallel;
+    /* float32 sums are others for other numbers of ranks, which is no fault */
+    out->parallel.exact_sum = 1;
     out->optim.moments = c->optim.moments;
     dg_config_settle(out);
     return err ? err : dg_config_check(out);
@@ -113,42 +205,24 @@ static int iteration(const Session *s, char digest[65], double *seconds)
     return err;
 }
 
-/* What a rank found. */
-typedef struct Found {
-    char host[HOST_BYTES];
-    char digest[65];
-} Found;
-
-/* All ranks' weights are to be those of rank 0 by itself. */
-static int judge(const Found *all, int num, const char *together)
+/* All ranks' weights are to be those of each by itself. */
+static int compare(DoctorNetwork *out, const Comm *c, const DoctorFound *alone)
 {
-    for (int r = 1; r < num; r++)
-        if (strcmp(all[r].digest, all[0].digest) != 0)
-            return dg_fail(DG_EPROMISE,
-                           "rank %d on %s by itself ends with other weights "
-                           "(%.12s) than rank 0 on %s (%.12s): their bits are "
-                           "not alike",
-                           r, all[r].host, all[r].digest, all[0].host,
-                           all[0].digest);
-    return strcmp(together, all[0].digest) == 0
-               ? DG_OK
-               : dg_fail(DG_EPROMISE,
-                         "%d ranks together end with other weights (%.12s) "
-                         "than each by itself (%.12s)",
-                         num, together, all[0].digest);
-}
-
-static int compare(const Comm *c, const char *alone, const char *together)
-{
-    Found mine, *all = malloc((size_t)c->size * sizeof *all);
+    static const char *const part[] = { "weights", NULL };
+    DoctorFound *all = malloc((size_t)c->size * sizeof *all);
     int err =
         dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: ranks"));
 
-    host_name(mine.host);
-    memcpy(mine.digest, alone, sizeof mine.digest);
+    if (!err)
+        err = dg_doctor_compare(c, all, alone, part);
     if (!err) {
-        dg_comm_allgather(c, all, &mine, sizeof mine);
-        err = judge(all, c->size, together);
+        dg_doctor_pace(&out->alone, all, c->size);
+        if (strcmp(out->digest, alone->digest[0]) != 0)
+            err = dg_fail(
+                DG_EPROMISE,
+                "%d rank%s together end with other weights (%.12s) than "
+                "each by itself (%.12s)",
+                c->size, dg_plural(c->size), out->digest, alone->digest[0]);
     }
     free(all);
     return err;
@@ -159,7 +233,7 @@ static int try_network(DoctorNetwork *out, const Session *s, const Comm *self)
 {
     Config config;
     Session other = *s;
-    char alone[65] = "";
+    DoctorFound alone = { .seconds = 0 };
     int err = dg_agree(s->comm, configure(&config, s->config));
 
     if (err)
@@ -168,15 +242,14 @@ static int try_network(DoctorNetwork *out, const Session *s, const Comm *self)
     config.grpo.micro_batch = 5;
     config.parallel.recompute = !s->config->parallel.recompute;
     other.comm = self;
-    err = dg_agree(s->comm, iteration(&other, alone, &out->alone_s));
+    err = dg_agree(s->comm, iteration(&other, alone.digest[0], &alone.seconds));
     if (err)
         return err;
-    dg_comm_max_f64(s->comm, &out->alone_s, 1);
     config.grpo.micro_batch = 3;
     config.parallel.recompute = s->config->parallel.recompute;
     other.comm = s->comm;
     err = iteration(&other, out->digest, &out->all_s);
-    return err ? err : compare(s->comm, alone, out->digest);
+    return err ? err : compare(out, s->comm, &alone);
 }
 
 int dg_doctor_network(DoctorNetwork *out, const Session *s)
@@ -190,48 +263,6 @@ int dg_doctor_network(DoctorNetwork *out, const Session *s)
     err = try_network(out, s, &self);
     dg_comm_self_free(&self);
     return err;
-}
-
-/* --- sums ------------------------------------------------------------------- */
-
-static int sum_once(const Comm *c, int64_t *v, int64_t num, double *seconds)
-{
-    const int64_t size = c->size;
-    double began;
-
-    for (int64_t i = 0; i < num; i++)
-        v[i] = (c->rank + 1) * ((i << 20) - 1);
-    dg_comm_barrier(c);
-    began = dg_clock_now();
-    dg_comm_sum_i64(c, v, num);
-    *seconds = dg_clock_now() - began;
-    for (int64_t i = 0; i < num; i++)
-        if (v[i] != size * (size + 1) / 2 * ((i << 20) - 1))
-            return dg_fail(DG_EPROMISE,
-                           "a sum of integers over %d ranks is wrong on rank "
-                           "%d: element %lld is %lld",
-                           c->size, c->rank, (long long)i, (long long)v[i]);
-    return DG_OK;
-}
-
-int dg_doctor_sums(double *rate, const Comm *c)
-{
-    enum { NUM = 1 << 20, TIMES = 5 };
-    int64_t *v = malloc(sizeof *v * NUM);
-    double seconds[TIMES], median;
-    int err =
-        dg_agree(c, v != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: sums"));
-
-    for (int i = 0; i < TIMES && !err; i++)
-        err = dg_agree(c, sum_once(c, v, NUM, &seconds[i]));
-    free(v);
-    *rate = 0;
-    if (err || c->size == 1)
-        return err;
-    median = dg_bench_quantile(seconds, TIMES, 0.5);
-    dg_comm_max_f64(c, &median, 1);
-    *rate = sizeof *v * NUM / median;
-    return DG_OK;
 }
 
 /* --- numbers ---------------------------------------------------------------- */
@@ -253,9 +284,9 @@ int dg_doctor_numbers(const Comm *c)
     volatile float least = FLT_MIN, one = 1.0f, half_ulp = FLT_EPSILON / 2;
     volatile float subnormal = least / 4, even = one + half_ulp;
     const char *what = NULL;
-    char host[HOST_BYTES];
+    char host[DG_DOCTOR_HOST];
 
-    host_name(host);
+    dg_doctor_host(host);
     if (subnormal == 0 || subnormal * 4 != least)
         what = "subnormal numbers are taken for 0";
     else if (even != 1.0f || one + 3 * half_ulp != 1 + 2 * FLT_EPSILON)
@@ -267,125 +298,49 @@ int dg_doctor_numbers(const Comm *c)
                                               c->rank, host, what));
 }
 
-/* --- files ------------------------------------------------------------------- */
+/* --- speed ------------------------------------------------------------------- */
 
-/* The nearest folder above path that is there, path itself if it is. */
-static void nearest(char *out, size_t bytes, const char *path)
+/* A product of that side, s; by the thread's or the device's clock. */
+static double time_product(const BenchTools *tool, BenchProduct product,
+                           Mirror m[3], int64_t side)
 {
-    struct stat st;
+    const double began = dg_clock_thread();
 
-    snprintf(out, bytes, "%s", *path != '\0' ? path : ".");
-    while (stat(out, &st) != 0 || !S_ISDIR(st.st_mode)) {
-        char *slash = strrchr(out, '/');
-
-        if (slash == NULL)
-            snprintf(out, bytes, ".");
-        else
-            slash[slash == out] = '\0';
-        if (slash == NULL || slash == out)
-            return;
+    if (tool == NULL) {
+        product(m[0].at, m[1].at, m[2].at, side, side, side);
+        return dg_clock_thread() - began;
     }
+    tool->start(tool->user);
+    tool->product(tool->user, m[0].at, m[1].at, m[2].at, side, side, side);
+    return tool->stop(tool->user);
 }
 
-enum { ROWS = 1 << 18 }; /* a rank's elements of the file */
-
-static float value_at(int64_t i)
+int dg_doctor_rate(double *rate, const Session *s, const BenchTools *tool,
+                   BenchProduct product)
 {
-    return (float)(i * 7919 % 65537);
-}
+    enum { LEAST = 64, MOST = 4096 };
+    const int threads = omp_get_max_threads();
+    const double enough = 5e-3; /* s */
+    double seconds = 0;
+    int err = DG_OK;
 
-static int write_file(const Session *s, const char *path, float *v)
-{
-    const Comm *c = s->comm;
-    const H5Item item = { .name = "values",
-                          .type = DG_H5_F32,
-                          .num_dims = 1,
-                          .dims = { (int64_t)ROWS * c->size },
-                          .shared = 1,
-                          .first = (int64_t)ROWS * c->rank,
-                          .num = ROWS,
-                          .data = v,
-                          .units = "1",
-                          .long_name = "numbers of a trial",
-                          .axes = "element" };
-    H5File *f;
-    int err;
+    omp_set_num_threads(1);
+    for (int64_t n = LEAST; n <= MOST && seconds < enough && !err; n *= 2) {
+        Mirror m[3] = { { .bytes = 0 } };
 
-    for (int64_t i = 0; i < ROWS; i++)
-        v[i] = value_at(item.first + i);
-    err = dg_h5_create(&f, c, path, "dancegrpo trial", 1, &s->info,
-                       item.dims[0] * (int64_t)sizeof *v);
-    if (err)
-        return err;
-    err = dg_h5_write(f, &item);
-    if (err) {
-        dg_h5_abandon(f);
-        return err;
+        for (int i = 0; i < 3 && !err; i++)
+            err = dg_mirror_new(&m[i], s->backend,
+                                sizeof(float) * (size_t)(n * n), "a product");
+        if (!err) {
+            time_product(tool, product, m, n); /* makes its code */
+            seconds = time_product(tool, product, m, n);
+            *rate = 2.0 * (double)(n * n * n) / seconds;
+        }
+        for (int i = 0; i < 3; i++)
+            dg_mirror_free(&m[i]);
     }
-    return dg_h5_commit(f);
-}
-
-/* What the next rank wrote. */
-static int read_file(const Comm *c, const char *path, float *v)
-{
-    const int64_t dims[1] = { -1 };
-    const int64_t first = (int64_t)ROWS * ((c->rank + 1) % c->size);
-    char host[HOST_BYTES];
-    H5File *f;
-    int err = dg_h5_open(&f, path, "dancegrpo trial", 1);
-
-    host_name(host);
-    if (err)
-        return dg_fail(DG_EPROMISE,
-                       "%s, written by all ranks: rank %d on %s does not see "
-                       "it; the folder has to be on a file system that all "
-                       "nodes share",
-                       path, c->rank, host);
-    err = dg_h5_read_rows(f, "values", DG_H5_F32, 1, dims, first, ROWS, v);
-    for (int64_t i = 0; i < ROWS && !err; i++)
-        if (v[i] != value_at(first + i))
-            err = dg_fail(DG_EPROMISE,
-                          "%s: rank %d on %s reads %g at element %lld, where "
-                          "%g was written",
-                          path, c->rank, host, v[i], (long long)(first + i),
-                          value_at(first + i));
-    dg_h5_close(f);
-    return err;
-}
-
-int dg_doctor_files(DoctorFiles *out, const Session *s, const char *folder)
-{
-    const Comm *c = s->comm;
-    char path[DG_CONFIG_STRING + 64];
-    double began;
-    float *v = malloc(sizeof *v * ROWS);
-    struct statvfs fs;
-    int64_t process = getpid();
-    int err =
-        dg_agree(c, v != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: a file"));
-
-    memset(out, 0, sizeof *out);
-    if (err) {
-        free(v);
-        return err;
-    }
-    if (c->rank == 0)
-        nearest(out->folder, sizeof out->folder, folder);
-    dg_comm_bcast(c, out->folder, sizeof out->folder, 0);
-    dg_comm_bcast(c, &process, sizeof process, 0);
-    snprintf(path, sizeof path, "%s/doctor-%lld.h5", out->folder,
-             (long long)process);
-    out->bytes = (double)sizeof *v * ROWS * c->size;
-    if (statvfs(out->folder, &fs) == 0)
-        out->unused = (double)fs.f_bavail * (double)fs.f_frsize;
-    began = dg_clock_now();
-    err = write_file(s, path, v);
-    out->write_s = dg_clock_now() - began;
-    if (!err)
-        err = dg_agree(c, read_file(c, path, v));
-    dg_comm_barrier(c);
-    if (c->rank == 0)
-        unlink(path);
-    free(v);
+    omp_set_num_threads(threads);
+    if (!err && tool == NULL)
+        *rate *= s->num_threads;
     return err;
 }

@@ -135,7 +135,8 @@ int dg_evaluation_text(char **text, const Evaluation *e)
     if (e->num_tags > 0)
         row(&t, &e->mean_of_tags);
     if (e->missing > 0)
-        put(&t, "%lld scores are missing\n", (long long)e->missing);
+        put(&t, "%lld score%s missing\n", (long long)e->missing,
+            e->missing == 1 ? " is" : "s are");
     if (e->num_rewards > 1)
         put_rewards(&t, e);
     return finish(&t, text);

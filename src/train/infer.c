@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "room.h"
 #include "store/file.h"
 #include "store/image.h"
@@ -290,8 +291,9 @@ static int write_grid(const Infer *x, const Session *s, const InferOpts *o,
                              3 + (s->config->policy.path[0] != '\0'));
     dg_image_free(&image);
     if (!err)
-        dg_info("wrote %s: %lld prompts x %lld seeds", o->out,
-                (long long)job->num_prompts, (long long)job->seeds);
+        dg_info("wrote %s: %lld prompt%s x %lld seed%s", o->out,
+                (long long)job->num_prompts, dg_plural(job->num_prompts),
+                (long long)job->seeds, dg_plural(job->seeds));
     return err;
 }
 

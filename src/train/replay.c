@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "room.h"
 #include "store/trajectory.h"
 #include "train/pool.h"
@@ -354,10 +355,10 @@ int dg_replay(const Session *s, const char *path)
     if (!err)
         err = replay(&t, f);
     if (!err)
-        dg_info("%s: %lld samples x %d log-probs, advantages, %d updates and "
+        dg_info("%s: %lld samples x %d log-probs, advantages, %d update%s and "
                 "the weights after them agree bit for bit",
                 path, (long long)t.rollout->N, t.rollout->T,
-                t.update->num_updates);
+                t.update->num_updates, dg_plural(t.update->num_updates));
     dg_h5_close(f);
     dg_trainer_close(&t);
     return err;

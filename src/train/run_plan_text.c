@@ -2,6 +2,7 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
+#include "base/plural.h"
 #include "base/text_out.h"
 
 #include <inttypes.h>
@@ -155,16 +156,18 @@ static void gpu_table(FILE *f, const GpuPlans *p)
 /* What there is to do, of the fullest rank. */
 static const char *items_of(const RunPlan *p)
 {
-    static const char *const items[DG_PLAN_COMMANDS] = {
-        [DG_PLAN_TRAIN] = "samples of an iteration",
-        [DG_PLAN_PRETRAIN] = "work items of a step",
-        [DG_PLAN_SAMPLE] = "pictures",
-        [DG_PLAN_EVALUATE] = "pictures",
-        [DG_PLAN_ENCODE] = "prompts",
-        [DG_PLAN_REPLAY] = "samples of the iteration",
+    static const char *const items[DG_PLAN_COMMANDS][2] = {
+        [DG_PLAN_TRAIN] = { "samples of an iteration",
+                            "sample of an iteration" },
+        [DG_PLAN_PRETRAIN] = { "work items of a step", "work item of a step" },
+        [DG_PLAN_SAMPLE] = { "pictures", "picture" },
+        [DG_PLAN_EVALUATE] = { "pictures", "picture" },
+        [DG_PLAN_ENCODE] = { "prompts", "prompt" },
+        [DG_PLAN_REPLAY] = { "samples of the iteration",
+                             "sample of the iteration" },
     };
 
-    return items[p->command];
+    return items[p->command][p->items == 1];
 }
 
 static void activations_title(char *title, size_t size, const RunPlan *p)
@@ -177,14 +180,15 @@ static void activations_title(char *title, size_t size, const RunPlan *p)
     if (p->command == DG_PLAN_ENCODE)
         snprintf(title + used, size - used, "a prompt at a time");
     else if (p->command == DG_PLAN_PRETRAIN)
-        snprintf(title + used, size - used, "%lld pictures in an item",
-                 train_batch);
+        snprintf(title + used, size - used, "%lld picture%s in an item",
+                 train_batch, dg_plural(train_batch));
     else if (p->command == DG_PLAN_TRAIN || p->command == DG_PLAN_REPLAY)
         snprintf(title + used, size - used,
-                 "%lld samples in a rollout's batch, %lld in an update's",
-                 batch, train_batch);
+                 "%lld sample%s in a rollout's batch, %lld in an update's",
+                 batch, dg_plural(batch), train_batch);
     else
-        snprintf(title + used, size - used, "%lld pictures in a batch", batch);
+        snprintf(title + used, size - used, "%lld picture%s in a batch", batch,
+                 dg_plural(batch));
 }
 
 /* by levels of sharding, with moments */
@@ -203,10 +207,12 @@ int dg_run_plan_text(char **text, const RunPlan *p)
 
     if (err)
         return err;
-    fprintf(f, "%s%s%lld ranks x %lld threads; the fullest rank has %lld %s\n",
+    fprintf(f, "%s%s%lld rank%s x %lld thread%s; %s has %lld %s\n",
             p->command != DG_PLAN_TRAIN ? dg_plan_command_name(p->command) : "",
             p->command != DG_PLAN_TRAIN ? ": " : "", (long long)p->ranks,
-            (long long)p->threads, (long long)p->items, items_of(p));
+            dg_plural(p->ranks), (long long)p->threads, dg_plural(p->threads),
+            p->ranks == 1 ? "it" : "the fullest rank", (long long)p->items,
+            items_of(p));
     table(f, "Parameters", &p->parameters, "");
     table(f, "Memory of the fullest rank", &p->memory, "B");
     activations_title(title, sizeof title, p);

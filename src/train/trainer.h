@@ -109,6 +109,11 @@ int dg_trainer_sets_aside(const Config *c);
  *  Collective. Errors, agreed: DG_EDEVICE. */
 int dg_trainer_room_beside(int *room, const Session *s, size_t bytes);
 
+/** Whether GPUs have room for what a run places there, before anything is.
+ *  Collective. Errors, agreed: DG_ENOMEM saying what helps; those of
+ *  dg_run_plan(). */
+int dg_trainer_check_room(const Session *s);
+
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/plural.h"
 #include "room.h"
 #include "train/cache.h"
 #include "train/run_plan.h"
@@ -230,16 +231,18 @@ static void describe(const Trainer *t)
 {
     const Session *s = t->session;
     const Rollout *r = t->rollout;
+    const int64_t idle = s->comm->size - r->N;
 
-    dg_info("%lld parameters trained; %lld prompts x %lld samples over %d "
-            "ranks x %d threads; %.1f MB reserved on rank 0",
+    dg_info("%lld parameters trained; %lld prompt%s x %lld samples over %d "
+            "rank%s x %d thread%s; %.1f MB reserved on rank 0",
             (long long)dg_policy_trained(t->policy)->count, (long long)r->P,
-            (long long)r->G, s->comm->size, s->num_threads,
+            dg_plural(r->P), (long long)r->G, s->comm->size,
+            dg_plural(s->comm->size), s->num_threads, dg_plural(s->num_threads),
             1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes));
     if (s->comm->size > r->N)
-        dg_warn("%d ranks for %lld work items: %lld ranks are idle",
-                s->comm->size, (long long)r->N,
-                (long long)(s->comm->size - r->N));
+        dg_warn("%d ranks for %lld work item%s: %lld rank%s idle",
+                s->comm->size, (long long)r->N, dg_plural(r->N),
+                (long long)idle, idle == 1 ? " is" : "s are");
     if (r->uncond != NULL && s->config->grpo.updates_per_iteration > 1)
         dg_warn("grpo.updates_per_iteration = %lld with cfg.scale = %g: guided "
                 "training is stable with one update per iteration",
@@ -368,8 +371,8 @@ int dg_trainer_place(Policy *p, const Session *s)
 
 /* --- a device's memory --------------------------------------------------- */
 
-/* Before anything is placed. The first rank's plan is the fullest. */
-static int check_room(const Session *s)
+/* The first rank's plan is the fullest. */
+int dg_trainer_check_room(const Session *s)
 {
     const Config *c = s->config;
     const RoomKey keys[] = {
@@ -487,7 +490,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
-        err = check_room(s);
+        err = dg_trainer_check_room(s);
     if (!err)
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     if (!err)

@@ -251,3 +251,10 @@ int dg_update_prepare(Update *u, const Session *s, const Rollout *r)
         u->num_local++;
     return choose_steps(u, s, r);
 }
+
+int dg_update_spread(Update *u, const Session *s, Rollout *r)
+{
+    for (int64_t i = 0; i < r->N * r->K; i++)
+        r->scores[i] = (RewardScore) { .value = (float)(i / r->K % r->G) };
+    return dg_update_prepare(u, s, r);
+}

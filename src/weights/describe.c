@@ -2,6 +2,7 @@
 #include "weights/describe.h"
 
 #include "base/error.h"
+#include "base/plural.h"
 #include "base/value_range.h"
 #include "weights/model_config.h"
 #include "weights/snapshot.h"
@@ -261,7 +262,7 @@ static int print_components(const char *folder, const char *variant, FILE *out,
     for (int i = 0; i < *num && !err; i++)
         err = list_component(folder, names[i], variant, out);
     if (*num > 0)
-        fprintf(out, "%s: %d networks\n", folder, *num);
+        fprintf(out, "%s: %d network%s\n", folder, *num, dg_plural(*num));
     for (int i = 0; i < *num; i++) {
         if (!err)
             err = print_component(folder, names[i], variant, out, &unread);

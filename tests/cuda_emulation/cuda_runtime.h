@@ -212,6 +212,14 @@ int cuda_emulation_device(void);
  */
 int cuda_emulation_count_launch(void);
 int cuda_emulation_failed(void);
+/*
+ * CUDA_EMULATION_WRONG="DEVICE:WHAT" in the environment is a device that is not
+ * broken but wrong, in the last bit: "product", the first element of every
+ * product; "batch", the same but for a batch's first sample; "sum", what it
+ * gives to sums of integers over all ranks, the lowest bit that is set; "graph"
+ * leaves out the last call of each graph. 1: the current device is, in that.
+ */
+int cuda_emulation_wrong(const char *what);
 
 /** 1: last block and last thread first. */
 extern "C" void cuda_emulation_order(int reversed);

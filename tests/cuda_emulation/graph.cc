@@ -16,8 +16,10 @@ struct CudaGraph {
 
     cudaError_t run() const
     {
-        for (const auto &call : calls) {
-            const cudaError_t e = call();
+        const size_t left_out = cuda_emulation_wrong("graph");
+
+        for (size_t i = 0; i + left_out < calls.size(); ++i) {
+            const cudaError_t e = calls[i]();
             if (e != cudaSuccess)
                 return e;
         }

@@ -359,6 +359,15 @@ int cuda_emulation_failed(void)
     return failed;
 }
 
+int cuda_emulation_wrong(const char *what)
+{
+    const char *text = getenv("CUDA_EMULATION_WRONG");
+    char *end;
+
+    return text != nullptr && strtol(text, &end, 10) == current_device &&
+           *end == ':' && strcmp(end + 1, what) == 0;
+}
+
 int cuda_emulation_count_launch(void)
 {
     const char *text = getenv("CUDA_EMULATION_FAIL");

@@ -186,6 +186,8 @@ MPI_Request ask(Part *p)
         const CudaEmulationOpen open;
         memcpy(p->host, p->from, bytes);
     }
+    if (p->sums && p->type == ncclInt64 && cuda_emulation_wrong("sum"))
+        *(uint64_t *)p->host &= *(uint64_t *)p->host - 1;
     MPI_Comm_rank(p->mpi, &me);
     if (!p->sums)
         MPI_Ibcast(p->host, (int)bytes, MPI_BYTE, p->root, p->mpi, &r);
