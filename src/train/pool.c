@@ -353,9 +353,10 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
-                !(p->whole && team->down) && p->engine->fetch != NULL &&
-                p->engine->sends(p->comm);
-    p->gives_beside = p->beside && p->trains && grad_rooms > 1;
+                (!p->whole || !team->down || team->sends) &&
+                p->engine->fetch != NULL && p->engine->sends(p->comm);
+    p->gives_beside =
+        p->beside && p->trains && grad_rooms > 1 && team->down == team->sends;
     p->down.rooms = p->trains ? grad_rooms : 1;
 }
 
@@ -393,6 +394,8 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
         err = seat_workers(p, policy);
         if (!err)
             err = reserve(p, policy, reference);
+        if (!err && team->sends)
+            err = p->engine->descends();
     }
     err = dg_agree(s->comm, err);
     if (!err)

@@ -78,6 +78,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
         .shard = place.shard,
         .offload = place.offload || place.sums_apart,
+        .links = dg_session_links(s),
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
@@ -130,6 +131,8 @@ int dg_trainer_join(TeamOpts *team, int *together, const TrainerParts *t,
 
     *together = joins(team, t, room, steps);
     team->num_room = *together || dg_shard_pools(&team->shard) ? room : 0;
+    team->sends =
+        team->num_room > 0 && dg_pool_descends(team, t->policy, rooms);
     team->step_bytes = (*together ? &steps->joint : &steps->apart)->step_bytes;
     return *together && steps->too_many
                ? dg_fail(DG_ENOMEM,
