@@ -21,6 +21,20 @@ for at in "2 gradients sums late" "3 parameters sums early" \
     same_digest "down: $at" "$run" "$want" 2
     expect "down: $at, blocks leave early" early "$run"
 done
+# of ranks that share a GPU by a thread, from host to host
+export CUDA_EMULATION_DEVICES=1
+for at in "2 gradients sums early" "3 parameters sums late"; do
+    read -r ranks level offload streams <<<"$at"
+    run=shared$level
+    CUDA_EMULATION_STREAMS=$streams down "$ranks" "$level" "$offload" "$run"
+    same_digest "down: one GPU, $at" "$run" "$want" 2
+    expect "down: one GPU, $at, blocks leave early" early "$run"
+done
+DANCEGRPO_MPI_THREADS=funneled down 2 gradients sums funneled
+same_digest "down: one GPU, where MPI serves one thread" funneled "$want" 2
+expect "down: one GPU, where MPI serves one thread: it is told" grep -q \
+    "gradients go to the host between blocks: MPI serves" "$work/funneled.out"
+unset CUDA_EMULATION_DEVICES
 down 2 gradients sums waits parallel.overlap=false
 same_digest "down: waited for" waits "$want" 2
 expect "down: waited for, nothing leaves early" test -z \
@@ -36,10 +50,12 @@ without()
 wild=(run.iterations=8 optim.lr=1 optim.weight_decay=10)
 down 1 gradients false wild1 "${wild[@]}"
 down 2 gradients sums wild2 "${wild[@]}"
+CUDA_EMULATION_DEVICES=1 down 2 gradients sums wild3 "${wild[@]}"
 expect "down: some gradients are none" grep -q '"skipped_updates":1' \
     "$work/wild1/metrics.jsonl"
 expect "down: NaN is set aside as ever" test -n "$(without wild1)" -a \
-    "$(without wild1)" = "$(without wild2)"
+    "$(without wild1)" = "$(without wild2)" -a "$(without wild1)" = \
+    "$(without wild3)"
 
 # a GPU that fails on the way back, while others wait for its sums
 launches=$(CUDA_EMULATION_TELL=1 down 3 gradients sums tells && sed -n \
@@ -51,6 +67,11 @@ for at in 40 60 90; do
         "$(grep -c '^ERROR CUDA.*launch failure' "$work/fails.out")" = 1
     rm -rf "$work/fails"
 done
+CUDA_EMULATION_DEVICES=1 CUDA_EMULATION_FAIL=0:$((launches * 6 / 10)) \
+    down 2 gradients sums fails
+expect "down: a GPU that ranks share fails: exit code 1" test $? = 1
+expect "down: a GPU that ranks share fails: one message" test \
+    "$(grep -c '^ERROR CUDA.*launch failure' "$work/fails.out")" = 1
 
 # a GPU of what is planned, where a stream has taken something, a worker's numbers
 # are not counted, and some of a rollout is the host's

@@ -1,12 +1,15 @@
 /*
  * Gradients to sums of the host's, of several ranks, emulated: a block's go from
- * GPU to GPU and down while the one before it is gone back through. The bits of
- * a rank that has all sums on its GPU, whichever stream is late.
+ * GPU to GPU and down while the one before it is gone back through, or where
+ * GPUs have no way of their own down, and then by a thread from host to host. The
+ * bits of a rank that has all sums on its GPU, whichever stream is late.
  */
 #include "pool_lab.h"
 
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
+
+static int links = 1;
 
 static CudaStream *use(const char *streams)
 {
@@ -15,8 +18,15 @@ static CudaStream *use(const char *streams)
     setenv("CUDA_EMULATION_STREAMS", streams, 1);
     EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
     dg_cuda_use(s);
-    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
+    EXPECT(!links || dg_cuda_comm_join(&comm, 600) == DG_OK);
     return s;
+}
+
+static void open_down(Lab *l, const char *config, const char *set)
+{
+    open_lab_of(l, config, set);
+    l->session.device_ranks = 1;
+    EXPECT(dg_pool_beside(l->pool, &l->session) == DG_OK);
 }
 
 static const char *const configs[] = { "configs/tiny.cfg",
@@ -31,28 +41,42 @@ static Lab lab_of(ShardLevel level, int recompute)
 }
 
 /* Of weights that all have, and in ranges. */
-static void test_they_come_down_behind(void **state)
+static void come_down(void)
 {
     static const char *const orders[] = { "late", "early" };
 
-    (void)state;
     for (int k = 0; k < 4; k++) {
         CudaStream *s = use(orders[k / 2]);
-        Lab l = lab_of(k % 2 ? DG_SHARD_PARAMETERS : DG_SHARD_GRADIENTS, k % 2);
-        int64_t groups;
+        Lab l = lab_of(k % 2 && comm.size > 1 ? DG_SHARD_PARAMETERS
+                                              : DG_SHARD_GRADIENTS,
+                       k % 2);
 
         l.text = k == 3;
-        open_lab_of(&l, configs[k == 2], NULL);
-        groups =
-            l.held->net.num_groups + (l.text ? l.held->text.num_groups : 0);
-        EXPECT(l.team->sends == (comm.size > 1));
+        open_down(&l, configs[k == 2], NULL);
+        EXPECT(l.team->sends == (links && comm.size > 1));
         compare_sums(&l, 1);
-        EXPECT(dg_team_take_early(l.team) == (comm.size > 1 ? groups : 0));
+        EXPECT(dg_team_take_early(l.team) ==
+               l.held->net.num_groups + (l.text ? l.held->text.num_groups : 0));
         compare_sums(&l, k < 2 ? 2 : 1);
         compare_sums(&l, comm.rank % 2); /* the first has none */
         close_lab(&l);
         dg_cuda_stream_destroy(s);
     }
+}
+
+static void test_they_come_down_behind(void **state)
+{
+    (void)state;
+    come_down();
+    VERDICT();
+}
+
+static void test_they_come_down_by_a_thread(void **state)
+{
+    (void)state;
+    links = 0;
+    come_down();
+    links = 1;
     VERDICT();
 }
 
@@ -63,7 +87,7 @@ static void test_copies_that_are_slow(void **state)
 
     (void)state;
     setenv("CUDA_EMULATION_SLOW", "1", 1);
-    open_lab_of(&l, configs[0], NULL);
+    open_down(&l, configs[0], NULL);
     compare_sums(&l, 1 + comm.rank % 2);
     unsetenv("CUDA_EMULATION_SLOW");
     close_lab(&l);
@@ -210,7 +234,7 @@ static void test_the_way_back_waits_for_none(void **state)
         CudaStream *s = use("late");
         Lab l = lab_of(k % 2 ? DG_SHARD_PARAMETERS : DG_SHARD_GRADIENTS, 0);
 
-        open_lab_of(&l, configs[0], waits[k]);
+        open_down(&l, configs[0], waits[k]);
         seen = 0;
         EXPECT(dg_team_sum(l.team, &comm, 1, look_one, &l) == DG_OK);
         EXPECT(seen == (waits[k] != NULL ? there(&l) : 0));
@@ -223,12 +247,17 @@ static void test_the_way_back_waits_for_none(void **state)
 
 static void test_failures_are_all_ranks(void **state)
 {
-    CudaStream *s = use("early");
-    Lab l = lab_of(DG_SHARD_GRADIENTS, 0);
-
     (void)state;
-    check_failures(&l, configs[0]);
-    dg_cuda_stream_destroy(s);
+    for (links = 0; links < 2; links++) {
+        CudaStream *s = use("early");
+        Lab l = lab_of(DG_SHARD_GRADIENTS, 0);
+
+        open_down(&l, configs[0], NULL);
+        fail_and_go_on(&l);
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    links = 1;
     VERDICT();
 }
 
@@ -241,7 +270,7 @@ static void test_a_broken_gpu_ends_all(void **state)
     Lab l = lab_of(DG_SHARD_GRADIENTS, 1);
 
     (void)state;
-    open_lab_of(&l, configs[0], NULL);
+    open_down(&l, configs[0], NULL);
     compare_sums(&l, 1);
     l.break_rank = bad;
     EXPECT(dg_team_sum(l.team, &comm, 2, learn_one, &l) == DG_EDEVICE);
@@ -256,6 +285,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sums_of_any_length_arrive),
     cmocka_unit_test(test_sums_of_any_number_arrive),
     cmocka_unit_test(test_they_come_down_behind),
+    cmocka_unit_test(test_they_come_down_by_a_thread),
     cmocka_unit_test(test_copies_that_are_slow),
     cmocka_unit_test(test_the_way_back_waits_for_none),
     cmocka_unit_test(test_failures_are_all_ranks),
