@@ -245,6 +245,38 @@ static void test_the_way_back_waits_for_none(void **state)
     VERDICT();
 }
 
+static int refused;
+
+static int note_one(Worker *w, int64_t i, void *user)
+{
+    const int err = learn_one(w, i, user);
+
+    refused += err == DG_ENUMERIC;
+    return err == DG_ENUMERIC ? DG_OK : err;
+}
+
+/* Who goes on without such an update sets this sample aside alone. */
+static void test_what_is_refused_is_one_ranks(void **state)
+{
+    (void)state;
+    for (links = 0; links < 2; links++) {
+        CudaStream *s = use("early");
+        Lab l = lab_of(DG_SHARD_GRADIENTS, 0);
+
+        open_down(&l, configs[0], NULL);
+        l.bad_rank = comm.size - 1;
+        refused = 0;
+        EXPECT(dg_team_sum(l.team, &comm, 2, note_one, &l) == DG_OK);
+        EXPECT(refused == (comm.rank == l.bad_rank));
+        l.bad_rank = -1;
+        compare_sums(&l, 1);
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    links = 1;
+    VERDICT();
+}
+
 static void test_failures_are_all_ranks(void **state)
 {
     (void)state;
@@ -288,6 +320,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_they_come_down_by_a_thread),
     cmocka_unit_test(test_copies_that_are_slow),
     cmocka_unit_test(test_the_way_back_waits_for_none),
+    cmocka_unit_test(test_what_is_refused_is_one_ranks),
     cmocka_unit_test(test_failures_are_all_ranks),
     cmocka_unit_test(test_a_broken_gpu_ends_all),
 };
