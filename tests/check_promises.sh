@@ -41,7 +41,7 @@ expect "promises: more ranks than work items, told" \
 
 # ranks that have fewer items than a batch: uneven shares, a way back that takes
 # less than a rollout
-few="grpo.micro_batch=12 grpo.timestep_fraction=0.25 $small"
+few="grpo.micro_batch=24 grpo.num_generations=8 grpo.timestep_fraction=0.25 $small"
 # shellcheck disable=SC2086
 {
     tiny 1 1 few1 $few
