@@ -1,3 +1,4 @@
+#include "comm_down.h"
 #include "stream.h"
 
 extern "C" {
@@ -28,8 +29,9 @@ struct CudaLink {
     int in_slots;                    /* some are used */
     cudaEvent_t pace;                /* what was queued at the last pace */
     int paced;
-    int under_way; /* kernels may wait for what others do not send */
-    int heard;     /* that another rank has failed */
+    int under_way;         /* kernels may wait for what others do not send */
+    int heard;             /* that another rank has failed */
+    struct CudaDown *down; /* to sums of the host's, or NULL */
 };
 
 int dg_cuda_comm_built(void)
@@ -56,6 +58,8 @@ static int side_create(CudaLink *link)
 /* What is under way will not arrive, here or elsewhere. */
 static void drop(CudaLink *link)
 {
+    if (link->down != NULL)
+        dg_cuda_down_drop(link->down);
     if (link->nccl != NULL)
         ncclCommAbort(link->nccl);
     link->nccl = NULL;
@@ -206,6 +210,7 @@ void dg_cuda_link_destroy(struct CudaLink *link)
 {
     if (link == NULL)
         return;
+    dg_cuda_down_destroy(link->down);
     ncclCommDestroy(link->nccl);
     for (int i = 0; i < DG_COMM_SLOTS; ++i)
         if (link->left[i] != NULL)
@@ -298,6 +303,28 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
                  : ncclReduce(v, v, (size_t)num, type, ncclSum, root,
                               link->nccl, link->side);
     return e == ncclSuccess ? DG_OK : link_error(e, "a sum's part");
+}
+
+int dg_cuda_comm_descends(void)
+{
+    CudaLink *link = dg_cuda_current()->link;
+
+    return link->down != NULL ? DG_OK : dg_cuda_down_create(&link->down);
+}
+
+int dg_cuda_comm_descend(const ExactSend *x)
+{
+    CudaStream *s = dg_cuda_current();
+    CudaLink *link = s->link;
+    int full, err = DG_OK;
+
+    while (!err && link->nccl != NULL && dg_cuda_down_full(link->down, &full))
+        err = watch_for(s, dg_cuda_down_way(link->down, full), NULL,
+                        "sums on their way to the host");
+    if (err || is_gone(link))
+        return DG_EDEVICE;
+    dg_cuda_down_queue(link->down, link->side, x);
+    return DG_OK;
 }
 
 void dg_cuda_comm_turn(void)
@@ -398,6 +425,18 @@ static int agree(const Comm *c, const CudaLink *link, int err)
     return dg_agree(c, link->heard ? DG_OK : err);
 }
 
+/* All that was sent has arrived, where it is the host's too. */
+static int arrive(CudaStream *s)
+{
+    const struct CudaDown *down = s->link->down;
+    int err = watch(s, s->link->side, "sum of gradients, int64");
+
+    for (int i = 0; i < 2 && !err && down != NULL; ++i)
+        err = watch(s, dg_cuda_down_way(down, i),
+                    "sums on their way to the host");
+    return err;
+}
+
 int dg_cuda_comm_sent(const Comm *c, int err, int wait)
 {
     CudaStream *s = dg_cuda_current();
@@ -416,8 +455,7 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
         err = dg_cuda_wait();
     err = agree(c, s->link, err);
     if (!err && wait) {
-        err = watch(s, s->link->side, "sum of gradients, int64");
-        err = agree(c, s->link, err);
+        err = agree(c, s->link, arrive(s));
         s->link->under_way = s->link->paced = 0;
     }
     return err ? give_up(c, s->link, err) : DG_OK;
@@ -460,6 +498,16 @@ int dg_cuda_comm_bcast(const Comm *, void *, size_t, int)
 }
 
 int dg_cuda_comm_send(void *, int64_t, int, int)
+{
+    dg_panic("a sum by NCCL without NCCL");
+}
+
+int dg_cuda_comm_descends(void)
+{
+    return DG_OK;
+}
+
+int dg_cuda_comm_descend(const ExactSend *)
 {
     dg_panic("a sum by NCCL without NCCL");
 }

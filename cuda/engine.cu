@@ -73,6 +73,7 @@ static Engine table_make(void)
     t.exact_sum_to = dg_cuda_exact_sum_to;
     t.bcast = bcast;
     t.sends = dg_cuda_comm_joined;
+    t.descends = dg_cuda_comm_descends;
     t.send = dg_cuda_exact_send;
     t.slot = dg_cuda_comm_slot;
     t.sent = dg_cuda_comm_sent;

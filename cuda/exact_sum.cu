@@ -265,7 +265,9 @@ extern "C" int dg_cuda_exact_send(const Comm *c, const ExactSend *x)
     int err =
         dg_cuda_comm_send(buffer, x->part.num, x->part.fixed != NULL, x->root);
 
-    if (!err && into.num > 0 && x->root == c->rank) {
+    if (!err && into.num > 0 && x->root == c->rank && x->take != NULL) {
+        err = dg_cuda_comm_descend(x);
+    } else if (!err && into.num > 0 && x->root == c->rank) {
         dg_cuda_comm_turn();
         err = dg_cuda_exact_merge(&into, &x->part);
         dg_cuda_comm_turn();

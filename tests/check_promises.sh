@@ -39,6 +39,22 @@ same_digest "promises: more ranks than work items" many "$base"
 expect "promises: more ranks than work items, told" \
     grep -q "^WARN  14 ranks for 12 work items: 2 ranks are idle" "$work/many.out"
 
+# ranks that have fewer items than a batch: uneven shares, a way back that takes
+# less than a rollout
+few="grpo.micro_batch=24 grpo.num_generations=8 grpo.timestep_fraction=0.25 $small"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 few1 $few
+    tiny 5 1 few5 $few
+}
+same_digest "promises: fewer items than micro_batch" few5 "$(digest few1)"
+for run in few1 few5; do
+    expect "promises: memory used is memory planned, $run" equal_bytes $run
+done
+expect "promises: fewer items take less memory" test \
+    "$(metric few5 plan_bytes | head -n 1)" -lt \
+    "$(metric few1 plan_bytes | head -n 1)"
+
 # --- memory and metrics ----------------------------------------------------
 for run in base batch1 again; do
     expect "promises: memory used is memory planned, $run" equal_bytes $run

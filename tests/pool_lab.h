@@ -68,10 +68,13 @@ static Team *new_team(const Lab *l, const Policy *p, ShardLevel level)
 
     dg_shard_init(&o.shard, &comm, level, o.num_grads, DG_GRAD_NORM_CHUNK);
     if (level == l->level) {
+        const int rooms = dg_pool_grad_rooms(&l->config, &o.shard,
+                                             l->backend->apart, l->offload);
+
         o.offload = l->offload;
-        o.num_room =
-            dg_pool_room(p, dg_pool_grad_rooms(&l->config, &o.shard,
-                                               l->backend->apart, l->offload));
+        o.links = dg_session_links(&l->session);
+        o.num_room = dg_pool_room(p, rooms);
+        o.sends = dg_pool_descends(&o, p, rooms);
     }
     EXPECT(dg_team_create(&t, &o) == DG_OK);
     for (int i = 0; i < t->num; i++) {
@@ -129,8 +132,8 @@ static void open_lab_of(Lab *l, const char *config, const char *set)
     open_networks(l);
 }
 
-static void open_lab(Lab *l, const Backend *backend, const char *config,
-                     int recompute, const char *set)
+static inline void open_lab(Lab *l, const Backend *backend, const char *config,
+                            int recompute, const char *set)
 {
     *l = (Lab) { .backend = backend,
                  .level = DG_SHARD_PARAMETERS,
@@ -139,8 +142,8 @@ static void open_lab(Lab *l, const Backend *backend, const char *config,
 }
 
 /* Of networks whose text encoders are trained with them. */
-static void open_lab_with_text(Lab *l, const Backend *backend,
-                               const char *config, int recompute)
+static inline void open_lab_with_text(Lab *l, const Backend *backend,
+                                      const char *config, int recompute)
 {
     *l = (Lab) { .backend = backend,
                  .level = DG_SHARD_PARAMETERS,
@@ -228,7 +231,7 @@ static int predict_one(Worker *w, int64_t i, void *user)
 }
 
 /* Both ways, of rank's own number of items: bits are equal. */
-static void compare_predictions(Lab *l, int64_t num)
+static inline void compare_predictions(Lab *l, int64_t num)
 {
     const size_t bytes = sizeof(float) * (size_t)l->whole->shape.elements;
     float *want[ITEMS];
@@ -248,7 +251,7 @@ static void compare_predictions(Lab *l, int64_t num)
 }
 
 /* All passes of an item: back one by one, or together. */
-static int learn_one(Worker *w, int64_t i, void *user)
+static int go_back(Worker *w, int64_t i, void *user)
 {
     const Lab *l = user;
     const int lent = w->team == l->team;
@@ -259,7 +262,6 @@ static int learn_one(Worker *w, int64_t i, void *user)
     const int num =
         l->idles && i % 3 == 0 ? 0 : 1 + (int)(comm.rank + i) % PASSES;
     TapePass pass[PASSES];
-    int err;
 
     dg_context_reset(&w->ctx);
     if (together)
@@ -287,7 +289,13 @@ static int learn_one(Worker *w, int64_t i, void *user)
         snprintf(at, sizeof at, "%d:1", comm.rank);
         setenv("CUDA_EMULATION_FAIL", at, 1);
     }
-    err = together ? dg_tape_backward_all(&w->ctx, pass, num) : DG_OK;
+    return together ? dg_tape_backward_all(&w->ctx, pass, num) : DG_OK;
+}
+
+static int learn_one(Worker *w, int64_t i, void *user)
+{
+    const int err = go_back(w, i, user);
+
     return err ? err : dg_team_add(w, NULL);
 }
 
@@ -327,11 +335,10 @@ static void compare_sums(Lab *l, int64_t num)
     free(got);
 }
 
-/* At level gradients: a gradient that no sum can take, and then an item that
- * fails, are all ranks' failures; the sum after them is whole. */
-static void check_failures(Lab *l, const char *config)
+/* A gradient that no sum can take, and then an item that fails, are all ranks'
+ * failures; the sum after them is whole. */
+static void fail_and_go_on(Lab *l)
 {
-    open_lab_of(l, config, NULL);
     l->bad_rank = comm.size - 1;
     EXPECT(dg_team_sum(l->team, &comm, 2, learn_one, l) == DG_ENUMERIC);
     EXPECT(strstr(dg_last_error()->text, "gradient of transformer.") != NULL);
@@ -340,6 +347,12 @@ static void check_failures(Lab *l, const char *config)
     EXPECT(strstr(dg_last_error()->text, "an item of rank") != NULL);
     l->bad_rank = -1;
     compare_sums(l, 1);
+}
+
+static inline void check_failures(Lab *l, const char *config)
+{
+    open_lab_of(l, config, NULL);
+    fail_and_go_on(l);
     close_lab(l);
 }
 

@@ -193,7 +193,7 @@ static void test_gradients_alone_leave_behind(void **state)
     VERDICT();
 }
 
-/* One after the other, and into sums of the host's memory. */
+/* One after the other, and so into sums of the host's memory. */
 static void test_gradients_alone_in_one_room(void **state)
 {
     (void)state;
@@ -202,7 +202,7 @@ static void test_gradients_alone_in_one_room(void **state)
         Lab l = gradients_of(1);
 
         l.offload = k;
-        open_lab_of(&l, configs[0], k ? NULL : "parallel.overlap=false");
+        open_lab_of(&l, configs[0], "parallel.overlap=false");
         compare_sums(&l, k + comm.rank % 2);
         EXPECT(dg_team_take_early(l.team) == 0);
         close_lab(&l);

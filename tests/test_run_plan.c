@@ -170,9 +170,11 @@ static uint64_t picture_bytes(const Trainer *t, const Config *c, int ranks)
 {
     const PolicyShape *s = &t->policy->shape;
     const int64_t prompts = (c->report.prompts + ranks - 1) / ranks;
+    const int64_t batch =
+        prompts < c->grpo.micro_batch ? prompts : c->grpo.micro_batch;
 
-    return sizeof(float) * (uint64_t)(prompts * s->condition +
-                                      2 * c->grpo.micro_batch * s->elements);
+    return sizeof(float) *
+           (uint64_t)(prompts * s->condition + 2 * batch * s->elements);
 }
 
 /* A level's bytes as planned for GPUs of 'ranks' against what the first rank
@@ -418,6 +420,39 @@ static void test_what_only_plans_is_refused_elsewhere(void **state)
     }
 }
 
+/* Bytes of a worker's step, of ranks that have so many of 12 samples at most. */
+static uint64_t step_of(int ranks, const char *batch, const char *pictures)
+{
+    /* a step that is trained takes less than a rollout's batch */
+    const char *const sets[] = { "grpo.timestep_fraction=0.25", batch, pictures,
+                                 NULL };
+    Planned p;
+
+    plan_of(&p, "configs/tiny.cfg", ranks, sets);
+    return dg_run_plan_value(&p.plan.memory, "worker_steps");
+}
+
+static void test_few_samples_take_little(void **state)
+{
+    static const char none[] = "report.prompts=1", many[] = "report.prompts=60";
+    const uint64_t of_12 = step_of(1, "grpo.micro_batch=12", none);
+
+    (void)state;
+    assert_true(step_of(1, "grpo.micro_batch=64", none) == of_12);
+    for (int ranks = 2; ranks <= 5; ranks++) {
+        char batch[32];
+
+        snprintf(batch, sizeof batch, "grpo.micro_batch=%d",
+                 (12 + ranks - 1) / ranks); /* uneven shares: the largest */
+        assert_true(step_of(ranks, "grpo.micro_batch=12", none) < of_12);
+        assert_true(step_of(ranks, "grpo.micro_batch=12", none) ==
+                    step_of(1, batch, none));
+    }
+    /* the report's pictures are painted by the same workers */
+    assert_true(step_of(6, "grpo.micro_batch=64", many) ==
+                step_of(1, "grpo.micro_batch=10", many));
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_public_sizes_are_planned),
     cmocka_unit_test(test_adapters_need_little),
@@ -426,6 +461,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_flux_on_gpus_is_planned),
     cmocka_unit_test(test_flux_in_8_bits_is_planned),
     cmocka_unit_test(test_fullest_rank_is_planned),
+    cmocka_unit_test(test_few_samples_take_little),
     cmocka_unit_test(test_rollout_does_what_is_planned),
     cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),
 };

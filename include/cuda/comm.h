@@ -5,6 +5,7 @@
  * NCCL refuses two ranks on one.
  */
 #include "parallel/comm.h"
+#include "parallel/exact_sum.h"
 
 /** 1 if the program was built with NCCL. */
 int dg_cuda_comm_built(void);
@@ -45,6 +46,11 @@ enum { DG_COMM_SLOTS = 8 };
  *  is done. v is not to be touched before dg_cuda_comm_sent(). All ranks send
  *  the same in the same order. Errors: DG_EDEVICE. */
 int dg_cuda_comm_send(void *v, int64_t num, int whole, int root);
+/** Reserves what the next one takes. Errors: DG_ENOMEM, DG_EDEVICE. */
+int dg_cuda_comm_descends(void);
+/** x->part, whose sum was sent to this rank last, comes down to the host and is
+ *  added to x->into by x->take. Nobody waits. Errors: DG_EDEVICE. */
+int dg_cuda_comm_descend(const ExactSend *x);
 /** Kernels queued from now on follow the sums, on the link's stream; the
  *  second time, they are on the current stream again. */
 void dg_cuda_comm_turn(void);

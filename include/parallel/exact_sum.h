@@ -33,12 +33,19 @@ typedef struct ExactSum {
     float limit; /* largest |g| allowed; FLT_MAX when not exact */
 } ExactSum;
 
+/* into += part, which are the host's. */
+typedef void (*ExactTake)(void *user, ExactSum *into, const ExactSum *part);
+
 /* A part of a sum that goes to other ranks beside a device's kernels. */
 typedef struct ExactSend {
     ExactSum part;
     int root;      /* who gets the sum; -1: all ranks */
-    ExactSum into; /* num > 0: and adds it here, of kernel memory */
-    int slot;      /* of the memory that part is in; -1: it stays in place */
+    ExactSum into; /* num > 0: and adds it here, of kernel memory, */
+    ExactTake
+        take; /* or of the host's if this is not NULL, which adds it there,
+                       piece by piece, on any thread */
+    void *user;
+    int slot; /* of the memory that part is in; -1: it stays in place */
 } ExactSend;
 
 /** Bytes of the buffer for num elements. */

@@ -63,8 +63,11 @@ typedef struct Engine {
      * slot()   kernels queued from now on come after what was sent from it
      * sent()   agrees on err; with none, and wait = 1, waits until all has
      *          arrived. With one, what is under way is given up. Collective.
+     * descends()  reserves what ExactSend.take needs. Errors: DG_ENOMEM,
+     *             DG_EDEVICE
      */
     int (*sends)(const Comm *c);
+    int (*descends)(void);
     int (*send)(const Comm *c, const ExactSend *what);
     void (*slot)(int slot);
     int (*sent)(const Comm *c, int err, int wait);

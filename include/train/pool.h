@@ -51,6 +51,11 @@ size_t dg_pool_stage_bytes(const Shard *shard);
  *  next one is gone back through. s, offload: of the team. */
 int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload);
 
+/** 1 if gradients of a team that has such a pool, and so many rooms for them, go
+ *  from GPU to GPU and their sums come down to the host's behind:
+ *  TeamOpts.sends. */
+int dg_pool_descends(const TeamOpts *o, const Policy *p, int rooms);
+
 /** Elements of a worker's gradient: of trained parameters in no group, and so
  *  often of the largest group; below adapters, theirs. */
 int64_t dg_pool_room(const Policy *p, int rooms);

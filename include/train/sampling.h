@@ -37,6 +37,10 @@ typedef struct SamplingRun {
     int score_given;   /* 1: latents are given, only log_prob is computed */
 } SamplingRun;
 
+/** Samples of one forward pass: most, or all that a rank has at most of so many
+ *  where that is less. Which it is does not show in a sample. */
+int64_t dg_sampling_batch(int64_t most, int64_t samples, int ranks);
+
 /** Bytes of worker scratch this needs. */
 size_t dg_sampling_scratch(const Policy *p);
 

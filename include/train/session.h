@@ -19,10 +19,16 @@ typedef struct Session {
     int device_ranks;
     int unlike; /* a rank that computes otherwise than rank 0 by what is known of
                    its kernels; 0: none */
+    int links; /* 1: they sum on their own, as plans of GPUs have it; else ask
+                  dg_session_links() */
     /* whose sizes plans of GPUs count: a GPU's, which need not be there, or
      * NULL where the program knows none, for those of backend */
     const Backend *gpu_kernels;
 } Session;
+
+/** Whether the devices of all ranks sum on their own: not through the host. Not
+ *  collective. */
+int dg_session_links(const Session *s);
 
 /** Ends of a run that are not errors. */
 typedef enum RunEnd { DG_RUN_DONE, DG_RUN_STOPPED } RunEnd;

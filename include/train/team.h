@@ -50,7 +50,10 @@ typedef struct TeamOpts {
     int exact;            /* gradient sums in fixed point */
     int64_t max_items;    /* work items of one update, over all ranks */
     Shard shard;          /* who holds which sums; size 0: all of them here */
-    int offload;          /* sums in the host's memory */
+    int offload;          /* sums in the host's memory, */
+    int sends;            /* but what of them goes between ranks is kernel
+                             memory's: dg_pool_descends() */
+    int links;            /* dg_session_links() */
     int host_threads;     /* that add them there; 0: one */
     int64_t piece;        /* elements that travel at once; 0: DG_TEAM_PIECE */
     int64_t bucket;       /* elements that leave at once while the way back
@@ -70,9 +73,11 @@ typedef struct Team {
     /* at level gradients: a part of a round's sum on its way to its owner */
     ExactSum bucket;
     void *bucket_buffer;
-    void *stage; /* the host's place for a piece of sums of kernel
+    const Backend *bucket_on; /* NULL: the host's */
+    void *stage;              /* the host's place for a piece of sums of kernel
                           memory between ranks; NULL: they are the host's */
-    int down;    /* sums are the host's, where gradients are not */
+    int down;  /* sums are the host's, where gradients are not, */
+    int sends; /* and what goes between ranks neither */
     int64_t piece;
     int host_threads;
     struct WeightPool *pool; /* of weights that no rank has whole, or NULL:
@@ -88,9 +93,11 @@ void dg_team_destroy(Team *t);
 /** TeamOpts.bucket as the configuration has it. */
 int64_t dg_team_bucket(const Config *c);
 
-/** What it reserves, and of that the sums. */
+/** What it reserves, and of that the sums; of those, where they are the host's,
+ *  what is kernel memory all the same. */
 size_t dg_team_bytes(const TeamOpts *o);
 size_t dg_team_sum_bytes(const TeamOpts *o);
+size_t dg_team_bucket_bytes(const TeamOpts *o);
 
 /** The host's memory that sums travel through, beside a GPU; none where they are
  *  the host's. */

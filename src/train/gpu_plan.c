@@ -95,10 +95,8 @@ static int count(GpuPlan *out, Outline *o)
         .host = host_bytes(o) + b.chunks + b.stage + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
-    if (team->offload)
-        out->host += sums;
-    else
-        out->sums = sums;
+    out->sums = team->offload ? dg_team_bucket_bytes(team) : sums;
+    out->host += sums - out->sums;
     if (o->state_away) {
         out->host += b.gradient + b.moments + b.ema + b.norm;
     } else {
@@ -152,6 +150,7 @@ Session dg_outline_on_gpu(const Session *s, Backend *kernels)
     kernels->apart = 1;
     on.backend = s->gpu_kernels != NULL ? s->gpu_kernels : kernels;
     on.num_threads = 1; /* a worker drives a GPU */
+    on.links = 1;
     return on;
 }
 

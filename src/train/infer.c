@@ -9,6 +9,7 @@
 #include "train/cache.h"
 #include "train/evaluate.h"
 #include "train/rollout.h"
+#include "train/sampling.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
@@ -70,17 +71,18 @@ static EvaluateJob job_of(const Infer *x, const Session *s, const InferOpts *o,
         .cache = x->cache,
         .num_prompts = c->evaluate.num_prompts,
         .seeds = c->evaluate.seeds,
-        .batch = BATCH,
         .seed = (uint64_t)c->run.seed,
         .with_scores = scored,
     };
 
-    if (scored > 0)
-        return job;
-    job.seeds = o->seeds;
-    job.num_prompts = o->num_prompts > 0 ? o->num_prompts : o->num;
-    if (job.num_prompts > x->prompts.num)
+    if (scored == 0) {
+        job.seeds = o->seeds;
+        job.num_prompts = o->num_prompts > 0 ? o->num_prompts : o->num;
+    }
+    if (job.num_prompts == 0 || job.num_prompts > x->prompts.num)
         job.num_prompts = x->prompts.num;
+    job.batch =
+        dg_sampling_batch(BATCH, job.num_prompts * job.seeds, s->comm->size);
     return job;
 }
 
@@ -112,7 +114,7 @@ static int count_parts(RoomParts *out, const EvaluateJob *job, int cached)
     const Session *s = job->session;
     const Config *c = s->config;
     const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
-    const StepPlanOpts opts = { .batch = BATCH,
+    const StepPlanOpts opts = { .batch = job->batch,
                                 .cached = cached,
                                 .guidance = &guidance,
                                 .rewards = job->rewards,

@@ -160,14 +160,15 @@ static int give(Lender *l, const Tensor *w)
 
     if (set < 0 || !p->set[set].trains || group == 0)
         return DG_OK;
-    const PoolJob job = { set, group, s->group_grads[s->open_room] };
+    const PoolJob job = { set, group, s->group_grads[s->open_room], 1 };
 
     s->open_group = 0;
     if (p->gives_beside || p->down.thread != NULL)
         p->team->early++;
-    if (p->down.thread != NULL)
+    if (p->down.thread != NULL && !dg_pool_down_meets(p))
         return dg_pool_down_give(p, &job);
-    err = dg_pool_check(s, set, group, job.grads);
+    err = p->down.thread != NULL ? DG_OK
+                                 : dg_pool_check(s, set, group, job.grads);
     return err ? err
                : dg_pool_meet(s, dg_pool_wish(POOL_GRADIENTS, set, group));
 }
@@ -196,7 +197,7 @@ void dg_pool_begin(WeightPool *p, Worker *w)
 
     s->unflagged = 0;
     w->ctx.lender = &s->lender;
-    if (p->down.thread != NULL)
+    if (p->down.thread != NULL && !dg_pool_down_meets(p))
         dg_pool_down_begin(p);
     p->kernels->fill(s->grads, 0, num_rest(p));
 }
@@ -207,7 +208,9 @@ int dg_pool_give_rest(WeightPool *p, Worker *w)
     int err;
 
     if (p->down.thread != NULL) {
-        err = dg_pool_down_give(p, &(PoolJob) { .group = 0 });
+        err = dg_pool_down_meets(p)
+                  ? dg_pool_meet(s, dg_pool_wish(POOL_GRADIENTS, 0, 0))
+                  : dg_pool_down_give(p, &(PoolJob) { .gives = 1 });
         return err ? err : dg_pool_down_end(p);
     }
     err = dg_pool_check(s, 0, 0, NULL);
@@ -353,9 +356,10 @@ static void bind(WeightPool *p, const Session *s, Team *team,
     p->whole = !policy->held;
     p->num_rooms = p->whole ? 0 : dg_pool_rooms(s->config, apart);
     p->beside = (p->whole ? grad_rooms : p->num_rooms) > 1 &&
-                !(p->whole && team->down) && p->engine->fetch != NULL &&
-                p->engine->sends(p->comm);
-    p->gives_beside = p->beside && p->trains && grad_rooms > 1;
+                (!p->whole || !team->down || team->sends) &&
+                p->engine->fetch != NULL && p->engine->sends(p->comm);
+    p->gives_beside =
+        p->beside && p->trains && grad_rooms > 1 && team->down == team->sends;
     p->down.rooms = p->trains ? grad_rooms : 1;
 }
 
@@ -393,6 +397,8 @@ int dg_pool_create(WeightPool **out, const Session *s, Team *team,
         err = seat_workers(p, policy);
         if (!err)
             err = reserve(p, policy, reference);
+        if (!err && team->sends)
+            err = p->engine->descends();
     }
     err = dg_agree(s->comm, err);
     if (!err)
@@ -413,6 +419,7 @@ void dg_pool_destroy(WeightPool *p)
     if (p == NULL)
         return;
     dg_beside_destroy(p->down.thread);
+    dg_comm_beside_free(&p->down.comm);
     for (int i = 0; i < p->num_sets; i++)
         if (!p->set[i].shares)
             dg_kernel_memory_free(p->kernels, p->set[i].rest);

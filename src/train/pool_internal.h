@@ -60,13 +60,17 @@ enum { POOL_JOBS = POOL_ROOMS + 1 };
 typedef struct PoolJob {
     int set, group;
     const float *grads; /* of the group */
+    int gives;          /* 0: other ranks alone do */
 } PoolJob;
 
 typedef struct PoolDown {
     Beside *thread; /* NULL: whoever gives them waits for them */
+    Comm comm;      /* of several ranks' threads */
     int rooms;      /* for groups' gradients, of a worker */
     PoolJob job[POOL_JOBS];
     int64_t given;
+    int refused; /* of several ranks: a gradient of this one, by the thread */
+    Error why;
 } PoolDown;
 
 /* What is lent to a worker. */
@@ -126,22 +130,29 @@ void dg_pool_fail(WeightPool *p, int err);
  *  rests. Errors: DG_ENUMERIC naming the parameter; DG_EDEVICE. */
 int dg_pool_check(const PoolSeat *s, int set, int group, const float *g);
 
-/** One rank's only worker's to its sums. Errors: as dg_team_give(). */
-int dg_pool_hand_down(const WeightPool *p, const PoolJob *j);
+/** Its only worker's to the sums, with gives = 0 other ranks' alone. Collective
+ *  by the threads. Errors: as dg_team_give(). */
+int dg_pool_hand_down(const WeightPool *p, const PoolJob *j, int gives);
 
 /**
  * Gradients to the host's sums by a thread and a stream of their own, while the
  * next group is gone back through (pool_down.c); dg_pool_beside() opens it.
+ * meets    1: of several ranks, whose threads meet in sums. All of them are
+ *          given the same groups, as ranks meet for them, after an error too
  * begin    an item begins: nothing is on its way
+ * leave    in place of it, of several ranks: all items have ended
  * room     one room is empty, the one that was not given last
  * give     what is queued for the job's gradients is theirs
  * end      all have arrived
- * Errors: of what was given before, as dg_pool_check().
+ * Errors: of what was given before, as dg_pool_check(); but of several ranks what
+ * is refused is end's alone, the rest all ranks', sooner or later.
  */
+int dg_pool_down_meets(const WeightPool *p);
 void dg_pool_down_begin(WeightPool *p);
 int dg_pool_down_room(WeightPool *p);
 int dg_pool_down_give(WeightPool *p, const PoolJob *j);
 int dg_pool_down_end(WeightPool *p);
+int dg_pool_down_leave(WeightPool *p);
 
 static inline int32_t dg_pool_code(int set, int group)
 {

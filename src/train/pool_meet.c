@@ -17,10 +17,12 @@ typedef struct Givers {
 static int hand_part(const WeightPool *p, int64_t first, int64_t num,
                      const float *const *g, int num_g)
 {
+    /* of the thread that the host's sums have */
+    const Comm *c = dg_pool_down_meets(p) ? &p->down.comm : p->comm;
+
     return p->gives_beside
-               ? dg_team_send(p->team, p->comm, first, num,
-                              num_g > 0 ? g[0] : NULL)
-               : dg_team_give(p->team, p->comm, first, num, g, num_g);
+               ? dg_team_send(p->team, c, first, num, num_g > 0 ? g[0] : NULL)
+               : dg_team_give(p->team, c, first, num, g, num_g);
 }
 
 static int hand_rest(const WeightPool *p, const PoolSet *s, const Givers *by)
@@ -71,14 +73,15 @@ static int hand_on(const WeightPool *p, int set, int group, const Givers *by)
     return err;
 }
 
-int dg_pool_hand_down(const WeightPool *p, const PoolJob *j)
+int dg_pool_hand_down(const WeightPool *p, const PoolJob *j, int gives)
 {
     const PoolSeat *const me[] = { p->seat };
 
     if (j->group == 0)
-        return hand_on(p, 0, 0, &(Givers) { me, 1 });
+        return hand_on(p, 0, 0, &(Givers) { me, gives });
     const ParamGroup *of = dg_pool_group(p, j->set, j->group);
-    return hand_part(p, p->set[j->set].at + of->first, of->num, &j->grads, 1);
+    return hand_part(p, p->set[j->set].at + of->first, of->num, &j->grads,
+                     gives);
 }
 
 /* --- meetings ------------------------------------------------------------------ */
@@ -136,8 +139,13 @@ static int settle(WeightPool *p, int wait)
 
 static int serve_gradients(WeightPool *p, int set, int group, const Givers *by)
 {
+    const PoolSeat *me = p->seat;
+    const PoolJob job = { set, group, me->group_grads[me->open_room],
+                          by->num > 0 };
     int err = DG_OK;
 
+    if (dg_pool_down_meets(p))
+        return dg_pool_down_give(p, &job);
     /* the host's calls wait for all ranks' devices */
     if (p->beside && !p->gives_beside)
         err = settle(p, 1);
@@ -330,14 +338,16 @@ int dg_pool_leave(WeightPool *p, int err)
             p->seat[i].worker->ctx.lender = NULL;
     if (p->gives_beside) /* as those who had an item */
         p->engine->slot(REST_SLOT);
-    if (p->down.thread != NULL) /* of an item that has failed, too */
-        dg_pool_down_end(p);
+    if (p->down.thread != NULL && p->comm->size == 1)
+        dg_pool_down_end(p); /* of an item that has failed, too */
     if (p->beside && err == DG_EDEVICE)
         dg_pool_fail(p, err);
     if (p->gone || serve_others(p, &failed) || (p->beside && settle(p, 1))) {
         dg_set_error(&p->why);
         return p->gone;
     }
+    if (dg_pool_down_meets(p))
+        failed = dg_pool_down_leave(p);
     if (err)
         dg_set_error(&first);
     return dg_agree(p->comm, err ? err : failed);

@@ -69,11 +69,14 @@ int dg_pool_grad_rooms(const Config *c, const Shard *s, int apart, int offload)
     const int beside =
         dg_shard_pools(s) ? c->parallel.ahead : c->parallel.overlap;
 
-    /* They leave beside the kernels where their sums are a GPU's and go to
-     * another one, or where they are the host's and stay there. */
-    return apart && beside && (offload ? s->size == 1 : s->size > 1)
-               ? POOL_ROOMS
-               : 1;
+    /* They leave beside the kernels for another GPU, or for the host's sums. */
+    return apart && beside && (offload || s->size > 1) ? POOL_ROOMS : 1;
+}
+
+int dg_pool_descends(const TeamOpts *o, const Policy *p, int rooms)
+{
+    return o->offload && o->links && o->shard.size > 1 && rooms > 1 &&
+           p->adapters.num_params == 0;
 }
 
 int64_t dg_pool_rest(const Policy *p)

@@ -109,13 +109,11 @@ static int rooms_of(const Session *s)
 
 /* What of an item's gradient there is room for; 0: all of it. An item is one
  * pass: that it leaves block by block costs nothing. */
-static int64_t room_of(const Pretrain *t, const TeamOpts *team)
+static int64_t room_of(const Pretrain *t, const TeamOpts *team, int rooms)
 {
     const Session *s = t->session;
     const PassesChoice choice = s->config->parallel.passes;
-    const int64_t room = dg_pool_room(
-        t->policy, dg_pool_grad_rooms(s->config, &team->shard,
-                                      s->backend->apart, team->offload));
+    const int64_t room = dg_pool_room(t->policy, rooms);
 
     if (pools(s))
         return room;
@@ -147,7 +145,7 @@ static int plan_team(RoomParts *out, const Pretrain *t)
         dg_pretrain_scratch(&x, t->policy, c->pretrain.item_size, NULL, NULL);
     const size_t eval =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    int err;
+    int err, rooms;
 
     *out = (RoomParts) { .items = t->num };
     err = dg_step_plan(&out->step, t->policy, s->backend, &plan_opts);
@@ -164,10 +162,15 @@ static int plan_team(RoomParts *out, const Pretrain *t)
         .max_items = t->items,
         .shard = place.shard,
         .offload = place.offload || place.sums_apart,
+        .links = dg_session_links(s),
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
-    team->num_room = room_of(t, team);
+    rooms = dg_pool_grad_rooms(s->config, &team->shard, s->backend->apart,
+                               team->offload);
+    team->num_room = room_of(t, team, rooms);
+    team->sends =
+        team->num_room > 0 && dg_pool_descends(team, t->policy, rooms);
     out->place = place;
     return DG_OK;
 }

@@ -130,18 +130,18 @@ void dg_room_count(GpuPlan *out, const RoomParts *r)
     const TeamOpts *team = &r->team;
     const uint64_t n = (uint64_t)team->num_threads;
     const uint64_t sums = dg_team_sum_bytes(team);
+    const uint64_t here = team->offload ? dg_team_bucket_bytes(team) : sums;
 
     *out = (GpuPlan) {
         .weights = r->network + r->text + r->codec + r->teacher + r->rewards,
         .gradient =
             n * sizeof(float) *
             (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
-        .sums = team->offload ? 0 : sums,
+        .sums = here,
         .activations = n * team->step_bytes,
         .rest = n * team->scratch_bytes + r->pictures,
         .host = r->host + n * team->scratch_bytes +
-                sizeof(float) * (uint64_t)r->host_values +
-                (team->offload ? sums : 0),
+                sizeof(float) * (uint64_t)r->host_values + sums - here,
     };
     if (r->place.shard.size > 0)
         count_learner(out, r);

@@ -5,6 +5,7 @@
 #include "plan_outline.h"
 #include "store/prompts.h"
 #include "train/evaluate.h"
+#include "train/sampling.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static int count_steps(Outline *o, int ranks)
     int err, together;
 
     *parts = (TrainerParts) { .session = o->session,
+                              .ranks = ranks,
                               .policy = o->policy,
                               .reference = o->reference,
                               .rewards = o->rewards,
@@ -101,7 +103,8 @@ static uint64_t picture_bytes(const Outline *o, int ranks)
                               .prompts = &prompts,
                               .num_prompts = prompts.num,
                               .seeds = 1,
-                              .batch = c->grpo.micro_batch };
+                              .batch = dg_sampling_batch(c->grpo.micro_batch,
+                                                         prompts.num, ranks) };
 
     s.comm = &comm;
     s.num_threads = 1; /* a worker drives a GPU */

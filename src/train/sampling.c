@@ -4,6 +4,13 @@
 
 #include <stdio.h>
 
+int64_t dg_sampling_batch(int64_t most, int64_t samples, int ranks)
+{
+    const int64_t share = (samples + ranks - 1) / ranks;
+
+    return share < 1 ? 1 : share < most ? share : most;
+}
+
 size_t dg_sampling_scratch(const Policy *p)
 {
     const size_t noise = sizeof(float) * (size_t)p->shape.elements;

@@ -1,9 +1,17 @@
 #include "train/session.h"
 
 #include "base/clock.h"
+#include "train/engine.h"
 
 #include <signal.h>
 #include <string.h>
+
+int dg_session_links(const Session *s)
+{
+    const Engine *e = dg_engine_of(s->backend);
+
+    return s->links || (e->sends != NULL && e->sends(s->comm));
+}
 
 static volatile sig_atomic_t asked;
 static double started;

@@ -57,17 +57,23 @@ static int64_t piece_of(const TeamOpts *o)
     return piece < o->num_grads ? piece : o->num_grads;
 }
 
-static int new_sum(ExactSum *s, void **buffer, const TeamOpts *o, int64_t num)
+/* Where they are on their way to other ranks. */
+static const Backend *bucket_on(const TeamOpts *o)
+{
+    return o->sends ? o->backend : sums_on(o);
+}
+
+static int new_sum(ExactSum *s, void **buffer, const TeamOpts *o,
+                   const Backend *on, int64_t num)
 {
     const int err =
-        dg_kernel_memory_new(buffer, sums_on(o), dg_exact_bytes(num, o->exact));
+        dg_kernel_memory_new(buffer, on, dg_exact_bytes(num, o->exact));
 
     if (err)
         return dg_fail(DG_ENOMEM, "gradient sums of %lld parameters",
                        (long long)num);
-    return dg_engine_of(sums_on(o))
-        ->exact_init(s, *buffer, num, o->exact, DG_EXACT_SCALE_BITS,
-                     o->max_items);
+    return dg_engine_of(on)->exact_init(s, *buffer, num, o->exact,
+                                        DG_EXACT_SCALE_BITS, o->max_items);
 }
 
 static int init_sums(Worker *w, const TeamOpts *o)
@@ -76,7 +82,8 @@ static int init_sums(Worker *w, const TeamOpts *o)
                              sizeof(float) * room_of(o)))
         return dg_fail(DG_ENOMEM, "gradients of %lld parameters",
                        (long long)o->num_grads);
-    return new_sum(&w->sum, &w->sum_buffer, o, num_sums(o, w->index));
+    return new_sum(&w->sum, &w->sum_buffer, o, sums_on(o),
+                   num_sums(o, w->index));
 }
 
 /* What all workers' sums go through. */
@@ -88,8 +95,9 @@ static int init_ways(Team *t, const TeamOpts *o)
     t->sums = dg_engine_of(sums_on(o));
     t->piece = piece_of(o);
     t->host_threads = o->host_threads > 0 ? o->host_threads : 1;
+    t->bucket_on = bucket_on(o);
     if (sums_travel(o))
-        err = new_sum(&t->bucket, &t->bucket_buffer, o, t->piece);
+        err = new_sum(&t->bucket, &t->bucket_buffer, o, t->bucket_on, t->piece);
     /* float32 sums depend on how they are cut */
     if (!err && o->bucket > 0 && o->exact && o->num_threads == 1 &&
         !o->offload && t->sums->sends != NULL && o->num_room == 0)
@@ -98,6 +106,7 @@ static int init_ways(Team *t, const TeamOpts *o)
     if (err || !o->backend->apart)
         return err;
     t->down = o->offload;
+    t->sends = o->sends;
     if (!t->down)
         t->stage = dg_memory_new(dg_team_stage_bytes(o));
     return t->down || t->stage != NULL
@@ -200,6 +209,11 @@ size_t dg_team_sum_bytes(const TeamOpts *o)
     return dg_exact_bytes(num, o->exact);
 }
 
+size_t dg_team_bucket_bytes(const TeamOpts *o)
+{
+    return o->sends ? dg_exact_bytes(piece_of(o), o->exact) : 0;
+}
+
 size_t dg_team_stage_bytes(const TeamOpts *o)
 {
     return o->offload ? 0 : dg_exact_bytes(piece_of(o), o->exact);
@@ -218,7 +232,7 @@ void dg_team_destroy(Team *t)
         return;
     for (int i = 0; i < t->num; i++)
         fini_worker(&t->workers[i], t->sums_on);
-    dg_kernel_memory_free(t->sums_on, t->bucket_buffer);
+    dg_kernel_memory_free(t->bucket_on, t->bucket_buffer);
     dg_buckets_destroy(t->buckets);
     free(t->workers);
     free(t->stage);

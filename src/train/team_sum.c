@@ -257,24 +257,38 @@ int dg_team_give(Team *t, const Comm *c, int64_t first, int64_t num,
     return err;
 }
 
+/* What has come down, by as many threads as the host has for it. */
+static void take_down(void *user, ExactSum *into, const ExactSum *part)
+{
+    const Team *t = user;
+
+    omp_set_num_threads(t->host_threads);
+    if (dg_exact_merge(into, part) != DG_OK)
+        dg_panic("a part of a gradient's sum: %s", dg_last_error()->text);
+    omp_set_num_threads(1);
+}
+
 /* One part is on its way at a time: t->bucket serves them all in turn. */
 static int send_part(Team *t, const Comm *c, ShardRange of, const float *g,
                      int owner)
 {
     const Shard *s = &t->shard;
     const Worker *w = &t->workers[0];
+    const Engine *e = dg_engine_of(t->bucket_on);
     ExactSend x = { .part = dg_exact_part(&t->bucket, 0, of.num),
                     .root = owner,
+                    .take = t->down ? take_down : NULL,
+                    .user = t,
                     .slot = -1 };
 
-    t->sums->turn();
-    t->sums->exact_clear(&x.part);
+    e->turn();
+    e->exact_clear(&x.part);
     if (g != NULL)
-        t->sums->exact_add_part(&x.part, g, of.first, w->bad.at);
-    t->sums->turn();
+        e->exact_add_part(&x.part, g, of.first, w->bad.at);
+    e->turn();
     if (owner == s->rank)
         x.into = dg_exact_part(&w->sum, of.first - s->first, of.num);
-    return t->sums->send(c, &x);
+    return e->send(c, &x);
 }
 
 int dg_team_send(Team *t, const Comm *c, int64_t first, int64_t num,

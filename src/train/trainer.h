@@ -73,6 +73,7 @@ int dg_trainer_reserve(Trainer *t);
 /* What a worker's memory follows from. */
 typedef struct TrainerParts {
     const Session *session;
+    int ranks; /* which need not be the session's */
     const Policy *policy, *reference;
     const Reward *rewards;
     int cached;    /* conditions are read, nothing is encoded */

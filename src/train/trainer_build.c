@@ -6,6 +6,7 @@
 #include "room.h"
 #include "train/cache.h"
 #include "train/run_plan.h"
+#include "train/sampling.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 
@@ -42,6 +43,21 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
     return DG_OK;
 }
 
+/* Samples of a rollout in one forward pass, or of the report's pictures: a rank
+ * may have fewer than micro_batch. */
+static int64_t most_sampled(const TrainerParts *t)
+{
+    const Config *c = t->session->config;
+    const int64_t most = c->grpo.micro_batch;
+    const int64_t items =
+        c->grpo.prompts_per_iteration * c->grpo.num_generations;
+    const int64_t pictures =
+        c->prompts.eval_file[0] != '\0' ? c->report.prompts : 0;
+
+    return dg_sampling_batch(most, items > pictures ? items : pictures,
+                             t->ranks);
+}
+
 /* Counts a step and says what team it needs. */
 static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
 {
@@ -50,7 +66,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
     const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const size_t rollout =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    StepPlanOpts opts = { .batch = c->grpo.micro_batch,
+    StepPlanOpts opts = { .batch = most_sampled(t),
                           .train_net = 1,
                           .recompute = t->recompute,
                           .cached = t->cached,
@@ -79,6 +95,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
         .max_items = c->grpo.prompts_per_iteration * c->grpo.num_generations,
         .shard = place.shard,
         .offload = place.offload || place.sums_apart,
+        .links = dg_session_links(s),
         .host_threads = place.host_threads,
         .bucket = dg_team_bucket(c),
     };
@@ -131,6 +148,8 @@ int dg_trainer_join(TeamOpts *team, int *together, const TrainerParts *t,
 
     *together = joins(team, t, room, steps);
     team->num_room = *together || dg_shard_pools(&team->shard) ? room : 0;
+    team->sends =
+        team->num_room > 0 && dg_pool_descends(team, t->policy, rooms);
     team->step_bytes = (*together ? &steps->joint : &steps->apart)->step_bytes;
     return *together && steps->too_many
                ? dg_fail(DG_ENOMEM,
@@ -165,6 +184,7 @@ static int open_team(Trainer *t)
 {
     const int recompute = t->session->config->parallel.recompute;
     TrainerParts parts = { .session = t->session,
+                           .ranks = t->session->comm->size,
                            .policy = t->policy,
                            .reference = t->reference,
                            .rewards = t->rewards,

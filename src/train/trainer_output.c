@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "store/file.h"
 #include "store/image.h"
+#include "train/sampling.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -272,7 +273,8 @@ int dg_trainer_write_pictures(Trainer *t)
         .cache = t->cache,
         .num_prompts = num,
         .seeds = 1,
-        .batch = s->config->grpo.micro_batch,
+        .batch = dg_sampling_batch(s->config->grpo.micro_batch, wanted,
+                                   s->comm->size),
         .seed = (uint64_t)s->config->run.seed,
     };
     Evaluation unused;

@@ -121,6 +121,11 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 
+/* fn is the host's: it may not call CUDA; not after a device has failed */
+#define CUDART_CB
+typedef void (*cudaHostFn_t)(void *user);
+cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *user);
+
 /*
  * --- streams: what is queued is done when somebody waits for it, not before.
  *

@@ -34,6 +34,7 @@ std::recursive_mutex lock;
 CUstream_st *streams;
 cudaError_t fault; /* the first of a call that was queued */
 thread_local int runs;
+thread_local bool hosts;         /* a function of the host's is called */
 thread_local cudaStream_t asked; /* about last */
 bool stuck;
 
@@ -119,6 +120,10 @@ int cuda_emulation_defers(cudaStream_t s)
 {
     const char *text = getenv("CUDA_LAUNCH_BLOCKING");
 
+    if (hosts) {
+        fprintf(stderr, "cuda emulation: a stream's host function queues\n");
+        abort();
+    }
     asked = s;
     if (s != nullptr && runs == 0 && s->device != cuda_emulation_device()) {
         fprintf(stderr,
@@ -191,6 +196,24 @@ void cuda_emulation_forget(cudaStream_t s)
 
     s->queue.clear();
     s->done = s->queued;
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *user)
+{
+    const auto call = [fn, user] {
+        if (cuda_emulation_failed())
+            return cudaErrorLaunchFailure;
+        hosts = true;
+        fn(user);
+        hosts = false;
+        return cudaSuccess;
+    };
+
+    cuda_emulation_not_captured("a host function");
+    if (!cuda_emulation_defers(s))
+        return call();
+    cuda_emulation_keep(call);
+    return told();
 }
 
 /* --- streams --------------------------------------------------------------- */
