@@ -220,7 +220,8 @@ int cuda_emulation_failed(void);
 /*
  * CUDA_EMULATION_WRONG="DEVICE:WHAT" in the environment is a device that is not
  * broken but wrong, in the last bit: "product", the first element of every
- * product; "batch", the same but for a batch's first sample; "sum", what it
+ * product; "batch", the same of a batch's samples but the first, where it is no
+ * mere rounding, so that a trial of products does not see it; "sum", what it
  * gives to sums of integers over all ranks, the lowest bit that is set; "graph"
  * leaves out the last call of each graph. 1: the current device is, in that.
  */
