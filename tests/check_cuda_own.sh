@@ -74,13 +74,13 @@ CUDA_EMULATION_PRODUCTS=vary expect_code "products: bits that vary end the run" 
     --set run.dir="$work/vary"
 # a GPU that is wrong in the last bit: nothing shows but to its neighbours
 odd=(ranks 3 env CUDA_EMULATION_WRONG=1:product "$gpu" train configs/tiny.cfg
-    --set run.device=cuda --set run.iterations=1 --set sampler.steps=3
+    --set run.device=cuda --set run.iterations=2 --set sampler.steps=3
     --set run.threads=1)
 expect "witness: nobody looks, nothing shows" "${odd[@]}" \
     --set run.dir="$work/unseen" --set run.witness_every=0
 expect_code "witness: the GPU that differs is named" 1 \
     "rank 1 differs from both its neighbours" "${odd[@]}" \
-    --set run.dir="$work/seen"
+    --set run.dir="$work/seen" --set run.witness_every=1
 expect "witness: one message" test "$(grep -c '^ERROR' "$work/out")" = 1
 expect_code "own products: nothing else is understood" 1 "library or own" \
     env DANCEGRPO_PRODUCTS=mine "$gpu" train configs/tiny.cfg \

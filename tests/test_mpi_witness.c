@@ -78,7 +78,7 @@ static void expect_named(int culprit, int64_t iteration)
     snprintf(when, sizeof when, "iteration %d: ", (int)iteration + 1);
     EXPECT(strstr(text, when) == text);
     EXPECT(strstr(text, comm.size > 2 ? who : "one of both") != NULL);
-    EXPECT(strstr(text, "log-density") != NULL);
+    EXPECT(strstr(text, "of the next latent") != NULL);
 }
 
 /* One weight of one rank, after a rollout that was right or not. */
@@ -101,7 +101,7 @@ static void test_other_weights_are_found(void **state)
     VERDICT();
 }
 
-/* Each look sees: no step is looked at that has no density. */
+/* Each look sees, whether its step is stochastic or not. */
 static void test_no_turn_is_blind(void **state)
 {
     TinyRun t;
@@ -137,8 +137,9 @@ static void test_a_density_that_changed_is_found(void **state)
         EXPECT(look(&t) == DG_EPROMISE);
         char who[40];
 
-        snprintf(who, sizeof who, "by rank %d", last);
+        snprintf(who, sizeof who, "of rank %d, seen by rank 0", last);
         EXPECT(strstr(dg_last_error()->text, who) != NULL);
+        EXPECT(strstr(dg_last_error()->text, "the log-density is") != NULL);
         EXPECT(strstr(dg_last_error()->text, "one of both") != NULL);
     }
     tiny_close(&t);

@@ -146,6 +146,9 @@ void dg_rollout_send(const Rollout *r);
 const float *dg_rollout_condition(const Rollout *r, const Policy *p,
                                   int64_t item);
 
+/** The noise of an item's SDE steps, of any rank's; the step is left to set. */
+RngKey dg_rollout_noise(const Rollout *r, const Config *c, int64_t item);
+
 /** Guidance of all predictions of this rollout. */
 Guidance dg_rollout_guidance(const Rollout *r, const Config *c);
 

@@ -35,6 +35,7 @@ typedef struct SamplingRun {
     int keep_all;
     DecodeFrom decode; /* settled: not auto */
     int score_given;   /* 1: latents are given, only log_prob is computed */
+    int begun; /* 1: the first latent is given; steps may be later ones */
 } SamplingRun;
 
 /** Samples of one forward pass: most, or all that a rank has at most of so many

@@ -6,7 +6,7 @@
  * the weights that has changed where it should not, shows in no error, and the
  * replayed ratio is 1 on such a rank as well. So every run.witness_every
  * iterations each rank hands one step of one of its samples to the next one,
- * which computes its log-density again.
+ * which takes it again: to the same latent, bit for bit.
  */
 #include "train/rollout.h"
 
@@ -15,8 +15,8 @@ int dg_witness_wanted(const Session *s, int64_t iteration);
 
 /**
  * Behind dg_rollout_sample() and before the update. Collective.
- * Another sample and another stochastic step each time.
- * Errors, agreed: DG_EPROMISE naming ranks, hosts, and where they differ;
+ * Another step and another sample each time.
+ * Errors, agreed: DG_EPROMISE naming ranks, hosts, and what differs;
  * DG_EDEVICE.
  */
 int dg_witness_run(Rollout *r, const Session *s, Team *team, const Policy *p);

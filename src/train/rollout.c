@@ -333,13 +333,23 @@ static void note_failure(SampleJob *j, const Sample *sample, int64_t item)
     }
 }
 
+RngKey dg_rollout_noise(const Rollout *r, const Config *c, int64_t item)
+{
+    return (RngKey) {
+        .seed = (uint64_t)c->run.seed,
+        .purpose = DG_RNG_SDE_NOISE,
+        .iteration = (uint32_t)r->iteration,
+        .prompt = (uint32_t)(item / r->G),
+        .sample = (uint32_t)(item % r->G),
+    };
+}
+
 static int sample_batch(Worker *w, int64_t index, void *user)
 {
     SampleJob *j = user;
     Rollout *r = j->r;
     const int64_t from = index * j->batch;
     const int64_t num = from + j->batch < r->num ? j->batch : r->num - from;
-    const uint64_t seed = (uint64_t)j->session->config->run.seed;
     const int shared =
         j->session->config->sampler.init_noise == DG_NOISE_PER_PROMPT;
     Sample samples[DG_SAMPLING_BATCH];
@@ -347,13 +357,7 @@ static int sample_batch(Worker *w, int64_t index, void *user)
 
     for (int64_t b = 0; b < num; b++) {
         const int64_t item = r->first + from + b;
-        const RngKey key = {
-            .seed = seed,
-            .purpose = DG_RNG_SDE_NOISE,
-            .iteration = (uint32_t)r->iteration,
-            .prompt = (uint32_t)(item / r->G),
-            .sample = (uint32_t)(item % r->G),
-        };
+        const RngKey key = dg_rollout_noise(r, j->session->config, item);
 
         samples[b] = (Sample) { .init = key, .noise = key };
         samples[b].init.purpose = DG_RNG_INIT_LATENTS;

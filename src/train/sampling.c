@@ -62,7 +62,7 @@ static void start(const Worker *w, const SamplingRun *r, Sample *s)
     s->failed = 0;
     s->failed_step = -1;
     s->reason[0] = '\0';
-    if (!r->score_given)
+    if (!r->score_given && !r->begun)
         w->engine->normal(s->latents, r->policy->shape.elements, &s->init);
 }
 
@@ -76,7 +76,7 @@ static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
 
     if (i == r->num_steps - 1 && r->decode == DG_DECODE_X0)
         w->engine->x0(s->final, step, z, u, D);
-    s->noise.step = (uint32_t)i;
+    s->noise.step = (uint32_t)step->index;
     if (!r->score_given)
         w->engine->next(next, step, z, u, &s->noise, w->room, D);
     if (s->log_prob != NULL)

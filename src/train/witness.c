@@ -9,28 +9,29 @@
 
 /* What goes from rank to rank ahead of the numbers. */
 typedef struct Note {
-    int64_t prompt, sample;
+    int64_t item, prompt;
     int32_t rank, step;
-    float log_prob;
-    int32_t there; /* 0: this rank has nothing to show */
+    float log_prob; /* of a stochastic step */
+    int32_t there;  /* 0: this rank has nothing to show */
 } Note;
 
 /* What a rank has found of the one before it. */
 typedef struct Finding {
     Note note;
-    float log_prob; /* its own */
     int32_t differs;
     char host[64];
+    char what[160]; /* in which number */
 } Finding;
 
 /* A sample's numbers begin where kernels read as fast as from its own place,
  * and so choose the same way. */
 enum { ALIGN = 64 };
 
-/* elements from the beginning: condition, latent and the next one, side by side
- * as in a trajectory, and room for a latent that nobody wants */
+/* elements from the beginning: condition, latent, the next one that the step
+ * leads to here, side by side as in a trajectory; what it led to there, which is
+ * all that the other rank shows; and room for a latent that nobody wants */
 typedef struct Places {
-    int64_t z, next, unused, all;
+    int64_t z, next, theirs, unused, all;
 } Places;
 
 static int64_t aligned(int64_t num)
@@ -43,7 +44,8 @@ static Places places(int64_t condition, int64_t D)
     Places p = { .z = aligned(condition) };
 
     p.next = p.z + D;
-    p.unused = aligned(p.next + D);
+    p.theirs = aligned(p.next + D);
+    p.unused = p.theirs + aligned(D);
     p.all = p.unused + aligned(D);
     return p;
 }
@@ -80,43 +82,38 @@ int dg_witness_reserve(Rollout *r, const Config *c, const Policy *p,
 
 /* --- what is shown --------------------------------------------------------- */
 
-/* the turn-th stochastic step, counted around; -1: there is none */
-static int choose_step(const Rollout *r, int64_t turn, int64_t *around)
-{
-    int stochastic[r->T], num = 0;
-
-    for (int i = 0; i < r->T; i++)
-        if (r->steps[i].stochastic)
-            stochastic[num++] = i;
-    *around = num > 0 ? turn / num : 0;
-    return num > 0 ? stochastic[turn % num] : -1;
-}
-
 /* One of this rank's samples, step and iteration by iteration another. */
 static int show(Note *note, Rollout *r, const Session *s, const Policy *p)
 {
     const Places at = places(p->shape.condition, r->D);
-    const size_t latents = sizeof(float) * (size_t)(2 * r->D);
-    int64_t around;
-    const int step =
-        choose_step(r, r->iteration / s->config->run.witness_every, &around);
+    const size_t latent = sizeof(float) * (size_t)r->D;
+    const int64_t turn = r->iteration / s->config->run.witness_every;
+    const int step = (int)(turn % r->T);
     int64_t item;
     int err;
 
-    *note = (Note) { .rank = s->comm->rank, .step = step };
-    if (step < 0 || r->num < 1)
+    memset(note, 0, sizeof *note);
+    note->rank = s->comm->rank;
+    note->step = step;
+    if (r->num < 1)
         return DG_OK;
-    item = r->first + around % r->num;
+    item = r->first + turn / r->T % r->num;
+    note->item = item;
     note->prompt = r->prompt[item / r->G];
-    note->sample = item % r->G;
     note->log_prob = r->log_prob[(item - r->first) * r->T + step];
-    note->there = isfinite(note->log_prob);
+    note->there = 1;
     err = dg_kernel_download(s->backend, r->shown,
                              dg_rollout_condition(r, p, item),
                              sizeof(float) * (size_t)p->shape.condition);
-    return err ? err
-               : dg_kernel_download(s->backend, r->shown + at.z,
-                                    dg_rollout_latent(r, item, step), latents);
+    if (!err)
+        err = dg_kernel_download(s->backend, r->shown + at.z,
+                                 dg_rollout_latent(r, item, step), latent);
+    if (!err)
+        err = dg_kernel_download(s->backend, r->shown + at.theirs,
+                                 dg_rollout_latent(r, item, step + 1), latent);
+    for (int64_t i = 0; i < r->D && !err; i++)
+        note->there &= isfinite(r->shown[at.theirs + i]);
+    return err;
 }
 
 /* --- what is seen ---------------------------------------------------------- */
@@ -125,7 +122,7 @@ typedef struct Look {
     Rollout *rollout;
     const Session *session;
     const Policy *policy;
-    int step;
+    Note note;
     float log_prob; /* out */
 } Look;
 
@@ -133,19 +130,21 @@ static int look(Worker *w, int64_t unused, void *user)
 {
     Look *l = user;
     const Rollout *r = l->rollout;
+    const Config *c = l->session->config;
     const Places at = places(l->policy->shape.condition, r->D);
     float *numbers = r->witness.at;
     const SamplingRun run = {
         .policy = l->policy,
-        .steps = r->steps + l->step,
-        .time = r->time + l->step,
-        .guidance = dg_rollout_guidance(r, l->session->config),
+        .steps = r->steps + l->note.step,
+        .time = r->time + l->note.step,
+        .guidance = dg_rollout_guidance(r, c),
         .num_steps = 1,
         .keep_all = 1,
         .decode = DG_DECODE_ZT,
-        .score_given = 1,
+        .begun = 1,
     };
-    Sample sample = { .condition = numbers,
+    Sample sample = { .noise = dg_rollout_noise(r, c, l->note.item),
+                      .condition = numbers,
                       .latents = numbers + at.z,
                       .log_prob = w->log_prob.at,
                       .final = numbers + at.unused };
@@ -156,24 +155,50 @@ static int look(Worker *w, int64_t unused, void *user)
     err = dg_sampling_run(w, &run, &sample, 1);
     if (!err)
         err = dg_mirror_down(&w->log_prob);
-    l->log_prob = sample.failed ? NAN : *(const float *)w->log_prob.host;
+    if (!err)
+        err = dg_mirror_down(&r->witness);
+    l->log_prob = *(const float *)w->log_prob.host;
     return err;
 }
 
-/* The same bits, and NaN is no answer. */
+/* The same bits: NaN is no answer. */
 static int same(float x, float y)
 {
     return memcmp(&x, &y, sizeof x) == 0;
 }
 
+static void judge(Finding *f, const Look *l)
+{
+    const Rollout *r = l->rollout;
+    const Places at = places(l->policy->shape.condition, r->D);
+    const float *mine = (const float *)r->witness.host + at.next;
+    const float *theirs = (const float *)r->witness.host + at.theirs;
+    int64_t i = 0;
+
+    while (i < r->D && same(mine[i], theirs[i]))
+        i++;
+    f->differs = i < r->D;
+    if (f->differs) {
+        snprintf(f->what, sizeof f->what,
+                 "element %lld of the next latent is %.9g there and %.9g here",
+                 (long long)i, (double)theirs[i], (double)mine[i]);
+    } else if (r->steps[f->note.step].stochastic &&
+               !same(f->note.log_prob, l->log_prob)) {
+        f->differs = 1;
+        snprintf(f->what, sizeof f->what,
+                 "the log-density is %.9g there and %.9g here",
+                 (double)f->note.log_prob, (double)l->log_prob);
+    }
+}
+
 /* What one rank after the other has found: of more than two, who differs from
  * both of its neighbours is the one to look at. */
-static int tell(const Finding *all, int size, int64_t iteration)
+static int tell(const Finding *all, int size, const Rollout *r)
 {
     for (int i = 0; i < size; i++) {
         const Finding *f = &all[i], *before = &all[f->note.rank];
         const Finding *next = &all[(i + 1) % size];
-        const char *at = f->host[0] != '\0' ? " on host " : "";
+        const char *at = f->host[0] != '\0' ? " on " : "";
         char who[64] = "one of both computes otherwise, or by other weights";
 
         if (!f->differs)
@@ -184,22 +209,14 @@ static int tell(const Finding *all, int size, int64_t iteration)
                      before->differs ? f->note.rank : i);
         return dg_fail(DG_EPROMISE,
                        "iteration %lld: ranks do not compute the same: prompt "
-                       "%lld, sample %lld, timestep %d has log-density %.9g by "
-                       "rank %d%s%s and %.9g by rank %d%s%s: %s",
-                       (long long)iteration + 1, (long long)f->note.prompt,
-                       (long long)f->note.sample, f->note.step,
-                       (double)f->note.log_prob, f->note.rank, at, before->host,
-                       (double)f->log_prob, i, at, f->host, who);
+                       "%lld, sample %lld, timestep %d of rank %d%s%s, seen by "
+                       "rank %d%s%s: %s: %s",
+                       (long long)r->iteration + 1, (long long)f->note.prompt,
+                       (long long)(f->note.item % r->G), f->note.step,
+                       f->note.rank, at, before->host, i, at, f->host, f->what,
+                       who);
     }
     return DG_OK;
-}
-
-static int compare(const Finding *mine, const Comm *c, int64_t iteration)
-{
-    Finding all[c->size];
-
-    dg_comm_allgather(c, all, mine, sizeof *mine);
-    return tell(all, c->size, iteration);
 }
 
 int dg_witness_run(Rollout *r, const Session *s, Team *team, const Policy *p)
@@ -207,7 +224,7 @@ int dg_witness_run(Rollout *r, const Session *s, Team *team, const Policy *p)
     const Comm *c = s->comm;
     const Places at = places(p->shape.condition, r->D);
     Look l = { .rollout = r, .session = s, .policy = p };
-    Finding f;
+    Finding f, all[c->size];
     Note note;
     int err = dg_agree(c, show(&note, r, s, p));
 
@@ -217,12 +234,13 @@ int dg_witness_run(Rollout *r, const Session *s, Team *team, const Policy *p)
     dg_comm_ring(c, &note, &f.note, sizeof note);
     dg_comm_ring(c, r->shown, r->witness.host,
                  sizeof(float) * (size_t)at.unused);
-    l.step = f.note.step;
+    l.note = f.note;
     err = dg_agree(c, dg_team_run(team, f.note.there ? 1 : 0, look, &l));
     if (err)
         return err;
-    f.log_prob = l.log_prob;
-    f.differs = f.note.there && !same(f.log_prob, f.note.log_prob);
+    if (f.note.there)
+        judge(&f, &l);
     dg_comm_host(c, f.host, sizeof f.host);
-    return compare(&f, c, r->iteration);
+    dg_comm_allgather(c, all, &f, sizeof f);
+    return tell(all, c->size, r);
 }
