@@ -4,9 +4,10 @@
 # is one message, alike on all ranks; nothing crashes, hangs, or is half-written.
 # shellcheck disable=SC2154
 
-# memory that a spoiled size may ask for, KiB; sanitizers take all there is
-most_kib=$((6 << 20))
-[ "${SAN:-0}" = 0 ] || most_kib=unlimited
+# memory that a spoiled size may ask for, KiB, and seconds; sanitizers take all
+# the memory that there is, and more time
+most_kib=$((6 << 20)) patience=60
+[ "${SAN:-0}" = 0 ] || most_kib=unlimited patience=240
 
 # the files to be spoiled, made once, in $beds
 spoil_beds()
@@ -42,7 +43,7 @@ try()
     [ "$n" = 1 ] || front=(mpirun --oversubscribe -n "$n")
     (
         ulimit -v $most_kib -c 0
-        exec timeout -k 5 "${patience:-60}" "${front[@]}" "$@"
+        exec timeout -k 5 "$patience" "${front[@]}" "$@"
     ) >"$work/$run.out" 2>&1 </dev/null
     rc=$?
 }
@@ -65,7 +66,7 @@ judge()
             fault "$2: exit code $rc, $errors messages" "$work/$run.out" 20
         fi
         ;;
-    124) fault "$2: no end within ${patience:-60} s" "$work/$run.out" ;;
+    124) fault "$2: no end within $patience s" "$work/$run.out" ;;
     *) fault "$2: exit code $rc" "$work/$run.out" 20 ;;
     esac
     ! grep -aqE 'Sanitizer|runtime error:|Segmentation|panic' "$work/$run.out" ||

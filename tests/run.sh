@@ -41,6 +41,7 @@ run()
     local name=$1 limit=$2 log told report passed failed rc began=$SECONDS
     shift 2
     log=$logs/${name//[ \/]/_}.log
+    [ "${SAN:-0}" = 0 ] || limit=$((4 * limit)) # they are slow
     # a sanitizer's report ends up in no output that a script keeps to itself
     told=log_path=$PWD/${log%.log}.report
     ASAN_OPTIONS=$ASAN_OPTIONS:$told LSAN_OPTIONS=$LSAN_OPTIONS:$told \
