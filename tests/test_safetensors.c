@@ -111,6 +111,12 @@ static void test_bad_headers_are_refused(void **state)
         { "{" T("a", "F32", "2", 0, 1e300) "}", "data_offsets", 8 },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}",
           "data_offsets", 8 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],"
+          "\"data_offsets\":[0,8,8]}}",
+          "data_offsets", 8 },
+        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],"
+          "\"data_offsets\":{\"x\":0,\"y\":8}}}",
+          "data_offsets", 8 },
         { "{" T("a", "F32", "2", 0, 8) "," T("a", "F32", "1", 8, 12) "}",
           "tensor a is there twice", 12 },
         { "{" T("a", "F32", "2", 0, 8) "," T("b", "F32", "2", 4, 12) "}",
