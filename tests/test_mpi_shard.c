@@ -62,11 +62,21 @@ static void test_ranges_are_a_partition(void **state)
 
 static void test_level_none_holds_all(void **state)
 {
+    int *own = malloc(NUM * sizeof *own);
     Shard s;
 
     (void)state;
     dg_shard_init(&s, &comm, DG_SHARD_NONE, NUM, BLOCK);
     EXPECT(!dg_shard_split(&s) && s.first == 0 && s.num == NUM);
+    EXPECT(dg_shard_owner(&s, 0) == 0 && dg_shard_owner(&s, NUM - 1) == 0);
+    /* nothing is gathered: what each has stays */
+    for (int i = 0; i < NUM; i++)
+        own[i] = comm.rank;
+    dg_shard_gather(&s, own, sizeof *own);
+    dg_shard_gather_blocks(&s, own, sizeof *own);
+    for (int i = 0; i < NUM; i++)
+        EXPECT(own[i] == comm.rank);
+    free(own);
     dg_shard_outline(&s, 0, 1, DG_SHARD_GRADIENTS, NUM, BLOCK);
     EXPECT(!dg_shard_split(&s) && s.first == 0 && s.num == NUM);
     dg_shard_outline(&s, 1, 2, DG_SHARD_OPTIMIZER, NUM, BLOCK);
