@@ -393,6 +393,27 @@ static void test_guided_evaluation_is_ddim(void **state)
     close_lab(l);
 }
 
+/* The empty prompt, and a second pass, for what needs them alone: 1 is off, 0
+ * is the branch without the prompt. */
+static void test_guided_asks_for_what_it_needs(void **state)
+{
+    static const double scales[] = { -1, 0, 0.5, 1, 2 };
+    const float there = 0;
+
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        for (int joint = 0; joint < 2; joint++) {
+            const double w = scales[i];
+            const CfgGrad grad = joint ? DG_CFG_JOINT : DG_CFG_DETACH_UNCOND;
+            Config c = { .cfg = { .scale = w, .grad = grad } };
+            const Guidance g = { w, grad, &there }, off = { w, grad, NULL };
+
+            assert_int_equal(dg_guided_wanted(&c), w != 1);
+            assert_int_equal(dg_guided_twice(&g), joint && w != 0 && w != 1);
+            assert_int_equal(dg_guided_twice(&off), 0);
+        }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_guided_inv16_predicts_from_both_branches),
     cmocka_unit_test(test_guided_predict_gives_back),
@@ -401,6 +422,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_guided_inv09_fifty_steps_any_batch),
     cmocka_unit_test(test_guided_inv20_no_kl_at_the_reference),
     cmocka_unit_test(test_guided_evaluation_is_ddim),
+    cmocka_unit_test(test_guided_asks_for_what_it_needs),
 };
 
 TINY_MAIN(tests)
