@@ -79,7 +79,8 @@ averaged()
         "$bin" inspect --digest "$work/$1.ema$2" | cut -c 1-64
 }
 # shellcheck disable=SC2086
-tiny 1 1 seldom $small checkpoint.every=1 optim.ema_every=2 run.iterations=2
+tiny 1 1 seldom $small checkpoint.every=1 optim.ema_every=2 run.iterations=2 \
+    optim.schedule=linear
 # shellcheck disable=SC2086
 tiny 1 1 never $small optim.ema_every=9 run.iterations=1
 untouched=$(averaged never 1)
@@ -87,6 +88,8 @@ same "promises: an average of every second iteration begins with the second" \
     "$(averaged seldom 1)" "$untouched"
 expect "promises: it moves then, and without ema_every at once" bash -c \
     "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+expect "promises: the rate falls to nothing by the last of all updates" test \
+    "$(metric seldom lr | tr '\n' ' ')" = "0.0005 0 "
 
 # --- every way to sample and to weigh, on one and on two ranks ----------------
 # variant NAME SET...

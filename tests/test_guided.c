@@ -321,12 +321,15 @@ static void test_guided_inv20_no_kl_at_the_reference(void **state)
 
 enum { STEPS = 4, PIXELS = 32 * 32 * 3 };
 
-/* DDIM with eta 0 and guidance written out in double, of one picture. */
-static void paint(Lab *l, const char *prompt, uint32_t number, uint8_t *rgb)
+/* DDIM with eta 0 and guidance written out in double, of one picture: the
+ * seed-th of a prompt. */
+static void paint(Lab *l, uint32_t number, uint32_t seed, uint8_t *rgb)
 {
+    const char *prompt = l->t.prompts.item[number].text;
     const RngKey key = { .seed = 3,
                          .purpose = DG_RNG_EVAL_LATENTS,
-                         .prompt = number };
+                         .prompt = number,
+                         .sample = seed };
     const float *const empty = l->uncond, *const z = l->z[0];
     float picture[PIXELS], uncond[D], table[DG_TRAIN_TIMES];
 
@@ -366,7 +369,7 @@ static void test_guided_evaluation_is_ddim(void **state)
 {
     static const char *const sets[] = { EPSILON, "cfg.scale=3",
                                         "evaluate.steps=4", NULL };
-    static uint8_t pictures[2][PIXELS], rgb[PIXELS];
+    static uint8_t pictures[6][PIXELS], rgb[PIXELS];
     Lab *l = open_lab(sets);
     Evaluation unused;
 
@@ -376,14 +379,14 @@ static void test_guided_evaluation_is_ddim(void **state)
                                                .policy = l->t.policy,
                                                .prompts = &l->t.prompts,
                                                .num_prompts = 2,
-                                               .seeds = 1,
+                                               .seeds = 3,
                                                .batch = 2,
                                                .seed = 3,
                                                .pictures = pictures[0] }));
-    for (uint32_t k = 0; k < 2; k++) {
+    for (uint32_t k = 0; k < 6; k++) {
         int inside = 0;
 
-        paint(l, l->t.prompts.item[k].text, k, rgb);
+        paint(l, k / 3, k % 3, rgb);
         for (int i = 0; i < PIXELS; i++) {
             assert_true(abs((int)rgb[i] - (int)pictures[k][i]) <= 1);
             inside += rgb[i] > 0 && rgb[i] < 255;

@@ -478,6 +478,20 @@ static void test_reference_is_the_base(void **state)
     tiny_close(&plain);
 }
 
+/* Attention without values, and no adapters that give it some. */
+static void silence(Policy *p)
+{
+    memset(p->adapters.values, 0, sizeof(float) * (size_t)p->adapters.count);
+    for (int i = 0; i < p->net.num_params; i++) {
+        const Param *q = p->net.params[i];
+
+        if (strstr(q->name, "to_v.") != NULL ||
+            strstr(q->name, "add_v_proj.") != NULL)
+            memset(p->net.values + q->value.param_offset, 0,
+                   sizeof(float) * (size_t)dg_tensor_count(&q->value));
+    }
+}
+
 static void test_adapters_that_do_nothing_are_found(void **state)
 {
     TinyRun t;
@@ -494,6 +508,10 @@ static void test_adapters_that_do_nothing_are_found(void **state)
     memcpy(before, t.policy->values, bytes);
     MUST(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx));
     assert_memory_equal(before, t.policy->values, bytes);
+    /* without values queries do nothing, though other targets would */
+    silence(t.policy);
+    refused(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx),
+            "adapters on \"to_q\" do not change");
     /* a fresh network begins as zero, whatever its blocks do */
     dg_policy_draw(t.policy, 1);
     refused(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx),
