@@ -125,6 +125,55 @@ static void test_threads_and_batches_change_nothing(void **state)
         }
 }
 
+/* Tags are a partition of the prompts: each has its own pictures, and all
+ * together the mean of all. */
+static void test_tags_part_the_pictures(void **state)
+{
+    Evaluation e;
+    double sum = 0;
+    int64_t pictures = 0;
+
+    (void)state;
+    evaluate(&e, NULL, 2, 3);
+    assert_true(e.num_tags > 1);
+    for (int i = 0; i < e.num_tags; i++) {
+        pictures += e.tags[i].pictures;
+        sum += e.tags[i].reward.mean * (double)e.tags[i].pictures;
+    }
+    assert_int_equal(pictures, 12);
+    assert_true(fabs(sum / 12 - e.all.reward.mean) < 1e-12);
+}
+
+/* A network that gives no numbers: no score of any picture is there. */
+static void test_failed_pictures_have_no_score(void **state)
+{
+    static const char *const sets[] = { "evaluate.bootstrap=50", NULL };
+    Evaluation e;
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    for (int64_t i = 0; i < t.policy->net.count; i++)
+        t.policy->net.values[i] = NAN;
+    MUST(dg_evaluate(
+        &e, &(EvaluateJob) { .session = &t.session,
+                             .team = t.team,
+                             .policy = t.policy,
+                             .prompts = &t.prompts,
+                             .rewards = t.rewards,
+                             .num_prompts = 3,
+                             .seeds = 2,
+                             .batch = 3,
+                             .seed = 3,
+                             .with_scores = (int)t.config.num_rewards }));
+    for (int k = 0; k < e.num_rewards; k++) {
+        assert_int_equal(e.rewards[k].missing, 6);
+        assert_true(isnan(e.rewards[k].reward.mean));
+    }
+    assert_true(isnan(e.all.reward.mean));
+    tiny_close(&t);
+}
+
 static void test_reward_is_that_of_the_pictures(void **state)
 {
     enum { PIXELS = 12 * 32 * 32 };
@@ -223,6 +272,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bootstrap_of_equal_values_is_a_point),
     cmocka_unit_test(test_bootstrap_leaves_out_nan),
     cmocka_unit_test(test_threads_and_batches_change_nothing),
+    cmocka_unit_test(test_tags_part_the_pictures),
+    cmocka_unit_test(test_failed_pictures_have_no_score),
     cmocka_unit_test(test_reward_is_that_of_the_pictures),
     cmocka_unit_test(test_text_and_json_say_the_same),
     cmocka_unit_test(test_every_reward_is_scored),
