@@ -73,8 +73,39 @@ done
 expect "metrics: mean, std and missing per reward" test "$(grep -cE \
     '"rewards":\{"shapes":\{"mean":[^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":[^,]*,"std":[^,]*,"missing":0\}\}' \
     "$work/base/metrics.jsonl")" = 3
+# mean_of RUN REWARD: of every iteration
+mean_of() { grep -o "\"$2\":{\"mean\":[^,]*" "$work/$1/metrics.jsonl" | sed 's/.*://'; }
+weighs_them()
+{
+    paste <(metric "$1" reward_mean) <(mean_of "$1" shapes) \
+        <(mean_of "$1" brightness) | awk '
+        { off = $1 - $2 - 0.5 * $3; bad += off * off > 1e-12 || $3 == 0 }
+        END { exit bad || NR != 3 }'
+}
+expect "metrics: reward_mean is the weighted sum" weighs_them base
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
+
+# --- an average takes its part every so many iterations -----------------------
+# averaged RUN ITERATION: digest of the averaged weights of a checkpoint
+averaged()
+{
+    "$bin" convert "$work/$1/checkpoints/iter_00000$2.h5" --weights ema \
+        --to "$work/$1.ema$2" >/dev/null 2>&1 &&
+        "$bin" inspect --digest "$work/$1.ema$2" | cut -c 1-64
+}
+# shellcheck disable=SC2086
+tiny 1 1 seldom $small checkpoint.every=1 optim.ema_every=2 run.iterations=2 \
+    optim.schedule=linear
+# shellcheck disable=SC2086
+tiny 1 1 never $small optim.ema_every=9 run.iterations=1
+untouched=$(averaged never 1)
+same "promises: an average of every second iteration begins with the second" \
+    "$(averaged seldom 1)" "$untouched"
+expect "promises: it moves then, and without ema_every at once" bash -c \
+    "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+expect "promises: the rate falls to nothing by the last of all updates" test \
+    "$(metric seldom lr | tr '\n' ' ')" = "0.0005 0 "
 
 # --- every way to sample and to weigh, on one and on two ranks ----------------
 # variant NAME SET...

@@ -125,6 +125,128 @@ static void test_threads_and_batches_change_nothing(void **state)
         }
 }
 
+/* A picture's bytes by the flow's steps from its own noise, of the
+ * configuration's number and shift. */
+static void paint(uint8_t *to, TinyRun *t, int64_t prompt, uint32_t seed)
+{
+    const PolicyShape *shape = &t->policy->shape;
+    const int64_t D = shape->elements,
+                  pixels = 3 * shape->height * shape->width;
+    const EvaluateConfig *c = &t->config.evaluate;
+    const RngKey key = { .seed = 3,
+                         .purpose = DG_RNG_EVAL_LATENTS,
+                         .prompt = (uint32_t)prompt,
+                         .sample = seed };
+    Worker *w = &t->team->workers[0];
+    float *z = malloc(sizeof *z * (size_t)D);
+    float *rgb = malloc(sizeof *rgb * (size_t)pixels);
+    float *condition = malloc(sizeof *condition * (size_t)shape->condition);
+    const float *const now = z, *const told = condition;
+    Schedule s;
+
+    MUST(dg_sampling_encode(w, t->policy, t->prompts.item[prompt].text,
+                            condition));
+    MUST(dg_schedule_init_flow(&s, (int)c->steps, c->shift));
+    dg_rng_normal(z, 0, D, &key);
+    for (int i = 0; i < s.num_steps; i++) {
+        const float time = dg_schedule_time(&s, i, shape->time);
+        const PolicyBatch b = {
+            .num = 1, .z = &now, .time = &time, .condition = &told
+        };
+        const float dt = s.sigma[i + 1] - s.sigma[i];
+        const Tensor *u;
+
+        dg_context_reset(&w->ctx);
+        u = dg_policy_predict(t->policy, &w->ctx, &b);
+        assert_non_null(u);
+        for (int64_t d = 0; d < D; d++)
+            z[d] = z[d] + dt * dg_tensor_f32(u)[d];
+    }
+    MUST(dg_policy_decode(t->policy, &w->ctx, z, rgb));
+    for (int64_t i = 0; i < pixels; i++)
+        to[i] = (uint8_t)lrintf(255 * rgb[i]);
+    dg_schedule_fini(&s);
+    free(z);
+    free(rgb);
+    free(condition);
+}
+
+static void test_pictures_follow_the_flow(void **state)
+{
+    enum { BYTES = 32 * 32 * 3 };
+    static const char *const sets[] = { "evaluate.shift=2", "evaluate.steps=3",
+                                        "evaluate.bootstrap=50", NULL };
+    static uint8_t got[4][BYTES], want[BYTES];
+    Evaluation unused;
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    MUST(dg_evaluate(&unused, &(EvaluateJob) { .session = &t.session,
+                                               .team = t.team,
+                                               .policy = t.policy,
+                                               .prompts = &t.prompts,
+                                               .num_prompts = 2,
+                                               .seeds = 2,
+                                               .batch = 3,
+                                               .seed = 3,
+                                               .pictures = got[0] }));
+    for (int i = 0; i < 4; i++) {
+        paint(want, &t, i / 2, (uint32_t)i % 2);
+        assert_memory_equal(got[i], want, BYTES);
+    }
+    tiny_close(&t);
+}
+
+/* Tags are a partition of the prompts: each has its own pictures, and all
+ * together the mean of all. */
+static void test_tags_part_the_pictures(void **state)
+{
+    Evaluation e;
+    double sum = 0;
+    int64_t pictures = 0;
+
+    (void)state;
+    evaluate(&e, NULL, 2, 3);
+    assert_true(e.num_tags > 1);
+    for (int i = 0; i < e.num_tags; i++) {
+        pictures += e.tags[i].pictures;
+        sum += e.tags[i].reward.mean * (double)e.tags[i].pictures;
+    }
+    assert_int_equal(pictures, 12);
+    assert_true(fabs(sum / 12 - e.all.reward.mean) < 1e-12);
+}
+
+/* A network that gives no numbers: no score of any picture is there. */
+static void test_failed_pictures_have_no_score(void **state)
+{
+    static const char *const sets[] = { "evaluate.bootstrap=50", NULL };
+    Evaluation e;
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    for (int64_t i = 0; i < t.policy->net.count; i++)
+        t.policy->net.values[i] = NAN;
+    MUST(dg_evaluate(
+        &e, &(EvaluateJob) { .session = &t.session,
+                             .team = t.team,
+                             .policy = t.policy,
+                             .prompts = &t.prompts,
+                             .rewards = t.rewards,
+                             .num_prompts = 3,
+                             .seeds = 2,
+                             .batch = 3,
+                             .seed = 3,
+                             .with_scores = (int)t.config.num_rewards }));
+    for (int k = 0; k < e.num_rewards; k++) {
+        assert_int_equal(e.rewards[k].missing, 6);
+        assert_true(isnan(e.rewards[k].reward.mean));
+    }
+    assert_true(isnan(e.all.reward.mean));
+    tiny_close(&t);
+}
+
 static void test_reward_is_that_of_the_pictures(void **state)
 {
     enum { PIXELS = 12 * 32 * 32 };
@@ -223,6 +345,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bootstrap_of_equal_values_is_a_point),
     cmocka_unit_test(test_bootstrap_leaves_out_nan),
     cmocka_unit_test(test_threads_and_batches_change_nothing),
+    cmocka_unit_test(test_pictures_follow_the_flow),
+    cmocka_unit_test(test_tags_part_the_pictures),
+    cmocka_unit_test(test_failed_pictures_have_no_score),
     cmocka_unit_test(test_reward_is_that_of_the_pictures),
     cmocka_unit_test(test_text_and_json_say_the_same),
     cmocka_unit_test(test_every_reward_is_scored),

@@ -321,12 +321,15 @@ static void test_guided_inv20_no_kl_at_the_reference(void **state)
 
 enum { STEPS = 4, PIXELS = 32 * 32 * 3 };
 
-/* DDIM with eta 0 and guidance written out in double, of one picture. */
-static void paint(Lab *l, const char *prompt, uint32_t number, uint8_t *rgb)
+/* DDIM with eta 0 and guidance written out in double, of one picture: the
+ * seed-th of a prompt. */
+static void paint(Lab *l, uint32_t number, uint32_t seed, uint8_t *rgb)
 {
+    const char *prompt = l->t.prompts.item[number].text;
     const RngKey key = { .seed = 3,
                          .purpose = DG_RNG_EVAL_LATENTS,
-                         .prompt = number };
+                         .prompt = number,
+                         .sample = seed };
     const float *const empty = l->uncond, *const z = l->z[0];
     float picture[PIXELS], uncond[D], table[DG_TRAIN_TIMES];
 
@@ -366,7 +369,7 @@ static void test_guided_evaluation_is_ddim(void **state)
 {
     static const char *const sets[] = { EPSILON, "cfg.scale=3",
                                         "evaluate.steps=4", NULL };
-    static uint8_t pictures[2][PIXELS], rgb[PIXELS];
+    static uint8_t pictures[6][PIXELS], rgb[PIXELS];
     Lab *l = open_lab(sets);
     Evaluation unused;
 
@@ -376,14 +379,14 @@ static void test_guided_evaluation_is_ddim(void **state)
                                                .policy = l->t.policy,
                                                .prompts = &l->t.prompts,
                                                .num_prompts = 2,
-                                               .seeds = 1,
+                                               .seeds = 3,
                                                .batch = 2,
                                                .seed = 3,
                                                .pictures = pictures[0] }));
-    for (uint32_t k = 0; k < 2; k++) {
+    for (uint32_t k = 0; k < 6; k++) {
         int inside = 0;
 
-        paint(l, l->t.prompts.item[k].text, k, rgb);
+        paint(l, k / 3, k % 3, rgb);
         for (int i = 0; i < PIXELS; i++) {
             assert_true(abs((int)rgb[i] - (int)pictures[k][i]) <= 1);
             inside += rgb[i] > 0 && rgb[i] < 255;
@@ -391,6 +394,27 @@ static void test_guided_evaluation_is_ddim(void **state)
         assert_true(inside > PIXELS / 4); /* not all clamped away */
     }
     close_lab(l);
+}
+
+/* The empty prompt, and a second pass, for what needs them alone: 1 is off, 0
+ * is the branch without the prompt. */
+static void test_guided_asks_for_what_it_needs(void **state)
+{
+    static const double scales[] = { -1, 0, 0.5, 1, 2 };
+    const float there = 0;
+
+    (void)state;
+    for (int i = 0; i < 5; i++)
+        for (int joint = 0; joint < 2; joint++) {
+            const double w = scales[i];
+            const CfgGrad grad = joint ? DG_CFG_JOINT : DG_CFG_DETACH_UNCOND;
+            Config c = { .cfg = { .scale = w, .grad = grad } };
+            const Guidance g = { w, grad, &there }, off = { w, grad, NULL };
+
+            assert_int_equal(dg_guided_wanted(&c), w != 1);
+            assert_int_equal(dg_guided_twice(&g), joint && w != 0 && w != 1);
+            assert_int_equal(dg_guided_twice(&off), 0);
+        }
 }
 
 static const struct CMUnitTest tests[] = {
@@ -401,6 +425,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_guided_inv09_fifty_steps_any_batch),
     cmocka_unit_test(test_guided_inv20_no_kl_at_the_reference),
     cmocka_unit_test(test_guided_evaluation_is_ddim),
+    cmocka_unit_test(test_guided_asks_for_what_it_needs),
 };
 
 TINY_MAIN(tests)

@@ -478,6 +478,70 @@ static void test_reference_is_the_base(void **state)
     tiny_close(&plain);
 }
 
+/* Attention without values, and no adapters that give it some. */
+static void silence(Policy *p)
+{
+    for (int i = 1; i < p->adapters.num_params; i += 2) { /* B */
+        const Tensor *b = &p->adapters.params[i]->value;
+
+        memset(dg_tensor_f32(b), 0, sizeof(float) * (size_t)dg_tensor_count(b));
+    }
+    for (int i = 0; i < p->net.num_params; i++) {
+        const Param *q = p->net.params[i];
+
+        if (strstr(q->name, "to_v.") != NULL ||
+            strstr(q->name, "add_v_proj.") != NULL)
+            memset(p->net.values + q->value.param_offset, 0,
+                   sizeof(float) * (size_t)dg_tensor_count(&q->value));
+    }
+}
+
+/* W + scale B A, of rows longer than a block of the program's loop. */
+static void test_merge_adds_what_adapters_are(void **state)
+{
+    static const char *const sets[] = { "lora.rank=4", "lora.alpha=8",
+                                        "flux.num_heads=5", NULL };
+    TinyRun t;
+    float *want;
+    int64_t longest = 0;
+
+    (void)state;
+    tiny_open(&t, 1, sets);
+    for (int64_t i = 0; i < t.policy->adapters.count; i++)
+        t.policy->adapters.values[i] = 1e-2f * (float)(i % 13 - 6);
+    want = malloc(sizeof *want * (size_t)t.policy->net.count);
+    memcpy(want, t.policy->net.values,
+           sizeof *want * (size_t)t.policy->net.count);
+    for (int k = 0; k < t.policy->adapters.num_params; k += 2) {
+        const Param *a = t.policy->adapters.params[k];
+        const float *A = dg_tensor_f32(&a->value);
+        const float *B =
+            dg_tensor_f32(&t.policy->adapters.params[k + 1]->value);
+        char name[2 * DG_PARAM_NAME];
+        const Tensor *W;
+
+        snprintf(name, sizeof name, "%.*s.weight",
+                 (int)(strstr(a->name, ".lora_A") - a->name), a->name);
+        W = &dg_params_find(&t.policy->net, name)->value;
+        longest = W->dims[1] > longest ? W->dims[1] : longest;
+        for (int64_t i = 0; i < dg_tensor_count(W); i++) {
+            float *w = want + W->param_offset + i;
+            double sum = 0;
+
+            for (int64_t r = 0; r < 4; r++)
+                sum += (double)B[i / W->dims[1] * 4 + r] *
+                       (double)A[r * W->dims[1] + i % W->dims[1]];
+            *w = (float)((double)*w + 2 * sum);
+        }
+    }
+    assert_true(longest >= 80);
+    dg_policy_merge(t.policy);
+    assert_memory_equal(t.policy->net.values, want,
+                        sizeof *want * (size_t)t.policy->net.count);
+    free(want);
+    tiny_close(&t);
+}
+
 static void test_adapters_that_do_nothing_are_found(void **state)
 {
     TinyRun t;
@@ -494,6 +558,10 @@ static void test_adapters_that_do_nothing_are_found(void **state)
     memcpy(before, t.policy->values, bytes);
     MUST(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx));
     assert_memory_equal(before, t.policy->values, bytes);
+    /* without values queries do nothing, though other targets would */
+    silence(t.policy);
+    refused(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx),
+            "adapters on \"to_q\" do not change");
     /* a fresh network begins as zero, whatever its blocks do */
     dg_policy_draw(t.policy, 1);
     refused(dg_policy_check_adapters(t.policy, &t.team->workers[0].ctx),
@@ -512,6 +580,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_targets_are_checked),
     cmocka_unit_test(test_patterns_choose_linears),
     cmocka_unit_test(test_reference_is_the_base),
+    cmocka_unit_test(test_merge_adds_what_adapters_are),
     cmocka_unit_test(test_adapters_that_do_nothing_are_found),
 };
 

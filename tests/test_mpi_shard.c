@@ -60,13 +60,59 @@ static void test_ranges_are_a_partition(void **state)
     VERDICT();
 }
 
+/* What ranks hold of a range, one after the other, is the range. */
+static void check_overlaps(const Shard *s, int64_t first, int64_t num)
+{
+    int64_t at = first;
+
+    for (int r = 0; r < s->size; r++) {
+        int64_t from, here, mine, held;
+
+        dg_shard_range(s, r, &mine, &held);
+        dg_shard_overlap(s, r, &(ShardRange) { first, num }, &from, &here);
+        EXPECT(here >= 0);
+        if (here == 0) {
+            EXPECT(num == 0 || held == 0 || mine + held <= first ||
+                   mine >= first + num);
+            continue;
+        }
+        EXPECT(from == at && from >= mine && from + here <= mine + held);
+        at += here;
+    }
+    EXPECT(at == first + num);
+}
+
+static void test_overlaps_are_the_range(void **state)
+{
+    (void)state;
+    for (int size = 1; size <= 7; size++) {
+        Shard s;
+
+        dg_shard_outline(&s, 0, size, DG_SHARD_PARAMETERS, 50, 8);
+        for (int64_t first = 0; first <= 50; first++)
+            for (int64_t num = 0; first + num <= 50; num++)
+                check_overlaps(&s, first, num);
+    }
+    VERDICT();
+}
+
 static void test_level_none_holds_all(void **state)
 {
+    int *own = malloc(NUM * sizeof *own);
     Shard s;
 
     (void)state;
     dg_shard_init(&s, &comm, DG_SHARD_NONE, NUM, BLOCK);
     EXPECT(!dg_shard_split(&s) && s.first == 0 && s.num == NUM);
+    EXPECT(dg_shard_owner(&s, 0) == 0 && dg_shard_owner(&s, NUM - 1) == 0);
+    /* nothing is gathered: what each has stays */
+    for (int i = 0; i < NUM; i++)
+        own[i] = comm.rank;
+    dg_shard_gather(&s, own, sizeof *own);
+    dg_shard_gather_blocks(&s, own, sizeof *own);
+    for (int i = 0; i < NUM; i++)
+        EXPECT(own[i] == comm.rank);
+    free(own);
     dg_shard_outline(&s, 0, 1, DG_SHARD_GRADIENTS, NUM, BLOCK);
     EXPECT(!dg_shard_split(&s) && s.first == 0 && s.num == NUM);
     dg_shard_outline(&s, 1, 2, DG_SHARD_OPTIMIZER, NUM, BLOCK);
@@ -183,6 +229,7 @@ static void test_a_block_passes_between_two(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_ranges_are_a_partition),
+    cmocka_unit_test(test_overlaps_are_the_range),
     cmocka_unit_test(test_level_none_holds_all),
     cmocka_unit_test(test_sums_reach_their_owners),
     cmocka_unit_test(test_too_many_items_are_refused),

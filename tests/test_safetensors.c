@@ -73,6 +73,9 @@ static int parse(WeightFile **f, const char *header, size_t num_data)
     "\"" name "\":{\"dtype\":\"" type "\",\"shape\":[" shape \
     "],\"data_offsets\":[" #from "," #to "]}"
 
+#define OFFSETS(offsets) \
+    "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":" offsets "}}"
+
 static void test_bad_headers_are_refused(void **state)
 {
     static const struct {
@@ -109,8 +112,9 @@ static void test_bad_headers_are_refused(void **state)
         { "{" T("a", "F32", "2", 8, 0) "}", "8 to 0", 8 },
         { "{" T("a", "F32", "2", -1, 7) "}", "data_offsets", 8 },
         { "{" T("a", "F32", "2", 0, 1e300) "}", "data_offsets", 8 },
-        { "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}",
-          "data_offsets", 8 },
+        { OFFSETS("[0]"), "data_offsets", 8 },
+        { OFFSETS("[0,8,8]"), "data_offsets", 8 },
+        { OFFSETS("{\"x\":0,\"y\":8}"), "data_offsets", 8 },
         { "{" T("a", "F32", "2", 0, 8) "," T("a", "F32", "1", 8, 12) "}",
           "tensor a is there twice", 12 },
         { "{" T("a", "F32", "2", 0, 8) "," T("b", "F32", "2", 4, 12) "}",

@@ -154,7 +154,7 @@ int dg_policy_check_adapters(Policy *p, Context *ctx)
 static void add_row(float *out, const float *a, const float *b, double scale,
                     int64_t rank, int64_t in)
 {
-    enum { BLOCK = 256 };
+    enum { BLOCK = 64 };
 
     for (int64_t at = 0; at < in; at += BLOCK) {
         const int64_t num = in - at < BLOCK ? in - at : BLOCK;
