@@ -115,7 +115,8 @@ void dg_doctor_pace(DoctorPace *out, const DoctorFound *all, int size)
 
 /* --- a network ------------------------------------------------------------ */
 
-/* Wide enough for the libraries' real kernels, small enough for seconds. */
+/* Wide enough for the libraries' real kernels, small enough for seconds. Two
+ * updates: AdamW's first one moves all weights alike, whatever a gradient's size. */
 static const char common[] =
     "run: { seed = 1; iterations = 1; };"
     "policy: { text_length = 16; latent_scale = 2.0; };"
@@ -132,7 +133,8 @@ static const char common[] =
     "clip: { hidden = 64; intermediate = 128; layers = 1; heads = 2; };"
     "pretrain: { image_size = 32; };"
     "prompts: { world = \"shapes\"; };"
-    "grpo: { num_generations = 2; prompts_per_iteration = 3; };"
+    "grpo: { num_generations = 2; prompts_per_iteration = 3;"
+    " updates_per_iteration = 2; };"
     "rewards = ({ name = \"brightness\"; weight = 1.0; });"
     "optim: { lr = 1e-3; };";
 static const char of_flux[] =

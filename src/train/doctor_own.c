@@ -40,12 +40,20 @@ typedef struct Way {
     int recompute, graphs;
 } Way;
 
+/* Where ranks lend weights nothing is replayed. */
+static int replays(const Session *s)
+{
+    const int lent =
+        s->config->parallel.shard == DG_SHARD_PARAMETERS && s->comm->size > 1;
+
+    return s->config->parallel.graphs && s->backend->replay != NULL && !lent;
+}
+
 /* The first as configured. */
 static int list_ways(Way out[MAX_WAYS], const Session *s)
 {
     const Config *c = s->config;
     const int64_t most = c->grpo.micro_batch;
-    const int replays = c->parallel.graphs && s->backend->replay != NULL;
     const Way as = { "what is configured", most, c->parallel.recompute, 1 };
     int num = 0;
 
@@ -56,7 +64,7 @@ static int list_ways(Way out[MAX_WAYS], const Session *s)
         out[num++] = (Way) { "grpo.micro_batch = 2", 2, as.recompute, 1 };
     if (!as.recompute) /* without it there may be no room */
         out[num++] = (Way) { "parallel.recompute = true", most, 1, 1 };
-    if (replays)
+    if (replays(s))
         out[num++] = (Way) { "parallel.graphs = false", most, as.recompute, 0 };
     return num;
 }
@@ -73,9 +81,7 @@ static void tell_ways(DoctorOwn *out, const Session *s)
     snprintf(out->tried, sizeof out->tried,
              "micro-batch %s, %s recomputation%s", batches,
              c->parallel.recompute ? "with" : "with and without",
-             c->parallel.graphs && s->backend->replay != NULL
-                 ? ", with and without graphs"
-                 : "");
+             replays(s) ? ", with and without graphs" : "");
 }
 
 /* --- beforehand ------------------------------------------------------------------ */
