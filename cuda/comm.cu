@@ -318,9 +318,12 @@ int dg_cuda_comm_descend(const ExactSend *x)
     CudaLink *link = s->link;
     int full, err = DG_OK;
 
-    while (!err && link->nccl != NULL && dg_cuda_down_full(link->down, &full))
+    while (!err && !s->failed && link->nccl != NULL &&
+           dg_cuda_down_full(link->down, &full))
         err = watch_for(s, dg_cuda_down_way(link->down, full), NULL,
                         "sums on their way to the host");
+    if (!err && s->failed)
+        err = dg_cuda_wait();
     if (err || is_gone(link))
         return DG_EDEVICE;
     dg_cuda_down_queue(link->down, link->side, x);

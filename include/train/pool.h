@@ -76,9 +76,10 @@ void dg_pool_destroy(WeightPool *p);
 
 /**
  * Once all else is reserved: where gradients have two rooms and go to sums of
- * the host's on one rank, they do so from now on while the next group is gone
- * back through, by a thread and a stream of their own, if there is room for
- * one. The same bits. Errors: DG_ENOMEM, DG_EDEVICE.
+ * the host's, on one rank or on several whose devices have no way of their own,
+ * they do so from now on while the next group is gone back through, by a thread
+ * and a stream of their own, if there is room for one and MPI serves it. The
+ * same bits. Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_pool_beside(WeightPool *p, const Session *s);
 

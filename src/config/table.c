@@ -418,7 +418,8 @@ static const Option rows[] = {
     BOOL(
         "parallel.offload_sums", "false", parallel.offload_sums, FREE,
         "with run.device = \"cuda\": gradient sums alone in the host's memory, "
-        "from which AdamW on the GPU has them piece by piece; same bits"),
+        "from which AdamW on the GPU has them piece by piece; a block's travel "
+        "while backward still runs; same bits"),
     BOOL("parallel.offload_ema", "false", parallel.offload_ema, FREE,
          "with run.device = \"cuda\": the EMA in the host's memory, where it "
          "follows the weights once an iteration; same bits"),
