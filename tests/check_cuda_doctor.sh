@@ -43,7 +43,7 @@ wrong "samples that depend on their neighbours" 0:batch \
     "network    FAIL  rank 0 on $here: with grpo.micro_batch = 1 " \
     "$gpu" doctor configs/tiny.cfg
 wrong "graphs that are not what was captured" 0:graph \
-    "must be exactly 1" "$gpu" doctor configs/tiny.cfg --quick
+    "promises   FAIL" "$gpu" doctor configs/tiny.cfg --quick
 
 # --- no room ----------------------------------------------------------------------------
 expect_code "cuda doctor: a network that has no room" 1 \

@@ -2,7 +2,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/philox.h"
-#include "base/plural.h"
 #include "doctor_internal.h"
 #include "train/bench.h"
 
@@ -220,11 +219,11 @@ static int compare(DoctorNetwork *out, const Comm *c, const DoctorFound *alone)
     if (!err) {
         dg_doctor_pace(&out->alone, all, c->size);
         if (strcmp(out->digest, alone->digest[0]) != 0)
-            err = dg_fail(
-                DG_EPROMISE,
-                "%d rank%s together end with other weights (%.12s) than "
-                "each by itself (%.12s)",
-                c->size, dg_plural(c->size), out->digest, alone->digest[0]);
+            err = dg_fail(DG_EPROMISE,
+                          "all ranks together, with another micro-batch, end "
+                          "with other weights (%.12s) than each by itself "
+                          "(%.12s)",
+                          out->digest, alone->digest[0]);
     }
     free(all);
     return err;
