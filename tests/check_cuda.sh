@@ -77,6 +77,20 @@ TINY=configs/tiny_eps.cfg on_gpu 2 eps grpo.kl_beta=0.1 run.iterations=1
 expect "cuda: guidance, noise and KL, ratio 1" ratio_is_one eps 1
 expect "cuda: guidance, noise and KL, the CPU's weights" near eps eps.host 1
 
+# from where a first network has gone a little way: it begins at grey
+bin=$cpu launch pretrain 1 1 start policy.prediction=data pretrain.steps=3 \
+    pretrain.batch=8 pretrain.item_size=2 pretrain.eval_every=0
+wait "$pid"
+data="policy.prediction=data policy.weights=$work/start/weights.h5 run.iterations=1"
+# shellcheck disable=SC2086
+on_cpu data.host $data
+# shellcheck disable=SC2086
+on_gpu 1 data $data
+expect "cuda: data predicted, ratio 1" ratio_is_one data 1
+expect "cuda: data predicted, there is a gradient" \
+    grep -q '"grad_norm":0\.0*[1-9]' "$work/data/metrics.jsonl"
+expect "cuda: data predicted, the CPU's weights" near data data.host 1
+
 # --- adapters on the CPU's weights -------------------------------------------------
 lora="policy.weights=$work/host/checkpoints/iter_000003.h5 lora.rank=2 run.iterations=1"
 # shellcheck disable=SC2086

@@ -117,6 +117,8 @@ variant()
     tiny 2 1 "$name.two" run.iterations=2 checkpoint.every=0 \
         trajectory.every=0 grpo.micro_batch=1 "$@"
     expect "promises: $name, ratio 1" ratio_is_one "$name" 2
+    expect "promises: $name, there is a gradient" test \
+        "$(metric "$name" grad_norm | grep -c '[1-9]')" = 2
     same_digest "promises: $name, two ranks" "$name.two" "$(digest "$name" 2)" 2
     expect "promises: $name, replayed" "$bin" replay \
         "$work/$name/trajectories/iter_000002.h5"
@@ -130,7 +132,11 @@ variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
-variant data policy.prediction=data
+# from where a first network has gone a little way: it begins at grey
+launch pretrain 1 2 start policy.prediction=data pretrain.steps=3 \
+    pretrain.batch=8 pretrain.item_size=2 pretrain.eval_every=0
+wait "$pid"
+variant data policy.prediction=data policy.weights="$work/start/weights.h5"
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t
