@@ -19,7 +19,7 @@ typedef struct Session {
     int device_ranks;
     int unlike; /* a rank that computes otherwise than rank 0 by what is known of
                    its kernels; 0: none */
-    int links; /* 1: they sum on their own, as plans of GPUs have it; else ask
+    int links;  /* 1: they sum on their own, as plans of GPUs have it; else ask
                   dg_session_links() */
     /* whose sizes plans of GPUs count: a GPU's, which need not be there, or
      * NULL where the program knows none, for those of backend */
