@@ -23,7 +23,7 @@ expect_code "cuda doctor: ratio 1, the same weights alone and together" 0 \
 expect "cuda doctor: the program has its GPU side" grep -q \
     "^program .*, with its GPU side" "$work/out"
 expect "cuda doctor: a GPU for each rank" grep -q \
-    "^gpu  *ok  *one for each rank; 68.7 of 68.7 GB free" "$work/out"
+    "^gpu  *ok  *one for each rank; 68.6 of 68.7 GB free" "$work/out"
 expect "cuda doctor: sums by their link" grep -q \
     "^sums  *ok .* by the GPUs' link: .* 34 MB " "$work/out"
 expect "cuda doctor: the configuration's network in all ways" grep -q \

@@ -211,7 +211,7 @@ bin=$gpu
 # plan_of RUN: MB that a refused run would take of a GPU, and MB that are free
 plan_of()
 {
-    sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" "$work/$1.out"
+    sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 36.0 MB are free;.*/\1 \2/p" "$work/$1.out"
 }
 # tight NAME RANKS [SET]...: a GPU of the plan's bytes and few more is enough,
 # and one of fewer is not, to within a tenth of a megabyte
@@ -220,16 +220,16 @@ tight()
     local name=$1 n=$2 all unused most
     shift 2
     rm -rf "$work/tight" "$work/told"
-    CUDA_EMULATION_MEMORY=34000000 on_gpus "$n" tight "$@"
+    CUDA_EMULATION_MEMORY=36000000 on_gpus "$n" tight "$@"
     read -r all unused <<<"$(plan_of tight)"
     CUDA_EMULATION_TELL=1 CUDA_EMULATION_MEMORY=$(awk \
-        "BEGIN { print int($later + 1e6 * (34 - ${unused:-0} + ${all:-0} + 0.1)) }") \
+        "BEGIN { print int($later + 1e6 * (36 - ${unused:-0} + ${all:-0} + 0.1)) }") \
         on_gpus "$n" told "$@"
     expect "pretrain: $name, a GPU of what is planned is large enough" test $? = 0
     most=$(sed -n 's/^cuda emulation: \([0-9]*\) bytes of memory at most/\1/p' \
         "$work/told.out" | sort -n | tail -n 1)
     expect "pretrain: $name, what is planned is taken" awk \
-        "BEGIN { d = ${most:-0} / 1e6 - (34 - ${unused:-0} + ${all:-0})
+        "BEGIN { d = ${most:-0} / 1e6 - (36 - ${unused:-0} + ${all:-0})
                  exit !(-0.1 < d && d < 0.1) }"
 }
 tight "ranges ahead" 3 $ranges

@@ -250,15 +250,15 @@ same_arrays "pretraining on GPUs" first.gpu2 first.gpu1
 # what a GPU has to hold: between the plans with and without the state on it
 needs()
 {
-    CUDA_EMULATION_MEMORY=34000000 on_gpus 1 none "$1" "needs$1"
-    sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" \
+    CUDA_EMULATION_MEMORY=36000000 on_gpus 1 none "$1" "needs$1"
+    sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 36.0 MB are free;.*/\1 \2/p" \
         "$work/needs$1.out"
 }
 read -r all unused <<<"$(needs false)"
 read -r less unused <<<"$(needs true)"
 expect "shard: the plan takes less of a GPU when offloaded" \
     awk "BEGIN { exit !($less + 0.5 < $all) }"
-between=$(awk "BEGIN { print int($later + 1e6 * (34 - $unused + ($all + $less) / 2)) }")
+between=$(awk "BEGIN { print int($later + 1e6 * (36 - $unused + ($all + $less) / 2)) }")
 export CUDA_EMULATION_MEMORY=$between
 on_gpus 1 none false small run.iterations=1
 expect "shard: a GPU that is too small for the state" grep -q \
@@ -268,9 +268,9 @@ expect "shard: and large enough without" on_gpus 1 none true enough \
 unset CUDA_EMULATION_MEMORY
 
 # weights in ranges: a GPU of the plan's bytes and no more than a few spare ones
-CUDA_EMULATION_MEMORY=34000000 on_gpus 3 parameters false tight
-read -r all unused <<<"$(sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 34.0 MB are free;.*/\1 \2/p" "$work/tight.out")"
-CUDA_EMULATION_MEMORY=$(awk "BEGIN { print int($later + 1e6 * (34 - $unused + $all + 0.15)) }")
+CUDA_EMULATION_MEMORY=36000000 on_gpus 3 parameters false tight
+read -r all unused <<<"$(sed -n "s/^ERROR the plan takes \([0-9.]*\) MB of this GPU.* and \([0-9.]*\) MB of 36.0 MB are free;.*/\1 \2/p" "$work/tight.out")"
+CUDA_EMULATION_MEMORY=$(awk "BEGIN { print int($later + 1e6 * (36 - $unused + $all + 0.15)) }")
 export CUDA_EMULATION_MEMORY
 expect "shard: parameters: a GPU of what is planned is large enough" on_gpus 3 \
     parameters false tight

@@ -161,10 +161,11 @@ typedef struct CommFetch {
 /** bytes of rank from's buf to rank to's; the others do nothing. */
 void dg_comm_pass(const Comm *c, void *buf, size_t bytes, int from, int to);
 
-/** bytes of to_next to the next rank, and of the one before into from_before:
- *  the last rank's next is the first. Collective. */
-void dg_comm_ring(const Comm *c, const void *to_next, void *from_before,
-                  size_t bytes);
+/** 'to' bytes of to_next to the next rank, and into from_before 'from' bytes of
+ *  the one before, as many as that gives; 0 are allowed. The last rank's next is
+ *  the first. Collective. */
+void dg_comm_ring(const Comm *c, const void *to_next, size_t to,
+                  void *from_before, size_t from);
 
 /** The name of this rank's host, cut to bytes - 1; "" where all ranks are on
  *  one host. Not collective. */

@@ -61,8 +61,7 @@ typedef struct Rollout {
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
     int64_t note_item;
-    float *shown;   /* to another rank, host; and what that shows: */
-    Mirror witness; /* see train/witness.h; empty where nobody looks */
+    Mirror witness; /* what another rank shows, see train/witness.h; or empty */
     size_t bytes;   /* reserved, */
     int outline;    /* or only counted */
     /* another place on the host for all of 'in' that each iteration fills; the

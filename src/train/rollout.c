@@ -133,7 +133,6 @@ void dg_rollout_destroy(Rollout *r)
     for (int i = 0; i < DG_ROLLOUT_MIRRORS; i++)
         free(r->aside[i]);
     dg_mirror_free(&r->witness);
-    free(r->shown);
     free(r->scores);
     free(r->features);
     free(r);

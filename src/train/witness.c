@@ -1,7 +1,6 @@
 #include "train/witness.h"
 
 #include "base/error.h"
-#include "base/memory.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -28,8 +27,8 @@ typedef struct Finding {
 enum { ALIGN = 64 };
 
 /* elements from the beginning: condition, latent, the next one that the step
- * leads to here, side by side as in a trajectory; what it led to there, which is
- * all that the other rank shows; and room for a latent that nobody wants */
+ * leads to here, side by side as in a trajectory; what it led to there; and room
+ * for a latent that nobody wants */
 typedef struct Places {
     int64_t z, next, theirs, unused, all;
 } Places;
@@ -62,57 +61,59 @@ int dg_witness_reserve(Rollout *r, const Config *c, const Policy *p,
                        int num_ranks)
 {
     const Places at = places(p->shape.condition, r->D);
-    const size_t shown = sizeof(float) * (size_t)at.unused;
     const size_t bytes = sizeof(float) * (size_t)at.all;
 
     if (c->run.witness_every == 0 || num_ranks < 2)
         return DG_OK;
-    r->bytes += shown + bytes;
+    r->bytes += bytes;
     r->witness.bytes = bytes;
-    if (r->outline)
-        return DG_OK;
-    r->shown = dg_memory_new(shown);
-    if (r->shown == NULL ||
-        dg_mirror_new(&r->witness, p->on, bytes, "another rank's sample"))
+    if (!r->outline && dg_mirror_new(&r->witness, p->on, bytes, "a witness"))
         return dg_fail(DG_ENOMEM,
                        "run.witness_every: %zu bytes for another rank's sample",
-                       shown + bytes);
+                       bytes);
     return DG_OK;
 }
 
 /* --- what is shown --------------------------------------------------------- */
 
-/* One of this rank's samples, step and iteration by iteration another. */
-static int show(Note *note, Rollout *r, const Session *s, const Policy *p)
-{
-    const Places at = places(p->shape.condition, r->D);
-    const size_t latent = sizeof(float) * (size_t)r->D;
-    const int64_t turn = r->iteration / s->config->run.witness_every;
-    const int step = (int)(turn % r->T);
-    int64_t item;
-    int err;
+/* What a rank shows, in its rollout's own place on the host. */
+typedef struct Shown {
+    Note note;
+    float *condition, *latents; /* the two of a step */
+} Shown;
 
-    memset(note, 0, sizeof *note);
-    note->rank = s->comm->rank;
-    note->step = step;
+/* One of this rank's samples, step and iteration by iteration another. */
+static int show(Shown *out, const Rollout *r, const Session *s, const Policy *p)
+{
+    const int64_t turn = r->iteration / s->config->run.witness_every;
+    const int64_t C = p->shape.condition, D = r->D;
+    const int step = (int)(turn % r->T);
+    int64_t item, place;
+    int err = DG_OK;
+
+    memset(out, 0, sizeof *out);
+    out->note.rank = s->comm->rank;
+    out->note.step = step;
     if (r->num < 1)
         return DG_OK;
-    item = r->first + turn / r->T % r->num;
-    note->item = item;
-    note->prompt = r->prompt[item / r->G];
-    note->log_prob = r->log_prob[(item - r->first) * r->T + step];
-    note->there = 1;
-    err = dg_kernel_download(s->backend, r->shown,
-                             dg_rollout_condition(r, p, item),
-                             sizeof(float) * (size_t)p->shape.condition);
-    if (!err)
-        err = dg_kernel_download(s->backend, r->shown + at.z,
-                                 dg_rollout_latent(r, item, step), latent);
-    if (!err)
-        err = dg_kernel_download(s->backend, r->shown + at.theirs,
-                                 dg_rollout_latent(r, item, step + 1), latent);
-    for (int64_t i = 0; i < r->D && !err; i++)
-        note->there &= isfinite(r->shown[at.theirs + i]);
+    place = turn / r->T % r->num;
+    item = r->first + place;
+    out->note.item = item;
+    out->note.prompt = r->prompt[item / r->G];
+    out->note.log_prob = r->log_prob[place * r->T + step];
+    out->condition = r->conditions + (item / r->G - r->first_prompt) * C;
+    out->latents = r->latents + (place * (r->T + 1) + step) * D;
+    if (s->backend->apart)
+        err = dg_kernel_download(s->backend, out->condition,
+                                 dg_rollout_condition(r, p, item),
+                                 sizeof(float) * (size_t)C);
+    if (!err && s->backend->apart)
+        err = dg_kernel_download(s->backend, out->latents,
+                                 dg_rollout_latent(r, item, step),
+                                 sizeof(float) * (size_t)(2 * D));
+    out->note.there = !err;
+    for (int64_t i = 0; i < 2 * D && !err; i++)
+        out->note.there &= isfinite(out->latents[i]);
     return err;
 }
 
@@ -219,21 +220,35 @@ static int tell(const Finding *all, int size, const Rollout *r)
     return DG_OK;
 }
 
+/* From the rank before, to where kernels get it. */
+static void pass_on(Note *note, const Shown *mine, const Rollout *r,
+                    const Comm *c, int64_t condition)
+{
+    const Places at = places(condition, r->D);
+    const size_t C = sizeof(float) * (size_t)condition;
+    const size_t D = sizeof(float) * (size_t)r->D;
+    float *to = r->witness.host;
+
+    dg_comm_ring(c, &mine->note, sizeof *note, note, sizeof *note);
+    dg_comm_ring(c, mine->condition, mine->note.there ? C : 0, to,
+                 note->there ? C : 0);
+    dg_comm_ring(c, mine->latents, mine->note.there ? 2 * D : 0, to + at.z,
+                 note->there ? 2 * D : 0);
+    memcpy(to + at.theirs, to + at.next, D);
+}
+
 int dg_witness_run(Rollout *r, const Session *s, Team *team, const Policy *p)
 {
     const Comm *c = s->comm;
-    const Places at = places(p->shape.condition, r->D);
     Look l = { .rollout = r, .session = s, .policy = p };
     Finding f, all[c->size];
-    Note note;
-    int err = dg_agree(c, show(&note, r, s, p));
+    Shown mine;
+    int err = dg_agree(c, show(&mine, r, s, p));
 
     if (err)
         return err;
     memset(&f, 0, sizeof f);
-    dg_comm_ring(c, &note, &f.note, sizeof note);
-    dg_comm_ring(c, r->shown, r->witness.host,
-                 sizeof(float) * (size_t)at.unused);
+    pass_on(&f.note, &mine, r, c, p->shape.condition);
     l.note = f.note;
     err = dg_agree(c, dg_team_run(team, f.note.there ? 1 : 0, look, &l));
     if (err)
