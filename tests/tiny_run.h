@@ -164,7 +164,12 @@ static inline int tiny_update(TinyRun *t, int dry, UpdateStats *stats)
         .dry = dry,
     };
 
-    return dg_update_run(&job, stats);
+    const int err = dg_update_run(&job, stats);
+    const ExactSum own = dg_team_own(t->team);
+
+    if (dry) /* the gradient, where an update leaves it */
+        t->learner->engine->exact_read(&own, t->learner->grads, 1.0);
+    return err;
 }
 
 /** A folder for the test's files; to remove with tiny_drop(). */
