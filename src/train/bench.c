@@ -18,15 +18,7 @@ enum { MAX_REPEATS = 64 };
 
 static int iterate(Trainer *t)
 {
-    const UpdateJob job = {
-        .session = t->session,
-        .update = t->update,
-        .rollout = t->rollout,
-        .team = t->team,
-        .learner = t->learner,
-        .policy = t->policy,
-        .reference = t->reference,
-    };
+    const UpdateJob job = dg_trainer_update(t);
     const double began = dg_clock_now();
     double at;
     int err = dg_trainer_experience(t);

@@ -168,14 +168,7 @@ static int configure(Config *out, const Config *c)
 
 static int train_once(Trainer *t, const Session *s, char digest[65])
 {
-    const UpdateJob job = {
-        .session = s,
-        .update = t->update,
-        .rollout = t->rollout,
-        .team = t->team,
-        .learner = t->learner,
-        .policy = t->policy,
-    };
+    const UpdateJob job = dg_trainer_update(t);
     int err = dg_trainer_experience(t);
 
     if (!err)

@@ -253,16 +253,11 @@ typedef struct Trial {
 
 static UpdateJob job_of(const Trial *x, int dry)
 {
-    const Trainer *t = &x->t;
+    UpdateJob job = dg_trainer_update(&x->t);
 
-    return (UpdateJob) { .session = &x->brief,
-                         .update = t->update,
-                         .rollout = t->rollout,
-                         .team = t->team,
-                         .learner = t->learner,
-                         .policy = t->policy,
-                         .reference = t->reference,
-                         .dry = dry };
+    job.session = &x->brief;
+    job.dry = dry;
+    return job;
 }
 
 static void set_way(Trial *x, const Way *w)

@@ -237,15 +237,7 @@ static int replay(Trainer *t, H5File *f)
                  .decode = DG_DECODE_X0,
                  .score_given = 1 },
     };
-    const UpdateJob update = {
-        .session = s,
-        .update = t->update,
-        .rollout = r,
-        .team = t->team,
-        .learner = t->learner,
-        .policy = t->policy,
-        .reference = t->reference,
-    };
+    const UpdateJob update = dg_trainer_update(t);
     int err = dg_team_run(t->team, r->num, rescore_one, &job);
 
     err = dg_agree(s->comm, err);

@@ -84,15 +84,7 @@ int dg_trainer_experience(Trainer *t)
 
 static int learn(Trainer *t)
 {
-    const UpdateJob job = {
-        .session = t->session,
-        .update = t->update,
-        .rollout = t->rollout,
-        .team = t->team,
-        .learner = t->learner,
-        .policy = t->policy,
-        .reference = t->reference,
-    };
+    const UpdateJob job = dg_trainer_update(t);
     const double at = dg_clock_now();
     int err;
 

@@ -119,6 +119,18 @@ int dg_trainer_check_room(const Session *s);
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);
 
+/** An update of the trainer's own parts. */
+static inline UpdateJob dg_trainer_update(const Trainer *t)
+{
+    return (UpdateJob) { .session = t->session,
+                         .update = t->update,
+                         .rollout = t->rollout,
+                         .team = t->team,
+                         .learner = t->learner,
+                         .policy = t->policy,
+                         .reference = t->reference };
+}
+
 /** One iteration's rollout, rewards and preparation of the update. */
 int dg_trainer_experience(Trainer *t);
 
