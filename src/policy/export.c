@@ -151,7 +151,7 @@ static int write_network(const Policy *p, const Config *c, const ExportOpts *o,
                          const char *folder)
 {
     const size_t skip = strlen(p->impl->family->component) + 1;
-    WeightOut *list;
+    WeightOut *list = NULL;
     int err = list_tensors(&list, &p->net, o->type, skip);
 
     if (err)
