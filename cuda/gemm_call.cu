@@ -88,14 +88,13 @@ void dg_cuda_gemm_describe_samples(GemmCall *c, const GemmShape *s,
             sizeof by->c);
 }
 
-void dg_cuda_gemm_multiply(cublasLtHandle_t h, GemmCall *call, float beta,
-                           const float *a, const float *b, float *c,
-                           const cublasLtMatmulAlgo_t *algo)
+cublasStatus_t dg_cuda_gemm_multiply(cublasLtHandle_t h, GemmCall *call,
+                                     float beta, const float *a, const float *b,
+                                     float *c, const cublasLtMatmulAlgo_t *algo)
 {
     const float one = 1.0f;
 
-    dg_cuda_gemm_note(cublasLtMatmul(h, &call->product, &one, b, &call->b, a,
-                                     &call->a, &beta, c, &call->c, c, &call->c,
-                                     algo, NULL, 0, dg_cuda_current()->stream),
-                      "gemm");
+    return cublasLtMatmul(h, &call->product, &one, b, &call->b, a, &call->a,
+                          &beta, c, &call->c, c, &call->c, algo, NULL, 0,
+                          dg_cuda_current()->stream);
 }

@@ -11,7 +11,7 @@
 #include <cublasLt.h>
 
 /* Of one sample. Alignment is a part of it, since kernels are chosen by it: the
- * largest power of two up to 256 that divides the first address, the pitch and
+ * largest power of two up to 16 that divides the first address, the pitch and
  * the step between samples, so the same whatever the batch begins with. */
 typedef struct GemmShape {
     int64_t m, n, k, lda, ldb, ldc;
@@ -50,10 +50,12 @@ void dg_cuda_gemm_describe(GemmCall *c, const GemmShape *s,
 void dg_cuda_gemm_describe_samples(GemmCall *c, const GemmShape *s,
                                    const GemmFinish *f, const GemmSamples *by);
 
-/** Queues c = a b + beta c. */
-void dg_cuda_gemm_multiply(cublasLtHandle_t h, GemmCall *call, float beta,
-                           const float *a, const float *b, float *c,
-                           const cublasLtMatmulAlgo_t *algo);
+/** Queues c = a b + beta c. An algorithm that the library has named may still be
+ *  refused, CUBLAS_STATUS_NOT_SUPPORTED: nothing was queued then. */
+cublasStatus_t dg_cuda_gemm_multiply(cublasLtHandle_t h, GemmCall *call,
+                                     float beta, const float *a, const float *b,
+                                     float *c,
+                                     const cublasLtMatmulAlgo_t *algo);
 
 /** Bytes of a stored value of this type. */
 static inline size_t dg_cuda_gemm_size(int32_t type)

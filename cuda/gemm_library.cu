@@ -27,15 +27,18 @@ extern "C" {
  *
  * Of bias and of what an epilogue stores besides c the library reads the
  * alignment from the address that the heuristic is shown, so it is shown the
- * alignment itself.
+ * alignment itself. No address shows more of itself than 16 bytes, the most
+ * that kernels ask for and what all parameters and samples have: where they
+ * lie beyond that is other on other numbers of ranks, and with weights lent.
  *
- * Where the library has none for a shape, or is not to be asked, products are
- * those of gemm_own.h: that too is one sample's shape's, whatever the batch.
+ * Where the library has none for a shape, refuses to run what it has named, or
+ * is not to be asked, products are those of gemm_own.h: that too is one
+ * sample's shape's, whatever the batch.
  */
 enum {
     MOST_SHAPES = 1024,
     MOST_BATCHES = 4096,
-    MOST_ALIGN = 256,
+    MOST_ALIGN = 16,
     CANDIDATES = 8 /* algorithms that are looked at */
 };
 
@@ -200,14 +203,15 @@ static int same_sizes(const GemmShape *x, const GemmShape *y)
 }
 
 /* Told once for sizes, however operands are stored; with an epilogue it is no
- * news. 's' is the newest. */
+ * news. 's' is of the cache. */
 static void tell_none(const struct GemmCache *cache, const GemmShape *s)
 {
     int told = s->align_pre != 0;
 
-    for (int i = 0; i + 1 < cache->num && !told; ++i) {
+    for (int i = 0; i < cache->num && !told; ++i) {
         const Known *k = &cache->known[i];
-        told = !k->found && k->shape.align_pre == 0 && same_sizes(&k->shape, s);
+        told = !k->found && &k->shape != s && k->shape.align_pre == 0 &&
+               same_sizes(&k->shape, s);
     }
     if (!told)
         dg_warn("cuBLASLt has no algorithm that leaves k whole for products "
@@ -260,14 +264,15 @@ static int leaves_k_whole(const cublasLtMatmulHeuristicResult_t *r)
            scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-static void check_repeats(const struct GemmCache *cache, const Known *k)
+/* 0: the library refuses to run it */
+static int try_alone(const struct GemmCache *cache, const Known *k)
 {
     const GemmSamples one = { 1, 0, 0, 0 };
     char text[160];
 
-    if (dg_cuda_trial(cache->handle, &k->shape, &one, &k->algo) !=
-        DG_TRIAL_DIFFERS)
-        return;
+    const GemmTrial t = dg_cuda_trial(cache->handle, &k->shape, &one, &k->algo);
+    if (t != DG_TRIAL_DIFFERS)
+        return t != DG_TRIAL_REFUSED;
     snprintf(text, sizeof text,
              "[%lld, %lld] x [%lld, %lld] of %s twice has given other bits; "
              "DANCEGRPO_PRODUCTS=own does without the library",
@@ -275,9 +280,10 @@ static void check_repeats(const struct GemmCache *cache, const Known *k)
              (long long)k->shape.k, (long long)k->shape.n,
              type_text(&k->shape));
     dg_cuda_note_text("cuBLASLt", text);
+    return 1;
 }
 
-/* The first candidate that leaves k whole. */
+/* The first candidate that leaves k whole and runs. */
 static void choose(struct GemmCache *cache, Known *k)
 {
     cublasLtMatmulHeuristicResult_t list[CANDIDATES];
@@ -286,21 +292,19 @@ static void choose(struct GemmCache *cache, Known *k)
     for (int i = 0; i < num && !k->found; ++i)
         if (leaves_k_whole(&list[i])) {
             k->algo = list[i].algo;
-            k->found = 1;
+            k->found = try_alone(cache, k);
         }
-    if (k->found)
-        check_repeats(cache, k);
-    else
+    if (!k->found)
         tell_none(cache, &k->shape);
 }
 
-/* The algorithm for one sample of this shape; NULL if the library has none. */
-static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache,
-                                             const GemmShape *shape)
+/* What is known of this shape; NULL if the library has no algorithm for one
+ * sample of it. */
+static Known *known(struct GemmCache *cache, const GemmShape *shape)
 {
     for (int i = 0; i < cache->num; ++i)
         if (memcmp(&cache->known[i].shape, shape, sizeof *shape) == 0)
-            return cache->known[i].found ? &cache->known[i].algo : NULL;
+            return cache->known[i].found ? &cache->known[i] : NULL;
     if (cache->num == MOST_SHAPES) {
         dg_cuda_note_text("gemm", "more shapes than are kept");
         return NULL;
@@ -308,7 +312,7 @@ static const cublasLtMatmulAlgo_t *algorithm(struct GemmCache *cache,
     Known *k = &cache->known[cache->num++];
     *k = Known { *shape, 0, {} };
     choose(cache, k);
-    return k->found ? &k->algo : NULL;
+    return k->found ? k : NULL;
 }
 
 /* 1 within a step that is only walked */
@@ -402,6 +406,16 @@ static int64_t at_once(struct GemmCache *cache, const GemmShape *s,
     return b->at_once;
 }
 
+/* What is too large for a trial is refused when it is first called. */
+static int refused(struct GemmCache *cache, Known *k, cublasStatus_t e)
+{
+    if (e != CUBLAS_STATUS_NOT_SUPPORTED)
+        return 0;
+    k->found = 0;
+    tell_none(cache, &k->shape);
+    return 1;
+}
+
 /* 0: the library has no algorithm, nothing was done */
 template <typename T, typename C>
 static int products(const GemmArgs *g, const GemmFinish *f,
@@ -416,10 +430,10 @@ static int products(const GemmArgs *g, const GemmFinish *f,
     if (cache->own)
         return 0;
     shape_of<T, C>(&s, g, f, by);
-    const cublasLtMatmulAlgo_t *algo = algorithm(cache, &s);
-    if (algo == NULL)
+    Known *k = known(cache, &s);
+    if (k == NULL)
         return 0;
-    some.num = at_once(cache, &s, by, algo);
+    some.num = at_once(cache, &s, by, &k->algo);
     if (walks(&s, g, f, by))
         return 1;
     for (int64_t i = 0; i < by->num; i += some.num) {
@@ -427,9 +441,12 @@ static int products(const GemmArgs *g, const GemmFinish *f,
         GemmCall call;
 
         dg_cuda_gemm_describe_samples(&call, &s, &its, &some);
-        dg_cuda_gemm_multiply(
+        const cublasStatus_t e = dg_cuda_gemm_multiply(
             cache->handle, &call, g->beta, past<T>(g->a, i * by->a),
-            past<T>(g->b, i * by->b), past<C>(g->c, i * by->c), algo);
+            past<T>(g->b, i * by->b), past<C>(g->c, i * by->c), &k->algo);
+        if (i == 0 && refused(cache, k, e))
+            return 0;
+        dg_cuda_gemm_note(e, "gemm");
     }
     return 1;
 }

@@ -17,7 +17,8 @@ struct alignas(16) Four {
     float x[4];
 };
 
-template <int R> struct Tile {
+/* read four at a time */
+template <int R> struct alignas(16) Tile {
     enum { SIDE = ACROSS * R, PITCH = SIDE + PAD };
     float x[DEPTH][PITCH];
 };

@@ -211,10 +211,10 @@ static void prepare(const Pieces *p, const GemmShape *s)
                          "trial of a product");
 }
 
-/* samples from the given one on, to one of the two results */
-static void multiply(cublasLtHandle_t h, const GemmShape *s,
-                     const GemmSamples *by, const Pieces *p, int to,
-                     int64_t first, const cublasLtMatmulAlgo_t *algo)
+/* samples from the given one on, to one of the two results; 0: refused */
+static int multiply(cublasLtHandle_t h, const GemmShape *s,
+                    const GemmSamples *by, const Pieces *p, int to,
+                    int64_t first, const cublasLtMatmulAlgo_t *algo)
 {
     const int64_t past = first * by->c;
     const GemmFinish f = { (const float *)p->bias.at,
@@ -223,11 +223,15 @@ static void multiply(cublasLtHandle_t h, const GemmShape *s,
     GemmCall call;
 
     dg_cuda_gemm_describe_samples(&call, s, &f, by);
-    dg_cuda_gemm_multiply(
+    const cublasStatus_t e = dg_cuda_gemm_multiply(
         h, &call, s->adds ? 1.0f : 0.0f,
         of_sample(&p->a, first * by->a, s->type),
         of_sample(&p->b, first * by->b, s->type),
         dg_cuda_gemm_past((float *)p->c[to].at, past, s->type_c), algo);
+    if (e == CUBLAS_STATUS_NOT_SUPPORTED)
+        return 0;
+    dg_cuda_gemm_note(e, "trial of a product");
+    return 1;
 }
 
 static GemmTrial try_out(cublasLtHandle_t h, const GemmShape *s,
@@ -237,16 +241,20 @@ static GemmTrial try_out(cublasLtHandle_t h, const GemmShape *s,
     const GemmSamples one = { 1, by->a, by->b, by->c };
     CudaStream *stream = dg_cuda_current();
 
+    int ran = 1;
+
     prepare(p, s);
-    for (int64_t i = 0; i < by->num; ++i)
-        multiply(h, s, &one, p, 0, i, algo);
-    multiply(h, s, by, p, 1, 0, algo);
+    for (int64_t i = 0; i < by->num && ran; ++i)
+        ran = multiply(h, s, &one, p, 0, i, algo);
+    ran = ran && multiply(h, s, by, p, 1, 0, algo);
     dg_cuda_note(cudaMemsetAsync(stream->result, 0xff, sizeof *stream->result,
                                  stream->stream),
                  "trial of a product");
     /* c and pre lie side by side */
     compare(p->c[0].from, p->c[1].from, p->c[0].bytes + p->pre[0].bytes);
-    return dg_cuda_result(stream, 0) < 0 ? DG_TRIAL_SAME : DG_TRIAL_DIFFERS;
+    /* waits in any case: the room is the next trial's */
+    const int same = dg_cuda_result(stream, 0) < 0;
+    return !ran ? DG_TRIAL_REFUSED : same ? DG_TRIAL_SAME : DG_TRIAL_DIFFERS;
 }
 
 GemmTrial dg_cuda_trial(cublasLtHandle_t h, const GemmShape *s,

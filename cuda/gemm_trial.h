@@ -10,7 +10,8 @@
 typedef enum GemmTrial {
     DG_TRIAL_SAME,
     DG_TRIAL_DIFFERS,
-    DG_TRIAL_NO_ROOM /* nothing was tried */
+    DG_TRIAL_REFUSED, /* the library does not run it */
+    DG_TRIAL_NO_ROOM  /* nothing was tried */
 } GemmTrial;
 
 /** Room for trials on the current device, one for all of its streams, of

@@ -290,6 +290,121 @@ static void test_faults_of_the_library_are_found(void **unused)
     }
 }
 
+/* [rows, PLACED_K] by a right side [PLACED_OUT, PLACED_K] that lies 'off'
+ * elements into 'b'. */
+enum { PLACED_K = 1408, PLACED_OUT = 128, OFF = 16 };
+
+static void placed(char *to, const Side *s, const void *b, int64_t off)
+{
+    const char *at = (const char *)b + (size_t)off * s->bytes;
+
+    s->be->gemm(&(GemmArgs) { .trans_b = 1,
+                              .m = ROWS,
+                              .n = PLACED_OUT,
+                              .k = PLACED_K,
+                              .lda = PLACED_K,
+                              .ldb = PLACED_K,
+                              .ldc = PLACED_OUT,
+                              .a = s->w,
+                              .b = (const float *)at,
+                              .c = s->y });
+    dg_cuda_download(to, s->y, ROWS * PLACED_OUT * s->bytes);
+    done();
+}
+
+/* Parameters lie as far from 256 bytes' multiples as the numbers before them
+ * make it, which are others where weights are lent: a library that looked at
+ * that would have other bits there. */
+static void test_places_do_not_choose(void **unused)
+{
+    char here[ROWS * PLACED_OUT * 4], there[ROWS * PLACED_OUT * 4];
+    const int64_t num = PLACED_K * PLACED_OUT;
+
+    (void)unused;
+    setenv("CUDA_EMULATION_PRODUCTS", "places", 1);
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        Side s;
+        void *moved;
+
+        open_side(&s, bf16);
+        assert_int_equal(dg_cuda_alloc(&moved, (size_t)(num + OFF) * s.bytes),
+                         DG_OK);
+        char *copy = malloc((size_t)num * s.bytes);
+        dg_cuda_download(copy, s.x, (size_t)num * s.bytes);
+        done();
+        dg_cuda_upload((char *)moved + OFF * s.bytes, copy,
+                       (size_t)num * s.bytes);
+        done();
+        placed(here, &s, s.x, 0);
+        placed(there, &s, moved, OFF);
+        assert_memory_equal(here, there, ROWS * PLACED_OUT * s.bytes);
+        free(copy);
+        dg_cuda_free(moved);
+        close_side(&s);
+    }
+    unsetenv("CUDA_EMULATION_PRODUCTS");
+}
+
+/* Of a stream without the library, and of one whose library runs nothing of what
+ * it names, a product of more rows than a small GPU has room to try. */
+static void untried(char *to, const char *name, const char *value)
+{
+    enum { LARGE = MOST * ROWS };
+    void *stream, *before;
+    Side s;
+
+    setenv(name, value, 1);
+    open_side(&s, 0);
+    assert_int_equal(dg_cuda_side_new(&stream), DG_OK);
+    before = dg_cuda_side_use(stream);
+    s.be->gemm(&(GemmArgs) { .trans_b = 1,
+                             .m = LARGE,
+                             .n = OUT,
+                             .k = IN,
+                             .lda = IN,
+                             .ldb = IN,
+                             .ldc = OUT,
+                             .a = s.x,
+                             .b = s.w,
+                             .c = s.y });
+    dg_cuda_download(to, s.y, LARGE * OUT * sizeof(float));
+    done();
+    dg_cuda_side_use(before);
+    dg_cuda_side_free(stream);
+    close_side(&s);
+    unsetenv(name);
+}
+
+/* An algorithm that the library names and then does not run is passed over; own
+ * kernels compute what is left. */
+static void test_refused_algorithms_are_passed_over(void **unused)
+{
+    enum { RESULTS = 2 * ROWS * OUT * sizeof(float) };
+    enum { ALL = MOST * ROWS * OUT * sizeof(float) };
+    char one[RESULTS] = { 0 }, other[RESULTS] = { 0 };
+    char *own, *refused;
+
+    (void)unused;
+    if (!emulated())
+        skip();
+    own = malloc(ALL), refused = malloc(ALL);
+    for (int bf16 = 0; bf16 < 2; ++bf16) {
+        of_faulty(one, "few", bf16);
+        of_faulty(other, "refuse 2", bf16);
+        assert_memory_equal(one, other, RESULTS);
+        setenv("CUDA_EMULATION_NO_PRODUCT", "all", 1);
+        of_faulty(one, "", bf16);
+        unsetenv("CUDA_EMULATION_NO_PRODUCT");
+        of_faulty(other, "refuse 3", bf16);
+        assert_memory_equal(one, other, RESULTS);
+    }
+    untried(own, "CUDA_EMULATION_NO_PRODUCT", "all");
+    untried(refused, "CUDA_EMULATION_PRODUCTS", "refuse 3");
+    assert_memory_equal(own, refused, ALL);
+    free(own);
+    free(refused);
+}
+
 /* One whose sums have another order each time is an error. */
 static void test_bits_that_do_not_repeat_are_told(void **unused)
 {
@@ -333,6 +448,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bias_lies_anywhere),
     cmocka_unit_test(test_errors_are_forgotten),
     cmocka_unit_test(test_faults_of_the_library_are_found),
+    cmocka_unit_test(test_places_do_not_choose),
+    cmocka_unit_test(test_refused_algorithms_are_passed_over),
     cmocka_unit_test(test_bits_that_do_not_repeat_are_told),
 };
 

@@ -175,7 +175,9 @@ static int offer(cublasLtMatmulHeuristicResult_t results[], int wanted,
     enum { OFFERED = 3 };
     const int first = products_are("few") ? OFFERED - 1 : 0;
     const int num = wanted < OFFERED - first ? wanted : OFFERED - first;
+    int refuse = 0;
 
+    products_are("refuse", &refuse);
     for (int i = 0; i < num; ++i) {
         results[i] = cublasLtMatmulHeuristicResult_t {};
         results[i].algo = best;
@@ -183,6 +185,7 @@ static int offer(cublasLtMatmulHeuristicResult_t results[], int wanted,
         if (products_are("split") && i + 1 < OFFERED)
             results[i].algo.split = 2;
         results[i].algo.varies = products_are("vary");
+        results[i].algo.refuses = i < refuse;
     }
     return num;
 }
@@ -195,7 +198,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
 {
     const uint64_t k = d->trans_a == CUBLAS_OP_N ? a->cols : a->rows;
     const uint64_t size = c->rows * c->cols * (uint64_t)c->batch;
-    cublasLtMatmulAlgo_t algo = { 8, 1, 256, 1, 1, 0 };
+    cublasLtMatmulAlgo_t algo = { 8, 1, 256, 1, 1, 0, 0 };
 
     cuda_emulation_asked();
     if (wanted < 1 || !aux_fits(d, c) || !bias_fits(d, c))
@@ -210,6 +213,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(
     for (int i = 0; i < 4; ++i)
         if (p->align[i] < algo.align)
             algo.align = p->align[i];
+    for (uint32_t all = algo.align; all > 16 && products_are("places");
+         all /= 2)
+        algo.chunk += 1;
     if (algo.align < 16) {
         algo.align = a->type == CUDA_R_16BF ? 2 : 4;
         algo.chunk += 1;
@@ -440,6 +446,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
 {
     if (cuda_emulation_last() != cudaSuccess)
         return CUBLAS_STATUS_EXECUTION_FAILED; /* who has left that there? */
+    if (algo->refuses)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     if (cuda_emulation_defers(stream)) {
         cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
                              two = *(const float *)beta, la = *a, lb = *b,

@@ -12,6 +12,8 @@
  *   few      there is the last one alone
  *   vary     sums have another order in each call
  *   batch N  those of N samples or more in a call have another order
+ *   places   what is best depends on addresses' alignment up to 256 bytes
+ *   refuse N the first N algorithms are named and then not run
  */
 #include "cuda_runtime.h"
 
@@ -97,9 +99,9 @@ typedef struct cublasLtMatmulPreferenceOpaque_t {
 
 /* sums of 'chunk' products each are added up, 'split' ranges of k apart;
  * alignment of matrices, and of what an epilogue reads and writes; whether
- * chunks are others each time */
+ * chunks are others each time; whether it does not run */
 typedef struct cublasLtMatmulAlgo_t {
-    uint32_t chunk, split, align, align_bias, align_aux, varies;
+    uint32_t chunk, split, align, align_bias, align_aux, varies, refuses;
 } cublasLtMatmulAlgo_t;
 
 typedef struct cublasLtMatmulHeuristicResult_t {
