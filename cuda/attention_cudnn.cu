@@ -35,6 +35,7 @@ typedef struct Known {
 struct AttentionLibrary {
     struct CudnnLibrary *library;
     char *room; /* [DG_CUDNN_ROOM]; NULL: no way back here */
+    int major;  /* of the device's compute capability */
     int num;
     Known known[MOST_SHAPES];
 };
@@ -54,7 +55,10 @@ int dg_cuda_attention_open(CudaStream *s, int back)
     err = dg_cudnn_open(&a->library);
     if (!err)
         err = dg_cudnn_use(a->library, s->stream);
-    if (!err && back)
+    if (!err)
+        e = cudaDeviceGetAttribute(&a->major, cudaDevAttrComputeCapabilityMajor,
+                                   s->device);
+    if (!err && e == cudaSuccess && back)
         e = cudaMalloc((void **)&a->room, DG_CUDNN_ROOM);
     if (e == cudaSuccess)
         return err;
@@ -110,18 +114,37 @@ static void ask_backward(const struct AttentionLibrary *a, Known *k, char *why)
     }
 }
 
+/*
+ * Half a tile of keys beside whole ones, and one query: the library's backward
+ * for Hopper takes the rest of such a tile for scores of 0, and where a row's log
+ * sum exp is below -88 its gradient is not a number (seen by others up to 9.26:
+ * NVIDIA/cudnn-frontend issues 628 and 1072).
+ */
+static int spoiled(const struct AttentionLibrary *a, const Shape *s)
+{
+    return a->major == 9 && (s->sk % 128 == 64 || s->sq == 1);
+}
+
+/* NULL: the library may be asked */
+static const char *not_asked(const struct AttentionLibrary *a, const Shape *s)
+{
+    return s->causal                        ? "it is causal"
+           : s->biased                      ? "it has a bias"
+           : s->d % 8 != 0                  ? "d is no multiple of 8"
+           : s->heads * s->sq > HALF_FLOATS ? "too many queries"
+           : spoiled(a, s)
+               ? "on Hopper its gradient can be NaN for such a shape"
+               : NULL;
+}
+
 static void ask(const struct AttentionLibrary *a, Known *k, char *why)
 {
     const Shape *s = &k->shape;
     const CudnnShape all = { s->heads, s->heads, s->d, s->sq, s->sk };
+    const char *no = not_asked(a, s);
 
-    if (s->causal || s->biased || s->d % 8 != 0 ||
-        s->heads * s->sq > HALF_FLOATS) {
-        snprintf(why, MOST_WHY, "%s",
-                 s->causal       ? "it is causal"
-                 : s->biased     ? "it has a bias"
-                 : s->d % 8 != 0 ? "d is no multiple of 8"
-                                 : "too many queries");
+    if (no != NULL) {
+        snprintf(why, MOST_WHY, "%s", no);
         return;
     }
     dg_cudnn_forward(&k->forward, a->library, &all, HALF_FLOATS * sizeof(float),

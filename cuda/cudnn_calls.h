@@ -8,7 +8,7 @@
 #if DG_CUDNN
 #include <cudnn_backend.h>
 
-enum { MOST_MADE = 160 }; /* descriptors of a plan */
+enum { MOST_MADE = 200 }; /* descriptors of a plan */
 
 typedef cudnnBackendDescriptor_t Desc;
 

@@ -256,6 +256,32 @@ static void test_what_it_has_not_is_own(void **state)
     close_stream();
 }
 
+/* Shapes whose gradient the library spoils on Hopper, and only there. */
+static void test_half_tiles_on_hopper_are_own(void **state)
+{
+    static const Case spoiled[] = { { 1, 2, 16, 20, 64, 0, 0 },
+                                    { 1, 2, 16, 20, 192, 0, 0 },
+                                    { 1, 2, 16, 1, 128, 0, 0 } };
+    static const Case whole[] = { { 1, 2, 16, 20, 128, 0, 0 },
+                                  { 1, 2, 16, 20, 65, 0, 0 } };
+
+    (void)state;
+    if (!emulated())
+        return;
+    setenv("CUDA_EMULATION_MAJOR", "9", 1);
+    assert_int_equal(open_stream(NULL), 1);
+    for (size_t i = 0; i < sizeof spoiled / sizeof *spoiled; i++)
+        expect_own(&spoiled[i]);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        check_attention(&cudnn, &whole[i]);
+    close_stream();
+    unsetenv("CUDA_EMULATION_MAJOR");
+    assert_int_equal(open_stream(NULL), 1);
+    for (size_t i = 0; i < sizeof spoiled / sizeof *spoiled; i++)
+        check_attention(&cudnn, &spoiled[i]);
+    close_stream();
+}
+
 /* Engines that sum in any order are none, and forward goes with backward. */
 static void test_engines_are_chosen(void **state)
 {
@@ -305,6 +331,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bits_that_do_not_repeat_are_told),
     cmocka_unit_test(test_speed_beside_own),
     cmocka_unit_test(test_what_it_has_not_is_own),
+    cmocka_unit_test(test_half_tiles_on_hopper_are_own),
     cmocka_unit_test(test_engines_are_chosen),
     cmocka_unit_test(test_kernels_without_workspace),
     cmocka_unit_test(test_without_a_library_is_told),

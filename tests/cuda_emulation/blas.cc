@@ -21,6 +21,11 @@ size_t cublasLtGetVersion(void)
     return 130002;
 }
 
+unsigned cublasLtDisableCpuInstructionsSetMask(unsigned)
+{
+    return 0;
+}
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
 {
     *h = nullptr;
@@ -404,6 +409,14 @@ uint32_t chunk_of(const cublasLtMatmulAlgo_t *algo, int32_t num)
     return chunk;
 }
 
+cublasLtMatrixLayoutOpaque_t aux_layout(cublasLtMatmulDesc_t desc,
+                                        cublasLtMatrixLayout_t d)
+{
+    return {
+        d->rows, d->cols, desc->aux_ld, desc->aux_stride, d->batch, d->type
+    };
+}
+
 bool all_aligned(const Product *p, const Matrix &a, const Matrix &b, int64_t i)
 {
     return aligned(a.at(i), p->algo->align) &&
@@ -472,9 +485,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         (biased && !aligned(desc->bias, algo->align_bias)))
         return CUBLAS_STATUS_INVALID_VALUE;
     const CudaEmulationOpen open;
-    const cublasLtMatrixLayoutOpaque_t aux = { d->rows,      d->cols,
-                                               desc->aux_ld, desc->aux_stride,
-                                               d->batch,     d->type };
+    const cublasLtMatrixLayoutOpaque_t aux = aux_layout(desc, d);
     const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
     const Matrix mx = { gelu ? desc->aux : nullptr, &aux };
     const size_t floats = (size_t)(m * k + n * k + 2 * m);

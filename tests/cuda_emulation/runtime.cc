@@ -279,10 +279,16 @@ Machine *machine_get()
 
 } // namespace
 
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int)
 {
-    const char *text = getenv("CUDA_EMULATION_SHARED");
+    const char *text = getenv(which == cudaDevAttrComputeCapabilityMajor
+                                  ? "CUDA_EMULATION_MAJOR"
+                                  : "CUDA_EMULATION_SHARED");
 
+    if (which == cudaDevAttrComputeCapabilityMajor) {
+        *value = text != nullptr ? atoi(text) : 8;
+        return cudaSuccess;
+    }
     *value = text != nullptr ? atoi(text) : SHARED_BYTES;
     return *value <= SHARED_BYTES ? cudaSuccess : cudaErrorInvalidValue;
 }
