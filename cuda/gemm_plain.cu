@@ -17,7 +17,8 @@ struct alignas(16) Four {
     float x[4];
 };
 
-template <int R> struct Tile {
+/* rows are read as Fours; of floats alone shared memory would align it to 4 */
+template <int R> struct alignas(16) Tile {
     enum { SIDE = ACROSS * R, PITCH = SIDE + PAD };
     float x[DEPTH][PITCH];
 };
