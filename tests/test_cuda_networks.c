@@ -270,8 +270,10 @@ static void close_to_float32(Kind kind)
     within("input's gradient", narrow.dx, rounded.dx, wide.dx, 3 * n.per[0], 9);
     within("parameters' gradient", narrow.dparams, rounded.dparams,
            wide.dparams, n.set.count, 9);
-    /* statistics and positions stay as wide */
-    assert_true((double)narrow.peak < 0.75 * (double)wide.peak);
+    /* Statistics and positions stay as wide, and so does the room for parts of
+     * convolutions' sums: half of so small a U-Net's peak on a GPU, where
+     * DG_CONV_TILE_FLOATS is not the emulation's. */
+    assert_true((double)narrow.peak < 0.8 * (double)wide.peak);
     run_free(&wide);
     run_free(&rounded);
     run_free(&narrow);
