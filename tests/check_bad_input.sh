@@ -204,6 +204,24 @@ refused "evaluate without rewards" "rewards" "$bin" evaluate \
 # --- run folder -------------------------------------------------------------------
 refused "run folder below a file" "cut.cfg" "$bin" train configs/tiny.cfg \
     --set run.dir="$work/cut.cfg/run"
+for command in train pretrain; do
+    refused "$command --dry-run looks at the run folder" \
+        "cut.cfg/run: Not a directory" "$bin" "$command" configs/tiny.cfg \
+        --dry-run --set run.dir="$work/cut.cfg/run"
+done
+tiny 1 1 begun run.iterations=1 >/dev/null
+expect_code "bad input: --dry-run compares configurations" 1 \
+    "optim.lr: 0.001 -> 0.0001" "$bin" train configs/tiny.cfg --dry-run \
+    --set run.dir="$work/begun" --set optim.lr=1e-4
+# a run that starts while another one writes there waits for its end
+flock "$work/begun/log.txt" sleep 2 &
+expect "two runs of a folder: one after the other" bash -c "
+    '$bin' train configs/tiny.cfg --set run.dir='$work/begun' \
+        --set run.threads=1 --set run.iterations=2 >'$work/out' 2>&1
+    cat '$work/out'
+    grep -q '^WARN  $work/begun: another run writes there' '$work/out' &&
+        grep -q '^it *2/2' '$work/out'"
+wait $!
 if [ "$(id -u)" != 0 ]; then
     mkdir "$work/closed" && chmod a-w "$work/closed"
     refused "run folder not writable" "closed" "$bin" train configs/tiny.cfg \

@@ -42,8 +42,10 @@ static void test_config_comes_back(void **state)
     strcat(picture, "/iter_000000.png.tmp");
     if (comm.rank == 0)
         EXPECT(dg_file_write(picture, "x", 1) == DG_OK);
+    dg_rundir_close(&d);
     dg_comm_barrier(&comm);
     EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    dg_rundir_close(&d);
     EXPECT(stored && strcmp(stored, "a = 1;\n") == 0);
     EXPECT(stat(left, &st) != 0 && stat(picture, &st) != 0);
     free(stored);
@@ -69,6 +71,63 @@ static void test_bad_folders_are_named(void **state)
     EXPECT(dg_last_error()->rank == 0);
     EXPECT(dg_rundir_open(&comm, &d, "/proc/none/run", &stored) == DG_EIO);
     EXPECT(strstr(dg_last_error()->text, "/proc/none") != NULL);
+    EXPECT(dg_rundir_look(&comm, &d, file, &stored) == DG_EIO);
+    strcat(file, "/below");
+    EXPECT(dg_rundir_look(&comm, &d, file, &stored) == DG_EIO);
+    VERDICT();
+}
+
+static void test_reason_is_the_folders_own(void **state)
+{
+    char *stored = NULL;
+    RunDir d;
+
+    (void)state;
+    /* denied there, whoever asks; what is looked for next is not there */
+    EXPECT(dg_rundir_open(&comm, &d, "/sys/none/run", &stored) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, "/sys/none: ") != NULL);
+    EXPECT(strstr(dg_last_error()->text, "No such file") == NULL);
+    VERDICT();
+}
+
+static void test_look_makes_nothing(void **state)
+{
+    char *stored = NULL, top[400];
+    struct stat st;
+    RunDir d;
+
+    (void)state;
+    snprintf(top, sizeof top, "%s/a", folder);
+    EXPECT(!dg_rundir_look(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(stat(top, &st) != 0);
+    dg_comm_barrier(&comm);
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(!dg_rundir_write_config(&comm, &d, "a = 2;\n"));
+    dg_rundir_close(&d);
+    EXPECT(!dg_rundir_look(&comm, &d, root, &stored));
+    EXPECT(stored && strcmp(stored, "a = 2;\n") == 0);
+    free(stored);
+    VERDICT();
+}
+
+static void test_a_folder_has_one_run(void **state)
+{
+    char *stored = NULL;
+    RunDir d, other;
+
+    (void)state;
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(!dg_rundir_names(&other, root));
+    if (comm.rank == 0) {
+        EXPECT(dg_rundir_lock(&other, 0.1) == DG_EIO);
+        EXPECT(strstr(dg_last_error()->text, d.root) != NULL);
+        EXPECT(strstr(dg_last_error()->text, "another run") != NULL);
+    }
+    dg_rundir_close(&d);
+    if (comm.rank == 0)
+        EXPECT(dg_rundir_lock(&other, 0) == DG_OK && other.lock > 2);
+    dg_rundir_close(&other);
+    EXPECT(other.lock == 0);
     VERDICT();
 }
 
@@ -93,6 +152,9 @@ static void test_write_replaces_whole_or_not(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_config_comes_back, start, end),
     cmocka_unit_test_setup_teardown(test_bad_folders_are_named, start, end),
+    cmocka_unit_test_setup_teardown(test_reason_is_the_folders_own, start, end),
+    cmocka_unit_test_setup_teardown(test_look_makes_nothing, start, end),
+    cmocka_unit_test_setup_teardown(test_a_folder_has_one_run, start, end),
     cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
                                     end),
 };

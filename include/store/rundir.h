@@ -18,6 +18,7 @@ typedef struct RunDir {
     char report[DG_RUNDIR_PATH];
     char checkpoints[DG_RUNDIR_PATH];
     char trajectories[DG_RUNDIR_PATH];
+    int lock; /* rank 0's of log.txt, a descriptor; 0: none */
 } RunDir;
 
 /** Fills in the names. Errors: DG_EINVAL: empty or too long. */
@@ -26,13 +27,34 @@ int dg_rundir_names(RunDir *d, const char *root);
 /**
  * Makes the folder and those inside it, with parents, checks that files can
  * be written there and are seen by all hosts, and removes unfinished *.tmp
- * files of a killed run.
+ * files of a killed run. Another run that writes there is given some seconds
+ * to end; the folder is then this one's until dg_rundir_close().
  * stored  out: text of its config.cfg, for the caller to free and to compare
  *         (dg_config_compare); NULL when there is none yet
  * Collective: rank 0 works, and the first rank of each other host looks.
  * Errors, agreed: DG_EIO naming folder and reason.
  */
 int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored);
+
+/**
+ * What dg_rundir_open() would find, as far as rank 0 sees without making
+ * anything: a folder that can be written into or made. Collective.
+ * stored  out: as there
+ * Errors, agreed: DG_EIO naming folder and reason.
+ */
+int dg_rundir_look(const Comm *c, RunDir *d, const char *root, char **stored);
+
+/**
+ * A part of dg_rundir_open(): locks log.txt against other runs, on file systems
+ * that have locks; those of others leave the folder unlocked. The system takes
+ * the lock from a process that has died. Not collective.
+ * patience_s  how long another run is waited for
+ * Errors: DG_EIO: there is one still.
+ */
+int dg_rundir_lock(RunDir *d, double patience_s);
+
+/** Gives the folder free; of one that was not opened (zeros) nothing. */
+void dg_rundir_close(RunDir *d);
 
 /** Writes config.cfg, whole or not at all. Collective. Errors: DG_EIO. */
 int dg_rundir_write_config(const Comm *c, const RunDir *d, const char *text);

@@ -1,6 +1,7 @@
 #include "store/rundir.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "store/file.h"
 
 #include <dirent.h>
@@ -9,11 +10,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { NUM_FOLDERS = 3, PROBE_LOOKS = 50, PROBE_PAUSE_NS = 100000000 };
+enum {
+    NUM_FOLDERS = 3,
+    PROBE_LOOKS = 50,
+    PAUSE_NS = 100000000,
+    PATIENCE_S = 20 /* for a run that is just ending */
+};
+
+static const struct timespec pause_between = { 0, PAUSE_NS };
 
 static int join(char path[DG_RUNDIR_PATH], const char *root, const char *name)
 {
@@ -32,6 +41,7 @@ int dg_rundir_names(RunDir *d, const char *root)
     size_t length = strlen(root);
     int err;
 
+    d->lock = 0;
     if (length == 0)
         return dg_fail(DG_EINVAL, "run.dir = \"\": a folder must be named");
     while (length > 1 && root[length - 1] == '/')
@@ -67,9 +77,10 @@ static int make_folder(const char *path)
         part[i] = '\0';
         if (mkdir(part, 0777) == 0 || errno == EEXIST)
             continue;
+        const int why = errno; /* stat() has one of its own */
         if (stat(part, &st) != 0 || !S_ISDIR(st.st_mode))
             return dg_fail(DG_EIO, "%s: cannot make the folder: %s", part,
-                           strerror(errno));
+                           strerror(why));
     }
     if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
         return dg_fail(DG_EIO, "%s: is not a folder", path);
@@ -101,7 +112,6 @@ static int make_probe(const char *folder)
  * A network's file system may show what is new a little later. */
 static int find_probe(const char *folder)
 {
-    const struct timespec pause = { 0, PROBE_PAUSE_NS };
     char path[PROBE_PATH];
     int fd, why = 0;
 
@@ -115,7 +125,7 @@ static int find_probe(const char *folder)
         why = errno;
         if (why != ENOENT && why != ESTALE)
             break;
-        nanosleep(&pause, NULL);
+        nanosleep(&pause_between, NULL);
     }
     return dg_fail(DG_EIO,
                    "%s: a file that rank 0 has made there cannot be opened "
@@ -143,7 +153,74 @@ static void remove_unfinished(const char *folder)
         closedir(d);
 }
 
-static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
+int dg_rundir_lock(RunDir *d, double patience_s)
+{
+    const int fd = open(d->log, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int told = 0;
+
+    if (fd < 0)
+        return DG_OK; /* the probe says why nothing can be written */
+    while (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        if (!told && patience_s > 1)
+            dg_warn("%s: another run writes there: waiting up to %.0f s for "
+                    "its end",
+                    d->root, patience_s);
+        told = 1;
+        if (patience_s <= 0) {
+            close(fd);
+            return dg_fail(DG_EIO,
+                           "%s: another run writes there (a process has its "
+                           "log.txt locked): a folder has one run at a time; "
+                           "end that one, or choose another run.dir",
+                           d->root);
+        }
+        nanosleep(&pause_between, NULL);
+        patience_s -= 1e-9 * PAUSE_NS;
+    }
+    d->lock = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* 0 is none */
+    close(fd);
+    return DG_OK;
+}
+
+void dg_rundir_close(RunDir *d)
+{
+    if (d->lock > 0)
+        close(d->lock);
+    d->lock = 0;
+}
+
+static int read_config(const RunDir *d, char **stored, size_t *bytes)
+{
+    return access(d->config, F_OK) == 0 ? dg_file_read(d->config, stored, bytes)
+                                        : DG_OK;
+}
+
+/* Whether a folder is there or could be made, and files in it. */
+static int look_at_folder(const char *path)
+{
+    char part[DG_RUNDIR_PATH];
+    struct stat st;
+
+    snprintf(part, sizeof part, "%s", path);
+    while (stat(part, &st) != 0) {
+        char *slash = strrchr(part, '/');
+
+        if (errno != ENOENT)
+            return dg_fail(DG_EIO, "%s: %s", path, strerror(errno));
+        if (slash == NULL)
+            strcpy(part, ".");
+        else
+            slash[slash == part] = '\0';
+    }
+    if (!S_ISDIR(st.st_mode))
+        return dg_fail(DG_EIO, "%s: is not a folder", part);
+    if (access(part, W_OK | X_OK) != 0)
+        return dg_fail(DG_EIO, "%s: nothing can be written there: %s", part,
+                       strerror(errno));
+    return DG_OK;
+}
+
+static int open_on_rank_0(RunDir *d, char **stored, size_t *bytes)
 {
     const char *const folders[] = { d->root, d->checkpoints, d->trajectories };
     char pictures[DG_RUNDIR_PATH + 16];
@@ -151,6 +228,8 @@ static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
 
     for (int i = 0; i < NUM_FOLDERS && !err; i++) {
         err = make_folder(folders[i]);
+        if (!err && i == 0) /* before anything of another run is touched */
+            err = dg_rundir_lock(d, PATIENCE_S);
         if (!err)
             remove_unfinished(folders[i]);
         if (!err)
@@ -159,9 +238,7 @@ static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
     snprintf(pictures, sizeof pictures, "%s/pictures", d->root);
     if (!err) /* made with the first of them */
         remove_unfinished(pictures);
-    if (!err && access(d->config, F_OK) == 0)
-        err = dg_file_read(d->config, stored, bytes);
-    return err;
+    return err ? err : read_config(d, stored, bytes);
 }
 
 /* Whether all hosts see the folder; err: whether rank 0 has it. */
@@ -180,11 +257,29 @@ static int find_on_hosts(const Comm *c, const RunDir *d, int err)
     return err;
 }
 
+/* Text of rank 0's config.cfg to all; freed on an error. */
+static int share_config(const Comm *c, int err, char *text, size_t bytes,
+                        char **stored)
+{
+    int64_t there = text != NULL;
+
+    err = dg_agree(c, err);
+    if (!err)
+        dg_comm_bcast(c, &there, sizeof there, 0);
+    if (!err && there)
+        err = dg_comm_bcast_alloc(c, &text, &bytes, 0);
+    if (err) {
+        free(text);
+        return err;
+    }
+    *stored = text;
+    return DG_OK;
+}
+
 int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
 {
     char *text = NULL;
     size_t bytes = 0;
-    int64_t there = 0;
     int err = dg_agree(c, dg_rundir_names(d, root));
 
     if (err)
@@ -192,19 +287,25 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
     if (c->rank == 0)
         err = open_on_rank_0(d, &text, &bytes);
     err = find_on_hosts(c, d, err);
+    err = share_config(c, err, text, bytes, stored);
     if (err)
-        goto free_text;
-    there = text != NULL;
-    dg_comm_bcast(c, &there, sizeof there, 0);
-    if (there)
-        err = dg_comm_bcast_alloc(c, &text, &bytes, 0);
-    if (err)
-        goto free_text;
-    *stored = text;
-    return DG_OK;
-free_text:
-    free(text);
+        dg_rundir_close(d);
     return err;
+}
+
+int dg_rundir_look(const Comm *c, RunDir *d, const char *root, char **stored)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    int err = dg_agree(c, dg_rundir_names(d, root));
+
+    if (err)
+        return err;
+    if (c->rank == 0)
+        err = look_at_folder(d->root);
+    if (c->rank == 0 && !err)
+        err = read_config(d, &text, &bytes);
+    return share_config(c, err, text, bytes, stored);
 }
 
 int dg_rundir_write_config(const Comm *c, const RunDir *d, const char *text)

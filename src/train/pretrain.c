@@ -6,6 +6,7 @@
 #include "pretrain_setup.h"
 #include "store/metrics.h"
 #include "tensor/tape.h"
+#include "train/setup.h"
 #include "world/spoil.h"
 
 #include <math.h>
@@ -438,8 +439,12 @@ int dg_pretrain(const Session *s, RunEnd *end)
 int dg_pretrain_check(const Session *s)
 {
     Pretrain t;
-    const int err = dg_pretrain_build(&t, s);
+    int err;
 
+    memset(&t, 0, sizeof t);
+    err = dg_setup_look_rundir(s);
+    if (!err)
+        err = dg_pretrain_build(&t, s);
     dg_pretrain_close(&t);
     return err;
 }

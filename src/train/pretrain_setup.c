@@ -444,7 +444,7 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
 int dg_pretrain_open(Pretrain *t, const Session *s)
 {
     const Config *c = s->config;
-    RunDir dir;
+    RunDir dir = { .lock = 0 };
     int found = 0;
     int err = check(s);
 
@@ -453,9 +453,9 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         err = dg_setup_rundir(s, &dir);
     if (!err)
         err = dg_pretrain_build(t, s);
+    t->dir = dir;
     if (err)
         return err;
-    t->dir = dir;
     if (c->parallel.write_beside && c->checkpoint.every > 0)
         err = dg_files_open(&t->files, s, "steps");
     if (!err)
@@ -482,4 +482,5 @@ void dg_pretrain_close(Pretrain *t)
     dg_prompts_free(&t->heldout);
     free(t->excluded);
     free(t->loss);
+    dg_rundir_close(&t->dir); /* last: files are written no more */
 }

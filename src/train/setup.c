@@ -152,6 +152,17 @@ static int check_folder(const Config *now, const char *stored,
     return err || !begun ? err : compare(now, stored, dir->config);
 }
 
+/* The same on all ranks; stored may be NULL, and is freed. */
+static int agree_on_folder(const Session *s, char *stored, const RunDir *dir)
+{
+    int err = DG_OK;
+
+    if (s->comm->rank == 0 && stored != NULL)
+        err = check_folder(s->config, stored, dir);
+    free(stored);
+    return dg_agree(s->comm, err);
+}
+
 int dg_setup_rundir(const Session *s, RunDir *dir)
 {
     char *stored = NULL;
@@ -159,13 +170,23 @@ int dg_setup_rundir(const Session *s, RunDir *dir)
 
     if (err)
         return err;
-    if (s->comm->rank == 0 && stored != NULL)
-        err = check_folder(s->config, stored, dir);
-    err = dg_agree(s->comm, err);
+    err = agree_on_folder(s, stored, dir);
     if (!err)
         err = dg_rundir_write_config(s->comm, dir, s->info.config);
-    free(stored);
-    return err ? err : dg_agree(s->comm, dg_log_open(dir->log));
+    if (!err)
+        err = dg_agree(s->comm, dg_log_open(dir->log));
+    if (err)
+        dg_rundir_close(dir);
+    return err;
+}
+
+int dg_setup_look_rundir(const Session *s)
+{
+    char *stored = NULL;
+    RunDir dir;
+    const int err = dg_rundir_look(s->comm, &dir, s->config->run.dir, &stored);
+
+    return err ? err : agree_on_folder(s, stored, &dir);
 }
 
 int dg_setup_check_threads(const Session *s)

@@ -215,8 +215,10 @@ int dg_train(const Session *s, RunEnd *end)
 int dg_train_check(const Session *s)
 {
     Trainer t = { .session = s };
-    int err = dg_trainer_build(&t, s);
+    int err = dg_setup_look_rundir(s);
 
+    if (!err)
+        err = dg_trainer_build(&t, s);
     dg_trainer_close(&t);
     return err;
 }

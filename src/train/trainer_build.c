@@ -551,4 +551,5 @@ void dg_trainer_close(Trainer *t)
     free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);
+    dg_rundir_close(&t->dir); /* last: files are written no more */
 }
