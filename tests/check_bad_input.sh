@@ -213,6 +213,14 @@ tiny 1 1 begun run.iterations=1 >/dev/null
 expect_code "bad input: --dry-run compares configurations" 1 \
     "optim.lr: 0.001 -> 0.0001" "$bin" train configs/tiny.cfg --dry-run \
     --set run.dir="$work/begun" --set optim.lr=1e-4
+refused "pretraining in a tuned run's folder" \
+    "begun was begun by train: pretrain needs another run.dir" "$bin" pretrain \
+    configs/tiny.cfg --set run.dir="$work/begun" --set run.threads=1
+"$bin" pretrain configs/tiny.cfg --set run.dir="$work/base" --set run.threads=1 \
+    --set pretrain.steps=1 >/dev/null 2>&1
+refused "tuning in a pretrained one's" \
+    "base was begun by pretrain: train needs another run.dir" "$bin" train \
+    configs/tiny.cfg --set run.dir="$work/base" --dry-run
 # a run that starts while another one writes there waits for its end
 flock "$work/begun/log.txt" sleep 2 &
 expect "two runs of a folder: one after the other" bash -c "

@@ -29,13 +29,14 @@ int dg_setup_check_words(const Session *s, const Policy *p,
  * Opens the run folder: a new one gets config.cfg; one with a checkpoint or
  * metrics must have been made with the same configuration. Opens log.txt.
  * Collective. dg_rundir_close() gives it free.
- * Errors: DG_EINVAL listing the keys that differ.
+ * command  "train" or "pretrain": whose run it is
+ * Errors: DG_EINVAL listing the keys that differ, or naming the other command.
  */
-int dg_setup_rundir(const Session *s, RunDir *dir);
+int dg_setup_rundir(const Session *s, RunDir *dir, const char *command);
 
 /** Whether that would go well, without making anything: of a dry run.
  *  Collective. Errors: the same. */
-int dg_setup_look_rundir(const Session *s);
+int dg_setup_look_rundir(const Session *s, const char *command);
 
 /** Whether as many workers a rank as there are can do without whole weights or
  *  gradients, where parallel.shard and parallel.passes want that. Errors:

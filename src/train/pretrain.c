@@ -442,7 +442,7 @@ int dg_pretrain_check(const Session *s)
     int err;
 
     memset(&t, 0, sizeof t);
-    err = dg_setup_look_rundir(s);
+    err = dg_setup_look_rundir(s, "pretrain");
     if (!err)
         err = dg_pretrain_build(&t, s);
     dg_pretrain_close(&t);

@@ -450,7 +450,7 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
 
     memset(t, 0, sizeof *t);
     if (!err)
-        err = dg_setup_rundir(s, &dir);
+        err = dg_setup_rundir(s, &dir, "pretrain");
     if (!err)
         err = dg_pretrain_build(t, s);
     t->dir = dir;

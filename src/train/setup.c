@@ -143,34 +143,57 @@ static int has_begun(int *begun, const RunDir *dir)
     return err;
 }
 
-static int check_folder(const Config *now, const char *stored,
-                        const RunDir *dir)
+/* The command whose run the folder has, by its first iteration; NULL: none. */
+static const char *owner(const RunDir *dir)
 {
+    FILE *f = fopen(dir->metrics, "r");
+    const char *name = NULL;
+    char line[256]; /* the key is the second one */
+
+    if (f == NULL)
+        return NULL;
+    if (fgets(line, sizeof line, f) != NULL && line[0] == '{')
+        name = strstr(line, "\"reward_mean\"") != NULL ? "train" : "pretrain";
+    fclose(f);
+    return name;
+}
+
+static int check_folder(const Config *now, const char *stored,
+                        const RunDir *dir, const char *command)
+{
+    const char *other = owner(dir);
     int begun;
     int err = has_begun(&begun, dir);
 
-    return err || !begun ? err : compare(now, stored, dir->config);
+    if (err || !begun)
+        return err;
+    if (other != NULL && strcmp(other, command) != 0)
+        return dg_fail(DG_EINVAL,
+                       "%s was begun by %s: %s needs another run.dir",
+                       dir->root, other, command);
+    return compare(now, stored, dir->config);
 }
 
 /* The same on all ranks; stored may be NULL, and is freed. */
-static int agree_on_folder(const Session *s, char *stored, const RunDir *dir)
+static int agree_on_folder(const Session *s, char *stored, const RunDir *dir,
+                           const char *command)
 {
     int err = DG_OK;
 
     if (s->comm->rank == 0 && stored != NULL)
-        err = check_folder(s->config, stored, dir);
+        err = check_folder(s->config, stored, dir, command);
     free(stored);
     return dg_agree(s->comm, err);
 }
 
-int dg_setup_rundir(const Session *s, RunDir *dir)
+int dg_setup_rundir(const Session *s, RunDir *dir, const char *command)
 {
     char *stored = NULL;
     int err = dg_rundir_open(s->comm, dir, s->config->run.dir, &stored);
 
     if (err)
         return err;
-    err = agree_on_folder(s, stored, dir);
+    err = agree_on_folder(s, stored, dir, command);
     if (!err)
         err = dg_rundir_write_config(s->comm, dir, s->info.config);
     if (!err)
@@ -180,13 +203,13 @@ int dg_setup_rundir(const Session *s, RunDir *dir)
     return err;
 }
 
-int dg_setup_look_rundir(const Session *s)
+int dg_setup_look_rundir(const Session *s, const char *command)
 {
     char *stored = NULL;
     RunDir dir;
     const int err = dg_rundir_look(s->comm, &dir, s->config->run.dir, &stored);
 
-    return err ? err : agree_on_folder(s, stored, &dir);
+    return err ? err : agree_on_folder(s, stored, &dir, command);
 }
 
 int dg_setup_check_threads(const Session *s)

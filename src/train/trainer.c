@@ -195,7 +195,7 @@ int dg_train(const Session *s, RunEnd *end)
 {
     Trainer t = { .session = s };
     int stop = 0;
-    int err = dg_setup_rundir(s, &t.dir);
+    int err = dg_setup_rundir(s, &t.dir, "train");
 
     *end = DG_RUN_DONE;
     if (!err)
@@ -215,7 +215,7 @@ int dg_train(const Session *s, RunEnd *end)
 int dg_train_check(const Session *s)
 {
     Trainer t = { .session = s };
-    int err = dg_setup_look_rundir(s);
+    int err = dg_setup_look_rundir(s, "train");
 
     if (!err)
         err = dg_trainer_build(&t, s);
