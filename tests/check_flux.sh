@@ -63,6 +63,8 @@ same_digest "flux: wide pictures, two ranks, the same weights" wide2 \
 expect "flux: wide pictures, replay" "$bin" replay \
     "$work/wide/trajectories/iter_000002.h5"
 expect "flux: wide pictures, report" "$bin" report "$work/wide"
+expect_code "flux: its findings as text" 0 "good   Is the ratio exactly 1 at first? Yes" \
+    "$bin" report --text "$work/wide"
 sample=("$bin" sample "$TINY" "a red cat" --seeds 1
     --set policy.weights="$work/wide/checkpoints/iter_000002.h5")
 expect "flux: wide pictures, sample" "${sample[@]}" --out "$work/known.png"

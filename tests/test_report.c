@@ -251,6 +251,66 @@ static void test_right_run_is_called_right(void **state)
     free(page);
 }
 
+/* The findings as text; NULL when they are refused. */
+static char *tell_text(void)
+{
+    char *text = NULL;
+    size_t bytes;
+    FILE *f = open_memstream(&text, &bytes);
+
+    assert_non_null(f);
+    const int err = dg_report_tell(f, dir);
+    fclose(f);
+    if (err == DG_OK)
+        return text;
+    assert_int_equal(bytes, 0);
+    free(text);
+    return NULL;
+}
+
+static void test_text_tells_what_the_page_does(void **state)
+{
+    const Fault f = { .ratio_at = 17, .reward = 0.3, .strict = 0.3, .clip = 0 };
+
+    (void)state;
+    assert_null(tell_text()); /* no run yet */
+    put_run(40, &right);
+    char *text = tell_text();
+    assert_ptr_equal(strstr(text, "Nothing speaks against it.\ngood "), text);
+    assert_null(strstr(text, "\nWRONG"));
+    assert_says(text, "\ngood   Does the reward rise? Yes: ");
+    free(text);
+    put_run(40, &f);
+    text = tell_text();
+    assert_ptr_equal(strstr(text, "Something is wrong; it stands first.\n"
+                                  "WRONG  Is the ratio exactly 1 at first? "
+                                  "No: it first differed in iteration 17"),
+                     text);
+    assert_says(text, "\n       The update does not see the policy that made");
+    assert_null(strstr(text, "<"));
+    assert_null(read_page());
+    free(text);
+}
+
+/* Short runs have no quarters; what the numbers are of is said as it is. */
+static void test_short_runs_are_told_as_such(void **state)
+{
+    (void)state;
+    put_run(1, &right);
+    char *text = tell_text();
+    assert_says(text, "of all 1 iteration the");
+    assert_says(text, "of the groups in all iterations had");
+    free(text);
+    put_run(19, &right);
+    text = tell_text();
+    assert_says(text, "terms were clipped in the last 5 iterations (");
+    free(text);
+    put_run(20, &right);
+    text = tell_text();
+    assert_says(text, "terms were clipped in the last quarter (");
+    free(text);
+}
+
 static void test_wrong_run_is_called_wrong(void **state)
 {
     const Fault f = { .ratio_at = 17,
@@ -509,6 +569,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_right_run_is_called_right),
         IN_FOLDER(test_wrong_run_is_called_wrong),
+        IN_FOLDER(test_text_tells_what_the_page_does),
+        IN_FOLDER(test_short_runs_are_told_as_such),
         IN_FOLDER(test_flat_and_falling_rewards_are_told_apart),
         IN_FOLDER(test_held_out_loss_is_seen),
         IN_FOLDER(test_pretraining_has_its_page),

@@ -8,11 +8,12 @@
  *   metrics.jsonl                needed; of `train` or of `pretrain`
  *   config.cfg                   optional; shown, and read for group counts
  *   pictures/iter_NNNNNN.png     optional; one row of square pictures each,
- *   pictures/prompts.json        {"prompts": [...], "size": pixels}
+ *   pictures/prompts.json        {"prompts": [...], "height", "width": pixels}
  *   evaluation_before.json, evaluation_after.json
  *                                optional; as written by `evaluate`
  * Numbers that are null, absent or beyond 1e100 count as not measured.
  */
+#include <stdio.h>
 
 /**
  * Writes RUN_DIR/report.html, whole or not at all.
@@ -24,5 +25,12 @@
  * then untouched.
  */
 int dg_report_write(const char *run_dir);
+
+/**
+ * The page's section "Is this run right?" as plain text, for a terminal: a line
+ * of each finding, and of advice below it, in the page's order.
+ * Not collective. Errors: as dg_report_write(); nothing is told then.
+ */
+int dg_report_tell(FILE *out, const char *run_dir);
 
 #endif

@@ -1,5 +1,6 @@
 #include "health.h"
 
+#include "base/plural.h"
 #include "page.h"
 #include "trend.h"
 
@@ -81,6 +82,14 @@ static int64_t late(const Run *run)
     return run->n > quarter ? run->n - quarter : 0;
 }
 
+/* The same in words. */
+static const char *late_text(const Run *run)
+{
+    return run->n >= 20 ? "the last quarter"
+           : run->n > 5 ? "the last 5 iterations"
+                        : "all iterations";
+}
+
 static int64_t iteration_at(const Run *run, int64_t i)
 {
     return (int64_t)run->col[COL_ITERATION][i];
@@ -122,10 +131,10 @@ static void ratio(Health *h, const Run *run)
         say(h, LEVEL_UNKNOWN, question, "", "No iteration measured it.");
     else if (r.first_bad < 0)
         say(h, LEVEL_GOOD, question, advice,
-            "Yes: before the first update of all %lld iterations the "
+            "Yes: before the first update of all %lld iteration%s the "
             "replayed probabilities equalled those of the rollout, bit for "
             "bit.",
-            (long long)r.measured);
+            (long long)r.measured, dg_plural(r.measured));
     else
         say(h, LEVEL_WRONG, question, advice,
             "No: it first differed in iteration %lld; the largest "
@@ -206,12 +215,12 @@ static void idle_groups(Health *h, const Run *run)
         : share <= 0.9 ? LEVEL_LOOK
                        : LEVEL_WRONG,
         question, advice,
-        "%s%s of the groups in the last quarter had equal rewards and so no "
+        "%s%s of the groups in %s had equal rewards and so no "
         "gradient (up to 50\u202f%% is usual, above 90\u202f%% is wrong).",
         share <= 0.5   ? "Yes: "
         : share <= 0.9 ? "Only in part: "
                        : "Hardly: ",
-        share == 0 ? "none" : text);
+        share == 0 ? "none" : text, late_text(run));
 }
 
 static void clipping(Health *h, const Run *run)
@@ -222,8 +231,8 @@ static void clipping(Health *h, const Run *run)
         "lower optim.lr or raise grpo.clip_range.";
     const int64_t at = late(run);
     const double share = mean(run->col[COL_CLIP] + at, run->n - at);
-    const int one = run->config_known && share == 0 &&
-                    run->config.grpo.updates_per_iteration == 1;
+    const int none = run->config_known && share == 0;
+    const int one = run->config.grpo.updates_per_iteration == 1;
     char text[DG_VALUE_BYTES];
 
     if (isnan(share))
@@ -234,10 +243,12 @@ static void clipping(Health *h, const Run *run)
         : share <= 0.98 ? LEVEL_LOOK
                         : LEVEL_WRONG,
         question, advice,
-        "%s: %s of the terms were clipped in the last quarter (above "
+        "%s: %s of the terms were clipped in %s (above "
         "90\u202f%% is too much)%s.",
-        share <= 0.9 ? "Yes" : "No", text,
-        one ? "; with one update per iteration none ever is" : "");
+        share <= 0.9 ? "Yes" : "No", text, late_text(run),
+        !none ? ""
+        : one ? "; with one update per iteration none ever is"
+              : "; none with several updates: these move the policy little");
 }
 
 static void gradient(Health *h, const Run *run)
@@ -272,18 +283,18 @@ static void gradient(Health *h, const Run *run)
         say(h, LEVEL_WRONG, question,
             "Go back to an earlier checkpoint, and lower optim.lr.",
             "No, it explodes: its median was %s in the first half and is %s "
-            "in the last quarter (10 times is too much).",
-            a, b);
+            "in %s (10 times is too much).",
+            a, b, late_text(run));
     else if (after > 3 * before || v[peak] > 30 * median(h, v, run->n))
         say(h, LEVEL_LOOK, question, advice,
-            "Not quite: median %s in the first half, %s in the last "
-            "quarter; largest %s in iteration %lld.",
-            a, b, top, (long long)iteration_at(run, peak));
+            "Not quite: median %s in the first half, %s in %s; "
+            "largest %s in iteration %lld.",
+            a, b, late_text(run), top, (long long)iteration_at(run, peak));
     else
         say(h, LEVEL_GOOD, question, advice,
-            "Yes: median %s in the first half, %s in the last quarter; "
+            "Yes: median %s in the first half, %s in %s; "
             "largest %s in iteration %lld.",
-            a, b, top, (long long)iteration_at(run, peak));
+            a, b, late_text(run), top, (long long)iteration_at(run, peak));
 }
 
 static void missing_scores(Health *h, const Run *run)
@@ -478,9 +489,12 @@ static void whole(Health *h, const Run *run)
         : ended                        ? LEVEL_GOOD
                                        : LEVEL_UNKNOWN,
         question,
-        ended ? "metrics.jsonl was cut or edited: start the run again and it "
-                "repairs its last line."
-              : "Start the same command again to go on.",
+        run->disorder > 0 ? "metrics.jsonl was edited, or two runs wrote into "
+                            "this folder at once: what stands above is of all "
+                            "its lines."
+        : ended           ? "metrics.jsonl was cut: start the run again and it "
+                            "repairs its last line."
+                          : "Start the same command again to go on.",
         "%s: iteration %lld%s is the last%s%s.",
         run->torn || run->disorder > 0 ? "No"
         : ended                        ? "Yes"
@@ -531,4 +545,27 @@ void dg_health_find(Health *h, const Run *run)
     not_finite(h, run);
     memory(h, run);
     whole(h, run);
+}
+
+void dg_health_order(int order[DG_FINDINGS], const Health *h)
+{
+    static const Level levels[] = { LEVEL_WRONG, LEVEL_LOOK, LEVEL_GOOD,
+                                    LEVEL_UNKNOWN };
+    int num = 0;
+
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < h->num; i++)
+            if (h->finding[i].level == levels[k])
+                order[num++] = i;
+}
+
+const char *dg_health_verdict(const Health *h)
+{
+    if (h->count[LEVEL_WRONG] > 0)
+        return "Something is wrong; it stands first.";
+    if (h->count[LEVEL_LOOK] > 0)
+        return "Nothing is plainly wrong; what wants a look stands first.";
+    if (h->early)
+        return "Nothing speaks against it so far, but it is too early to tell.";
+    return "Nothing speaks against it.";
 }

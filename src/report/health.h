@@ -32,6 +32,13 @@ typedef struct Health {
 
 void dg_health_find(Health *h, const Run *run);
 
+/** Findings in the order of their telling, worst first, good ones before what
+ *  is not known: order [h->num] of indices. */
+void dg_health_order(int order[DG_FINDINGS], const Health *h);
+
+/** What all of them come to, a sentence. */
+const char *dg_health_verdict(const Health *h);
+
 /* What charts show too. */
 typedef struct RatioFinding {
     int64_t measured;  /* iterations */

@@ -49,3 +49,40 @@ int dg_report_write(const char *run_dir)
     free(run);
     return err;
 }
+
+static void tell(FILE *out, const Health *h)
+{
+    static const char *const word[] = { "good", "?", "look", "WRONG" };
+    int order[DG_FINDINGS] = { 0 };
+
+    dg_health_order(order, h);
+    fprintf(out, "%s\n", dg_health_verdict(h));
+    for (int i = 0; i < h->num; i++) {
+        const Finding *f = &h->finding[order[i]];
+
+        fprintf(out, "%-5s  %s %s\n", word[f->level], f->question, f->answer);
+        if (*f->advice)
+            fprintf(out, "%7s%s\n", "", f->advice);
+    }
+}
+
+int dg_report_tell(FILE *out, const char *run_dir)
+{
+    Health *h = calloc(1, sizeof *h);
+    Run *run = calloc(1, sizeof *run);
+    int err = h == NULL || run == NULL
+                  ? dg_fail(DG_ENOMEM, "report of %s", run_dir)
+                  : dg_run_read(run, run_dir);
+
+    if (!err) {
+        dg_health_find(h, run);
+        err = h->failed ? dg_fail(DG_ENOMEM, "report of %s", run_dir) : DG_OK;
+    }
+    if (!err)
+        tell(out, h);
+    if (run != NULL)
+        dg_run_release(run);
+    free(run);
+    free(h);
+    return err;
+}

@@ -222,43 +222,31 @@ void dg_section_health(Page *p, const Health *h)
     static const char *const word[] = { "\u2713 good", "? not known", "! look",
                                         "\u2717 wrong" };
 
-    dg_page_put(p, "<section>\n<h2>Is this run right?</h2>\n"
-                   "<p class=\"under\">");
-    if (h->count[LEVEL_WRONG] > 0)
-        dg_page_put(p, "Something is wrong; it stands first.");
-    else if (h->count[LEVEL_LOOK] > 0)
-        dg_page_put(p, "Nothing is plainly wrong; what wants a look stands "
-                       "first.");
-    else if (h->early)
-        dg_page_put(p, "Nothing speaks against it so far, but it is too "
-                       "early to tell.");
-    else
-        dg_page_put(p, "Nothing speaks against it.");
-    dg_page_put(p, "</p>\n<ul class=\"health\">\n");
-    for (int level = LEVEL_WRONG; level >= 0; level--)
-        for (int i = 0; i < h->num; i++) {
-            const Finding *f = &h->finding[i];
-            /* good ones keep their order, before what is not known */
-            const int wanted = level == LEVEL_UNKNOWN ? LEVEL_GOOD
-                               : level == LEVEL_GOOD  ? LEVEL_UNKNOWN
-                                                      : level;
-            if ((int)f->level != wanted)
-                continue;
-            dg_page_put(p,
-                        "<li><span><span class=\"badge %s\">%s</span></span>"
-                        "<b>",
-                        class[f->level], word[f->level]);
-            dg_page_text(p, f->question);
-            dg_page_put(p, "</b><div><p>");
-            dg_page_text(p, f->answer);
+    int order[DG_FINDINGS] = { 0 };
+
+    dg_health_order(order, h);
+    dg_page_put(p,
+                "<section>\n<h2>Is this run right?</h2>\n"
+                "<p class=\"under\">%s</p>\n<ul class=\"health\">\n",
+                dg_health_verdict(h));
+    for (int i = 0; i < h->num; i++) {
+        const Finding *f = &h->finding[order[i]];
+
+        dg_page_put(p,
+                    "<li><span><span class=\"badge %s\">%s</span></span>"
+                    "<b>",
+                    class[f->level], word[f->level]);
+        dg_page_text(p, f->question);
+        dg_page_put(p, "</b><div><p>");
+        dg_page_text(p, f->answer);
+        dg_page_put(p, "</p>");
+        if (*f->advice) {
+            dg_page_put(p, "<p class=\"advice\">");
+            dg_page_text(p, f->advice);
             dg_page_put(p, "</p>");
-            if (*f->advice) {
-                dg_page_put(p, "<p class=\"advice\">");
-                dg_page_text(p, f->advice);
-                dg_page_put(p, "</p>");
-            }
-            dg_page_put(p, "</div></li>\n");
         }
+        dg_page_put(p, "</div></li>\n");
+    }
     dg_page_put(p, "</ul>\n</section>\n");
 }
 
