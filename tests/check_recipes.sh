@@ -24,6 +24,8 @@ recipe()
         "policy.path = \"$2\": there is no such folder" "$bin" train "configs/$1.cfg" --dry-run
     expect "recipe $1: one message" test \
         "$(grep -c '^ERROR' "$work/out")" = 1
+    expect_code "recipe $1: config, which says so" 0 \
+        "policy.path = \"$2\" is not here" "$bin" config "configs/$1.cfg"
     expect_code "recipe $1: plan, which says so" 0 \
         "policy.path = \"$2\" is not there" "$bin" plan "configs/$1.cfg" \
         --ranks "$3" --json "$work/$1.json"

@@ -27,7 +27,7 @@ int dg_rundir_names(RunDir *d, const char *root);
 /**
  * Makes the folder and those inside it, with parents, checks that files can
  * be written there and are seen by all hosts, and removes unfinished *.tmp
- * files of a killed run. Another run that writes there is given some seconds
+ * files of a killed run. Another run that writes there is given a minute
  * to end; the folder is then this one's until dg_rundir_close().
  * stored  out: text of its config.cfg, for the caller to free and to compare
  *         (dg_config_compare); NULL when there is none yet

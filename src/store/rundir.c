@@ -19,7 +19,7 @@ enum {
     NUM_FOLDERS = 3,
     PROBE_LOOKS = 50,
     PAUSE_NS = 100000000,
-    PATIENCE_S = 20 /* for a run that is just ending */
+    PATIENCE_S = 60 /* for a run that is just ending */
 };
 
 static const struct timespec pause_between = { 0, PAUSE_NS };
