@@ -295,11 +295,17 @@ static void test_text_tells_what_the_page_does(void **state)
 /* Short runs have no quarters; what the numbers are of is said as it is. */
 static void test_short_runs_are_told_as_such(void **state)
 {
+    const Fault flat = { .ratio_at = 0 };
+
     (void)state;
     put_run(1, &right);
     char *text = tell_text();
     assert_says(text, "of all 1 iteration the");
     assert_says(text, "of the groups in all iterations had");
+    free(text);
+    put_run(19, &flat);
+    text = tell_text();
+    assert_says(text, "; the reward did not rise.");
     free(text);
     put_run(19, &right);
     text = tell_text();

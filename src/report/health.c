@@ -435,7 +435,7 @@ static void hacked(Health *h, const Run *run)
         : up > 0 && gold == 0 ? "Perhaps"
                               : "No sign of it",
         from, to,
-        up <= 0    ? ""
+        up <= 0    ? "; the reward did not rise"
         : gold > 0 ? ", along with the reward"
                    : " while the reward rose");
 }
