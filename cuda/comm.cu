@@ -17,6 +17,11 @@ extern "C" {
 #if DG_NCCL
 #include <nccl.h>
 
+/* Launches between two looks at how far the device is: dg_cuda_link_launches() */
+#ifndef DG_LINK_LAUNCHES
+#define DG_LINK_LAUNCHES 128
+#endif
+
 /* what a stream that was joined keeps */
 struct CudaLink {
     ncclComm_t nccl;
@@ -29,6 +34,9 @@ struct CudaLink {
     int in_slots;                    /* some are used */
     cudaEvent_t pace;                /* what was queued at the last pace */
     int paced;
+    cudaEvent_t look;      /* what was launched at the last look */
+    int launches;          /* since then */
+    int turned;            /* the streams have changed places */
     int under_way;         /* kernels may wait for what others do not send */
     int heard;             /* that another rank has failed */
     struct CudaDown *down; /* to sums of the host's, or NULL */
@@ -48,6 +56,8 @@ static int side_create(CudaLink *link)
         e = cudaEventCreateWithFlags(&link->ready, cudaEventDisableTiming);
     if (e == cudaSuccess)
         e = cudaEventCreateWithFlags(&link->pace, cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&link->look, cudaEventDisableTiming);
     for (int i = 0; i < DG_COMM_SLOTS && e == cudaSuccess; ++i)
         e = cudaEventCreateWithFlags(&link->left[i], cudaEventDisableTiming);
     return e == cudaSuccess ? DG_OK
@@ -152,8 +162,24 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
 void dg_cuda_link_wait(CudaStream *s)
 {
     if (s->link != NULL && s->link->under_way &&
-        watch_for(s, s->stream, NULL, "values of the next block") != DG_OK)
+        watch_for(s, s->stream, NULL, "values or sums") != DG_OK)
         dg_cuda_note_text("NCCL", dg_last_error()->text);
+}
+
+/* The driver takes some thousand launches ahead of the device. Then a launch waits,
+ * and nobody could tell it that another rank has failed: it is not to come to that.
+ * What is launched by libraries, fewer, comes on top. */
+void dg_cuda_link_launches(CudaStream *s)
+{
+    CudaLink *link = s->link;
+
+    if (link == NULL || !link->under_way || link->turned ||
+        ++link->launches < DG_LINK_LAUNCHES)
+        return;
+    link->launches = 0;
+    if (watch_for(s, NULL, link->look, "values or sums") != DG_OK)
+        dg_cuda_note_text("NCCL", dg_last_error()->text);
+    dg_cuda_note(cudaEventRecord(link->look, s->stream), "a look");
 }
 
 /* The library would connect GPUs at the first call of each kind and size, which
@@ -219,6 +245,8 @@ void dg_cuda_link_destroy(struct CudaLink *link)
         cudaEventDestroy(link->ready);
     if (link->pace != NULL)
         cudaEventDestroy(link->pace);
+    if (link->look != NULL)
+        cudaEventDestroy(link->look);
     if (link->side != NULL)
         cudaStreamDestroy(link->side);
     free(link);
@@ -298,6 +326,7 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
     if (is_gone(link))
         return DG_EDEVICE;
     follow(s);
+    link->under_way = 1; /* kernels that want its place again wait for it */
     e = root < 0 ? ncclAllReduce(v, v, (size_t)num, type, ncclSum, link->nccl,
                                  link->side)
                  : ncclReduce(v, v, (size_t)num, type, ncclSum, root,
@@ -337,6 +366,7 @@ void dg_cuda_comm_turn(void)
 
     s->stream = s->link->side;
     s->link->side = was;
+    s->link->turned = !s->link->turned;
 }
 
 void dg_cuda_comm_leaves(int slot)
@@ -448,6 +478,8 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
     if (s->link->in_slots) {
         int64_t here = 1; /* kernels wait for sums */
 
+        if (err == DG_EDEVICE && !s->link->heard)
+            dg_comm_alarm(c); /* others may not come here before */
         dg_comm_min_i64_while(c, &here, 1, dg_cuda_comm_nudge);
         if (s->link->nccl != NULL)
             ncclCommGetAsyncError(s->link->nccl, &e);
@@ -528,6 +560,10 @@ void dg_cuda_comm_slot(int)
 }
 
 void dg_cuda_link_wait(CudaStream *)
+{
+}
+
+void dg_cuda_link_launches(CudaStream *)
 {
 }
 
