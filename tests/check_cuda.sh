@@ -166,7 +166,7 @@ for at in 55 62; do
     run=broken$at
     export CUDA_EMULATION_FAIL=1:$((launches * at / 100))
     # shellcheck disable=SC2086
-    on_gpu 2 "$run" $short
+    on_gpu 2 "$run" $short parallel.write_beside=false
     code=$?
     unset CUDA_EMULATION_FAIL
     expect "cuda: a GPU fails at $at %: exit code 1" test $code = 1
