@@ -102,7 +102,9 @@ expect "cuda: adapters, ratio 1" ratio_is_one lora 1
 expect "cuda: adapters, the CPU's weights" near lora lora.host 1
 
 # --- folders with a learned decoder, a U-Net of own sizes ---------------------------
-few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
+# an update moves all weights alike, also where a gradient is rounding and no more
+few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1
+    policy.draw_all=false"
 # family NAME CONFIG WHAT
 family()
 {
