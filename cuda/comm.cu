@@ -17,6 +17,11 @@ extern "C" {
 #if DG_NCCL
 #include <nccl.h>
 
+/* Launches between two looks at how far the device is: dg_cuda_link_launches() */
+#ifndef DG_LINK_LAUNCHES
+#define DG_LINK_LAUNCHES 128
+#endif
+
 /* what a stream that was joined keeps */
 struct CudaLink {
     ncclComm_t nccl;
@@ -29,6 +34,9 @@ struct CudaLink {
     int in_slots;                    /* some are used */
     cudaEvent_t pace;                /* what was queued at the last pace */
     int paced;
+    cudaEvent_t look;      /* what was launched at the last look */
+    int launches;          /* since then */
+    int turned;            /* the streams have changed places */
     int under_way;         /* kernels may wait for what others do not send */
     int heard;             /* that another rank has failed */
     struct CudaDown *down; /* to sums of the host's, or NULL */
@@ -48,6 +56,8 @@ static int side_create(CudaLink *link)
         e = cudaEventCreateWithFlags(&link->ready, cudaEventDisableTiming);
     if (e == cudaSuccess)
         e = cudaEventCreateWithFlags(&link->pace, cudaEventDisableTiming);
+    if (e == cudaSuccess)
+        e = cudaEventCreateWithFlags(&link->look, cudaEventDisableTiming);
     for (int i = 0; i < DG_COMM_SLOTS && e == cudaSuccess; ++i)
         e = cudaEventCreateWithFlags(&link->left[i], cudaEventDisableTiming);
     return e == cudaSuccess ? DG_OK
@@ -152,8 +162,24 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
 void dg_cuda_link_wait(CudaStream *s)
 {
     if (s->link != NULL && s->link->under_way &&
-        watch_for(s, s->stream, NULL, "values of the next block") != DG_OK)
+        watch_for(s, s->stream, NULL, "values or sums") != DG_OK)
         dg_cuda_note_text("NCCL", dg_last_error()->text);
+}
+
+/* The driver takes some thousand launches ahead of the device. Then a launch waits,
+ * and nobody could tell it that another rank has failed: it is not to come to that.
+ * What is launched by libraries, fewer, comes on top. */
+void dg_cuda_link_launches(CudaStream *s)
+{
+    CudaLink *link = s->link;
+
+    if (link == NULL || !link->under_way || link->turned ||
+        ++link->launches < DG_LINK_LAUNCHES)
+        return;
+    link->launches = 0;
+    if (watch_for(s, NULL, link->look, "values or sums") != DG_OK)
+        dg_cuda_note_text("NCCL", dg_last_error()->text);
+    dg_cuda_note(cudaEventRecord(link->look, s->stream), "a look");
 }
 
 /* The library would connect GPUs at the first call of each kind and size, which
@@ -219,6 +245,8 @@ void dg_cuda_link_destroy(struct CudaLink *link)
         cudaEventDestroy(link->ready);
     if (link->pace != NULL)
         cudaEventDestroy(link->pace);
+    if (link->look != NULL)
+        cudaEventDestroy(link->look);
     if (link->side != NULL)
         cudaStreamDestroy(link->side);
     free(link);
@@ -231,17 +259,62 @@ int dg_cuda_comm_joined(const Comm *c)
     return link != NULL && link->size == c->size && link->rank == c->rank;
 }
 
+/* Those who wait for this rank's part would do so for ever. */
+static int give_up(const Comm *c, CudaLink *link, int err)
+{
+    drop(link);
+    dg_comm_alarm_end(c);
+    return err;
+}
+
+/* On an error of this rank, of which others have not heard. */
+static int agree(const Comm *c, const CudaLink *link, int err)
+{
+    if (err && !link->heard)
+        dg_comm_alarm(c);
+    return dg_agree(c, link->heard ? DG_OK : err);
+}
+
+/* All that was sent has arrived, where it is the host's too. */
+static int arrive(CudaStream *s)
+{
+    const struct CudaDown *down = s->link->down;
+    int err = watch(s, s->link->side, "sum of gradients, int64");
+
+    for (int i = 0; i < 2 && !err && down != NULL; ++i)
+        err = watch(s, dg_cuda_down_way(down, i),
+                    "sums on their way to the host");
+    return err;
+}
+
+/* --- that are waited for ---------------------------------------------------- */
+
+/* What was asked of NCCL with this answer; a rank that fails meanwhile tells. */
+static int finish(const Comm *c, CudaStream *s, ncclResult_t e,
+                  const char *what)
+{
+    CudaLink *link = s->link;
+    const int was = link->under_way;
+    int err;
+
+    link->under_way = 1;
+    err = agree(c, link,
+                e == ncclSuccess ? watch(s, s->stream, what)
+                                 : link_error(e, what));
+    link->under_way = was;
+    return err ? give_up(c, link, err) : DG_OK;
+}
+
 int dg_cuda_comm_sum(const Comm *c, void *v, int64_t num, int whole)
 {
-    const char *what =
-        whole ? "sum of gradients, int64" : "sum of gradients, float32";
     CudaStream *s = dg_cuda_current();
     const ncclResult_t e =
         ncclAllReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32,
                       ncclSum, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess ? watch(s, s->stream, what)
-                                        : link_error(e, what));
+    return finish(c, s, e,
+                  whole ? "sum of gradients, int64"
+                        : "sum of gradients, float32");
 }
 
 int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
@@ -252,9 +325,7 @@ int dg_cuda_comm_sum_to(const Comm *c, void *v, int64_t num, int whole,
         ncclReduce(v, v, (size_t)num, whole ? ncclInt64 : ncclFloat32, ncclSum,
                    root, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess
-                           ? watch(s, s->stream, "sum of gradients to an owner")
-                           : link_error(e, "sum to an owner"));
+    return finish(c, s, e, "sum of gradients to an owner");
 }
 
 int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
@@ -263,9 +334,7 @@ int dg_cuda_comm_bcast(const Comm *c, void *v, size_t bytes, int root)
     const ncclResult_t e =
         ncclBroadcast(v, v, bytes, ncclInt8, root, s->link->nccl, s->stream);
 
-    return dg_agree(c, e == ncclSuccess
-                           ? watch(s, s->stream, "values from an owner")
-                           : link_error(e, "an owner's values"));
+    return finish(c, s, e, "values from an owner");
 }
 
 /* --- beside the kernels ---------------------------------------------------- */
@@ -298,6 +367,7 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
     if (is_gone(link))
         return DG_EDEVICE;
     follow(s);
+    link->under_way = 1; /* kernels that want its place again wait for it */
     e = root < 0 ? ncclAllReduce(v, v, (size_t)num, type, ncclSum, link->nccl,
                                  link->side)
                  : ncclReduce(v, v, (size_t)num, type, ncclSum, root,
@@ -337,6 +407,7 @@ void dg_cuda_comm_turn(void)
 
     s->stream = s->link->side;
     s->link->side = was;
+    s->link->turned = !s->link->turned;
 }
 
 void dg_cuda_comm_leaves(int slot)
@@ -412,34 +483,6 @@ int dg_cuda_comm_pace(void)
     return err || !s->failed ? err : dg_cuda_wait();
 }
 
-/* Those who wait for this rank's part would do so for ever. */
-static int give_up(const Comm *c, CudaLink *link, int err)
-{
-    drop(link);
-    dg_comm_alarm_end(c);
-    return err;
-}
-
-/* On an error of this rank, of which others have not heard. */
-static int agree(const Comm *c, const CudaLink *link, int err)
-{
-    if (err && !link->heard)
-        dg_comm_alarm(c);
-    return dg_agree(c, link->heard ? DG_OK : err);
-}
-
-/* All that was sent has arrived, where it is the host's too. */
-static int arrive(CudaStream *s)
-{
-    const struct CudaDown *down = s->link->down;
-    int err = watch(s, s->link->side, "sum of gradients, int64");
-
-    for (int i = 0; i < 2 && !err && down != NULL; ++i)
-        err = watch(s, dg_cuda_down_way(down, i),
-                    "sums on their way to the host");
-    return err;
-}
-
 int dg_cuda_comm_sent(const Comm *c, int err, int wait)
 {
     CudaStream *s = dg_cuda_current();
@@ -448,6 +491,8 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
     if (s->link->in_slots) {
         int64_t here = 1; /* kernels wait for sums */
 
+        if (err == DG_EDEVICE && !s->link->heard)
+            dg_comm_alarm(c); /* others may not come here before */
         dg_comm_min_i64_while(c, &here, 1, dg_cuda_comm_nudge);
         if (s->link->nccl != NULL)
             ncclCommGetAsyncError(s->link->nccl, &e);
@@ -462,96 +507,6 @@ int dg_cuda_comm_sent(const Comm *c, int err, int wait)
         s->link->under_way = s->link->paced = 0;
     }
     return err ? give_up(c, s->link, err) : DG_OK;
-}
-
-#else
-
-int dg_cuda_comm_built(void)
-{
-    return 0;
-}
-
-int dg_cuda_comm_join(const Comm *, double)
-{
-    return dg_fail(DG_EDEVICE, "this program was built without NCCL");
-}
-
-void dg_cuda_link_destroy(struct CudaLink *)
-{
-}
-
-int dg_cuda_comm_joined(const Comm *)
-{
-    return 0;
-}
-
-int dg_cuda_comm_sum(const Comm *, void *, int64_t, int)
-{
-    dg_panic("a sum by NCCL without NCCL");
-}
-
-int dg_cuda_comm_sum_to(const Comm *, void *, int64_t, int, int)
-{
-    dg_panic("a sum by NCCL without NCCL");
-}
-
-int dg_cuda_comm_bcast(const Comm *, void *, size_t, int)
-{
-    dg_panic("a broadcast by NCCL without NCCL");
-}
-
-int dg_cuda_comm_send(void *, int64_t, int, int)
-{
-    dg_panic("a sum by NCCL without NCCL");
-}
-
-int dg_cuda_comm_descends(void)
-{
-    return DG_OK;
-}
-
-int dg_cuda_comm_descend(const ExactSend *)
-{
-    dg_panic("a sum by NCCL without NCCL");
-}
-
-void dg_cuda_comm_turn(void)
-{
-}
-
-void dg_cuda_comm_leaves(int)
-{
-}
-
-void dg_cuda_comm_slot(int)
-{
-}
-
-void dg_cuda_link_wait(CudaStream *)
-{
-}
-
-int dg_cuda_comm_fetch(const Comm *, const CommFetch *)
-{
-    dg_panic("a fetch by NCCL without NCCL");
-}
-
-void dg_cuda_comm_beside(void)
-{
-}
-
-int dg_cuda_comm_pace(void)
-{
-    return DG_OK;
-}
-
-void dg_cuda_comm_nudge(void)
-{
-}
-
-int dg_cuda_comm_sent(const Comm *, int, int)
-{
-    dg_panic("a sum by NCCL without NCCL");
 }
 
 #endif

@@ -96,6 +96,10 @@ int dg_cuda_products_own(int *own);
 /** Before the host waits for a stream: it may wait for other ranks. */
 void dg_cuda_link_wait(CudaStream *s);
 
+/** Before a launch that is queued: the host is never as far ahead of the device
+ *  that the launch itself would wait. */
+void dg_cuda_link_launches(CudaStream *s);
+
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
 void dg_cuda_graphs_destroy(struct GraphCache *g);
@@ -164,6 +168,8 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
     if (s->mode != DG_STREAM_RUNS &&
         dg_cuda_launch_walks(s, kernel, grid, block, shared, values))
         return;
+    if (s->mode == DG_STREAM_RUNS)
+        dg_cuda_link_launches(s);
     if (shared > DG_SHARED_PLAIN)
         dg_cuda_note(cudaFuncSetAttribute(
                          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -102,7 +102,9 @@ expect "cuda: adapters, ratio 1" ratio_is_one lora 1
 expect "cuda: adapters, the CPU's weights" near lora lora.host 1
 
 # --- folders with a learned decoder, a U-Net of own sizes ---------------------------
-few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1"
+# an update moves all weights alike, also where a gradient is rounding and no more
+few="sampler.steps=3 run.iterations=1 grpo.prompts_per_iteration=1 evaluate.steps=1
+    policy.draw_all=false"
 # family NAME CONFIG WHAT
 family()
 {
@@ -166,7 +168,7 @@ for at in 55 62; do
     run=broken$at
     export CUDA_EMULATION_FAIL=1:$((launches * at / 100))
     # shellcheck disable=SC2086
-    on_gpu 2 "$run" $short
+    on_gpu 2 "$run" $short parallel.write_beside=false
     code=$?
     unset CUDA_EMULATION_FAIL
     expect "cuda: a GPU fails at $at %: exit code 1" test $code = 1

@@ -87,7 +87,7 @@ pretrain()
     ranks "$n" "$program" pretrain "${TINY:-configs/tiny.cfg}" \
         --set run.device="$device" --set run.threads=1 \
         --set run.dir="$work/$run" --set pretrain.steps=3 \
-        --set pretrain.batch=6 --set pretrain.item_size=2 \
+        --set policy.draw_all=false --set pretrain.batch=6 --set pretrain.item_size=2 \
         --set pretrain.eval_every=0 --set evaluate.num_prompts=2 \
         --set evaluate.seeds=1 --set evaluate.steps=2 \
         --set optim.ema_decay=0.5 "${sets[@]}" >"$work/$run.out" 2>&1

@@ -148,4 +148,23 @@ expect "overlap: a GPU fails in a rollout: one message" test \
     "$(grep -c '^ERROR' "$work/broken.out")" = 1
 expect "overlap: a GPU fails in a rollout: it says whose" grep -q \
     '^ERROR CUDA.*launch failure (found by rank 1)' "$work/broken.out"
+# a GPU that fails where another's kernels wait for its sums: who waits hears of it,
+# also where the driver takes so many calls ahead and no more
+sums="$short $buckets parallel.shard=gradients parallel.passes=apart parallel.host_timeout_seconds=30"
+# shellcheck disable=SC2086
+launches=$(CUDA_EMULATION_TELL=1 CUDA_EMULATION_QUEUE=160 on_gpu 2 tells $sums &&
+    sed -n 's/.*: \([0-9]*\) launches on device 1$/\1/p' "$work/tells.out")
+for at in "72 0" "80 0" "72 160" "80 160"; do
+    read -r percent queue <<<"$at"
+    export CUDA_EMULATION_QUEUE=$queue
+    # shellcheck disable=SC2086
+    CUDA_EMULATION_FAIL=1:$((launches * percent / 100)) on_gpu 2 hears $sums
+    expect "overlap: a GPU fails at $percent %, queue $queue, others wait: exit code 1" \
+        test $? = 1
+    expect "overlap: a GPU fails at $percent %, queue $queue, others wait: one message" \
+        test "$(grep -c '^ERROR CUDA.*launch failure (found by rank 1)' \
+            "$work/hears.out")" = 1
+    rm -rf "$work/hears"
+done
+unset CUDA_EMULATION_QUEUE
 exit $bad

@@ -44,6 +44,19 @@ expect_code "bundle: its command, cuDNN's attention" 0 " 0 failed" \
 expect "bundle: cuDNN's attention, or none of it" grep -qE \
     "^cuDNN: ratio, .*( ok .* 1 in 2 iter| none .* no cuDNN on)" \
     "$work/results/table.txt"
+# PyTorch's libraries, in a Python of a folder's own
+mkdir -p "$work/site-packages/nvidia/none/lib"
+touch "$work/site-packages/nvidia/none/lib/libnone.so.9"
+printf '#!/bin/sh\necho "%s/nvidia/*/lib"\n' "$work/site-packages" >"$work/python"
+chmod +x "$work/python"
+expect_code "bundle: PyTorch's libraries are found" 0 \
+    "$work/site-packages/nvidia/none/lib" in_it PYTHON="$work/python" bash -c \
+    'eval "$(sed -n "/^packages=/,/^# The driver/p" "$0")"; library_folder libnone.so.9' \
+    "$folder/tests/gpu/run.sh"
+# a run that cannot begin for another reason than that there is no GPU
+expect_code "bundle: a GPU that fails at once is no missing one" 1 \
+    "a run begins" in_it CUDA_EMULATION_MEMORY=400000000 ONLY="kernels*memory" \
+    "$folder/tests/gpu/run.sh"
 # a GPU that fails, at a kernel that nobody names but who launches one by one
 expect_code "bundle: a kernel that fails is named" 1 "FAILED" in_it \
     ONLY="kernels*training" CUDA_EMULATION_FAIL=0:60 "$folder/tests/gpu/run.sh"

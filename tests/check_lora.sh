@@ -108,7 +108,7 @@ refused "lora: no weights below" "policy.weights must name" lora.rank=4
 refused "lora: a target that is not there" \
     'called "to_z"; they are called x_embedder' "${sets[@]}" \
     lora.targets=to_q,to_z
-launch pretrain 1 1 fresh pretrain.steps=0 pretrain.eval_every=0
+launch pretrain 1 1 fresh pretrain.steps=0 pretrain.eval_every=0 policy.draw_all=false
 wait "$pid"
 refused "lora: adapters that change nothing" 'adapters on "to_q" do not change' \
     "${sets[@]}" policy.weights="$work/fresh/weights.h5"

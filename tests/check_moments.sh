@@ -126,6 +126,10 @@ expect "moments: configs/flux_step.cfg in small" "$gpu" train \
     --set clip.heads=2 --set pretrain.image_size=32
 expect "moments: it made an update" awk \
     "BEGIN { exit !($(metric step grad_norm) > 0) }"
+# codes of 0 are moments of 0: of a network that began with gates of 0 nearly all
+expect "moments: of all of the network" bash -c "'$gpu' inspect \
+    '$work/step/checkpoints/iter_000001.h5' | grep -A 2 '^arrays/adam_v_codes:' |
+    grep -q 'least [1-9]'"
 expect_code "moments: configs/flux_step.cfg fits a GPU of 141 GB" 0 \
     '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits' \
     "$cpu" plan configs/flux_step.cfg --gpus 1

@@ -142,6 +142,7 @@ draw_network()
         TINY=configs/tiny.cfg
         draw_flux_sizes
         some policy.prediction velocity velocity data
+        some policy.draw_all true true false
         ;;
     eps)
         TINY=configs/tiny_eps.cfg

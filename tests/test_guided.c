@@ -368,7 +368,8 @@ static void paint(Lab *l, uint32_t number, uint32_t seed, uint8_t *rgb)
 static void test_guided_evaluation_is_ddim(void **state)
 {
     static const char *const sets[] = { EPSILON, "cfg.scale=3",
-                                        "evaluate.steps=4", NULL };
+                                        "evaluate.steps=4",
+                                        "policy.draw_all=false", NULL };
     static uint8_t pictures[6][PIXELS], rgb[PIXELS];
     Lab *l = open_lab(sets);
     Evaluation unused;

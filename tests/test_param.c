@@ -4,11 +4,14 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/philox.h"
 #include "nn/layer.h"
 #include "nn/param.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const int64_t matrix[2] = { 48, 32 }, vector[1] = { 5 };
@@ -124,6 +127,57 @@ static void test_draws_have_the_stated_spread(void **state)
     dg_params_fini(&s);
 }
 
+static void test_nothing_begins_as_zero_where_all_is_drawn(void **state)
+{
+    ParamSet s, other;
+    (void)state;
+
+    fill_set(&s, 1);
+    fill_set(&other, 1);
+    dg_params_draw_zeros(&s);
+    dg_params_draw(&s, 7);
+    dg_params_draw(&other, 7);
+    for (int i = 0; i < 5; i++)
+        assert_true(values(&s, "zero")[i] != 0);
+    assert_memory_equal(values(&s, "fan"), values(&other, "fan"),
+                        48 * 32 * sizeof(float));
+    dg_params_fini(&s);
+    dg_params_fini(&other);
+}
+
+/* Large parameters are drawn by several threads, part by part. */
+static void test_draws_do_not_depend_on_threads(void **state)
+{
+    const int64_t dims[2] = { 700, 300 }, n = 700 * 300;
+    const int before = omp_get_max_threads();
+    ParamSet s[2];
+    float *one;
+    (void)state;
+
+    for (int i = 0; i < 2; i++) {
+        omp_set_num_threads(i == 0 ? 1 : 3);
+        assert_int_equal(dg_params_init(&s[i], 1), DG_OK);
+        dg_params_add(&s[i], "normal", DG_INIT_NORMAL_FAN, 2, dims);
+        dg_params_add(&s[i], "uniform", DG_INIT_XAVIER, 2, dims);
+        assert_int_equal(dg_params_allocate(&s[i], NULL), DG_OK);
+        dg_params_draw(&s[i], 7);
+    }
+    omp_set_num_threads(before);
+    assert_memory_equal(s[0].values, s[1].values,
+                        (size_t)s[0].count * sizeof(float));
+    /* and is one stream */
+    one = malloc((size_t)n * sizeof *one);
+    assert_non_null(one);
+    dg_rng_normal(
+        one, 0, n,
+        &(RngKey) { .seed = 7, .purpose = DG_RNG_WEIGHT_INIT, .iteration = 1 });
+    for (int64_t i = 0; i < n; i++)
+        assert_true(s[1].values[i] == (float)(1 / sqrt(300.0) * one[i]));
+    free(one);
+    for (int i = 0; i < 2; i++)
+        dg_params_fini(&s[i]);
+}
+
 static void test_draws_are_a_function_of_seed_set_and_place(void **state)
 {
     ParamSet a, b, c;
@@ -222,6 +276,8 @@ int main(void)
         cmocka_unit_test(test_golden_fill_known_values),
         cmocka_unit_test(test_offsets_aligned_and_padding_zero),
         cmocka_unit_test(test_draws_have_the_stated_spread),
+        cmocka_unit_test(test_nothing_begins_as_zero_where_all_is_drawn),
+        cmocka_unit_test(test_draws_do_not_depend_on_threads),
         cmocka_unit_test(test_draws_are_a_function_of_seed_set_and_place),
         cmocka_unit_test(test_bad_parameters_are_refused),
         cmocka_unit_test(test_adopted_memory_is_kept_as_it_is),

@@ -52,6 +52,7 @@ typedef struct PolicyConfig {
     double guidance;                /* embedded guidance scale */
     CodecKind codec;                /* between latents and pixels */
     int bf16_compat;                /* FLUX: time, guidance as in bfloat16 */
+    int draw_all;                   /* no random weights begin as zero */
     int64_t height, width;          /* pixels; 0: pretrain.image_size each */
 } PolicyConfig;
 

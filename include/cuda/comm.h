@@ -67,8 +67,9 @@ void dg_cuda_comm_beside(void);
 /**
  * Waits until what had been queued when it was called last is done, so that a
  * rank is never far ahead of its device, and learns of its failure.
- * From the first fetch to dg_cuda_comm_sent() waits of the current stream also
- * end where another rank has failed (dg_comm_alarm()).
+ * From the first fetch, or what was sent first, to dg_cuda_comm_sent() waits of
+ * the current stream also end where another rank has failed (dg_comm_alarm()),
+ * or this one's patience is at its end.
  * Errors: DG_EDEVICE.
  */
 int dg_cuda_comm_pace(void);

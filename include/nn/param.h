@@ -101,7 +101,10 @@ int64_t dg_params_rest_at(const ParamSet *s, int64_t offset);
 int dg_params_place(void **at, ParamSet *s, const Backend *backend,
                     DType dtype);
 
-/** Draws all values by their init rule from (seed, parameter index). */
+/** Values that would begin as zero are drawn too, normal by the inputs' number. */
+void dg_params_draw_zeros(ParamSet *s);
+/** Draws all values by their init rule from (seed, parameter index), by all of the
+ *  process's cores: the same values by any number. */
 void dg_params_draw(ParamSet *s, uint64_t seed);
 /** The same for adapters, with random numbers of their own purpose. */
 void dg_params_draw_lora(ParamSet *s, uint64_t seed);

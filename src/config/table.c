@@ -124,6 +124,11 @@ static const Option rows[] = {
     ENUM("policy.codec", "\"pixels\"", "pixels|vae", policy.codec, 0,
          "FLUX's latents to pixels: space-to-depth, or the VAE of policy.path "
          "(1/8, 16 channels, packed 2 x 2)"),
+    BOOL("policy.draw_all", "false", policy.draw_all, 0,
+         "of random weights none begin as zero. By default gates and the last "
+         "layer do: good to train from, but the first update moves hardly "
+         "anything else, and what attention does cannot be seen. For trials of "
+         "large networks"),
     BOOL("policy.bf16_compat", "false", policy.bf16_compat, 0,
          "FLUX is given trunc(1000 sigma) / 1000, and rounds it and the "
          "guidance to bfloat16 before and after the factor 1000, as bfloat16 "

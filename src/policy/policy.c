@@ -42,6 +42,8 @@ static int outline(Policy *p, const Config *c, int net_id)
     }
     if (!err)
         err = family_of(c->policy.kind)->create(p, c);
+    if (!err && c->policy.draw_all)
+        dg_params_draw_zeros(&p->net);
     if (!err && c->lora.rank > 0)
         err = dg_lora_check(&p->lora);
     return err;

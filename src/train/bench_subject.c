@@ -74,12 +74,7 @@ int dg_subject_params(Subject *b, int64_t input_count)
         err = dg_params_allocate(&b->set, NULL);
     if (err)
         return err;
-    for (int i = 0; i < b->set.num_params; i++) {
-        Param *p = b->set.params[i];
-
-        if (p->init == DG_INIT_ZERO)
-            p->init = p->value.num_dims > 1 ? DG_INIT_NORMAL_FAN : DG_INIT_ONE;
-    }
+    dg_params_draw_zeros(&b->set);
     dg_params_draw(&b->set, 1);
     if (b->backend->apart)
         err = dg_params_place(&b->at, &b->set, b->backend, b->tools->dtype);

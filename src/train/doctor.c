@@ -115,10 +115,11 @@ void dg_doctor_pace(DoctorPace *out, const DoctorFound *all, int size)
 /* --- a network ------------------------------------------------------------ */
 
 /* Wide enough for the libraries' real kernels, small enough for seconds. Two
- * updates: AdamW's first one moves all weights alike, whatever a gradient's size. */
+ * updates: AdamW's first one moves all weights alike, whatever a gradient's size.
+ * With gates of zero no bit of attention or MLPs would be seen. */
 static const char common[] =
     "run: { seed = 1; iterations = 1; };"
-    "policy: { text_length = 16; latent_scale = 2.0; };"
+    "policy: { text_length = 16; latent_scale = 2.0; draw_all = true; };"
     "flux: { num_layers = 1; num_single_layers = 1; num_heads = 4;"
     " head_dim = 64; axes_dims = [16, 24, 24]; in_channels = 48;"
     " joint_attention_dim = 64; pooled_dim = 64; guidance_embeds = false; };"

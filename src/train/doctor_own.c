@@ -15,9 +15,11 @@
 
 enum { SAMPLES = 2, STEPS = 4, MAX_WAYS = 5 }; /* samples of a rank */
 
-/* A group of so many samples, few steps, one update, no files. */
+/* A group of so many samples, few steps, one update, no files; of random weights
+ * none is zero, so that all of the network shows in the results. */
 static void shorten(Config *c, int64_t samples)
 {
+    c->policy.draw_all = 1;
     c->grpo.prompts_per_iteration = 1;
     c->grpo.num_generations = samples;
     c->grpo.updates_per_iteration = 1;

@@ -142,6 +142,15 @@ static int compare_floats(H5File *f, const char *name, const float *now,
     return err;
 }
 
+/* What may be said of other weights, after an update too; "" with exact sums. */
+static const char *of_float_sums(const Trainer *t)
+{
+    return t->session->config->parallel.exact_sum
+               ? ""
+               : ": with parallel.exact_sum = false they are the same for as "
+                 "many ranks of one thread each";
+}
+
 static int compare_results(const Trainer *t, H5File *f)
 {
     const Update *u = t->update;
@@ -160,6 +169,11 @@ static int compare_results(const Trainer *t, H5File *f)
     if (!err)
         err = compare_floats(f, "ratio", column, 2, dims);
     free(column);
+    if (err == DG_EPROMISE) {
+        const Error found = *dg_last_error();
+
+        return dg_fail(err, "%s%s", found.text, of_float_sums(t));
+    }
     return err;
 }
 
@@ -179,11 +193,7 @@ static int compare_weights(const Trainer *t, H5File *f)
         err = dg_fail(DG_EPROMISE,
                       "%s: weights after the iteration have SHA-256 %.16s... "
                       "in the file and %.16s... in the replay%s",
-                      dg_h5_path(f), stored, digest,
-                      t->session->config->parallel.exact_sum
-                          ? ""
-                          : ": with parallel.exact_sum = false they are the "
-                            "same for as many ranks of one thread each");
+                      dg_h5_path(f), stored, digest, of_float_sums(t));
     free(stored);
     return err;
 }

@@ -491,6 +491,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_agree(
             s->comm, dg_rewards_read(t->rewards, c->num_rewards, &t->prompts));
+    if (!err) /* of sizes alone: weights may take minutes to come */
+        err = dg_trainer_check_room(s);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
@@ -509,8 +511,6 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!dg_setup_has_weights(c))
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
-    if (!err)
-        err = dg_trainer_check_room(s);
     if (!err)
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     if (!err)

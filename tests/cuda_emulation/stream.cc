@@ -162,6 +162,17 @@ static void not_captured(const CUstream_st *s, const char *what)
     abort();
 }
 
+/* With CUDA_EMULATION_QUEUE="N" in the environment a stream takes N calls ahead;
+ * with one more whoever queues it waits, as for a driver's launches. */
+static void wait_for_room(CUstream_st *s)
+{
+    static const char *text = getenv("CUDA_EMULATION_QUEUE");
+    const uint64_t most = text != nullptr ? strtoull(text, nullptr, 10) : 0;
+
+    if (most > 0 && s->queued - s->done > most && !s->running)
+        drain(s, s->queued - most, FOR_EVER);
+}
+
 void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
 {
     const std::lock_guard<std::recursive_mutex> held(lock);
@@ -171,6 +182,7 @@ void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
     ++s->queued;
     if (s->early)
         drain(s, s->queued, EARLY);
+    wait_for_room(s);
 }
 
 void cuda_emulation_drain_all(void)

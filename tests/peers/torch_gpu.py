@@ -7,12 +7,13 @@ a line, medians of several runs.
   torch_gpu.py --tiny             on the CPU, tiny: every case runs
 
 Cases: gemm (the rate that others are a fraction of), flux_forward at 1024 and
-720 pixels, flux_train (forward and backward, blocks run again), unet_forward at
-batch 1 and 8; eager with scaled_dot_product_attention, and by torch.compile (of
+720 pixels, flux_train there (forward and backward, blocks run again), unet_forward
+at batch 1 and 8; eager with scaled_dot_product_attention, and by torch.compile (of
 FLUX its blocks, which are all alike, so that compiling takes seconds). Weights
 are random. FLOPs are those of matrix products, attention and convolutions as
 PyTorch counts them; flux_train counts the forward pass three times, what is run
-again not, as `dancegrpo bench` does. Cases that find no time, or no memory, say
+again not. `dancegrpo bench` counts four passes with parallel.recompute: compare
+seconds there (flops by flops_per_s). Cases that find no time, or no memory, say
 so in "error".
 """
 import argparse
@@ -162,9 +163,10 @@ def flux(b, mode):
                size=size, batch=1)
     net.train()
     net.recompute = True
-    x = nets.flux_inputs(c, sizes[1], text, 1, b.device, b.dtype)
-    b.case("flux_train", mode, lambda: train(net, x, flops_of(make, x)),
-           size=sizes[1], batch=1)
+    for size in sizes:
+        x = nets.flux_inputs(c, size, text, 1, b.device, b.dtype)
+        b.case("flux_train", mode, lambda: train(net, x, flops_of(make, x)),
+               size=size, batch=1)
 
 
 def unet(b, mode):
