@@ -243,6 +243,11 @@ static int run_item(Worker *w, int64_t i, void *user)
 
 /* --- one step ---------------------------------------------------------- */
 
+static int due(int64_t every, int64_t step)
+{
+    return every > 0 && step % every == 0;
+}
+
 static int run_step(Pretrain *t, LearnerStep *done)
 {
     const Comm *comm = t->session->comm;
@@ -258,7 +263,7 @@ static int run_step(Pretrain *t, LearnerStep *done)
         return err;
     /* a device may fail alone, even where all compute the same */
     err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
-    if (!err)
+    if (!err && due(t->session->config->optim.ema_every, t->step + 1))
         err = dg_agree(comm, dg_learner_average(t->learner));
     return err;
 }
@@ -275,6 +280,9 @@ static double step_loss(const Pretrain *t)
 static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
                          double seconds)
 {
+    double flops = (double)dg_team_take_flops(t->team);
+
+    dg_comm_sum_f64(t->session->comm, &flops, 1);
     if (t->metrics == NULL)
         return DG_OK;
     dg_metrics_begin(t->metrics, t->step + 1);
@@ -287,8 +295,7 @@ static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
         dg_metrics_real(t->metrics, "writing", t->took.writing);
         dg_metrics_real(t->metrics, "waiting", t->took.waiting);
     }
-    dg_metrics_real(t->metrics, "gflops",
-                    (double)dg_team_take_flops(t->team) / seconds * 1e-9);
+    dg_metrics_real(t->metrics, "gflops", flops / seconds * 1e-9);
     return dg_metrics_commit(t->metrics);
 }
 
@@ -301,11 +308,6 @@ static void show(const Pretrain *t, double loss, double seconds)
     dg_info("step %6lld/%lld | loss %.4f | %.0f pictures/s | ETA %s",
             (long long)t->step + 1, (long long)steps, loss,
             (double)t->batch / seconds, eta);
-}
-
-static int due(int64_t every, int64_t step)
-{
-    return every > 0 && step % every == 0;
 }
 
 EvaluateJob dg_pretrain_job(const Pretrain *t)
