@@ -390,6 +390,11 @@ static int loop(Pretrain *t, RunEnd *end)
     int err = DG_OK;
 
     *end = DG_RUN_DONE;
+    /* asked for while all was read and reserved */
+    if (t->step < c->pretrain.steps && dg_stop_wanted(t->session->comm, 0)) {
+        *end = DG_RUN_NOT_BEGUN;
+        return DG_OK;
+    }
     while (t->step < c->pretrain.steps && !err) {
         const double began = dg_clock_now();
         LearnerStep done;
