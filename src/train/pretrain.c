@@ -204,7 +204,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     const int64_t size = t->session->config->pretrain.item_size;
     PretrainScratch x;
     Pass pass = { .w = w, .policy = t->policy };
-    int64_t bad;
+    int64_t bad = -1;
     int err = DG_OK;
 
     dg_pretrain_scratch(&x, t->policy, size, w->scratch, w->room);
@@ -238,7 +238,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     err = go_back(&pass);
     if (!err)
         err = dg_team_add(w, &bad);
-    return err;
+    return dg_policy_name_gradient(t->policy, bad, err);
 }
 
 /* --- one step ---------------------------------------------------------- */
