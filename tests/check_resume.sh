@@ -142,6 +142,18 @@ expect "resume: continued from the older one" grep -q \
     "continuing after iteration 4" "$work/hurt.out"
 same_digest "resume: and the same weights" hurt "$whole" 6
 expect "resume: and each iteration once" whole_history hurt 6
+# other ranks find the file by the number that the first one has read in it
+cp -r "$work/whole" "$work/renamed"
+mv "$work/renamed/checkpoints/iter_000006.h5" \
+    "$work/renamed/checkpoints/iter_000009.h5"
+mv "$work/renamed/checkpoints/iter_000003.h5" \
+    "$work/renamed/checkpoints/iter_000006.h5"
+expect "resume: checkpoints of other names are passed over" tiny 2 1 renamed \
+    run.iterations=6 checkpoint.keep=0 parallel.shard=optimizer
+expect "resume: a WARN for each, with both numbers" test "$(grep -cE \
+    '^WARN  checkpoint passed over: .*(9.h5: .* = 6: .*, 9|6.h5: .* = 3: .*, 6)$' \
+    "$work/renamed.out")" = 2
+same_digest "resume: and the same weights after them" renamed "$whole" 6
 for file in "$work"/hurt/checkpoints/*.h5; do
     truncate -s 3000 "$file"
 done
