@@ -167,6 +167,11 @@ refused "replay of a file cut short" "harmed.h5" \
 harmed "$work/replayed.h5" attribute format_version 99
 refused "replay of another version" "version 99" "$bin" replay \
     "$work/harmed.h5"
+for n in 0 -7 4294967296; do
+    harmed "$work/replayed.h5" attribute iteration $n
+    refused "replay of iteration $n" "iteration = $n: must be 1 to" "$bin" replay \
+        "$work/harmed.h5"
+done
 refused "replay of a checkpoint" "dancegrpo checkpoint" "$bin" replay \
     "$checkpoint"
 refused "inspect of a text" "is not an HDF5 file" "$bin" inspect \

@@ -76,6 +76,27 @@ on_host 1 parts run.max_seconds=1e-3
 expect "pretrain: stopped after two steps" test "$(last_checkpoint parts)" = 2
 on_host 2 parts $ranges
 same_end "other levels and rank counts in turn" parts base
+# work RUN: GFLOP of its first step, of all ranks
+work_of()
+{
+    paste -d' ' <(metric "$1" gflops) <(metric "$1" seconds) |
+        awk 'NR == 1 { printf "%.5g", $1 * $2 }'
+}
+same "pretrain: gflops are of all ranks" "$(work_of base2)" "$(work_of base)"
+on_host 1 seldom optim.ema_every=2 pretrain.steps=2
+on_host 1 never optim.ema_every=9 pretrain.steps=1
+# averaged RUN STEP: digest of the averaged weights of a checkpoint
+averaged()
+{
+    "$cpu" convert "$work/$1/checkpoints/iter_00000$2.h5" --weights ema \
+        --to "$work/$1.ema$2" >/dev/null 2>&1 &&
+        "$cpu" inspect --digest "$work/$1.ema$2" | cut -c 1-64
+}
+untouched=$(averaged never 1)
+same "pretrain: an average of every second update begins with the second" \
+    "$(averaged seldom 1)" "$untouched"
+expect "pretrain: it moves then, and without ema_every at once" bash -c \
+    "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
 taught=(policy.weights="$work/base/weights.h5" pretrain.distill_cfg=2)
 on_host 1 taught "${taught[@]}"
 on_host 3 taught3 $ranges "${taught[@]}"

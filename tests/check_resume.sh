@@ -64,6 +64,47 @@ same_digest "resume: its weights stay" asked "$whole" 6
 expect "resume: after signals each iteration once" "$tools/json_lines" \
     "$work/asked/metrics.jsonl" 6
 
+# while ranks still come together, which with large networks takes long
+cat >"$work/slow" <<END
+#!/bin/bash
+[ "\$OMPI_COMM_WORLD_RANK" != 1 ] || until [ -e "$work/go" ]; do sleep 0.02; done
+exec "$bin" "\$@"
+END
+chmod +x "$work/slow"
+listens() { # 0x200: USR1
+    first=$(pgrep -P "$pid" -f "$bin" | head -n 1)
+    local caught
+    caught=$(sed -n 's/^SigCgt:\s*//p' "/proc/${first:-0}/status" 2>/dev/null)
+    [ $((0x${caught:-0} & 0x200)) != 0 ]
+}
+# asks_at_start COMMAND RUN [SET]...: exit code of a start that USR1 finds so
+asks_at_start()
+{
+    local kind=$1 run=$2 program=$bin
+    shift 2
+    rm -f "$work/go"
+    bin=$work/slow
+    launch "$kind" 2 1 "$run" "$@"
+    bin=$program
+    until_or_end listens && kill -USR1 "$first"
+    touch "$work/go"
+    wait "$pid"
+}
+asks_at_start train early run.iterations=6
+expect "resume: asked to stop while it starts, exit code 75" test $? = 75
+expect "resume: nothing is begun then" test ! -s "$work/early/metrics.jsonl" \
+    -a ! -e "$work/early/pictures"
+no_warning "resume: and nothing to warn of" "$work/early.out"
+tiny 1 1 early run.max_seconds=1e-3
+asks_at_start train early run.iterations=6
+expect "resume: asked to stop while it starts again" test $? = 75 -a \
+    "$(last_checkpoint early)" = 1
+expect "resume: continued after both" tiny 1 1 early run.iterations=6
+same_digest "resume: after both the same weights" early "$whole" 6
+asks_at_start pretrain early.base pretrain.steps=3
+expect "resume: pretraining, asked to stop while it starts" test $? = 75 -a ! -s \
+    "$work/early.base/metrics.jsonl"
+
 tiny 2 1 late run.max_seconds=1e-3 checkpoint.every=0
 expect "resume: run.max_seconds ends with exit code 75" test $? = 75
 expect "resume: run.max_seconds, one iteration is kept" test \
@@ -101,6 +142,18 @@ expect "resume: continued from the older one" grep -q \
     "continuing after iteration 4" "$work/hurt.out"
 same_digest "resume: and the same weights" hurt "$whole" 6
 expect "resume: and each iteration once" whole_history hurt 6
+# other ranks find the file by the number that the first one has read in it
+cp -r "$work/whole" "$work/renamed"
+mv "$work/renamed/checkpoints/iter_000006.h5" \
+    "$work/renamed/checkpoints/iter_000009.h5"
+mv "$work/renamed/checkpoints/iter_000003.h5" \
+    "$work/renamed/checkpoints/iter_000006.h5"
+expect "resume: checkpoints of other names are passed over" tiny 2 1 renamed \
+    run.iterations=6 checkpoint.keep=0 parallel.shard=optimizer
+expect "resume: a WARN for each, with both numbers" test "$(grep -cE \
+    '^WARN  checkpoint passed over: .*(9.h5: .* = 6: .*, 9|6.h5: .* = 3: .*, 6)$' \
+    "$work/renamed.out")" = 2
+same_digest "resume: and the same weights after them" renamed "$whole" 6
 for file in "$work"/hurt/checkpoints/*.h5; do
     truncate -s 3000 "$file"
 done

@@ -110,6 +110,30 @@ for run in wild3 wild2; do
         "$work/$run.out"
 done
 
+# --- a rank that has less memory than the others: all end, whoever was to meet -------
+cat >"$work/poor" <<END
+#!/bin/bash
+[ "\$OMPI_COMM_WORLD_RANK" != 1 ] || ulimit -v \$most_kib -c 0
+exec "$bin" "\$@"
+END
+chmod +x "$work/poor"
+# ends_poor KIB LEVEL: with so much address space for the second of two ranks
+ends_poor()
+{
+    most_kib=$1 timeout -k 2 60 mpirun --oversubscribe -x most_kib -n 2 \
+        "$work/poor" train configs/tiny.cfg --dry-run --set run.threads=1 \
+        --set run.dir="$work/poor.run" --set parallel.shard="$2" \
+        --set parallel.passes=together --set flux.num_heads=16 \
+        --set flux.head_dim=32 --set flux.axes_dims='[8, 12, 12]' \
+        --set flux.num_single_layers=3 >"$work/poor.out" 2>&1
+    [ $? = 1 ] && [ "$(grep -c '^ERROR .*(found by rank 1)' "$work/poor.out")" = 1 ]
+}
+# not where it starts with more than that, as under a sanitizer
+if (ulimit -v 350000 && "$bin" --version >/dev/null 2>&1); then
+    expect "shard: a rank without memory for its state" ends_poor 450000 gradients
+    expect "shard: a rank without memory for a gradient" ends_poor 650000 gradients
+fi
+
 # --- a damaged checkpoint is passed over by all ranks ------------------------------
 tiny 2 1 torn $clip parallel.shard=optimizer run.iterations=2
 "$tools/plant" "$work/torn/checkpoints/iter_000002.h5" flip arrays/adam_v 60000

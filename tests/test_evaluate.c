@@ -293,6 +293,28 @@ static void test_text_and_json_say_the_same(void **state)
     free(json);
 }
 
+/* A prompts file names its tasks as it likes. */
+static void test_json_keeps_a_task_s_name(void **state)
+{
+    static const char name[] = "a \"b\"\\\t\xc3\xa4";
+    Evaluation e = { .num_tags = 1 };
+    char *json;
+    cJSON *root;
+
+    (void)state;
+    strcpy(e.all.tag, "all");
+    strcpy(e.tags[0].tag, name);
+    MUST(dg_evaluation_json(&json, &e));
+    root = cJSON_Parse(json);
+    assert_non_null(root);
+    const cJSON *task =
+        cJSON_GetArrayItem(cJSON_GetObjectItem(root, "tasks"), 0);
+
+    assert_string_equal(cJSON_GetObjectItem(task, "task")->valuestring, name);
+    cJSON_Delete(root);
+    free(json);
+}
+
 /* Two rewards of one sampling: each has what it has alone. */
 static void test_every_reward_is_scored(void **state)
 {
@@ -350,6 +372,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_failed_pictures_have_no_score),
     cmocka_unit_test(test_reward_is_that_of_the_pictures),
     cmocka_unit_test(test_text_and_json_say_the_same),
+    cmocka_unit_test(test_json_keeps_a_task_s_name),
     cmocka_unit_test(test_every_reward_is_scored),
 };
 

@@ -1,8 +1,11 @@
+#define _GNU_SOURCE /* RTLD_NEXT */
 #include "mpi_test.h"
 
 #include "base/error.h"
 #include "parallel/comm_file.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -327,6 +330,42 @@ static void test_who_waits_does_something_else(void **state)
     VERDICT();
 }
 
+/* --- a rank that may have no more threads -------------------------------- */
+
+static int no_threads;
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+                   void *(*begin)(void *), void *user)
+{
+    union {
+        void *found;
+        int (*call)(pthread_t *, const pthread_attr_t *, void *(*)(void *),
+                    void *);
+    } real = { dlsym(RTLD_NEXT, "pthread_create") };
+
+    return no_threads ? EAGAIN : real.call(thread, attr, begin, user);
+}
+
+/* Nobody is watched, and the ranks that had begun go on with the one that could
+ * not. */
+static void test_a_watch_without_a_thread_is_refused_by_all(void **state)
+{
+    (void)state;
+    for (int bad = 0; bad < comm.size && comm.size > 1; bad++) {
+        Comm other = { .impl = NULL };
+
+        no_threads = comm.rank == bad;
+        EXPECT(dg_comm_beside(&other, &comm, "") == DG_ENOMEM);
+        EXPECT(dg_last_error()->rank == bad);
+        no_threads = 0;
+        dg_comm_beside_free(&other);
+        EXPECT(dg_comm_beside(&other, &comm, "") == DG_OK);
+        dg_comm_barrier(&other);
+        dg_comm_beside_free(&other);
+    }
+    VERDICT();
+}
+
 /* One rank's alarm is heard by all others, until they have met. */
 static void test_an_alarm_is_heard_where_nobody_meets(void **state)
 {
@@ -364,6 +403,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_beside_gives_the_same),
     cmocka_unit_test(test_threads_do_not_meet),
     cmocka_unit_test(test_who_waits_does_something_else),
+    cmocka_unit_test(test_a_watch_without_a_thread_is_refused_by_all),
     cmocka_unit_test(test_an_alarm_is_heard_where_nobody_meets),
 };
 

@@ -91,6 +91,28 @@ static void test_all_skip_what_one_could_not_do(void **state)
     VERDICT();
 }
 
+/* A gradient that no sum can take is told by its parameter's name. */
+static void test_too_large_a_gradient_is_named(void **state)
+{
+    static const char *const sets[] = { "grpo.advantage_clip=1e9", NULL };
+
+    (void)state;
+    for (int64_t item = 0; item < 12; item += 5) {
+        TinyRun t;
+        UpdateStats stats;
+
+        EXPECT(open_run(&t, sets) == DG_OK);
+        t.update->total[item] = 1e9f;
+        EXPECT(tiny_update(&t, 0, &stats) == DG_OK);
+        EXPECT(stats.skipped_updates == 1 && stats.set_aside == 1);
+        check_shared(&t, item);
+        EXPECT(!is_here(&t, item) ||
+               strstr(t.update->note, ".weight: gradient element ") != NULL);
+        tiny_close(&t);
+    }
+    VERDICT();
+}
+
 /* A ratio of one rank that is not 1 stops them all, with one text. */
 static void test_all_stop_at_a_broken_ratio(void **state)
 {
@@ -125,6 +147,7 @@ static void test_all_stop_at_a_broken_ratio(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_all_skip_what_one_could_not_do),
+    cmocka_unit_test(test_too_large_a_gradient_is_named),
     cmocka_unit_test(test_all_stop_at_a_broken_ratio),
 };
 

@@ -205,8 +205,13 @@ static void score(TinyRun *t)
 
 static void assert_missing(const Rollout *r, int64_t poisoned)
 {
-    for (int64_t i = 0; i < r->N * r->K; i++)
-        assert_int_equal(r->scores[i].missing, i / r->K / r->G == poisoned);
+    for (int64_t i = 0; i < r->N * r->K; i++) {
+        const RewardScore *s = &r->scores[i];
+
+        assert_int_equal(s->missing, i / r->K / r->G == poisoned);
+        /* as files say it of a score that is missing */
+        assert_true(!s->missing || (isnan(s->value) && isnan(s->strict)));
+    }
 }
 
 static void assert_same_items(const Rollout *a, const Rollout *b,

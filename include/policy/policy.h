@@ -205,6 +205,12 @@ void dg_policy_send(const Policy *p);
  *  values are the first of p->values. */
 const ParamSet *dg_policy_trained(const Policy *p);
 
+/** A gradient's element was refused with err, DG_ENUMERIC: names its parameter
+ *  in front of the message.
+ *  at  element of what is trained, with text encoders of both; < 0: not known
+ *  Returns err. */
+int dg_policy_name_gradient(const Policy *p, int64_t at, int err);
+
 /** Gives the text encoders' memory back: from now on nothing can be encoded
  *  (DG_EINVAL), and the base's values and digest are no longer there. */
 void dg_policy_drop_text(Policy *p);

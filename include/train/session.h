@@ -31,7 +31,11 @@ typedef struct Session {
 int dg_session_links(const Session *s);
 
 /** Ends of a run that are not errors. */
-typedef enum RunEnd { DG_RUN_DONE, DG_RUN_STOPPED } RunEnd;
+typedef enum RunEnd {
+    DG_RUN_DONE,
+    DG_RUN_STOPPED,
+    DG_RUN_NOT_BEGUN /* stopped while it was set up: all is as it was */
+} RunEnd;
 
 /** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop; a second
  *  SIGINT ends the program at once. Before MPI's start, which takes a while

@@ -8,7 +8,8 @@
 
 /**
  * Runs or continues a training run in run.dir. Collective.
- * end  out: finished, or stopped by signal or time with a checkpoint
+ * end  out: finished, or stopped by signal or time with a checkpoint; by a
+ *      signal also before anything is computed
  * Errors: bad input; DG_EPROMISE; DG_EIO. Checkpoints stay valid.
  */
 int dg_train(const Session *s, RunEnd *end);

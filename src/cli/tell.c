@@ -12,7 +12,7 @@ int dg_cli_ended(RunEnd end)
 {
     if (end == DG_RUN_DONE)
         return DG_OK;
-    dg_info("stopped early with a checkpoint: the same command goes on");
+    dg_info("stopped early: the same command goes on");
     return DG_ESTOP;
 }
 

@@ -33,7 +33,8 @@ static int train(Cli *cli, void *none)
     err = dg_train(&session, &end);
     if (err)
         return err;
-    write_report(cli);
+    if (end != DG_RUN_NOT_BEGUN)
+        write_report(cli);
     return dg_cli_ended(end);
 }
 

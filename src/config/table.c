@@ -317,7 +317,7 @@ static const Option rows[] = {
     REAL("optim.ema_decay", "0", 0, 0.9999999, optim.ema_decay, 0,
          "decay of the averaged weights; 0: none"),
     INT("optim.ema_every", "1", 1, 1e6, optim.ema_every, 0,
-        "updates between steps of the average"),
+        "iterations, of pretraining updates, between steps of the average"),
 
     INT("pretrain.steps", "2000", 0, 1e9, pretrain.steps, FREE,
         "updates of pretraining (fixed as run.iterations is)"),

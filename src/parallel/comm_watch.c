@@ -216,14 +216,36 @@ static void *watch(void *user)
 
 /* --- life ---------------------------------------------------------------- */
 
+static void free_watch(struct CommWatch *w)
+{
+    if (w == NULL)
+        return;
+    free(w->beats);
+    free(w->node);
+    free(w);
+}
+
+/* NULL: no memory */
+static struct CommWatch *new_watch(const Comm *c)
+{
+    struct CommWatch *w = calloc(1, sizeof *w);
+
+    if (w == NULL)
+        return NULL;
+    w->comm = *c;
+    w->node = calloc((size_t)c->node_size, sizeof(Slot *));
+    w->beats = calloc((size_t)c->node_size, sizeof *w->beats);
+    if (w->node != NULL && w->beats != NULL)
+        return w;
+    free_watch(w);
+    return NULL;
+}
+
+/* Collective over the node. */
 static int share_slots(struct CommWatch *w)
 {
     const Comm *c = &w->comm;
 
-    w->node = calloc((size_t)c->node_size, sizeof(Slot *));
-    w->beats = calloc((size_t)c->node_size, sizeof *w->beats);
-    if (w->node == NULL || w->beats == NULL)
-        return dg_fail(DG_ENOMEM, "parallel.host_timeout_seconds: records");
     if (MPI_Win_allocate_shared(sizeof(Slot), 1, MPI_INFO_NULL, c->impl->node,
                                 (void *)&w->own, &w->window) != MPI_SUCCESS)
         return dg_fail(DG_EDEVICE, "parallel.host_timeout_seconds: MPI has no "
@@ -260,23 +282,45 @@ static int start(struct CommWatch *w)
                                           "thread to watch");
 }
 
+static void stop(struct CommWatch *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->over = 1;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+}
+
+/* Collective over the node: also where a rank's thread has not begun. */
+static void end_watch(struct CommWatch *w, int runs)
+{
+    atomic_store(&w->own->place, AT_END);
+    if (runs)
+        stop(w);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    MPI_Win_free(&w->window);
+    free_watch(w);
+}
+
 /* of: the main thread's, or NULL */
 static int watch_comm(Comm *c, double patience_s, const char *doing,
                       const struct CommWatch *of)
 {
+    struct CommWatch *w = new_watch(c);
     char host[HOST_BYTES - 4];
-    struct CommWatch *w;
-    int err;
+    int own, err;
 
-    w = calloc(1, sizeof *w);
-    err = dg_agree(c, w != NULL ? DG_OK : dg_fail(DG_ENOMEM, "watch"));
+    err = dg_agree(
+        c, w != NULL
+               ? DG_OK
+               : dg_fail(DG_ENOMEM, "parallel.host_timeout_seconds: records"));
     if (err) {
-        free(w);
+        free_watch(w);
         return err;
     }
-    *w = (struct CommWatch) { .comm = *c,
-                              .patience = patience_s,
-                              .doing = doing };
+    w->patience = patience_s;
+    w->doing = doing;
     dg_comm_host(c, host, sizeof host);
     snprintf(w->host, sizeof w->host, "%s%s", host[0] != '\0' ? " on " : "",
              host);
@@ -284,10 +328,13 @@ static int watch_comm(Comm *c, double patience_s, const char *doing,
     if (err)
         return err;
     w->told = of != NULL ? of->told : &w->node[0]->told;
-    err = start(w);
-    if (!err)
+    own = start(w);
+    err = dg_agree(c, own);
+    if (err)
+        end_watch(w, !own);
+    else
         c->impl->watch = w;
-    return dg_agree(c, err);
+    return err;
 }
 
 int dg_comm_watch(Comm *c, double patience_s)
@@ -311,16 +358,5 @@ void dg_comm_unwatch(Comm *c)
     if (w == NULL)
         return;
     c->impl->watch = NULL;
-    atomic_store(&w->own->place, AT_END);
-    pthread_mutex_lock(&w->lock);
-    w->over = 1;
-    pthread_cond_signal(&w->changed);
-    pthread_mutex_unlock(&w->lock);
-    pthread_join(w->thread, NULL);
-    pthread_cond_destroy(&w->changed);
-    pthread_mutex_destroy(&w->lock);
-    MPI_Win_free(&w->window);
-    free(w->beats);
-    free(w->node);
-    free(w);
+    end_watch(w, 1);
 }

@@ -161,6 +161,31 @@ const ParamSet *dg_policy_trained(const Policy *p)
     return p->adapters.num_params > 0 ? &p->adapters : &p->net;
 }
 
+static const Param *find_value(const ParamSet *set, int64_t at)
+{
+    for (int i = 0; i < set->num_params; i++) {
+        const Tensor *t = &set->params[i]->value;
+
+        if (at >= t->param_offset && at < t->param_offset + dg_tensor_count(t))
+            return set->params[i];
+    }
+    return NULL;
+}
+
+int dg_policy_name_gradient(const Policy *p, int64_t at, int err)
+{
+    const ParamSet *set = dg_policy_trained(p);
+    const int in_text = set == &p->net && at >= set->count;
+    const Param *q =
+        in_text ? find_value(&p->text, at - set->count) : find_value(set, at);
+    char reason[256];
+
+    if (err != DG_ENUMERIC || q == NULL)
+        return err;
+    snprintf(reason, sizeof reason, "%.250s", dg_last_error()->text);
+    return dg_fail(err, "%s: %s", q->name, reason);
+}
+
 void dg_policy_drop_text(Policy *p)
 {
     dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);

@@ -317,8 +317,20 @@ static int check_notes(H5File *f, const Checkpoint *k)
     return err;
 }
 
+/* wanted: what its name says; < 0: any. Ranks find a file by this number. */
+static int check_iteration(const H5File *f, int64_t iteration, int64_t wanted)
+{
+    if (iteration >= 0 && (wanted < 0 || iteration == wanted))
+        return DG_OK;
+    return dg_fail(DG_EFORMAT, "%s: attribute iteration = %lld: must be %s%lld",
+                   dg_h5_path(f), (long long)iteration,
+                   wanted < 0 ? ">= " : "that of its name, ",
+                   (long long)(wanted < 0 ? 0 : wanted));
+}
+
 /* values [num_counters + 1] out: the iteration, then the counters */
-static int read_file(const char *path, const Checkpoint *k, int64_t *values)
+static int read_file(const char *path, int64_t wanted, const Checkpoint *k,
+                     int64_t *values)
 {
     char name[DG_H5_NAME];
     H5File *f;
@@ -327,6 +339,8 @@ static int read_file(const char *path, const Checkpoint *k, int64_t *values)
     if (err)
         return err;
     err = dg_h5_get_i64(f, NULL, "iteration", &values[0]);
+    if (!err)
+        err = check_iteration(f, values[0], wanted);
     if (!err)
         err = check_notes(f, k);
     if (!err)
@@ -353,7 +367,7 @@ static int read_newest(const char *dir, const Checkpoint *k, int64_t *values)
         return err;
     for (int i = num - 1; i >= 0; i--) {
         dg_checkpoint_path(path, sizeof path, dir, list[i]);
-        err = read_file(path, k, values);
+        err = read_file(path, list[i], k, values);
         if (!err || err == DG_ENOMEM)
             break;
         dg_warn("checkpoint passed over: %s", dg_last_error()->text);
@@ -421,8 +435,8 @@ static int read_and_hand_out(const Comm *c, const char *name, int newest,
         dg_agree(c, values ? DG_OK : dg_fail(DG_ENOMEM, "%s: counters", name));
 
     if (!err && c->rank == 0)
-        err =
-            newest ? read_newest(name, k, values) : read_file(name, k, values);
+        err = newest ? read_newest(name, k, values)
+                     : read_file(name, -1, k, values);
     err = dg_agree(c, err);
     if (!err)
         err = hand_out(c, name, newest, k, values);

@@ -161,10 +161,26 @@ static void interval(Text *t, const char *name, const Interval *v)
     put(t, "}");
 }
 
+/* A string of JSON: tasks are what a prompts file calls them. */
+static void quoted(Text *t, const char *text)
+{
+    put(t, "\"");
+    for (; *text != '\0'; text++) {
+        const unsigned char c = (unsigned char)*text;
+
+        if (c < 0x20)
+            put(t, "\\u%04x", c);
+        else
+            put(t, "%s%c", c == '"' || c == '\\' ? "\\" : "", c);
+    }
+    put(t, "\"");
+}
+
 static void entry(Text *t, const EvaluateTag *e, const char *before)
 {
-    put(t, "%s{\"task\":\"%s\",\"pictures\":%lld,", before, e->tag,
-        (long long)e->pictures);
+    put(t, "%s{\"task\":", before);
+    quoted(t, e->tag);
+    put(t, ",\"pictures\":%lld,", (long long)e->pictures);
     interval(t, "reward", &e->reward);
     put(t, ",");
     interval(t, "strict", &e->strict);

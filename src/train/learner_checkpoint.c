@@ -227,7 +227,8 @@ int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
 
     weights_array(&a, &of, l, l->num);
     if (a.data != NULL && !a.shared)
-        return dg_sha256_bytes(hex, a.data, sizeof(float) * (size_t)a.num);
+        return dg_agree(
+            c, dg_sha256_bytes(hex, a.data, sizeof(float) * (size_t)a.num));
     err = dg_checkpoint_digest(hex, c, &a);
     dg_comm_bcast(c, hex, DG_SHA256_HEX, 0);
     return dg_agree(c, err);

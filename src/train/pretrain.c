@@ -205,7 +205,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     const int64_t size = t->session->config->pretrain.item_size;
     PretrainScratch x;
     Pass pass = { .w = w, .policy = t->policy };
-    int64_t bad;
+    int64_t bad = -1;
     int err = DG_OK;
 
     dg_pretrain_scratch(&x, t->policy, size, w->scratch, w->room);
@@ -239,10 +239,15 @@ static int run_item(Worker *w, int64_t i, void *user)
     err = go_back(&pass);
     if (!err)
         err = dg_team_add(w, &bad);
-    return err;
+    return dg_policy_name_gradient(t->policy, bad, err);
 }
 
 /* --- one step ---------------------------------------------------------- */
+
+static int due(int64_t every, int64_t step)
+{
+    return every > 0 && step % every == 0;
+}
 
 static int run_step(Pretrain *t, LearnerStep *done)
 {
@@ -259,7 +264,7 @@ static int run_step(Pretrain *t, LearnerStep *done)
         return err;
     /* a device may fail alone, even where all compute the same */
     err = dg_agree(comm, dg_learner_update(t->learner, &own, done));
-    if (!err)
+    if (!err && due(t->session->config->optim.ema_every, t->step + 1))
         err = dg_agree(comm, dg_learner_average(t->learner));
     return err;
 }
@@ -276,6 +281,9 @@ static double step_loss(const Pretrain *t)
 static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
                          double seconds)
 {
+    double flops = (double)dg_team_take_flops(t->team);
+
+    dg_comm_sum_f64(t->session->comm, &flops, 1);
     if (t->metrics == NULL)
         return DG_OK;
     dg_metrics_begin(t->metrics, t->step + 1);
@@ -288,8 +296,7 @@ static int write_metrics(Pretrain *t, const LearnerStep *done, double loss,
         dg_metrics_real(t->metrics, "writing", t->took.writing);
         dg_metrics_real(t->metrics, "waiting", t->took.waiting);
     }
-    dg_metrics_real(t->metrics, "gflops",
-                    (double)dg_team_take_flops(t->team) / seconds * 1e-9);
+    dg_metrics_real(t->metrics, "gflops", flops / seconds * 1e-9);
     return dg_metrics_commit(t->metrics);
 }
 
@@ -302,11 +309,6 @@ static void show(const Pretrain *t, double loss, double seconds)
     dg_info("step %6lld/%lld | loss %.4f | %.0f pictures/s | ETA %s",
             (long long)t->step + 1, (long long)steps, loss,
             (double)t->batch / seconds, eta);
-}
-
-static int due(int64_t every, int64_t step)
-{
-    return every > 0 && step % every == 0;
 }
 
 EvaluateJob dg_pretrain_job(const Pretrain *t)
@@ -389,6 +391,11 @@ static int loop(Pretrain *t, RunEnd *end)
     int err = DG_OK;
 
     *end = DG_RUN_DONE;
+    /* asked for while all was read and reserved */
+    if (t->step < c->pretrain.steps && dg_stop_wanted(t->session->comm, 0)) {
+        *end = DG_RUN_NOT_BEGUN;
+        return DG_OK;
+    }
     while (t->step < c->pretrain.steps && !err) {
         const double began = dg_clock_now();
         LearnerStep done;

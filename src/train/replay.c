@@ -329,6 +329,10 @@ static int open_parts(Trainer *t, H5File *f)
         err = dg_trainer_reserve(t);
     if (!err)
         err = dg_h5_get_i64(f, NULL, "iteration", &iteration);
+    if (!err && (iteration < 1 || iteration > UINT32_MAX))
+        err = dg_fail(
+            DG_EFORMAT, "%s: attribute iteration = %lld: must be 1 to %lld",
+            dg_h5_path(f), (long long)iteration, (long long)UINT32_MAX);
     /* the list of prompts is not needed: the file has indices and conditions */
     if (!err)
         err = dg_rollout_begin(t->rollout, s, t->rollout->P, iteration - 1);

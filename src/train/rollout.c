@@ -319,7 +319,8 @@ static void note_failure(SampleJob *j, const Sample *sample, int64_t item)
     Rollout *r = j->r;
 
     for (int64_t k = 0; k < r->K; k++)
-        r->scores[item * r->K + k].missing = 1;
+        r->scores[item * r->K + k] =
+            (RewardScore) { .value = NAN, .strict = NAN, .missing = 1 };
 #pragma omp critical(dg_rollout_note)
     if (item < r->note_item) {
         r->note_item = item;

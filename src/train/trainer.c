@@ -152,7 +152,7 @@ static int iterate(Trainer *t, int *stop)
         err = learn(t);
     if (err)
         return err;
-    if (due(c->optim.ema_every > 0 ? c->optim.ema_every : 1, t->iteration + 1))
+    if (due(c->optim.ema_every, t->iteration + 1))
         err = dg_agree(t->session->comm, dg_learner_average(t->learner));
     if (err)
         return err;
@@ -171,7 +171,9 @@ static int iterate(Trainer *t, int *stop)
     return err ? err : keep_checkpoint(t, last);
 }
 
-static int resume(Trainer *t)
+/* stop: asked for while all was read and reserved, which takes long where
+ * networks are large; an iteration on top may not be waited for. */
+static int resume(Trainer *t, int *stop)
 {
     const Session *s = t->session;
     int found = 0;
@@ -184,7 +186,8 @@ static int resume(Trainer *t)
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
     err = dg_agree(s->comm, err);
-    if (!err && t->iteration == 0)
+    *stop = !err && dg_stop_wanted(s->comm, 0);
+    if (!err && !*stop && t->iteration == 0)
         err = dg_trainer_write_pictures(t);
     t->resumed = t->iteration;
     t->started = dg_clock_now();
@@ -203,11 +206,11 @@ int dg_train(const Session *s, RunEnd *end)
     if (!err)
         err = dg_trainer_open_files(&t);
     if (!err)
-        err = resume(&t);
+        err = resume(&t, &stop);
     while (!err && !stop && t.iteration < s->config->run.iterations)
         err = iterate(&t, &stop);
     if (!err && t.iteration < s->config->run.iterations)
-        *end = DG_RUN_STOPPED;
+        *end = t.iteration > t.resumed ? DG_RUN_STOPPED : DG_RUN_NOT_BEGUN;
     dg_trainer_close(&t);
     return err;
 }

@@ -330,10 +330,10 @@ int dg_trainer_reserve(Trainer *t)
         drop_copies(t);
     if (!err)
         err = open_team(t);
-    if (pools(s) || t->together) {
-        err = dg_agree(s->comm, err);
-        if (!err)
-            err = dg_pool_create(&t->pool, s, t->team, t->policy, t->reference);
+    /* whoever has failed does not know whether there will be a pool */
+    err = dg_agree(s->comm, err);
+    if (!err && (pools(s) || t->together)) {
+        err = dg_pool_create(&t->pool, s, t->team, t->policy, t->reference);
         if (!err && pools(s) && dg_pool_trains(t->pool))
             t->learner->pool = t->pool;
     }

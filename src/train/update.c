@@ -397,7 +397,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     const Part *p = user;
     const Update *u = p->job->update;
     const int64_t k = u->local[i];
-    int64_t bad;
+    int64_t bad = -1;
     int err;
 
     dg_progress_add(1);
@@ -415,6 +415,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     if (!err)
         err = dg_team_add(w, &bad);
     if (err == DG_ENUMERIC) {
+        dg_policy_name_gradient(p->job->policy, bad, err);
         note(p, k);
         err = DG_OK;
     }
