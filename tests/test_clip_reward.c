@@ -358,6 +358,51 @@ static void test_open_clip_config(void **state)
     tiny_drop(folder);
 }
 
+static void read_with(ClipFolder *got, const char *folder, const char *file,
+                      const char *text)
+{
+    int found;
+
+    write_text(folder, file, text);
+    MUST(dg_clip_config_read(got, &found, folder));
+    assert_true(found);
+}
+
+/* LAION's ViT-L-14 of 2 B pictures has means and deviations of 1/2, where
+ * nearly every other CLIP has OpenAI's: both libraries' files say so. */
+static void test_means_are_those_of_the_folder(void **state)
+{
+    const PictureColours usual = dg_picture_colours_clip();
+    static const PictureColours half = { { 0.5f, 0.5f, 0.5f },
+                                         { 0.5f, 0.5f, 0.5f } };
+    ClipFolder got;
+    char folder[256];
+
+    (void)state;
+    tiny_folder(folder);
+    read_with(&got, folder, "config.json", "{\"model_type\": \"clip\"}");
+    assert_memory_equal(&got.colours, &usual, sizeof usual);
+    read_with(&got, folder, "preprocessor_config.json",
+              "{\"image_mean\": [0.5, 0.5, 0.5], \"resample\": 3,"
+              " \"image_std\": [0.5, 0.5, 0.5], \"size\": 224}");
+    assert_memory_equal(&got.colours, &half, sizeof half);
+    assert_false(got.squash);
+    read_with(&got, folder, "preprocessor_config.json",
+              "{\"do_center_crop\": false,"
+              " \"size\": {\"height\": 224, \"width\": 224}}");
+    assert_memory_equal(&got.colours, &usual, sizeof usual);
+    assert_true(got.squash);
+    read_with(&got, folder, "open_clip_config.json", dfn);
+    assert_memory_equal(&got.colours, &usual, sizeof usual);
+    read_with(&got, folder, "open_clip_config.json",
+              "{\"model_cfg\": {\"embed_dim\": 768, \"vision_cfg\": {},"
+              " \"text_cfg\": {}}, \"preprocess_cfg\": {"
+              "\"mean\": [0.5, 0.5, 0.5], \"std\": [0.5, 0.5, 0.5],"
+              " \"interpolation\": \"bicubic\"}}");
+    assert_memory_equal(&got.colours, &half, sizeof half);
+    tiny_drop(folder);
+}
+
 static const char tiny_open_clip[] =
     "{\"model_cfg\": {\"embed_dim\": 24, \"vision_cfg\": {\"image_size\": 34,"
     " \"layers\": 2, \"width\": 48, \"head_width\": 16, \"mlp_ratio\": 2.0,"
@@ -399,10 +444,19 @@ static void test_open_clip_s_way(void **state)
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
     assert_memory_equal(ours, theirs, sizeof ours);
     assert_true(clip_score(&b, 0, rgb, 64, 0).value == value);
-    free(rgb);
     MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
     assert_memory_not_equal(ours, theirs, sizeof ours);
     clip_close(&b);
+    /* another mean, another picture */
+    snprintf(command, sizeof command,
+             "sed -i 's/}$/, \"preprocess_cfg\": {\"mean\": [0, 0, 0]}}/' "
+             "%s/open_clip_config.json",
+             folder);
+    assert_int_equal(system(command), 0);
+    clip_open(&b, dg_backend_cpu(), rewards);
+    assert_true(clip_score(&b, 0, rgb, 64, 0).value != value);
+    clip_close(&b);
+    free(rgb);
     tiny_drop(folder);
 }
 
@@ -465,6 +519,53 @@ static void test_what_does_not_serve_is_named(void **state)
                    DG_EFORMAT, "embed_dim");
 }
 
+/* Of a folder of transformers, with one more file; and OpenCLIP's with one
+ * more key of the three parts it has. */
+static void refuse_preprocessor(const char *keys, const char *what)
+{
+    char change[300];
+
+    snprintf(change, sizeof change, "echo '{%s}' >preprocessor_config.json",
+             keys);
+    refuse_changed(change, DG_EFORMAT, what);
+}
+
+static void refuse_open_clip(const char *part, const char *key,
+                             const char *what)
+{
+    char change[400];
+
+    snprintf(change, sizeof change,
+             "echo '{\"model_cfg\": {\"embed_dim\": 24, \"text_cfg\": {%s},"
+             " \"vision_cfg\": {%s}}, \"preprocess_cfg\": {%s}}' "
+             ">open_clip_config.json",
+             part[0] == 't' ? key : "", part[0] == 'v' ? key : "",
+             part[0] == 'p' ? key : "");
+    refuse_changed(change, DG_EFORMAT, what);
+}
+
+/* Keys with which the same weights would give other scores. */
+static void test_other_ways_to_score_are_refused(void **state)
+{
+    (void)state;
+    refuse_preprocessor("\"resample\": 2", "resample = 2");
+    refuse_preprocessor("\"size\": 32", "size = 32");
+    refuse_preprocessor("\"size\": {\"shortest_edge\": 32}",
+                        "size.shortest_edge = 32");
+    refuse_preprocessor("\"do_center_crop\": false", "do_center_crop");
+    refuse_preprocessor("\"image_mean\": [0.5]", "image_mean");
+    refuse_preprocessor("\"image_std\": [1, 1, 0]", "image_std");
+    refuse_open_clip("text", "\"no_causal_mask\": true", "no_causal_mask");
+    refuse_open_clip("text", "\"pool_type\": \"last\"", "must be \"argmax\"");
+    refuse_open_clip("vision", "\"pool_type\": \"avg\"", "must be \"tok\"");
+    refuse_open_clip("vision", "\"norm_kwargs\": {\"eps\": 1e-6}",
+                     "norm_kwargs");
+    refuse_open_clip("preprocess", "\"interpolation\": \"bilinear\"",
+                     "must be \"bicubic\"");
+    refuse_open_clip("preprocess", "\"mean\": [\"a\", 0, 0]",
+                     "list of 3 numbers");
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_texts_as_transformers),
     cmocka_unit_test(test_scores_as_transformers),
@@ -477,8 +578,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_picture_with_nan_is_missing),
     cmocka_unit_test(test_public_sizes),
     cmocka_unit_test(test_open_clip_config),
+    cmocka_unit_test(test_means_are_those_of_the_folder),
     cmocka_unit_test(test_open_clip_s_way),
     cmocka_unit_test(test_what_does_not_serve_is_named),
+    cmocka_unit_test(test_other_ways_to_score_are_refused),
 };
 
 TINY_MAIN(tests)

@@ -67,7 +67,7 @@ static int bad_model(const ClipReward *n, const char *folder)
 static int choose_sizes(ClipReward *n, const Flavour *f)
 {
     const char *name = n->c.model[0] != '\0' ? n->c.model : f->model;
-    ClipFolder known = { .squash = 0 };
+    ClipFolder known = { .colours = dg_picture_colours_clip() };
     char folder[DG_CLIP_PATH];
     int found = 0, err = DG_OK;
 
@@ -87,6 +87,7 @@ static int choose_sizes(ClipReward *n, const Flavour *f)
         .crop_low = f->transformers || known.transformers,
         .resampler = f->resampler,
         .quantize = n->c.quantize,
+        .colours = known.colours,
     };
     n->clean = !n->picture.crop_low;
     return DG_OK;
