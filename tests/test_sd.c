@@ -2,6 +2,8 @@
  * folder: tests/golden/make_sd_fixture.py. */
 #include "tiny_run.h"
 
+#include "base/log.h"
+
 #include "golden_blocks.h"
 
 #include <math.h>
@@ -117,6 +119,31 @@ static void test_prompts_as_transformers(void **state)
     near(condition, b.golden.prompt_states, TOKENS * WIDTH, 1e-5);
     encode(&b, "", b.golden.empty_ids, condition);
     near(condition, b.golden.empty_states, TOKENS * WIDTH, 1e-5);
+    close_bed(&b);
+}
+
+/* One warning for all prompts whose ends are not read; 75 words of one token
+ * are the most. */
+static void test_prompts_that_are_cut_are_warned_of(void **state)
+{
+    char long_text[2 * 76 + 1] = "";
+    const char *texts[] = { "a cat", long_text, long_text };
+    const Session s = { .comm = &tiny_comm };
+    PromptList list;
+    long before;
+    Bed b;
+
+    (void)state;
+    open_bed(&b);
+    for (int words = 75; words <= 76; words++) {
+        while ((int)strlen(long_text) < 2 * words)
+            strcat(long_text, "a ");
+        MUST(dg_prompts_of(&list, texts, 3));
+        before = dg_log_count(DG_LOG_WARN);
+        MUST(dg_setup_check_words(&s, b.policy, &list, "texts"));
+        assert_int_equal(dg_log_count(DG_LOG_WARN) - before, words > 75);
+        dg_prompts_free(&list);
+    }
     close_bed(&b);
 }
 
@@ -322,6 +349,7 @@ static void test_keys_that_do_not_fit(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sizes_are_the_folder_s),
     cmocka_unit_test(test_prompts_as_transformers),
+    cmocka_unit_test(test_prompts_that_are_cut_are_warned_of),
     cmocka_unit_test(test_latents_and_picture_as_diffusers),
     cmocka_unit_test(test_neighbours_do_not_matter),
     cmocka_unit_test(test_decoding_is_planned),
