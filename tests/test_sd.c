@@ -313,6 +313,22 @@ static void test_a_bad_folder_is_named(void **state)
            "unet/config.json", "use_linear_projection");
     refuse("sed -i 's/\"epsilon\"/\"v_prediction\"/' scheduler/*",
            "scheduler_config.json", "prediction_type");
+    refuse("sed -i 's/_zero_snr\": false/_zero_snr\": true/' scheduler/*",
+           "scheduler_config.json", "rescale_betas_zero_snr");
+    refuse("sed -i 's/_betas\": null/_betas\": [0.1]/' scheduler/*",
+           "scheduler_config.json", "trained_betas");
+    refuse("sed -i 's/_time_act\": false/_time_act\": true/' "
+           "unet/config.json",
+           "unet/config.json", "resnet_skip_time_act");
+    refuse("sed -i 's/_scale_factor\": 1.0/_scale_factor\": 1.4/' "
+           "unet/config.json",
+           "unet/config.json", "resnet_out_scale_factor");
+    refuse("sed -i 's/_post_act\": null/_post_act\": \"silu\"/' "
+           "unet/config.json",
+           "unet/config.json", "timestep_post_act");
+    refuse("sed -i 's/_act_fn\": null/_act_fn\": \"silu\"/' "
+           "unet/config.json",
+           "unet/config.json", "time_embedding_act_fn");
     refuse("sed -i 's/\"norm_num_groups\": 8/\"norm_num_groups\": 7/' "
            "unet/config.json",
            "/", "norm_num_groups");
