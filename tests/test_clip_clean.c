@@ -54,6 +54,12 @@ static void test_letters(void **state)
     clean("\uFB00\uFB01\uFB02\uFB03\uFB04\uFB06", "fffifl"
                                                   "ffifflst");
     clean("\uFF21\uFF42\uFF11\uFF01\u3000x", "Ab1! x");
+    clean("\uFF76\uFF9E\uFFE1", "\u30AB\u3099\u00A3");
+    clean("\u0149\u0132\u0133", "'nIJij");
+    clean("\u01C4\u01C5\u01C6\u01C7\u01C8\u01C9", "D\u017DD\u017Ed\u017E"
+                                                  "LJLjlj");
+    clean("\u01CA\u01CB\u01CC\u01F1\u01F2\u01F3", "NJNjnjDZDzdz");
+    clean("\uFEFFa\x01\x7F\tb\u206A\uFFFC \u200B", "a\tb \u200B");
     clean("\u65E5\u672C caf\u00E9", "\u65E5\u672C caf\u00E9");
     clean("", "");
 }

@@ -3,6 +3,7 @@
 #include "clip_bed.h"
 
 #include "../src/reward/clip_config.h"
+#include "base/log.h"
 #include "reward/picture.h"
 #include "weights/load.h"
 
@@ -175,6 +176,29 @@ static void test_plan_is_what_is_used(void **state)
     clip_close(&b);
 }
 
+/* Once for all of them: 75 words of one token are the most. */
+static void test_prompts_that_are_cut_are_warned_of(void **state)
+{
+    char long_text[2 * 76 + 1] = "";
+    const char *texts[] = { "a cat", long_text, long_text };
+    PromptList list;
+    long before;
+    ClipBed b;
+
+    (void)state;
+    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"clip\";" CLIP_KEYS "})");
+    for (int words = 75; words <= 76; words++) {
+        while ((int)strlen(long_text) < 2 * words)
+            strcat(long_text, "a ");
+        MUST(dg_prompts_of(&list, texts, 3));
+        before = dg_log_count(DG_LOG_WARN);
+        MUST(dg_rewards_read(b.r, 1, &list));
+        assert_int_equal(dg_log_count(DG_LOG_WARN) - before, words > 75);
+        dg_prompts_free(&list);
+    }
+    clip_close(&b);
+}
+
 static void test_scales(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
@@ -290,181 +314,6 @@ static void test_public_sizes(void **state)
 
 /* --- what lies beside the weights --------------------------------------- */
 
-static void write_text(const char *folder, const char *name, const char *text)
-{
-    char path[512];
-    FILE *f;
-
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static const char dfn[] =
-    "{\"model_cfg\": {\"embed_dim\": 1024, \"quick_gelu\": true,"
-    " \"vision_cfg\": {\"image_size\": 378, \"layers\": 32, \"width\": 1280,"
-    " \"head_width\": 80, \"patch_size\": 14},"
-    " \"text_cfg\": {\"context_length\": 77, \"vocab_size\": 49408,"
-    " \"width\": 1024, \"heads\": 16, \"layers\": 24}},"
-    " \"preprocess_cfg\": {\"resize_mode\": \"squash\"}}";
-
-static void same_sizes(const ClipModelConfig *a, const ClipModelConfig *b)
-{
-    const ClipTextConfig *t = &a->text, *u = &b->text;
-    const ClipVisionConfig *v = &a->vision, *w = &b->vision;
-
-    assert_int_equal(a->projection_dim, b->projection_dim);
-    assert_int_equal(t->vocab_size, u->vocab_size);
-    assert_int_equal(t->hidden_size, u->hidden_size);
-    assert_int_equal(t->intermediate_size, u->intermediate_size);
-    assert_int_equal(t->num_hidden_layers, u->num_hidden_layers);
-    assert_int_equal(t->num_attention_heads, u->num_attention_heads);
-    assert_int_equal(t->max_position_embeddings, u->max_position_embeddings);
-    assert_int_equal(t->act, u->act);
-    assert_int_equal(v->image_size, w->image_size);
-    assert_int_equal(v->patch_size, w->patch_size);
-    assert_int_equal(v->hidden_size, w->hidden_size);
-    assert_int_equal(v->intermediate_size, w->intermediate_size);
-    assert_int_equal(v->num_hidden_layers, w->num_hidden_layers);
-    assert_int_equal(v->num_attention_heads, w->num_attention_heads);
-    assert_int_equal(v->act, w->act);
-}
-
-static void test_open_clip_config(void **state)
-{
-    ClipModelConfig want;
-    ClipFolder got;
-    char folder[256];
-    int found;
-
-    (void)state;
-    tiny_folder(folder);
-    MUST(dg_clip_config_read(&got, &found, folder));
-    assert_false(found);
-    write_text(folder, "config.json", "{\"model_type\": \"clip\"}");
-    MUST(dg_clip_config_read(&got, &found, folder));
-    /* transformers' standard: ViT-B-32 */
-    assert_true(
-        found && got.transformers && got.model.vision.patch_size == 32 &&
-        got.model.text.hidden_size == 512 && got.model.projection_dim == 512 &&
-        got.model.text.act == DG_CLIP_QUICK_GELU);
-    write_text(folder, "open_clip_config.json", dfn);
-    MUST(dg_clip_config_read(&got, &found, folder));
-    MUST(dg_clip_model_named(&want, "ViT-H-14-378-quickgelu"));
-    assert_true(found && got.squash && !got.transformers);
-    same_sizes(&got.model, &want);
-    tiny_drop(folder);
-}
-
-static const char tiny_open_clip[] =
-    "{\"model_cfg\": {\"embed_dim\": 24, \"vision_cfg\": {\"image_size\": 34,"
-    " \"layers\": 2, \"width\": 48, \"head_width\": 16, \"mlp_ratio\": 2.0,"
-    " \"patch_size\": 8}, \"text_cfg\": {\"context_length\": 77,"
-    " \"vocab_size\": 1214, \"width\": 32, \"heads\": 2, \"layers\": 2,"
-    " \"mlp_ratio\": 2.0}}}";
-
-/* OpenCLIP's texts are cleaned, those of transformers are not; else the same
- * weights give the same bits, in PyTorch's file with OpenCLIP's names too. */
-static void test_open_clip_s_way(void **state)
-{
-    static const Prompt plain = { .text = "a cat & a 'dog'" };
-    static const Prompt encoded = { .text =
-                                        "a cat &amp;amp; a \u2018dog&#39;" };
-    char folder[256], command[600], rewards[600];
-    float *rgb = malloc(sizeof *rgb * CLIP_MOST), value;
-    float ours[CLIP_WIDTH], same[CLIP_WIDTH], theirs[CLIP_WIDTH];
-    ClipBed b;
-
-    (void)state;
-    tiny_folder(folder);
-    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/open_clip.pt %s",
-             folder);
-    assert_int_equal(system(command), 0);
-    write_text(folder, "open_clip_config.json", tiny_open_clip);
-    snprintf(rewards, sizeof rewards,
-             "rewards=({name=\"clip\";path=\"%s/"
-             "open_clip.pt\";tokenizer=\"" CLIP_WORDS "\";})",
-             folder);
-    clip_open(&b, dg_backend_cpu(), rewards);
-    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, ours));
-    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, same));
-    assert_memory_equal(ours, same, sizeof ours);
-    assert_non_null(rgb);
-    clip_picture(rgb, 64, 64);
-    value = clip_score(&b, 0, rgb, 64, 0).value;
-    clip_close(&b);
-    clip_open(&b, dg_backend_cpu(), "rewards=({name=\"clip\";" CLIP_KEYS "})");
-    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &plain, theirs));
-    assert_memory_equal(ours, theirs, sizeof ours);
-    assert_true(clip_score(&b, 0, rgb, 64, 0).value == value);
-    free(rgb);
-    MUST(dg_rewards_encode(b.r, 1, &b.ctx, &encoded, theirs));
-    assert_memory_not_equal(ours, theirs, sizeof ours);
-    clip_close(&b);
-    tiny_drop(folder);
-}
-
-static void refuse(const char *keys, int code, const char *what)
-{
-    char rewards[900];
-    ClipBed b;
-    int err;
-
-    snprintf(rewards, sizeof rewards, "rewards=({name=\"clip\";%s})", keys);
-    clip_configure(&b, rewards);
-    err = dg_rewards_open(b.r, &b.config, 1, &tiny_comm);
-    dg_rewards_close(b.r, 1);
-    if (err != code || strstr(dg_last_error()->text, what) == NULL)
-        fail_msg("%s: code %d, \"%s\", wanted \"%s\"", keys, err,
-                 dg_last_error()->text, what);
-}
-
-static void refuse_changed(const char *change, int code, const char *what)
-{
-    char folder[256], command[900], keys[500];
-
-    tiny_folder(folder);
-    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/* %s && cd %s && %s",
-             folder, folder, change);
-    assert_int_equal(system(command), 0);
-    snprintf(keys, sizeof keys, "path=\"%s\";tokenizer=\"" CLIP_WORDS "\";",
-             folder);
-    refuse(keys, code, what);
-    tiny_drop(folder);
-}
-
-static void test_what_does_not_serve_is_named(void **state)
-{
-    (void)state;
-    refuse("path=\"nowhere/hps.pt\";", DG_EINVAL, "rewards[0].model");
-    refuse("path=\"nowhere/hps.pt\";model=\"ViT-H\";", DG_EINVAL,
-           "\"ViT-H\": must be ViT-L-14");
-    refuse("path=\"nowhere/hps.pt\";model=\"ViT-H-14\";", DG_EIO,
-           "rewards[0].tokenizer");
-    refuse("path=\"" CLIP_FOLDER "\";", DG_EIO, "rewards[0].tokenizer");
-    refuse("path=\"" CLIP_FOLDER "\";tokenizer=\"tests/golden/clip_small\";",
-           DG_EFORMAT, "the network has 1214");
-    refuse("path=\"" CLIP_FOLDER "/none.pt\";tokenizer=\"" CLIP_WORDS "\";",
-           DG_EIO, "none.pt");
-    refuse_changed("rm model.safetensors", DG_EIO, "model.safetensors");
-    refuse_changed("truncate -s -40 model.safetensors", DG_EFORMAT,
-                   "model.safetensors");
-    refuse_changed("sed -i 's/\"gelu\"/\"relu\"/' config.json", DG_EFORMAT,
-                   "hidden_act");
-    refuse_changed("sed -i 's/\"patch_size\": 8/\"patch_size\": 7/' "
-                   "config.json",
-                   DG_EFORMAT, "patch_embedding");
-    refuse_changed("sed -i 's/\"num_attention_heads\": 3/"
-                   "\"num_attention_heads\": 5/' config.json",
-                   DG_EFORMAT, "num_attention_heads");
-    refuse_changed("sed -i 's/\"clip\"/\"siglip\"/' config.json", DG_EFORMAT,
-                   "siglip");
-    refuse_changed("echo '{\"model_cfg\": {}}' >open_clip_config.json",
-                   DG_EFORMAT, "embed_dim");
-}
-
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_texts_as_transformers),
     cmocka_unit_test(test_scores_as_transformers),
@@ -473,12 +322,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_same_bits_whatever_was_before),
     cmocka_unit_test(test_plan_is_what_is_used),
     cmocka_unit_test(test_scales),
+    cmocka_unit_test(test_prompts_that_are_cut_are_warned_of),
     cmocka_unit_test(test_eight_bits_are_a_choice),
     cmocka_unit_test(test_a_picture_with_nan_is_missing),
     cmocka_unit_test(test_public_sizes),
-    cmocka_unit_test(test_open_clip_config),
-    cmocka_unit_test(test_open_clip_s_way),
-    cmocka_unit_test(test_what_does_not_serve_is_named),
 };
 
 TINY_MAIN(tests)

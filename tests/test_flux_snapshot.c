@@ -109,6 +109,25 @@ static void close_bed(Bed *b)
     dg_policy_destroy(b->policy);
 }
 
+/* T5's states are all of a prompt that FLUX attends to: what they lack is cut. */
+static void test_prompts_longer_than_t5_reads(void **state)
+{
+    int32_t t5[LENGTH], clip[CLIP];
+    char text[2 * LENGTH + 200] = "a cat";
+    int cut;
+    Bed b;
+
+    (void)state;
+    open_bed(&b, 0);
+    MUST(dg_policy_tokenize_cut(b.policy, text, t5, clip, &cut));
+    assert_int_equal(cut, 0);
+    for (int i = 0; i < LENGTH; i++)
+        strcat(text, " z");
+    MUST(dg_policy_tokenize_cut(b.policy, text, t5, clip, &cut));
+    assert_int_equal(cut, 1);
+    close_bed(&b);
+}
+
 static void test_sizes_are_the_folder_s(void **state)
 {
     Bed b;
@@ -353,6 +372,7 @@ static void test_keys_that_do_not_fit(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_prompts_longer_than_t5_reads),
     cmocka_unit_test(test_sizes_are_the_folder_s),
     cmocka_unit_test(test_prompts_as_transformers),
     cmocka_unit_test(test_shift_as_the_scheduler_s),

@@ -2,6 +2,8 @@
  * folder: tests/golden/make_sd_fixture.py. */
 #include "tiny_run.h"
 
+#include "base/log.h"
+
 #include "golden_blocks.h"
 
 #include <math.h>
@@ -117,6 +119,31 @@ static void test_prompts_as_transformers(void **state)
     near(condition, b.golden.prompt_states, TOKENS * WIDTH, 1e-5);
     encode(&b, "", b.golden.empty_ids, condition);
     near(condition, b.golden.empty_states, TOKENS * WIDTH, 1e-5);
+    close_bed(&b);
+}
+
+/* One warning for all prompts whose ends are not read; 75 words of one token
+ * are the most. */
+static void test_prompts_that_are_cut_are_warned_of(void **state)
+{
+    char long_text[2 * 76 + 1] = "";
+    const char *texts[] = { "a cat", long_text, long_text };
+    const Session s = { .comm = &tiny_comm };
+    PromptList list;
+    long before;
+    Bed b;
+
+    (void)state;
+    open_bed(&b);
+    for (int words = 75; words <= 76; words++) {
+        while ((int)strlen(long_text) < 2 * words)
+            strcat(long_text, "a ");
+        MUST(dg_prompts_of(&list, texts, 3));
+        before = dg_log_count(DG_LOG_WARN);
+        MUST(dg_setup_check_words(&s, b.policy, &list, "texts"));
+        assert_int_equal(dg_log_count(DG_LOG_WARN) - before, words > 75);
+        dg_prompts_free(&list);
+    }
     close_bed(&b);
 }
 
@@ -286,6 +313,22 @@ static void test_a_bad_folder_is_named(void **state)
            "unet/config.json", "use_linear_projection");
     refuse("sed -i 's/\"epsilon\"/\"v_prediction\"/' scheduler/*",
            "scheduler_config.json", "prediction_type");
+    refuse("sed -i 's/_zero_snr\": false/_zero_snr\": true/' scheduler/*",
+           "scheduler_config.json", "rescale_betas_zero_snr");
+    refuse("sed -i 's/_betas\": null/_betas\": [0.1]/' scheduler/*",
+           "scheduler_config.json", "trained_betas");
+    refuse("sed -i 's/_time_act\": false/_time_act\": true/' "
+           "unet/config.json",
+           "unet/config.json", "resnet_skip_time_act");
+    refuse("sed -i 's/_scale_factor\": 1.0/_scale_factor\": 1.4/' "
+           "unet/config.json",
+           "unet/config.json", "resnet_out_scale_factor");
+    refuse("sed -i 's/_post_act\": null/_post_act\": \"silu\"/' "
+           "unet/config.json",
+           "unet/config.json", "timestep_post_act");
+    refuse("sed -i 's/_act_fn\": null/_act_fn\": \"silu\"/' "
+           "unet/config.json",
+           "unet/config.json", "time_embedding_act_fn");
     refuse("sed -i 's/\"norm_num_groups\": 8/\"norm_num_groups\": 7/' "
            "unet/config.json",
            "/", "norm_num_groups");
@@ -322,6 +365,7 @@ static void test_keys_that_do_not_fit(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sizes_are_the_folder_s),
     cmocka_unit_test(test_prompts_as_transformers),
+    cmocka_unit_test(test_prompts_that_are_cut_are_warned_of),
     cmocka_unit_test(test_latents_and_picture_as_diffusers),
     cmocka_unit_test(test_neighbours_do_not_matter),
     cmocka_unit_test(test_decoding_is_planned),

@@ -300,6 +300,10 @@ int dg_policy_load(Policy *p, const char *path, int ema);
  */
 int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip);
+/** The same; *cut = 1 if the encoder of all the network learns of the prompt
+ *  (T5 where there is one, else CLIP) does not read its end, else 0. */
+int dg_policy_tokenize_cut(const Policy *p, const char *prompt, int32_t *ids_t5,
+                           int32_t *ids_clip, int *cut);
 
 /** Encodes one prompt: condition [shape.condition] f32 out. The context is
  *  reset. Errors: those of the context. */

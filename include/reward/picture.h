@@ -18,18 +18,27 @@ typedef enum Resampler {
                        limited to [0, 1]. HPS v2 */
 } Resampler;
 
+/* How values of [0, 1] are normalised, for red, green, blue. */
+typedef struct PictureColours {
+    float mean[3], deviation[3];
+} PictureColours;
+
+/** OpenAI's, of nearly every CLIP. */
+PictureColours dg_picture_colours_clip(void);
+
 typedef struct PictureOpts {
     int64_t side; /* of the network's input */
     int squash;   /* 1: both sides to it; 0: the shorter one, then the middle */
     int crop_low; /* 1: of an odd surplus the smaller half goes above and left,
                      as transformers does; 0: halves to even, torchvision */
     Resampler resampler;
-    Quantize quantize; /* to 8 bits */
+    Quantize quantize;      /* to 8 bits */
+    PictureColours colours; /* deviations of 0: CLIP's own */
 } PictureOpts;
 
 /**
  * The network's input: rgb in [0, 1] becomes 8-bit, is resampled and cut to
- * side x side, and (v / 255 - mean) / std with CLIP's means and deviations.
+ * side x side, and (v / 255 - mean) / std with o's means and deviations.
  * out      [side, side, 3] f32 out
  * rgb      [height, width, 3] f32 in
  * scratch  room for what is between; given back. A counting arena counts it;

@@ -8,7 +8,8 @@
 /**
  * HTML entities are decoded, three times over, the first time only where there
  * is no '<'; between, curly quotes become straight, ligatures letters, and
- * full-width forms ASCII. Of names, the common ones are known (amp, lt, gt,
+ * half- and full-width forms usual ones; control characters and byte order marks
+ * go. Of names, the common ones are known (amp, lt, gt,
  * quot, apos, nbsp, dashes, quotes, accented letters of Latin-1 as eacute);
  * others stay. Text in a wrong encoding, which the originals try to guess, is
  * left as it is.

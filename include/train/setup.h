@@ -20,7 +20,7 @@ int dg_setup_policy(const Session *s, int ema, Policy **out);
 
 /**
  * Whether the policy knows every word of every prompt; path is of the
- * messages. Collective. Errors: DG_EINVAL naming file, prompt and word.
+ * messages. Warns of prompts that are longer than it reads. Collective. Errors: DG_EINVAL naming file, prompt and word.
  */
 int dg_setup_check_words(const Session *s, const Policy *p,
                          const PromptList *list, const char *path);

@@ -40,6 +40,9 @@ int dg_model_config_text(const ModelConfig *c, const char *key,
 /** A list of whole numbers; at most most of them, *num set. */
 int dg_model_config_ints(const ModelConfig *c, const char *key, int64_t *out,
                          int most, int *num);
+/** A list of just num numbers. */
+int dg_model_config_reals(const ModelConfig *c, const char *key, double *out,
+                          int num);
 /** A list of texts: their number, and one of them (belongs to c). */
 int dg_model_config_num_texts(const ModelConfig *c, const char *key, int *num);
 int dg_model_config_text_at(const ModelConfig *c, const char *key, int i,

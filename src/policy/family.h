@@ -19,7 +19,7 @@ typedef struct PolicyFamily {
     /* See dg_policy_load_folder(); NULL: the family has no folder. */
     int (*load)(Policy *p, const Comm *comm, int all);
     int (*tokenize)(const Policy *p, const char *prompt, int32_t *ids_t5,
-                    int32_t *ids_clip);
+                    int32_t *ids_clip, int *cut);
     /* What a condition consists of, float32, one part behind the other; the
      * second is NULL where there is one. Errors: the context's. */
     void (*encode)(const Policy *p, Context *ctx, const PromptTokens *t,

@@ -209,13 +209,15 @@ static void flux_destroy(Policy *p)
     free(f);
 }
 
+/* A prompt that is too long is refused, none is cut. */
 static int flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
-                         int32_t *ids_clip)
+                         int32_t *ids_clip, int *cut)
 {
     const FluxPolicy *f = impl_of(p);
     int err = dg_words_encode(&f->t5_words, ids_t5, NULL, prompt,
                               (int)p->shape.text_tokens, 0);
 
+    (void)cut;
     return err ? err
                : dg_words_encode(&f->clip_words, ids_clip, NULL, prompt,
                                  (int)p->shape.clip_tokens, 0);

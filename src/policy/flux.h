@@ -68,7 +68,7 @@ void dg_flux_close_folder(FluxPolicy *f);
 int dg_flux_load(Policy *p, const Comm *comm, int all);
 int dg_flux_place(Policy *p, const Backend *backend);
 int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
-                     int32_t *ids_clip);
+                     int32_t *ids_clip, int *cut);
 int dg_flux_decode(const Policy *p, Context *ctx, const float *latent,
                    float *rgb);
 

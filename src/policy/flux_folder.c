@@ -72,13 +72,17 @@ int dg_flux_place(Policy *p, const Backend *backend)
                           : DG_OK;
 }
 
+/* CLIP reads 77 tokens at most, as in FLUX's own pipeline: it gives the pooled
+ * state alone, and is not asked. */
 int dg_flux_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
-                     int32_t *ids_clip)
+                     int32_t *ids_clip, int *cut)
 {
     const FluxPolicy *f = impl_of(p);
-    int err = dg_tokenizer_encode(f->t5_tokens, ids_t5,
-                                  (int32_t)p->shape.text_tokens, NULL, prompt);
+    TokenCount count = { 0 };
+    int err = dg_tokenizer_encode(
+        f->t5_tokens, ids_t5, (int32_t)p->shape.text_tokens, &count, prompt);
 
+    *cut = count.truncated;
     return err ? err
                : dg_tokenizer_encode(f->clip_tokens, ids_clip,
                                      (int32_t)p->shape.clip_tokens, NULL,

@@ -531,10 +531,19 @@ int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
     return family->load != NULL ? family->load(p, comm, all) : DG_OK;
 }
 
+int dg_policy_tokenize_cut(const Policy *p, const char *prompt, int32_t *ids_t5,
+                           int32_t *ids_clip, int *cut)
+{
+    *cut = 0;
+    return p->impl->family->tokenize(p, prompt, ids_t5, ids_clip, cut);
+}
+
 int dg_policy_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
                        int32_t *ids_clip)
 {
-    return p->impl->family->tokenize(p, prompt, ids_t5, ids_clip);
+    int cut;
+
+    return dg_policy_tokenize_cut(p, prompt, ids_t5, ids_clip, &cut);
 }
 
 int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,

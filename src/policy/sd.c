@@ -192,16 +192,19 @@ static int sd_place(Policy *p, const Backend *backend)
 }
 
 static int sd_tokenize(const Policy *p, const char *prompt, int32_t *ids_t5,
-                       int32_t *ids_clip)
+                       int32_t *ids_clip, int *cut)
 {
     const SdPolicy *s = impl_of(p);
     const int32_t length = (int32_t)p->shape.clip_tokens;
+    TokenCount count = { 0 };
+    int err;
 
-    (void)ids_t5; /* none: shape.text_tokens is 0 */
-    return has_folder(s)
-               ? dg_tokenizer_encode(s->tokenizer, ids_clip, length, NULL,
-                                     prompt)
-               : dg_words_encode(&s->words, ids_clip, NULL, prompt, length, 0);
+    (void)ids_t5;       /* none: shape.text_tokens is 0 */
+    if (!has_folder(s)) /* refuses what is too long */
+        return dg_words_encode(&s->words, ids_clip, NULL, prompt, length, 0);
+    err = dg_tokenizer_encode(s->tokenizer, ids_clip, length, &count, prompt);
+    *cut = count.truncated;
+    return err;
 }
 
 static void sd_encode(const Policy *p, Context *ctx, const PromptTokens *t,

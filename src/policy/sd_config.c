@@ -48,6 +48,10 @@ static int read_unet(UnetConfig *c, const Folder *folder)
     dg_folder_want_real(&r, "downsample_padding", 1);
     dg_folder_want_real(&r, "mid_block_scale_factor", 1);
     dg_folder_want_real(&r, "transformer_layers_per_block", 1);
+    dg_folder_want_real(&r, "resnet_out_scale_factor", 1);
+    dg_folder_want_flag(&r, "resnet_skip_time_act", 0);
+    dg_folder_want_null(&r, "time_embedding_act_fn");
+    dg_folder_want_null(&r, "timestep_post_act");
     dg_folder_want_null(&r, "class_embed_type");
     dg_folder_want_null(&r, "addition_embed_type");
     dg_folder_want_null(&r, "encoder_hid_dim");
@@ -81,6 +85,8 @@ static int check_scheduler(const Folder *folder)
     dg_folder_want_text(&r, "beta_schedule", "scaled_linear");
     dg_folder_want_real(&r, "beta_start", 0.00085);
     dg_folder_want_real(&r, "beta_end", 0.012);
+    dg_folder_want_null(&r, "trained_betas");
+    dg_folder_want_flag(&r, "rescale_betas_zero_snr", 0);
     dg_folder_want_real(&r, "num_train_timesteps", 1000);
     return dg_folder_close(&r);
 }

@@ -73,6 +73,28 @@ static void want_absent(Reader *r, const char *key)
                          r->path, key);
 }
 
+/* The means and deviations that pictures are normalised with. */
+static void read_colours(PictureColours *out, Reader *r, const char *mean,
+                         const char *deviation)
+{
+    const char *const keys[2] = { mean, deviation };
+    float *const to[2] = { out->mean, out->deviation };
+
+    for (int k = 0; k < 2; k++) {
+        double v[3];
+
+        if (r->err || !dg_model_config_has(r->file, keys[k]))
+            continue;
+        r->err = dg_model_config_reals(r->file, keys[k], v, 3);
+        for (int i = 0; i < 3 && !r->err; i++) {
+            to[k][i] = (float)v[i];
+            if (k == 1 && !(to[k][i] > 0))
+                r->err = dg_fail(DG_EFORMAT, "%s: %s: must be more than 0",
+                                 r->path, keys[k]);
+        }
+    }
+}
+
 /* --- transformers' config.json ------------------------------------------ */
 
 static ClipAct hidden_act(Reader *r, const char *key)
@@ -140,6 +162,59 @@ static void read_transformers(ClipModelConfig *c, Reader *r)
     };
 }
 
+/* --- transformers' preprocessor_config.json ------------------------------ */
+
+static void want_step(Reader *r, const char *key)
+{
+    int there = 1;
+
+    if (!r->err && dg_model_config_has(r->file, key))
+        r->err = dg_model_config_bool(r->file, key, &there);
+    if (!r->err && !there)
+        r->err = dg_fail(DG_EFORMAT, "%s: %s: must be true", r->path, key);
+}
+
+/* "size" is a number, or one by name; two of them squeeze the picture. */
+static void read_size(ClipFolder *f, Reader *r)
+{
+    static const char *const keys[] = { "size.shortest_edge", "size.height",
+                                        "size.width" };
+    const int64_t side = f->model.vision.image_size;
+    int named = 0;
+
+    for (int i = 0; i < 3 && !r->err; i++) {
+        int64_t value = side;
+
+        if (!dg_model_config_has(r->file, keys[i]))
+            continue;
+        r->err = dg_model_config_int(r->file, keys[i], side, side, &value);
+        f->squash |= i > 0;
+        named = 1;
+    }
+    if (!r->err && !named && dg_model_config_has(r->file, "size")) {
+        int64_t value;
+
+        r->err = dg_model_config_int(r->file, "size", side, side, &value);
+    }
+}
+
+static void read_preprocessor(ClipFolder *f, Reader *r)
+{
+    enum { PIL_BICUBIC = 3 };
+    int64_t value;
+
+    want_step(r, "do_resize");
+    want_step(r, "do_normalize");
+    if (!r->err && dg_model_config_has(r->file, "resample"))
+        r->err = dg_model_config_int(r->file, "resample", PIL_BICUBIC,
+                                     PIL_BICUBIC, &value);
+    if (!r->err)
+        read_size(f, r);
+    if (!f->squash)
+        want_step(r, "do_center_crop");
+    read_colours(&f->colours, r, "image_mean", "image_std");
+}
+
 /* --- OpenCLIP's open_clip_config.json ----------------------------------- */
 
 static int64_t inner_width(Reader *r, const char *key, int64_t width)
@@ -168,6 +243,39 @@ static int is_squash(Reader *r)
     return strcmp(mode, "squash") == 0;
 }
 
+/* A text that is left out, or what it must be. */
+static void want_text(Reader *r, const char *key, const char *want)
+{
+    const char *text = want;
+
+    if (!r->err && dg_model_config_has(r->file, key))
+        r->err = dg_model_config_text(r->file, key, &text);
+    if (!r->err && strcmp(text, want) != 0)
+        r->err = dg_fail(DG_EFORMAT, "%s: %s is \"%.60s\": must be \"%s\"",
+                         r->path, key, text, want);
+}
+
+/* What other networks of OpenCLIP do with weights of the same names. */
+static void refuse_others(Reader *r)
+{
+    static const char *const keys[] = {
+        "model_cfg.vision_cfg.timm_model_name",
+        "model_cfg.vision_cfg.norm_kwargs",
+        "model_cfg.vision_cfg.act_kwargs",
+        "model_cfg.text_cfg.hf_model_name",
+        "model_cfg.text_cfg.norm_kwargs",
+        "model_cfg.text_cfg.act_kwargs",
+    };
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        want_absent(r, keys[i]);
+    if (flag(r, "model_cfg.text_cfg.no_causal_mask"))
+        want_absent(r, "model_cfg.text_cfg.no_causal_mask");
+    want_text(r, "model_cfg.text_cfg.pool_type", "argmax");
+    want_text(r, "model_cfg.vision_cfg.pool_type", "tok");
+    want_text(r, "preprocess_cfg.interpolation", "bicubic");
+}
+
 static void read_open_clip(ClipFolder *f, Reader *r)
 {
     const ClipAct act =
@@ -175,8 +283,7 @@ static void read_open_clip(ClipFolder *f, Reader *r)
     ClipModelConfig *c = &f->model;
     int64_t head;
 
-    want_absent(r, "model_cfg.vision_cfg.timm_model_name");
-    want_absent(r, "model_cfg.text_cfg.hf_model_name");
+    refuse_others(r);
     c->projection_dim = whole(r, "model_cfg.embed_dim", 65536, 0);
     c->text = (ClipTextConfig) {
         .vocab_size =
@@ -210,12 +317,13 @@ static void read_open_clip(ClipFolder *f, Reader *r)
     c->vision.intermediate_size =
         inner_width(r, "model_cfg.vision_cfg.mlp_ratio", c->vision.hidden_size);
     f->squash = is_squash(r);
+    read_colours(&f->colours, r, "preprocess_cfg.mean", "preprocess_cfg.std");
 }
 
 int dg_clip_config_read(ClipFolder *out, int *found, const char *folder)
 {
-    ClipFolder f = { .squash = 0 };
-    Reader r;
+    ClipFolder f = { .colours = dg_picture_colours_clip() };
+    Reader r, beside = { .file = NULL };
 
     *found = open_file(&r, folder, "open_clip_config.json");
     if (*found) {
@@ -225,8 +333,14 @@ int dg_clip_config_read(ClipFolder *out, int *found, const char *folder)
         f.transformers = *found;
         if (*found)
             read_transformers(&f.model, &r);
+        if (*found && !r.err &&
+            open_file(&beside, folder, "preprocessor_config.json"))
+            read_preprocessor(&f, &beside);
     }
+    dg_model_config_close(beside.file);
     dg_model_config_close(r.file);
+    if (!r.err)
+        r.err = beside.err;
     if (!r.err && *found)
         *out = f;
     return r.err;

@@ -3,6 +3,7 @@
 /* What is known of a CLIP beside its weights: sizes, and how its pictures are
  * made. By this rank alone. */
 #include "models/clip_model.h"
+#include "reward/picture.h"
 
 enum { DG_CLIP_PATH = 1024 };
 
@@ -10,13 +11,15 @@ typedef struct ClipFolder {
     ClipModelConfig model;
     int squash;       /* pictures are squeezed to a square, not cut to one */
     int transformers; /* it is a folder of theirs */
+    PictureColours colours;
 } ClipFolder;
 
 /** The folder of weights: path itself, or that of the file. */
 void dg_clip_folder(char out[DG_CLIP_PATH], const char *path);
 
 /**
- * The folder's open_clip_config.json, else its config.json of transformers.
+ * The folder's open_clip_config.json, else its config.json of transformers
+ * with the preprocessor_config.json beside it, if there is one.
  * *found = 0, and out untouched: neither is there.
  * Errors: DG_EFORMAT naming file and key; DG_EIO; DG_EINVAL a path too long.
  */

@@ -67,7 +67,7 @@ static int bad_model(const ClipReward *n, const char *folder)
 static int choose_sizes(ClipReward *n, const Flavour *f)
 {
     const char *name = n->c.model[0] != '\0' ? n->c.model : f->model;
-    ClipFolder known = { .squash = 0 };
+    ClipFolder known = { .colours = dg_picture_colours_clip() };
     char folder[DG_CLIP_PATH];
     int found = 0, err = DG_OK;
 
@@ -87,6 +87,7 @@ static int choose_sizes(ClipReward *n, const Flavour *f)
         .crop_low = f->transformers || known.transformers,
         .resampler = f->resampler,
         .quantize = n->c.quantize,
+        .colours = known.colours,
     };
     n->clean = !n->picture.crop_low;
     return DG_OK;
@@ -234,16 +235,20 @@ static int64_t num_features(const void *net)
     return ((const ClipReward *)net)->config.projection_dim;
 }
 
-static int read_one(const ClipReward *n, int32_t *ids, const char *text)
+/* *cut = 1: the text's end is not read, else 0 */
+static int read_one(const ClipReward *n, int32_t *ids, const char *text,
+                    int *cut)
 {
     const int32_t tokens = (int32_t)n->config.text.max_position_embeddings;
+    TokenCount count = { 0 };
     char *cleaned = NULL;
     int err = n->clean ? dg_clip_clean(&cleaned, text) : DG_OK;
 
     if (!err)
-        err = dg_tokenizer_encode(n->tokenizer, ids, tokens, NULL,
+        err = dg_tokenizer_encode(n->tokenizer, ids, tokens, &count,
                                   n->clean ? cleaned : text);
     free(cleaned);
+    *cut = count.truncated;
     return err;
 }
 
@@ -251,6 +256,7 @@ static int read_list(void *net, const PromptList *list)
 {
     ClipReward *n = net;
     const int64_t tokens = n->config.text.max_position_embeddings;
+    int64_t num_cut = 0;
     char reason[512];
     int err = DG_OK;
 
@@ -261,13 +267,21 @@ static int read_list(void *net, const PromptList *list)
         return dg_fail(DG_ENOMEM, "token ids of %lld prompts",
                        (long long)list->num);
     for (int64_t i = 0; i < list->num && !err; i++) {
-        err = read_one(n, n->ids + i * tokens, list->item[i].text);
+        int cut;
+
+        err = read_one(n, n->ids + i * tokens, list->item[i].text, &cut);
+        num_cut += cut;
         if (err) {
             snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
             dg_fail(err, "reward %s, prompt %lld: %s", n->name,
                     (long long)i + 1, reason);
         }
     }
+    if (!err && num_cut > 0)
+        dg_warn("reward %s: reads %lld tokens, which %lld of %lld prompts have "
+                "more than: it does not know their ends",
+                n->name, (long long)tokens, (long long)num_cut,
+                (long long)list->num);
     if (!err)
         n->list = list;
     return err;
@@ -279,13 +293,14 @@ static int read_list(void *net, const PromptList *list)
 static int ids_of(const ClipReward *n, int32_t *ids, const Prompt *prompt)
 {
     const size_t tokens = (size_t)n->config.text.max_position_embeddings;
+    int cut;
 
     memset(ids, 0, sizeof *ids * tokens);
     if (prompt == NULL)
         return DG_OK;
     if (n->list == NULL || prompt < n->list->item ||
         prompt >= n->list->item + n->list->num)
-        return read_one(n, ids, prompt->text);
+        return read_one(n, ids, prompt->text, &cut);
     memcpy(ids, n->ids + (size_t)(prompt - n->list->item) * tokens,
            sizeof *ids * tokens);
     return DG_OK;

@@ -5,8 +5,13 @@
 #include <math.h>
 #include <string.h>
 
-static const float mean[3] = { 0.48145466f, 0.4578275f, 0.40821073f };
-static const float deviation[3] = { 0.26862954f, 0.26130258f, 0.27577711f };
+PictureColours dg_picture_colours_clip(void)
+{
+    return (PictureColours) {
+        .mean = { 0.48145466f, 0.4578275f, 0.40821073f },
+        .deviation = { 0.26862954f, 0.26130258f, 0.27577711f },
+    };
+}
 
 int dg_picture_quantize(uint8_t *out, const float *rgb, int64_t num,
                         Quantize how)
@@ -253,6 +258,8 @@ static void finish(float *out, const PictureOpts *o, const Steps *s,
                    const void *from)
 {
     const int64_t S = o->side;
+    const PictureColours colours =
+        o->colours.deviation[0] > 0 ? o->colours : dg_picture_colours_clip();
     const int64_t top = crop_offset(s->new_height - S, o->crop_low);
     const int64_t left = crop_offset(s->new_width - S, o->crop_low);
 
@@ -265,7 +272,8 @@ static void finish(float *out, const PictureOpts *o, const Steps *s,
                                     ? (float)((const uint8_t *)from)[at] / 255
                                     : ((const float *)from)[at];
 
-                out[(y * S + x) * 3 + c] = (v - mean[c]) / deviation[c];
+                out[(y * S + x) * 3 + c] =
+                    (v - colours.mean[c]) / colours.deviation[c];
             }
 }
 

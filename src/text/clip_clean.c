@@ -147,24 +147,49 @@ static int decode(Bytes *out, const char *s)
 
 /* --- letters ------------------------------------------------------------ */
 
+/* What stands for nothing that is seen: controls but for white space, a byte
+ * order mark, what Unicode deprecates. */
+static int is_control(int32_t c)
+{
+    return (c < 0x20 && (c < 0x09 || c == 0x0B || c > 0x0D)) || c == 0x7F ||
+           (c >= 0x206A && c <= 0x206F) || c == 0xFEFF ||
+           (c >= 0xFFF9 && c <= 0xFFFC);
+}
+
+static const char *ligature(int32_t c)
+{
+    static const char *const latin[] = { "D\u017D", "D\u017E", "d\u017E",
+                                         "LJ",      "Lj",      "lj",
+                                         "NJ",      "Nj",      "nj" };
+    static const char *const dz[] = { "DZ", "Dz", "dz" };
+    static const char *const forms[] = { "ff",  "fi",      "fl", "ffi",
+                                         "ffl", "\u017Ft", "st" };
+
+    if (c >= 0xFB00 && c <= 0xFB06)
+        return forms[c - 0xFB00];
+    if (c >= 0x1C4 && c <= 0x1CC)
+        return latin[c - 0x1C4];
+    if (c >= 0x1F1 && c <= 0x1F3)
+        return dz[c - 0x1F1];
+    if (c == 0x132 || c == 0x133)
+        return c == 0x132 ? "IJ" : "ij";
+    return c == 0x149 ? "'n" : NULL;
+}
+
 static int put_plain(Bytes *out, int32_t c)
 {
-    static const char *const ligatures[] = { "ff",  "fi",      "fl", "ffi",
-                                             "ffl", "\u017Ft", "st" };
-    const char *text = NULL;
+    const char *text = ligature(c);
 
     if (c == 0x2BC || (c >= 0x2018 && c <= 0x201B))
         text = "'";
     else if (c >= 0x201C && c <= 0x201F)
         text = "\"";
-    else if (c >= 0xFB00 && c <= 0xFB06)
-        text = ligatures[c - 0xFB00];
-    else if (c == 0x132 || c == 0x133)
-        text = c == 0x132 ? "IJ" : "ij";
     else if (c == 0x3000)
         text = " ";
-    else if (c >= 0xFF01 && c <= 0xFF5E)
-        c -= 0xFEE0;
+    else if (is_control(c))
+        text = "";
+    else if (c >= 0xFF01 && c <= 0xFFEE)
+        return dg_unicode_usual_width(out, c);
     return text != NULL ? dg_bytes_add(out, text, strlen(text)) : put(out, c);
 }
 

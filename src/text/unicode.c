@@ -103,6 +103,20 @@ int dg_unicode_lower(Bytes *out, int32_t c)
     return dg_bytes_add(out, to, (size_t)n);
 }
 
+int dg_unicode_usual_width(Bytes *out, int32_t c)
+{
+    utf8proc_int32_t part[8];
+    utf8proc_uint8_t to[4];
+    const utf8proc_ssize_t num = utf8proc_decompose_char(
+        c, part, sizeof part / sizeof *part,
+        UTF8PROC_COMPAT | UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, NULL);
+    int err = DG_OK;
+
+    for (utf8proc_ssize_t i = 0; i < num && i < 8 && !err; i++)
+        err = dg_bytes_add(out, to, (size_t)utf8proc_encode_char(part[i], to));
+    return err;
+}
+
 size_t dg_unicode_cluster(const char *text, size_t size)
 {
     utf8proc_int32_t state = 0;

@@ -27,6 +27,10 @@ int dg_unicode_is_space(int32_t c);
 /** What regular expressions call \w: letters, marks, digits, connectors. */
 int dg_unicode_is_word(int32_t c);
 
+/** Appends what a half- or full-width form, U+FF01 to U+FFEE, is a form of.
+ *  Errors: DG_ENOMEM. */
+int dg_unicode_usual_width(Bytes *out, int32_t c);
+
 /** Appends text in normalisation form C. Errors: DG_ENOMEM, DG_EINVAL. */
 int dg_unicode_nfc(Bytes *out, const char *text, size_t size);
 

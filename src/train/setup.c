@@ -83,12 +83,16 @@ static int check_words(const Policy *p, const PromptList *list,
     const int64_t num = p->shape.text_tokens + p->shape.clip_tokens;
     int32_t *ids = malloc(sizeof *ids * (size_t)num);
     int err = ids != NULL ? DG_OK : dg_fail(DG_ENOMEM, "token ids");
+    int32_t num_cut = 0;
 
     for (int32_t i = 0; i < list->num && !err; i++) {
         const char *text = list->item[i].text;
         char reason[512];
+        int cut;
 
-        err = dg_policy_tokenize(p, text, ids, ids + p->shape.text_tokens);
+        err = dg_policy_tokenize_cut(p, text, ids, ids + p->shape.text_tokens,
+                                     &cut);
+        num_cut += cut;
         if (!err)
             continue;
         snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
@@ -96,6 +100,13 @@ static int check_words(const Policy *p, const PromptList *list,
                 reason);
     }
     free(ids);
+    if (!err && num_cut > 0)
+        dg_warn("%s: the text encoder reads %lld tokens, which %d of %d "
+                "prompts have more than: the picture does not know their ends",
+                path,
+                (long long)(p->shape.text_tokens > 0 ? p->shape.text_tokens
+                                                     : p->shape.clip_tokens),
+                num_cut, list->num);
     return err;
 }
 

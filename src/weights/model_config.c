@@ -204,6 +204,31 @@ int dg_model_config_ints(const ModelConfig *c, const char *key, int64_t *out,
     return DG_OK;
 }
 
+int dg_model_config_reals(const ModelConfig *c, const char *key, double *out,
+                          int num)
+{
+    const cJSON *v, *item;
+    int n = 0;
+    const int err = need(c, key, &v);
+
+    if (err)
+        return err;
+    if (!cJSON_IsArray(v) || cJSON_GetArraySize(v) != num)
+        return dg_fail(DG_EFORMAT, "%s: %s: must be a list of %d numbers",
+                       c->path, key, num);
+    cJSON_ArrayForEach(item, v)
+    {
+        if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble))
+            return dg_fail(DG_EFORMAT, "%s: %s: must be a list of %d numbers",
+                           c->path, key, num);
+    }
+    cJSON_ArrayForEach(item, v)
+    {
+        out[n++] = item->valuedouble;
+    }
+    return DG_OK;
+}
+
 int dg_model_config_num_texts(const ModelConfig *c, const char *key, int *num)
 {
     const cJSON *v, *item;
