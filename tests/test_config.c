@@ -357,6 +357,23 @@ static void test_load_lets_the_including_file_win(void **state)
     assert_string_equal(c.run.dir, "@include { \" ");
 }
 
+/* As editors of Windows write it. */
+static void test_load_takes_marks_and_carriage_returns(void **state)
+{
+    Config c;
+    (void)state;
+
+    write_file("crlf.cfg", "\xEF\xBB\xBFrun: { iterations = 7; };\r\n");
+    const char *path = write_file("mark.cfg", "\xEF\xBB\xBF@include "
+                                              "\"crlf.cfg\"\r\n"
+                                              "# \xc3\xa9\r\n"
+                                              "run: {\r\n  seed = 9;\r\n};");
+    dg_config_defaults(&c);
+    assert_int_equal(dg_config_load(&c, path), DG_OK);
+    assert_int_equal(c.run.seed, 9);
+    assert_int_equal(c.run.iterations, 7);
+}
+
 static void refuse_file(const char *path, int code, const char *part)
 {
     Config c;
@@ -588,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_print_parses_back_to_the_same_bits),
         cmocka_unit_test(test_compare_lists_differing_keys),
         cmocka_unit_test(test_load_lets_the_including_file_win),
+        cmocka_unit_test(test_load_takes_marks_and_carriage_returns),
         cmocka_unit_test(test_load_names_the_place),
         cmocka_unit_test(test_check_sees_what_keys_say_together),
         cmocka_unit_test(test_texts_come_in_every_form),
