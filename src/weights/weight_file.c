@@ -135,7 +135,7 @@ int dg_weight_file_open(WeightFile **out, const char *path)
                       "with git lfs pull",
                       path);
     else if (num >= 2 && ((bytes[0] == 'P' && bytes[1] == 'K') ||
-                     (bytes[0] == 0x80 && bytes[1] == 2)))
+                          (bytes[0] == 0x80 && bytes[1] == 2)))
         err = dg_torch_file_parse(out, path, bytes, num);
     else
         err = dg_safetensors_parse(out, path, bytes, num);
