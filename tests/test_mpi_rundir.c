@@ -1,8 +1,10 @@
+#define _GNU_SOURCE /* F_OFD_SETLK */
 #include "mpi_test.h"
 #include "base/error.h"
 #include "store/file.h"
 #include "store/rundir.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,6 +52,42 @@ static void test_config_comes_back(void **state)
     VERDICT();
 }
 
+/* The lock of another open file, as another process has it. */
+static void test_a_second_run_is_refused(void **state)
+{
+    const struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    char *stored = NULL, name[400], unfinished[400], *text = NULL;
+    size_t bytes = 0;
+    struct stat st;
+    RunDir d;
+    int fd = -1;
+
+    (void)state;
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    snprintf(name, sizeof name, "%s/a/b/run/run.lock", folder);
+    snprintf(unfinished, sizeof unfinished, "%s/a/b/run/metrics.tmp", folder);
+    if (comm.rank == 0) {
+        /* closed: the lock of this process is gone with it */
+        EXPECT(!dg_file_read(name, &text, &bytes));
+        EXPECT(text && strncmp(text, "process ", 8) == 0);
+        fd = open(name, O_RDWR);
+        EXPECT(fcntl(fd, F_OFD_SETLK, &lock) == 0);
+        EXPECT(dg_file_write(unfinished, "x", 1) == DG_OK);
+    }
+    dg_comm_barrier(&comm);
+    EXPECT(dg_rundir_open(&comm, &d, root, &stored) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, "another run is writing there, "
+                                         "process ") != NULL);
+    EXPECT(stat(unfinished, &st) == 0);
+    dg_comm_barrier(&comm);
+    if (fd >= 0)
+        close(fd);
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    EXPECT(stat(unfinished, &st) != 0);
+    free(text);
+    VERDICT();
+}
+
 static void test_bad_folders_are_named(void **state)
 {
     char *stored = NULL, longest[2000], file[400];
@@ -92,6 +130,7 @@ static void test_write_replaces_whole_or_not(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_config_comes_back, start, end),
+    cmocka_unit_test_setup_teardown(test_a_second_run_is_refused, start, end),
     cmocka_unit_test_setup_teardown(test_bad_folders_are_named, start, end),
     cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
                                     end),

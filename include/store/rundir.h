@@ -24,9 +24,10 @@ typedef struct RunDir {
 int dg_rundir_names(RunDir *d, const char *root);
 
 /**
- * Makes the folder and those inside it, with parents, checks that files can
- * be written there and are seen by all hosts, and removes unfinished *.tmp
- * files of a killed run.
+ * Makes the folder and those inside it, with parents, sees that no other run
+ * is at work there (run.lock, held until the process ends or opens another
+ * folder), checks that files can be written there and are seen by all hosts,
+ * and removes unfinished *.tmp files of a killed run.
  * stored  out: text of its config.cfg, for the caller to free and to compare
  *         (dg_config_compare); NULL when there is none yet
  * Collective: rank 0 works, and the first rank of each other host looks.

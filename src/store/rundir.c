@@ -1,5 +1,6 @@
 #include "store/rundir.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "store/file.h"
 
@@ -13,7 +14,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NUM_FOLDERS = 3, PROBE_LOOKS = 50, PROBE_PAUSE_NS = 100000000 };
+enum { NUM_FOLDERS = 3, PROBE_LOOKS = 50, LOCK_LOOKS = 30 };
+
+static const struct timespec pause_between = { 0, 100000000 };
+
+/* The lock of the run that this process is, for as long as it lives. */
+static int held = -1;
 
 static int join(char path[DG_RUNDIR_PATH], const char *root, const char *name)
 {
@@ -101,7 +107,6 @@ static int make_probe(const char *folder)
  * A network's file system may show what is new a little later. */
 static int find_probe(const char *folder)
 {
-    const struct timespec pause = { 0, PROBE_PAUSE_NS };
     char path[PROBE_PATH];
     int fd, why = 0;
 
@@ -115,13 +120,76 @@ static int find_probe(const char *folder)
         why = errno;
         if (why != ENOENT && why != ESTALE)
             break;
-        nanosleep(&pause, NULL);
+        nanosleep(&pause_between, NULL);
     }
     return dg_fail(DG_EIO,
                    "%s: a file that rank 0 has made there cannot be opened "
                    "here (%s): run.dir has to be on a file system that all "
                    "hosts share",
                    folder, strerror(why));
+}
+
+/* Who holds the lock, as note_holder() has left it; "" where that is unknown. */
+static void read_holder(int fd, char *text, size_t size)
+{
+    const ssize_t got = pread(fd, text, size - 1, 0);
+
+    text[got > 0 ? got : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+}
+
+static void note_holder(int fd)
+{
+    char host[256] = "", date[DG_DATE_BYTES], text[400];
+
+    (void)gethostname(host, sizeof host - 1);
+    dg_clock_date(date);
+    const int n = snprintf(text, sizeof text, "process %ld on %s since %s\n",
+                           (long)getpid(), host, date);
+
+    /* for people alone: a full disk is told where it matters */
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
+        return;
+}
+
+/*
+ * A folder has one run at a time: a second, as of a job that was submitted twice
+ * or put back while its ranks are still dying, would remove what the first is
+ * writing and write the same names. The system gives the lock back when the
+ * process ends, however it ends; the dying are waited for a little. A file
+ * system without locks, or a file that is not ours to write, hinders nobody.
+ */
+static int hold_folder(const RunDir *d)
+{
+    const struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    char path[PROBE_PATH], holder[400];
+    int fd, busy = 0;
+
+    snprintf(path, sizeof path, "%s/run.lock", d->root);
+    if (held >= 0)
+        close(held);
+    held = -1;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    for (int i = 0; fd >= 0 && i < LOCK_LOOKS; i++) {
+        if (i > 0)
+            nanosleep(&pause_between, NULL);
+        busy = fcntl(fd, F_SETLK, &all) != 0 &&
+               (errno == EACCES || errno == EAGAIN);
+        if (!busy)
+            break;
+    }
+    if (busy) {
+        read_holder(fd, holder, sizeof holder);
+        close(fd);
+        return dg_fail(DG_EIO,
+                       "%s: another run is writing there%s%s: a run.dir has "
+                       "one run at a time",
+                       d->root, holder[0] != '\0' ? ", " : "", holder);
+    }
+    if (fd >= 0)
+        note_holder(fd);
+    held = fd;
+    return DG_OK;
 }
 
 /* What a killed run was writing has no other user: the folder has one run. */
@@ -151,6 +219,8 @@ static int open_on_rank_0(const RunDir *d, char **stored, size_t *bytes)
 
     for (int i = 0; i < NUM_FOLDERS && !err; i++) {
         err = make_folder(folders[i]);
+        if (!err && i == 0)
+            err = hold_folder(d);
         if (!err)
             remove_unfinished(folders[i]);
         if (!err)
