@@ -192,6 +192,19 @@ static int hold_folder(const RunDir *d)
     return DG_OK;
 }
 
+/* Of a folder in which no run begins. */
+static void let_go(const RunDir *d)
+{
+    char path[PROBE_PATH];
+
+    if (held < 0)
+        return;
+    snprintf(path, sizeof path, "%s/run.lock", d->root);
+    unlink(path);
+    close(held);
+    held = -1;
+}
+
 /* What a killed run was writing has no other user: the folder has one run. */
 static void remove_unfinished(const char *folder)
 {
@@ -262,6 +275,8 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
     if (c->rank == 0)
         err = open_on_rank_0(d, &text, &bytes);
     err = find_on_hosts(c, d, err);
+    if (err && c->rank == 0)
+        let_go(d);
     if (err)
         goto free_text;
     there = text != NULL;
