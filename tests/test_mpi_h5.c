@@ -5,10 +5,8 @@
 #include "store/file.h"
 #include "store/h5.h"
 
-#include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -175,26 +173,6 @@ static void test_all_types_come_back(void **state)
         dg_h5_close(f);
         dg_comm_barrier(&comm);
     }
-    VERDICT();
-}
-
-/* As h5py holds a file that it may write, and as file systems without locks
- * answer. */
-static void test_locks_do_not_matter(void **state)
-{
-    H5File *f = NULL;
-    int fd;
-
-    (void)state;
-    EXPECT(write_file(0, "1") == DG_OK);
-    fd = open(path, O_RDWR);
-    if (comm.rank == 0)
-        EXPECT(flock(fd, LOCK_EX | LOCK_NB) == 0);
-    dg_comm_barrier(&comm);
-    EXPECT(dg_h5_open(&f, path, NULL, 0) == DG_OK);
-    dg_h5_close(f);
-    dg_comm_barrier(&comm);
-    close(fd);
     VERDICT();
 }
 
@@ -571,7 +549,6 @@ static void test_full_disk_is_found(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_all_types_come_back, start, end),
-    cmocka_unit_test_setup_teardown(test_locks_do_not_matter, start, end),
     cmocka_unit_test_setup_teardown(test_uneven_shares_are_placed, start, end),
     cmocka_unit_test_setup_teardown(test_units_are_required, start, end),
     cmocka_unit_test_setup_teardown(test_long_config_is_kept, start, end),
