@@ -341,6 +341,17 @@ static int read_file(const char *path, const Checkpoint *k, int64_t *values)
     return err;
 }
 
+/* The other ranks, and a prune later, find the file by its iteration. */
+static int check_name(const char *path, int64_t named, int64_t iteration)
+{
+    if (named == iteration)
+        return DG_OK;
+    return dg_fail(DG_EFORMAT,
+                   "%s: holds iteration %lld: a checkpoint has to keep its "
+                   "name",
+                   path, (long long)iteration);
+}
+
 /* On rank 0: the newest that can be read; values[0] = -1 if there is none. */
 static int read_newest(const char *dir, const Checkpoint *k, int64_t *values)
 {
@@ -354,6 +365,8 @@ static int read_newest(const char *dir, const Checkpoint *k, int64_t *values)
     for (int i = num - 1; i >= 0; i--) {
         dg_checkpoint_path(path, sizeof path, dir, list[i]);
         err = read_file(path, k, values);
+        if (!err)
+            err = check_name(path, list[i], values[0]);
         if (!err || err == DG_ENOMEM)
             break;
         dg_warn("checkpoint passed over: %s", dg_last_error()->text);
