@@ -338,7 +338,7 @@ static void test_load_lets_the_including_file_win(void **state)
 
     snprintf(sub, sizeof sub, "%s/sub", folder);
     mkdir(sub, 0700);
-    write_file("sub/base.cfg", "@include \"deep.cfg\"\n"
+    write_file("sub/base.cfg", "\xEF\xBB\xBF@include \"deep.cfg\"\r\n"
                                "optim: { lr = 0.5; beta1 = 0.1; };\n");
     write_file("sub/deep.cfg", "optim: { lr = 0.7; beta2 = 0.2; };\n"
                                "run: { seed = 9; };");

@@ -2,6 +2,7 @@
 #include "store/file.h"
 #include "store/metrics.h"
 
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -124,6 +125,34 @@ static void test_full_disk_leaves_whole_lines(void **state)
     free(after);
 }
 
+/* Where the C library's would be called. */
+static int syncs, sync_error;
+
+int fdatasync(int fd)
+{
+    (void)fd;
+    syncs++;
+    errno = sync_error;
+    return sync_error ? -1 : 0;
+}
+
+/* A network's file system tells of a full disk no earlier. */
+static void test_sync_tells_what_writing_did_not(void **state)
+{
+    Metrics *m;
+
+    (void)state;
+    assert_int_equal(dg_metrics_open(&m, path, -1), DG_OK);
+    write_line(m, 1);
+    assert_int_equal(dg_metrics_sync(m), DG_OK);
+    assert_int_equal(syncs, 1);
+    sync_error = EDQUOT;
+    assert_int_equal(dg_metrics_sync(m), DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text, path));
+    assert_non_null(strstr(dg_last_error()->text, "quota"));
+    dg_metrics_close(m);
+}
+
 static void test_unwritable_file_is_named(void **state)
 {
     Metrics *m;
@@ -142,6 +171,7 @@ int main(void)
                                         end),
         cmocka_unit_test_setup_teardown(test_full_disk_leaves_whole_lines,
                                         start, end),
+        cmocka_unit_test(test_sync_tells_what_writing_did_not),
         cmocka_unit_test(test_unwritable_file_is_named),
     };
 

@@ -190,6 +190,28 @@ static void test_data_do_not_depend_on_ranks(void **state)
     VERDICT();
 }
 
+/* Ranks that read their ranges themselves would open another file. */
+static void test_renamed_is_passed_over(void **state)
+{
+    const long warnings = dg_log_count(DG_LOG_WARN);
+    char other[sizeof path];
+    int found = 0;
+
+    (void)state;
+    EXPECT(!save(1, 0) && !save(2, 0));
+    dg_checkpoint_path(path, sizeof path, folder, 1);
+    dg_checkpoint_path(other, sizeof other, folder, 9);
+    if (comm.rank == 0)
+        EXPECT(rename(path, other) == 0);
+    dg_comm_barrier(&comm);
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
+    EXPECT(found && holds(2));
+    if (comm.rank == 0)
+        EXPECT(dg_log_count(DG_LOG_WARN) == warnings + 1);
+    VERDICT();
+}
+
 static void test_damaged_is_passed_over(void **state)
 {
     const long warnings = dg_log_count(DG_LOG_WARN);
@@ -490,6 +512,7 @@ static const struct CMUnitTest tests[] = {
                                     end),
     cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
                                     end),
+    cmocka_unit_test_setup_teardown(test_renamed_is_passed_over, start, end),
     cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start, end),
     cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
                                     end),

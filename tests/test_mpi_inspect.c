@@ -10,6 +10,8 @@
 
 #include <malloc.h>
 #include <math.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 static char folder[256], path[300];
 static const FileInfo info = { .program = "prog 1.2",
@@ -76,6 +78,55 @@ static void test_checkpoint_is_described(void **state)
     EXPECT(!dg_sha256_bytes(want, values, sizeof values));
     EXPECT(strcmp(got, want) == 0);
     free(text);
+    drop_folder(folder);
+    VERDICT();
+}
+
+/* Most of the address space of this process; 0: it was not lowered. */
+static int lower_room(size_t more, struct rlimit *old)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    struct rlimit tight;
+
+    if (f == NULL || fscanf(f, "%ld", &pages) != 1 ||
+        getrlimit(RLIMIT_AS, old) != 0)
+        pages = 0;
+    if (f != NULL)
+        fclose(f);
+    tight =
+        (struct rlimit) { (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + more,
+                          old->rlim_max };
+    return pages > 0 && pages < 1 << 22 && /* no sanitizer's shadow */
+           setrlimit(RLIMIT_AS, &tight) == 0;
+}
+
+/* One looks at a checkpoint where it would not fit. */
+static void test_looking_needs_little_memory(void **state)
+{
+    enum { NUM = 12 << 20, ROOM = 24 << 20 };
+    CheckpointArray array = { .name = "weights",
+                              .long_name = "master weights",
+                              .data = calloc(NUM, sizeof(float)),
+                              .num = NUM };
+    Checkpoint k = { .iteration = 3, .arrays = &array, .num_arrays = 1 };
+    char got[DG_SHA256_HEX] = "", want[DG_SHA256_HEX] = "";
+    struct rlimit old;
+
+    (void)state;
+    make_folder(folder);
+    EXPECT(!dg_checkpoint_write(&comm, folder, &k, &info, 0));
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    EXPECT(!dg_sha256_bytes(want, array.data, NUM * sizeof(float)));
+    free(array.data);
+    if (lower_room(ROOM, &old)) {
+        char *text = describe();
+        EXPECT(!dg_inspect_digest(path, got));
+        EXPECT(strcmp(got, want) == 0);
+        EXPECT(has(text, "least 0, greatest 0, mean 0\n"));
+        setrlimit(RLIMIT_AS, &old);
+        free(text);
+    }
     drop_folder(folder);
     VERDICT();
 }
@@ -228,6 +279,7 @@ static void test_damaged_lists_are_told(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_checkpoint_is_described),
+    cmocka_unit_test(test_looking_needs_little_memory),
     cmocka_unit_test(test_weights_digest_sees_all),
     cmocka_unit_test(test_other_files_have_no_digest),
     cmocka_unit_test(test_short_digests_are_refused),

@@ -232,6 +232,10 @@ static void test_writer_refuses(void **state)
 
 static void test_files_that_are_none(void **state)
 {
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+                                  "oid sha256:4d7a214614ab2935c943f9e0ff69d22e"
+                                  "ff8e0a3c9ea9ee69c38c8c1c1b1b3f4a\n"
+                                  "size 9942110824\n";
     WeightFile *f;
 
     (void)state;
@@ -241,6 +245,9 @@ static void test_files_that_are_none(void **state)
     spill(in_scratch("empty"), "", 0);
     expect_error(dg_weight_file_open(&f, in_scratch("empty")), DG_EFORMAT,
                  "0 bytes");
+    spill(in_scratch("pointer"), pointer, sizeof pointer - 1);
+    expect_error(dg_weight_file_open(&f, in_scratch("pointer")), DG_EFORMAT,
+                 "git lfs pull");
 }
 
 int main(void)

@@ -7,6 +7,7 @@
 #include "weights/snapshot.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 static float numbers[64];
 
@@ -80,6 +81,22 @@ static void test_which_file_is_taken(void **state)
                         "sharded");
     expect_error(dg_snapshot_open(&s, in_scratch("nowhere"), NULL), DG_EIO,
                  "nowhere: cannot open");
+}
+
+/* As in a snapshot of a cache of Hugging Face, whole and without its blobs. */
+static void test_links_lead_somewhere(void **state)
+{
+    WeightSource *s;
+
+    (void)state;
+    mkdir(in_scratch("cache"), 0777);
+    make_file("cache/blob", "linked");
+    make_file("cache/pytorch_model.bin", "other");
+    assert_int_equal(symlink("blob", in_scratch("cache/model.safetensors")), 0);
+    assert_string_equal(found("cache", NULL), "linked");
+    unlink(in_scratch("cache/blob"));
+    expect_error(dg_snapshot_open(&s, in_scratch("cache"), NULL), DG_EIO,
+                 "cache/model.safetensors: a link to what is not there");
 }
 
 static void test_components(void **state)
@@ -284,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_which_file_is_taken),
+        cmocka_unit_test(test_links_lead_somewhere),
         cmocka_unit_test(test_components),
         cmocka_unit_test(test_bad_shards_are_named),
         cmocka_unit_test(test_shards_come_back),

@@ -40,4 +40,11 @@ void dg_metrics_leave(Metrics *m);
  */
 int dg_metrics_commit(Metrics *m);
 
+/**
+ * Brings all lines to the disk. A checkpoint is written after it, so that it
+ * vouches for them where the machine fails, and where a network's file system
+ * tells of a full disk only now. Errors: DG_EIO.
+ */
+int dg_metrics_sync(Metrics *m);
+
 #endif

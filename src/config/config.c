@@ -99,6 +99,8 @@ static int read_text(char **text, const char *path)
     fclose(f);
     if (!failed && !full && size <= TEXT_BYTES &&
         memchr(bytes, '\0', size) == NULL) {
+        if (strncmp(bytes, "\xEF\xBB\xBF", 3) == 0)
+            memset(bytes, ' ', 3); /* a byte order mark, which editors put */
         *text = bytes;
         return DG_OK;
     }

@@ -13,6 +13,8 @@
 #include <H5FDdevelop.h>
 #endif
 
+enum { PAGE_BYTES = 4096 };
+
 /*
  * A file driver for writing. After a failed write HDF5's own drivers leave
  * the library with a file that it can neither write nor close, and it ends in
@@ -172,10 +174,13 @@ hid_t dg_h5_create_file(const char *path, H5Sink *sink)
     sink->error = 0;
     sink->driver = H5FDregister(&driver);
     H5Pset_driver(access, sink->driver, &sink);
-    /* Long attributes (a whole configuration) need the 1.8 layout; pages of
-       their own for datasets spare network file systems false sharing. */
+    /* Long attributes (a whole configuration) need the 1.8 layout. */
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    H5Pset_alignment(access, 4096, 4096);
+    /* Pages of their own for datasets, and for what HDF5 writes about them: a
+       client of NFS may write back the whole page of which it changed a part,
+       and then one host's metadata undo the end of another's data. */
+    H5Pset_alignment(access, PAGE_BYTES, PAGE_BYTES);
+    H5Pset_meta_block_size(access, (hsize_t)16 * PAGE_BYTES);
     file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     H5Pclose(access);
     if (file < 0)

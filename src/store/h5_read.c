@@ -11,6 +11,22 @@
 
 enum { SHAPE_TEXT = 160 };
 
+/*
+ * HDF5 locks what it reads. Without locks of the file system (ENOLCK), or while
+ * somebody has the file open for writing in h5py, it would refuse a whole
+ * checkpoint. What is read here was renamed into its place whole, and its data
+ * have digests: no lock is needed.
+ */
+static void want_no_locks(hid_t how)
+{
+#if H5_VERSION_GE(1, 12, 1) || \
+    (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
+    H5Pset_file_locking(how, 0, 1);
+#else
+    (void)how; /* HDF5_USE_FILE_LOCKING=FALSE in the environment does it */
+#endif
+}
+
 static int open_hdf5(H5File *f)
 {
     int64_t bytes;
@@ -24,6 +40,7 @@ static int open_hdf5(H5File *f)
     if (H5Fis_hdf5(f->path) <= 0)
         return dg_fail(DG_EFORMAT, "%s: is not an HDF5 file", f->path);
     how = H5Pcreate(H5P_FILE_ACCESS);
+    want_no_locks(how);
     f->id = H5Fopen(f->path, H5F_ACC_RDONLY, how);
     H5Pclose(how);
     if (f->id < 0)

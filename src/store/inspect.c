@@ -16,6 +16,9 @@
 /* Text of a value is cut here; a configuration has its own block. */
 enum { SHOWN_TEXTS = 3, SHOWN_CHARS = 60, LONG_TEXT = 200 };
 
+/* of values that are looked at together */
+enum { PIECE_BYTES = 1 << 22 };
+
 /* Values ---------------------------------------------------------------- */
 
 static double value_of(const void *data, H5Type type, int64_t i)
@@ -41,42 +44,66 @@ static double value_of(const void *data, H5Type type, int64_t i)
     return NAN;
 }
 
-/* A whole dataset in memory, to free. */
-static int load(H5File *f, const char *name, const H5Shape *s, void **data)
-{
-    const size_t bytes = (size_t)s->num * dg_h5_type_bytes(s->type);
-    void *block = malloc(bytes + 1);
-    int err;
+typedef int LookFn(void *user, const void *data, H5Type type, int64_t num);
 
-    if (block == NULL)
+/* All values of a dataset, a few rows at a time: a checkpoint's arrays are
+ * longer than the memory of a machine where one only looks. */
+static int look(H5File *f, const char *name, const H5Shape *s, LookFn *fn,
+                void *user)
+{
+    const int64_t rows = s->num_dims > 0 ? s->dims[0] : 1;
+    const int64_t row = s->num > 0 ? s->num / rows : 1;
+    const size_t row_bytes = (size_t)row * dg_h5_type_bytes(s->type);
+    const int64_t most =
+        row_bytes < PIECE_BYTES ? PIECE_BYTES / (int64_t)row_bytes : 1;
+    void *room = s->num > 0
+                     ? malloc((size_t)(most < rows ? most : rows) * row_bytes)
+                     : NULL;
+    int err = DG_OK;
+
+    if (s->num > 0 && room == NULL)
         return dg_fail(DG_ENOMEM, "%s: dataset %s: %zu bytes", dg_h5_path(f),
-                       name, bytes);
-    err = dg_h5_read(f, name, s->type, s->num_dims, s->dims, block);
-    if (err)
-        free(block);
-    else
-        *data = block;
+                       name, row_bytes);
+    for (int64_t at = 0; at < rows && s->num > 0 && !err; at += most) {
+        const int64_t num = rows - at < most ? rows - at : most;
+
+        err = dg_h5_read_rows(f, name, s->type, s->num_dims, s->dims, at,
+                              s->num_dims > 0 ? num : -1, room);
+        if (!err)
+            err = fn(user, room, s->type, num * row);
+    }
+    free(room);
     return err;
+}
+
+typedef struct Seen {
+    ValueRange range;
+    double last;
+} Seen;
+
+static int add_values(void *user, const void *data, H5Type type, int64_t num)
+{
+    Seen *seen = user;
+
+    for (int64_t i = 0; i < num; i++) {
+        seen->last = value_of(data, type, i);
+        dg_value_range_add(&seen->range, seen->last);
+    }
+    return DG_OK;
 }
 
 static int print_numbers(H5File *f, const char *name, const H5Shape *s,
                          FILE *out)
 {
-    ValueRange range = { 0 };
-    void *data = NULL;
-    const int err = load(f, name, s, &data);
+    Seen seen = { 0 };
+    const int err = look(f, name, s, add_values, &seen);
 
     if (err)
         return err;
-    if (s->num_dims == 0 && s->type != DG_H5_F16) {
-        fprintf(out, "    value %.17g\n", value_of(data, s->type, 0));
-        free(data);
-        return DG_OK;
-    }
-    for (int64_t i = 0; i < s->num; i++)
-        dg_value_range_add(&range, value_of(data, s->type, i));
-    free(data);
-    dg_value_range_print(&range, out);
+    if (s->num_dims == 0 && s->type != DG_H5_F16)
+        fprintf(out, "    value %.17g\n", seen.last);
+    else
+        dg_value_range_print(&seen.range, out);
     return DG_OK;
 }
 
@@ -186,20 +213,26 @@ typedef struct Digest {
     int64_t num;
 } Digest;
 
-static int check_stored(H5File *f, const char *name, const void *data,
-                        size_t bytes)
-{
-    char hex[DG_SHA256_HEX];
-    int err = dg_sha256_bytes(hex, data, bytes);
+/* The digest of all that counts, and that of the dataset at hand. */
+typedef struct Sums {
+    Sha256 *all, one;
+} Sums;
 
-    return err ? err : dg_h5_match_digest(f, name, hex);
+static int add_bytes(void *user, const void *data, H5Type type, int64_t num)
+{
+    Sums *sums = user;
+    const size_t bytes = (size_t)num * dg_h5_type_bytes(type);
+
+    dg_sha256_update(sums->all, data, bytes);
+    dg_sha256_update(&sums->one, data, bytes);
+    return DG_OK;
 }
 
 static int digest_set(H5File *f, const char *name, void *user)
 {
     Digest *d = user;
-    size_t bytes;
-    void *data = NULL;
+    Sums sums = { .all = &d->sum };
+    char hex[DG_SHA256_HEX];
     H5Shape s;
     int err;
 
@@ -208,19 +241,19 @@ static int digest_set(H5File *f, const char *name, void *user)
         return DG_OK;
     err = dg_h5_shape(f, name, &s);
     if (!err)
-        err = load(f, name, &s, &data);
+        err = dg_sha256_init(&sums.one);
     if (err)
         return err;
-    bytes = (size_t)s.num * dg_h5_type_bytes(s.type);
-    err = check_stored(f, name, data, bytes);
-    if (!err) {
-        if (d->named)
-            dg_sha256_update(&d->sum, name, strlen(name) + 1);
-        dg_sha256_update(&d->sum, data, bytes);
-        d->num++;
+    if (d->named)
+        dg_sha256_update(&d->sum, name, strlen(name) + 1);
+    err = look(f, name, &s, add_bytes, &sums);
+    if (err) {
+        dg_sha256_fini(&sums.one);
+        return err;
     }
-    free(data);
-    return err;
+    dg_sha256_final(&sums.one, hex);
+    d->num++;
+    return dg_h5_match_digest(f, name, hex);
 }
 
 static int choose(Digest *d, H5File *f)

@@ -247,3 +247,11 @@ int dg_metrics_commit(Metrics *m)
     }
     return err;
 }
+
+int dg_metrics_sync(Metrics *m)
+{
+    if (fdatasync(m->fd) != 0)
+        return dg_fail(DG_EIO, "%s: cannot write: %s", m->path,
+                       strerror(errno));
+    return DG_OK;
+}

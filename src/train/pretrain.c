@@ -370,6 +370,12 @@ static int write_checkpoint(Worker *none, int64_t i, void *user)
 /* Of the step just done; the last one of this process is waited for. */
 static int save(Pretrain *t, int last)
 {
+    const int err =
+        dg_agree(t->session->comm,
+                 t->metrics != NULL ? dg_metrics_sync(t->metrics) : DG_OK);
+
+    if (err)
+        return err;
     if (t->files == NULL)
         return dg_learner_save(t->learner, t->session, t->dir.checkpoints,
                                t->step);

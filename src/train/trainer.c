@@ -121,6 +121,12 @@ static int keep_checkpoint(Trainer *t, int last)
     int err = DG_OK;
 
     t->checkpoint_s = 0;
+    if (wanted)
+        err =
+            dg_agree(t->session->comm,
+                     t->metrics != NULL ? dg_metrics_sync(t->metrics) : DG_OK);
+    if (err)
+        return err;
     if (t->files != NULL) {
         dg_trainer_start_files(t, wanted);
         return last ? dg_trainer_wait_files(t) : DG_OK;

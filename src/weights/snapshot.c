@@ -165,26 +165,45 @@ static int no_weights(const char *folder, const char *variant)
     return err;
 }
 
+/* *there: whether a file has that name. A name that leads nowhere, as in a
+ * snapshot that was copied out of its cache without what its links point to, is
+ * an error: another file must not be taken in its place. */
+static int look_for(int *there, const char *path)
+{
+    struct stat link;
+    int why;
+
+    *there = access(path, F_OK) == 0;
+    if (*there)
+        return DG_OK;
+    why = errno;
+    if (lstat(path, &link) != 0)
+        return why == ENOENT ? DG_OK
+                             : dg_fail(DG_EIO, "%s: cannot look for it: %s",
+                                       path, strerror(why));
+    return dg_fail(DG_EIO,
+                   "%s: a link to what is not there (%s): a snapshot of a "
+                   "cache is copied with its blobs, or with cp -L",
+                   path, strerror(why));
+}
+
 static int open_folder(WeightSource **out, const char *folder,
                        const char *variant)
 {
     for (int c = 0; c < NUM_CANDIDATES; c++) {
         char *path = candidate_path(folder, c, variant);
         const char *one = path;
-        int err;
+        int err, there;
 
         if (path == NULL)
             return dg_fail(DG_ENOMEM, "%s: name of a file", folder);
-        if (access(path, F_OK) != 0) {
-            free(path);
-            continue;
-        }
-        if (candidates[c].index)
-            err = open_index(out, folder, path);
-        else
-            err = dg_source_open(out, path, &one, 1);
+        err = look_for(&there, path);
+        if (!err && there)
+            err = candidates[c].index ? open_index(out, folder, path)
+                                      : dg_source_open(out, path, &one, 1);
         free(path);
-        return err;
+        if (err || there)
+            return err;
     }
     return no_weights(folder, variant);
 }

@@ -112,6 +112,15 @@ int dg_mapped_create(WeightFile **out, const char *path, const char *format,
     return DG_OK;
 }
 
+/* What a checkout of a repository without Git LFS has in the file's place. */
+static int is_pointer(const unsigned char *bytes, size_t num)
+{
+    static const char start[] = "version https://git-lfs";
+
+    return num >= sizeof start - 1 &&
+           memcmp(bytes, start, sizeof start - 1) == 0;
+}
+
 int dg_weight_file_open(WeightFile **out, const char *path)
 {
     const unsigned char *bytes;
@@ -120,8 +129,13 @@ int dg_weight_file_open(WeightFile **out, const char *path)
 
     if (err)
         return err;
-    if (num >= 2 && ((bytes[0] == 'P' && bytes[1] == 'K') ||
-                     (bytes[0] == 0x80 && bytes[1] == 2)))
+    if (is_pointer(bytes, num))
+        err = dg_fail(DG_EFORMAT,
+                      "%s: a pointer of Git LFS, not the file itself: fetch it "
+                      "with git lfs pull",
+                      path);
+    else if (num >= 2 && ((bytes[0] == 'P' && bytes[1] == 'K') ||
+                          (bytes[0] == 0x80 && bytes[1] == 2)))
         err = dg_torch_file_parse(out, path, bytes, num);
     else
         err = dg_safetensors_parse(out, path, bytes, num);
