@@ -110,8 +110,6 @@ int dg_cuda_gemm_cache_create(struct GemmCache **out, int device)
     c = (struct GemmCache *)calloc(1, sizeof *c);
     if (c == NULL)
         return dg_fail(DG_ENOMEM, "matrix products: %zu bytes", sizeof *c);
-    /* its heuristic reckons on the host: with the same instructions everywhere */
-    cublasLtDisableCpuInstructionsSetMask(1);
     const cublasStatus_t e = cublasLtCreate(&c->handle);
     if (e != CUBLAS_STATUS_SUCCESS) {
         free(c);

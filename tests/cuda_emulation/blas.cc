@@ -21,11 +21,6 @@ size_t cublasLtGetVersion(void)
     return 130002;
 }
 
-unsigned cublasLtDisableCpuInstructionsSetMask(unsigned)
-{
-    return 0;
-}
-
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
 {
     *h = nullptr;

@@ -111,7 +111,6 @@ typedef struct cublasLtMatmulHeuristicResult_t {
 } cublasLtMatmulHeuristicResult_t;
 
 const char *cublasLtGetStatusString(cublasStatus_t s);
-unsigned cublasLtDisableCpuInstructionsSetMask(unsigned mask);
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h);
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h);
 cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t l,
