@@ -1,6 +1,7 @@
 #!/bin/bash
 # Promise 3: a run stopped anywhere and continued ends with the same bits.
 . "$(dirname "$0")/train_lib.sh"
+slow_disk=$PWD/${DG_BUILD:-build}/tests/slow_disk.so
 
 # --- undisturbed -----------------------------------------------------------
 expect "resume: undisturbed run" tiny 1 1 whole run.iterations=6 \
@@ -25,7 +26,7 @@ sets="run.iterations=6 checkpoint.keep=0"
     launch train 2 1 killed $sets
     until_or_end has_more_than killed 2
     expect "resume: SIGKILL of two ranks" kill_run
-    launch train 1 1 killed $sets
+    SLOW_DISK_MS=40 LD_PRELOAD=$slow_disk launch train 1 1 killed $sets
     until_or_end writes_checkpoint killed
     expect "resume: SIGKILL while a checkpoint is written" kill_run
     launch train 1 1 killed $sets
@@ -63,6 +64,8 @@ expect "resume: it says that nothing is left, and by which key" \
 same_digest "resume: its weights stay" asked "$whole" 6
 expect "resume: after signals each iteration once" "$tools/json_lines" \
     "$work/asked/metrics.jsonl" 6
+expect "resume: after signals the same pictures" diff -r "$work/whole/pictures" \
+    "$work/asked/pictures"
 
 # while ranks still come together, which with large networks takes long
 cat >"$work/slow" <<END

@@ -153,30 +153,46 @@ static void remove_unfinished(const char *folder)
         closedir(d);
 }
 
-int dg_rundir_lock(RunDir *d, double patience_s)
+enum { CANNOT_OPEN = -1, HELD = -2 };
+
+/* Of the file that is there now: who was refused takes his own away again. */
+static int try_lock(const char *path)
 {
-    const int fd = open(d->log, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    int told = 0;
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    struct stat mine, there;
 
     if (fd < 0)
-        return DG_OK; /* the probe says why nothing can be written */
-    while (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        return CANNOT_OPEN;
+    if ((flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) ||
+        fstat(fd, &mine) != 0 || stat(path, &there) != 0 ||
+        mine.st_ino != there.st_ino) {
+        close(fd);
+        return HELD;
+    }
+    return fd;
+}
+
+int dg_rundir_lock(RunDir *d, double patience_s)
+{
+    int fd, told = 0;
+
+    while ((fd = try_lock(d->log)) == HELD) {
         if (!told && patience_s > 1)
             dg_warn("%s: another run writes there: waiting up to %.0f s for "
                     "its end",
                     d->root, patience_s);
         told = 1;
-        if (patience_s <= 0) {
-            close(fd);
+        if (patience_s <= 0)
             return dg_fail(DG_EIO,
                            "%s: another run writes there (a process has its "
                            "log.txt locked): a folder has one run at a time; "
                            "end that one, or choose another run.dir",
                            d->root);
-        }
         nanosleep(&pause_between, NULL);
         patience_s -= 1e-9 * PAUSE_NS;
     }
+    if (fd == CANNOT_OPEN)
+        return DG_OK; /* the probe says why nothing can be written */
     d->lock = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* 0 is none */
     close(fd);
     return DG_OK;
@@ -187,6 +203,16 @@ void dg_rundir_close(RunDir *d)
     if (d->lock > 0)
         close(d->lock);
     d->lock = 0;
+}
+
+/* A run that is refused leaves no file. */
+static void give_back(RunDir *d)
+{
+    struct stat st;
+
+    if (d->lock > 0 && fstat(d->lock, &st) == 0 && st.st_size == 0)
+        unlink(d->log);
+    dg_rundir_close(d);
 }
 
 static int read_config(const RunDir *d, char **stored, size_t *bytes)
@@ -289,7 +315,7 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
     err = find_on_hosts(c, d, err);
     err = share_config(c, err, text, bytes, stored);
     if (err)
-        dg_rundir_close(d);
+        give_back(d);
     return err;
 }
 

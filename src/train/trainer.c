@@ -100,15 +100,17 @@ static int learn(Trainer *t)
 /* What is written after an iteration, the checkpoint last: one that is there
  * vouches for the iteration's metrics, trajectory and pictures. Beside, the
  * trajectory file follows the metrics: those that no checkpoint vouches for are
- * made again. */
-static int keep(Trainer *t, int last)
+ * made again. A stop has no pictures of its own: who stops a run may leave it a
+ * minute, and the run never stopped has none there either. */
+static int keep(Trainer *t)
 {
     const Config *c = t->session->config;
     int err = DG_OK;
 
     if (due(c->trajectory.every, t->iteration))
         err = dg_trainer_keep_trajectory(t);
-    if (!err && (last || due(c->report.every, t->iteration)))
+    if (!err && (t->iteration == c->run.iterations ||
+                 due(c->report.every, t->iteration)))
         err = dg_trainer_write_pictures(t);
     return err;
 }
@@ -170,7 +172,7 @@ static int iterate(Trainer *t, int *stop)
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
     last = *stop || t->iteration == c->run.iterations;
     at = dg_clock_now();
-    err = keep(t, last);
+    err = keep(t);
     t->phases.io = dg_clock_now() - at + t->phases.waiting + t->checkpoint_s;
     t->phases.total = dg_clock_now() - began + t->checkpoint_s;
     err = err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
