@@ -21,4 +21,8 @@ int dg_text_open(TextOut *t, const char *what);
  *  Errors: DG_ENOMEM, also where t->failed was set. */
 int dg_text_close(TextOut *t, char **text);
 
+enum { DG_JSON_CHAR = 8 };
+/** How a character of a text stands within a string of JSON: room. */
+const char *dg_json_char(char room[DG_JSON_CHAR], char c);
+
 #endif

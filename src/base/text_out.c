@@ -27,3 +27,13 @@ int dg_text_close(TextOut *t, char **text)
     *text = t->text;
     return DG_OK;
 }
+
+const char *dg_json_char(char room[DG_JSON_CHAR], char c)
+{
+    if ((unsigned char)c < 0x20)
+        snprintf(room, DG_JSON_CHAR, "\\u%04x", (unsigned)c);
+    else
+        snprintf(room, DG_JSON_CHAR, "%s%c", c == '"' || c == '\\' ? "\\" : "",
+                 c);
+    return room;
+}

@@ -48,14 +48,11 @@ void dg_finding_number(Doctor *d, const char *key, double value)
 
 static void quoted(FILE *f, const char *text)
 {
+    char room[DG_JSON_CHAR];
+
     fputc('"', f);
     for (; text != NULL && *text != '\0'; text++)
-        if (*text == '"' || *text == '\\')
-            fprintf(f, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20)
-            fprintf(f, "\\u%04x", (unsigned)*text);
-        else
-            fputc(*text, f);
+        fputs(dg_json_char(room, *text), f);
     fputc('"', f);
 }
 

@@ -1,6 +1,7 @@
 #include "store/metrics.h"
 
 #include "base/error.h"
+#include "base/text_out.h"
 #include "store/file.h"
 
 #include <errno.h>
@@ -135,19 +136,13 @@ static void append(Metrics *m, const char *text, size_t bytes)
 
 static void append_string(Metrics *m, const char *text)
 {
+    char room[DG_JSON_CHAR];
+
     append(m, "\"", 1);
     for (; *text != '\0'; text++) {
-        const unsigned char c = (unsigned char)*text;
-        char code[8];
+        const char *code = dg_json_char(room, *text);
 
-        if (c == '"' || c == '\\')
-            append(m, "\\", 1);
-        if (c >= 0x20) {
-            append(m, text, 1);
-        } else {
-            snprintf(code, sizeof code, "\\u%04x", c);
-            append(m, code, 6);
-        }
+        append(m, code, strlen(code));
     }
     append(m, "\"", 1);
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
+#include "base/text_out.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -164,15 +165,11 @@ static void interval(Text *t, const char *name, const Interval *v)
 /* A string of JSON: tasks are what a prompts file calls them. */
 static void quoted(Text *t, const char *text)
 {
-    put(t, "\"");
-    for (; *text != '\0'; text++) {
-        const unsigned char c = (unsigned char)*text;
+    char room[DG_JSON_CHAR];
 
-        if (c < 0x20)
-            put(t, "\\u%04x", c);
-        else
-            put(t, "%s%c", c == '"' || c == '\\' ? "\\" : "", c);
-    }
+    put(t, "\"");
+    for (; *text != '\0'; text++)
+        put(t, "%s", dg_json_char(room, *text));
     put(t, "\"");
 }
 
