@@ -181,6 +181,9 @@ refused "evaluate without weights" "policy.weights" "$bin" evaluate \
 refused "sample with an unknown word" "dragon" "$bin" sample \
     configs/tiny.cfg --set policy.weights="$weights" \
     --out "$work/never.png" "a red dragon"
+refused "sample of a word that begins with -" "-5" "$bin" sample \
+    configs/tiny.cfg --set policy.weights="$weights" \
+    --out "$work/never.png" -- "-5 circles"
 refused "sample of no words" "PROMPT 2 is empty" "$bin" sample \
     configs/tiny.cfg --set policy.weights="$weights" "a red circle" " "
 refused "sample of other bytes" "PROMPT 2: not UTF-8" "$bin" sample \

@@ -12,6 +12,10 @@ expect_code "cli: help of a command lists keys" 0 "grpo.num_generations" \
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
 expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
     sample configs/tiny.cfg --seed 3
+expect_code "cli: what begins with - behind --" 1 '-5.h5: cannot open' "$bin" \
+    replay -- -5.h5
+expect_code "cli: which is told" 2 "unknown option -5.h5 (an argument that" \
+    "$bin" replay -5.h5
 expect_code "cli: --set without =" 2 "must be key=value" \
     "$bin" config --set grpo
 expect_code "cli: --set at the end" 2 "key=value" "$bin" config --set
@@ -97,16 +101,28 @@ for at in "pretrain trained 76400" "sample batch 16" \
     expect "cli: plan of $command as JSON" grep -q \
         "^{\"command\":\"$command\",.*\"$key\":$value[,}]" "$work/plan.json"
 done
-expect_code "cli: plan of a command that is none" 1 \
+expect_code "cli: plan of a command that is none" 2 \
     "--command trian: must be train, pretrain," "$bin" plan configs/tiny.cfg \
     --command trian
 expect_code "cli: plan of sample, what it takes of a GPU" 0 \
     "1 of 80 GB: fits, " "$bin" plan configs/sizes_flux_dev.cfg \
     --command sample --gpus 1 --set run.device=cuda --set run.dtype=bfloat16
-expect_code "cli: plan for a number of GPUs that is none" 1 \
+expect_code "cli: plan for a number of GPUs that is none" 2 \
     "--gpus eight: must be" "$bin" plan configs/tiny.cfg --gpus 1,eight
-expect_code "cli: plan for no ranks" 1 "--ranks 0: must be" "$bin" plan \
-    configs/tiny.cfg --ranks 0
+# not the first digits of it
+expect_code "cli: plan for a number of GPUs of many digits" 0 \
+    "  8 of 80 GB" "$bin" plan configs/tiny.cfg --gpus 00000000000000008
+# numbers of options: wrong usage, told without reading a file
+for at in 0 -1 1.5 3x 0x10 nan 99999999999999999999; do
+    expect_code "cli: plan --ranks $at" 2 \
+        "--ranks $at: must be 1 to 1000000" "$bin" plan none.cfg --ranks "$at"
+done
+for at in "sample --seeds 0" "sample --num -4" "bench --repeats 1001" \
+    "bench --product 65537" "replay --threads -1" "replay --threads 4097"; do
+    read -r command flag value <<<"$at"
+    expect_code "cli: $at" 2 "$flag $value: must be" "$bin" "$command" none \
+        "$flag=$value"
+done
 expect_code "cli: what can only be planned is refused" 1 "can be planned" \
     "$bin" train configs/tiny.cfg --set run.dir="$work/vae" \
     --set policy.codec=vae

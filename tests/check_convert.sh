@@ -78,12 +78,13 @@ expect_code "convert: what diffusers has no key for is said" 0 "pos_embed.theta"
     convert "$work/theta/weights.h5" --to "$work/theta_out"
 
 # --- refused ---------------------------------------------------------------------
-# refused NAME TEXT ARGUMENT...: exit code 1, one message, no folder
+# refused NAME TEXT ARGUMENT...: exit code 1, or $wrong, one message, no folder
 refused()
 {
     local name=$1 text=$2
     shift 2
-    expect_code "convert: $name" 1 "$text" convert "$@" --to "$work/never"
+    expect_code "convert: $name" "${wrong:-1}" "$text" convert "$@" \
+        --to "$work/never"
     expect "convert: $name, one message" test \
         "$(grep -c '^ERROR' "$work/out")" = 1
     expect "convert: $name, no folder" test -z \
@@ -107,10 +108,12 @@ refused "another folder where there is none" "--folder: $work/moved.h5 comes" \
     "$work/moved.h5" --folder $folder
 refused "no averaged weights" "--weights ema: $work/moved.h5 holds none" \
     "$work/moved.h5" --weights ema
+wrong=2
 refused "another type" "float32 | float16 | bfloat16" "$full" --dtype int8
 refused "other weights" "raw | ema" "$full" --weights best
 refused "no size" "like 500MB" "$full" --shard-size big
 refused "another way" "copy | link" "$full" --pipeline move
+wrong=
 cp -r $folder "$work/other"
 printf '\001' | dd of="$work/other/text_encoder/model.safetensors" bs=1 \
     seek=10000 conv=notrunc 2>/dev/null

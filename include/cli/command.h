@@ -34,15 +34,15 @@ typedef enum CliConfig {
 
 /* A flag of one command. With 'value' it takes one (--to A or --to=A), with
  * 'file' the name of a file to write, which is tried before work begins, with
- * 'number' a whole number from 1 to most, else it only sets *on to 1. What it
- * sets is left alone when it is not given. */
+ * 'number' a whole number from least to most, else it only sets *on to 1. What
+ * it sets is left alone when it is not given. */
 typedef struct CliFlag {
     const char *name; /* with its dashes */
     const char *help;
     int *on;
     const char **value;
     const char **file;
-    int *number, most;
+    int *number, least, most;
 } CliFlag;
 
 typedef struct Cli Cli;
@@ -122,8 +122,9 @@ void dg_cli_bare_end(BenchTools *tools, int num);
  *  to go on DG_ESTOP. */
 int dg_cli_ended(RunEnd end);
 
-/** A flag's whole number, 1 to most. Errors: DG_EINVAL naming the flag. */
-int dg_cli_number(int *out, const char *flag, const char *text, int most);
+/** A flag's whole number, least to most. Errors: DG_EUSAGE naming the flag. */
+int dg_cli_number(int *out, const char *flag, const char *text, int least,
+                  int most);
 
 /** Figures as text: what dg_cli_tell() is given. *text is for free(). */
 typedef int CliText(char **text, const void *figures);

@@ -91,7 +91,7 @@ int dg_run_plan(RunPlan *out, const Session *s, int ranks);
 int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
                     int ranks);
 
-/** Its name; and the command of that name. Errors: DG_EINVAL naming --command
+/** Its name; and the command of that name. Errors: DG_EUSAGE naming --command
  *  and what there is. */
 const char *dg_plan_command_name(PlanCommand command);
 int dg_plan_command(PlanCommand *out, const char *name);
@@ -103,7 +103,7 @@ int dg_command_plan_gpus(GpuPlans *out, const Session *s, PlanCommand command,
 /** Adds the same run on so many GPUs, a rank each, at every level of
  *  parallel.shard (of one: at none), without offloading, with
  *  parallel.offload_sums and with parallel.offload_optimizer. Errors: as
- *  above; DG_EINVAL beyond DG_PLAN_GPUS. */
+ *  above; DG_EUSAGE beyond DG_PLAN_GPUS. */
 int dg_run_plan_gpus(GpuPlans *out, const Session *s, int ranks);
 
 /** On the first, fullest rank the bytes of this very run that lie on its GPU;

@@ -125,9 +125,9 @@ int dg_cli_bench(int argc, char **argv)
         { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)",
           .on = &w.blocks },
         { "--repeats", "pairs of measurements (21, on a GPU 7)",
-          .number = &w.opts.repeats, .most = 1000 },
+          .number = &w.opts.repeats, .least = 1, .most = 1000 },
         { "--product", "side of the product that gives a GPU's rate (8192)",
-          .number = &w.side, .most = 1 << 16 },
+          .number = &w.side, .least = 1, .most = 1 << 16 },
         { "--json", "write the figures to this file too", .file = &w.json },
     };
     const CliSpec spec = {

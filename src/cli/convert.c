@@ -23,7 +23,7 @@ static int choose(int *out, const char *flag, const char *text,
             *out = i;
             return DG_OK;
         }
-    return dg_fail(DG_EINVAL, "%s %s: must be one of %s", flag, text, allowed);
+    return dg_fail(DG_EUSAGE, "%s %s: must be one of %s", flag, text, allowed);
 }
 
 /* "500MB", "1.5GiB", "4096" */
@@ -47,7 +47,7 @@ static int bytes_of(int64_t *out, const char *text)
             *out = (int64_t)(x * units[i].bytes);
             return DG_OK;
         }
-    return dg_fail(DG_EINVAL,
+    return dg_fail(DG_EUSAGE,
                    "--shard-size %s: must be a size, like 500MB, 5GB, 2GiB",
                    text);
 }

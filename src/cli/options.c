@@ -53,6 +53,10 @@ static void print_help(const Cli *cli)
         print_flag(s->flags[i].name, takes_value(&s->flags[i]) ? " VALUE" : "",
                    s->flags[i].help);
     print_flag("--help", "", "this text");
+    if (s->max_args > 0)
+        print_flag("--", "",
+                   "what follows is no option, even if it begins "
+                   "with -");
     if (s->config == DG_CLI_NONE)
         return;
     print_flag("--set", " key=value", "override one key; may be repeated");
@@ -91,10 +95,13 @@ static int unknown_option(const CliSpec *s, const char *given)
     for (int i = 0; i < s->num_flags && num < MAX_FLAGS; i++)
         names[num++] = s->flags[i].name;
     near = dg_nearest_name(given, names, num);
-    return near == NULL
-               ? dg_fail(DG_EUSAGE, "unknown option %s", given)
-               : dg_fail(DG_EUSAGE, "unknown option %s, did you mean %s?",
-                         given, near);
+    if (near != NULL)
+        return dg_fail(DG_EUSAGE, "unknown option %s, did you mean %s?", given,
+                       near);
+    return dg_fail(DG_EUSAGE, "unknown option %s%s", given,
+                   s->max_args > 0 ? " (an argument that begins with - comes "
+                                     "behind --)"
+                                   : "");
 }
 
 static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
@@ -115,7 +122,7 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
         if (*value == '\0')
             return dg_fail(DG_EUSAGE, "%s needs a value", f->name);
         if (f->number != NULL)
-            return dg_cli_number(f->number, f->name, value, f->most);
+            return dg_cli_number(f->number, f->name, value, f->least, f->most);
         *(f->file != NULL ? f->file : f->value) = value;
         return DG_OK;
     }
@@ -165,10 +172,14 @@ static int check_arguments(const Cli *cli, const Line *line)
 
 static int understand(Cli *cli, Line *line, int argc, char **argv)
 {
+    int ended = 0; /* "--" was there: what follows is no option */
+
     for (int i = 1; i < argc; i++) {
         int err = DG_OK;
 
-        if (argv[i][0] == '-' && argv[i][1] != '\0')
+        if (!ended && strcmp(argv[i], "--") == 0)
+            ended = 1;
+        else if (!ended && argv[i][0] == '-' && argv[i][1] != '\0')
             err = take_option(cli, line, argc, argv, &i);
         else if (cli->spec->config != DG_CLI_NONE && cli->config_path == NULL)
             cli->config_path = argv[i];

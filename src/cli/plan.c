@@ -1,10 +1,13 @@
+#define _DEFAULT_SOURCE /* strsep */
 #include "cli/command.h"
 
 #include "base/error.h"
 #include "train/run_plan.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { MOST_RANKS = 1000000 };
 
 static int as_text(char **text, const void *plan)
 {
@@ -20,20 +23,19 @@ static int as_json(char **text, const void *plan)
 static int plan_gpus(RunPlan *p, const Session *s, PlanCommand command,
                      const char *list)
 {
-    const char *at = list;
+    char *copy = list != NULL ? strdup(list) : NULL, *rest = copy, *one;
     int err = DG_OK;
 
-    while (at != NULL && !err) {
-        const size_t n = strcspn(at, ",");
-        char one[16];
+    if (list != NULL && copy == NULL)
+        return dg_fail(DG_ENOMEM, "--gpus %s", list);
+    while (!err && (one = strsep(&rest, ",")) != NULL) {
         int num = 0;
 
-        snprintf(one, sizeof one, "%.*s", n < 15 ? (int)n : 15, at);
-        err = dg_cli_number(&num, "--gpus", one, 1000000);
+        err = dg_cli_number(&num, "--gpus", one, 1, MOST_RANKS);
         if (!err)
             err = dg_command_plan_gpus(&p->gpus, s, command, num);
-        at = at[n] == ',' ? at + n + 1 : NULL;
     }
+    free(copy);
     return err;
 }
 
@@ -78,7 +80,7 @@ int dg_cli_plan(int argc, char **argv)
           "evaluate, encode or replay",
           .value = &w.command },
         { "--ranks", "plan for this many ranks (those that are there)",
-          .number = &w.ranks, .most = 1000000 },
+          .number = &w.ranks, .least = 1, .most = MOST_RANKS },
         { "--gpus",
           "and on each of these numbers of GPUs, as 1,8,16,32: what fits those "
           "of 80 and 141 GB",

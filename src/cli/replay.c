@@ -5,10 +5,11 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
-#include <string.h>
+
+enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 
 /* The configuration is the file's own; threads may be chosen anew. */
-static int take_config(Cli *cli, const char *threads)
+static int take_config(Cli *cli, int threads)
 {
     char *text = NULL;
     H5File *f;
@@ -24,12 +25,8 @@ static int take_config(Cli *cli, const char *threads)
     err = dg_config_parse(&cli->config, text, cli->args[0]);
     free(cli->config_text);
     cli->config_text = text;
-    if (!err && threads != NULL) {
-        char assignment[64] = "run.threads=";
-
-        strncat(assignment, threads, sizeof assignment - 16);
-        err = dg_config_set(&cli->config, assignment);
-    }
+    if (threads != AS_IT_WAS)
+        cli->config.run.threads = threads;
     cli->config.trajectory.every = 0; /* no file is written */
     dg_config_settle(&cli->config);
     return err;
@@ -37,7 +34,7 @@ static int take_config(Cli *cli, const char *threads)
 
 static int replay(Cli *cli, void *options)
 {
-    const char *const *threads = options;
+    const int *threads = options;
     Session session;
     int err = dg_agree(&cli->comm, take_config(cli, *threads));
 
@@ -52,9 +49,10 @@ static int replay(Cli *cli, void *options)
 
 int dg_cli_replay(int argc, char **argv)
 {
-    const char *threads = NULL;
+    int threads = AS_IT_WAS;
     const CliFlag flags[] = {
-        { "--threads", "workers of each rank", .value = &threads },
+        { "--threads", "workers of each rank; 0: as run.threads = 0",
+          .number = &threads, .least = 0, .most = MOST_THREADS },
     };
     const CliSpec spec = {
         .work = replay,

@@ -48,10 +48,10 @@ int dg_cli_sample(int argc, char **argv)
     const CliFlag flags[] = {
         { "--ema", "of a checkpoint: use its EMA", .on = &w.ema },
         { "--out", "PNG file to write (sample.png)", .file = &w.out },
-        { "--seeds", "pictures per prompt (4)", .number = &w.seeds,
+        { "--seeds", "pictures per prompt (4)", .number = &w.seeds, .least = 1,
           .most = 64 },
         { "--num", "prompts from the file when none is given (8)",
-          .number = &w.num, .most = 64 },
+          .number = &w.num, .least = 1, .most = 64 },
     };
     const CliSpec spec = {
         .work = sample,

@@ -16,13 +16,15 @@ int dg_cli_ended(RunEnd end)
     return DG_ESTOP;
 }
 
-int dg_cli_number(int *out, const char *flag, const char *text, int most)
+int dg_cli_number(int *out, const char *flag, const char *text, int least,
+                  int most)
 {
     char *end;
-    const long value = strtol(text, &end, 10);
+    const long value = strtol(text, &end, 10); /* of too many digits: the end */
 
-    if (end == text || *end != '\0' || value < 1 || value > most)
-        return dg_fail(DG_EINVAL, "%s %s: must be 1 to %d", flag, text, most);
+    if (end == text || *end != '\0' || value < least || value > most)
+        return dg_fail(DG_EUSAGE, "%s %s: must be %d to %d", flag, text, least,
+                       most);
     *out = (int)value;
     return DG_OK;
 }

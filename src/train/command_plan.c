@@ -28,7 +28,7 @@ int dg_plan_command(PlanCommand *out, const char *name)
             *out = (PlanCommand)i;
             return DG_OK;
         }
-    return dg_fail(DG_EINVAL,
+    return dg_fail(DG_EUSAGE,
                    "--command %s: must be train, pretrain, sample, evaluate, "
                    "encode or replay",
                    name);
@@ -329,7 +329,7 @@ static int count_levels(GpuPlans *out, Use *u, int ranks)
     const int levels = DG_SHARD_PARAMETERS / step + 1;
 
     if (out->num + 3 * levels > DG_PLAN_GPUS)
-        return dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
+        return dg_fail(DG_EUSAGE, "--gpus: at most %d lines of GPUs",
                        (int)DG_PLAN_GPUS);
     for (int i = 0; i < 3 * levels; i++) {
         c->parallel.shard = (ShardLevel)(step * (i % levels));
@@ -346,7 +346,7 @@ static int count_one(GpuPlans *out, Use *u, int ranks)
     int err = DG_OK;
 
     if (out->num == DG_PLAN_GPUS)
-        err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
+        err = dg_fail(DG_EUSAGE, "--gpus: at most %d lines of GPUs",
                       (int)DG_PLAN_GPUS);
     if (!err)
         err = count(u);

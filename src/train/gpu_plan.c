@@ -165,7 +165,7 @@ int dg_run_plan_gpus_of(GpuPlans *out, const Session *s, int ranks, int given)
     const int levels = DG_SHARD_PARAMETERS / step + 1, more = 3 * levels;
 
     if (!err && out->num + more > DG_PLAN_GPUS)
-        err = dg_fail(DG_EINVAL, "plan: at most %d lines of GPUs",
+        err = dg_fail(DG_EUSAGE, "--gpus: at most %d lines of GPUs",
                       (int)DG_PLAN_GPUS);
     out->moments = s->config->optim.moments;
     for (int i = 0; i < more && !err; i++) {
