@@ -50,6 +50,15 @@ expect "doctor: in all ways" row network "the same bits by micro-batch 1, 2, \
 expect "doctor: the JSON has the rows" bash -c \
     "[ \$(grep -c '^{\"row\":' '$work/one.json') = \$(grep -c '^[a-z]* *\(ok\|WARN\) ' \
         '$work/own') ] && grep -q '\"failed\":0' '$work/one.json'"
+strange=$work/strange$(printf '\377\033[2J')
+mkdir "$strange"
+"$bin" doctor "$cfg" --quick --set run.dir="$strange" \
+    --json "$work/bytes.json" >"$work/bytes" 2>&1
+for file in bytes bytes.json; do
+    expect "doctor: a folder whose name is no UTF-8, $file" bash -c \
+        "iconv -f UTF-8 '$work/$file' >/dev/null && ! grep -q \$'\033' '$work/$file' &&
+            grep -q 'files.*/strange' '$work/$file'"
+done
 for n in 2 3; do
     expect_code "doctor: its own network, $n ranks" 0 "samples and gradients" \
         ranks $n "$bin" doctor "$cfg"

@@ -187,6 +187,50 @@ static void test_other_files_have_no_digest(void **state)
     VERDICT();
 }
 
+/* The file is another's: what it holds must not steer the terminal. */
+static void test_texts_are_legible(void **state)
+{
+    static const char *const texts[] = { "red\x1b[2J\nblue", "\xc2\x9b\xff." };
+    const FileInfo hostile = { .program = "prog\x1b]0;a\x07",
+                               .git_commit = "abc\ndef\x9b",
+                               .command = "test",
+                               .config = "a = 1;\n\x1b[31mb = 2;\r\n",
+                               .seed = 42 };
+    const H5Item items[] = { { .name = "re\x1bward",
+                               .type = DG_H5_F32,
+                               .num_dims = 1,
+                               .dims = { 4 },
+                               .data = values,
+                               .units = "\x1b[1m",
+                               .long_name = "re\rward",
+                               .axes = "item\x7f" },
+                             { .name = "prompt",
+                               .type = DG_H5_TEXT,
+                               .num_dims = 1,
+                               .dims = { 2 },
+                               .data = texts,
+                               .units = "1",
+                               .long_name = "prompts",
+                               .axes = "prompt" } };
+
+    (void)state;
+    make_folder(folder);
+    EXPECT(!dg_trajectory_write(&comm, folder, 1, items, 2, NULL, 0, &hostile));
+    dg_trajectory_path(path, sizeof path, folder, 1);
+    char *text = describe();
+    EXPECT(has(text, "program          prog?]0;a?\n"));
+    EXPECT(has(text, "git_commit:\nabc\ndef?\n"));
+    EXPECT(has(text, "config:\na = 1;\n?[31mb = 2;?\n"));
+    EXPECT(has(text, "re?ward: float32 [4]\n"));
+    EXPECT(has(text, "    re?ward; units ?[1m; axes item?\n"));
+    EXPECT(has(text, "    \"red?[2J?blue\"\n    \"???.\"\n"));
+    for (const char *at = text; *at != '\0'; at++)
+        EXPECT(*at == '\n' || ((unsigned char)*at >= 0x20 && *at != 0x7f));
+    free(text);
+    drop_folder(folder);
+    VERDICT();
+}
+
 /* A digest of another length would be read beyond its end. */
 static void test_short_digests_are_refused(void **state)
 {
@@ -282,6 +326,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_looking_needs_little_memory),
     cmocka_unit_test(test_weights_digest_sees_all),
     cmocka_unit_test(test_other_files_have_no_digest),
+    cmocka_unit_test(test_texts_are_legible),
     cmocka_unit_test(test_short_digests_are_refused),
     cmocka_unit_test(test_damaged_lists_are_told),
 };

@@ -22,7 +22,9 @@ int dg_text_open(TextOut *t, const char *what);
 int dg_text_close(TextOut *t, char **text);
 
 enum { DG_JSON_CHAR = 8 };
-/** How a character of a text stands within a string of JSON: room. */
-const char *dg_json_char(char room[DG_JSON_CHAR], char c);
+/** How the next character of *text, which does not end there, stands within a
+ *  string of JSON: room. *text goes behind it. What is no UTF-8, as names of
+ *  files may be, is U+FFFD; JSON has no other bytes. */
+const char *dg_json_char(char room[DG_JSON_CHAR], const char **text);
 
 #endif

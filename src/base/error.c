@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include "base/legible.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,33 +9,6 @@
 
 static _Thread_local Error last_error = { DG_OK, -1, "", "" };
 static void (*panic_hook)(void);
-
-/* Bytes of the UTF-8 character there; 0: none, or one that steers a terminal. */
-static int character(const unsigned char *s)
-{
-    const int more = s[0] >= 0xf0 ? 3 : s[0] >= 0xe0 ? 2 : s[0] >= 0xc2 ? 1 : 0;
-
-    if (s[0] < 0x80)
-        return s[0] == '\n' || s[0] == '\t' || (s[0] >= ' ' && s[0] != 0x7f);
-    if (more == 0 || s[0] > 0xf4 || (s[0] == 0xc2 && s[1] < 0xa0))
-        return 0;
-    for (int i = 1; i <= more; i++)
-        if (s[i] < 0x80 || s[i] > 0xbf)
-            return 0;
-    return more + 1;
-}
-
-/* Names in a message may come from files that are damaged. */
-static void make_legible(char *text)
-{
-    while (*text != '\0') {
-        const int bytes = character((const unsigned char *)text);
-
-        if (bytes == 0)
-            *text = '?';
-        text += bytes > 0 ? bytes : 1;
-    }
-}
 
 int dg_fail(int code, const char *fmt, ...)
 {
@@ -45,7 +20,7 @@ int dg_fail(int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(last_error.text, sizeof last_error.text, fmt, ap);
     va_end(ap);
-    make_legible(last_error.text);
+    dg_legible(last_error.text); /* names may come from damaged files */
     return code;
 }
 

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/legible.h"
 #include "base/progress.h"
 
 #include <errno.h>
@@ -89,6 +90,7 @@ void dg_log(LogLevel level, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    dg_legible(text);
     pthread_mutex_lock(&logger.lock);
     logger.count[level]++;
     if (level >= logger.screen) {

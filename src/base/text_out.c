@@ -1,6 +1,7 @@
 #include "base/text_out.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 
 #include <stdlib.h>
 
@@ -28,12 +29,20 @@ int dg_text_close(TextOut *t, char **text)
     return DG_OK;
 }
 
-const char *dg_json_char(char room[DG_JSON_CHAR], char c)
+const char *dg_json_char(char room[DG_JSON_CHAR], const char **text)
 {
-    if ((unsigned char)c < 0x20)
-        snprintf(room, DG_JSON_CHAR, "\\u%04x", (unsigned)c);
+    const unsigned char *c = (const unsigned char *)*text;
+    const int bytes = dg_utf8_bytes(*text);
+
+    if (bytes == 0)
+        snprintf(room, DG_JSON_CHAR, "\\ufffd");
+    else if (*c < 0x20 || *c == 0x7f)
+        snprintf(room, DG_JSON_CHAR, "\\u%04x", (unsigned)*c);
+    else if (*c == 0xc2 && c[1] < 0xa0) /* these steer a terminal too */
+        snprintf(room, DG_JSON_CHAR, "\\u%04x", (unsigned)c[1]);
     else
-        snprintf(room, DG_JSON_CHAR, "%s%c", c == '"' || c == '\\' ? "\\" : "",
-                 c);
+        snprintf(room, DG_JSON_CHAR, "%s%.*s",
+                 *c == '"' || *c == '\\' ? "\\" : "", bytes, *text);
+    *text += bytes > 0 ? bytes : 1;
     return room;
 }

@@ -2,6 +2,7 @@
 #include "doctor.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 #include "base/text_out.h"
 #include "store/file.h"
 
@@ -23,7 +24,9 @@ void dg_finding(Doctor *d, const char *what, Verdict v, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    printf("%-10s %-5s %s\n", what, words[v], text);
+    printf("%-10s %-5s ", what, words[v]);
+    dg_legible_put(stdout, text, sizeof text);
+    putchar('\n');
     fflush(stdout);
     if (d->num < DG_FINDINGS)
         d->finding[d->num++] =
@@ -51,8 +54,8 @@ static void quoted(FILE *f, const char *text)
     char room[DG_JSON_CHAR];
 
     fputc('"', f);
-    for (; text != NULL && *text != '\0'; text++)
-        fputs(dg_json_char(room, *text), f);
+    while (text != NULL && *text != '\0')
+        fputs(dg_json_char(room, &text), f);
     fputc('"', f);
 }
 

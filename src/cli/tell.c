@@ -1,6 +1,7 @@
 #include "cli/command.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 #include "base/log.h"
 #include "store/file.h"
 
@@ -37,7 +38,7 @@ int dg_cli_tell(const void *figures, CliText *text, CliText *json,
 
     if (err)
         return err;
-    fputs(made, stdout);
+    dg_legible_put(stdout, made, strlen(made));
     free(made);
     if (path == NULL)
         return DG_OK;

@@ -1,6 +1,7 @@
 #include "report/report.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 #include "sections.h"
 #include "store/file.h"
 #include "store/rundir.h"
@@ -60,7 +61,9 @@ static void tell(FILE *out, const Health *h)
     for (int i = 0; i < h->num; i++) {
         const Finding *f = &h->finding[order[i]];
 
-        fprintf(out, "%-5s  %s %s\n", word[f->level], f->question, f->answer);
+        fprintf(out, "%-5s  %s ", word[f->level], f->question);
+        dg_legible_put(out, f->answer, sizeof f->answer);
+        fputc('\n', out);
         if (*f->advice)
             fprintf(out, "%7s%s\n", "", f->advice);
     }

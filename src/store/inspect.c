@@ -1,6 +1,7 @@
 #include "store/inspect.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 #include "base/value_range.h"
 #include "store/checkpoint.h"
 #include "store/conditions.h"
@@ -118,9 +119,11 @@ static int print_texts(H5File *f, const char *name, const H5Shape *s, FILE *out)
     err = dg_h5_read_texts(f, name, &texts, &num);
     if (err)
         return err;
-    for (int64_t i = 0; i < num && i < SHOWN_TEXTS; i++)
-        fprintf(out, "    \"%.*s%s\"\n", SHOWN_CHARS, texts[i],
-                strlen(texts[i]) > SHOWN_CHARS ? "..." : "");
+    for (int64_t i = 0; i < num && i < SHOWN_TEXTS; i++) {
+        fputs("    \"", out);
+        dg_legible_put_line(out, texts[i], SHOWN_CHARS);
+        fprintf(out, "%s\"\n", strlen(texts[i]) > SHOWN_CHARS ? "..." : "");
+    }
     if (num > SHOWN_TEXTS)
         fprintf(out, "    and %" PRId64 " more\n", num - SHOWN_TEXTS);
     dg_h5_free_texts(texts);
@@ -129,30 +132,50 @@ static int print_texts(H5File *f, const char *name, const H5Shape *s, FILE *out)
 
 /* Description ----------------------------------------------------------- */
 
+/* A text of the file, within a line. */
+static void put(FILE *out, const char *text)
+{
+    dg_legible_put_line(out, text, SIZE_MAX);
+}
+
 static int print_key(const char *key, const char *value, void *out)
 {
     if (strlen(value) > LONG_TEXT || strchr(value, '\n') != NULL)
         return DG_OK; /* blocks come at the end */
-    fprintf(out, "  %-16s %s\n", key, value);
+    fputs("  ", out);
+    put(out, key);
+    fprintf(out, "%*s ", strlen(key) < 16 ? 16 - (int)strlen(key) : 0, "");
+    put(out, value);
+    fputc('\n', out);
     return DG_OK;
+}
+
+static void print_lines(const char *key, const char *value, FILE *out)
+{
+    put(out, key);
+    fputs(":\n", out);
+    dg_legible_put(out, value, SIZE_MAX);
+    if (value[strlen(value) - 1] != '\n')
+        fputc('\n', out);
 }
 
 static int print_block(const char *key, const char *value, void *out)
 {
     if (strlen(value) > LONG_TEXT || strchr(value, '\n') != NULL)
-        fprintf(out, "%s:\n%s%s", key, value,
-                value[strlen(value) - 1] == '\n' ? "" : "\n");
+        print_lines(key, value, out);
     return DG_OK;
 }
 
-/* An attribute every dataset of ours has; "" in one that lacks it. */
-static char *described(H5File *f, const char *name, const char *key)
+/* An attribute every dataset of ours has; nothing in one that lacks it. */
+static void print_described(H5File *f, const char *name, const char *before,
+                            const char *key, FILE *out)
 {
     char *text = NULL;
 
-    if (dg_h5_get_text(f, name, key, &text) != DG_OK)
-        text = strdup("");
-    return text;
+    fputs(before, out);
+    if (dg_h5_get_text(f, name, key, &text) == DG_OK)
+        put(out, text);
+    free(text);
 }
 
 static int print_set(H5File *f, const char *name, void *user)
@@ -163,18 +186,15 @@ static int print_set(H5File *f, const char *name, void *user)
 
     if (err)
         return err;
-    fprintf(out, "%s: %s [", name, dg_h5_type_name(s.type));
+    put(out, name);
+    fprintf(out, ": %s [", dg_h5_type_name(s.type));
     for (int i = 0; i < s.num_dims; i++)
         fprintf(out, "%s%" PRId64, i ? ", " : "", s.dims[i]);
     fputs("]\n", out);
-    char *meaning = described(f, name, "long_name");
-    char *units = described(f, name, "units");
-    char *axes = described(f, name, "axes");
-    fprintf(out, "    %s; units %s; axes %s\n", meaning ? meaning : "",
-            units ? units : "", axes ? axes : "");
-    free(meaning);
-    free(units);
-    free(axes);
+    print_described(f, name, "    ", "long_name", out);
+    print_described(f, name, "; units ", "units", out);
+    print_described(f, name, "; axes ", "axes", out);
+    fputc('\n', out);
     return s.type == DG_H5_TEXT ? print_texts(f, name, &s, out)
                                 : print_numbers(f, name, &s, out);
 }

@@ -139,8 +139,8 @@ static void append_string(Metrics *m, const char *text)
     char room[DG_JSON_CHAR];
 
     append(m, "\"", 1);
-    for (; *text != '\0'; text++) {
-        const char *code = dg_json_char(room, *text);
+    while (*text != '\0') {
+        const char *code = dg_json_char(room, &text);
 
         append(m, code, strlen(code));
     }

@@ -168,8 +168,8 @@ static void quoted(Text *t, const char *text)
     char room[DG_JSON_CHAR];
 
     put(t, "\"");
-    for (; *text != '\0'; text++)
-        put(t, "%s", dg_json_char(room, *text));
+    while (*text != '\0')
+        put(t, "%s", dg_json_char(room, &text));
     put(t, "\"");
 }
 

@@ -2,12 +2,12 @@
 #include "weights/describe.h"
 
 #include "base/error.h"
+#include "base/legible.h"
 #include "base/plural.h"
 #include "base/value_range.h"
 #include "weights/model_config.h"
 #include "weights/snapshot.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -42,11 +42,10 @@ int dg_describe_knows(const char *path)
     return 0;
 }
 
-/* A text of a file: control characters must not reach a terminal. */
+/* A text of a file, or its name. */
 static void print_text(FILE *out, const char *text)
 {
-    for (; *text != '\0'; text++)
-        fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
+    dg_legible_put_line(out, text, SIZE_MAX);
 }
 
 /* Values ---------------------------------------------------------------- */
@@ -135,8 +134,8 @@ static void print_files(const WeightSource *s, FILE *out)
     for (int f = 0; f < dg_source_num_files(s); f++) {
         const WeightFile *file = dg_source_file(s, f);
 
-        fprintf(out, "%s: %s\n", dg_weight_file_path(file),
-                dg_weight_file_format(file));
+        print_text(out, dg_weight_file_path(file));
+        fprintf(out, ": %s\n", dg_weight_file_format(file));
         for (int i = 0; dg_weight_file_note_at(file, i, &key, &text) == DG_OK;
              i++) {
             fputs("  ", out);
@@ -230,7 +229,8 @@ static int print_component(const char *folder, const char *name,
     if (asprintf(&path, "%s/%s", folder, name) < 0)
         return dg_fail(DG_ENOMEM, "%s: name of a component", folder);
     class = class_of(path);
-    fprintf(out, "%-16s ", name);
+    print_text(out, name);
+    fprintf(out, "%*s ", strlen(name) < 16 ? 16 - (int)strlen(name) : 0, "");
     if (class != NULL && class[0] != '\0') {
         print_text(out, class);
         fputs(": ", out);
