@@ -1,5 +1,6 @@
 #include "mpi_test.h"
 #include "base/error.h"
+#include "base/out_file.h"
 #include "store/file.h"
 #include "store/rundir.h"
 
@@ -131,6 +132,35 @@ static void test_a_folder_has_one_run(void **state)
     VERDICT();
 }
 
+/* A report that somebody else writes there while a run begins. */
+static void test_what_is_being_written_stays(void **state)
+{
+    char *stored = NULL, report[DG_RUNDIR_PATH + 32], left[DG_RUNDIR_PATH + 32];
+    struct stat st;
+    OutFile *f = NULL;
+    RunDir d;
+
+    (void)state;
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    dg_rundir_close(&d);
+    snprintf(report, sizeof report, "%s/report.html", d.root);
+    snprintf(left, sizeof left, "%s/other.html.tmp", d.root);
+    if (comm.rank == 0) {
+        EXPECT(dg_file_write(left, "x", 1) == DG_OK);
+        EXPECT(dg_out_open(&f, report) == DG_OK);
+    }
+    dg_comm_barrier(&comm);
+    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    dg_rundir_close(&d);
+    EXPECT(stat(left, &st) != 0);
+    if (comm.rank == 0)
+        EXPECT(dg_out_write(f, "x", 1) == DG_OK && dg_out_commit(f) == DG_OK);
+    dg_comm_barrier(&comm);
+    EXPECT(stat(report, &st) == 0);
+    free(stored);
+    VERDICT();
+}
+
 static void test_write_replaces_whole_or_not(void **state)
 {
     char path[400], *text = NULL;
@@ -155,6 +185,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_reason_is_the_folders_own, start, end),
     cmocka_unit_test_setup_teardown(test_look_makes_nothing, start, end),
     cmocka_unit_test_setup_teardown(test_a_folder_has_one_run, start, end),
+    cmocka_unit_test_setup_teardown(test_what_is_being_written_stays, start,
+                                    end),
     cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,
                                     end),
 };

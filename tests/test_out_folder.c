@@ -1,4 +1,5 @@
 /* A folder that is there whole or not at all, and copies of folders. */
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/out_file.h"
 #include "base/out_folder.h"
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -139,6 +141,109 @@ static void test_taken_names_are_refused(void **state)
     assert_int_equal(num_entries(), before + 2);
 }
 
+/* Ends as a process that is killed does, when told so. */
+static pid_t start(void work(void), int *go)
+{
+    int ready[2], stop[2];
+    char byte;
+    pid_t child;
+
+    assert_true(pipe(ready) == 0 && pipe(stop) == 0);
+    child = fork();
+    if (child == 0) {
+        close(stop[1]);
+        work();
+        if (write(ready[1], "x", 1) == 1)
+            while (read(stop[0], &byte, 1) > 0)
+                ;
+        usleep(200000); /* it ends a little later */
+        _exit(0);
+    }
+    close(ready[1]);
+    close(stop[0]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    *go = stop[1];
+    return child;
+}
+
+static void end(pid_t child, int go)
+{
+    close(go);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+static void begin_export(void)
+{
+    OutFolder *f;
+
+    assert_int_equal(dg_out_folder_open(&f, at("export")), DG_OK);
+    fill(f);
+}
+
+static void test_remains_go_and_others_stay(void **state)
+{
+    const int before = num_entries();
+    OutFolder *f;
+    int go;
+    const pid_t child = start(begin_export, &go);
+
+    (void)state;
+    mkdir(at("export.tmp-older1"), 0777); /* without a lock: not to be judged */
+    put("export.tmp-older1/file", "text");
+    mkdir(at("export.tmp-empty1"), 0777);
+    mkdir(at("export.tmp-another"), 0777); /* no such name */
+    mkdir(at("export2.tmp-abcdef"), 0777);
+    put("export.tmp-afile1", "text");
+    assert_int_equal(num_entries(), before + 6);
+    assert_int_equal(dg_out_folder_open(&f, at("export")), DG_OK);
+    fill(f); /* the child lives: its folder is beside this one */
+    assert_int_equal(num_entries(), before + 6);
+    assert_false(there("export.tmp-empty1"));
+    dg_out_folder_abandon(f);
+    end(child, go);
+    assert_int_equal(num_entries(), before + 5); /* what a killed one left */
+    assert_int_equal(dg_out_folder_open(&f, at("export/")), DG_OK);
+    assert_int_equal(num_entries(), before + 5);
+    fill(f);
+    assert_int_equal(dg_out_folder_commit(f), DG_OK);
+    assert_false(there("export/.dancegrpo-lock"));
+    holds("export/inside/file", "text");
+    holds("export.tmp-older1/file", "text");
+    assert_true(there("export.tmp-another") && there("export2.tmp-abcdef") &&
+                there("export.tmp-afile1"));
+    assert_int_equal(num_entries(), before + 5);
+}
+
+static void begin_file(void)
+{
+    OutFile *f;
+
+    assert_int_equal(dg_out_open(&f, at("shared.json")), DG_OK);
+    assert_int_equal(dg_out_write(f, "half", 4), DG_OK);
+}
+
+/* Two who write one name: neither takes the other's half for its own. */
+static void test_a_file_has_one_writer(void **state)
+{
+    pid_t child;
+    int go;
+
+    (void)state;
+    child = start(begin_file, &go);
+    end(child, go);
+    assert_true(there("shared.json.tmp"));
+    put("shared.json", "whole"); /* what a killed one left is taken */
+    assert_false(there("shared.json.tmp"));
+    child = start(begin_file, &go);
+    close(go);
+    const double began = dg_clock_now();
+    put("shared.json", "again"); /* one that lives is waited for */
+    assert_true(dg_clock_now() - began > 0.1);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    holds("shared.json", "again");
+}
+
 static void test_copies_are_whole(void **state)
 {
     char *big = malloc(3000000);
@@ -190,6 +295,8 @@ int main(void)
         cmocka_unit_test(test_committed_folder_is_there),
         cmocka_unit_test(test_abandoned_folder_leaves_nothing),
         cmocka_unit_test(test_taken_names_are_refused),
+        cmocka_unit_test(test_remains_go_and_others_stay),
+        cmocka_unit_test(test_a_file_has_one_writer),
         cmocka_unit_test(test_copies_are_whole),
         cmocka_unit_test(test_a_place_for_a_file_is_tried),
     };

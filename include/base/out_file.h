@@ -9,7 +9,8 @@
 typedef struct OutFile OutFile;
 
 /**
- * Begins path.tmp, replacing what a killed run may have left of it.
+ * Begins path.tmp, replacing what a killed run may have left of it; a process
+ * that lives and writes it is waited for, some seconds.
  * Errors: DG_EIO naming it, DG_ENOMEM.
  */
 int dg_out_open(OutFile **out, const char *path);

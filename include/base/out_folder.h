@@ -12,8 +12,8 @@ typedef struct OutFolder OutFolder;
 int dg_out_folder_check(const char *path);
 
 /**
- * Begins path.tmp-XXXXXX, the X chosen by the system. What a killed run left
- * of it stays until somebody removes it.
+ * Begins path.tmp-XXXXXX, the X chosen by the system. Such folders that killed
+ * processes left are removed, those of living ones are not: a lock in them tells.
  * Errors: as dg_out_folder_check(); DG_EIO naming what cannot be made;
  * DG_ENOMEM.
  */

@@ -1,6 +1,7 @@
 #include "base/out_file.h"
 
 #include "base/error.h"
+#include "base/file_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +10,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Others who write the same small file soon end. */
+enum { PATIENCE_S = 10 };
 
 struct OutFile {
     char *path, *tmp;
@@ -29,6 +33,25 @@ static void forget(OutFile *f)
     free(f);
 }
 
+/* What a killed process left is taken, what a living one writes is not. */
+static int open_tmp(OutFile *f)
+{
+    switch (dg_file_lock_wait(&f->fd, f->tmp, O_CREAT, PATIENCE_S)) {
+    case DG_LOCK_OTHERS:
+        return dg_fail(DG_EIO, "%s: another process is writing it (%s)",
+                       f->path, f->tmp);
+    case DG_LOCK_NO_FILE:
+        return fail(f->path, "create");
+    case DG_LOCK_MINE:
+    case DG_LOCK_UNKNOWN:
+        break;
+    }
+    if (ftruncate(f->fd, 0) == 0)
+        return DG_OK;
+    close(f->fd);
+    return fail(f->path, "create");
+}
+
 int dg_out_open(OutFile **out, const char *path)
 {
     const size_t room = strlen(path) + sizeof ".tmp";
@@ -44,11 +67,9 @@ int dg_out_open(OutFile **out, const char *path)
         goto forget_file;
     }
     snprintf(f->tmp, room, "%s.tmp", path);
-    f->fd = open(f->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (f->fd < 0) {
-        err = fail(path, "create");
+    err = open_tmp(f);
+    if (err)
         goto forget_file;
-    }
     *out = f;
     return DG_OK;
 forget_file:
@@ -88,6 +109,7 @@ int dg_out_write(OutFile *f, const void *data, size_t bytes)
 
 int dg_out_commit(OutFile *f)
 {
+    const int lock = fcntl(f->fd, F_DUPFD_CLOEXEC, 3); /* until it is named */
     int err = DG_OK;
 
     if (fsync(f->fd) != 0)
@@ -100,6 +122,8 @@ int dg_out_commit(OutFile *f)
         err = dg_out_sync_folder(f->path);
     else
         unlink(f->tmp);
+    if (lock >= 0)
+        close(lock);
     forget(f);
     return err;
 }
@@ -108,8 +132,8 @@ void dg_out_abandon(OutFile *f)
 {
     if (f == NULL)
         return;
-    close(f->fd);
     unlink(f->tmp);
+    close(f->fd);
     forget(f);
 }
 

@@ -2,6 +2,7 @@
 #include "base/out_folder.h"
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "base/out_file.h"
 
 #include <dirent.h>
@@ -14,10 +15,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 20, MAX_DEPTH = 32 };
+enum { BLOCK = 1 << 20, MAX_DEPTH = 32, TRIES = 100 };
+
+/* In the folder while it is written: who can lock it has found remains. */
+static const char lock_name[] = ".dancegrpo-lock";
+static const char tmp_end[] = ".tmp-XXXXXX";
 
 struct OutFolder {
     char *path, *tmp;
+    int lock; /* -1: this file system has none */
 };
 
 static int fail(const char *path, const char *what)
@@ -40,9 +46,83 @@ static void forget(OutFolder *f)
 {
     if (f == NULL)
         return;
+    if (f->lock >= 0)
+        close(f->lock);
     free(f->path);
     free(f->tmp);
     free(f);
+}
+
+static int remove_one(const char *path, const struct stat *s, int type,
+                      struct FTW *at)
+{
+    (void)s;
+    (void)type;
+    (void)at;
+    remove(path);
+    return 0;
+}
+
+static void remove_tree(const char *path)
+{
+    nftw(path, remove_one, MAX_DEPTH, FTW_DEPTH | FTW_PHYS);
+}
+
+/* 1: it has the form of a temporary folder's name. */
+static int is_tmp_of(const char *entry, const char *name)
+{
+    const size_t n = strlen(name), m = sizeof tmp_end - 1;
+
+    return strlen(entry) == n + m && strncmp(entry, name, n) == 0 &&
+           strncmp(entry + n, tmp_end, m - 6) == 0;
+}
+
+/* Of a process that lives it is not. One without a lock in it has just been made,
+ * or is of an older version: it goes if it is empty. */
+static void remove_if_left(const char *path)
+{
+    char *lock;
+    int fd = -1;
+
+    if (asprintf(&lock, "%s/%s", path, lock_name) < 0)
+        return;
+    switch (dg_file_lock(&fd, lock, O_NOFOLLOW)) {
+    case DG_LOCK_MINE:
+        remove_tree(path);
+        break;
+    case DG_LOCK_NO_FILE:
+        rmdir(path);
+        break;
+    case DG_LOCK_OTHERS:
+    case DG_LOCK_UNKNOWN:
+        break;
+    }
+    if (fd >= 0)
+        close(fd);
+    free(lock);
+}
+
+/* What killed processes left beside the folder that is to be. */
+static void remove_remains(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const int length = slash != NULL ? (int)(slash - path) + 1 : 0;
+    const struct dirent *entry;
+    char *folder, *one;
+    DIR *d = NULL;
+
+    if (asprintf(&folder, "%.*s.", length, path) < 0)
+        return;
+    d = opendir(folder);
+    while (d != NULL && (entry = readdir(d)) != NULL)
+        if (is_tmp_of(entry->d_name, path + length) &&
+            asprintf(&one, "%.*s%s", length, path, entry->d_name) >= 0) {
+            remove_if_left(one);
+            free(one);
+        }
+    if (d != NULL)
+        closedir(d);
+    free(folder);
 }
 
 /* mkdtemp() keeps others out; the folder is to be like any other. */
@@ -51,14 +131,41 @@ static int make_tmp(OutFolder *f)
     const mode_t mask = umask(0);
 
     umask(mask);
+    sprintf(f->tmp, "%s%s", f->path, tmp_end);
     if (mkdtemp(f->tmp) == NULL || chmod(f->tmp, 0777 & ~mask) != 0)
         return fail(f->tmp, "create");
     return DG_OK;
 }
 
+/* Until it has its lock, another process may take it for remains. */
+static int make_locked(OutFolder *f)
+{
+    char *path;
+    int err = DG_OK, have = 0;
+
+    for (int i = 0; i < TRIES && !have && !err; i++) {
+        err = make_tmp(f);
+        if (err)
+            break;
+        if (asprintf(&path, "%s/%s", f->tmp, lock_name) < 0)
+            return dg_fail(DG_ENOMEM, "%s: its name", f->path);
+        const FileLock lock = dg_file_lock(&f->lock, path, O_CREAT);
+
+        have = lock == DG_LOCK_MINE || lock == DG_LOCK_UNKNOWN;
+        if (!have && lock == DG_LOCK_NO_FILE && errno != ENOENT)
+            err = fail(path, "create");
+        if (!have && err)
+            rmdir(f->tmp);
+        free(path);
+    }
+    if (!err && !have)
+        err = dg_fail(DG_EIO, "%s: taken away as often as it is made", f->tmp);
+    return err;
+}
+
 int dg_out_folder_open(OutFolder **out, const char *path)
 {
-    const size_t room = strlen(path) + sizeof ".tmp-XXXXXX";
+    const size_t room = strlen(path) + sizeof tmp_end;
     size_t n = strlen(path);
     OutFolder *f = calloc(1, sizeof *f);
     int err;
@@ -73,10 +180,12 @@ int dg_out_folder_open(OutFolder **out, const char *path)
         err = dg_fail(DG_ENOMEM, "%s: its name", path);
         goto forget_folder;
     }
-    snprintf(f->tmp, room, "%s.tmp-XXXXXX", f->path);
+    f->lock = -1;
     err = dg_out_folder_check(f->path);
-    if (!err)
-        err = make_tmp(f);
+    if (!err) {
+        remove_remains(f->path);
+        err = make_locked(f);
+    }
     if (err)
         goto forget_folder;
     *out = f;
@@ -91,21 +200,26 @@ const char *dg_out_folder_path(const OutFolder *f)
     return f->tmp;
 }
 
-static int remove_one(const char *path, const struct stat *s, int type,
-                      struct FTW *at)
-{
-    (void)s;
-    (void)type;
-    (void)at;
-    remove(path);
-    return 0;
-}
-
 void dg_out_folder_abandon(OutFolder *f)
 {
     if (f != NULL)
-        nftw(f->tmp, remove_one, MAX_DEPTH, FTW_DEPTH | FTW_PHYS);
+        remove_tree(f->tmp);
     forget(f);
+}
+
+/* In the finished folder: it is hidden there should the process end before. It
+ * is closed first, since NFS keeps what is open under another name. */
+static void remove_lock(OutFolder *f)
+{
+    char *path;
+
+    if (f->lock >= 0)
+        close(f->lock);
+    f->lock = -1;
+    if (asprintf(&path, "%s/%s", f->path, lock_name) < 0)
+        return;
+    unlink(path);
+    free(path);
 }
 
 /* The names in a folder last. */
@@ -133,6 +247,7 @@ int dg_out_folder_commit(OutFolder *f)
         dg_out_folder_abandon(f);
         return err;
     }
+    remove_lock(f);
     err = dg_out_sync_folder(f->path);
     forget(f);
     return err;

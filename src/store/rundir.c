@@ -1,6 +1,7 @@
 #include "store/rundir.h"
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "store/file.h"
 
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -134,12 +134,14 @@ static int find_probe(const char *folder)
                    folder, strerror(why));
 }
 
-/* What a killed run was writing has no other user: the folder has one run. */
+/* What a killed run was writing. Small files may be another's, as a report that
+ * is just written: those have locks. */
 static void remove_unfinished(const char *folder)
 {
     char path[DG_RUNDIR_PATH + 264];
     const struct dirent *entry;
     DIR *d = opendir(folder);
+    int fd;
 
     while (d != NULL && (entry = readdir(d)) != NULL) {
         const size_t length = strlen(entry->d_name);
@@ -147,36 +149,23 @@ static void remove_unfinished(const char *folder)
         if (length < 5 || strcmp(entry->d_name + length - 4, ".tmp") != 0)
             continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        unlink(path);
+        fd = -1;
+        if (dg_file_lock(&fd, path, 0) != DG_LOCK_OTHERS)
+            unlink(path);
+        if (fd >= 0)
+            close(fd);
     }
     if (d != NULL)
         closedir(d);
 }
 
-enum { CANNOT_OPEN = -1, HELD = -2 };
-
-/* Of the file that is there now: who was refused takes his own away again. */
-static int try_lock(const char *path)
-{
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    struct stat mine, there;
-
-    if (fd < 0)
-        return CANNOT_OPEN;
-    if ((flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) ||
-        fstat(fd, &mine) != 0 || stat(path, &there) != 0 ||
-        mine.st_ino != there.st_ino) {
-        close(fd);
-        return HELD;
-    }
-    return fd;
-}
-
 int dg_rundir_lock(RunDir *d, double patience_s)
 {
-    int fd, told = 0;
+    int fd = -1, told = 0;
+    FileLock lock;
 
-    while ((fd = try_lock(d->log)) == HELD) {
+    /* of the file that is there now: who was refused takes his own away */
+    while ((lock = dg_file_lock(&fd, d->log, O_CREAT)) == DG_LOCK_OTHERS) {
         if (!told && patience_s > 1)
             dg_warn("%s: another run writes there: waiting up to %.0f s for "
                     "its end",
@@ -191,7 +180,7 @@ int dg_rundir_lock(RunDir *d, double patience_s)
         nanosleep(&pause_between, NULL);
         patience_s -= 1e-9 * PAUSE_NS;
     }
-    if (fd == CANNOT_OPEN)
+    if (lock == DG_LOCK_NO_FILE)
         return DG_OK; /* the probe says why nothing can be written */
     d->lock = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* 0 is none */
     close(fd);
