@@ -5,8 +5,28 @@
 #include "weights/safetensors.h"
 
 #include <math.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { NUM = 100 };
+
+/* A file that is mapped from now on is at once cut to so many bytes, as by
+ * somebody who copies another one over it. NULL: none. */
+static const char *cut;
+static long cut_to;
+
+/* In place of libc's. */
+void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t from)
+{
+    void *map =
+        (void *)syscall(SYS_mmap, at, bytes, prot, flags, fd, (long)from);
+
+    if (cut != NULL && fd >= 0 && prot == PROT_READ && comm.rank == 0 &&
+        truncate(cut, cut_to) != 0)
+        return MAP_FAILED;
+    return map;
+}
 
 static void test_node_bcast_from_any_root(void **state)
 {
@@ -59,7 +79,45 @@ static void test_every_rank_gets_the_values(void **state)
     VERDICT();
 }
 
+/* Pages that are not there any more are a signal, by which all would end. */
+static void test_a_file_cut_short_meanwhile_is_named(void **state)
+{
+    enum { MANY = 1 << 16 };
+    const WeightType types[] = { DG_WEIGHT_F32, DG_WEIGHT_BF16 };
+    const WeightWant want = { "w", 1, { MANY }, 0 };
+    const LoadOpts o = { .wants = &want, .num_wants = 1 };
+    char folder[256], path[300];
+    float *data = calloc(MANY, sizeof *data);
+    LoadOpts mine = o;
+
+    (void)state;
+    make_folder(folder);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    mine.path = folder;
+    /* 8192: the list of tensors stays, 1: not even that */
+    for (int i = 0; i < 4; i++) {
+        const WeightOut t = { "w", types[i % 2], 1, { MANY }, data };
+
+        if (comm.rank == 0)
+            EXPECT(!dg_safetensors_write(path, &t, 1, NULL, NULL));
+        dg_comm_barrier(&comm);
+        EXPECT(!dg_load_values(&comm, &mine, 0, MANY, data));
+        cut = path;
+        cut_to = i < 2 ? 8192 : 0;
+        EXPECT(dg_load_values(&comm, &mine, 0, MANY, data) == DG_EIO);
+        cut = NULL;
+        EXPECT(strstr(dg_last_error()->text, path) != NULL);
+        EXPECT(strstr(dg_last_error()->text, "has become shorter") != NULL);
+        EXPECT(dg_last_error()->rank == 0);
+    }
+    free(data);
+    drop_folder(folder);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
+    /* the first one: cmocka takes back handlers of signals after a test */
+    cmocka_unit_test(test_a_file_cut_short_meanwhile_is_named),
     cmocka_unit_test(test_node_bcast_from_any_root),
     cmocka_unit_test(test_every_rank_gets_the_values),
 };

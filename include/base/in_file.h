@@ -1,6 +1,7 @@
 #ifndef DG_BASE_IN_FILE_H
 #define DG_BASE_IN_FILE_H
 /* A file to be read, of a size that is known. Not collective. */
+#include <stddef.h>
 #include <stdint.h>
 
 /**
@@ -12,5 +13,12 @@
  * file (a folder, a pipe, a device); outputs then untouched.
  */
 int dg_in_open(int *fd, int64_t *bytes, const char *path);
+
+/**
+ * All of a small file, with a zero byte behind it.
+ * text   out  to be freed by the caller
+ * Errors: those of dg_in_open(); DG_EIO; DG_ENOMEM.
+ */
+int dg_in_read(const char *path, char **text, size_t *bytes);
 
 #endif

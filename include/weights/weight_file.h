@@ -83,7 +83,8 @@ int dg_weight_file_note_at(const WeightFile *f, int64_t i, const char **key,
  * 2^24.
  * dst  [num] f32 out; unspecified after an error
  * Errors: DG_EINVAL a range beyond the tensor, or a type that is not
- * convertible; DG_ENUMERIC NaN or Inf, naming file, tensor and element.
+ * convertible; DG_EIO the file cannot be read any more; DG_ENUMERIC NaN or Inf,
+ * naming file, tensor and element.
  */
 int dg_weight_file_read(const WeightFile *f, int64_t i, int64_t first,
                         int64_t num, float *dst);
@@ -92,7 +93,7 @@ int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
                             int64_t num, float *dst);
 
 /** Tensor i as stored, without gaps; dst [info.bytes] out.
- *  Errors: DG_EINVAL a layout with gaps of a type below one byte. */
+ *  Errors: DG_EINVAL a layout with gaps of a type below one byte; DG_EIO. */
 int dg_weight_file_read_raw(const WeightFile *f, int64_t i, void *dst);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -29,4 +30,48 @@ int dg_in_open(int *fd, int64_t *bytes, const char *path)
     *fd = f;
     *bytes = st.st_size;
     return DG_OK;
+}
+
+static int read_all(int fd, char *at, size_t bytes, size_t *got)
+{
+    *got = 0;
+    while (*got < bytes) {
+        const ssize_t n = read(fd, at + *got, bytes - *got);
+
+        if (n == 0)
+            break;
+        if (n < 0 && errno != EINTR)
+            return -1;
+        *got += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+int dg_in_read(const char *path, char **text, size_t *bytes)
+{
+    int64_t size;
+    char *p = NULL;
+    size_t got;
+    int fd;
+    int err = dg_in_open(&fd, &size, path);
+
+    if (err)
+        return err;
+    p = malloc((size_t)size + 1);
+    if (p == NULL) {
+        err =
+            dg_fail(DG_ENOMEM, "%s: %lld bytes to read", path, (long long)size);
+        goto close_file;
+    }
+    if (read_all(fd, p, (size_t)size, &got) != 0) {
+        err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
+        free(p);
+        goto close_file;
+    }
+    p[got] = '\0';
+    *text = p;
+    *bytes = got;
+close_file:
+    close(fd);
+    return err;
 }

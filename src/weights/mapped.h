@@ -36,6 +36,16 @@ int dg_map_open(const char *path, const unsigned char **bytes,
                 size_t *num_bytes);
 void dg_map_close(const unsigned char *bytes, size_t num_bytes);
 
+/**
+ * Calls work(user), the one way to read mapped bytes: where the system cannot
+ * read them (a file that was cut short meanwhile, a disk or server that fails),
+ * it sends a signal, by which a process ends without a word. Any thread.
+ * Errors: DG_EIO naming the file; work() is then left in the middle, and what it
+ * allocated is lost.
+ */
+int dg_map_guard(const char *path, const unsigned char *bytes, size_t num_bytes,
+                 void (*work)(void *user), void *user);
+
 /** A file over memory that outlives it. Errors: DG_ENOMEM. */
 int dg_mapped_create(WeightFile **out, const char *path, const char *format,
                      const void *bytes, size_t num_bytes);

@@ -1,7 +1,7 @@
 #include "weights/model_config.h"
 
 #include "base/error.h"
-#include "mapped.h"
+#include "base/in_file.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -46,14 +46,14 @@ int dg_model_config_parse(ModelConfig **out, const char *path, const char *text,
 
 int dg_model_config_open(ModelConfig **out, const char *path)
 {
-    const unsigned char *bytes;
+    char *text;
     size_t num;
-    int err = dg_map_open(path, &bytes, &num);
+    int err = dg_in_read(path, &text, &num);
 
     if (err)
         return err;
-    err = dg_model_config_parse(out, path, (const char *)bytes, num);
-    dg_map_close(bytes, num);
+    err = dg_model_config_parse(out, path, text, num);
+    free(text);
     return err;
 }
 

@@ -2,7 +2,7 @@
 #include "weights/snapshot.h"
 
 #include "base/error.h"
-#include "mapped.h"
+#include "base/in_file.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -88,16 +88,16 @@ static int check_places(const char *path, const ShardIndex *x,
 
 static int open_index(WeightSource **out, const char *label, const char *path)
 {
-    const unsigned char *bytes;
     WeightSource *s = NULL;
     ShardIndex x;
+    char *text;
     size_t num;
-    int err = dg_map_open(path, &bytes, &num);
+    int err = dg_in_read(path, &text, &num);
 
     if (err)
         return err;
-    err = dg_snapshot_parse_index(&x, path, (const char *)bytes, num);
-    dg_map_close(bytes, num);
+    err = dg_snapshot_parse_index(&x, path, text, num);
+    free(text);
     if (err)
         return err;
     err = check_shards(path, &x);

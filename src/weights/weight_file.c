@@ -1,19 +1,15 @@
 #include "weights/weight_file.h"
 
 #include "base/error.h"
-#include "base/in_file.h"
 #include "mapped.h"
 #include "weights/half.h"
 #include "weights/safetensors.h"
 #include "weights/torch_file.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "values in the files are little-endian and read as they are");
@@ -65,35 +61,6 @@ int dg_weight_type_bits(WeightType t)
 
 /* The bytes ------------------------------------------------------------- */
 
-int dg_map_open(const char *path, const unsigned char **bytes,
-                size_t *num_bytes)
-{
-    int64_t size;
-    void *map = NULL;
-    int fd;
-    int err = dg_in_open(&fd, &size, path);
-
-    if (err)
-        return err;
-    if (size > 0) {
-        map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED)
-            err = dg_fail(DG_EIO, "%s: cannot map: %s", path, strerror(errno));
-    }
-    close(fd);
-    if (err)
-        return err;
-    *bytes = map;
-    *num_bytes = (size_t)size;
-    return DG_OK;
-}
-
-void dg_map_close(const unsigned char *bytes, size_t num_bytes)
-{
-    if (num_bytes > 0)
-        munmap((void *)(uintptr_t)bytes, num_bytes);
-}
-
 int dg_mapped_create(WeightFile **out, const char *path, const char *format,
                      const void *bytes, size_t num_bytes)
 {
@@ -121,26 +88,44 @@ static int is_pointer(const unsigned char *bytes, size_t num)
            memcmp(bytes, start, sizeof start - 1) == 0;
 }
 
-int dg_weight_file_open(WeightFile **out, const char *path)
-{
+/* A file on its way to a list. */
+typedef struct Parse {
+    WeightFile **out;
+    const char *path;
     const unsigned char *bytes;
     size_t num;
-    int err = dg_map_open(path, &bytes, &num);
+    int err;
+} Parse;
+
+static void parse(void *user)
+{
+    Parse *p = user;
+    const unsigned char *b = p->bytes;
+
+    if (is_pointer(b, p->num))
+        p->err = dg_fail(DG_EFORMAT,
+                         "%s: a pointer of Git LFS, not the file itself: fetch "
+                         "it with git lfs pull",
+                         p->path);
+    else if (p->num >= 2 &&
+             ((b[0] == 'P' && b[1] == 'K') || (b[0] == 0x80 && b[1] == 2)))
+        p->err = dg_torch_file_parse(p->out, p->path, b, p->num);
+    else
+        p->err = dg_safetensors_parse(p->out, p->path, b, p->num);
+}
+
+int dg_weight_file_open(WeightFile **out, const char *path)
+{
+    Parse p = { .out = out, .path = path };
+    int err = dg_map_open(path, &p.bytes, &p.num);
 
     if (err)
         return err;
-    if (is_pointer(bytes, num))
-        err = dg_fail(DG_EFORMAT,
-                      "%s: a pointer of Git LFS, not the file itself: fetch it "
-                      "with git lfs pull",
-                      path);
-    else if (num >= 2 && ((bytes[0] == 'P' && bytes[1] == 'K') ||
-                          (bytes[0] == 0x80 && bytes[1] == 2)))
-        err = dg_torch_file_parse(out, path, bytes, num);
-    else
-        err = dg_safetensors_parse(out, path, bytes, num);
+    err = dg_map_guard(path, p.bytes, p.num, parse, &p);
+    if (!err)
+        err = p.err;
     if (err)
-        dg_map_close(bytes, num);
+        dg_map_close(p.bytes, p.num);
     else
         (*out)->owns_map = 1;
     return err;
@@ -349,12 +334,24 @@ static int64_t place(const MappedTensor *t, int64_t i, int64_t size)
 typedef void RunFn(void *dst, const unsigned char *from, WeightType type,
                    int64_t num, int64_t step);
 
-static void walk(const MappedTensor *t, int64_t first, int64_t num, void *dst,
-                 int64_t dst_size, RunFn *take)
+/* Values of a tensor on their way to the caller's memory. */
+typedef struct Walk {
+    const MappedTensor *t;
+    int64_t first, num;
+    void *dst;
+    int64_t dst_size; /* of a value */
+    RunFn *take;
+} Walk;
+
+static void walk(void *user)
 {
-    const int64_t size = types[t->info.type].bits / 8;
+    const Walk *w = user;
+    const MappedTensor *t = w->t;
+    const int64_t size = types[t->info.type].bits / 8, dst_size = w->dst_size;
     const int last = t->info.num_dims - 1;
-    char *to = dst;
+    int64_t first = w->first, num = w->num;
+    RunFn *const take = w->take;
+    char *to = w->dst;
 
     if (!t->gaps || last < 0) {
         take(to, t->data + first * size, t->info.type, num, size);
@@ -372,6 +369,11 @@ static void walk(const MappedTensor *t, int64_t first, int64_t num, void *dst,
     }
 }
 
+static int guarded(const WeightFile *f, Walk w)
+{
+    return dg_map_guard(f->path, f->bytes, f->num_bytes, walk, &w);
+}
+
 static void take_floats(void *dst, const unsigned char *from, WeightType type,
                         int64_t num, int64_t step)
 {
@@ -385,6 +387,15 @@ static void take_bytes(void *dst, const unsigned char *from, WeightType type,
 
     for (int64_t k = 0; k < num; k++)
         memcpy((char *)dst + (size_t)k * size, from + k * step, size);
+}
+
+/* num bytes, of whatever type: it may be below a byte */
+static void take_all(void *dst, const unsigned char *from, WeightType type,
+                     int64_t num, int64_t step)
+{
+    (void)type;
+    (void)step;
+    memcpy(dst, from, (size_t)num);
 }
 
 int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
@@ -403,9 +414,9 @@ int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
                        "%s: tensor %s: %" PRId64 " values from %" PRId64
                        ", it has %" PRId64,
                        f->path, t->info.name, num, first, t->info.count);
-    if (num > 0)
-        walk(t, first, num, dst, sizeof *dst, take_floats);
-    return DG_OK;
+    if (num == 0)
+        return DG_OK;
+    return guarded(f, (Walk) { t, first, num, dst, sizeof *dst, take_floats });
 }
 
 int dg_weight_file_read(const WeightFile *f, int64_t i, int64_t first,
@@ -436,15 +447,15 @@ int dg_weight_file_read_raw(const WeightFile *f, int64_t i, void *dst)
     const MappedTensor *t = &f->tensors[i];
     const int bits = types[t->info.type].bits;
 
-    if (!t->gaps) {
-        if (t->info.bytes > 0)
-            memcpy(dst, t->data, (size_t)t->info.bytes);
+    if (!t->gaps && t->info.bytes > 0)
+        return guarded(f, (Walk) { t, 0, t->info.bytes, dst, 1, take_all });
+    if (!t->gaps)
         return DG_OK;
-    }
     if (bits % 8 != 0)
         return dg_fail(DG_EINVAL, "%s: tensor %s has gaps in type %s", f->path,
                        t->info.name, types[t->info.type].name);
-    if (t->info.count > 0)
-        walk(t, 0, t->info.count, dst, bits / 8, take_bytes);
-    return DG_OK;
+    if (t->info.count == 0)
+        return DG_OK;
+    return guarded(f,
+                   (Walk) { t, 0, t->info.count, dst, bits / 8, take_bytes });
 }

@@ -1,0 +1,100 @@
+#include "mapped.h"
+
+#include "base/error.h"
+#include "base/in_file.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* What a thread is reading, and where it goes on if that cannot be read. */
+typedef struct Guard {
+    const char *bytes;
+    size_t num_bytes;
+    sigjmp_buf out;
+} Guard;
+
+static _Thread_local Guard *guard;
+static struct sigaction before; /* of MPI, or the system's own */
+
+/* The page of a mapping is not there any more: the system has no other way to
+ * tell so. What is not guarded is told as it was before. */
+static void on_bus_error(int signal, siginfo_t *info, void *context)
+{
+    Guard *g = guard;
+    const char *at = info->si_addr;
+
+    if (g != NULL && at >= g->bytes && at < g->bytes + g->num_bytes)
+        siglongjmp(g->out, 1);
+    if ((before.sa_flags & SA_SIGINFO) != 0)
+        before.sa_sigaction(signal, info, context);
+    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+        before.sa_handler(signal);
+    else
+        sigaction(SIGBUS, &before, NULL); /* and again, with what follows */
+}
+
+static void listen(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = on_bus_error;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER; /* it may not come back */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, &before);
+}
+
+int dg_map_open(const char *path, const unsigned char **bytes,
+                size_t *num_bytes)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int64_t size;
+    void *map = NULL;
+    int fd;
+    int err = dg_in_open(&fd, &size, path);
+
+    if (err)
+        return err;
+    pthread_once(&once, listen);
+    if (size > 0) {
+        map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (map == MAP_FAILED)
+            err = dg_fail(DG_EIO, "%s: cannot map: %s", path, strerror(errno));
+    }
+    close(fd);
+    if (err)
+        return err;
+    *bytes = map;
+    *num_bytes = (size_t)size;
+    return DG_OK;
+}
+
+void dg_map_close(const unsigned char *bytes, size_t num_bytes)
+{
+    if (num_bytes > 0)
+        munmap((void *)(uintptr_t)bytes, num_bytes);
+}
+
+int dg_map_guard(const char *path, const unsigned char *bytes, size_t num_bytes,
+                 void (*work)(void *user), void *user)
+{
+    Guard mine = { .bytes = (const char *)bytes, .num_bytes = num_bytes };
+    Guard *const outer = guard;
+
+    if (sigsetjmp(mine.out, 0) != 0) {
+        guard = outer;
+        return dg_fail(DG_EIO,
+                       "%s: cannot read: it has become shorter since it was "
+                       "opened, or its disk or file server fails",
+                       path);
+    }
+    guard = &mine;
+    work(user);
+    guard = outer;
+    return DG_OK;
+}
