@@ -159,7 +159,7 @@ static void test_kept_are_the_ends_of_the_totals(void **state)
                         sizeof(float) * (size_t)t.rollout->N);
     assert_true(t.update->stats[1].missing == 1 && advantage[11] == 0);
     for (int64_t p = 0; p < t.rollout->P; p++) {
-        MUST(dg_best_of_n_select(kept, total + 4 * p, 4, 2, 1));
+        MUST(dg_best_of_n_select(kept, total + 4 * p, NULL, 4, 2, 1));
         for (int64_t i = 0; i < 3; i++)
             assert_int_equal(t.update->kept[3 * p + i], 4 * p + kept[i]);
     }
@@ -218,12 +218,50 @@ static void test_bytes_are_those_of_the_arrays(void **state)
     tiny_close(&t);
 }
 
+/* Samples that failed, their totals being 0, are not among the best, and no
+ * sample with a score loses its place to one. */
+static void test_without_a_score_none_is_chosen(void **state)
+{
+    static const char *const sets[] = { "grpo.best_of_n=true",
+                                        "grpo.keep_top=2", "grpo.keep_bottom=0",
+                                        NULL };
+    const float value[4] = { 0, 9, 1, 2 }; /* 9: one that takes the mean up */
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 1, sets);
+    prepare(&t, 0, 0);
+    const Rollout *r = t.rollout;
+    const Update *u = t.update;
+    for (int64_t i = 0; i < r->N; i++)
+        for (int64_t k = 0; k < r->K; k++)
+            r->scores[i * r->K + k] =
+                (RewardScore) { value[i % 4], NAN, i % 4 == 0 };
+    MUST(dg_update_prepare(t.update, &t.session, r));
+    for (int64_t p = 0; p < r->P; p++) {
+        assert_true(dg_update_unscored(u, r, 4 * p));
+        assert_true(u->total[4 * p] == 0 && u->total[4 * p + 3] < 0);
+        assert_int_equal(u->kept[2 * p], 4 * p + 1);
+        assert_int_equal(u->kept[2 * p + 1], 4 * p + 3);
+    }
+    /* one score is not enough for two places: one stays empty */
+    for (int64_t i = 0; i < r->N * r->K; i++)
+        r->scores[i].missing = i / r->K % 4 != 2;
+    MUST(dg_update_prepare(t.update, &t.session, r));
+    for (int64_t p = 0; p < r->P; p++) {
+        assert_int_equal(u->kept[2 * p], 4 * p);
+        assert_int_equal(u->kept[2 * p + 1], 4 * p + 2);
+    }
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_groups_stay_whole_where_they_can),
     cmocka_unit_test(test_a_rank_has_its_items_kept_and_steps),
     cmocka_unit_test(test_kept_are_the_ends_of_the_totals),
     cmocka_unit_test(test_windows_that_come_are_looked_at),
     cmocka_unit_test(test_bytes_are_those_of_the_arrays),
+    cmocka_unit_test(test_without_a_score_none_is_chosen),
 };
 
 TINY_MAIN(tests)

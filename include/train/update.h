@@ -84,6 +84,10 @@ int dg_update_check_steps(const Config *c, Rollout *r);
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
 
+/** 1 if all rewards of an item are missing: it teaches nothing, and its
+ *  trajectory may not even be finite. After dg_update_prepare(). */
+int dg_update_unscored(const Update *u, const Rollout *r, int64_t item);
+
 /** The same by other scores, which differ within every group: so every sample is
  *  replayed forward and back whatever the present weights paint. For trials. */
 int dg_update_spread(Update *u, const Session *s, Rollout *r);

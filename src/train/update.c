@@ -331,17 +331,6 @@ static void note(const Part *p, int64_t k)
     }
 }
 
-/* A sample without any score teaches nothing; its trajectory may not even be
- * finite. */
-static int left_out(const Update *u, const Rollout *r, int64_t item)
-{
-    int64_t missing = 0;
-
-    for (int64_t k = 0; k < r->K; k++)
-        missing += u->missing[item * r->K + k];
-    return missing == r->K;
-}
-
 /* What is told of steps that end up not computed. */
 static void clear_results(const Part *p, int64_t k)
 {
@@ -402,7 +391,7 @@ static int run_item(Worker *w, int64_t i, void *user)
 
     dg_progress_add(1);
     clear_results(p, k);
-    if (left_out(u, p->job->rollout, u->kept[k])) {
+    if (dg_update_unscored(u, p->job->rollout, u->kept[k])) {
         u->set_aside[k] = DG_ASIDE_NO_SCORE;
         return DG_OK;
     }

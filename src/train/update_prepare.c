@@ -186,6 +186,15 @@ static int advantages(Update *u, const Session *s, const Rollout *r)
                                 u->missing, r->P, &o);
 }
 
+int dg_update_unscored(const Update *u, const Rollout *r, int64_t item)
+{
+    int64_t missing = 0;
+
+    for (int64_t k = 0; k < r->K; k++)
+        missing += u->missing[item * r->K + k];
+    return missing == r->K;
+}
+
 static int select_kept(Update *u, const Session *s, const Rollout *r)
 {
     const GrpoConfig *g = &s->config->grpo;
@@ -193,11 +202,14 @@ static int select_kept(Update *u, const Session *s, const Rollout *r)
     const int32_t bottom = g->best_of_n ? (int32_t)g->keep_bottom : 0;
     const int64_t per_group = top + bottom;
     int32_t kept[per_group];
+    uint8_t unscored[r->G];
     int err = DG_OK;
 
     for (int64_t p = 0; p < r->P && !err; p++) {
-        err = dg_best_of_n_select(kept, u->total + p * r->G, (int32_t)r->G, top,
-                                  bottom);
+        for (int64_t i = 0; i < r->G; i++)
+            unscored[i] = (uint8_t)dg_update_unscored(u, r, p * r->G + i);
+        err = dg_best_of_n_select(kept, u->total + p * r->G, unscored,
+                                  (int32_t)r->G, top, bottom);
         for (int64_t i = 0; i < per_group && !err; i++)
             u->kept[p * per_group + i] = p * r->G + kept[i];
     }
