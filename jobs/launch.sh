@@ -7,9 +7,13 @@
 #   1   an error: look at the log, a restart would meet it again
 #   2   the command line was not understood
 #   75  stopped early by a signal or by time, with a checkpoint, or a host was
-#       lost: run again
+#       lost, or another job still writes in the run's folder: run again
 
 dancegrpo=${DANCEGRPO:-bin/dancegrpo}
+
+# A job before this one may still be writing its last checkpoint: so many seconds
+# are less than coming back through the queue.
+wait_s=${wait_s:-600}
 
 # Root may start ranks only when told so (containers, test machines).
 if [ "$(id -u)" = 0 ]; then
@@ -39,7 +43,8 @@ train()
 {
     rc=75
     [ $stopped = 0 ] || return
-    "${launch[@]}" "$dancegrpo" train "$@" --set run.threads="$threads" &
+    "${launch[@]}" "$dancegrpo" train --set run.wait_seconds="$wait_s" "$@" \
+        --set run.threads="$threads" &
     child=$!
     [ $stopped = 0 ] || on_signal # it came just now
     stopped=1

@@ -39,6 +39,33 @@ SET="run.dir=$work/lsf $set_keys" expect_code "jobs: LSF's second run ends" 0 \
 expect "jobs: with the weights of the undisturbed run" \
     test "$(digest "$work/lsf/$last")" = "$reference"
 
+# --- the job before still writes: waited for, then to be tried again later -----
+mkdir "$work/busy"
+flock -o "$work/busy/log.txt" sleep 100 &
+holder=$!
+busy="run.dir=$work/busy run.iterations=1 trajectory.every=0"
+wait_s=1 SET=$busy expect_code "jobs: the folder is another job's" 75 \
+    "busy: another run writes there (a process has" bash jobs/train.lsf
+SET=$busy bash jobs/train.lsf >"$work/lsf.3" 2>&1 &
+job=$!
+for _ in $(seq 600); do
+    grep -q "another run writes there: waiting up to 600 s" "$work/lsf.3" && break
+    sleep 0.05
+done
+kill -USR1 $job
+ends 30
+expect "jobs: a signal ends the waiting, in exit code 75" test "$code" = 75
+SET=$busy bash jobs/train.lsf >"$work/lsf.4" 2>&1 &
+job=$!
+sleep 3
+kill $holder
+ends 60
+expect "jobs: the other one's end, too, and the job runs" bash -c \
+    "cat '$work/lsf.4'; [ '$code' = 0 ] && grep -q 'it *1/1' '$work/lsf.4'"
+expect "jobs: which its user may have shorter" bash -c ". jobs/launch.sh
+    launch=(echo) dancegrpo= threads=1; train a.cfg --set run.wait_seconds=5 |
+        grep -qx ' *train --set run.wait_seconds=600 a.cfg --set run.wait_seconds=5.*'"
+
 # an early signal, while nothing is there to hear it
 bash -c '. jobs/launch.sh; threads=1; launch=(false); kill -USR1 $$
          train configs/tiny.cfg; exit $rc' >"$work/out" 2>&1

@@ -393,6 +393,7 @@ draw_free()
     vary parallel.write_beside true false
     vary parallel.bucket_size 1 777 4097 4194304
     vary run.witness_every 0 1 2 10
+    vary run.wait_seconds 60 0 600
     vary checkpoint.every 0 1 2
     vary trajectory.every 0 1 2
     vary report.every 0 1

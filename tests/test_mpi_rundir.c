@@ -31,7 +31,7 @@ static void test_config_comes_back(void **state)
     RunDir d;
 
     (void)state;
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored) && stored == NULL);
     EXPECT(stat(d.checkpoints, &st) == 0 && stat(d.trajectories, &st) == 0);
     EXPECT(!dg_rundir_write_config(&comm, &d, "a = 1;\n"));
     snprintf(left, sizeof left, "%s/a/b/run/checkpoints/iter_000001.h5.tmp",
@@ -45,7 +45,7 @@ static void test_config_comes_back(void **state)
         EXPECT(dg_file_write(picture, "x", 1) == DG_OK);
     dg_rundir_close(&d);
     dg_comm_barrier(&comm);
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored));
     dg_rundir_close(&d);
     EXPECT(stored && strcmp(stored, "a = 1;\n") == 0);
     EXPECT(stat(left, &st) != 0 && stat(picture, &st) != 0);
@@ -59,18 +59,19 @@ static void test_bad_folders_are_named(void **state)
     RunDir d;
 
     (void)state;
-    EXPECT(dg_rundir_open(&comm, &d, "", &stored) == DG_EINVAL);
+    EXPECT(dg_rundir_open(&comm, &d, "", NULL, &stored) == DG_EINVAL);
     memset(longest, 'x', sizeof longest);
     longest[sizeof longest - 1] = '\0';
-    EXPECT(dg_rundir_open(&comm, &d, longest, &stored) == DG_EINVAL);
+    EXPECT(dg_rundir_open(&comm, &d, longest, NULL, &stored) == DG_EINVAL);
     snprintf(file, sizeof file, "%s/file", folder);
     if (comm.rank == 0)
         EXPECT(dg_file_write(file, "x", 1) == DG_OK);
     dg_comm_barrier(&comm);
-    EXPECT(dg_rundir_open(&comm, &d, file, &stored) == DG_EIO);
+    EXPECT(dg_rundir_open(&comm, &d, file, NULL, &stored) == DG_EIO);
     EXPECT(strstr(dg_last_error()->text, file) != NULL);
     EXPECT(dg_last_error()->rank == 0);
-    EXPECT(dg_rundir_open(&comm, &d, "/proc/none/run", &stored) == DG_EIO);
+    EXPECT(dg_rundir_open(&comm, &d, "/proc/none/run", NULL, &stored) ==
+           DG_EIO);
     EXPECT(strstr(dg_last_error()->text, "/proc/none") != NULL);
     EXPECT(dg_rundir_look(&comm, &d, file, &stored) == DG_EIO);
     strcat(file, "/below");
@@ -85,7 +86,7 @@ static void test_reason_is_the_folders_own(void **state)
 
     (void)state;
     /* denied there, whoever asks; what is looked for next is not there */
-    EXPECT(dg_rundir_open(&comm, &d, "/sys/none/run", &stored) == DG_EIO);
+    EXPECT(dg_rundir_open(&comm, &d, "/sys/none/run", NULL, &stored) == DG_EIO);
     EXPECT(strstr(dg_last_error()->text, "/sys/none: ") != NULL);
     EXPECT(strstr(dg_last_error()->text, "No such file") == NULL);
     VERDICT();
@@ -102,7 +103,7 @@ static void test_look_makes_nothing(void **state)
     EXPECT(!dg_rundir_look(&comm, &d, root, &stored) && stored == NULL);
     EXPECT(stat(top, &st) != 0);
     dg_comm_barrier(&comm);
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored) && stored == NULL);
     EXPECT(!dg_rundir_write_config(&comm, &d, "a = 2;\n"));
     dg_rundir_close(&d);
     EXPECT(!dg_rundir_look(&comm, &d, root, &stored));
@@ -111,22 +112,31 @@ static void test_look_makes_nothing(void **state)
     VERDICT();
 }
 
+static int leave(void)
+{
+    static int looks;
+
+    return ++looks > 2;
+}
+
 static void test_a_folder_has_one_run(void **state)
 {
     char *stored = NULL;
     RunDir d, other;
 
     (void)state;
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored) && stored == NULL);
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored) && stored == NULL);
     EXPECT(!dg_rundir_names(&other, root));
     if (comm.rank == 0) {
-        EXPECT(dg_rundir_lock(&other, 0.1) == DG_EIO);
+        EXPECT(dg_rundir_lock(&other, &(RunWait) { 0.1, NULL }) == DG_EBUSY);
         EXPECT(strstr(dg_last_error()->text, d.root) != NULL);
         EXPECT(strstr(dg_last_error()->text, "another run") != NULL);
+        /* who is asked to stop meanwhile does not wait */
+        EXPECT(dg_rundir_lock(&other, &(RunWait) { 1e9, leave }) == DG_EBUSY);
     }
     dg_rundir_close(&d);
     if (comm.rank == 0)
-        EXPECT(dg_rundir_lock(&other, 0) == DG_OK && other.lock > 2);
+        EXPECT(dg_rundir_lock(&other, NULL) == DG_OK && other.lock > 2);
     dg_rundir_close(&other);
     EXPECT(other.lock == 0);
     VERDICT();
@@ -141,7 +151,7 @@ static void test_what_is_being_written_stays(void **state)
     RunDir d;
 
     (void)state;
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored));
     dg_rundir_close(&d);
     snprintf(report, sizeof report, "%s/report.html", d.root);
     snprintf(left, sizeof left, "%s/other.html.tmp", d.root);
@@ -150,7 +160,7 @@ static void test_what_is_being_written_stays(void **state)
         EXPECT(dg_out_open(&f, report) == DG_OK);
     }
     dg_comm_barrier(&comm);
-    EXPECT(!dg_rundir_open(&comm, &d, root, &stored));
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored));
     dg_rundir_close(&d);
     EXPECT(stat(left, &st) != 0);
     if (comm.rank == 0)

@@ -19,7 +19,8 @@ enum {
     DG_EPROMISE, /* a promise of the program (ratio 1, ...) did not hold */
     DG_EDEVICE,  /* an accelerator or its library failed */
     DG_ESTOP,    /* stopped early on request (signal, time) */
-    DG_EUSAGE    /* command line not understood */
+    DG_EUSAGE,   /* command line not understood */
+    DG_EBUSY     /* another process has it: to be tried again later */
 };
 
 typedef struct Error {

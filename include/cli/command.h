@@ -21,7 +21,9 @@ enum {
     DG_EXIT_DONE = 0,
     DG_EXIT_ERROR = 1,
     DG_EXIT_USAGE = 2,
-    DG_EXIT_STOPPED = 75 /* stopped early with a checkpoint: run again */
+    /* stopped early with a checkpoint, or another run has the folder: run
+     * again */
+    DG_EXIT_STOPPED = 75
 };
 
 enum { DG_CLI_ARGS = 16, DG_CLI_ANYWHERE = -1, DG_CLI_GPU_OUTLINE = 2 };

@@ -33,8 +33,9 @@ typedef struct RunConfig {
     char dir[DG_CONFIG_STRING]; /* run folder */
     int64_t seed;
     int64_t iterations;
-    int64_t threads;    /* per rank; 0: cores of the node / its ranks */
-    double max_seconds; /* stop with a checkpoint after; 0: never */
+    int64_t threads;     /* per rank; 0: cores of the node / its ranks */
+    double max_seconds;  /* stop with a checkpoint after; 0: never */
+    double wait_seconds; /* for another run that writes in dir */
     DeviceKind device;
     StoreKind dtype; /* of weights and activations in the networks */
     AttentionKind attention;

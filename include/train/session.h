@@ -42,6 +42,9 @@ typedef enum RunEnd {
  *  in which a scheduler may send them. */
 void dg_stop_install(void);
 
+/** 1 if this rank was asked to stop. Not collective. */
+int dg_stop_asked(void);
+
 /** 1 if any rank was asked to stop or seconds have passed since the start of
  *  the program (0: no limit). Collective. */
 int dg_stop_wanted(const Comm *c, double seconds);

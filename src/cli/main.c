@@ -45,9 +45,10 @@ static void print_help(FILE *out)
             dg_version());
     for (int i = 0; i < NUM_COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
-    fprintf(out, "\nMore about one: dancegrpo COMMAND --help\n"
-                 "Exit codes: 0 done, 1 error, 2 usage, 75 stopped early with "
-                 "a checkpoint\n");
+    fprintf(out,
+            "\nMore about one: dancegrpo COMMAND --help\n"
+            "Exit codes: 0 done, 1 error, 2 usage, 75 to be run again: stopped "
+            "early with a\ncheckpoint, or another run has the folder\n");
 }
 
 static int unknown(const char *name)

@@ -285,7 +285,9 @@ static int report_end(Cli *cli, int err)
         bad = 1;
     }
     if (bad)
-        return err == DG_EUSAGE ? DG_EXIT_USAGE : DG_EXIT_ERROR;
+        return err == DG_EUSAGE  ? DG_EXIT_USAGE
+               : err == DG_EBUSY ? DG_EXIT_STOPPED
+                                 : DG_EXIT_ERROR;
     return err == DG_ESTOP ? DG_EXIT_STOPPED : DG_EXIT_DONE;
 }
 

@@ -78,6 +78,9 @@ static const Option rows[] = {
     REAL(
         "run.max_seconds", "0", 0, 1e9, run.max_seconds, FREE,
         "stop with a checkpoint after this time in s (exit code 75); 0: never"),
+    REAL("run.wait_seconds", "60", 0, 1e9, run.wait_seconds, FREE,
+         "how long another run that writes in run.dir is given to end; then "
+         "exit code 75: to be tried again later"),
     ENUM("run.device", "\"cpu\"", "cpu|cuda", run.device, FREE,
          "where the networks run"),
     ENUM(

@@ -15,12 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    NUM_FOLDERS = 3,
-    PROBE_LOOKS = 50,
-    PAUSE_NS = 100000000,
-    PATIENCE_S = 60 /* for a run that is just ending */
-};
+enum { NUM_FOLDERS = 3, PROBE_LOOKS = 50, PAUSE_NS = 100000000 };
 
 static const struct timespec pause_between = { 0, PAUSE_NS };
 
@@ -159,8 +154,18 @@ static void remove_unfinished(const char *folder)
         closedir(d);
 }
 
-int dg_rundir_lock(RunDir *d, double patience_s)
+static int busy(const RunDir *d)
 {
+    return dg_fail(DG_EBUSY,
+                   "%s: another run writes there (a process has its log.txt "
+                   "locked): a folder has one run at a time; end that one, or "
+                   "choose another run.dir",
+                   d->root);
+}
+
+int dg_rundir_lock(RunDir *d, const RunWait *wait)
+{
+    double patience_s = wait != NULL ? wait->patience_s : 0;
     int fd = -1, told = 0;
     FileLock lock;
 
@@ -171,12 +176,8 @@ int dg_rundir_lock(RunDir *d, double patience_s)
                     "its end",
                     d->root, patience_s);
         told = 1;
-        if (patience_s <= 0)
-            return dg_fail(DG_EIO,
-                           "%s: another run writes there (a process has its "
-                           "log.txt locked): a folder has one run at a time; "
-                           "end that one, or choose another run.dir",
-                           d->root);
+        if (patience_s <= 0 || (wait->leave != NULL && wait->leave()))
+            return busy(d);
         nanosleep(&pause_between, NULL);
         patience_s -= 1e-9 * PAUSE_NS;
     }
@@ -235,7 +236,8 @@ static int look_at_folder(const char *path)
     return DG_OK;
 }
 
-static int open_on_rank_0(RunDir *d, char **stored, size_t *bytes)
+static int open_on_rank_0(RunDir *d, const RunWait *wait, char **stored,
+                          size_t *bytes)
 {
     const char *const folders[] = { d->root, d->checkpoints, d->trajectories };
     char pictures[DG_RUNDIR_PATH + 16];
@@ -244,7 +246,7 @@ static int open_on_rank_0(RunDir *d, char **stored, size_t *bytes)
     for (int i = 0; i < NUM_FOLDERS && !err; i++) {
         err = make_folder(folders[i]);
         if (!err && i == 0) /* before anything of another run is touched */
-            err = dg_rundir_lock(d, PATIENCE_S);
+            err = dg_rundir_lock(d, wait);
         if (!err)
             remove_unfinished(folders[i]);
         if (!err)
@@ -291,7 +293,8 @@ static int share_config(const Comm *c, int err, char *text, size_t bytes,
     return DG_OK;
 }
 
-int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
+int dg_rundir_open(const Comm *c, RunDir *d, const char *root,
+                   const RunWait *wait, char **stored)
 {
     char *text = NULL;
     size_t bytes = 0;
@@ -300,7 +303,7 @@ int dg_rundir_open(const Comm *c, RunDir *d, const char *root, char **stored)
     if (err)
         return err;
     if (c->rank == 0)
-        err = open_on_rank_0(d, &text, &bytes);
+        err = open_on_rank_0(d, wait, &text, &bytes);
     err = find_on_hosts(c, d, err);
     err = share_config(c, err, text, bytes, stored);
     if (err)

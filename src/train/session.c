@@ -37,6 +37,11 @@ void dg_stop_install(void)
     started = dg_clock_now();
 }
 
+int dg_stop_asked(void)
+{
+    return asked != 0;
+}
+
 int dg_stop_wanted(const Comm *c, double seconds)
 {
     int64_t stop =

@@ -197,10 +197,24 @@ static int agree_on_folder(const Session *s, char *stored, const RunDir *dir,
     return dg_agree(s->comm, err);
 }
 
+/* Not so long that the time is over, or that others think this rank is gone. */
+static RunWait wait_of(const Config *c)
+{
+    const double most[] = { c->run.max_seconds,
+                            c->parallel.host_timeout_seconds / 2 };
+    RunWait wait = { c->run.wait_seconds, dg_stop_asked };
+
+    for (int i = 0; i < 2; i++)
+        if (most[i] > 0 && wait.patience_s > most[i])
+            wait.patience_s = most[i];
+    return wait;
+}
+
 int dg_setup_rundir(const Session *s, RunDir *dir, const char *command)
 {
+    const RunWait wait = wait_of(s->config);
     char *stored = NULL;
-    int err = dg_rundir_open(s->comm, dir, s->config->run.dir, &stored);
+    int err = dg_rundir_open(s->comm, dir, s->config->run.dir, &wait, &stored);
 
     if (err)
         return err;
