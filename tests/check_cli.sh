@@ -123,6 +123,28 @@ for at in "sample --seeds 0" "sample --num -4" "bench --repeats 1001" \
     expect_code "cli: $at" 2 "$flag $value: must be" "$bin" "$command" none \
         "$flag=$value"
 done
+# on a login node, before the weights are where they will be
+expect "cli: plan of stated sizes" "$bin" plan configs/tiny.cfg \
+    --json "$work/with.json"
+expect_code "cli: plan without the weights" 0 \
+    'policy.weights = "nope.h5" is not there: sizes' "$bin" plan \
+    configs/tiny.cfg --set policy.weights=nope.h5 --json "$work/without.json"
+expect "cli: plan without the weights, which its JSON says" grep -q \
+    '"policy_weights_read":false' "$work/without.json"
+sed -i 's/_weights_read":false/_weights_read":true/' "$work/without.json"
+same_lines "cli: plan without the weights, the same numbers" "$work/with.json" \
+    "$work/without.json"
+expect_code "cli: config without them" 0 \
+    'policy.weights = "nope.h5" is not here: sizes' "$bin" config \
+    configs/demo.cfg --set policy.weights=nope.h5
+expect_code "cli: doctor without them" 0 \
+    "not tried, the small one is: policy.weights = nope.h5 is not there" "$bin" \
+    doctor configs/tiny.cfg --set policy.weights=nope.h5
+for command in train pretrain evaluate sample; do
+    expect_code "cli: $command --dry-run without them" 1 \
+        "nope.h5: cannot open" "$bin" "$command" configs/demo.cfg --dry-run \
+        --set policy.weights=nope.h5
+done
 expect_code "cli: what can only be planned is refused" 1 "can be planned" \
     "$bin" train configs/tiny.cfg --set run.dir="$work/vae" \
     --set policy.codec=vae

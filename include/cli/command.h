@@ -64,7 +64,8 @@ typedef struct CliSpec {
                  * nothing runs, the CPU's table is enough */
     int own_prediction; /* policy.prediction is the configuration's, not that
                          * of the start weights */
-    int outline;        /* only sizes are needed: see dg_policy_adopt_folder();
+    int outline; /* 1: only sizes are needed: see dg_policy_adopt_folder(),
+                  * dg_policy_lacks_weights();
                   * DG_CLI_GPU_OUTLINE: with run.device = "cuda" */
     const CliFlag *flags;
     int num_flags;

@@ -275,6 +275,10 @@ int dg_policy_adopt_folder(Config *c, int outline);
 /** 1 if policy.path names a folder that is there. */
 int dg_policy_has_folder(const Config *c);
 
+/** 1 if policy.weights names what is not there, so that its sizes are not known:
+ *  where they alone are wanted, c's are taken. */
+int dg_policy_lacks_weights(const Config *c);
+
 /**
  * Fills the parameters that the folder policy.path holds, if the kind has one:
  * all, or with all = 0 only the codec's, which no weights file has. Each node

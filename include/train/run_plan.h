@@ -71,9 +71,11 @@ typedef struct RunPlan {
                               or all there is to do */
     GpuPlans gpus;         /* dg_run_plan_gpus(); or none */
     /* what is not there, so that it could not be read: policy.path, whose
-     * sizes are then the configuration's or the public ones, and
-     * prompts.file, whose number of prompts is then an iteration's; or "" */
-    char no_folder[DG_CONFIG_STRING], no_prompts[DG_CONFIG_STRING];
+     * sizes are then the configuration's or the public ones, policy.weights,
+     * whose sizes are the configuration's, and prompts.file, whose number of
+     * prompts is then an iteration's; or "" */
+    char no_folder[DG_CONFIG_STRING], no_weights[DG_CONFIG_STRING],
+        no_prompts[DG_CONFIG_STRING];
 } RunPlan;
 
 /** Plans c->... of the session for so many ranks with the session's threads

@@ -14,6 +14,10 @@ static void warn_of_sizes(const Config *c)
         dg_warn("policy.path = \"%s\" is not here: sizes below are not the "
                 "folder's",
                 c->policy.path);
+    if (dg_policy_lacks_weights(c))
+        dg_warn("policy.weights = \"%s\" is not here: sizes below are not the "
+                "file's",
+                c->policy.weights);
 }
 
 /* The effective configuration, or the page about it. */

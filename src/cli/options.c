@@ -221,7 +221,8 @@ static int read_config(Config *c, const char *path, const Line *line,
         err = dg_config_set(c, line->sets[i]);
     /* weights that exist know the sizes of their networks */
     own = c->policy.prediction;
-    if (!err && c->policy.weights[0] != '\0')
+    if (!err && c->policy.weights[0] != '\0' &&
+        !(s->outline == 1 && dg_policy_lacks_weights(c)))
         err = dg_policy_adopt_sizes(c, c->policy.weights);
     if (s->own_prediction)
         c->policy.prediction = own;

@@ -10,9 +10,11 @@
 #include "store/weights_file.h"
 #include "tensor/ops.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const PolicyFamily *family_of(PolicyKind kind)
 {
@@ -512,6 +514,13 @@ int dg_policy_load(Policy *p, const char *path, int ema)
 int dg_policy_has_folder(const Config *c)
 {
     return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
+}
+
+int dg_policy_lacks_weights(const Config *c)
+{
+    return c->policy.weights[0] != '\0' &&
+           access(c->policy.weights, F_OK) != 0 &&
+           (errno == ENOENT || errno == ENOTDIR);
 }
 
 int dg_policy_adopt_folder(Config *c, int outline)

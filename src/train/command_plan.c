@@ -265,6 +265,9 @@ static void note_absent(RunPlan *out, const Use *u)
 
     if (c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
         snprintf(out->no_folder, sizeof out->no_folder, "%s", c->policy.path);
+    if (dg_policy_lacks_weights(c))
+        snprintf(out->no_weights, sizeof out->no_weights, "%s",
+                 c->policy.weights);
     if (u->no_prompts != NULL)
         snprintf(out->no_prompts, sizeof out->no_prompts, "%s", u->no_prompts);
 }

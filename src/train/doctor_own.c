@@ -117,6 +117,7 @@ static int cannot(char *text, size_t bytes, const Config *c)
                       c->rewards[i].tokenizer))
             return 1;
     return is_absent(text, bytes, "policy.path", c->policy.path) ||
+           is_absent(text, bytes, "policy.weights", c->policy.weights) ||
            is_absent(text, bytes, "prompts.file", c->prompts.file) ||
            is_absent(text, bytes, "prompts.cache", c->prompts.cache);
 }

@@ -291,6 +291,9 @@ static void note_absent(RunPlan *out, const Outline *o)
 
     if (c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
         snprintf(out->no_folder, sizeof out->no_folder, "%s", c->policy.path);
+    if (dg_policy_lacks_weights(c))
+        snprintf(out->no_weights, sizeof out->no_weights, "%s",
+                 c->policy.weights);
     if (o->no_prompts)
         snprintf(out->no_prompts, sizeof out->no_prompts, "%s",
                  c->prompts.file);

@@ -227,6 +227,12 @@ int dg_run_plan_text(char **text, const RunPlan *p)
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "
                 "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
                 p->no_folder);
+    if (p->no_weights[0] != '\0')
+        fprintf(f,
+                "\npolicy.weights = \"%s\" is not there: sizes are those of "
+                "the\nconfiguration, and all this is right where the file has "
+                "the same.\n",
+                p->no_weights);
     if (p->no_prompts[0] != '\0' && p->command != DG_PLAN_TRAIN &&
         p->command != DG_PLAN_REPLAY)
         fprintf(f,
@@ -276,11 +282,13 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     fprintf(f,
             "{\"command\":\"%s\",\"ranks\":%lld,\"threads\":%lld,\"items\":%"
             "lld,\"batch\":%lld,"
-            "\"train_batch\":%lld,\"policy_path_read\":%s",
+            "\"train_batch\":%lld,\"policy_path_read\":%s,"
+            "\"policy_weights_read\":%s",
             dg_plan_command_name(p->command), (long long)p->ranks,
             (long long)p->threads, (long long)p->items, (long long)p->batch,
             (long long)p->train_batch,
-            p->no_folder[0] == '\0' ? "true" : "false");
+            p->no_folder[0] == '\0' ? "true" : "false",
+            p->no_weights[0] == '\0' ? "true" : "false");
     object(f, "parameters", &p->parameters);
     object(f, "memory_bytes", &p->memory);
     object(f, "activation_bytes", &p->activations);
