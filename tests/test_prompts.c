@@ -10,8 +10,10 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "store/file.h"
 #include "store/prompts.h"
+#include "text/misread.h"
 #include "text/words.h"
 #include "world/lists.h"
 #include "world/world.h"
@@ -45,6 +47,78 @@ static void test_texts_are_a_prompt_each(void **state)
                         "PROMPT 2: not UTF-8 (byte 4 of it)");
     assert_int_equal(dg_prompts_of(&l, none, 1), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "PROMPT 1 is empty"));
+}
+
+/* What a program made of UTF-8 that it took for Latin-1 or code page 1252. */
+static void test_misread_texts_are_told(void **state)
+{
+    static const struct {
+        const char *text, *likely;
+        int num;
+    } cases[] = {
+        { "caf\xc3\x83\xc2\xa9", "caf\xc3\xa9", 1 },
+        /* ’ as a\xcc\x82, euro, trade mark, and by Latin-1 with controls */
+        { "it\xc3\xa2\xe2\x82\xac\xe2\x84\xa2s", "it\xe2\x80\x99s", 1 },
+        { "it\xc3\xa2\xc2\x80\xc2\x99s", "it\xe2\x80\x99s", 1 },
+        { "\xc3\xa6\xc2\x97\xc2\xa5\xc3\xa6\xc5\x93\xc2\xac",
+          "\xe6\x97\xa5\xe6\x9c\xac", 2 },
+        { "plain", "plain", 0 },
+        { "caf\xc3\xa9", "", 0 },
+        { "\xc3\x83o caf\xc3\x83\xc2\xa9", "", 0 }, /* not all of it */
+        { "\xc3\x80\xc2\xa0la carte", "", 0 },      /* longer than needed */
+        { "\xc3\x82\xc2\x85", "", 0 },              /* a control character */
+        { "\xe6\x97\xa5", "", 0 },                  /* in neither page */
+        { "\xc2\xbb\xc3\x84\xc2\xab", "", 0 },
+    };
+    char out[64];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(dg_misread(out, cases[i].text), cases[i].num);
+        if (cases[i].num > 0)
+            assert_string_equal(out, cases[i].likely);
+    }
+}
+
+/* Warnings of a text, the last one in the log at path. */
+static long warnings(const char *path, const char *name, const char *text)
+{
+    const long before = dg_log_count(DG_LOG_WARN);
+    PromptList l;
+
+    dg_log_setup(0, DG_LOG_ERROR);
+    assert_int_equal(dg_log_open(path), DG_OK);
+    assert_int_equal(parse(&l, name, text), DG_OK);
+    dg_prompts_free(&l);
+    assert_int_equal(dg_log_close(), DG_OK);
+    return dg_log_count(DG_LOG_WARN) - before;
+}
+
+static void test_misread_files_are_told(void **state)
+{
+    static const char one[] = "a caf\xc3\xa9\n\na caf\xc3\x83\xc2\xa9\n";
+    static const char jsonl[] =
+        "{\"prompt\":\"a\"}\n{\"prompt\":\"\\u00c3\\u00a9\\u00c3\\u00a8\"}";
+    char path[] = "/tmp/dg_test_XXXXXX", two[128], *log;
+    size_t bytes;
+
+    (void)state;
+    close(mkstemp(path));
+    snprintf(two, sizeof two,
+             "%sna\xc3\x83\xc2\xaf"
+             "f\n",
+             one);
+    assert_int_equal(warnings(path, "a.txt", one), 0); /* may be meant */
+    assert_int_equal(warnings(path, "a.txt", two), 1);
+    assert_int_equal(warnings(path, "b.jsonl", jsonl), 1);
+    assert_int_equal(dg_file_read(path, &log, &bytes), DG_OK);
+    assert_non_null(strstr(log, "prompts file a.txt, line 3: \"a caf"
+                                "\xc3\x83\xc2\xa9\" looks like"));
+    assert_non_null(strstr(log, "again: \"a caf\xc3\xa9\"? (2 prompts)"));
+    assert_non_null(strstr(log, "prompts file b.jsonl, line 2: "));
+    assert_non_null(strstr(log, "again: \"\xc3\xa9\xc3\xa8\"? (1 prompt)"));
+    free(log);
+    remove(path);
 }
 
 static void test_txt_has_a_prompt_per_line(void **state)
@@ -306,6 +380,8 @@ int main(void)
         cmocka_unit_test(test_jsonl_keeps_metadata),
         cmocka_unit_test(test_bad_files_are_named_with_line),
         cmocka_unit_test(test_texts_are_a_prompt_each),
+        cmocka_unit_test(test_misread_texts_are_told),
+        cmocka_unit_test(test_misread_files_are_told),
         cmocka_unit_test(test_read_names_a_missing_file),
         cmocka_unit_test(test_nul_byte_is_refused),
         cmocka_unit_test(test_lists_are_disjoint_in_text_and_meaning),

@@ -7,7 +7,10 @@
 #include <utf8proc.h>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/plural.h"
 #include "store/file.h"
+#include "text/misread.h"
 
 /* One file on its way to a list. */
 typedef struct Reader {
@@ -16,6 +19,9 @@ typedef struct Reader {
     long line;
     size_t used; /* bytes of list.memory */
     PromptList list;
+    int misread; /* characters that look misread, in so many prompts, */
+    int32_t num_misread, first_misread; /* of which the first is */
+    long misread_line;                  /* in this line */
 } Reader;
 
 static int ends_in(const char *path, const char *suffix)
@@ -156,6 +162,36 @@ static int read_json(Reader *r, Prompt *p, const char *s, size_t len)
     return err;
 }
 
+/* Its words are other ones than meant, in training and tokens, and nothing else
+ * tells. Behind the kept texts there is room for one more. */
+static void look_misread(Reader *r, const Prompt *p)
+{
+    const int num = dg_misread(r->list.memory + r->used, p->text);
+
+    if (num > 0 && r->num_misread++ == 0) {
+        r->first_misread = r->list.num;
+        r->misread_line = r->line;
+    }
+    r->misread += num;
+}
+
+/* One such character may be meant; with several, all of them in their places,
+ * nothing else was. */
+static void tell_misread(Reader *r)
+{
+    const char *text = r->list.item[r->first_misread].text;
+    char *likely = r->list.memory + r->used;
+
+    if (r->misread < 2 || dg_misread(likely, text) == 0)
+        return;
+    dg_warn(
+        "%s%s%s %ld: \"%.200s\" looks like UTF-8 that was taken for Latin-1 "
+        "and written as UTF-8 again: \"%.200s\"? (%d prompt%s)",
+        r->path != NULL ? "prompts file " : "", r->path != NULL ? r->path : "",
+        r->path != NULL ? ", line" : "PROMPT", r->misread_line, text, likely,
+        (int)r->num_misread, dg_plural(r->num_misread));
+}
+
 static int read_line(Reader *r, const char *s, size_t len)
 {
     Prompt *p = &r->list.item[r->list.num];
@@ -172,6 +208,8 @@ static int read_line(Reader *r, const char *s, size_t len)
         err = read_json(r, p, s, len);
     else
         p->text = keep(r, s, len);
+    if (!err)
+        look_misread(r, p);
     if (!err)
         r->list.num++;
     return err;
@@ -196,18 +234,22 @@ static int read_lines(Reader *r, const char *s, size_t left)
     return err;
 }
 
-/* Space for every line to be a prompt. JSON never shrinks when kept: text
- * and tag together are shorter than the line they stand in. */
+/* Space for every line to be a prompt, and for the longest once more. JSON never
+ * shrinks when kept: text and tag together are shorter than the line they stand
+ * in. */
 static int reserve(Reader *r, const char *bytes, size_t num_bytes)
 {
-    size_t lines = 1;
+    size_t lines = 1, length = 0, longest = 0;
 
-    for (size_t i = 0; i < num_bytes; i++)
+    for (size_t i = 0; i < num_bytes; i++) {
         lines += bytes[i] == '\n';
+        length = bytes[i] == '\n' ? 0 : length + 1;
+        longest = length > longest ? length : longest;
+    }
     if (lines > INT32_MAX)
         return dg_fail(DG_EFORMAT, "prompts file %s: too many lines", r->path);
     r->list.item = malloc(lines * sizeof *r->list.item);
-    r->list.memory = malloc(2 * num_bytes + 3 * lines + 1);
+    r->list.memory = malloc(2 * num_bytes + 3 * lines + longest + 1);
     if (r->list.item == NULL || r->list.memory == NULL) {
         dg_prompts_free(&r->list);
         return dg_fail(DG_ENOMEM, "prompts file %s: %zu bytes", r->path,
@@ -235,23 +277,29 @@ int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
     if (err)
         return err;
     err = read_lines(&r, bytes, num_bytes);
-    if (err)
+    if (err) {
         dg_prompts_free(&r.list);
-    else
-        *out = r.list;
-    return err;
+        return err;
+    }
+    tell_misread(&r);
+    *out = r.list;
+    return DG_OK;
 }
 
 int dg_prompts_of(PromptList *out, const char *const *texts, int num)
 {
     Reader r = { .path = NULL };
-    size_t bytes = 0;
+    size_t bytes = 0, longest = 0;
     int err = DG_OK;
 
-    for (int i = 0; i < num; i++)
-        bytes += strlen(texts[i]) + 1;
+    for (int i = 0; i < num; i++) {
+        const size_t length = strlen(texts[i]) + 1;
+
+        bytes += length;
+        longest = length > longest ? length : longest;
+    }
     r.list.item = malloc((size_t)num * sizeof *r.list.item);
-    r.list.memory = malloc(bytes);
+    r.list.memory = malloc(bytes + longest);
     if (r.list.item == NULL || r.list.memory == NULL)
         err = dg_fail(DG_ENOMEM, "prompts");
     for (int i = 0; i < num && !err; i++) {
@@ -266,11 +314,13 @@ int dg_prompts_of(PromptList *out, const char *const *texts, int num)
             if (*text == '\n' || *text == '\r')
                 *text = ' ';
     }
-    if (err)
+    if (err) {
         dg_prompts_free(&r.list);
-    else
-        *out = r.list;
-    return err;
+        return err;
+    }
+    tell_misread(&r);
+    *out = r.list;
+    return DG_OK;
 }
 
 int dg_prompts_read(PromptList *out, const char *path)
