@@ -26,6 +26,9 @@ expect_code "inspect: a network's shards" 0 \
 expect_code "inspect: digest over shards" 0 \
     "f62d95c702530b54676373475571a2cce8b4761e3a09dad7d9cdfabfffe323eb" \
     "$bin" inspect --digest $golden/snapshot/transformer
+printf '\065\0\0\0\0\0\0\0%s\001' '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}' >"$work/one.safetensors"
+expect_code "inspect: one of each" 0 "1 tensor, 1 value, 1 byte (U8)" \
+    "$bin" inspect "$work/one.safetensors"
 expect_code "inspect: a pickle that wants more is refused" 1 "os.getenv" \
     "$bin" inspect $golden/forbidden.pt
 expect_code "inspect: a variant that is not there" 1 'of variant "fp16"' \

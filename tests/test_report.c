@@ -300,7 +300,7 @@ static void test_short_runs_are_told_as_such(void **state)
     (void)state;
     put_run(1, &right);
     char *text = tell_text();
-    assert_says(text, "of all 1 iteration the");
+    assert_says(text, "first update of the one iteration the");
     assert_says(text, "of the groups in all iterations had");
     free(text);
     put_run(19, &flat);

@@ -16,9 +16,9 @@ static void level_types(FolderReader *r, const char *key, int *out, int num,
         r->err = dg_model_config_num_texts(r->file, key, &there);
     if (!r->err && there != num)
         r->err = dg_fail(DG_EFORMAT,
-                         "%s: %s has %d entries: must have %d, as "
+                         "%s: %s has %d entr%s: must have %d, as "
                          "block_out_channels",
-                         r->path, key, there, num);
+                         r->path, key, there, there == 1 ? "y" : "ies", num);
     for (int i = 0; i < num && !r->err; i++) {
         r->err = dg_model_config_text_at(r->file, key, i, &text);
         if (r->err)

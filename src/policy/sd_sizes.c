@@ -25,9 +25,9 @@ static int level_types(int *out, int num_levels, const char *key,
     }
     if (num != num_levels)
         return dg_fail(DG_EINVAL,
-                       "%s has %d entries: must have %d, as "
+                       "%s has %d entr%s: must have %d, as "
                        "unet.block_out_channels",
-                       key, num, num_levels);
+                       key, num, num == 1 ? "y" : "ies", num_levels);
     return DG_OK;
 }
 

@@ -1,6 +1,5 @@
 #include "health.h"
 
-#include "base/plural.h"
 #include "page.h"
 #include "trend.h"
 
@@ -124,17 +123,19 @@ static void ratio(Health *h, const Run *run)
         "gradient is not the one of the method. Do not trust this run; "
         "replay a trajectory file to find the step.";
     const RatioFinding r = dg_health_ratio(run);
-    char worst[DG_VALUE_BYTES];
+    char worst[DG_VALUE_BYTES], measured[48] = "the one iteration";
 
     dg_value_text(worst, r.worst);
+    if (r.measured > 1)
+        snprintf(measured, sizeof measured, "all %lld iterations",
+                 (long long)r.measured);
     if (r.measured == 0)
         say(h, LEVEL_UNKNOWN, question, "", "No iteration measured it.");
     else if (r.first_bad < 0)
         say(h, LEVEL_GOOD, question, advice,
-            "Yes: before the first update of all %lld iteration%s the "
-            "replayed probabilities equalled those of the rollout, bit for "
-            "bit.",
-            (long long)r.measured, dg_plural(r.measured));
+            "Yes: before the first update of %s the replayed probabilities "
+            "equalled those of the rollout, bit for bit.",
+            measured);
     else
         say(h, LEVEL_WRONG, question, advice,
             "No: it first differed in iteration %lld; the largest "
@@ -204,9 +205,9 @@ static void idle_groups(Health *h, const Run *run)
     if (isnan(share)) {
         dg_value_text(text, each);
         say(h, LEVEL_UNKNOWN, question, "",
-            "%s groups of equal rewards per iteration; how many groups "
+            "%s group%s of equal rewards per iteration; how many groups "
             "there are is not known without config.cfg.",
-            text);
+            text, each == 1 ? "" : "s");
         return;
     }
     dg_percent_text(text, share);
@@ -316,8 +317,8 @@ static void missing_scores(Health *h, const Run *run)
         say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
     else
         say(h, lost <= 0.05 * all ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
-            "No: %s are missing, %s of all (above 5\u202f%% is wrong).", text,
-            part);
+            "No: %s %s missing, %s of all (above 5\u202f%% is wrong).", text,
+            lost == 1 ? "is" : "are", part);
 }
 
 static void not_finite(Health *h, const Run *run)

@@ -54,7 +54,8 @@ static void put_held_out(Page *p, const Run *run)
     if (!run->after.present)
         return;
     dg_count_text(prompts, run->after.prompts);
-    dg_page_put(p, " On %s held-out prompts the %s ", prompts, what);
+    dg_page_put(p, " On %s held-out prompt%s the %s ", prompts,
+                run->after.prompts == 1 ? "" : "s", what);
     if (!run->before.present) {
         dg_page_put(p, "is ");
         put_span(p, b);
@@ -80,8 +81,9 @@ static void put_sentence(Page *p, const Run *run)
     dg_count_text(n, (double)run->n);
     dg_count_text(samples, sum(run, COL_SAMPLES));
     dg_clock_duration(time, sum(run, COL_TOTAL_S));
-    dg_page_put(p, "<p class=\"lead\">In %s iteration%s (%s, %s pictures) ", n,
-                run->n == 1 ? "" : "s", time, samples);
+    dg_page_put(p, "<p class=\"lead\">In %s iteration%s (%s, %s picture%s) ", n,
+                run->n == 1 ? "" : "s", time, samples,
+                sum(run, COL_SAMPLES) == 1 ? "" : "s");
     p->failed |= !dg_trend_find(
         &t, it, run->col[run->tuned ? COL_REWARD : COL_LOSS], run->n);
     put_from_to(p, run->tuned ? "the reward" : "the loss", &t);
@@ -127,7 +129,9 @@ static void put_ratio_tile(Page *p, const Run *run)
     if (r.first_bad < 0)
         put_tile(p, "Ratio before the first update",
                  "<span class=\"badge good\">\u2713 exactly 1</span>",
-                 "in all %lld iterations", (long long)r.measured);
+                 r.measured == 1 ? "in the one iteration"
+                                 : "in all %lld iterations",
+                 (long long)r.measured);
     else
         put_tile(p, "Ratio before the first update",
                  "<span class=\"badge wrong\">\u2717 not 1</span>",

@@ -78,7 +78,8 @@ static int print_tensor(const WeightSource *s, int64_t i, float *block,
     fprintf(out, ": %s [", dg_weight_type_name(info->type));
     for (int d = 0; d < info->num_dims; d++)
         fprintf(out, "%s%" PRId64, d ? ", " : "", info->dims[d]);
-    fprintf(out, "], %" PRId64 " bytes\n", info->bytes);
+    fprintf(out, "], %" PRId64 " byte%s\n", info->bytes,
+            dg_plural(info->bytes));
     if (block == NULL || info->type > DG_WEIGHT_I64 || info->count == 0)
         return DG_OK;
     return print_values(s, i, block, out);
@@ -116,8 +117,10 @@ static void print_sums(const WeightSource *s, FILE *out)
     const Sums sums = sum_up(s);
     const char *comma = "";
 
-    fprintf(out, "%" PRId64 " tensors, %" PRId64 " values, %" PRId64 " bytes",
-            dg_source_num(s), sums.values, sums.bytes);
+    fprintf(out,
+            "%" PRId64 " tensor%s, %" PRId64 " value%s, %" PRId64 " byte%s",
+            dg_source_num(s), dg_plural(dg_source_num(s)), sums.values,
+            dg_plural(sums.values), sums.bytes, dg_plural(sums.bytes));
     for (int t = 0; t < DG_WEIGHT_NUM_TYPES; t++)
         if (sums.of_type[t] > 0) {
             fprintf(out, "%s%s", *comma ? comma : " (",
