@@ -235,7 +235,7 @@ static void test_sizes_that_do_not_fit_are_named(void **state)
     refuse("unet.norm_num_groups=3", "multiple of norm_num_groups = 3", 0);
     refuse("unet.attention_head_dim=5", "attention_head_dim = 5", 0);
     refuse("unet.down_block_types=DownBlock2D",
-           "unet.down_block_types has 1 entries: must have 2", 0);
+           "unet.down_block_types has 1 entry: must have 2", 0);
     refuse("unet.up_block_types=\"UpBlock2D, DownBlock2D\"",
            "unet.up_block_types: \"DownBlock2D\": must be CrossAttnUpBlock2D "
            "or UpBlock2D",
