@@ -29,6 +29,22 @@ all=$((all + 1)) # the empty one
 expect "encode: each prompt once, and the empty one" bash -c \
     "'$bin' inspect '$cache' | grep -q '^condition: float32 \[$all, '"
 
+# two that encode into one file, as tasks of an array may: the second leaves the
+# first one's unfinished file alone
+echo half >"$work/shared.h5.tmp"
+flock -o "$work/shared.h5.lock" sleep 100 &
+holder=$!
+until [ -e "$work/shared.h5.lock" ]; do sleep 0.05; done
+expect_code "encode: another process encodes into the file" 75 \
+    'shared.h5": another process encodes into it' encode 2 "$work/shared.h5"
+same "encode: whose half is left alone" "$(cat "$work/shared.h5.tmp")" half
+kill $holder
+wait $holder 2>/dev/null
+expect "encode: when it was killed, its remains are taken" encode 1 \
+    "$work/shared.h5"
+expect "encode: and nothing else is left" bash -c \
+    "[ -s '$work/shared.h5' ] && ! ls '$work'/shared.h5.*"
+
 # --- used -----------------------------------------------------------------------
 tiny 1 1 without
 want=$(digest without)
