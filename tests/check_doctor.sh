@@ -50,6 +50,23 @@ expect "doctor: in all ways" row network "the same bits by micro-batch 1, 2, \
 expect "doctor: the JSON has the rows" bash -c \
     "[ \$(grep -c '^{\"row\":' '$work/one.json') = \$(grep -c '^[a-z]* *\(ok\|WARN\) ' \
         '$work/own') ] && grep -q '\"failed\":0' '$work/one.json'"
+# what a doctor that was killed left goes, what one is just trying stays
+(
+    mkdir "$work/killed" && cd "$work/killed" || exit
+    for who in dead alive; do
+        touch "doctor-$who-1.h5" "doctor-$who-1.h5.tmp" "doctor-$who-1.h5.lock"
+    done
+    touch doctor-other.h5 doctor-.h5.tmp
+)
+flock -o "$work/killed/doctor-alive-1.h5.lock" sleep 100 &
+holder=$!
+expect "doctor: files of others" "$bin" doctor "$cfg" --quick \
+    --set run.dir="$work/killed"
+same "doctor: remains are removed, and no more" "$(cd "$work/killed" && echo *)" \
+    "doctor-.h5.tmp doctor-alive-1.h5 doctor-alive-1.h5.lock \
+doctor-alive-1.h5.tmp doctor-other.h5"
+kill $holder
+
 strange=$work/strange$(printf '\377\033[2J')
 mkdir "$strange"
 "$bin" doctor "$cfg" --quick --set run.dir="$strange" \

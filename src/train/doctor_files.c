@@ -1,9 +1,12 @@
 /* A file where runs write theirs, and how much they will write. */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "doctor_internal.h"
 #include "train/run_plan.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,14 +127,66 @@ static int try_file(DoctorFiles *out, const Session *s, const char *path,
     return dg_agree(c, err);
 }
 
+/* Beside the file of a trial a lock says that it goes on: a doctor is often ended
+ * in the middle of it, where ranks wait for each other for ever. */
+static void remove_remains(const char *folder)
+{
+    static const char end[] = ".h5.lock";
+    char path[DG_CONFIG_STRING + 300];
+    const struct dirent *entry;
+    DIR *d = opendir(folder);
+
+    while (d != NULL && (entry = readdir(d)) != NULL) {
+        const size_t n = strlen(entry->d_name), m = sizeof end - 1;
+        int fd = -1;
+
+        if (strncmp(entry->d_name, "doctor-", 7) != 0 || n < 7 + m ||
+            strcmp(entry->d_name + n - m, end) != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        const FileLock lock = dg_file_lock(&fd, path, 0);
+        if (lock == DG_LOCK_MINE) {
+            unlink(path);
+            strcpy(strrchr(path, '.'), ".tmp");
+            unlink(path);
+            *strrchr(path, '.') = '\0';
+            unlink(path);
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+/* On rank 0 alone, in the folder that it found. */
+static int try_locked(DoctorFiles *out, const Session *s, const char *path,
+                      float *v)
+{
+    char name[DG_CONFIG_STRING + 200];
+    int fd = -1, err;
+
+    snprintf(name, sizeof name, "%s.lock", path);
+    if (s->comm->rank == 0) {
+        remove_remains(out->folder);
+        (void)dg_file_lock(&fd, name, O_CREAT); /* the trial tells what fails */
+    }
+    err = try_file(out, s, path, v);
+    if (fd >= 0) {
+        unlink(name);
+        close(fd);
+    }
+    return err;
+}
+
 int dg_doctor_files(DoctorFiles *out, const Session *s, const char *folder)
 {
     const Comm *c = s->comm;
     const size_t bytes = sizeof(float) * (size_t)rows_of(c);
-    char path[DG_CONFIG_STRING + 64];
+    char path[DG_CONFIG_STRING + 128], who[DG_DOCTOR_HOST + 24];
+    char host[DG_DOCTOR_HOST];
     float *v = malloc(bytes);
     struct statvfs fs;
-    int64_t process = getpid();
     int err =
         dg_agree(c, v != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: a file"));
 
@@ -143,13 +198,14 @@ int dg_doctor_files(DoctorFiles *out, const Session *s, const char *folder)
     if (c->rank == 0)
         nearest(out->folder, sizeof out->folder, folder);
     dg_comm_bcast(c, out->folder, sizeof out->folder, 0);
-    dg_comm_bcast(c, &process, sizeof process, 0);
-    snprintf(path, sizeof path, "%s/doctor-%lld.h5", out->folder,
-             (long long)process);
+    dg_doctor_host(host);
+    snprintf(who, sizeof who, "%s-%lld", host, (long long)getpid());
+    dg_comm_bcast(c, who, sizeof who, 0);
+    snprintf(path, sizeof path, "%s/doctor-%s.h5", out->folder, who);
     out->bytes = (double)bytes * c->size;
     if (statvfs(out->folder, &fs) == 0)
         out->unused = (double)fs.f_bavail * (double)fs.f_frsize;
-    err = try_file(out, s, path, v);
+    err = try_locked(out, s, path, v);
     free(v);
     return err;
 }
