@@ -84,7 +84,10 @@ expect "encode: others than without guidance" bash -c \
     "! cmp '$work/a' '$work/unguided' >'$work/out' && test -s '$work/a'"
 
 # --- refused -----------------------------------------------------------------------
-refused "encode: cache missing" "none.h5" prompts.cache="$work/none.h5"
+refused "encode: cache missing, what writes it" 'dancegrpo encode' \
+    prompts.cache="$work/none.h5"
+expect "encode: which names the file" grep -q "none.h5\": there is no such" \
+    "$work/out"
 refused "encode: cache of other encoders" "made with text encoders of SHA-256" \
     prompts.cache="$cache" run.seed=12
 refused "encode: cache of another width" "encode again" \

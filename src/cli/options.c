@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_SETS = 256 };
@@ -198,6 +199,26 @@ static int only_sizes(const CliSpec *s, const Config *c)
                                             : s->outline;
 }
 
+/* Weights of others come with their sizes and tokenizers, as a folder. */
+static int check_weights(const char *path)
+{
+    static const char *const others[] = { ".safetensors", ".bin", ".pt", ".pth",
+                                          ".ckpt" };
+    const char *end = strrchr(path, '.');
+    struct stat st;
+    int is_other = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+
+    for (size_t i = 0; end != NULL && i < sizeof others / sizeof *others; i++)
+        is_other |= strcmp(end, others[i]) == 0;
+    return is_other
+               ? dg_fail(DG_EINVAL,
+                         "policy.weights = \"%s\": must be a checkpoint or "
+                         "weights file of this program (.h5); those of "
+                         "others are a whole folder, policy.path",
+                         path)
+               : DG_OK;
+}
+
 static int read_config(Config *c, const char *path, const Line *line,
                        const CliSpec *s)
 {
@@ -210,8 +231,11 @@ static int read_config(Config *c, const char *path, const Line *line,
         err = dg_config_set(c, line->sets[i]);
     /* weights that exist know the sizes of their networks */
     own = c->policy.prediction;
-    if (!err && c->policy.weights[0] != '\0')
-        err = dg_policy_adopt_sizes(c, c->policy.weights);
+    if (!err && c->policy.weights[0] != '\0') {
+        err = check_weights(c->policy.weights);
+        if (!err)
+            err = dg_policy_adopt_sizes(c, c->policy.weights);
+    }
     if (s->own_prediction)
         c->policy.prediction = own;
     if (!err)

@@ -514,14 +514,29 @@ int dg_policy_has_folder(const Config *c)
     return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
 }
 
+/* Names of kinds as policy.kind has them. */
+static int check_family(const Config *c)
+{
+    static const PolicyKind kinds[] = { DG_POLICY_FLUX, DG_POLICY_SD };
+    static const char *const names[] = { "flux", "sd" };
+    const int own = kinds[1] == c->policy.kind;
+
+    return dg_folder_check_part(c->policy.path,
+                                family_of(kinds[own])->component, names[own],
+                                family_of(kinds[!own])->component, names[!own]);
+}
+
 int dg_policy_adopt_folder(Config *c, int outline)
 {
+    int err = DG_OK;
+
     if (!outline && c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
         return dg_fail(DG_EIO, "policy.path = \"%s\": there is no such folder",
                        c->policy.path);
-    return family_of(c->policy.kind)
-        ->adopt(c, c->policy.path[0] != '\0' &&
-                       (!outline || dg_policy_has_folder(c)));
+    if (dg_policy_has_folder(c))
+        err = check_family(c);
+    return err ? err
+               : family_of(c->policy.kind)->adopt(c, dg_policy_has_folder(c));
 }
 
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)

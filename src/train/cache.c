@@ -11,9 +11,11 @@
 #include "train/step_plan.h"
 #include "train/team.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- digests ------------------------------------------------------------- */
 
@@ -109,7 +111,14 @@ static int check_list(const Conditions *c, const Policy *p,
 static int open_one(Conditions **out, const char *path, const Policy *p)
 {
     HexDigest encoder;
-    int err = dg_conditions_open(out, path);
+    int err;
+
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return dg_fail(DG_EIO,
+                       "prompts.cache = \"%s\": there is no such file: "
+                       "`dancegrpo encode` with this configuration writes it",
+                       path);
+    err = dg_conditions_open(out, path);
 
     if (!err && dg_conditions_width(*out) != p->shape.condition)
         err = dg_fail(DG_EFORMAT,
