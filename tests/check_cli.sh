@@ -66,6 +66,23 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
 expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
 
+# runs beside each other; a folder needs no more than this
+for lr in 0.001 0.002; do
+    mkdir "$work/lr$lr"
+    printf '{"iteration":1,"reward_mean":0.5,"grad_norm":1}\n' \
+        >"$work/lr$lr/metrics.jsonl"
+    echo "optim: { lr = $lr; };" >"$work/lr$lr/config.cfg"
+done
+expect_code "cli: report of two runs" 0 "  optim.lr = 0.001 (1), 0.002 (2)" \
+    "$bin" report "$work/lr0.001" "$work/lr0.002" --out "$work/both.html"
+expect "cli: and a page of both" grep -q "<b>Reward</b>" "$work/both.html"
+expect "cli: nothing is written into their folders" bash -c \
+    "[ ! -e '$work/lr0.001/report.html' ] && [ ! -e '$work/lr0.002/report.html' ]"
+expect_code "cli: a page of one has its name" 2 "--out is for several" \
+    "$bin" report "$work/lr0.001" --out "$work/one.html"
+expect_code "cli: a run that is none, beside one" 1 "none: No such file" \
+    "$bin" report "$work/lr0.001" "$work/none"
+
 # plans: no weights, no memory, any size
 expect_code "cli: plan of FLUX.1-dev" 0 "11901408320" "$bin" plan \
     configs/sizes_flux_dev.cfg --ranks 16 --json "$work/plan.json"

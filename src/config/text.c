@@ -126,6 +126,58 @@ int dg_config_compare(char **text, const Config *a, const Config *b)
     return err ? err : dg_text_close(&out, text);
 }
 
+/* One key's values, those that are the same together. */
+static void write_values(FILE *out, char *const *value, const int *number,
+                         int num)
+{
+    const char *comma = "";
+
+    for (int i = 0; i < num; i++) {
+        int seen = 0;
+
+        for (int k = 0; k < i; k++)
+            seen |= strcmp(value[k], value[i]) == 0;
+        if (seen)
+            continue;
+        fprintf(out, "%s %s (%d", comma, value[i], number[i]);
+        for (int k = i + 1; k < num; k++)
+            if (strcmp(value[k], value[i]) == 0)
+                fprintf(out, ", %d", number[k]);
+        fputc(')', out);
+        comma = ",";
+    }
+    fputc('\n', out);
+}
+
+int dg_config_differences(char **text, const Config *const *c,
+                          const int *number, int num)
+{
+    int num_rows;
+    const Option *rows = dg_option_table(&num_rows);
+    char **value = calloc((size_t)num + 1, sizeof *value);
+    TextOut out;
+    const int err = dg_text_open(&out, "comparison of configurations");
+
+    out.failed |= value == NULL;
+    for (int r = 0; !err && !out.failed && r < num_rows; r++) {
+        int differ = 0;
+
+        for (int i = 0; i < num; i++) {
+            value[i] = value_text(&rows[r], c[i]);
+            out.failed |= value[i] == NULL;
+            differ |= !out.failed && strcmp(value[i], value[0]) != 0;
+        }
+        if (!out.failed && differ && strcmp(rows[r].key, "run.dir") != 0) {
+            fprintf(out.file, "  %s =", rows[r].key);
+            write_values(out.file, value, number, num);
+        }
+        for (int i = 0; i < num; i++)
+            free(value[i]);
+    }
+    free(value);
+    return err ? err : dg_text_close(&out, text);
+}
+
 void dg_option_help(FILE *out)
 {
     int num;
