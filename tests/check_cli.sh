@@ -9,6 +9,17 @@ expect_code "cli: unknown command, did you mean" 2 \
     "unknown command 'confg', did you mean 'config'?" "$bin" confg
 expect_code "cli: help of a command lists keys" 0 "grpo.num_generations" \
     "$bin" config --help
+for command in $("$bin" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+    "$bin" "$command" --help >"$work/out"
+    expect "cli: help of $command has no line of more than 80 characters" bash -c \
+        "[ -s '$work/out' ] && ! grep -E '.{81}' '$work/out'"
+done
+expect "cli: which breaks texts at blanks" grep -Pzqo \
+    "  rewards\[\]\.name               which reward: shapes, .*\n {31}[a-z0-9]" "$work/out"
+expect_code "cli: and names the rewards that a wrong name is told" 1 \
+    "must be $(tr -s ' \n' ' ' <"$work/out" |
+        sed 's/.*which reward: \(.*pickscore\) text of.*/\1/')" "$bin" train \
+    configs/tiny.cfg --dry-run --set 'rewards=({ name = "none"; })'
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
 expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
     sample configs/tiny.cfg --seed 3

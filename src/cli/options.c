@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/out_file.h"
 #include "base/progress.h"
+#include "base/wrap.h"
 #include "config/option.h"
 #include "policy/policy.h"
 
@@ -36,7 +37,8 @@ static void print_usage(FILE *out, const Cli *cli)
 
 static void print_flag(const char *name, const char *value, const char *help)
 {
-    printf("  %s%-*s %s\n", name, 22 - (int)strlen(name), value, help);
+    printf("  %s%-*s ", name, 22 - (int)strlen(name), value);
+    dg_wrap(stdout, 25, 25, help);
 }
 
 static int takes_value(const CliFlag *f)
@@ -49,7 +51,9 @@ static void print_help(const Cli *cli)
     const CliSpec *s = cli->spec;
 
     print_usage(stdout, cli);
-    printf("\n%s\n\n", s->summary);
+    putchar('\n');
+    dg_wrap(stdout, 0, 0, s->summary);
+    putchar('\n');
     for (int i = 0; i < s->num_flags; i++)
         print_flag(s->flags[i].name, takes_value(&s->flags[i]) ? " VALUE" : "",
                    s->flags[i].help);
