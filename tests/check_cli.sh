@@ -77,6 +77,33 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
 expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
 
+# help needs no MPI, which on a login node may not begin, and comes once
+expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help
+expect_code "cli: where a run would not begin" 1 "" env OMPI_MCA_pml=none \
+    "$bin" train configs/tiny.cfg --dry-run
+ranks 2 "$bin" report --help >"$work/out" 2>&1
+expect "cli: help of two ranks, once" test "$(grep -c usage: "$work/out")" = 1
+expect_code "cli: help as an option's value is none" 1 "policy.weights" "$bin" \
+    sample configs/tiny.cfg --out --help
+expect_code "cli: help that cannot be written" 1 "could not be written" \
+    bash -c "'$bin' train --help >/dev/full"
+
+# completed WORD... PART: what bash proposes for the last of a command line's words
+completed()
+{
+    bash -c '. src/cli/completion.bash
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _dancegrpo
+        echo "${COMPREPLY[@]}"' - "$bin" "$@"
+}
+same "cli: completion of a command" "$(completed pre)" pretrain
+same "cli: of an option" "$(completed plan configs/tiny.cfg --g)" --gpus
+same "cli: of a key" "$(completed train --set grpo.num)" "grpo.num_generations="
+same "cli: of a value" "$(completed train --set sampler.sde = fl)" flow_sde
+same "cli: of any value" "$(completed train --set lora.rank = '') $(
+    completed train --set grpo.best_of_n =)" " true false"
+same "cli: of a file, bash's own" "x$(completed train conf)" x
+
 # runs beside each other; a folder needs no more than this
 for lr in 0.001 0.002; do
     mkdir "$work/lr$lr"

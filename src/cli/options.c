@@ -21,7 +21,7 @@ enum { MAX_SETS = 256 };
 /* The command line as understood, before any file is read. */
 typedef struct Line {
     const char *sets[MAX_SETS];
-    int num_sets, help, print_config;
+    int num_sets, print_config;
 } Line;
 
 static void print_usage(FILE *out, const Cli *cli)
@@ -131,10 +131,6 @@ static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
 {
     const int has_config = cli->spec->config != DG_CLI_NONE;
 
-    if (strcmp(argv[*i], "--help") == 0 || strcmp(argv[*i], "-h") == 0) {
-        line->help = 1;
-        return DG_OK;
-    }
     if (has_config && strcmp(argv[*i], "--print-config") == 0) {
         line->print_config = 1;
         return DG_OK;
@@ -152,12 +148,10 @@ static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
     return DG_OK;
 }
 
-static int check_arguments(const Cli *cli, const Line *line)
+static int check_arguments(const Cli *cli)
 {
     const CliSpec *s = cli->spec;
 
-    if (line->help)
-        return DG_OK;
     if (s->config == DG_CLI_REQUIRED && cli->config_path == NULL)
         return dg_fail(DG_EUSAGE, "%s needs a CONFIG file", cli->name);
     if (cli->num_args < s->min_args)
@@ -184,7 +178,7 @@ static int understand(Cli *cli, Line *line, int argc, char **argv)
         if (err)
             return err;
     }
-    return check_arguments(cli, line);
+    return check_arguments(cli);
 }
 
 static void keep_command_line(Cli *cli, int argc, char **argv)
@@ -351,12 +345,49 @@ static int command(Cli *cli, void *options, int argc, char **argv)
 
     if (err == DG_EUSAGE)
         return report_usage(cli);
-    if (!err && line.help) {
-        if (cli->comm.rank == 0)
-            print_help(cli);
-    } else if (!err)
+    if (!err)
         err = configured(cli, &line, options);
     return report_end(cli, err);
+}
+
+static int asks_help(const CliSpec *s, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        int is_value = s->config != DG_CLI_NONE &&
+                       value_of("--set", argc, argv, &i) != NULL;
+
+        for (int j = 0; j < s->num_flags && !is_value; j++)
+            is_value = takes_value(&s->flags[j]) &&
+                       value_of(s->flags[j].name, argc, argv, &i) != NULL;
+        if (!is_value &&
+            (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
+            return 1;
+    }
+    return 0;
+}
+
+/* By what launchers tell their processes, before MPI has begun. */
+static int is_first_rank(void)
+{
+    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
+                                         "PMI_RANK", "SLURM_PROCID" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *rank = getenv(names[i]);
+
+        if (rank != NULL)
+            return strcmp(rank, "0") == 0;
+    }
+    return 1;
+}
+
+/* Without MPI, which may not begin on a login node. */
+static int help(Cli *cli)
+{
+    dg_log_setup(0, DG_LOG_INFO);
+    if (is_first_rank())
+        print_help(cli);
+    return report_end(cli, DG_OK);
 }
 
 int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
@@ -364,6 +395,8 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
     Cli cli = { .name = argv[0], .spec = spec };
     int code, err;
 
+    if (asks_help(spec, argc, argv))
+        return help(&cli);
     keep_command_line(&cli, argc, argv);
     err = dg_comm_init(&cli.comm, &argc, &argv);
     dg_float_env_standard(); /* MPI has loaded what it loads */
