@@ -58,6 +58,9 @@ expect "convert: adapters, their A" listed "$lora" \
     "^transformer.transformer_blocks.0.attn.to_q.lora_A.weight: F32 \[4, 32\]"
 expect "convert: adapters, their B" listed "$lora" \
     "^transformer.transformer_blocks.0.attn.to_q.lora_B.weight: F32 \[32, 4\]"
+expect_code "convert: a folder of adapters, what inspect proposes" 1 \
+    "but pytorch_lora_weights.safetensors: which one" "$bin" inspect \
+    "$work/adapters"
 expect "convert: adapters merged" convert "$adapters" --to "$work/merged" --merge
 same "convert: adapters merged, the network's tensors" \
     "$("$bin" inspect "$work/merged" | grep -o '[^ ]*weight')" \
