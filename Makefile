@@ -405,6 +405,9 @@ install: $(BINARY)
 	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo
 	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/dancegrpo
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 src/cli/completion.bash \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
 	for d in configs jobs doc; do \
 	    test -d $$d || continue; \
 	    cp -R $$d $(DESTDIR)$(PREFIX)/share/dancegrpo/; \
@@ -413,6 +416,7 @@ install: $(BINARY)
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/dancegrpo
 	rm -rf $(DESTDIR)$(PREFIX)/share/dancegrpo
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
 
 clean:
 	rm -rf $(BUILD)

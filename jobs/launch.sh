@@ -20,11 +20,17 @@ if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# The value of run.dir that a configuration and its --set lead to.
+# The value of run.dir that a configuration and its --set lead to, asked as the
+# ranks are started, but of one: elsewhere MPI might not begin. Nothing, and a
+# code, where the program refuses them.
 run_dir()
 {
-    "${launch[@]:0:1}" -n 1 "$dancegrpo" config "$@" |
-        sed -n 's/^ *dir = "\(.*\)";$/\1/p' | head -n 1
+    local one=("${launch[@]}") i text
+    for i in "${!one[@]}"; do
+        [ "${one[i]}" != -n ] || one[i + 1]=1
+    done
+    text=$("${one[@]}" "$dancegrpo" config "$@") || return
+    sed -n 's/^ *dir = "\(.*\)";$/\1/p' <<<"$text" | head -n 1
 }
 
 # Whatever the scheduler sends, the ranks get USR1: at TERM mpirun would kill

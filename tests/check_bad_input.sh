@@ -191,8 +191,10 @@ refused "sample of other bytes" "PROMPT 2: not UTF-8" "$bin" sample \
     "a red circle" "$(printf 'red \377')"
 refused "a snapshot that is not there" 'policy.path = "none": there is no such' \
     "$bin" train configs/tiny.cfg --set policy.path=none
-refused "weights that are a folder" "is a folder, wanted is a file" \
+refused "weights that are a folder" "of others are a whole folder, policy.path" \
     "$bin" evaluate configs/tiny.cfg --set policy.weights="$work"
+refused "weights of others" "must be a checkpoint or weights file of this program" \
+    "$bin" train configs/tiny.cfg --set policy.weights=lora.safetensors
 mkdir "$work/arun" && : >"$work/arun/config.cfg"
 refused "inspect of a run" "is a run's folder" "$bin" inspect "$work/arun"
 refused "figures with no place" "none/a.json: cannot create" "$bin" plan \

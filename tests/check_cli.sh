@@ -9,6 +9,17 @@ expect_code "cli: unknown command, did you mean" 2 \
     "unknown command 'confg', did you mean 'config'?" "$bin" confg
 expect_code "cli: help of a command lists keys" 0 "grpo.num_generations" \
     "$bin" config --help
+for command in $("$bin" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+    "$bin" "$command" --help >"$work/out"
+    expect "cli: help of $command has no line of more than 80 characters" bash -c \
+        "[ -s '$work/out' ] && ! grep -E '.{81}' '$work/out'"
+done
+expect "cli: which breaks texts at blanks" grep -Pzqo \
+    "  rewards\[\]\.name               which reward: shapes, .*\n {31}[a-z0-9]" "$work/out"
+expect_code "cli: and names the rewards that a wrong name is told" 1 \
+    "must be $(tr -s ' \n' ' ' <"$work/out" |
+        sed 's/.*which reward: \(.*pickscore\) text of.*/\1/')" "$bin" train \
+    configs/tiny.cfg --dry-run --set 'rewards=({ name = "none"; })'
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
 expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
     sample configs/tiny.cfg --seed 3
@@ -69,6 +80,50 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
     "$bin" replay "$work/once/trajectories/iter_000001.h5"
 expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
+
+# help needs no MPI, which on a login node may not begin, and comes once
+expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help
+expect_code "cli: where a run would not begin" 1 "" env OMPI_MCA_pml=none \
+    "$bin" train configs/tiny.cfg --dry-run
+ranks 2 "$bin" report --help >"$work/out" 2>&1
+expect "cli: help of two ranks, once" test "$(grep -c usage: "$work/out")" = 1
+expect_code "cli: help as an option's value is none" 1 "policy.weights" "$bin" \
+    sample configs/tiny.cfg --out --help
+expect_code "cli: help that cannot be written" 1 "could not be written" \
+    bash -c "'$bin' train --help >/dev/full"
+
+# completed WORD... PART: what bash proposes for the last of a command line's words
+completed()
+{
+    bash -c '. src/cli/completion.bash
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _dancegrpo
+        echo "${COMPREPLY[@]}"' - "$bin" "$@"
+}
+same "cli: completion of a command" "$(completed pre)" pretrain
+same "cli: of an option" "$(completed plan configs/tiny.cfg --g)" --gpus
+same "cli: of a key" "$(completed train --set grpo.num)" "grpo.num_generations="
+same "cli: of a value" "$(completed train --set sampler.sde = fl)" flow_sde
+same "cli: of any value" "$(completed train --set lora.rank = '') $(
+    completed train --set grpo.best_of_n =)" " true false"
+same "cli: of a file, bash's own" "x$(completed train conf)" x
+
+# runs beside each other; a folder needs no more than this
+for lr in 0.001 0.002; do
+    mkdir "$work/lr$lr"
+    printf '{"iteration":1,"reward_mean":0.5,"grad_norm":1}\n' \
+        >"$work/lr$lr/metrics.jsonl"
+    echo "optim: { lr = $lr; };" >"$work/lr$lr/config.cfg"
+done
+expect_code "cli: report of two runs" 0 "  optim.lr = 0.001 (1), 0.002 (2)" \
+    "$bin" report "$work/lr0.001" "$work/lr0.002" --out "$work/both.html"
+expect "cli: and a page of both" grep -q "<b>Reward</b>" "$work/both.html"
+expect "cli: nothing is written into their folders" bash -c \
+    "[ ! -e '$work/lr0.001/report.html' ] && [ ! -e '$work/lr0.002/report.html' ]"
+expect_code "cli: a page of one has its name" 2 "--out is for several" \
+    "$bin" report "$work/lr0.001" --out "$work/one.html"
+expect_code "cli: a run that is none, beside one" 1 "none: No such file" \
+    "$bin" report "$work/lr0.001" "$work/none"
 
 # plans: no weights, no memory, any size
 expect_code "cli: plan of FLUX.1-dev" 0 "11901408320" "$bin" plan \

@@ -54,6 +54,10 @@ refused "no such file" "$work/HPS_v2.1_compressed.pt" \
     "name=\"hpsv2\"; path=\"$work/HPS_v2.1_compressed.pt\"; $words"
 refused "no such file, dry run" "$work/HPS_v2.1_compressed.pt" \
     "name=\"hpsv2\"; path=\"$work/HPS_v2.1_compressed.pt\"; $words" --dry-run
+refused "no such file, nor words" "rewards[0].path" \
+    'name="hpsv2"; path="none/HPS.pt"; tokenizer="none/tokenizer";'
+refused "no folder of words" "tokenizer folder none/tokenizer: No such file" \
+    'name="hpsv2"; path="tests/golden/clip_tiny"; tokenizer="none/tokenizer";'
 refused "no words" "rewards[0].tokenizer" \
     'name="pickscore"; path="tests/golden/clip_tiny";'
 refused "not this network's weights" "clip_tiny" \

@@ -58,6 +58,9 @@ expect "convert: adapters, their A" listed "$lora" \
     "^transformer.transformer_blocks.0.attn.to_q.lora_A.weight: F32 \[4, 32\]"
 expect "convert: adapters, their B" listed "$lora" \
     "^transformer.transformer_blocks.0.attn.to_q.lora_B.weight: F32 \[32, 4\]"
+expect_code "convert: a folder of adapters, what inspect proposes" 1 \
+    "but pytorch_lora_weights.safetensors: which one" "$bin" inspect \
+    "$work/adapters"
 expect "convert: adapters merged" convert "$adapters" --to "$work/merged" --merge
 same "convert: adapters merged, the network's tensors" \
     "$("$bin" inspect "$work/merged" | grep -o '[^ ]*weight')" \
@@ -76,6 +79,24 @@ launch pretrain 1 1 theta pretrain.steps=0 pretrain.eval_every=0 \
 wait "$pid"
 expect_code "convert: what diffusers has no key for is said" 0 "pos_embed.theta" \
     convert "$work/theta/weights.h5" --to "$work/theta_out"
+
+# --- FLUX.1's folder: all of the network, and adapters in it, as policies again --
+TINY=configs/tiny_flux.cfg
+tiny 1 1 folder run.iterations=1 trajectory.every=0 optim.lr=1e-3
+tiny 1 1 thin run.iterations=1 trajectory.every=0 optim.lr=1e-2 lora.rank=4
+for run in folder thin; do
+    tuned=$work/$run/checkpoints/iter_000001.h5
+    merge=$([ $run = folder ] || echo --merge)
+    # shellcheck disable=SC2086 # no flag, or one
+    expect "convert: FLUX.1, $run, a whole pipeline" convert "$tuned" \
+        --to "$work/flux_$run" --pipeline copy $merge
+    evaluate --set policy.weights="$tuned" --json "$work/$run.json"
+    expect "convert: FLUX.1, $run, which is a policy" evaluate \
+        --set policy.path="$work/flux_$run" --json "$work/$run.again.json"
+done
+expect "convert: FLUX.1, of the checkpoint's very pictures" cmp \
+    "$work/folder.json" "$work/folder.again.json"
+differ "convert: FLUX.1, two policies" "$work/folder.json" "$work/thin.json"
 
 # --- refused ---------------------------------------------------------------------
 # refused NAME TEXT ARGUMENT...: exit code 1, or $wrong, one message, no folder

@@ -99,8 +99,37 @@ expect "encode: the same guided figures" cmp "$work/a" "$work/b"
 expect "encode: others than without guidance" bash -c \
     "! cmp '$work/a' '$work/unguided' >'$work/out' && test -s '$work/a'"
 
+# --- of a folder the text encoders alone are read, and have memory ----------------
+cp -r tests/golden/flux_tiny "$work/folder"
+folder_cache()
+{
+    "$bin" encode configs/tiny_flux.cfg --set prompts.cache="$work/$1.h5" \
+        --set policy.path="$2" --set run.threads=1 >/dev/null 2>&1 &&
+        "$bin" inspect --digest "$work/$1.h5" | cut -c 1-64
+}
+want=$(folder_cache whole "$work/folder")
+rm "$work"/folder/transformer/*.safetensors "$work"/folder/vae/*.safetensors
+same "encode: a folder without its network, the same data" \
+    "$(folder_cache alone "$work/folder")" "$want"
+expect "encode: ranks share it" bash -c "
+    mpirun --oversubscribe -n 2 '$bin' encode configs/tiny_flux.cfg --set \
+        policy.path='$work/folder' --set prompts.cache='$work/shared.h5' &&
+    '$bin' inspect --digest '$work/shared.h5' | grep -q '^$want '"
+network='"memory_bytes":{[^}]*"network":'
+for at in "tiny 0" "flux_hps 1"; do
+    read -r config wanted <<<"$at"
+    "$bin" plan "configs/$config.cfg" --command encode --json \
+        "$work/plan.json" >/dev/null 2>&1
+    grep -q '"memory_bytes":{' "$work/plan.json" &&
+        ! grep -q "$network" "$work/plan.json"
+    expect "encode: plan of $config" test $((! $?)) = "$wanted"
+done
+
 # --- refused -----------------------------------------------------------------------
-refused "encode: cache missing" "none.h5" prompts.cache="$work/none.h5"
+refused "encode: cache missing, what writes it" 'dancegrpo encode' \
+    prompts.cache="$work/none.h5"
+expect "encode: which names the file" grep -q "none.h5\": there is no such" \
+    "$work/out"
 refused "encode: cache of other encoders" "made with text encoders of SHA-256" \
     prompts.cache="$cache" run.seed=12
 refused "encode: cache of another width" "encode again" \

@@ -85,8 +85,11 @@ expect_code "flux: plan counts the decoder" 0 "iteration: decode" "$bin" plan \
 # --- folders that do not serve ----------------------------------------------
 refused "flux: folder is not there" "$work/none\": there is no such folder" \
     policy.path="$work/none"
-refused "flux: another kind's folder" "sd_tiny/transformer/config.json" \
+refused "flux: another kind's folder" \
+    "sd_tiny\": a folder with unet and without transformer: policy.kind must be \"sd\"" \
     policy.path=tests/golden/sd_tiny
+refused "flux: the network's own folder" "no folder transformer in it" \
+    policy.path=$folder/transformer
 cp -r $folder "$work/bad"
 rm -r "$work/bad/tokenizer_2"
 refused "flux: no tokenizer_2" "bad/tokenizer_2" policy.path="$work/bad"

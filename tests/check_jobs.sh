@@ -109,6 +109,36 @@ expect "jobs: PBS submits its continuations" grep -q "start 1: 3 ranks" \
     "$work/pbs.log"
 expect "jobs: the last one ends, with the undisturbed weights" \
     test "$(digest "$work/pbs/$last")" = "$reference"
+# --- arrays: a run for each task, asked for by the launcher's own options ------
+cat >"$work/bin/srun" <<'END'
+#!/bin/bash
+echo "srun $*" >>"$SRUN_LOG"
+while [ "${1#-}" != "$1" ]; do
+    [ "$1" != -n ] || shift
+    shift
+done
+exec "$@"
+END
+chmod +x "$work/bin/srun"
+export SRUN_LOG=$work/srun.log
+sed 's/^# *\(launch=(srun .*\)/\1/; /^launch=(mpirun/d' jobs/train.slurm \
+    >"$work/train.slurm"
+array()
+{
+    PATH=$work/bin:$PATH SLURM_ARRAY_TASK_ID=7 SLURM_NTASKS=2 \
+        SLURM_CPUS_PER_TASK=1 bash "$work/train.slurm" configs/tiny.cfg "$@"
+}
+expect_code "jobs: a task of an array by srun" 0 "exit code 0" array \
+    --set run.dir="$work/array" --set run.iterations=0
+expect "jobs: is a run of its own seed" grep -q "seed = 7;" \
+    "$work/array-seed7/config.cfg"
+expect "jobs: whose name was asked for by one rank, as ranks are started" \
+    grep -q -- "^srun --mpi=pmix --cpus-per-task=1 -n 1 .* config " "$SRUN_LOG"
+expect_code "jobs: a key that is none ends the task" 1 "unknown key" array \
+    --set run.dri="$work/typo"
+expect "jobs: before a run begins" test ! -e "-seed7" -a \
+    "$(grep -c ' train ' "$SRUN_LOG")" = 1
+
 expect_code "jobs: PBS without CONFIG" 2 "usage: qsub -v CONFIG=" \
     env -u CONFIG bash jobs/train.pbs
 exit "$bad"

@@ -37,6 +37,8 @@ expect_code "sd: adapters of another folder" 1 "those of policy.path have" \
 # --- folders that do not serve ------------------------------------------------
 refused "sd: no folder" "policy.path" policy.path=
 refused "sd: folder is not there" "$work/none" policy.path="$work/none"
+refused "sd: another kind's folder" "policy.kind must be \"flux\"" \
+    policy.path=tests/golden/flux_tiny
 cp -r $folder "$work/bad"
 rm -r "$work/bad/vae"
 refused "sd: no vae" "bad/vae/config.json" policy.path="$work/bad"

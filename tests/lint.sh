@@ -136,8 +136,9 @@ check_lengths()
 check_index()
 {
     local out= folder file
-    for folder in src/*/ cuda/; do
-        for file in "$folder"*.c "$folder"*.cu; do
+    for folder in src/*/ cuda/ configs/ jobs/; do
+        for file in "$folder"*.c "$folder"*.cu "$folder"*.cfg "$folder"*.sh \
+            "$folder"train.*; do
             [ -e "$file" ] || continue
             grep -qs "^$(basename "$file")[ 	]" "${folder}INDEX" ||
                 out="$out${folder}INDEX lacks $(basename "$file")

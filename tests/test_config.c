@@ -149,31 +149,6 @@ static void test_parse_names_file_line_and_range(void **state)
     refuse("rewards = (\n{ weight = \"x\"; });", DG_EINVAL, "x.cfg:2");
 }
 
-static void test_parse_reports_syntax(void **state)
-{
-    (void)state;
-    refuse("run: {\n  seed = ;\n};", DG_EFORMAT, "x.cfg:2: syntax error");
-    refuse("run: {\n  seed = 1;\n  seed = 2;\n};", DG_EFORMAT, "x.cfg:3");
-    refuse("run: { seed = 1;", DG_EFORMAT, "x.cfg:1");
-}
-
-static void test_unknown_key_is_met_with_a_proposal(void **state)
-{
-    (void)state;
-    refuse("grpo: { num_generation = 8; };", DG_EINVAL,
-           "x.cfg:1: unknown key 'grpo.num_generation', did you mean "
-           "'grpo.num_generations'?");
-    refuse("smapler: { eta = 1; };", DG_EINVAL, "mean 'sampler.eta'");
-    refuse("grpo: { eta = 1; };", DG_EINVAL, "mean 'sampler.eta'");
-    refuse("reward = ();", DG_EINVAL, "mean 'rewards'");
-    refuse("zzzzzzzzzzzz = 1;", DG_EINVAL, "unknown key 'zzzzzzzzzzzz'");
-    refuse("zzzz: { };", DG_EINVAL, "unknown key 'zzzz'");
-    refuse("run: { deep: { seed = 1; }; };", DG_EINVAL, "run.deep");
-    refuse("run = 3;", DG_EINVAL, "'run' is a group");
-    refuse_set("grpo.clip=1", DG_EINVAL, "did you mean 'grpo.clip_range'?");
-    refuse_set("optim.l=1", DG_EINVAL, "did you mean 'optim.lr'?");
-}
-
 static void test_set_takes_every_type(void **state)
 {
     Config c;
@@ -579,8 +554,6 @@ int main(void)
         cmocka_unit_test(test_table_is_consistent),
         cmocka_unit_test(test_parse_reads_every_type),
         cmocka_unit_test(test_parse_names_file_line_and_range),
-        cmocka_unit_test(test_parse_reports_syntax),
-        cmocka_unit_test(test_unknown_key_is_met_with_a_proposal),
         cmocka_unit_test(test_set_takes_every_type),
         cmocka_unit_test(test_no_number_is_cut),
         cmocka_unit_test(test_text_includes_no_file),

@@ -288,6 +288,11 @@ static void test_text_and_json_say_the_same(void **state)
         cJSON_GetObjectItem(cJSON_GetObjectItem(all, "strict"), "mean")));
     snprintf(want, sizeof want, "%.3f", e.all.reward.mean);
     assert_non_null(strstr(text, want));
+    /* what is not there is no number, and stands below its head */
+    assert_null(strstr(text, "nan"));
+    const char *row = strstr(text, "\nall ") + 1;
+    assert_int_equal(strstr(row, "none\n") - row,
+                     strstr(text, "strict [95 %]") - text);
     cJSON_Delete(root);
     free(text);
     free(json);

@@ -93,7 +93,7 @@ struct Cli {
  * to all ranks, checks it (dg_config_check), sets up log and progress bar, calls
  * spec->work, reports its error, if any, on rank 0, ends MPI. Collective over
  * all ranks.
- * Every command has --help; those with a configuration also --set key=value,
+ * Every command has --help, for which MPI is not started; those with a configuration also --set key=value,
  * --print-config, --dry-run. work is not called where there is nothing more to
  * do.
  * Returns the exit code.

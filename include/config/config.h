@@ -304,4 +304,12 @@ int dg_config_print(char **text, const Config *c);
  */
 int dg_config_compare(char **text, const Config *a, const Config *b);
 
+/**
+ * Keys in which any of several configurations differ but run.dir, a line each:
+ * "  key = a (1, 3), b (2)\n", where number [num] is what each is called; ""
+ * when none do. *text is taken by the caller (free). DG_ENOMEM.
+ */
+int dg_config_differences(char **text, const Config *const *c,
+                          const int *number, int num);
+
 #endif

@@ -123,6 +123,10 @@ void dg_policy_destroy(Policy *p);
  *  vocabularies of other tokenizers). */
 int dg_policy_outline(Policy **out, const Config *c);
 
+/** The same with memory for the text encoders' parameters alone, which nothing
+ *  but dg_policy_load_folder() of them and encoding may follow. */
+int dg_policy_encoders(Policy **out, const Config *c);
+
 /**
  * A second network of the same shape with frozen weights (KL's reference):
  * a copy of p's present ones; of a policy with adapters, the base without
@@ -279,10 +283,11 @@ int dg_policy_has_folder(const Config *c);
  *  where they alone are wanted, c's are taken. */
 int dg_policy_lacks_weights(const Config *c);
 
+enum { DG_FOLDER_CODEC, DG_FOLDER_ALL, DG_FOLDER_TEXT };
 /**
  * Fills the parameters that the folder policy.path holds, if the kind has one:
- * all, or with all = 0 only the codec's, which no weights file has. Each node
- * reads once. Collective.
+ * all, or only the codec's, which no weights file has, or only the text
+ * encoders'. Each node reads once. Collective.
  * Errors, agreed: DG_EIO, DG_EFORMAT naming file and tensor.
  */
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all);

@@ -15,6 +15,11 @@
  */
 #include <stdio.h>
 
+enum {
+    DG_REPORT_RUNS = 16, /* most runs that are compared */
+    DG_REPORT_PAGE_RUNS = 8
+};
+
 /**
  * Writes RUN_DIR/report.html, whole or not at all.
  * Not collective: one rank calls it. May be called while a run is going on;
@@ -32,5 +37,16 @@ int dg_report_write(const char *run_dir);
  * Not collective. Errors: as dg_report_write(); nothing is told then.
  */
 int dg_report_tell(FILE *out, const char *run_dir);
+
+/**
+ * Several runs beside each other, as text: how far each is and what it reached,
+ * at the last iteration that all have too where they are not as long; then the
+ * keys in which their configurations differ (run.dir aside). With html not NULL
+ * a page of that name is written besides, with their curves together, whole or
+ * not at all. dirs [num], at most DG_REPORT_RUNS, DG_REPORT_PAGE_RUNS of a page.
+ * Not collective. Errors: as dg_report_write(); nothing is told then.
+ */
+int dg_report_compare(FILE *out, const char *html, const char *const *dirs,
+                      int num);
 
 #endif

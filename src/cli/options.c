@@ -6,12 +6,14 @@
 #include "base/log.h"
 #include "base/out_file.h"
 #include "base/progress.h"
+#include "base/wrap.h"
 #include "config/option.h"
 #include "policy/policy.h"
 
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_SETS = 256 };
@@ -19,7 +21,7 @@ enum { MAX_SETS = 256 };
 /* The command line as understood, before any file is read. */
 typedef struct Line {
     const char *sets[MAX_SETS];
-    int num_sets, help, print_config;
+    int num_sets, print_config;
 } Line;
 
 static void print_usage(FILE *out, const Cli *cli)
@@ -35,7 +37,8 @@ static void print_usage(FILE *out, const Cli *cli)
 
 static void print_flag(const char *name, const char *value, const char *help)
 {
-    printf("  %s%-*s %s\n", name, 22 - (int)strlen(name), value, help);
+    printf("  %s%-*s ", name, 22 - (int)strlen(name), value);
+    dg_wrap(stdout, 25, 25, help);
 }
 
 static int takes_value(const CliFlag *f)
@@ -48,7 +51,9 @@ static void print_help(const Cli *cli)
     const CliSpec *s = cli->spec;
 
     print_usage(stdout, cli);
-    printf("\n%s\n\n", s->summary);
+    putchar('\n');
+    dg_wrap(stdout, 0, 0, s->summary);
+    putchar('\n');
     for (int i = 0; i < s->num_flags; i++)
         print_flag(s->flags[i].name, takes_value(&s->flags[i]) ? " VALUE" : "",
                    s->flags[i].help);
@@ -133,10 +138,6 @@ static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
 {
     const int has_config = cli->spec->config != DG_CLI_NONE;
 
-    if (strcmp(argv[*i], "--help") == 0 || strcmp(argv[*i], "-h") == 0) {
-        line->help = 1;
-        return DG_OK;
-    }
     if (has_config && strcmp(argv[*i], "--print-config") == 0) {
         line->print_config = 1;
         return DG_OK;
@@ -154,12 +155,10 @@ static int take_option(Cli *cli, Line *line, int argc, char **argv, int *i)
     return DG_OK;
 }
 
-static int check_arguments(const Cli *cli, const Line *line)
+static int check_arguments(const Cli *cli)
 {
     const CliSpec *s = cli->spec;
 
-    if (line->help)
-        return DG_OK;
     if (s->config == DG_CLI_REQUIRED && cli->config_path == NULL)
         return dg_fail(DG_EUSAGE, "%s needs a CONFIG file", cli->name);
     if (cli->num_args < s->min_args)
@@ -190,7 +189,7 @@ static int understand(Cli *cli, Line *line, int argc, char **argv)
         if (err)
             return err;
     }
-    return check_arguments(cli, line);
+    return check_arguments(cli);
 }
 
 static void keep_command_line(Cli *cli, int argc, char **argv)
@@ -209,6 +208,26 @@ static int only_sizes(const CliSpec *s, const Config *c)
                                             : s->outline;
 }
 
+/* Weights of others come with their sizes and tokenizers, as a folder. */
+static int check_weights(const char *path)
+{
+    static const char *const others[] = { ".safetensors", ".bin", ".pt", ".pth",
+                                          ".ckpt" };
+    const char *end = strrchr(path, '.');
+    struct stat st;
+    int is_other = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+
+    for (size_t i = 0; end != NULL && i < sizeof others / sizeof *others; i++)
+        is_other |= strcmp(end, others[i]) == 0;
+    return is_other
+               ? dg_fail(DG_EINVAL,
+                         "policy.weights = \"%s\": must be a checkpoint or "
+                         "weights file of this program (.h5); those of "
+                         "others are a whole folder, policy.path",
+                         path)
+               : DG_OK;
+}
+
 static int read_config(Config *c, const char *path, const Line *line,
                        const CliSpec *s)
 {
@@ -222,8 +241,11 @@ static int read_config(Config *c, const char *path, const Line *line,
     /* weights that exist know the sizes of their networks */
     own = c->policy.prediction;
     if (!err && c->policy.weights[0] != '\0' &&
-        !(s->outline == 1 && dg_policy_lacks_weights(c)))
-        err = dg_policy_adopt_sizes(c, c->policy.weights);
+        !(s->outline == 1 && dg_policy_lacks_weights(c))) {
+        err = check_weights(c->policy.weights);
+        if (!err)
+            err = dg_policy_adopt_sizes(c, c->policy.weights);
+    }
     if (s->own_prediction)
         c->policy.prediction = own;
     if (!err)
@@ -337,12 +359,49 @@ static int command(Cli *cli, void *options, int argc, char **argv)
 
     if (err == DG_EUSAGE)
         return report_usage(cli);
-    if (!err && line.help) {
-        if (cli->comm.rank == 0)
-            print_help(cli);
-    } else if (!err)
+    if (!err)
         err = configured(cli, &line, options);
     return report_end(cli, err);
+}
+
+static int asks_help(const CliSpec *s, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        int is_value = s->config != DG_CLI_NONE &&
+                       value_of("--set", argc, argv, &i) != NULL;
+
+        for (int j = 0; j < s->num_flags && !is_value; j++)
+            is_value = takes_value(&s->flags[j]) &&
+                       value_of(s->flags[j].name, argc, argv, &i) != NULL;
+        if (!is_value &&
+            (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
+            return 1;
+    }
+    return 0;
+}
+
+/* By what launchers tell their processes, before MPI has begun. */
+static int is_first_rank(void)
+{
+    static const char *const names[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
+                                         "PMI_RANK", "SLURM_PROCID" };
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *rank = getenv(names[i]);
+
+        if (rank != NULL)
+            return strcmp(rank, "0") == 0;
+    }
+    return 1;
+}
+
+/* Without MPI, which may not begin on a login node. */
+static int help(Cli *cli)
+{
+    dg_log_setup(0, DG_LOG_INFO);
+    if (is_first_rank())
+        print_help(cli);
+    return report_end(cli, DG_OK);
 }
 
 int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
@@ -350,6 +409,8 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
     Cli cli = { .name = argv[0], .spec = spec };
     int code, err;
 
+    if (asks_help(spec, argc, argv))
+        return help(&cli);
     keep_command_line(&cli, argc, argv);
     err = dg_comm_init(&cli.comm, &argc, &argv);
     dg_float_env_standard(); /* MPI has loaded what it loads */

@@ -5,14 +5,27 @@
 
 #include <stdio.h>
 
-/* A run folder as one page to look at, or the page's findings as text. */
-static int report(Cli *cli, void *text)
+typedef struct Flags {
+    int text;
+    const char *out;
+} Flags;
+
+/* A run folder as one page to look at, or the page's findings as text; several
+ * beside each other. */
+static int report(Cli *cli, void *options)
 {
+    const Flags *f = options;
     int err = DG_OK;
 
-    if (cli->comm.rank == 0 && *(const int *)text)
+    if (cli->comm.rank != 0)
+        return dg_agree(&cli->comm, err);
+    if (cli->num_args > 1)
+        err = dg_report_compare(stdout, f->out, cli->args, cli->num_args);
+    else if (f->out != NULL)
+        err = dg_fail(DG_EUSAGE, "--out is for several RUN_DIR");
+    else if (f->text)
         err = dg_report_tell(stdout, cli->args[0]);
-    else if (cli->comm.rank == 0) {
+    else {
         err = dg_report_write(cli->args[0]);
         if (!err)
             printf("%s/report.html\n", cli->args[0]);
@@ -22,22 +35,25 @@ static int report(Cli *cli, void *text)
 
 int dg_cli_report(int argc, char **argv)
 {
-    int text = 0;
+    Flags f = { 0 };
     const CliFlag flags[] = {
         { "--text", "tell whether the run is right here, and write nothing",
-          .on = &text },
+          .on = &f.text },
+        { "--out", "of several: a page with their curves together",
+          .file = &f.out },
     };
     const CliSpec spec = {
         .work = report,
         .summary = "Writes RUN_DIR/report.html: what a run did and whether "
-                   "it is right.",
-        .arguments = "RUN_DIR",
+                   "it is right.\nSeveral are told beside each other: what "
+                   "each reached, and which keys differ.",
+        .arguments = "RUN_DIR...",
         .min_args = 1,
-        .max_args = 1,
+        .max_args = DG_CLI_ARGS,
         .config = DG_CLI_NONE,
         .flags = flags,
-        .num_flags = 1,
+        .num_flags = sizeof flags / sizeof *flags,
     };
 
-    return dg_cli_run(&spec, &text, argc, argv);
+    return dg_cli_run(&spec, &f, argc, argv);
 }

@@ -61,6 +61,31 @@ static int walk(Config *c, const config_setting_t *group, const char *prefix,
     return DG_OK;
 }
 
+/* With the line itself; a key as --set has it is a usual mistake there. */
+static int fail_syntax(const char *text, const char *name, int line,
+                       const char *what)
+{
+    char word[KEY_BYTES], hint[KEY_BYTES + 96] = "";
+    const char *at = text;
+    int length;
+
+    for (int i = 1; i < line && *at; i++)
+        at += strcspn(at, "\n") + (strchr(at, '\n') != NULL);
+    at += strspn(at, " \t");
+    length = (int)strcspn(at, "\r\n");
+    if (length == 0)
+        return dg_fail(DG_EFORMAT, "%s:%d: %s%s", name, line, what,
+                       *at ? "" : " at the end: is a } or a \" missing?");
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(at, " \t=:"), at);
+    if (dg_option_lookup(word) != NULL && strchr(word, '.') != NULL)
+        snprintf(hint, sizeof hint,
+                 "; in a file keys stand in groups: %.*s: { %s = ...; };",
+                 (int)strcspn(word, "."), word, strchr(word, '.') + 1);
+    return dg_fail(DG_EFORMAT, "%s:%d: %s at \"%.*s%s\"%s", name, line, what,
+                   length < 60 ? length : 60, at, length < 60 ? "" : "...",
+                   hint);
+}
+
 int dg_config_parse(Config *c, const char *text, const char *name)
 {
     Config made = *c;
@@ -73,8 +98,8 @@ int dg_config_parse(Config *c, const char *text, const char *name)
     else if (config_error_text(&tree) == NULL)
         err = dg_fail(DG_ENOMEM, "%s: no memory for its text", name);
     else
-        err = dg_fail(DG_EFORMAT, "%s:%d: %s", name, config_error_line(&tree),
-                      config_error_text(&tree));
+        err = fail_syntax(text, name, config_error_line(&tree),
+                          config_error_text(&tree));
     config_destroy(&tree);
     if (!err)
         *c = made;

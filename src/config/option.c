@@ -110,6 +110,57 @@ const Option *dg_option_lookup(const char *key)
     return NULL;
 }
 
+/* What there is instead: the keys of its group, or else the groups. */
+static void fail_unknown(const char *key)
+{
+    const int length = (int)strcspn(key, ".["), sub = key[length] != '\0';
+    char list[768] = "", group[KEY_BYTES] = "";
+    size_t at = 0;
+    int num, known;
+    const Option *rows = dg_option_table(&num);
+
+    snprintf(group, sizeof group, "%.*s", length, key);
+    known = sub && dg_option_is_group(group);
+    for (int i = 0; i < num && at < sizeof list; i++) {
+        const int n = (int)strcspn(rows[i].key, ".");
+        const int same = n == length && strncmp(rows[i].key, key, n) == 0;
+
+        if (known && same)
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s",
+                                   at > 0 ? ", " : "", rows[i].key + n + 1);
+        else if (!known &&
+                 (i == 0 || strncmp(rows[i].key, rows[i - 1].key, n + 1) != 0))
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%.*s",
+                                   at > 0 ? ", " : "", n, rows[i].key);
+    }
+    if (known)
+        dg_fail(DG_EINVAL, "unknown key '%s'; %s has %s", key, group, list);
+    else
+        dg_fail(DG_EINVAL, "unknown key '%s'; groups of keys are %s", key,
+                list);
+}
+
+/* rewards[0].weight, rewards.weight: a list has no keys of its own. */
+static int is_inside_list(const char *key)
+{
+    char name[KEY_BYTES];
+    const Option *o;
+    const size_t length = strcspn(key, ".[");
+
+    if (key[length] == '\0' || length >= sizeof name)
+        return 0;
+    memcpy(name, key, length);
+    name[length] = '\0';
+    o = dg_option_lookup(name);
+    if (o == NULL || o->type != OPT_LIST)
+        return 0;
+    dg_fail(DG_EINVAL,
+            "'%s': %s are set as a whole, like '%s=({ name = \"shapes\"; "
+            "weight = 0.5; })'",
+            key, name, name);
+    return 1;
+}
+
 const Option *dg_option_find(const char *key)
 {
     const Option *found = dg_option_lookup(key);
@@ -120,12 +171,14 @@ const Option *dg_option_find(const char *key)
         dg_fail(DG_EINVAL, "'%s' is a group of keys, not a key", key);
         return NULL;
     }
+    if (is_inside_list(key))
+        return NULL;
     const char *near = dg_option_nearest(key);
 
     if (near != NULL)
         dg_fail(DG_EINVAL, "unknown key '%s', did you mean '%s'?", key, near);
     else
-        dg_fail(DG_EINVAL, "unknown key '%s'", key);
+        fail_unknown(key);
     return NULL;
 }
 

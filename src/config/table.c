@@ -36,7 +36,10 @@ enum { FREE = OPT_MAY_CHANGE };
 
 static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
-      sizeof((RewardConfig *)0)->name, NULL, "which reward", 0, NO_LIST },
+      sizeof((RewardConfig *)0)->name, NULL,
+      "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
+      "pickscore",
+      0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
     { "threshold", OPT_REAL, "nan", -1e30, 1e30, REWARD(threshold), 0, NULL,

@@ -3,6 +3,7 @@
 #include "assign.h"
 #include "base/error.h"
 #include "base/text_out.h"
+#include "base/wrap.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -126,23 +127,99 @@ int dg_config_compare(char **text, const Config *a, const Config *b)
     return err ? err : dg_text_close(&out, text);
 }
 
+/* One key's values, those that are the same together. */
+static void write_values(FILE *out, char *const *value, const int *number,
+                         int num)
+{
+    const char *comma = "";
+
+    for (int i = 0; i < num; i++) {
+        int seen = 0;
+
+        for (int k = 0; k < i; k++)
+            seen |= strcmp(value[k], value[i]) == 0;
+        if (seen)
+            continue;
+        fprintf(out, "%s %s (%d", comma, value[i], number[i]);
+        for (int k = i + 1; k < num; k++)
+            if (strcmp(value[k], value[i]) == 0)
+                fprintf(out, ", %d", number[k]);
+        fputc(')', out);
+        comma = ",";
+    }
+    fputc('\n', out);
+}
+
+int dg_config_differences(char **text, const Config *const *c,
+                          const int *number, int num)
+{
+    int num_rows;
+    const Option *rows = dg_option_table(&num_rows);
+    char **value = calloc((size_t)num + 1, sizeof *value);
+    TextOut out;
+    const int err = dg_text_open(&out, "comparison of configurations");
+
+    out.failed |= value == NULL;
+    for (int r = 0; !err && !out.failed && r < num_rows; r++) {
+        int differ = 0;
+
+        for (int i = 0; i < num; i++) {
+            value[i] = value_text(&rows[r], c[i]);
+            out.failed |= value[i] == NULL;
+            differ |= !out.failed && strcmp(value[i], value[0]) != 0;
+        }
+        if (!out.failed && differ && strcmp(rows[r].key, "run.dir") != 0) {
+            fprintf(out.file, "  %s =", rows[r].key);
+            write_values(out.file, value, number, num);
+        }
+        for (int i = 0; i < num; i++)
+            free(value[i]);
+    }
+    free(value);
+    return err ? err : dg_text_close(&out, text);
+}
+
+static const char *standard_of(const Option *o)
+{
+    return strcmp(o->standard, "nan") == 0 ? "unset" : o->standard;
+}
+
+static void help_key(FILE *out, const char *key, const Option *o)
+{
+    char allowed[192], line[512];
+
+    dg_option_allowed(allowed, sizeof allowed, o);
+    snprintf(line, sizeof line, "%s; default %s", allowed, standard_of(o));
+    fprintf(out, "  %-28s ", key);
+    dg_wrap(out, 31, 31, o->help);
+    fprintf(out, "%33s", "");
+    dg_wrap(out, 33, 33, line);
+}
+
+/* A key of the groups of a list, as rewards[].name. */
+static void sub_key(char key[64], const Option *o, int j)
+{
+    snprintf(key, 64, "%s[].%s", o->key, o->sub[j].key);
+}
+
 void dg_option_help(FILE *out)
 {
     int num;
     const Option *rows = dg_option_table(&num);
 
     for (int i = 0; i < num; i++) {
-        char allowed[192];
         const Option *o = &rows[i];
 
         if (i == 0 || !same_group(o->key, rows[i - 1].key))
             fprintf(out, "\n%.*s: %s\n", group_length(o->key), o->key,
                     about_group(o->key));
-        dg_option_allowed(allowed, sizeof allowed, o);
-        fprintf(out, "  %-28s %s\n  %-28s   %s; default %s\n", o->key, o->help,
-                "", allowed, o->standard);
-        for (int j = 0; j < o->num_sub; j++)
-            fprintf(out, "  %-28s %s: %s\n", "", o->sub[j].key, o->sub[j].help);
+        help_key(out, o->key, o);
+        for (int j = 0; j < o->num_sub; j++) {
+            char key[64];
+
+            sub_key(key, o, j);
+            help_key(out, key, &o->sub[j]);
+        }
     }
 }
 
@@ -157,8 +234,7 @@ static void write_row(FILE *out, const char *key, const Option *o)
     char allowed[192];
 
     dg_option_allowed(allowed, sizeof allowed, o);
-    fprintf(out, "| `%s` | `%s` | ", key,
-            strcmp(o->standard, "nan") == 0 ? "unset" : o->standard);
+    fprintf(out, "| `%s` | `%s` | ", key, standard_of(o));
     write_cell(out, allowed);
     fprintf(out, " | ");
     write_cell(out, o->help);
@@ -208,7 +284,7 @@ void dg_option_markdown(FILE *out)
         for (int j = 0; j < o->num_sub; j++) {
             char key[64];
 
-            snprintf(key, sizeof key, "%s[].%s", o->key, o->sub[j].key);
+            sub_key(key, o, j);
             write_row(out, key, &o->sub[j]);
         }
     }

@@ -360,6 +360,7 @@ const PolicyFamily dg_policy_flux = {
 };
 
 static const PolicyFamily with_folder = {
+    .component = "transformer",
     .create = flux_create,
     .destroy = flux_destroy,
     .load = dg_flux_load,

@@ -53,13 +53,15 @@ int dg_flux_load(Policy *p, const Comm *comm, int all)
 {
     const FluxPolicy *f = impl_of(p);
     ParamSet *codec = &impl_of(p)->codec;
-    int err = dg_folder_load(&f->folder, comm, codec, "vae", 1);
+    int err = all == DG_FOLDER_TEXT
+                  ? DG_OK
+                  : dg_folder_load(&f->folder, comm, codec, "vae", 1);
 
     if (!err && all)
         err = dg_folder_load(&f->folder, comm, &p->text, "text_encoder", 0);
     if (!err && all)
         err = dg_folder_load(&f->folder, comm, &p->text, "text_encoder_2", 0);
-    if (!err && all)
+    if (!err && all == DG_FOLDER_ALL)
         err = dg_folder_load(&f->folder, comm, &p->net, "transformer", 0);
     return err;
 }

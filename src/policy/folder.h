@@ -16,6 +16,13 @@ enum { DG_FOLDER_PATH = 1024 };
 int dg_folder_path(char out[DG_FOLDER_PATH], const char *folder,
                    const char *component, const char *file);
 
+/** The folder holds the part 'own' of a pipeline of that kind: of another kind,
+ *  or not a whole one, it is told by what is there, since the first file that is
+ *  missing would not tell. Errors: DG_EFORMAT. */
+int dg_folder_check_part(const char *folder, const char *own,
+                         const char *own_kind, const char *other,
+                         const char *other_kind);
+
 /** 1 if there is a folder of that name. */
 int dg_folder_exists(const char *folder);
 

@@ -26,6 +26,31 @@ int dg_folder_exists(const char *folder)
     return stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+static int has_part(const char *folder, const char *component)
+{
+    char part[DG_FOLDER_PATH];
+
+    return dg_folder_path(part, folder, component, NULL) == DG_OK &&
+           dg_folder_exists(part);
+}
+
+int dg_folder_check_part(const char *folder, const char *own,
+                         const char *own_kind, const char *other,
+                         const char *other_kind)
+{
+    if (has_part(folder, own))
+        return DG_OK;
+    if (has_part(folder, other))
+        return dg_fail(DG_EFORMAT,
+                       "policy.path = \"%s\": a folder with %s and without %s: "
+                       "policy.kind must be \"%s\"",
+                       folder, other, own, other_kind);
+    return dg_fail(DG_EFORMAT,
+                   "policy.path = \"%s\": no folder %s in it: must be a whole "
+                   "pipeline as Hugging Face has it (policy.kind = \"%s\")",
+                   folder, own, own_kind);
+}
+
 void dg_folder_open(FolderReader *r, const Folder *folder,
                     const char *component, const char *file)
 {

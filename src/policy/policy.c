@@ -77,20 +77,25 @@ static int place(Policy *p, float *values)
     return err ? err : dg_params_allocate(&p->text, base + p->net.count);
 }
 
+/* What of it has memory. */
+typedef enum Extent { ALL, NOTHING, ENCODERS } Extent;
+
 static int create(Policy **out, const Config *c, int net_id, float *values,
-                  int only_outline)
+                  Extent extent)
 {
     Policy *p = calloc(1, sizeof *p);
     int err;
 
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
-    p->outline = only_outline;
+    p->outline = extent != ALL;
     p->dtype = c->run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
     err = outline(p, c, net_id);
     p->num_values = num_adapters(p) + dg_policy_num_base(p);
-    if (!err && !only_outline)
+    if (!err && extent == ALL)
         err = place(p, values);
+    else if (!err && extent == ENCODERS)
+        err = dg_params_allocate(&p->text, NULL);
     else if (!err) /* what is planned is what will be placed */
         dg_policy_point(p, NULL);
     if (err) {
@@ -103,12 +108,17 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
 
 int dg_policy_create(Policy **out, const Config *c)
 {
-    return create(out, c, DG_PARAMS_NET, NULL, 0);
+    return create(out, c, DG_PARAMS_NET, NULL, ALL);
 }
 
 int dg_policy_outline(Policy **out, const Config *c)
 {
-    return create(out, c, DG_PARAMS_NET, NULL, 1);
+    return create(out, c, DG_PARAMS_NET, NULL, NOTHING);
+}
+
+int dg_policy_encoders(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET, NULL, ENCODERS);
 }
 
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
@@ -118,14 +128,14 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
 
     base.lora.rank = 0;
     if (p->adapters.num_params > 0) {
-        err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, 0);
+        err = create(out, &base, DG_PARAMS_REFERENCE, p->net.values, ALL);
         if (!err) /* p's own copy, if there is one; or somebody lends it */
             dg_policy_point(
                 *out,
                 p->held ? NULL : dg_policy_at(p, p->net.values - p->values));
         return err;
     }
-    err = create(out, &base, DG_PARAMS_REFERENCE, NULL, 0);
+    err = create(out, &base, DG_PARAMS_REFERENCE, NULL, ALL);
     if (err)
         return err;
     memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
@@ -523,14 +533,29 @@ int dg_policy_lacks_weights(const Config *c)
            (errno == ENOENT || errno == ENOTDIR);
 }
 
+/* Names of kinds as policy.kind has them. */
+static int check_family(const Config *c)
+{
+    static const PolicyKind kinds[] = { DG_POLICY_FLUX, DG_POLICY_SD };
+    static const char *const names[] = { "flux", "sd" };
+    const int own = kinds[1] == c->policy.kind;
+
+    return dg_folder_check_part(c->policy.path,
+                                family_of(kinds[own])->component, names[own],
+                                family_of(kinds[!own])->component, names[!own]);
+}
+
 int dg_policy_adopt_folder(Config *c, int outline)
 {
+    int err = DG_OK;
+
     if (!outline && c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
         return dg_fail(DG_EIO, "policy.path = \"%s\": there is no such folder",
                        c->policy.path);
-    return family_of(c->policy.kind)
-        ->adopt(c, c->policy.path[0] != '\0' &&
-                       (!outline || dg_policy_has_folder(c)));
+    if (dg_policy_has_folder(c))
+        err = check_family(c);
+    return err ? err
+               : family_of(c->policy.kind)->adopt(c, dg_policy_has_folder(c));
 }
 
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)

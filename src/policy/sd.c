@@ -175,10 +175,12 @@ static int sd_load(Policy *p, const Comm *comm, int all)
 
     if (!has_folder(s))
         return DG_OK;
-    err = dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
+    err = all == DG_FOLDER_TEXT
+              ? DG_OK
+              : dg_folder_load(&s->folder, comm, &s->codec, "vae", 1);
     if (!err && all)
         err = dg_folder_load(&s->folder, comm, &p->text, "text_encoder", 0);
-    if (!err && all)
+    if (!err && all == DG_FOLDER_ALL)
         err = dg_folder_load(&s->folder, comm, &p->net, "unet", 0);
     return err;
 }

@@ -15,10 +15,12 @@
 #include "text/tokenizer.h"
 #include "weights/load.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What is a reward's own. */
 typedef struct Flavour {
@@ -190,8 +192,13 @@ static int load(void *net, const Comm *comm)
     ClipReward *n = net;
     WeightWant *wants = NULL;
     LoadOpts o = { .path = n->c.path };
-    int err = open_tokenizer(n);
+    int err = DG_OK;
 
+    if (access(n->c.path, F_OK) != 0)
+        err = dg_fail(DG_EIO, "rewards[%lld].path = \"%s\": %s",
+                      (long long)n->index, n->c.path, strerror(errno));
+    if (!err)
+        err = open_tokenizer(n);
     if (!err)
         err = dg_manifest_of_params(&wants, &o.num_wants, &n->params, "");
     err = dg_agree(comm, err);

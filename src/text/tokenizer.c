@@ -1,8 +1,10 @@
 #include "text/tokenizer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "buffer.h"
@@ -60,6 +62,9 @@ static int choose(const char *folder, TokenizerKind *kind)
         err = there(folder, "spiece.model", &spiece);
     if (err)
         return err;
+    if (!unigram && !merges && !spiece && !json && access(folder, F_OK) != 0)
+        return dg_fail(DG_EIO, "tokenizer folder %s: %s", folder,
+                       strerror(errno));
     if (!unigram && !merges && !spiece && !json)
         return dg_fail(DG_EIO,
                        "tokenizer folder %s: no tokenizer.json, spiece.model "

@@ -11,9 +11,11 @@
 #include "train/step_plan.h"
 #include "train/team.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- digests ------------------------------------------------------------- */
 
@@ -109,7 +111,14 @@ static int check_list(const Conditions *c, const Policy *p,
 static int open_one(Conditions **out, const char *path, const Policy *p)
 {
     HexDigest encoder;
-    int err = dg_conditions_open(out, path);
+    int err;
+
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return dg_fail(DG_EIO,
+                       "prompts.cache = \"%s\": there is no such file: "
+                       "`dancegrpo encode` with this configuration writes it",
+                       path);
+    err = dg_conditions_open(out, path);
 
     if (!err && dg_conditions_width(*out) != p->shape.condition)
         err = dg_fail(DG_EFORMAT,
@@ -257,6 +266,29 @@ int dg_encode_num(int64_t *num, const PromptList *lists)
     return err;
 }
 
+/* A folder has the encoders in files of their own. */
+int dg_encode_alone(const Config *c)
+{
+    return c->policy.path[0] != '\0' && c->policy.weights[0] == '\0';
+}
+
+static int build(Policy **out, const Session *s)
+{
+    Policy *p = NULL;
+    int err;
+
+    if (!dg_encode_alone(s->config))
+        return dg_setup_policy(s, 0, out);
+    err = dg_agree(s->comm, dg_policy_encoders(&p, s->config));
+    if (!err)
+        err = dg_policy_load_folder(p, s->comm, DG_FOLDER_TEXT);
+    if (err)
+        dg_policy_destroy(p);
+    else
+        *out = p;
+    return err;
+}
+
 /* Their digest, and then the encoders go where they run; nothing else of the
  * policy does. */
 static int place_encoders(Encode *e)
@@ -288,7 +320,9 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                                    .scratch_bytes = condition_at(p) + row,
                                    .exact = 1,
                                    .max_items = 1 },
-                         .host_values = p->num_values };
+                         .host_values = dg_encode_alone(s->config)
+                                            ? p->text.count
+                                            : p->num_values };
     dg_room_networks(out, p, NULL, 0);
     out->network = out->codec = 0; /* nothing else is placed */
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
@@ -404,7 +438,7 @@ static int write_file(Encode *e)
 static int run(Encode *e, int dry)
 {
     const Session *s = e->session;
-    int err = dg_setup_policy(s, 0, &e->policy);
+    int err = build(&e->policy, s);
 
     if (!err && !dg_setup_has_weights(s->config))
         dg_policy_draw(e->policy, (uint64_t)s->config->run.seed);

@@ -166,10 +166,11 @@ static void tell_memory(PlanTable *t, const Use *u)
 {
     const RoomParts *r = &u->parts;
 
-    dg_plan_put(t, "network", "weights: network",
-                r->network > 0
-                    ? r->network
-                    : sizeof(float) * (uint64_t)u->policy->net.count);
+    if (u->command != DG_PLAN_ENCODE || !dg_encode_alone(&u->config))
+        dg_plan_put(t, "network", "weights: network",
+                    r->network > 0
+                        ? r->network
+                        : sizeof(float) * (uint64_t)u->policy->net.count);
     dg_plan_put_some(t, "text", "weights: text encoders", r->text);
     dg_plan_put_some(t, "codec", "weights: decoder", r->codec);
     dg_plan_put_some(t, "teacher", "weights: teacher", r->teacher);

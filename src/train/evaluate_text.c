@@ -98,38 +98,38 @@ static int finish(Text *t, char **text)
     return DG_OK;
 }
 
-static void row(Text *t, const EvaluateTag *e)
+/* A line of any of the tables; a score may have a sign and two places. */
+static void line(Text *t, const char *name, int64_t count, const Interval *a,
+                 const Interval *b)
 {
-    put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   %.3f [%.3f, %.3f]\n", e->tag,
-        (long long)e->pictures, e->reward.mean, e->reward.low, e->reward.high,
-        e->strict.mean, e->strict.low, e->strict.high);
+    const Interval *const both[] = { a, b };
+    char text[2][64];
+
+    for (int i = 0; i < 2; i++)
+        if (isnan(both[i]->mean))
+            snprintf(text[i], sizeof text[i], "none");
+        else
+            snprintf(text[i], sizeof text[i], "%.3f [%.3f, %.3f]",
+                     both[i]->mean, both[i]->low, both[i]->high);
+    put(t, "%-14s %8lld   %-23s  %s\n", name, (long long)count, text[0],
+        text[1]);
 }
 
-/* All rewards over all pictures, where there are several. */
-static void put_rewards(Text *t, const Evaluation *e)
+static void head(Text *t, const char *name, const char *count, const char *mean)
 {
-    put(t, "\n%-14s %8s   %-22s   %-22s\n", "reward", "missing", "mean [95 %]",
-        "strict [95 %]");
-    for (int i = 0; i < e->num_rewards; i++) {
-        const EvaluateReward *r = &e->rewards[i];
+    put(t, "%-14s %8s   %-23s  %s\n", name, count, mean, "strict [95 %]");
+}
 
-        put(t, "%-14s %8lld   %.3f [%.3f, %.3f]   ", r->name,
-            (long long)r->missing, r->reward.mean, r->reward.low,
-            r->reward.high);
-        if (isnan(r->strict.mean))
-            put(t, "none\n");
-        else
-            put(t, "%.3f [%.3f, %.3f]\n", r->strict.mean, r->strict.low,
-                r->strict.high);
-    }
+static void row(Text *t, const EvaluateTag *e)
+{
+    line(t, e->tag, e->pictures, &e->reward, &e->strict);
 }
 
 int dg_evaluation_text(char **text, const Evaluation *e)
 {
     Text t = { .ok = 1 };
 
-    put(&t, "%-14s %8s   %-22s   %-22s\n", "task", "pictures", "reward [95 %]",
-        "strict [95 %]");
+    head(&t, "task", "pictures", "reward [95 %]");
     for (int i = 0; i < e->num_tags; i++)
         row(&t, &e->tags[i]);
     row(&t, &e->all);
@@ -138,8 +138,13 @@ int dg_evaluation_text(char **text, const Evaluation *e)
     if (e->missing > 0)
         put(&t, "%lld score%s missing\n", (long long)e->missing,
             e->missing == 1 ? " is" : "s are");
-    if (e->num_rewards > 1)
-        put_rewards(&t, e);
+    if (e->num_rewards > 1) { /* over all pictures */
+        put(&t, "\n");
+        head(&t, "reward", "missing", "mean [95 %]");
+        for (int i = 0; i < e->num_rewards; i++)
+            line(&t, e->rewards[i].name, e->rewards[i].missing,
+                 &e->rewards[i].reward, &e->rewards[i].strict);
+    }
     return finish(&t, text);
 }
 

@@ -73,6 +73,8 @@ int dg_infer_parts(RoomParts *out, const Session *s, const Policy *p,
 enum { DG_CACHE_FILES = 3 };
 /** What encode makes of so many lists of prompts: each once. */
 int dg_encode_num(int64_t *num, const PromptList *lists);
+/** 1 if encode has the text encoders alone, no network. */
+int dg_encode_alone(const Config *c);
 int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                     int64_t num_prompts);
 int dg_pretrain_parts(RoomParts *out, const Session *s, Policy *p,

@@ -124,7 +124,9 @@ static char *any_weights(const char *folder)
     char *found = NULL;
 
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-        int known = 0;
+        /* adapters alone are no weights, but may be what is meant */
+        int known = strncmp(e->d_name, "pytorch_lora_weights", 20) == 0 ||
+                    strncmp(e->d_name, "adapter_model", 13) == 0;
 
         for (int c = 0; c < NUM_CANDIDATES; c++)
             known |= strncmp(e->d_name, candidates[c].stem,
