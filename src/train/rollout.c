@@ -107,7 +107,10 @@ static int place_window(Rollout *r, const Config *config, int64_t iteration)
     const SamplerConfig *c = &config->sampler;
     const WindowOpts window = { .start = (int)c->window_start,
                                 .size = (int)c->window_size,
-                                .every = (int)c->window_every };
+                                .every = (int)c->window_every,
+                                .end = (int)c->window_end,
+                                .move = c->window_move,
+                                .seed = (uint64_t)config->run.seed };
 
     return dg_window_at(&r->window, &window, r->T, iteration);
 }
