@@ -130,6 +130,8 @@ variant cps sampler.sde=cps
 variant cps_squared sampler.sde=cps sampler.cps_gaussian=false
 variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
+variant window_drawn sampler.window_size=1 sampler.window_move=random \
+    sampler.window_every=1 sampler.window_end=3 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
 # from where a first network has gone a little way: it begins at grey

@@ -44,16 +44,17 @@ expect "recipe flux_hps: parameters of its decoder" test \
 about "recipe flux_hps: a forward pass" \
     "$(figure flux_hps flops rollout)" 37.3e12
 about "recipe flux_hps: a picture" "$(figure flux_hps flops decode)" 5.04e12
-about "recipe flux_hps: rollouts, 16 x 12 samples of 16 steps" \
-    "$(figure flux_hps flops iteration_rollout)" $((16 * 12 * 16 * 373))e11
+about "recipe flux_hps: rollouts, 16 x 12 samples of 15 steps, 16 first ones" \
+    "$(figure flux_hps flops iteration_rollout)" \
+    $((16 * (12 * 15 + 1) * 373))e11
 about "recipe flux_hps: updates, 9 steps of each, recomputed" \
     "$(figure flux_hps flops iteration_update)" $((16 * 12 * 9 * 1514))e11
 # adapters add two small products: 4 of 19 blocks for 2025 image tokens, 3 of
 # 38 for 2537
 lora=$((2 * 2 * 128 * 3072 * (19 * 4 * 2025 + 38 * 3 * 2537) / 100000000000))
-about "recipe flux_lora: rollouts, 12 steps" \
+about "recipe flux_lora: rollouts, 11 steps and the first" \
     "$(figure flux_lora flops iteration_rollout)" \
-    $((16 * 12 * 12 * (373 + lora)))e11
+    $((16 * (12 * 11 + 1) * (373 + lora)))e11
 about "recipe flux_lora: what adapters add to a step" \
     $(($(figure flux_lora flops rollout) - $(figure flux_hps flops rollout))) \
     $((2 * 2 * 128 * 3072 * (19 * 4 * 2025 + 38 * 3 * 2537)))

@@ -190,14 +190,30 @@ draw_sampler()
     if once_in 3; then
         draw $((steps - 1))
         sets+=("sampler.window_size=$((drawn + 1))")
-        draw $((steps - 1))
-        sets+=("sampler.window_start=$drawn")
-        some sampler.window_every 0 1 2
+        draw_window $((drawn + 1))
         modes+=(window window)
     fi
     some cfg.grad joint detach_uncond
     once_in 2 && some cfg.scale 1 0.5 3
     return 0
+}
+
+# of so many steps: it slides, or is drawn, both before an end or none
+draw_window()
+{
+    local end=$((steps - 1)) most=$1
+    once_in 3 && draw $((end - most + 1)) && end=$((most + drawn)) &&
+        sets+=("sampler.window_end=$end")
+    if once_in 2; then
+        sets+=("sampler.window_move=random")
+        some sampler.window_every 1 2
+        most=$((end - most + 1))
+    else
+        some sampler.window_every 0 1 2
+        most=$end
+    fi
+    draw "$most"
+    sets+=("sampler.window_start=$drawn")
 }
 
 draw_grpo()

@@ -131,6 +131,70 @@ static void test_samples_follow_from_their_names(void **state)
     check_samples(own, 0, 0);
 }
 
+/* The samples of a prompt are the same until the first step of the window,
+ * which is computed once: each has the bits of a run by itself, also where
+ * leaders and samples are in batches with others. */
+static void test_what_samples_share_is_theirs(void **state)
+{
+    static const char *const early[] = { "grpo.micro_batch=4",
+                                         "sampler.decode=x0", NULL };
+    static const char *const late[] = { "sampler.window_size=2",
+                                        "sampler.window_start=2",
+                                        "grpo.micro_batch=3",
+                                        "sampler.decode=x0", NULL };
+    static const char *const last[] = { "sampler.window_size=1",
+                                        "sampler.window_start=3",
+                                        "sampler.sde=cps",
+                                        "grpo.timestep_mode=window",
+                                        "cfg.scale=2",
+                                        "sampler.decode=zT",
+                                        NULL };
+    static const char *const own[] = { "sampler.window_size=2",
+                                       "sampler.window_start=2",
+                                       "sampler.init_noise=per_sample",
+                                       "sampler.decode=zT", NULL };
+
+    (void)state;
+    check_samples(early, 1, 1);
+    check_samples(late, 1, 1);
+    check_samples(last, 1, 0);
+    check_samples(own, 0, 0);
+}
+
+/* A rank's part of the items, which begins and ends within groups. */
+static void test_a_part_of_a_group_shares_too(void **state)
+{
+    static const char *const sets[] = { "sampler.window_size=2",
+                                        "sampler.window_start=1",
+                                        "grpo.micro_batch=2", NULL };
+    Comm part = tiny_comm;
+    TinyRun t;
+    Session of_part;
+    Rollout *r;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    tiny_experience(&t, 2);
+    of_part = t.session;
+    of_part.comm = &part;
+    part.size = 5;
+    for (part.rank = 0; part.rank < part.size; part.rank++) {
+        MUST(dg_rollout_create(&r, &of_part, t.policy, t.prompts.num));
+        MUST(dg_rollout_begin(r, &of_part, t.prompts.num, 2));
+        MUST(dg_rollout_encode(r, t.team, t.policy, &t.prompts));
+        MUST(dg_rollout_sample(r, &of_part, t.team, t.policy));
+        assert_true(r->num > 0 && r->num < t.rollout->num);
+        assert_memory_equal(dg_rollout_latent(r, r->first, 0),
+                            dg_rollout_latent(t.rollout, r->first, 0),
+                            sizeof(float) *
+                                (size_t)(r->num * (r->T + 1) * r->D));
+        assert_memory_equal(r->log_prob, t.rollout->log_prob + r->first * r->T,
+                            sizeof(float) * (size_t)(r->num * r->T));
+        dg_rollout_destroy(r);
+    }
+    tiny_close(&t);
+}
+
 /* Steps of the configuration's kind and density in the window, and where that
  * is in an iteration. */
 static void check_steps(const char *const *sets, const SdeOpts *want,
@@ -162,6 +226,7 @@ static void test_steps_are_the_configuration_s(void **state)
     static const char *const cps[] = { "sampler.sde=cps", "sampler.eta=0.6",
                                        NULL };
     static const char *const squared[] = { "sampler.sde=cps",
+
                                            "sampler.cps_gaussian=false",
                                            "sampler.eta=0.6", NULL };
     static const char *const window[] = { "sampler.window_size=2",
@@ -383,6 +448,8 @@ static void test_set_aside_stays(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prompts_are_an_order_per_epoch),
     cmocka_unit_test(test_samples_follow_from_their_names),
+    cmocka_unit_test(test_what_samples_share_is_theirs),
+    cmocka_unit_test(test_a_part_of_a_group_shares_too),
     cmocka_unit_test(test_steps_are_the_configuration_s),
     cmocka_unit_test(test_failed_samples_stand_alone),
     cmocka_unit_test(test_a_failed_step_is_told),

@@ -392,12 +392,21 @@ static void test_rollout_does_what_is_planned(void **state)
     static const char *const plain[] = { "lora.rank=4", NULL };
     static const char *const guided[] = { "lora.rank=4", "cfg.scale=3", NULL };
     static const char *const judged[] = { clip_reward, NULL };
+    static const char *const late[] = { "sampler.window_size=1",
+                                        "sampler.window_start=2",
+                                        "grpo.timestep_mode=window", NULL };
+    static const char *const apart[] = { "sampler.init_noise=per_sample",
+                                         "sampler.window_start=2",
+                                         "sampler.window_size=1",
+                                         "grpo.timestep_mode=window", NULL };
 
     (void)state;
     compare_rollout(NULL, 0, 0);
     assert_true(compare_rollout(guided, 1, 0) ==
                 2 * compare_rollout(plain, 0, 0));
     compare_rollout(judged, 0, 1);
+    compare_rollout(late, 0, 0);
+    compare_rollout(apart, 0, 0);
 }
 
 static void test_what_only_plans_is_refused_elsewhere(void **state)

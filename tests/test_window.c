@@ -110,15 +110,101 @@ static void test_window_steps_are_ode_outside(void **state)
     dg_schedule_fini(&s);
 }
 
+/* Before an end it slides over the steps there are, and is cut there. */
+static void test_window_stays_before_its_end(void **state)
+{
+    const WindowOpts o = { .start = 1, .size = 3, .every = 2, .end = 6 };
+    const WindowOpts fixed = { .start = 4, .size = 3, .end = 6 };
+    SdeWindow w;
+
+    (void)state;
+    for (int it = 0; it < 50; it++) {
+        const int start = (1 + it / 2) % 6;
+
+        assert_int_equal(dg_window_at(&w, &o, T, it), DG_OK);
+        assert_int_equal(w.start, start);
+        assert_int_equal(w.size, start < 3 ? 3 : 6 - start);
+    }
+    assert_int_equal(dg_window_at(&w, &fixed, T, 9), DG_OK);
+    assert_int_equal(w.start, 4);
+    assert_int_equal(w.size, 2);
+}
+
+/* A place of as many as there are, whole and the same for as long as it stays,
+ * each as often as any other: of 8000 draws 1000 within 5 deviations of 30. */
+static void test_window_is_drawn(void **state)
+{
+    const WindowOpts o = { .start = 2,
+                           .size = 4,
+                           .every = 3,
+                           .end = 13,
+                           .move = DG_WINDOW_RANDOM,
+                           .seed = 7 };
+    WindowOpts other = o;
+    int times[T] = { 0 }, differ = 0;
+    SdeWindow w, first, of_other;
+
+    (void)state;
+    other.seed = 8;
+    for (int k = 0; k < 8000; k++) {
+        assert_int_equal(dg_window_at(&first, &o, T, 3 * k), DG_OK);
+        assert_int_equal(first.size, 4);
+        assert_true(first.start >= 2 && first.start <= 9);
+        times[first.start]++;
+        for (int i = 1; i < 3; i++) {
+            assert_int_equal(dg_window_at(&w, &o, T, 3 * k + i), DG_OK);
+            assert_int_equal(w.start, first.start);
+        }
+        assert_int_equal(dg_window_at(&of_other, &other, T, 3 * k), DG_OK);
+        differ += of_other.start != first.start;
+    }
+    for (int i = 2; i <= 9; i++)
+        assert_in_range(times[i], 850, 1150);
+    assert_in_range(differ, 6700, 7300); /* 7 of 8 */
+}
+
+/* The only place there is, and the last that there may be. */
+static void test_window_is_drawn_to_the_last_place(void **state)
+{
+    const WindowOpts one = {
+        .start = 21, .size = 3, .every = 1, .move = DG_WINDOW_RANDOM
+    };
+    const WindowOpts two = {
+        .start = 20, .size = 3, .every = 1, .move = DG_WINDOW_RANDOM
+    };
+    int seen[T] = { 0 };
+    SdeWindow w;
+
+    (void)state;
+    for (int it = 0; it < 40; it++) {
+        assert_int_equal(dg_window_at(&w, &one, T, it), DG_OK);
+        assert_int_equal(w.start, 21);
+        assert_int_equal(w.size, 3);
+        assert_int_equal(dg_window_at(&w, &two, T, it), DG_OK);
+        seen[w.start]++;
+    }
+    assert_true(seen[20] > 0 && seen[21] > 0 && seen[20] + seen[21] == 40);
+}
+
 static void test_window_refuses_bad_values(void **state)
 {
     const WindowOpts bad[] = {
-        { 0, -1, 1 }, { 0, T, 1 }, { T - 1, 4, 1 }, { -1, 4, 1 }, { 0, 4, -1 }
+        { 0, -1, 1 },
+        { 0, T, 1 },
+        { T - 1, 4, 1 },
+        { -1, 4, 1 },
+        { 0, 4, -1 },
+        { 0, 4, 1, -1 },
+        { 0, 4, 1, T },
+        { 6, 4, 1, 6 },
+        { 0, 7, 1, 6 },
+        { 3, 4, 1, 6, .move = DG_WINDOW_RANDOM },
+        { 0, 4, 0, .move = DG_WINDOW_RANDOM },
     };
     SdeWindow w = { 77, 77 };
 
     (void)state;
-    for (int k = 0; k < 5; k++)
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++)
         assert_int_equal(dg_window_at(&w, &bad[k], T, 0), DG_EINVAL);
     assert_int_equal(dg_window_at(&w, &bad[0], 1, 0), DG_EINVAL);
     assert_int_equal(w.start, 77);
@@ -133,6 +219,9 @@ int main(void)
         cmocka_unit_test(test_window_of_all_but_the_last),
         cmocka_unit_test(test_window_off_is_every_step),
         cmocka_unit_test(test_window_steps_are_ode_outside),
+        cmocka_unit_test(test_window_stays_before_its_end),
+        cmocka_unit_test(test_window_is_drawn),
+        cmocka_unit_test(test_window_is_drawn_to_the_last_place),
         cmocka_unit_test(test_window_refuses_bad_values),
     };
 

@@ -31,6 +31,7 @@ typedef enum RngPurpose {
     DG_RNG_LORA_PROBE = 15,  /* do adapters act? a trial at the start */
     DG_RNG_PROMPT_SWAP = 16, /* pictures under another one's prompt */
     DG_RNG_SPOIL = 17,       /* washed-out and blurred pictures */
+    DG_RNG_WINDOW = 18,      /* where the SDE steps of an iteration are */
     DG_RNG_MAX
 } RngPurpose;
 

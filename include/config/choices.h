@@ -33,6 +33,9 @@ typedef enum SdeKind {
 } SdeKind;
 
 typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
+
+/* sampler.window_move */
+typedef enum WindowMove { DG_WINDOW_SLIDE, DG_WINDOW_RANDOM } WindowMove;
 typedef enum DecodeFrom {
     DG_DECODE_AUTO, /* until dg_config_settle() */
     DG_DECODE_X0,

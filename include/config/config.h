@@ -124,7 +124,9 @@ typedef struct SamplerConfig {
     InitNoise init_noise;
     int64_t window_start; /* first SDE step of a mixed ODE-SDE window */
     int64_t window_size;  /* 0: no window, every step is an SDE step */
-    int64_t window_every; /* iterations between moves by 1; 0: fixed */
+    int64_t window_every; /* iterations between moves; 0: fixed */
+    WindowMove window_move;
+    int64_t window_end; /* it stays before this step; 0: the last */
     DecodeFrom decode;
     int cps_gaussian; /* 1: true Gaussian log-density, 0: -(z'-mu)^2 */
 } SamplerConfig;

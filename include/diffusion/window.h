@@ -3,16 +3,23 @@
 /*
  * Mixed ODE-SDE sampling: only the steps of a window are stochastic (and
  * trained), all others follow the ODE. The window moves over the trainable
- * steps 0..T-2 as training goes on and starts again at 0 after the last.
- * Source: MixGRPO; its window may end up empty at the end, ours is clipped to
- * at least one step.
+ * steps 0..T-2, or those before an end, as training goes on: on by one step and
+ * from the last to 0, or to a place that is drawn.
+ * Sources: MixGRPO, progressive and random; its window may end up empty at the
+ * end, ours is clipped to at least one step. Flow-GRPO-Fast draws, too.
  */
+#include <stdint.h>
+
+#include "config/choices.h"
 #include "diffusion/sde.h"
 
 typedef struct WindowOpts {
-    int start; /* first position, 0..T-2 */
+    int start; /* first position; the lowest one where it is drawn */
     int size;  /* w: steps in the window; 0: off, every step is stochastic */
-    int every; /* iterations between two moves by one step; 0: fixed */
+    int every; /* iterations between two moves; 0: fixed */
+    int end;   /* it stays before this step, 1..T-1; 0: T - 1 */
+    WindowMove move;
+    uint64_t seed; /* of where it is drawn */
 } WindowOpts;
 
 typedef struct SdeWindow {
@@ -22,8 +29,9 @@ typedef struct SdeWindow {
 
 /**
  * The window of an iteration. Off: all num_steps steps. Else it begins at
- * (start + iteration / every) mod K with K = num_steps - 1, and holds
- * min(size, K - begin) >= 1 steps.
+ * (start + iteration / every) mod end and holds min(size, end - begin) >= 1
+ * steps, or begins at one of start .. end - size, as likely as any other, drawn
+ * again after 'every' iterations, and holds size steps.
  * num_steps  T >= 2
  * iteration  >= 0
  * Not collective. Errors: DG_EINVAL naming the sampler.window key; *out is

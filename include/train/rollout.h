@@ -77,13 +77,18 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
                       int64_t most);
 void dg_rollout_destroy(Rollout *r);
 
-/** The sizes of a rank's rollout, and in 'bytes' what it would reserve, with
- *  no memory behind them: for plans. */
+/** The sizes of a rank's rollout and its first window, and in 'bytes' what it
+ *  would reserve, with no memory behind them: for plans. */
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most);
 
 /** SDE steps and window of an iteration. Errors: those of the schedule. */
 int dg_rollout_steps(Rollout *r, const Config *c, int64_t iteration);
+
+/** Predictions that all samples of a prompt share in an iteration with such a
+ *  window: those of the steps before it and of its first, where they have one
+ *  first noise. At most T - 1. */
+int dg_rollout_shared(const Config *c, const SdeWindow *w);
 
 /** The same and its prompts. Pure function of the
  *  configuration and the number. Errors: those of the schedule. */

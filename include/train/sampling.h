@@ -20,7 +20,8 @@ typedef struct Sample {
     const float *condition;
     float *latents;  /* keep_all: [T+1, D]; else [D], overwritten */
     float *log_prob; /* [T], or NULL */
-    float *final;    /* [D] latent to decode */
+    float *final;    /* [D] latent to decode; NULL: it is not wanted */
+    int64_t twins;   /* samples that part from it, see SamplingRun.room */
     int failed;      /* out: 1 when the network gave NaN or Inf */
     int failed_step;
     char reason[256]; /* out: layer and op that gave it first */
@@ -36,6 +37,13 @@ typedef struct SamplingRun {
     DecodeFrom decode; /* settled: not auto */
     int score_given;   /* 1: latents are given, only log_prob is computed */
     int begun; /* 1: the first latent is given; steps may be later ones */
+    /* Samples of one first noise and condition are the same until the first
+     * step that is not the ODE's, whose prediction they share too. So one is
+     * run until there, with keep_all: its twins stand behind it in memory, each
+     * with room for so many steps, their noise's sample counts on from its own.
+     * They get its latents and take the last step from there, each by noise of
+     * its own: the bits of a run by itself. */
+    int room;
 } SamplingRun;
 
 /** Samples of one forward pass: most, or all that a rank has at most of so many

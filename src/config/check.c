@@ -67,6 +67,37 @@ static int check_policy(const Config *c)
     return err;
 }
 
+static int check_window(const SamplerConfig *s)
+{
+    /* the last step is never trained: its transition ends at sigma 0 */
+    const int64_t end = s->window_end > 0 ? s->window_end : s->steps - 1;
+    const char *const what =
+        s->window_end > 0 ? "sampler.window_end" : "sampler.steps - 1";
+    const int drawn = s->window_move == DG_WINDOW_RANDOM;
+    const int64_t most = drawn ? end - s->window_start : end;
+
+    if (end > s->steps - 1)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_end = %lld: must be at most "
+                       "sampler.steps - 1 = %lld",
+                       (Long)end, (Long)s->steps - 1);
+    if (s->window_start >= end)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_start = %lld: must be less than %s = "
+                       "%lld",
+                       (Long)s->window_start, what, (Long)end);
+    if (s->window_size > most)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_size = %lld: must be at most %s%s = "
+                       "%lld",
+                       (Long)s->window_size, what,
+                       drawn ? " - sampler.window_start" : "", (Long)most);
+    if (drawn && s->window_every == 0)
+        return dg_fail(DG_EINVAL, "sampler.window_move = random: needs "
+                                  "sampler.window_every > 0");
+    return DG_OK;
+}
+
 static int check_sampler(const SamplerConfig *s)
 {
     if (s->sde == DG_SDE_CPS && s->eta > 1)
@@ -74,18 +105,7 @@ static int check_sampler(const SamplerConfig *s)
                        "sampler.eta = %g: must be in [0, 1] with "
                        "sampler.sde = cps",
                        s->eta);
-    /* the last step is never trained: its transition ends at sigma 0 */
-    if (s->window_size > 0 && s->window_start > s->steps - 2)
-        return dg_fail(DG_EINVAL,
-                       "sampler.window_start = %lld: must be at most "
-                       "sampler.steps - 2 = %lld",
-                       (Long)s->window_start, (Long)s->steps - 2);
-    if (s->window_size > s->steps - 1)
-        return dg_fail(DG_EINVAL,
-                       "sampler.window_size = %lld: must be at most "
-                       "sampler.steps - 1 = %lld",
-                       (Long)s->window_size, (Long)s->steps - 1);
-    return DG_OK;
+    return s->window_size > 0 ? check_window(s) : DG_OK;
 }
 
 /* A DDIM step of n leads 1000 / n times down: there must be one. */

@@ -248,7 +248,13 @@ static const Option rows[] = {
     INT("sampler.window_size", "0", 0, 1000, sampler.window_size, 0,
         "SDE steps of the window; 0: no window, all steps are SDE steps"),
     INT("sampler.window_every", "0", 0, 1e9, sampler.window_every, 0,
-        "iterations after which the window moves on by one step; 0: never"),
+        "iterations after which the window moves; 0: never"),
+    ENUM("sampler.window_move", "\"slide\"", "slide|random",
+         sampler.window_move, 0,
+         "how the window moves: on by one step, from the last to step 0; or to "
+         "a place from window_start on that is drawn for all samples"),
+    INT("sampler.window_end", "0", 0, 999, sampler.window_end, 0,
+        "the window stays before this step; 0: before the last one"),
     ENUM("sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
          "what becomes the picture: predicted x0 of the last step, or its "
          "noisy latent zT; auto: x0 of velocity, zT of epsilon"),

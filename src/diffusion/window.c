@@ -1,36 +1,65 @@
 #include "diffusion/window.h"
 
 #include "base/error.h"
+#include "base/philox.h"
+
+static int check(const WindowOpts *o, int end, int num_steps)
+{
+    const int drawn = o->move == DG_WINDOW_RANDOM;
+    const int room = drawn ? end - o->start : end;
+
+    if (o->end < 0 || o->end >= num_steps)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_end = %d: must be 0 (off) to %d (steps "
+                       "- 1)",
+                       o->end, num_steps - 1);
+    if (o->start < 0 || o->start >= end)
+        return dg_fail(DG_EINVAL, "sampler.window_start = %d: must be 0 to %d",
+                       o->start, end - 1);
+    if (o->size < 0 || o->size > room)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_size = %d: must be 0 (off) to %d, the "
+                       "steps %s %d",
+                       o->size, room, drawn ? "it may have before" : "before",
+                       end);
+    if (o->every < 0)
+        return dg_fail(DG_EINVAL, "sampler.window_every = %d: must be >= 0",
+                       o->every);
+    if (drawn && o->every == 0)
+        return dg_fail(DG_EINVAL, "sampler.window_move = random: needs "
+                                  "sampler.window_every > 0");
+    return DG_OK;
+}
 
 int dg_window_at(SdeWindow *out, const WindowOpts *o, int num_steps,
                  int64_t iteration)
 {
-    const int trainable = num_steps - 1;
+    const int end = o->end > 0 ? o->end : num_steps - 1;
+    int64_t moved;
+    int start, err;
 
     if (num_steps < 2)
         return dg_fail(DG_EINVAL, "sampler.steps = %d: must be >= 2",
                        num_steps);
-    if (o->size < 0 || o->size > trainable)
-        return dg_fail(
-            DG_EINVAL,
-            "sampler.window_size = %d: must be 0 (off) to %d (steps - 1)",
-            o->size, trainable);
     if (o->size == 0) {
         *out = (SdeWindow) { 0, num_steps };
         return DG_OK;
     }
-    if (o->start < 0 || o->start >= trainable)
-        return dg_fail(DG_EINVAL, "sampler.window_start = %d: must be 0 to %d",
-                       o->start, trainable - 1);
-    if (o->every < 0)
-        return dg_fail(DG_EINVAL, "sampler.window_every = %d: must be >= 0",
-                       o->every);
+    err = check(o, end, num_steps);
+    if (err)
+        return err;
+    moved = o->every > 0 ? iteration / o->every : 0;
+    if (o->move == DG_WINDOW_RANDOM) {
+        const RngKey key = { .seed = o->seed,
+                             .purpose = DG_RNG_WINDOW,
+                             .iteration = (uint32_t)moved };
+        const int places = end - o->size - o->start + 1;
 
-    const int64_t moved = o->every > 0 ? iteration / o->every : 0;
-    const int start = (int)((o->start + moved % trainable) % trainable);
-    const int left = trainable - start;
-
-    *out = (SdeWindow) { start, o->size < left ? o->size : left };
+        start = o->start + (int)dg_rng_below((uint32_t)places, 0, &key);
+    } else {
+        start = (int)((o->start + moved % end) % end);
+    }
+    *out = (SdeWindow) { start, o->size < end - start ? o->size : end - start };
     return DG_OK;
 }
 

@@ -31,6 +31,8 @@ static void shorten(Config *c, int64_t samples)
         c->sampler.window_size = c->sampler.steps - 1;
     c->sampler.window_start = 0;
     c->sampler.window_every = 0;
+    c->sampler.window_end = 0;
+    c->sampler.window_move = DG_WINDOW_SLIDE;
     c->trajectory.every = 0;
     c->prompts.eval_file[0] = '\0';
 }

@@ -2,11 +2,9 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/progress.h"
 #include "train/cache.h"
 #include "train/witness.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +102,19 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     return DG_OK;
 }
 
+static int place_window(Rollout *r, const Config *config, int64_t iteration)
+{
+    const SamplerConfig *c = &config->sampler;
+    const WindowOpts window = { .start = (int)c->window_start,
+                                .size = (int)c->window_size,
+                                .every = (int)c->window_every,
+                                .end = (int)c->window_end,
+                                .move = c->window_move,
+                                .seed = (uint64_t)config->run.seed };
+
+    return dg_window_at(&r->window, &window, r->T, iteration);
+}
+
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most)
 {
@@ -115,7 +126,9 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
     r->outline = 1;
     set_sizes(r, c, p, at, most);
     *out = r;
-    err = reserve_all(r, p, dg_guided_wanted(c));
+    err = place_window(r, c, 0);
+    if (!err)
+        err = reserve_all(r, p, dg_guided_wanted(c));
     return err ? err : dg_witness_reserve(r, c, p, at.size);
 }
 
@@ -215,18 +228,20 @@ static void choose_prompts(Rollout *r, const Session *s, int64_t num_prompts)
 int dg_rollout_steps(Rollout *r, const Config *config, int64_t iteration)
 {
     const SamplerConfig *c = &config->sampler;
-    const WindowOpts window = { .start = (int)c->window_start,
-                                .size = (int)c->window_size,
-                                .every = (int)c->window_every };
     const SdeOpts sde = { c->sde,
                           c->cps_gaussian || c->sde != DG_SDE_CPS
                               ? DG_LOG_PROB_GAUSSIAN
                               : DG_LOG_PROB_SQUARED,
                           c->eta };
-    const int err = dg_window_at(&r->window, &window, r->T, iteration);
+    const int err = place_window(r, config, iteration);
 
     return err ? err
                : dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
+}
+
+int dg_rollout_shared(const Config *c, const SdeWindow *w)
+{
+    return c->sampler.init_noise == DG_NOISE_PER_PROMPT ? w->start + 1 : 0;
 }
 
 int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
@@ -303,103 +318,6 @@ const float *dg_rollout_condition(const Rollout *r, const Policy *p,
 {
     return in_of(r, DG_ROLLOUT_CONDITIONS) +
            (item / r->G - r->first_prompt) * p->shape.condition;
-}
-
-/* --- sampling ---------------------------------------------------------- */
-
-typedef struct SampleJob {
-    Rollout *r;
-    const Session *session;
-    SamplingRun run;
-    int64_t batch;
-} SampleJob;
-
-static void note_failure(SampleJob *j, const Sample *sample, int64_t item)
-{
-    Rollout *r = j->r;
-
-    for (int64_t k = 0; k < r->K; k++)
-        r->scores[item * r->K + k] =
-            (RewardScore) { .value = NAN, .strict = NAN, .missing = 1 };
-#pragma omp critical(dg_rollout_note)
-    if (item < r->note_item) {
-        r->note_item = item;
-        snprintf(r->note, sizeof r->note,
-                 "iteration %lld, prompt %lld, sample %lld, step %d, rank %d: "
-                 "%s",
-                 (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
-                 (long long)(item % r->G), sample->failed_step,
-                 j->session->comm->rank, sample->reason);
-    }
-}
-
-RngKey dg_rollout_noise(const Rollout *r, const Config *c, int64_t item)
-{
-    return (RngKey) {
-        .seed = (uint64_t)c->run.seed,
-        .purpose = DG_RNG_SDE_NOISE,
-        .iteration = (uint32_t)r->iteration,
-        .prompt = (uint32_t)(item / r->G),
-        .sample = (uint32_t)(item % r->G),
-    };
-}
-
-static int sample_batch(Worker *w, int64_t index, void *user)
-{
-    SampleJob *j = user;
-    Rollout *r = j->r;
-    const int64_t from = index * j->batch;
-    const int64_t num = from + j->batch < r->num ? j->batch : r->num - from;
-    const int shared =
-        j->session->config->sampler.init_noise == DG_NOISE_PER_PROMPT;
-    Sample samples[DG_SAMPLING_BATCH];
-    int err;
-
-    for (int64_t b = 0; b < num; b++) {
-        const int64_t item = r->first + from + b;
-        const RngKey key = dg_rollout_noise(r, j->session->config, item);
-
-        samples[b] = (Sample) { .init = key, .noise = key };
-        samples[b].init.purpose = DG_RNG_INIT_LATENTS;
-        if (shared)
-            samples[b].init.sample = 0;
-        samples[b].condition = dg_rollout_condition(r, j->run.policy, item);
-        samples[b].latents = dg_rollout_latent(r, item, 0);
-        samples[b].log_prob =
-            in_of(r, DG_ROLLOUT_LOG_PROB) + (item - r->first) * r->T;
-        samples[b].final =
-            in_of(r, DG_ROLLOUT_FINAL) + (item - r->first) * r->D;
-    }
-    err = dg_sampling_run(w, &j->run, samples, num);
-    for (int64_t b = 0; b < num && !err; b++)
-        if (samples[b].failed)
-            note_failure(j, &samples[b], r->first + from + b);
-    if (!err && r->scoring != NULL)
-        dg_beside_give(r->scoring->beside, num);
-    dg_progress_add(num);
-    return err;
-}
-
-int dg_rollout_sample(Rollout *r, const Session *s, Team *team, const Policy *p)
-{
-    SampleJob j = {
-        .r = r,
-        .session = s,
-        .run = { .policy = p,
-                 .steps = r->steps,
-                 .time = r->time,
-                 .guidance = dg_rollout_guidance(r, s->config),
-                 .num_steps = r->T,
-                 .keep_all = 1,
-                 .decode = s->config->sampler.decode },
-        .batch = s->config->grpo.micro_batch,
-    };
-
-    int err;
-
-    memset(r->scores, 0, sizeof *r->scores * (size_t)(r->N * r->K));
-    err = dg_team_run(team, (r->num + j.batch - 1) / j.batch, sample_batch, &j);
-    return err ? err : dg_mirror_down(&r->in[DG_ROLLOUT_LOG_PROB]);
 }
 
 /* --- scoring ----------------------------------------------------------- */

@@ -252,6 +252,17 @@ static uint64_t encoded_prompts(const Outline *o, int ranks)
     return sum;
 }
 
+/* Of an iteration, the first one. What samples of a prompt share, each rank that
+ * has some of them makes once; 'groups' are those of all ranks. */
+static uint64_t predictions(const Outline *o, uint64_t groups)
+{
+    const Rollout *r = o->rollout;
+    const uint64_t shared =
+        (uint64_t)dg_rollout_shared(o->config, &o->rollout->window);
+
+    return groups * shared + (uint64_t)r->N * ((uint64_t)r->T - shared);
+}
+
 static void tell_flops(PlanTable *t, const Outline *o, int ranks)
 {
     const Rollout *r = o->rollout;
@@ -261,7 +272,7 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t again = o->again.update_flops / (uint64_t)run->train_batch;
     const uint64_t seen = encoded_prompts(o, ranks);
     const uint64_t encode = seen * run->encode_flops;
-    const uint64_t rollout = (uint64_t)(r->N * r->T) * predict;
+    const uint64_t rollout = predictions(o, seen) * predict;
     const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
                             (run == &o->again ? again : kept);
     const uint64_t decode = (uint64_t)r->N * run->decode_flops;

@@ -46,7 +46,7 @@ static void name_failure(Worker *w, const SamplingRun *r, Sample *s,
     };
 
     s->failed = 1;
-    s->failed_step = step;
+    s->failed_step = r->steps[step].index;
     dg_context_reset(&w->ctx);
     w->ctx.check_finite = 1;
     dg_guided_predict(r->policy, &w->ctx, &b, &r->guidance);
@@ -71,18 +71,38 @@ static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
 {
     const int64_t D = r->policy->shape.elements;
     const SdeStep *step = &r->steps[i];
+    const int last = i == r->num_steps - 1 && s->final != NULL;
     float *z = s->latents + (r->keep_all ? i * D : 0);
     float *next = r->keep_all ? z + D : z;
 
-    if (i == r->num_steps - 1 && r->decode == DG_DECODE_X0)
+    if (last && r->decode == DG_DECODE_X0)
         w->engine->x0(s->final, step, z, u, D);
     s->noise.step = (uint32_t)step->index;
     if (!r->score_given)
         w->engine->next(next, step, z, u, &s->noise, w->room, D);
     if (s->log_prob != NULL)
         w->engine->log_prob(&s->log_prob[i], step, z, u, next, D);
-    if (i == r->num_steps - 1 && r->decode == DG_DECODE_ZT)
+    if (last && r->decode == DG_DECODE_ZT)
         dg_kernel_copy(w->ctx.backend, s->final, next, D);
+}
+
+/* The last step, i, of a sample's twins. */
+static void part(Worker *w, const SamplingRun *r, const Sample *s, int i,
+                 const float *u)
+{
+    const int64_t D = r->policy->shape.elements;
+
+    for (int64_t k = 1; k <= s->twins; k++) {
+        Sample twin = *s;
+
+        twin.noise.sample += (uint32_t)k;
+        twin.latents += k * (r->room + 1) * D;
+        twin.log_prob += k * r->room;
+        dg_kernel_copy(w->ctx.backend, twin.latents, s->latents, (i + 1) * D);
+        if (i > 0)
+            dg_kernel_copy(w->ctx.backend, twin.log_prob, s->log_prob, i);
+        advance(w, r, &twin, i, u);
+    }
 }
 
 typedef struct Predicting {
@@ -173,6 +193,8 @@ static int run_step(Worker *w, const SamplingRun *r, Sample *samples,
     }
     for (int64_t b = 0; b < num && !err; b++)
         advance(w, r, &samples[b], i, row(u, b, D));
+    for (int64_t b = 0; b < num && !err && i == r->num_steps - 1; b++)
+        part(w, r, &samples[b], i, row(u, b, D));
     return err;
 }
 
