@@ -86,6 +86,39 @@ expect "metrics: reward_mean is the weighted sum" weighs_them base
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
 
+# --- what trajectory files say agrees with itself and with the metrics ---------
+shown=configs/prompts/shapes_train.jsonl
+# facts NAME RUN ITERATION PROMPTS WEIGHT...
+facts()
+{
+    local name=$1 run=$work/$2 iteration=$3
+    shift 3
+    expect "trajectories: $name" "$tools/trajectory_facts" \
+        "$run/trajectories/iter_00000$iteration.h5" "$run/metrics.jsonl" "$@"
+}
+for i in 1 2 3; do
+    facts "iteration $i" base $i $shown 1 0.5
+done
+# samples that the best and the worst leave out, groups that straddle ranks
+quick="run.iterations=2 checkpoint.every=0 report.prompts=1"
+# shellcheck disable=SC2086
+tiny 3 1 some $quick grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
+facts "three ranks" some 2 $shown 1 0.5
+# two prompts of six are of no world: one of the rewards is missing
+{
+    head -n 4 $shown
+    echo '{"prompt":"a red circle"}'
+    echo '{"prompt":"two squares"}'
+} >"$work/gaps.jsonl"
+# shellcheck disable=SC2086
+tiny 2 1 gaps $quick prompts.file="$work/gaps.jsonl" \
+    grpo.prompts_per_iteration=6
+expect "trajectories: scores are missing" test \
+    "$(grep -c '"missing":8' "$work/gaps/metrics.jsonl")" = 2
+facts "scores that are missing" gaps 2 "$work/gaps.jsonl" 1 0.5
+expect "trajectories: scores that are missing, replayed" "$bin" replay \
+    "$work/gaps/trajectories/iter_000002.h5"
+
 # --- an average takes its part every so many iterations -----------------------
 # averaged RUN ITERATION: digest of the averaged weights of a checkpoint
 averaged()
@@ -131,6 +164,7 @@ variant cps_squared sampler.sde=cps sampler.cps_gaussian=false
 variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
+facts "the last latent is decoded" per_sample 2 $shown
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
 # from where a first network has gone a little way: it begins at grey
 launch pretrain 1 2 start policy.prediction=data pretrain.steps=3 \
