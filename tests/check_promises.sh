@@ -116,17 +116,25 @@ tiny 5 1 gaps $quick prompts.file="$work/gaps.jsonl" \
     grpo.prompts_per_iteration=6
 expect "trajectories: scores are missing" test \
     "$(grep -c '"missing":8' "$work/gaps/metrics.jsonl")" = 2
+# shellcheck disable=SC2086
+tiny 1 1 gaps1 $quick prompts.file="$work/gaps.jsonl" \
+    grpo.prompts_per_iteration=6
+same "trajectories: scores that are missing, told by whichever rank" \
+    "$(grep ^WARN "$work/gaps.out")" "$(grep ^WARN "$work/gaps1.out")"
 facts "scores that are missing" gaps 2 "$work/gaps.jsonl" 1 0.5
 expect "trajectories: scores that are missing, replayed" "$bin" replay \
     "$work/gaps/trajectories/iter_000002.h5"
 # pictures of which some are right, by one of two rewards
-TINY=configs/demo.cfg tiny 1 1 shipped run.iterations=1 trajectory.every=1 \
+TINY=configs/demo.cfg tiny 1 1 shipped run.iterations=2 trajectory.every=2 \
     report.prompts=1 grpo.prompts_per_iteration=3 grpo.num_generations=4 \
     sampler.steps=6 \
     'rewards=({name="shapes"; weight=1.0;},{name="brightness"; weight=0.5;})'
 expect "trajectories: some pictures are right" test \
-    "$(metric shipped strict_mean | grep -c '^0\.[0-9]')" = 1
-facts "strict scores" shipped 1 $shown 1 0.5
+    "$(metric shipped strict_mean | grep -c '^0\.[0-9]')" = 2
+facts "strict scores" shipped 2 $shown 1 0.5
+# more moments than are read at once
+expect "trajectories: a larger network, replayed" "$bin" replay \
+    "$work/shipped/trajectories/iter_000002.h5"
 
 # --- an average takes its part every so many iterations -----------------------
 # averaged RUN ITERATION: digest of the averaged weights of a checkpoint
