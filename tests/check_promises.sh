@@ -86,6 +86,56 @@ expect "metrics: reward_mean is the weighted sum" weighs_them base
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
 
+# --- what trajectory files say agrees with itself and with the metrics ---------
+shown=configs/prompts/shapes_train.jsonl
+# facts NAME RUN ITERATION PROMPTS WEIGHT...
+facts()
+{
+    local name=$1 run=$work/$2 iteration=$3
+    shift 3
+    expect "trajectories: $name" "$tools/trajectory_facts" \
+        "$run/trajectories/iter_00000$iteration.h5" "$run/metrics.jsonl" "$@"
+}
+for i in 1 2 3; do
+    facts "iteration $i" base $i $shown 1 0.5
+done
+quick="run.iterations=2 checkpoint.every=0 report.prompts=1"
+# of a group the best and the worst
+# shellcheck disable=SC2086
+tiny 3 1 some $quick grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
+facts "three ranks" some 2 $shown 1 0.5
+# two prompts of six are of no world: one of the rewards is missing; and groups
+# straddle ranks, of which one writes their conditions
+{
+    head -n 4 $shown
+    echo '{"prompt":"a red circle"}'
+    echo '{"prompt":"two squares"}'
+} >"$work/gaps.jsonl"
+# shellcheck disable=SC2086
+tiny 5 1 gaps $quick prompts.file="$work/gaps.jsonl" \
+    grpo.prompts_per_iteration=6
+expect "trajectories: scores are missing" test \
+    "$(grep -c '"missing":8' "$work/gaps/metrics.jsonl")" = 2
+# shellcheck disable=SC2086
+tiny 1 1 gaps1 $quick prompts.file="$work/gaps.jsonl" \
+    grpo.prompts_per_iteration=6
+same "trajectories: scores that are missing, told by whichever rank" \
+    "$(grep ^WARN "$work/gaps.out")" "$(grep ^WARN "$work/gaps1.out")"
+facts "scores that are missing" gaps 2 "$work/gaps.jsonl" 1 0.5
+expect "trajectories: scores that are missing, replayed" "$bin" replay \
+    "$work/gaps/trajectories/iter_000002.h5"
+# pictures of which some are right, by one of two rewards
+TINY=configs/demo.cfg tiny 1 1 shipped run.iterations=2 trajectory.every=2 \
+    report.prompts=1 grpo.prompts_per_iteration=3 grpo.num_generations=4 \
+    sampler.steps=6 \
+    'rewards=({name="shapes"; weight=1.0;},{name="brightness"; weight=0.5;})'
+expect "trajectories: some pictures are right" test \
+    "$(metric shipped strict_mean | grep -c '^0\.[0-9]')" = 2
+facts "strict scores" shipped 2 $shown 1 0.5
+# more moments than are read at once
+expect "trajectories: a larger network, replayed" "$bin" replay \
+    "$work/shipped/trajectories/iter_000002.h5"
+
 # --- an average takes its part every so many iterations -----------------------
 # averaged RUN ITERATION: digest of the averaged weights of a checkpoint
 averaged()
@@ -133,6 +183,7 @@ variant window sampler.window_size=2 sampler.window_start=1 \
 variant window_drawn sampler.window_size=1 sampler.window_move=random \
     sampler.window_every=1 sampler.window_end=3 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
+facts "the last latent is decoded" per_sample 2 $shown
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
 # from where a first network has gone a little way: it begins at grey
 launch pretrain 1 2 start policy.prediction=data pretrain.steps=3 \

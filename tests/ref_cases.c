@@ -447,6 +447,7 @@ static const struct {
     { attention_case, { 1, 7, 5, 3, 0, 1 } },
     { attention_case, { 1, 72, 100, 430, 0, 0 } },
     { attention_case, { 1, 32, 410, 410, 1, 1 } },
+    { attention_case, { 2, 8, 1, 1, 1, 0 } },
     { gate_case, { 3, 33 } },
     { gate_case, { 80, 96 } },
     { plain_case, { 3, 17, 1 } },
@@ -467,8 +468,10 @@ static const struct {
     { ref_conv_case, { 2, 3, 17, 7, 3, 71 } },
     { ref_conv_case, { 1, 1, 5, 3, 3, 71 } },
     { ref_conv_case, { 9, 5, 4, 6, 2, 2 } },
-    { ref_conv_case, { 6, 4, 600, 5, 3, 11 } }, /* several products deep */
-    { ref_conv_case, { 24, 43, 8, 3, 3, 11 } }, /* several tiles */
+    { ref_conv_case, { 6, 4, 600, 5, 3, 11 } },  /* several products deep */
+    { ref_conv_case, { 2, 3, 1030, 4, 3, 11 } }, /* one for each tap */
+    { ref_conv_case, { 24, 43, 8, 3, 3, 11 } },  /* several tiles */
+    { ref_conv_case, { 6, 7, 20, 3, 5, 21 } },   /* more taps than lanes */
     { ref_group_norm_case, { 1, 24, 8, 1 } },
     { ref_group_norm_case, { 35, 30, 6, 1 } },
     { ref_group_norm_case, { 129, 32, 32, 0 } },

@@ -242,7 +242,7 @@ static ConvArgs conv_args(const Case *c, int64_t batch)
 
     a.out = d[3];
     a.kernel_h = d[4];
-    a.kernel_w = d[4] > 3 ? 2 : d[4]; /* 4: a kernel that is not square */
+    a.kernel_w = d[4] == 4 ? 2 : d[4]; /* 4: a kernel that is not square */
     a.stride = d[5] % 10;
     a.top = kind == 1 ? 1 : kind == 3 ? 2 : 0;
     a.left = kind == 1;

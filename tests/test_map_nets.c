@@ -247,6 +247,8 @@ static void test_public_unet_has_its_sizes(void **state)
                  "down_blocks.2.attentions.1.transformer_blocks.0.ff.net.0."
                  "proj.bias",
                  1, (int64_t[]) { 10240 });
+    /* lent one by one: 22 residual blocks and 16 transformers */
+    assert_int_equal(s.num_groups, 38);
     check_count(&s, 686, 859520964);
 }
 
@@ -462,6 +464,17 @@ static void test_bad_configs_are_refused(void **state)
     c = tiny_unet;
     c.cross_attention_dim = 0;
     refuse_unet(&c, "sizes");
+    c = tiny_unet;
+    c.attention_head_dim = 5;
+    refuse_unet(&c, "multiple of norm_num_groups = 8 and of "
+                    "attention_head_dim = 5");
+    c = tiny_unet;
+    c.norm_num_groups = c.attention_head_dim = 1;
+    c.block_out_channels[0] = 33;
+    refuse_unet(&c, "block_out_channels[0] = 33: must be even");
+    c = tiny_unet;
+    c.norm_eps = -1e-5;
+    refuse_unet(&c, "norm_eps");
     v.scaling_factor = 0;
     dg_params_init(&s, 1);
     assert_int_equal(dg_vae_create(&m, &v, DG_VAE_BOTH, &s, ""), DG_EINVAL);
@@ -481,6 +494,52 @@ static void test_bad_sizes_are_refused(void **state)
     r = map_run_create(&n);
     assert_int_equal(map_run(&n, &o, r), DG_EINVAL);
     assert_non_null(strstr(dg_last_error()->text, "at least 8"));
+    map_run_destroy(r);
+    map_destroy(&n);
+    golden_net(&n, 0);
+    n.unet_config.in_channels = 3; /* of what it is given */
+    r = map_run_create(&n);
+    assert_int_equal(map_run(&n, &o, r), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "sample of 3 channels"));
+    map_run_destroy(r);
+    n.unet_config.in_channels = 4;
+    n.unet_config.cross_attention_dim = 20;
+    r = map_run_create(&n);
+    assert_int_equal(map_run(&n, &o, r), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "context of width 20"));
+    map_run_destroy(r);
+    map_destroy(&n);
+}
+
+static int num_norms[2]; /* of a transformer's eps, of the residual blocks' */
+
+static void watched_norm(const GroupNormArgs *a)
+{
+    const int other = a->eps == 0.25f;
+
+    assert_true(other || a->eps == 1e-6f);
+    num_norms[other]++;
+    dg_backend_cpu()->group_norm(a);
+}
+
+/* All norms but those at a transformer's beginning have the folder's eps. */
+static void test_norms_have_their_eps(void **state)
+{
+    Backend watched = *dg_backend_cpu();
+    const MapOpts o = { &watched, 0, 1, 0, 0 };
+    MapNet n;
+    MapRun *r;
+    (void)state;
+
+    watched.group_norm = watched_norm;
+    golden_net(&n, 0);
+    map_destroy(&n);
+    n.unet_config.norm_eps = 0.25;
+    assert_int_equal(map_create(&n), DG_OK);
+    r = map_run_create(&n);
+    assert_int_equal(map_run(&n, &o, r), DG_OK);
+    assert_int_equal(num_norms[0], 16);
+    assert_int_equal(num_norms[1], 2 * 22 + 1);
     map_run_destroy(r);
     map_destroy(&n);
 }
@@ -514,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_plan_counts_the_run_exactly),
         cmocka_unit_test(test_bad_configs_are_refused),
         cmocka_unit_test(test_bad_sizes_are_refused),
+        cmocka_unit_test(test_norms_have_their_eps),
         cmocka_unit_test(test_latents_are_scaled_and_back),
     };
 

@@ -5,16 +5,25 @@
  */
 #include "pool_lab.h"
 
+#include "../src/train/pool_internal.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 
-static CudaStream *use(const char *streams)
+/* Without a way between GPUs. */
+static CudaStream *use_apart(const char *streams)
 {
     CudaStream *s = NULL;
 
     setenv("CUDA_EMULATION_STREAMS", streams, 1);
     EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
     dg_cuda_use(s);
+    return s;
+}
+
+static CudaStream *use(const char *streams)
+{
+    CudaStream *s = use_apart(streams);
+
     EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     return s;
 }
@@ -116,6 +125,24 @@ static void test_one_room_does_as_well(void **state)
     compare_predictions(&l, 2);
     compare_sums(&l, 1 + comm.rank % 2);
     EXPECT(dg_pool_take_ahead(l.pool) == 0);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+    VERDICT();
+}
+
+/* By the host, in more pieces than one: blocks of large networks have many. */
+static void test_weights_come_by_the_host_in_pieces(void **state)
+{
+    CudaStream *s = use_apart("late");
+    Lab l;
+
+    (void)state;
+    open_lab(&l, dg_backend_cuda(), configs[0], 0, NULL);
+    EXPECT(!l.pool->beside);
+    l.pool->stage_bytes = 4092;
+    EXPECT(dg_pool_reload(l.pool) == DG_OK);
+    compare_predictions(&l, 1 + comm.rank % 2);
+    compare_sums(&l, 1);
     close_lab(&l);
     dg_cuda_stream_destroy(s);
     VERDICT();
@@ -228,6 +255,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_text_encoders_come_and_leave),
     cmocka_unit_test(test_adapters_lie_over_what_comes_ahead),
     cmocka_unit_test(test_one_room_does_as_well),
+    cmocka_unit_test(test_weights_come_by_the_host_in_pieces),
     cmocka_unit_test(test_a_failure_is_everybodys),
     cmocka_unit_test(test_gradients_alone_leave_behind),
     cmocka_unit_test(test_gradients_alone_in_one_room),

@@ -48,6 +48,25 @@ static void test_forward_matches_reference(void **state)
     net_matches(&want);
 }
 
+/* A sequence is the same beside a table for another length. */
+static void test_lengths_have_tables_of_their_own(void **state)
+{
+    Context ctx;
+    Net n;
+    Tensor *y;
+    (void)state;
+
+    assert_int_equal(net_create(&n, NET_T5), DG_OK);
+    assert_int_equal(dg_t5_prepare(n.t5, 12), DG_OK);
+    assert_int_equal(dg_context_init(&ctx, ref_backend(), TINY_ARENA), DG_OK);
+    y = dg_t5_forward(n.t5, &ctx, n.ids, 1, T5_TOKENS);
+    assert_true(y != NULL && y->dims[1] == T5_TOKENS);
+    y = dg_t5_forward(n.t5, &ctx, n.ids, 1, 12);
+    assert_true(y != NULL && y->dims[1] == 12);
+    dg_context_fini(&ctx);
+    net_destroy(&n);
+}
+
 static void test_bad_input_is_refused(void **state)
 {
     T5Config c = tiny_t5;
@@ -68,6 +87,9 @@ static void test_bad_input_is_refused(void **state)
     dg_context_fini(&ctx);
     c.relative_attention_num_buckets = 16;
     assert_int_equal(dg_t5_create(&m, &c, &n.set, "x."), DG_EINVAL);
+    c = tiny_t5;
+    c.relative_attention_max_distance = 256;
+    assert_int_equal(dg_t5_create(&m, &c, &n.set, "x."), DG_EINVAL);
     assert_int_equal(dg_t5_prepare(n.t5, 0), DG_EINVAL);
     net_destroy(&n);
 }
@@ -77,6 +99,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bucket_edges),
         cmocka_unit_test(test_forward_matches_reference),
+        cmocka_unit_test(test_lengths_have_tables_of_their_own),
         cmocka_unit_test(test_bad_input_is_refused),
     };
 

@@ -65,6 +65,7 @@ typedef struct Archive {
         size_t at, num;
     } member[8];
     int num_members;
+    size_t directory, end, last; /* places of it, its end and the last record */
 } Archive;
 
 static void put(Archive *a, uint64_t value, int bytes)
@@ -96,49 +97,83 @@ static void add(Archive *a, const char *name, const void *data, size_t num)
     put_bytes(a, data, num);
 }
 
-/* The directory; method: of compression; wide: 1 with zip64 sizes. */
+/* What of an archive does not fit into its 16 and 32 bits. */
+enum {
+    FAR_MEMBERS = 1,
+    LONG_MEMBERS = 2,
+    MANY_MEMBERS = 4,
+    LONG_DIRECTORY = 8,
+    FAR_DIRECTORY = 16,
+    ALL_WIDE = 31
+};
+
+static void put_or_wide(Archive *a, int is_wide, uint64_t value, int bytes)
+{
+    put(a, is_wide ? UINT64_MAX : value, bytes);
+}
+
+/* A member's record, with a field of another program's before the sizes that
+ * did not fit, and a comment. */
+static void put_central(Archive *a, int i, int method, int wide)
+{
+    const size_t num = a->member[i].num, at = a->member[i].at;
+    const int is_long = (wide & LONG_MEMBERS) != 0,
+              is_far = (wide & FAR_MEMBERS) != 0;
+    const int extra = 8 * (2 * is_long + is_far);
+
+    put_bytes(a, "PK\1\2\0\0\0\0\0\0", 10);
+    put(a, (uint64_t)method, 2);
+    put(a, 0, 8);
+    put_or_wide(a, is_long, num, 4);
+    put_or_wide(a, is_long, num, 4);
+    put(a, strlen(a->member[i].name), 2);
+    put(a, extra ? 6 + 4 + (uint64_t)extra : 0, 2);
+    put(a, 3, 2);
+    put(a, 0, 8);
+    put_or_wide(a, is_far, at, 4);
+    put_bytes(a, a->member[i].name, strlen(a->member[i].name));
+    if (extra) {
+        put_bytes(a, "xx\2\0no\1\0", 8);
+        put(a, (uint64_t)extra, 2);
+    }
+    if (is_long) {
+        put(a, num, 8);
+        put(a, num, 8);
+    }
+    if (is_far)
+        put(a, at, 8);
+    put_bytes(a, "why", 3);
+}
+
+/* The directory; method: of compression; wide: what zip64 says. */
 static void finish(Archive *a, int method, int wide)
 {
-    const size_t at = a->num;
+    const uint64_t at = a->num, num = (uint64_t)a->num_members;
+    const int is_many = (wide & MANY_MEMBERS) != 0;
     size_t end;
 
-    for (int i = 0; i < a->num_members; i++) {
-        put_bytes(a, "PK\1\2\0\0\0\0\0\0", 10);
-        put(a, (uint64_t)method, 2);
-        put(a, 0, 8);
-        put(a, wide ? 0xffffffff : a->member[i].num, 4);
-        put(a, wide ? 0xffffffff : a->member[i].num, 4);
-        put(a, strlen(a->member[i].name), 2);
-        put(a, wide ? 28 : 0, 2);
-        put(a, 0, 10);
-        put(a, wide ? 0xffffffff : a->member[i].at, 4);
-        put_bytes(a, a->member[i].name, strlen(a->member[i].name));
-        if (wide) {
-            put(a, 1, 2);
-            put(a, 24, 2);
-            put(a, a->member[i].num, 8);
-            put(a, a->member[i].num, 8);
-            put(a, a->member[i].at, 8);
-        }
-    }
-    end = a->num;
-    if (wide) {
+    for (int i = 0; i < a->num_members; i++)
+        put_central(a, i, method, wide);
+    a->directory = at;
+    a->end = end = a->num;
+    if (wide & (MANY_MEMBERS | LONG_DIRECTORY | FAR_DIRECTORY)) {
         put_bytes(a, "PK\6\6", 4);
         put(a, 44, 8);
         put(a, 0, 12);
-        put(a, (uint64_t)a->num_members, 8);
-        put(a, (uint64_t)a->num_members, 8);
+        put(a, num, 8);
+        put(a, num, 8);
         put(a, end - at, 8);
         put(a, at, 8);
         put_bytes(a, "PK\6\7\0\0\0\0", 8);
         put(a, end, 8);
         put(a, 1, 4);
     }
+    a->last = a->num;
     put_bytes(a, "PK\5\6\0\0\0\0", 8);
-    put(a, wide ? 0xffff : (uint64_t)a->num_members, 2);
-    put(a, wide ? 0xffff : (uint64_t)a->num_members, 2);
-    put(a, wide ? 0xffffffff : end - at, 4);
-    put(a, wide ? 0xffffffff : at, 4);
+    put_or_wide(a, is_many, num, 2);
+    put_or_wide(a, is_many, num, 2);
+    put_or_wide(a, (wide & LONG_DIRECTORY) != 0, end - at, 4);
+    put_or_wide(a, (wide & FAR_DIRECTORY) != 0, at, 4);
     put(a, 2, 2);
     put_bytes(a, "hi", 2); /* a comment */
 }
@@ -171,36 +206,193 @@ static size_t pickle(unsigned char *p, const char *storage_class, int num,
 
 static const float three[] = { 1.5f, -2, 3.25f };
 
+/* A pickle and the values of one storage. */
+static void begin(Archive *a, const unsigned char *p, size_t num)
+{
+    a->num = 0;
+    a->num_members = 0;
+    add(a, "any/data.pkl", p, num);
+    add(a, "any/data/0", three, sizeof three);
+}
+
+static int open_archive(WeightFile **f, const Archive *a)
+{
+    return dg_torch_file_parse(f, "x", a->p, a->num);
+}
+
 static int open_made(WeightFile **f, const unsigned char *p, size_t num,
                      int method, int wide)
 {
     static Archive a;
 
-    a.num = 0;
-    a.num_members = 0;
-    add(&a, "any/data.pkl", p, num);
-    add(&a, "any/data/0", three, sizeof three);
+    begin(&a, p, num);
     finish(&a, method, wide);
-    return dg_torch_file_parse(f, "x", a.p, a.num);
+    return open_archive(f, &a);
 }
 
+/* One tensor of that name, which is the storage. */
+static void check_three(int err, WeightFile *f, const char *name)
+{
+    float v[3];
+
+    if (err)
+        print_error("%s: %s\n", name, dg_last_error()->text);
+    assert_int_equal(err, DG_OK);
+    assert_int_equal(dg_weight_file_num(f), 1);
+    assert_string_equal(dg_weight_file_info(f, 0)->name, name);
+    assert_int_equal(dg_weight_file_read(f, 0, 0, 3, v), DG_OK);
+    assert_memory_equal(v, three, sizeof v);
+    dg_weight_file_close(f);
+}
+
+/* A long file has its last members beyond 32 bits, and few of them. */
 static void test_archives_with_and_without_zip64(void **state)
 {
     unsigned char p[512];
     const size_t n = pickle(p, "torch\nFloatStorage", 3, 0, 3, 1);
+    WeightFile *f = NULL;
 
     (void)state;
-    for (int wide = 0; wide < 2; wide++) {
-        WeightFile *f;
-        float v[3];
+    for (int wide = 0; wide <= ALL_WIDE; wide++) {
+        const int err = open_made(&f, p, n, 0, wide);
 
-        assert_int_equal(open_made(&f, p, n, 0, wide), DG_OK);
-        assert_int_equal(dg_weight_file_num(f), 1);
-        assert_string_equal(dg_weight_file_info(f, 0)->name, "w");
-        assert_int_equal(dg_weight_file_read(f, 0, 0, 3, v), DG_OK);
-        assert_memory_equal(v, three, sizeof v);
-        dg_weight_file_close(f);
+        check_three(err, f, "w");
     }
+}
+
+/* Fields of the records, set to what says that the file is another one. */
+static void test_archives_are_checked(void **state)
+{
+    enum { CENTRAL, END64, LAST };
+    static const struct {
+        int record, at, value;
+        const char *text;
+    } cases[] = {
+        { CENTRAL, 8, 1, "any/data.pkl: encrypted" },
+        { CENTRAL, 10, 8, "any/data.pkl: compressed" },
+        { CENTRAL, 46 + 12 + 6 + 4, 1, "any/data.pkl: two different sizes" },
+        { CENTRAL, 46 + 12 + 6 + 12, 1, "any/data.pkl: two different sizes" },
+        { CENTRAL, 46 + 12 + 6 + 4 + 20, 1, "local header is missing" },
+        { CENTRAL, 46 + 12 + 6 + 4 + 23, 1, "local header is missing" },
+        { CENTRAL, 46 + 12 + 6 + 2, 20, "zip64 sizes are missing" },
+        { END64, 16, 1, "one of several parts" },
+        { END64, 20, 1, "one of several parts" },
+        { END64, 51, 1, "directory lies beyond its end" },
+        { END64, 33, 1, "too short for its members" },
+        { LAST, 4, 1, "one of several parts" },
+        { LAST, 6, 1, "one of several parts" },
+    };
+    unsigned char p[512];
+    const size_t n = pickle(p, "torch\nFloatStorage", 3, 0, 3, 1);
+    static Archive a;
+    WeightFile *f;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int record = cases[i].record;
+
+        begin(&a, p, n);
+        finish(&a, 0, record == LAST ? 0 : ALL_WIDE);
+        a.p[(record == CENTRAL ? a.directory
+             : record == END64 ? a.end
+                               : a.last) +
+            (size_t)cases[i].at] = (unsigned char)cases[i].value;
+        expect_error(open_archive(&f, &a), DG_EFORMAT, cases[i].text);
+    }
+}
+
+/* What members besides the pickle and the storages say of an archive. */
+static void test_other_members_are_looked_at(void **state)
+{
+    static const struct {
+        const char *name, *data, *text;
+    } cases[] = {
+        { "any/byteorder", "big", "not little-endian" },
+        { "any/byteorder", "middle", "not little-endian" },
+        { "any/constants.pkl", "", "TorchScript" },
+        { "any/data/0", "", "any/data/0: is there twice" },
+        { "any/byteorder", "little", NULL },
+        { "an/older/data.pkl", ".", NULL }, /* deeper than an archive's own */
+    };
+    unsigned char p[512];
+    const size_t n = pickle(p, "torch\nFloatStorage", 3, 0, 3, 1);
+    static Archive a;
+    WeightFile *f = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin(&a, p, n);
+        add(&a, cases[i].name, cases[i].data, strlen(cases[i].data));
+        finish(&a, 0, 0);
+        if (cases[i].text != NULL) {
+            expect_error(open_archive(&f, &a), DG_EFORMAT, cases[i].text);
+        } else {
+            const int err = open_archive(&f, &a);
+
+            check_three(err, f, "w");
+        }
+    }
+}
+
+/* A tensor of the storage's three floats, its offset, size and stride by
+ * opcodes. */
+#define TENSOR(offset, size, stride)                        \
+    "ctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storage" \
+    "ctorch\nFloatStorage\nX\1\0\0\0"                       \
+    "0X\3\0\0\0cpuK\3tQ" offset size "\x85" stride "\x85\x89NtR"
+#define PLAIN TENSOR("K\0", "K\3", "K\1")
+#define W     "}X\1\0\0\0w"
+#define CASE(bytes, text)             \
+    {                                 \
+        bytes, text, sizeof bytes - 1 \
+    }
+
+typedef struct PickleCase {
+    const char *p, *text;
+    size_t num;
+} PickleCase;
+
+static void test_names_and_numbers_of_pickles(void **state)
+{
+    static const PickleCase cases[] = {
+        CASE("}K\7" PLAIN "s.", "7"),
+        CASE("](NN" PLAIN "e.", "2"),
+        CASE(W "N" PLAIN "\x86s.", "w.1"),
+        CASE(W TENSOR("\x8a\0", "\x8a\1\3", "\x8a\5\1\0\0\0\0") "s.", "w"),
+        CASE(W TENSOR("M\0\0", "M\3\0", "J\1\0\0\0") "s.", "w"),
+        /* more memos than a byte can say, as files of many tensors have */
+        CASE("}X\1\0\0\0ar\x2c\1\0\0"
+             "0X\1\0\0\0bq\x2c"
+             "0j\x2c\1\0\0" PLAIN "s.",
+             "a"),
+        CASE("}X\1\0\0\0aq\x2c"
+             "0X\1\0\0\0br\x2c\1\0\0"
+             "0h\x2c" PLAIN "s.",
+             "a"),
+    };
+    WeightFile *f = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int err = open_made(&f, (const unsigned char *)cases[i].p,
+                                  cases[i].num, 0, 0);
+
+        check_three(err, f, cases[i].text);
+    }
+}
+
+/* Half a file of 16-bit values. */
+static void test_offsets_are_in_values(void **state)
+{
+    unsigned char p[512], got[6];
+    const size_t n = pickle(p, "torch\nHalfStorage", 6, 3, 3, 1);
+    WeightFile *f;
+
+    (void)state;
+    assert_int_equal(open_made(&f, p, n, 0, 0), DG_OK);
+    assert_int_equal(dg_weight_file_read_raw(f, 0, got), DG_OK);
+    assert_memory_equal(got, (const char *)three + 6, 6);
+    dg_weight_file_close(f);
 }
 
 static void test_storages_are_checked(void **state)
@@ -236,11 +428,7 @@ static void test_storages_are_checked(void **state)
 
 static void test_pickles_are_refused(void **state)
 {
-    static const struct {
-        const char *p, *text;
-        size_t num;
-    } cases[] = {
-#define CASE(bytes, text) { bytes, text, sizeof bytes - 1 }
+    static const PickleCase cases[] = {
         CASE("", "ends early"),
         CASE("\x80\4.", "protocol 4"),
         CASE("N", "ends early"),
@@ -273,6 +461,13 @@ static void test_pickles_are_refused(void **state)
         CASE("]q\0h\0a.", "in lists"), /* a list that holds itself */
         CASE("ctorch._utils\n_rebuild_parameter\n(NNNtR.", "without tensor"),
         CASE("ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNtR.", "without stor"),
+        CASE("NNb.", "no dict"),
+        CASE("}X\3\0\0\0a\0bNs.", "no text"),
+        CASE(W TENSOR("J\xff\xff\xff\xff", "K\3", "K\1") "s.", "negative"),
+        CASE(W TENSOR("\x8a\1\xff", "K\3", "K\1") "s.", "negative"),
+        /* the last value's place is beyond 63 bits */
+        CASE(W TENSOR("K\0", "K\3", "\x8a\x08\0\0\0\0\0\0\0\x40") "s.",
+             "w reaches beyond"),
     };
     WeightFile *f;
 
@@ -285,6 +480,28 @@ static void test_pickles_are_refused(void **state)
                      DG_OK);
     assert_int_equal(dg_weight_file_num(f), 0);
     dg_weight_file_close(f);
+}
+
+/* Forty lists, each twice in the next: no name is ever done. */
+static void test_lists_that_multiply_are_refused(void **state)
+{
+    unsigned char p[512] = "]q\0"
+                           "0";
+    size_t n = 4;
+    WeightFile *f;
+
+    (void)state;
+    for (int i = 0; i < 40; i++) {
+        memcpy(p + n,
+               "](h\0h\0eq\0"
+               "0",
+               10);
+        n += 10;
+    }
+    memcpy(p + n, "h\0", 2);
+    n += 2;
+    p[n++] = '.';
+    expect_error(open_made(&f, p, n, 0, 0), DG_EFORMAT, "too many values");
 }
 
 /* The aesthetic head is an affine map: the numbers are the authors' own. */
@@ -342,8 +559,13 @@ int main(void)
         cmocka_unit_test(test_other_files_are_refused),
         cmocka_unit_test(test_every_truncation_is_refused),
         cmocka_unit_test(test_archives_with_and_without_zip64),
+        cmocka_unit_test(test_archives_are_checked),
+        cmocka_unit_test(test_other_members_are_looked_at),
+        cmocka_unit_test(test_names_and_numbers_of_pickles),
+        cmocka_unit_test(test_offsets_are_in_values),
         cmocka_unit_test(test_storages_are_checked),
         cmocka_unit_test(test_pickles_are_refused),
+        cmocka_unit_test(test_lists_that_multiply_are_refused),
         cmocka_unit_test(test_a_real_file),
     };
 

@@ -35,20 +35,71 @@ static void test_scene_is_function_of_seed_and_index(void **state)
     assert_memory_not_equal(&a, &b, sizeof a);
 }
 
-/* The stream's first scenes, fixed: weights were trained on them. */
+/* The stream's first scenes and the last object of each, fixed: weights were
+ * trained on them. */
 static void test_scene_stream_stays_the_same(void **state)
 {
-    static const char *const first[] = {
-        "three green squares and a purple circle", "a circle",
-        "two yellow circles and two black squares", "a green triangle",
-        "a red square and a white triangle"
+    static const struct {
+        uint64_t index;
+        const char *prompt;
+        WorldObject last;
+    } first[] = {
+        { 0,
+          "three green squares and a purple circle",
+          { 0, 5, 26.49929f, 32.42290f, 10.85215f, -0.29449f } },
+        { 1, "a circle", { 0, 2, 21.87984f, 23.62342f, 8.04342f, -0.03500f } },
+        { 2,
+          "two yellow circles and two black squares",
+          { 1, 7, 9.20907f, 40.08829f, 6.47408f, 0.13781f } },
+        { 3,
+          "a green triangle",
+          { 2, 3, 16.51366f, 46.53605f, 9.05715f, -0.07775f } },
+        { 4,
+          "a red square and a white triangle",
+          { 2, 6, 19.00028f, 37.80407f, 8.99696f, -0.04066f } },
     };
     WorldScene s;
 
     (void)state;
     for (size_t i = 0; i < sizeof first / sizeof *first; i++) {
-        assert_int_equal(dg_world_scene(&s, 7, i, 64), DG_OK);
-        assert_string_equal(s.prompt, first[i]);
+        const WorldObject *want = &first[i].last, *got;
+
+        assert_int_equal(dg_world_scene(&s, 7, first[i].index, 64), DG_OK);
+        assert_string_equal(s.prompt, first[i].prompt);
+        got = &s.object[s.num_objects - 1];
+        assert_int_equal(got->shape, want->shape);
+        assert_int_equal(got->colour, want->colour);
+        assert_float_equal(got->cx, want->cx, 1e-4);
+        assert_float_equal(got->cy, want->cy, 1e-4);
+        assert_float_equal(got->radius, want->radius, 1e-4);
+        assert_float_equal(got->rotation, want->rotation, 1e-4);
+    }
+}
+
+/* Two shapes in a relation are in no other, and the whole of each is there. */
+static void test_scenes_of_relations_are_clear(void **state)
+{
+    WorldStream w = { .seed = 5, .side = 64 };
+    WorldScene s;
+
+    (void)state;
+    w.weight[DG_TAG_POSITION] = 1.0f;
+    for (uint64_t i = 0; i < 200; i++) {
+        int relation, holds = 0;
+
+        assert_int_equal(dg_world_stream_scene(&s, &w, i), DG_OK);
+        relation = s.meta.clause[1].relation;
+        dg_world_draw(picture, &s, 64);
+        dg_world_detect(&seen, picture, 64, &scratch);
+        assert_int_equal(seen.num_objects, 2);
+        for (int r = 0; r < DG_NUM_RELATIONS; r++) {
+            const int swap = seen.object[0].shape != s.object[1].shape;
+
+            holds += dg_world_related(seen.object[swap].box,
+                                      seen.object[!swap].box, r)
+                     << r;
+        }
+        assert_int_equal(holds, 1 << relation);
     }
 }
 
@@ -196,8 +247,63 @@ static void test_meta_json_round_trip(void **state)
     }
 }
 
+/* Into a buffer that holds it, or one that is a byte short. */
+static void test_texts_need_their_room(void **state)
+{
+    WorldMeta m = { DG_TAG_COLORS,
+                    1,
+                    { { DG_SHAPE_CIRCLE, 1, DG_COLOUR_RED, -1, -1 } } };
+    char line[256], text[256];
+    size_t num;
+
+    (void)state;
+    assert_int_equal(dg_world_caption(text, sizeof text, &m), DG_OK);
+    num = strlen(text);
+    assert_int_equal(dg_world_caption(line, num + 1, &m), DG_OK);
+    memset(line, '#', sizeof line);
+    assert_int_equal(dg_world_caption(line, num, &m), DG_EINVAL);
+    assert_int_equal(line[num], '#');
+    assert_int_equal(dg_world_meta_write(text, sizeof text, &m, "x"), DG_OK);
+    num = strlen(text);
+    assert_int_equal(dg_world_meta_write(line, num + 1, &m, "x"), DG_OK);
+    memset(line, '#', sizeof line);
+    assert_int_equal(dg_world_meta_write(line, num, &m, "x"), DG_EINVAL);
+    assert_int_equal(line[num], '#');
+}
+
+/* Counts, relations and shapes that no caption or picture has. */
+static void test_metadata_has_its_limits(void **state)
+{
+    const WorldMeta right = { DG_TAG_POSITION,
+                              2,
+                              { { DG_SHAPE_SQUARE, 1, -1, -1, -1 },
+                                { DG_SHAPE_CIRCLE, 1, -1, DG_REL_LEFT, 0 } } };
+    WorldMeta m = right;
+    WorldScene s;
+    char text[256];
+
+    (void)state;
+    assert_int_equal(dg_world_caption(text, sizeof text, &m), DG_OK);
+    m.clause[1].ref = 2; /* there are clauses 0 and 1 */
+    assert_false(dg_world_meta_valid(&m));
+    m = right;
+    m.clause[0].relation = DG_REL_ABOVE;
+    m.clause[0].ref = 1;
+    assert_true(dg_world_meta_valid(&m));
+    assert_int_equal(dg_world_caption(text, sizeof text, &m), DG_EINVAL);
+    m = right;
+    m.clause[0].count = 5; /* numbers are words up to four */
+    assert_int_equal(dg_world_caption(text, sizeof text, &m), DG_EINVAL);
+    m.num_clauses = 3;
+    for (int i = 0; i < 3; i++)
+        m.clause[i] = (WorldClause) { i, 3, -1, -1, -1 };
+    assert_int_equal(dg_world_scene_of(&s, &m, 1, 0, 64), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "more than 8 shapes"));
+}
+
 static void test_meta_read_refuses_bad_json(void **state)
 {
+#define C "{\"class\":\"circle\"},"
     static const char *const bad[] = {
         "{",
         "[]",
@@ -212,6 +318,9 @@ static void test_meta_read_refuses_bad_json(void **state)
         "{\"include\":[{\"class\":\"circle\"},"
         "{\"class\":\"square\",\"position\":[\"inside\",0]}]}",
         "{\"include\":[{\"class\":\"dog\"},{\"class\":7}]}",
+        "{\"include\":[{\"class\":\"circle\"}]} x",
+        /* nine clauses */
+        "{\"include\":[" C C C C C C C C "{\"class\":\"circle\"}]}",
     };
     static const char *const foreign[] = {
         "{\"include\":[{\"class\":\"dog\",\"count\":1}]}",
@@ -229,6 +338,11 @@ static void test_meta_read_refuses_bad_json(void **state)
                                "\"circle\"}],\"exclude\":[]}"),
         DG_OK);
     assert_true(m.tag == DG_TAG_UNKNOWN && m.clause[0].count == 1);
+    assert_int_equal(dg_world_meta_read(&m, "{\"include\":[" C C C C C C C
+                                            "{\"class\":\"square\"}]}"),
+                     DG_OK);
+    assert_true(m.num_clauses == 8 && m.clause[7].shape == DG_SHAPE_SQUARE);
+#undef C
 }
 
 static void test_meaning_is_that_of_equivalent_captions(void **state)
@@ -257,6 +371,12 @@ static void test_meaning_is_that_of_equivalent_captions(void **state)
     assert_true(dg_world_meaning(&b) == dg_world_meaning(&c));
     b.clause[0].colour = DG_COLOUR_RED;
     assert_true(dg_world_meaning(&b) != dg_world_meaning(&c));
+    b = c;
+    b.clause[0].count = 2;
+    assert_true(dg_world_meaning(&b) != dg_world_meaning(&c));
+    b = a;
+    b.clause[1].relation = DG_REL_ABOVE;
+    assert_true(dg_world_meaning(&a) != dg_world_meaning(&b));
 }
 
 /* Metadata from a file makes a scene that shows it. */
@@ -343,6 +463,9 @@ int main(void)
         cmocka_unit_test(test_scene_keeps_shapes_apart),
         cmocka_unit_test(test_draw_has_exact_area),
         cmocka_unit_test(test_meta_json_round_trip),
+        cmocka_unit_test(test_scenes_of_relations_are_clear),
+        cmocka_unit_test(test_texts_need_their_room),
+        cmocka_unit_test(test_metadata_has_its_limits),
         cmocka_unit_test(test_meta_read_refuses_bad_json),
         cmocka_unit_test(test_meaning_is_that_of_equivalent_captions),
         cmocka_unit_test(test_scene_of_metadata_shows_it),

@@ -347,6 +347,137 @@ static void test_score_position_needs_counts(void **state)
     assert_true(s.part[2] == 0.0f && s.part[0] == 0.0f);
 }
 
+static void see(int i, int shape, int colour, int x)
+{
+    WorldSeen *o = &seen.object[i];
+
+    memset(o, 0, sizeof *o);
+    o->shape = shape;
+    o->colour = colour;
+    memcpy(o->box, (int32_t[]) { x, 5, x + 5, 10 }, sizeof o->box);
+    dg_world_colour_rgb(o->rgb, colour);
+    seen.num_objects = i + 1;
+    seen.clutter = 0.0f;
+}
+
+static void test_relations_are_of_those_named_alone(void **state)
+{
+    WorldMeta m = { DG_TAG_POSITION,
+                    3,
+                    { { DG_SHAPE_SQUARE, 1, -1, -1, -1 },
+                      { DG_SHAPE_CIRCLE, 1, DG_COLOUR_RED, DG_REL_LEFT, 0 },
+                      { DG_SHAPE_CIRCLE, 1, DG_COLOUR_BLUE, -1, -1 } } };
+    WorldScore s;
+
+    (void)state;
+    see(0, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 20);
+    see(1, DG_SHAPE_SQUARE, DG_COLOUR_GREEN, 40);
+    see(2, DG_SHAPE_CIRCLE, DG_COLOUR_BLUE, 5);
+    see(3, DG_SHAPE_TRIANGLE, DG_COLOUR_BLUE, 5); /* nobody asked for it */
+    dg_world_score(&s, &seen, &m, 0);
+    assert_true(s.num_parts == 6 && s.part[3] == 1.0f);
+    assert_true(s.extra == 1 && s.strict == 0);
+    see(2, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 5); /* one too many */
+    dg_world_score(&s, &seen, &m, 0);
+    assert_true(s.part[1] == 1.0f && s.part[3] == 0.0f);
+    /* a circle is not left of itself, nor asked to be */
+    m.num_clauses = 2;
+    m.clause[0] = (WorldClause) { DG_SHAPE_CIRCLE, 1, DG_COLOUR_BLUE, -1, -1 };
+    m.clause[1].colour = DG_COLOUR_NONE;
+    see(0, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 5);
+    see(1, DG_SHAPE_CIRCLE, DG_COLOUR_BLUE, 40);
+    dg_world_score(&s, &seen, &m, 0);
+    assert_true(s.num_parts == 4 && s.part[3] == 1.0f && s.strict == 1);
+    /* three where two are to be */
+    m.clause[0].shape = DG_SHAPE_SQUARE;
+    m.clause[1].count = 2;
+    see(1, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 12);
+    see(2, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 19);
+    see(3, DG_SHAPE_SQUARE, DG_COLOUR_BLUE, 40);
+    dg_world_score(&s, &seen, &m, 0);
+    assert_true(s.num_parts == 4 && s.part[2] == 0.5f && s.part[3] == 0.0f);
+}
+
+/* 0.15 away from its colour is half of what 0.3 takes away. */
+static void test_colours_fit_by_their_distance(void **state)
+{
+    WorldMeta m = { DG_TAG_COLORS,
+                    1,
+                    { { DG_SHAPE_CIRCLE, 1, DG_COLOUR_RED, -1, -1 } } };
+    WorldScore s;
+
+    (void)state;
+    see(0, DG_SHAPE_CIRCLE, DG_COLOUR_RED, 5);
+    seen.object[0].rgb[1] += 0.15f;
+    dg_world_score(&s, &seen, &m, 0);
+    assert_float_equal(s.colour_fit, 0.5, 1e-6);
+    seen.object[0].rgb[1] += 0.2f;
+    dg_world_score(&s, &seen, &m, 0);
+    assert_true(s.colour_fit == 0.0f);
+}
+
+/* A rectangle of so much of a colour over grey, in a picture of 64. */
+static void draw_rectangle(const float ink[3], float much, int w, int h)
+{
+    for (int p = 0; p < 64 * 64; p++)
+        for (int c = 0; c < 3; c++) {
+            const int inside = p % 64 >= 20 && p % 64 < 20 + w &&
+                               p / 64 >= 30 && p / 64 < 30 + h;
+
+            picture[3 * p + c] = 128.0f / 255.0f;
+            if (inside)
+                picture[3 * p + c] += much * (ink[c] - 128.0f / 255.0f);
+        }
+    assert_int_equal(dg_world_detect(&seen, picture, 64, &scratch), DG_OK);
+}
+
+/* Of 4096 pixels 16 are less than a 250th, and 18 more; at a corner the filter
+ * leaves 9/16 of a colour. */
+static void test_detect_has_its_thresholds(void **state)
+{
+    static const float cyan[3] = { 0.0f, 0.75f, 0.75f };
+    float red[3];
+
+    (void)state;
+    dg_world_colour_rgb(red, DG_COLOUR_RED);
+    draw_rectangle(red, 1.0f, 4, 4);
+    assert_true(seen.num_objects == 0 && seen.num_fragments == 1);
+    assert_float_equal(seen.fragments, 16.0 / 4096, 1e-7);
+    draw_rectangle(red, 1.0f, 3, 6);
+    assert_true(seen.num_objects == 1 && seen.object[0].pixels == 18);
+    assert_true(seen.num_fragments == 0 && seen.clutter == 0.0f);
+    draw_rectangle(red, 0.48f, 12, 12); /* less than half of a colour */
+    assert_true(seen.num_objects == 0 && seen.clutter == 0.0f);
+    draw_rectangle(red, 0.52f, 12, 12);
+    assert_int_equal(seen.num_objects, 1);
+    draw_rectangle(red, 1.0f, 12, 12); /* its rim is no part of its colour */
+    for (int c = 0; c < 3; c++)
+        assert_float_equal(seen.object[0].rgb[c], red[c], 1e-5);
+    draw_rectangle(cyan, 1.0f, 12, 12); /* no colour of the palette */
+    assert_true(seen.unexplained > 100.0f / 4096);
+    assert_true(seen.clutter >= seen.unexplained);
+    draw_rectangle(red, 1.0f, 40, 6); /* too long for any shape */
+    assert_int_equal(seen.object[0].shape, DG_SHAPE_OTHER);
+}
+
+/* As round as a circle, but hollow. */
+static void test_a_ring_is_no_shape(void **state)
+{
+    (void)state;
+    for (int p = 0; p < 64 * 64; p++) {
+        const double r = hypot(p % 64 - 31.5, p / 64 - 31.5);
+        float *at = picture + 3 * p;
+
+        at[0] = at[1] = at[2] = 128.0f / 255.0f;
+        if (r > 10 && r < 15)
+            dg_world_colour_rgb(at, DG_COLOUR_BLUE);
+    }
+    assert_int_equal(dg_world_detect(&seen, picture, 64, &scratch), DG_OK);
+    assert_int_equal(seen.num_objects, 1);
+    assert_true(seen.object[0].e2 < 0.01f);
+    assert_int_equal(seen.object[0].shape, DG_SHAPE_OTHER);
+}
+
 static void test_detect_refuses_other_backgrounds(void **state)
 {
     WorldScene s;
@@ -420,6 +551,10 @@ int main(void)
         cmocka_unit_test(test_score_counts_parts_and_extras),
         cmocka_unit_test(test_relation_follows_geneval),
         cmocka_unit_test(test_score_position_needs_counts),
+        cmocka_unit_test(test_relations_are_of_those_named_alone),
+        cmocka_unit_test(test_colours_fit_by_their_distance),
+        cmocka_unit_test(test_detect_has_its_thresholds),
+        cmocka_unit_test(test_a_ring_is_no_shape),
         cmocka_unit_test(test_detect_refuses_other_backgrounds),
         cmocka_unit_test(test_detect_counts_fragments_as_clutter),
         cmocka_unit_test(test_detect_does_not_depend_on_scratch),

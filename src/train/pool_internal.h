@@ -112,6 +112,7 @@ struct WeightPool {
     int whole;     /* all weights are here: gradients alone have no room */
     PoolDown down; /* to sums of the host's */
     void *stage;   /* on the host, between GPUs without a way of their own */
+    size_t stage_bytes;
     int64_t ahead; /* groups that were there when they were asked for */
     int err, gone; /* of this rank's device; of all, who have given up */
     Error why;

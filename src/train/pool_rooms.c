@@ -22,8 +22,9 @@ static int by_host(const WeightPool *p, char *at, size_t bytes, int root)
     const int mine = root == p->comm->rank;
     int err = DG_OK;
 
-    for (size_t done = 0; done < bytes && !err; done += STAGE) {
-        const size_t n = bytes - done < STAGE ? bytes - done : STAGE;
+    for (size_t done = 0; done < bytes && !err; done += p->stage_bytes) {
+        const size_t left = bytes - done;
+        const size_t n = left < p->stage_bytes ? left : p->stage_bytes;
 
         if (mine)
             err = p->kernels->download(p->stage, at + done, n);
@@ -153,6 +154,7 @@ int dg_pool_reserve_rooms(WeightPool *p, int64_t num)
     for (int r = 0; r < p->num_rooms && !err; r++)
         err = dg_kernel_memory_new(&p->room[r].at, p->kernels, bytes);
     if (!err && p->kernels->apart) {
+        p->stage_bytes = STAGE;
         p->stage = dg_memory_new(STAGE);
         err = p->stage != NULL ? DG_OK : dg_fail(DG_ENOMEM, "weights' way");
     }
