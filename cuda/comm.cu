@@ -159,10 +159,10 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
     return err ? err : dg_cuda_wait();
 }
 
-void dg_cuda_link_wait(CudaStream *s)
+void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event)
 {
     if (s->link != NULL && s->link->under_way &&
-        watch_for(s, s->stream, NULL, "values or sums") != DG_OK)
+        watch_for(s, s->stream, event, "values or sums") != DG_OK)
         dg_cuda_note_text("NCCL", dg_last_error()->text);
 }
 

@@ -277,6 +277,7 @@ void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
         moving[i] = (const float *)at;
     }
     g->pack_at = (size_t)num * stride;
+    dg_cuda_link_wait(s, g->up[g->turn]);
     dg_cuda_note(cudaEventSynchronize(g->up[g->turn]), "a step's inputs");
     go_through(s, DG_STREAM_WALKS, step, user);
     graph = g->unfit ? NULL : find(g);

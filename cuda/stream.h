@@ -93,8 +93,9 @@ void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
  *  "library". Errors: DG_EINVAL. */
 int dg_cuda_products_own(int *own);
 
-/** Before the host waits for a stream: it may wait for other ranks. */
-void dg_cuda_link_wait(CudaStream *s);
+/** Before the host waits for a stream, or where there is one for an event on it:
+ *  it may wait for other ranks. */
+void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event);
 
 /** Before a launch that is queued: the host is never as far ahead of the device
  *  that the launch itself would wait. */
