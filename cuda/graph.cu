@@ -124,7 +124,8 @@ void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes)
     const size_t at = (g->used + ALIGN - 1) / ALIGN * ALIGN;
     const uint64_t what[] = { (uint64_t)(uintptr_t)device, bytes, at };
 
-    if (at + bytes > INPUT_BYTES || at + bytes - g->pack_at > PACK_BYTES) {
+    static_assert(PACK_BYTES <= INPUT_BYTES / 2, "behind latents");
+    if (at + bytes - g->pack_at > PACK_BYTES) {
         g->unfit = 1;
         return;
     }
