@@ -88,11 +88,11 @@ EMULATION := $(wildcard tests/cuda_emulation/*.cc tests/ptx/*.cc)
 EMULATED  := $(KERNELS:%.cu=$(BUILD)/tests/%.o) $(EMULATION:%.cc=$(BUILD)/%.o)
 EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # tiles of convolutions and planes of packs are small, so that the tests' maps
-# and rows have several; few blocks are enough for attention's tall ones, and
-# cuDNN's room has not dS of all heads
+# and rows have several, and so are grids, that kernels go on by; few blocks are
+# enough for attention's tall ones, and cuDNN's room has not dS of all heads
 SMALL_LIMITS = -DDG_CONV_TILE_FLOATS=8192 -DDG_PLANE_PACKS=1000 \
              -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_PRODUCT_LARGE_TILES=2 \
-             -DDG_LINK_LAUNCHES=40
+             -DDG_LINK_LAUNCHES=40 -DDG_MOST_BLOCKS=3
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 $(SMALL_LIMITS) \
              -DDG_NCCL=1 -DDG_CUDNN=1 -DDG_CUDNN_ROOM=300000ul $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \

@@ -6,6 +6,7 @@ extern "C" {
 #include "cuda/comm.h"
 }
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -159,11 +160,25 @@ static int watch(CudaStream *s, cudaStream_t stream, const char *what)
     return err ? err : dg_cuda_wait();
 }
 
-void dg_cuda_link_wait(CudaStream *s)
+/* What a wait has found is told by the next one that tells anything. */
+static void keep_last_error(CudaStream *s)
+{
+    static const char before[] = "CUDA: "; /* it will stand there again */
+    const size_t num = sizeof before - 1;
+    const char *text = dg_last_error()->text;
+
+    if (s->failed)
+        return;
+    s->failed = 1;
+    snprintf(s->text, sizeof s->text, "%.*s", (int)sizeof s->text - 1,
+             strncmp(text, before, num) == 0 ? text + num : text);
+}
+
+void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event)
 {
     if (s->link != NULL && s->link->under_way &&
-        watch_for(s, s->stream, NULL, "values or sums") != DG_OK)
-        dg_cuda_note_text("NCCL", dg_last_error()->text);
+        watch_for(s, s->stream, event, "values or sums") != DG_OK)
+        keep_last_error(s);
 }
 
 /* The driver takes some thousand launches ahead of the device. Then a launch waits,
@@ -178,7 +193,7 @@ void dg_cuda_link_launches(CudaStream *s)
         return;
     link->launches = 0;
     if (watch_for(s, NULL, link->look, "values or sums") != DG_OK)
-        dg_cuda_note_text("NCCL", dg_last_error()->text);
+        keep_last_error(s);
     dg_cuda_note(cudaEventRecord(link->look, s->stream), "a look");
 }
 

@@ -72,7 +72,7 @@ void dg_cuda_comm_slot(int)
 {
 }
 
-void dg_cuda_link_wait(CudaStream *)
+void dg_cuda_link_wait(CudaStream *, cudaEvent_t)
 {
 }
 

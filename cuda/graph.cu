@@ -124,7 +124,8 @@ void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes)
     const size_t at = (g->used + ALIGN - 1) / ALIGN * ALIGN;
     const uint64_t what[] = { (uint64_t)(uintptr_t)device, bytes, at };
 
-    if (at + bytes > INPUT_BYTES || at + bytes - g->pack_at > PACK_BYTES) {
+    static_assert(PACK_BYTES <= INPUT_BYTES / 2, "behind latents");
+    if (at + bytes - g->pack_at > PACK_BYTES) {
         g->unfit = 1;
         return;
     }
@@ -277,6 +278,7 @@ void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
         moving[i] = (const float *)at;
     }
     g->pack_at = (size_t)num * stride;
+    dg_cuda_link_wait(s, g->up[g->turn]);
     dg_cuda_note(cudaEventSynchronize(g->up[g->turn]), "a step's inputs");
     go_through(s, DG_STREAM_WALKS, step, user);
     graph = g->unfit ? NULL : find(g);

@@ -422,7 +422,7 @@ template <typename T> void dg_cuda_qk(const QkArgs *a)
     }
     for (int s = 0; s < 2; ++s)
         each_range<T>(a, s, [&](const QkHeads &h) {
-            const dim3 grid(qk_blocks(h, 1 << 20), deep);
+            const dim3 grid(qk_blocks(h, DG_MOST_BLOCKS), deep);
             if (qk_wide<T>(h))
                 DG_LAUNCH((qk_heads_kernel<T, 1>), grid, THREADS, 0, h,
                           a->batch);
@@ -446,7 +446,7 @@ static void heads_grad(const QkHeads &all, int64_t b, int64_t batch, float *dw)
     h.dx = past<T>(h.dx, b * h.x_sample);
     h.dy = past<T>(h.dy, b * h.y_sample);
     h.rstd = past<float>(h.rstd, b * h.rstd_sample);
-    const dim3 grid(qk_blocks(h, dw != NULL ? MOST : 1 << 20), deep);
+    const dim3 grid(qk_blocks(h, dw != NULL ? MOST : DG_MOST_BLOCKS), deep);
     if (qk_wide<T>(h))
         DG_LAUNCH((qk_heads_grad_kernel<T, 1>), grid, THREADS, 0, h, batch,
                   parts);

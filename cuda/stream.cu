@@ -63,7 +63,7 @@ size_t dg_cuda_shared_most(void)
 int64_t dg_cuda_result(CudaStream *s, int64_t fallback)
 {
     must_run(s);
-    dg_cuda_link_wait(s);
+    dg_cuda_link_wait(s, NULL);
     *s->result_host = fallback;
     dg_cuda_note(cudaMemcpyAsync(s->result_host, s->result,
                                  sizeof *s->result_host, cudaMemcpyDeviceToHost,
@@ -236,7 +236,7 @@ extern "C" int dg_cuda_wait(void)
 {
     CudaStream *s = must_run(dg_cuda_current());
 
-    dg_cuda_link_wait(s);
+    dg_cuda_link_wait(s, NULL);
     dg_cuda_note(cudaStreamSynchronize(s->stream), "waiting for the device");
     if (!s->failed)
         return DG_OK;
@@ -282,7 +282,7 @@ extern "C" void dg_cuda_download(void *host, const void *device, size_t bytes)
 {
     CudaStream *s = must_run(dg_cuda_current());
 
-    dg_cuda_link_wait(s);
+    dg_cuda_link_wait(s, NULL);
     dg_cuda_note(
         cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s->stream),
         "copy from the device");
@@ -313,7 +313,7 @@ extern "C" void dg_cuda_stage_up(void *device, const void *host, size_t bytes)
     }
     for (size_t at = 0; at < bytes;) {
         if (s->staged == DG_STAGING_BYTES) {
-            dg_cuda_link_wait(s);
+            dg_cuda_link_wait(s, NULL);
             dg_cuda_note(cudaStreamSynchronize(s->stream),
                          "waiting for copies");
             s->staged = 0;

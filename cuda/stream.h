@@ -93,8 +93,9 @@ void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
  *  "library". Errors: DG_EINVAL. */
 int dg_cuda_products_own(int *own);
 
-/** Before the host waits for a stream: it may wait for other ranks. */
-void dg_cuda_link_wait(CudaStream *s);
+/** Before the host waits for a stream, or where there is one for an event on it:
+ *  it may wait for other ranks. */
+void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event);
 
 /** Before a launch that is queued: the host is never as far ahead of the device
  *  that the launch itself would wait. */
@@ -189,13 +190,17 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
 #define DG_LAUNCH(kernel, grid, block, shared, ...) \
     dg_cuda_launch(#kernel, kernel, grid, block, shared, __VA_ARGS__)
 
-/** Blocks of 'threads' that cover count elements once; at most 2^20, kernels
- *  go on by the whole grid. */
+#ifndef DG_MOST_BLOCKS /* tests take less, so that small arrays have several grids */
+#define DG_MOST_BLOCKS (1 << 20)
+#endif
+
+/** Blocks of 'threads' that cover count elements once; at most DG_MOST_BLOCKS,
+ *  kernels go on by the whole grid. */
 static inline dim3 dg_blocks(int64_t count, int threads)
 {
     const int64_t blocks = (count + threads - 1) / threads;
 
-    return dim3((unsigned)(blocks < 1 << 20 ? blocks : 1 << 20));
+    return dim3((unsigned)(blocks < DG_MOST_BLOCKS ? blocks : DG_MOST_BLOCKS));
 }
 
 #endif

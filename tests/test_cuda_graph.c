@@ -193,15 +193,16 @@ static void test_without_graphs_steps_are_run(void **unused)
 /* More shapes than graphs are kept: the oldest make room, bits stay. */
 static void test_old_graphs_make_room(void **unused)
 {
-    enum { SHAPES = 36, ROUNDS = 4 };
+    enum { SHAPES = 36, ROUNDS = 2 };
     static float want[N], got[N];
     CudaStream *stream = use(1);
     float *z = device_of(N, 8);
+    size_t left, first = 0, all;
     Step s;
 
     (void)unused;
     take_step(&s);
-    for (int i = 0; i < SHAPES * ROUNDS; i++) {
+    for (int i = 0; i < 2 * SHAPES * ROUNDS; i++) {
         s.rows = 4 + i / 2 % SHAPES;
         s.time = (float)i;
         s.z = z;
@@ -211,6 +212,12 @@ static void test_old_graphs_make_room(void **unused)
         dg_backend_cuda()->replay(run_step, &s, &s.z, 1, N);
         assert_int_equal(dg_cuda_stage_down(got, s.out, sizeof got), DG_OK);
         assert_memory_equal(want, got, sizeof want);
+        if ((i + 1) % (2 * SHAPES) != 0)
+            continue;
+        /* as many graphs after each round */
+        assert_int_equal(dg_cuda_room(&left, &all), DG_OK);
+        first = first > 0 ? first : left;
+        assert_true(cuda_emulation_graphs == NULL || left == first);
     }
     give_step(&s);
     dg_cuda_free(z);

@@ -155,6 +155,72 @@ static void test_two_ranks_on_one_gpu_cannot_join(void **unused)
     VERDICT();
 }
 
+/* The ways of a rank that waits, or looks, while sums are under way. */
+static int waits_for_a_sum(void *at)
+{
+    return dg_cuda_comm_sum(&comm, at, NUM, 1);
+}
+
+static int waits_at_the_end(void *at)
+{
+    const int err = dg_cuda_comm_send(at, NUM, 1, -1);
+
+    return dg_cuda_comm_sent(&comm, err, 1);
+}
+
+static int looks_at_the_end(void *at)
+{
+    int err;
+
+    dg_cuda_comm_slot(0);
+    err = dg_cuda_comm_send(at, NUM, 1, -1);
+    return dg_cuda_comm_sent(&comm, err, 0);
+}
+
+static int waits_on_the_way(void *at)
+{
+    int err;
+
+    dg_cuda_comm_slot(0);
+    err = dg_cuda_comm_send(at, NUM, 1, -1);
+    dg_cuda_comm_leaves(0);
+    dg_cuda_comm_slot(0);
+    if (!err)
+        err = dg_cuda_wait();
+    return dg_cuda_comm_sent(&comm, err, 1);
+}
+
+/* Nobody's GPU has failed: the library says what it could not do while a rank
+ * waits, of that rank's link, and the others hear of it. */
+static void test_a_link_that_breaks_ends_all(void **unused)
+{
+    static int (*const ways[])(void *) = { waits_for_a_sum, waits_at_the_end,
+                                           looks_at_the_end, waits_on_the_way };
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways && comm.size > 1; i++) {
+        CudaStream *s = use(comm.rank);
+        const char *text = dg_last_error()->text;
+        void *at;
+
+        EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
+        EXPECT(dg_cuda_take(&at, NUM * sizeof(int64_t)) == DG_OK);
+        EXPECT(dg_cuda_wait() == DG_OK);
+        if (comm.rank == comm.size - 1)
+            setenv("CUDA_EMULATION_LINK", "breaks", 1);
+        alarm(60);
+        EXPECT(ways[i](at) == DG_EDEVICE);
+        alarm(0);
+        unsetenv("CUDA_EMULATION_LINK");
+        EXPECT(strstr(text, "NCCL: ") && !strstr(text, "NCCL: NCCL"));
+        EXPECT(strstr(text, "network error") != NULL);
+        EXPECT(dg_last_error()->rank == comm.size - 1);
+        dg_cuda_free(at);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
 /* A rank whose GPU has failed sends nothing: the others are not to wait for it
  * in the library, where nobody watches, but to meet it and hear. The last test:
  * an emulated GPU fails for good. */
@@ -192,6 +258,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_owners_have_the_hosts_bits),
     cmocka_unit_test(test_too_many_items_are_refused),
     cmocka_unit_test(test_two_ranks_on_one_gpu_cannot_join),
+    cmocka_unit_test(test_a_link_that_breaks_ends_all),
     cmocka_unit_test(test_nobody_waits_in_the_library),
 };
 

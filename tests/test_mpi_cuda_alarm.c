@@ -1,8 +1,8 @@
 /*
- * A GPU, emulated, that fails while all ranks wait for a sum that it has a part
- * in: those that wait in vain hear of it at once, by their own name for it and
- * not by their patience. In a program of its own, since an emulated GPU fails for
- * good.
+ * A rank that fails while the others' GPUs, emulated, wait for its part in a sum:
+ * those that wait in vain hear of it at once, by their own name for it and not by
+ * their patience, whatever the host waits for. In a program of its own, since an
+ * emulated GPU that fails does so for good.
  */
 #include "mpi_test.h"
 
@@ -11,22 +11,140 @@
 #include "cuda/cuda.h"
 #include "tensor/backend.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { NUM = 9001 };
+enum { NUM = 9001, PINNED = 8 << 20 /* that a stream has for copies */ };
+
+static CudaStream *use(void)
+{
+    CudaStream *s = NULL;
+
+    EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
+    dg_cuda_use(s);
+    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
+    return s;
+}
+
+/* --- whatever the host waits for --------------------------------------------- */
+
+/* of kernels that wait for a sum; at: [PINNED + 4] bytes, device. Each ends with
+ * what the wait has found. */
+static int for_all(float *at)
+{
+    (void)at;
+    return dg_cuda_wait();
+}
+
+static int for_a_result(float *at)
+{
+    dg_backend_cuda()->first_nonfinite(at, NUM);
+    return dg_cuda_wait();
+}
+
+/* to memory that is not pinned, where such a copy waits */
+static int for_a_copy(float *at)
+{
+    float x;
+
+    setenv("CUDA_EMULATION_PAGEABLE", "waits", 1);
+    dg_cuda_download(&x, at, sizeof x);
+    unsetenv("CUDA_EMULATION_PAGEABLE");
+    return dg_cuda_wait();
+}
+
+static int for_pinned_memory(float *at)
+{
+    char *host = calloc(1, PINNED + 4);
+
+    dg_cuda_stage_up(at, host, PINNED + 4);
+    free(host);
+    return dg_cuda_wait();
+}
+
+static void step(void *user)
+{
+    const float one = 1;
+
+    dg_backend_cuda()->upload(user, &one, sizeof one);
+    dg_backend_cuda()->scale(user, user, 2, NUM);
+}
+
+static int for_a_steps_inputs(float *at)
+{
+    for (int i = 0; i < 6; i++)
+        dg_backend_cuda()->replay(step, at, NULL, 0, 0);
+    return dg_cuda_wait();
+}
+
+static int take(void *user, const void *part, size_t at, size_t bytes)
+{
+    (void)user, (void)part, (void)at, (void)bytes;
+    return DG_OK;
+}
+
+static int for_parts(float *at)
+{
+    return dg_cuda_drain(at, PINNED, take, NULL);
+}
+
+/* Nobody's GPU fails: one rank has, and gives an alarm in place of its part. */
+static void hear(int (*wait)(float *at))
+{
+    const int fails = comm.rank == comm.size - 1;
+    CudaStream *s = use();
+    int err = DG_OK;
+    void *sum, *at;
+
+    EXPECT(dg_cuda_replays(s) == DG_OK);
+    EXPECT(dg_cuda_take(&sum, NUM * sizeof(int64_t)) == DG_OK);
+    EXPECT(dg_cuda_take(&at, PINNED + 4) == DG_OK);
+    EXPECT(dg_cuda_wait() == DG_OK);
+    dg_cuda_comm_slot(0);
+    if (fails) {
+        err = dg_fail(DG_EDEVICE, "a rank fails");
+        dg_comm_alarm(&comm);
+    } else {
+        EXPECT(dg_cuda_comm_send(sum, NUM, 1, -1) == DG_OK);
+        dg_cuda_comm_leaves(0);
+        dg_cuda_comm_slot(0); /* the kernels wait for it */
+        dg_backend_cuda()->fill(at, 1, NUM);
+        alarm(60);
+        EXPECT(wait(at) == DG_EDEVICE);
+        alarm(0);
+        EXPECT(strstr(dg_last_error()->text, "another rank has failed"));
+    }
+    EXPECT(dg_cuda_comm_sent(&comm, err, 1) == DG_EDEVICE);
+    EXPECT(strcmp(dg_last_error()->text, "a rank fails") == 0);
+    EXPECT(dg_last_error()->rank == comm.size - 1);
+    dg_cuda_free(at);
+    dg_cuda_free(sum);
+    dg_cuda_stream_destroy(s);
+}
+
+static void test_who_waits_behind_a_sum_hears(void **unused)
+{
+    static int (*const waits[])(
+        float *) = { for_all,           for_a_result,       for_a_copy,
+                     for_pinned_memory, for_a_steps_inputs, for_parts };
+
+    (void)unused;
+    for (size_t i = 0; i < sizeof waits / sizeof *waits && comm.size > 1; i++)
+        hear(waits[i]);
+    VERDICT();
+}
+
+/* --- a sum that is waited for -------------------------------------------------- */
 
 static void test_who_waits_for_a_sum_hears(void **unused)
 {
     const int fails = comm.rank == comm.size - 1;
-    CudaStream *s = NULL;
+    CudaStream *s = use();
     char text[32];
     void *at;
 
     (void)unused;
-    EXPECT(dg_cuda_stream_create(&s, comm.rank) == DG_OK);
-    dg_cuda_use(s);
-    EXPECT(dg_cuda_comm_join(&comm, 600) == DG_OK);
     EXPECT(dg_cuda_take(&at, NUM * sizeof(int64_t)) == DG_OK);
     snprintf(text, sizeof text, "%d:0", comm.rank);
     if (fails)
@@ -43,7 +161,8 @@ static void test_who_waits_for_a_sum_hears(void **unused)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_who_waits_for_a_sum_hears),
+    cmocka_unit_test(test_who_waits_behind_a_sum_hears),
+    cmocka_unit_test(test_who_waits_for_a_sum_hears), /* the last */
 };
 
 MPI_MAIN(mpi_cuda_alarm, tests)

@@ -510,6 +510,14 @@ static void hesitate(void)
         nanosleep(&pause, nullptr);
 }
 
+/* With CUDA_EMULATION_PAGEABLE in the environment whoever queues a copy to memory
+ * of the host that is not pinned waits for it, as on some machines. */
+static bool waits_here(const void *to, cudaMemcpyKind kind)
+{
+    return kind == cudaMemcpyDeviceToHost && !is_pinned(to) &&
+           getenv("CUDA_EMULATION_PAGEABLE") != nullptr;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             cudaMemcpyKind kind, cudaStream_t s)
 {
@@ -537,6 +545,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
         memset(to, 0xff, bytes); /* who reads it now has not waited */
     }
     cuda_emulation_keep([=] { return copy(to, from, bytes, kind); });
+    if (waits_here(to, kind))
+        cuda_emulation_drain(s);
     return told();
 }
 

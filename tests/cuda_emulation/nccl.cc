@@ -15,13 +15,16 @@ struct ncclComm {
     MPI_Comm mpi;
     cudaStream_t used; /* last */
     bool connected[ALGORITHMS];
+    bool broken;
 };
 
 const char *ncclGetErrorString(ncclResult_t e)
 {
     return e == ncclSuccess              ? "no error"
            : e == ncclUnhandledCudaError ? "unhandled cuda error"
-                                         : "invalid usage";
+           : e == ncclRemoteError
+               ? "remote process exited or there was a network error"
+               : "invalid usage";
 }
 
 /* CUDA_EMULATION_NCCL in the environment is what joining failed of */
@@ -104,10 +107,22 @@ ncclResult_t ncclCommAbort(ncclComm_t c)
     return ncclSuccess;
 }
 
-ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t *e)
+ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *e)
 {
-    *e = ncclSuccess;
+    *e = c->broken ? ncclRemoteError : ncclSuccess;
     return ncclSuccess;
+}
+
+/* With CUDA_EMULATION_LINK in the environment this rank's link is broken from the
+ * next call on: nothing that is asked for is done any more. */
+static bool broken(ncclComm_t c, cudaStream_t s)
+{
+    c->broken |= getenv("CUDA_EMULATION_LINK") != nullptr;
+    if (!c->broken)
+        return false;
+    c->used = s;
+    cuda_emulation_queue(s, [] { return cudaErrorNotReady; });
+    return true;
 }
 
 /* With CUDA_EMULATION_STUCK="N" in the environment nothing is done from the
@@ -250,7 +265,7 @@ void connect(ncclComm_t c, const Part &p)
 
 ncclResult_t add(ncclComm_t c, cudaStream_t s, const Part &p)
 {
-    if (stuck())
+    if (stuck() || broken(c, s))
         return ncclSuccess;
     if (cuda_emulation_failed())
         return ncclUnhandledCudaError;

@@ -13,7 +13,8 @@ typedef enum ncclResult_t {
     ncclSuccess = 0,
     ncclUnhandledCudaError = 1,
     ncclInvalidArgument = 4,
-    ncclInvalidUsage = 5
+    ncclInvalidUsage = 5,
+    ncclRemoteError = 6
 } ncclResult_t;
 typedef enum ncclDataType_t {
     ncclInt8 = 0,
