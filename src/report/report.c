@@ -1,6 +1,7 @@
 #include "report/report.h"
 
 #include "base/error.h"
+#include "base/wrap.h"
 #include "sections.h"
 #include "store/file.h"
 #include "store/rundir.h"
@@ -59,10 +60,15 @@ static void tell(FILE *out, const Health *h)
     fprintf(out, "%s\n", dg_health_verdict(h));
     for (int i = 0; i < h->num; i++) {
         const Finding *f = &h->finding[order[i]];
+        char text[2 * DG_FINDING_BYTES];
 
-        fprintf(out, "%-5s  %s %s\n", word[f->level], f->question, f->answer);
-        if (*f->advice)
-            fprintf(out, "%7s%s\n", "", f->advice);
+        snprintf(text, sizeof text, "%s %s", f->question, f->answer);
+        fprintf(out, "%-5s  ", word[f->level]);
+        dg_wrap(out, 7, 7, text);
+        if (*f->advice) {
+            fprintf(out, "%7s", "");
+            dg_wrap(out, 7, 7, f->advice);
+        }
     }
 }
 
