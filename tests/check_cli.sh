@@ -33,6 +33,13 @@ expect_code "cli: --set at the end" 2 "key=value" "$bin" config --set
 expect_code "cli: one argument too many" 2 "one argument too many: b" \
     "$bin" config a b
 
+expect_code "cli: a key without --set" 2 "keys are set by --set key=value" \
+    "$bin" train configs/tiny.cfg run.seed=3
+# shellcheck disable=SC2088 # it is not to be replaced
+expect_code "cli: a home folder that no shell has named" 1 \
+    'policy.path = "~/FLUX": ~ and $NAME stand for nothing' "$bin" config \
+    --set policy.path='~/FLUX'
+
 printf 'grpo: {\n  num_generatons = 4;\n};\n' >"$work/typo.cfg"
 expect_code "cli: unknown key names file, line and proposal" 1 \
     "typo.cfg:2: unknown key 'grpo.num_generatons', did you mean" \

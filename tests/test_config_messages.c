@@ -6,6 +6,7 @@
 #include "config/config.h"
 #include "base/error.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What is told of a key or a text that is none; the configuration stays. */
@@ -52,7 +53,7 @@ static void test_parse_reports_syntax(void **state)
            "x.cfg:2: syntax error at \"log.level = \"info\";\"; in a file keys "
            "stand in groups: log: { level = ...; };");
     refuse("run: { seed = 1; };\nno.key = 1;", DG_EFORMAT,
-           "x.cfg:2: syntax error at \"no.key = 1;\"");
+           "x.cfg:2: syntax error at \"no.key = 1;\"; a group is name: {");
 }
 
 static void test_unknown_key_is_met_with_a_proposal(void **state)
@@ -81,11 +82,43 @@ static void test_unknown_key_is_met_with_a_proposal(void **state)
     refuse_set("rewards.weight=2", DG_EINVAL, "rewards are set as a whole");
 }
 
+/* A folder named ~ is what nobody wants. */
+static void test_a_shell_s_names_are_refused(void **state)
+{
+    static const char *const bad[] = { "~/x", "~", "$HOME/x",
+                                       "/scratch/$USER/x", "/a/${B}" };
+    static const char *const good[] = { "runs/~", "a~/b", "cost$", "/a$/b",
+                                        "$1" };
+    Config c;
+    char set[96];
+
+    (void)state;
+    dg_config_defaults(&c);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(set, sizeof set, "run.dir=%s", good[i]);
+        assert_int_equal(dg_config_set(&c, set), DG_OK);
+        assert_int_equal(dg_config_check_names(&c), DG_OK);
+        snprintf(set, sizeof set, "run.dir=%s", bad[i]);
+        assert_int_equal(dg_config_set(&c, set), DG_OK);
+        assert_int_equal(dg_config_check_names(&c), DG_EINVAL);
+        snprintf(set, sizeof set, "run.dir = \"%s\": ~ and $NAME", bad[i]);
+        assert_non_null(strstr(dg_last_error()->text, set));
+    }
+    dg_config_defaults(&c);
+    assert_int_equal(dg_config_set(&c, "rewards=({name=\"shapes\";}, "
+                                       "{name=\"hpsv2\"; path=\"~/h.pt\";})"),
+                     DG_OK);
+    assert_int_equal(dg_config_check_names(&c), DG_EINVAL);
+    assert_non_null(
+        strstr(dg_last_error()->text, "rewards[1].path = \"~/h.pt\""));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse_reports_syntax),
         cmocka_unit_test(test_unknown_key_is_met_with_a_proposal),
+        cmocka_unit_test(test_a_shell_s_names_are_refused),
     };
 
     return cmocka_run_group_tests_name("config messages", tests, NULL, NULL);

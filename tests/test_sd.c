@@ -358,8 +358,11 @@ static void test_keys_that_do_not_fit(void **state)
     /* another kind's folder is not taken for one's own */
     configure(&c, FOLDER);
     c.policy.kind = DG_POLICY_FLUX;
-    assert_int_equal(dg_policy_adopt_folder(&c, 0), DG_EIO);
-    assert_non_null(strstr(dg_last_error()->text, "transformer/config.json"));
+    assert_int_equal(dg_policy_adopt_folder(&c, 0), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "a folder with unet and "
+                           "without transformer: "
+                           "policy.kind must be \"sd\""));
 }
 
 static const struct CMUnitTest tests[] = {

@@ -285,6 +285,12 @@ int dg_config_set(Config *c, const char *assignment);
 void dg_config_settle(Config *c);
 
 /**
+ * Texts that a shell would have replaced, as ~/a or $HOME/a: nothing here does,
+ * and a folder of that name would be made. Errors: DG_EINVAL naming the key.
+ */
+int dg_config_check_names(const Config *c);
+
+/**
  * What no single key can tell: sums, orders and bounds between keys.
  * Errors: DG_EINVAL naming the keys.
  */

@@ -27,7 +27,8 @@ static const Command commands[] = {
     { "replay", "compute an iteration again from its file", dg_cli_replay },
     { "pretrain", "make a base by flow matching on the shapes world",
       dg_cli_pretrain },
-    { "report", "write RUN_DIR/report.html: is the run right?", dg_cli_report },
+    { "report", "is the run right? RUN_DIR/report.html; or compare several",
+      dg_cli_report },
     { "bench", "measure speed as ratios within one run", dg_cli_bench },
     { "config", "print the effective configuration", dg_cli_config },
 };

@@ -164,8 +164,12 @@ static int check_arguments(const Cli *cli)
     if (cli->num_args < s->min_args)
         return dg_fail(DG_EUSAGE, "%s needs %s", cli->name, s->arguments);
     if (cli->num_args > s->max_args)
-        return dg_fail(DG_EUSAGE, "%s: one argument too many: %s", cli->name,
-                       cli->args[s->max_args]);
+        return dg_fail(DG_EUSAGE, "%s: one argument too many: %s%s", cli->name,
+                       cli->args[s->max_args],
+                       s->config != DG_CLI_NONE &&
+                               strchr(cli->args[s->max_args], '=') != NULL
+                           ? "; keys are set by --set key=value"
+                           : "");
     return DG_OK;
 }
 
@@ -240,6 +244,8 @@ static int read_config(Config *c, const char *path, const Line *line,
         err = dg_config_set(c, line->sets[i]);
     /* weights that exist know the sizes of their networks */
     own = c->policy.prediction;
+    if (!err)
+        err = dg_config_check_names(c);
     if (!err && c->policy.weights[0] != '\0' &&
         !(s->outline == 1 && dg_policy_lacks_weights(c))) {
         err = check_weights(c->policy.weights);

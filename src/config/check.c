@@ -1,10 +1,57 @@
 #include "config/config.h"
 
 #include "base/error.h"
+#include "config/option.h"
 
+#include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef long long Long;
+
+static int is_shells(const char *text)
+{
+    if (text[0] == '~' && (text[1] == '/' || text[1] == '\0'))
+        return 1;
+    for (; (text = strchr(text, '$')) != NULL; text++)
+        if (text[1] == '{' || text[1] == '_' || isalpha((unsigned char)text[1]))
+            return 1;
+    return 0;
+}
+
+static int check_name(const Option *o, const char *key, const void *base)
+{
+    const char *text = dg_option_value(o, base);
+
+    if (o->type != OPT_STRING || !is_shells(text))
+        return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "%s = \"%.200s\": ~ and $NAME stand for nothing here: must "
+                   "be in full, or come from the shell, as in --set "
+                   "run.dir=\"$HOME/run\"",
+                   key, text);
+}
+
+int dg_config_check_names(const Config *c)
+{
+    int num, err = DG_OK;
+    const Option *rows = dg_option_table(&num);
+
+    for (int i = 0; i < num && !err; i++) {
+        const Option *o = &rows[i];
+
+        err = check_name(o, o->key, c);
+        for (int j = 0; j < o->num_sub * (int)c->num_rewards && !err; j++) {
+            const Option *sub = &o->sub[j % o->num_sub];
+            const int at = j / o->num_sub;
+            char key[80];
+
+            snprintf(key, sizeof key, "%s[%d].%s", o->key, at, sub->key);
+            err = check_name(sub, key, &c->rewards[at]);
+        }
+    }
+    return err;
+}
 
 static int check_flux(const FluxSizes *f, const T5Sizes *t5,
                       const ClipSizes *clip)

@@ -81,6 +81,9 @@ static int fail_syntax(const char *text, const char *name, int line,
         snprintf(hint, sizeof hint,
                  "; in a file keys stand in groups: %.*s: { %s = ...; };",
                  (int)strcspn(word, "."), word, strchr(word, '.') + 1);
+    else if (strcmp(what, "syntax error") == 0)
+        snprintf(hint, sizeof hint,
+                 "; a group is name: { key = value; }; texts stand in quotes");
     return dg_fail(DG_EFORMAT, "%s:%d: %s at \"%.*s%s\"%s", name, line, what,
                    length < 60 ? length : 60, at, length < 60 ? "" : "...",
                    hint);

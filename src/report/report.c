@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/legible.h"
+#include "base/wrap.h"
 #include "sections.h"
 #include "store/file.h"
 #include "store/rundir.h"
@@ -60,12 +61,16 @@ static void tell(FILE *out, const Health *h)
     fprintf(out, "%s\n", dg_health_verdict(h));
     for (int i = 0; i < h->num; i++) {
         const Finding *f = &h->finding[order[i]];
+        char text[2 * DG_FINDING_BYTES];
 
-        fprintf(out, "%-5s  %s ", word[f->level], f->question);
-        dg_legible_put(out, f->answer, sizeof f->answer);
-        fputc('\n', out);
-        if (*f->advice)
-            fprintf(out, "%7s%s\n", "", f->advice);
+        snprintf(text, sizeof text, "%s %s", f->question, f->answer);
+        dg_legible(text);
+        fprintf(out, "%-5s  ", word[f->level]);
+        dg_wrap(out, 7, 7, text);
+        if (*f->advice) {
+            fprintf(out, "%7s", "");
+            dg_wrap(out, 7, 7, f->advice);
+        }
     }
 }
 
