@@ -210,6 +210,7 @@ void dg_section_curves(Page *p, const Run *run)
         put_strict(p, run);
         put_each_reward(p, run);
         put_ratio(p, run);
+        dg_curves_drift(p, run);
         put_shares(p, run);
     }
     put_optimizer(p, run);
