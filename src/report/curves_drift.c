@@ -46,12 +46,13 @@ static void put_approx_kl(Page *p, const Run *run)
 static void put_ratios(Page *p, const Run *run)
 {
     const size_t n = (size_t)run->n;
-    double *below = malloc((2 * n + 1) * sizeof *below), *above = below + n;
+    double *below = malloc((2 * n + 1) * sizeof *below), *above;
 
     if (below == NULL) {
         p->failed = 1;
         return;
     }
+    above = below + n;
     for (size_t i = 0; i < n; i++) {
         below[i] = 1 - run->col[COL_RATIO_MIN][i];
         above[i] = run->col[COL_RATIO_MAX][i] - 1;

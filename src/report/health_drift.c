@@ -119,8 +119,9 @@ void dg_health_drift(Health *h, const Run *run)
                                               : LEVEL_WRONG,
         question, advice,
         "%s: in %lld of %lld iteration%s ratios fell more than 5 times as far "
-        "below 1 as they rose above it, as where an update moves each step by "
-        "8 nats (a tenth of the iterations is much, half is wrong). Furthest: "
+        "below 1 as they rose above it, as where an update moves steps by "
+        "several nats (a tenth of the iterations is much, half is wrong). "
+        "Furthest: "
         "%s below, %s above; approx_kl up to %s.",
         share <= 0.1   ? "Yes"
         : share <= 0.5 ? "Not always"
