@@ -133,7 +133,8 @@ static double by_pairs(const float *rgb, int n, int64_t height, int64_t width)
  * and independent of the picture: diversity^2 gains v, within some of its own
  * Monte-Carlo error sqrt(2 / (3072 (n - 1))) and of a cross term of spread
  * 2 diversity sqrt(v / 3072). */
-static void test_is_half_the_mean_square_difference(void **state)
+static void test_diversity_inv25_is_half_the_mean_square_difference(
+    void **state)
 {
     static const struct {
         int64_t height, width;
@@ -194,7 +195,7 @@ static void test_grain_averages_out(void **state)
 }
 
 /* Any order, and any parts added by whoever has them, are the same bits. */
-static void test_sums_do_not_know_their_order(void **state)
+static void test_diversity_inv25_sums_do_not_know_their_order(void **state)
 {
     static const int order[MOST] = { 7, 3, 11, 0, 5, 1, 10, 2, 9, 4, 8, 6 };
     static GroupPictures part[3], shuffled;
@@ -219,6 +220,22 @@ static void test_sums_do_not_know_their_order(void **state)
     assert_memory_equal(&group, &shuffled, sizeof group);
     assert_memory_equal(&group, &part[0], sizeof group);
     free(rgb);
+}
+
+/* Cells are rounded to the nearest level. */
+static void test_cells_are_rounded(void **state)
+{
+    static const float level[] = { 0, 0.4f, 0.6f, 1000.4f, 1000.6f, 4094.9f };
+    static const int want[] = { 0, 0, 1, 1000, 1001, 4095 };
+    float rgb[3];
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        fill(rgb, 3, level[i] / 4095);
+        assert_int_equal(dg_diversity_cells(cells, rgb, 1, 1), 1);
+        for (int m = 0; m < DG_DIVERSITY_CELLS; m++)
+            assert_int_equal(cells[m], want[i]);
+    }
 }
 
 static void test_what_is_no_picture_is_left_out(void **state)
@@ -262,9 +279,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_of_flat_pictures_is_their_spread),
         cmocka_unit_test(test_the_largest_group_fits),
-        cmocka_unit_test(test_is_half_the_mean_square_difference),
+        cmocka_unit_test(
+            test_diversity_inv25_is_half_the_mean_square_difference),
         cmocka_unit_test(test_grain_averages_out),
-        cmocka_unit_test(test_sums_do_not_know_their_order),
+        cmocka_unit_test(test_diversity_inv25_sums_do_not_know_their_order),
+        cmocka_unit_test(test_cells_are_rounded),
         cmocka_unit_test(test_what_is_no_picture_is_left_out),
         cmocka_unit_test(test_mean_is_of_groups_with_two),
     };

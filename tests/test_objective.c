@@ -428,7 +428,7 @@ static void test_objective_refuses_what_is_not_finite(void **state)
 }
 
 /* Against the sum of its series in long double, which cancels nothing. */
-static void test_objective_approx_kl_keeps_its_digits(void **state)
+static void test_objective_inv24_approx_kl_keeps_its_digits(void **state)
 {
     (void)state;
     assert_true(dg_objective_approx_kl(0) == 0);
@@ -450,7 +450,7 @@ static void test_objective_approx_kl_keeps_its_digits(void **state)
 
 /* Two policies of a step, KL apart: log of their densities' ratio is normal
  * with mean -KL and variance 2 KL; a D-th of it is what the objective sees. */
-static void test_objective_approx_kl_is_that_of_a_step(void **state)
+static void test_objective_inv24_approx_kl_of_a_step(void **state)
 {
     enum { SAMPLES = 40000 };
     const ObjectiveOpts o = opts(1e-4);
@@ -497,8 +497,8 @@ int main(void)
         cmocka_unit_test(test_objective_inv15_both_aggregations),
         cmocka_unit_test(test_objective_inv14_divisor_splits_the_loss),
         cmocka_unit_test(test_objective_inv20_kl_at_the_reference),
-        cmocka_unit_test(test_objective_approx_kl_keeps_its_digits),
-        cmocka_unit_test(test_objective_approx_kl_is_that_of_a_step),
+        cmocka_unit_test(test_objective_inv24_approx_kl_keeps_its_digits),
+        cmocka_unit_test(test_objective_inv24_approx_kl_of_a_step),
         cmocka_unit_test(test_objective_refuses_what_is_not_finite),
     };
 
