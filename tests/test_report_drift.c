@@ -39,6 +39,7 @@ typedef struct Case {
     double share;
     int lopsided;        /* iterations */
     double below, above; /* of ratios, elsewhere */
+    int from_grey;       /* diversity rises from 0 instead */
     const char *without; /* a line's numbers in place of all these */
 } Case;
 
@@ -66,7 +67,8 @@ static void put_run(const Case *c)
                 "\"approx_kl\":%.9g,\"ratio_min\":%.9g,\"ratio_max\":%.9g,"
                 "\"diversity\":%.9g,",
                 bad ? 3e-5 : 2e-9, bad ? 0.95 : 1 - c->below,
-                bad ? 1.001 : 1 + c->above, 0.1 * (1 - u + c->share * u));
+                bad ? 1.001 : 1 + c->above,
+                c->from_grey ? fmax(0, u - 0.2) : 0.1 * (1 - u + c->share * u));
         at += (size_t)sprintf(text + at, "\"grad_norm\":1}\n");
     }
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
@@ -123,6 +125,10 @@ static void test_diversity_is_judged_by_its_beginning(void **state)
     c.share = 0.20;
     check(&c, "WRONG  " DIVERSE "Hardly: ");
     c.share = 0;
+    c.from_grey = 1;
+    check(&c, "good   " DIVERSE "Yes: the spread of a pixel between them went "
+              "from 0 to ");
+    c.from_grey = 0;
     check(&c, "\n       The policy may come to paint one picture");
 }
 
@@ -195,13 +201,16 @@ static void test_runs_without_them_are_read(void **state)
     }
     check(&(Case) { .n = 12, .without = "\"diversity\":0.1," },
           "good   " DIVERSE);
+    check(&(Case) { .n = 12, .without = "\"diversity\":0," },
+          "WRONG  " DIVERSE "Hardly: ");
 }
 
 static void test_curves_are_drawn(void **state)
 {
-    static const char *const titles[] = { "Diversity", "Approximate KL",
-                                          "Ratio of later updates", "below 1",
-                                          "above 1" };
+    static const char *const titles[] = {
+        "Diversity", "Approximate KL", "Ratio of later updates",
+        ">low ",     "below 1",        "above 1"
+    };
     char path[128], *page;
     size_t bytes;
 

@@ -47,7 +47,8 @@ void dg_health_diversity(Health *h, const Run *run)
         return;
     dg_value_text(a, t.first);
     dg_value_text(b, t.last);
-    const double share = t.first > 0 ? t.last / t.first : 0;
+    /* a network that paints grey at first may only gain */
+    const double share = t.first > 0 ? t.last / t.first : t.last > 0;
     say(h,
         share >= LITTLE ? LEVEL_GOOD
         : share >= NONE ? LEVEL_LOOK
