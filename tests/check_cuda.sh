@@ -19,6 +19,11 @@ expect "cuda: three ranks, other batches" on_gpu 3 three trajectory.every=0 \
     grpo.micro_batch=3
 same_digest "cuda: three ranks, same weights" three "$one"
 expect "cuda: three ranks, ratio 1" ratio_is_one three 3
+for run in two three; do
+    same "cuda: $run ranks, same numbers" \
+        "$(numbers one | sed 's/"early_sums":[0-9]*,//')" \
+        "$(numbers $run | sed 's/"early_sums":[0-9]*,//')"
+done
 
 expect "cuda: a run without graphs" on_gpu 1 plain trajectory.every=0 \
     parallel.graphs=false

@@ -28,6 +28,7 @@ for batch in 1 2 5; do
     tiny 1 1 "batch$batch" grpo.micro_batch=$batch $small
     same_digest "promises: micro_batch $batch" "batch$batch" "$base"
     expect "promises: micro_batch $batch, ratio 1" ratio_is_one "batch$batch" 3
+    same_numbers "promises: micro_batch $batch, same numbers" base "batch$batch"
 done
 # shellcheck disable=SC2086
 tiny 2 2 again parallel.recompute=true $small
@@ -65,11 +66,19 @@ expect "promises: recomputation needs less memory" test \
 
 # --- one object a line, with every key of the contract -----------------------
 for key in iteration reward_mean reward_std zero_std_groups strict_mean \
-    ratio_max_deviation clip_fraction grad_norm lr samples gflops \
+    diversity ratio_max_deviation clip_fraction clip_fraction_low \
+    clip_fraction_high approx_kl ratio_min ratio_max grad_norm lr samples gflops \
     rollout reward update io total; do
     expect "metrics: $key in every line" test \
         "$(metric base "$key" | grep -cE '^-?[0-9][0-9.e+-]*$')" = 3
 done
+around_one()
+{
+    paste <(metric "$1" ratio_min) <(metric "$1" ratio_max) | awk '
+        { bad += !(0.9 < $1 && $1 < 1 && 1 < $2 && $2 < 1.1) }
+        END { exit bad || NR != 3 }'
+}
+expect "metrics: ratios after the first update lie around 1" around_one base
 expect "metrics: mean, std and missing per reward" test "$(grep -cE \
     '"rewards":\{"shapes":\{"mean":[^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":[^,]*,"std":[^,]*,"missing":0\}\}' \
     "$work/base/metrics.jsonl")" = 3
@@ -203,6 +212,9 @@ TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
 for run in kl kl.two cfg cfg.two eps eps.two; do
     expect "promises: memory used is memory planned, $run" equal_bytes $run 2
 done
+none_after_the_first() { ! grep -qE '_kl"|ratio_m(in|ax)"|_(low|high)"' "$1"; }
+expect "metrics: one update has none after it" none_after_the_first \
+    "$work/eps/metrics.jsonl"
 expect "promises: guidance with two updates is warned of" \
     grep -q "^WARN .*updates_per_iteration = 2 with cfg.scale = 2" "$work/cfg.out"
 no_warning "promises: guidance with one update is not" "$work/eps.out"

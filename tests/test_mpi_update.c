@@ -145,7 +145,34 @@ static void test_all_stop_at_a_broken_ratio(void **state)
     VERDICT();
 }
 
+/* Pictures of a group lie on several ranks: their sums are those of a rank that
+ * has them all, on each. */
+static void test_pictures_of_all_ranks_are_one_group(void **state)
+{
+    TinyRun t, alone;
+    Comm self;
+    size_t bytes;
+
+    (void)state;
+    EXPECT(open_run(&t, NULL) == DG_OK);
+    dg_rollout_share(t.rollout, &comm);
+    bytes = sizeof *t.rollout->pictures * (size_t)t.rollout->P;
+    EXPECT(same_everywhere(t.rollout->pictures, bytes));
+    EXPECT(dg_comm_self(&self) == DG_OK);
+    tiny_comm = self;
+    tiny_open(&alone, 1, NULL);
+    tiny_experience(&alone, 0);
+    EXPECT(alone.rollout->num == 12 && alone.rollout->pictures[2].num == 4);
+    EXPECT(memcmp(alone.rollout->pictures, t.rollout->pictures, bytes) == 0);
+    tiny_close(&alone);
+    dg_comm_self_free(&self);
+    tiny_comm = comm;
+    tiny_close(&t);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_pictures_of_all_ranks_are_one_group),
     cmocka_unit_test(test_all_skip_what_one_could_not_do),
     cmocka_unit_test(test_too_large_a_gradient_is_named),
     cmocka_unit_test(test_all_stop_at_a_broken_ratio),

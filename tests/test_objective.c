@@ -427,6 +427,62 @@ static void test_objective_refuses_what_is_not_finite(void **state)
     assert_true(t.loss == 0);
 }
 
+/* Against the sum of its series in long double, which cancels nothing. */
+static void test_objective_inv24_approx_kl_keeps_its_digits(void **state)
+{
+    (void)state;
+    assert_true(dg_objective_approx_kl(0) == 0);
+    for (int i = -1000; i <= 200; i++) {
+        const double size = 0.01 * pow(10, i / 100.0); /* both ways of it */
+
+        for (int sign = -1; sign <= 1; sign += 2) {
+            const double x = sign * size;
+            long double power = x, want = 0;
+
+            for (int k = 2; k < 40; k++) {
+                power *= (long double)x / k;
+                want += power;
+            }
+            assert_true(fabsl(dg_objective_approx_kl(x) / want - 1) < 1e-13L);
+        }
+    }
+}
+
+/* Two policies of a step, KL apart: log of their densities' ratio is normal
+ * with mean -KL and variance 2 KL; a D-th of it is what the objective sees. */
+static void test_objective_inv24_approx_kl_of_a_step(void **state)
+{
+    enum { SAMPLES = 40000 };
+    const ObjectiveOpts o = opts(1e-4);
+    const SdeStep s = make(0);
+    double sum = 0, kl, scale, off;
+
+    (void)state;
+    /* old policy: u_ref, moved towards u until the KL is 1/2 */
+    scale = sqrt(0.5 / (D * dg_sde_kl(&s, u, u_ref, D)));
+    for (int d = 0; d < D; d++)
+        u_old[d] = (float)(u[d] + scale * (double)(u_ref[d] - u[d]));
+    kl = D * dg_sde_kl(&s, u, u_old, D);
+    assert_true(fabs(kl - 0.5) < 1e-5);
+    for (uint32_t i = 0; i < SAMPLES; i++) {
+        ObjectiveInput in = { .total = 1, .D = D, .divisor = 1 };
+        ObjectiveTerm t;
+
+        fill(noise, 100 + i);
+        dg_sde_next(next, &s, z, u_old, noise, D);
+        in.log_prob_old = dg_sde_log_prob(&s, z, u_old, next, D);
+        in.log_prob = dg_sde_log_prob(&s, z, u, next, D);
+        assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_OK);
+        sum += t.approx_kl;
+    }
+    /* L = -KL + sqrt(2 KL) n has E L^2 = 5/4 and Var L^2 = 3: the mean of
+     * L^2 / 2 within 5 sqrt(3 / SAMPLES) / (5/4) of it; a D-th of L makes the
+     * next term, L^3 / 6 D, 0.3 % */
+    off = sum / SAMPLES * D * D / (kl + kl * kl / 2) - 1;
+    assert_true(fabs(off) < 5 * sqrt(3.0 / SAMPLES) / 1.25 + 0.005);
+    fill(noise, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -441,6 +497,8 @@ int main(void)
         cmocka_unit_test(test_objective_inv15_both_aggregations),
         cmocka_unit_test(test_objective_inv14_divisor_splits_the_loss),
         cmocka_unit_test(test_objective_inv20_kl_at_the_reference),
+        cmocka_unit_test(test_objective_inv24_approx_kl_keeps_its_digits),
+        cmocka_unit_test(test_objective_inv24_approx_kl_of_a_step),
         cmocka_unit_test(test_objective_refuses_what_is_not_finite),
     };
 

@@ -324,6 +324,83 @@ static void test_failed_samples_stand_alone(void **state)
     tiny_close(&clean);
 }
 
+/* Half the mean square difference of the pictures of a group that have a score,
+ * decoded anew; the tiny run's are as large as cells are many. */
+static double by_pairs(TinyRun *t, int64_t group, const int *scored)
+{
+    enum { NUMBERS = DG_DIVERSITY_CELLS };
+    const Rollout *r = t->rollout;
+    float *rgb = malloc(sizeof *rgb * NUMBERS * (size_t)r->G);
+    double sum = 0;
+    int pairs = 0;
+
+    assert_int_equal(t->policy->shape.height, DG_DIVERSITY_SIDE);
+    assert_int_equal(t->policy->shape.width, DG_DIVERSITY_SIDE);
+    for (int64_t g = 0; g < r->G; g++)
+        MUST(dg_policy_decode(t->policy, &t->team->workers[0].ctx,
+                              r->final + (group * r->G + g) * r->D,
+                              rgb + g * NUMBERS));
+    for (int64_t a = 0; a < r->G; a++)
+        for (int64_t b = 0; b < a; b++) {
+            if (!scored[a] || !scored[b])
+                continue;
+            pairs++;
+            for (int i = 0; i < NUMBERS; i++) {
+                const double d =
+                    (double)rgb[a * NUMBERS + i] - (double)rgb[b * NUMBERS + i];
+
+                sum += d * d / 2 / NUMBERS;
+            }
+        }
+    free(rgb);
+    return sqrt(sum / pairs);
+}
+
+/* Rounding to 1/4095 adds its variance to that of the pictures, see
+ * tests/test_diversity.c; what is left of it is below 1e-6 of a range. */
+static void check_diversity(TinyRun *t, int64_t group, const int *scored)
+{
+    const double got = dg_diversity_of(&t->rollout->pictures[group]);
+    const double want = by_pairs(t, group, scored);
+
+    assert_true(want > 1e-2);
+    assert_true(fabs(sqrt(got * got - 1 / (12.0 * 4095 * 4095)) - want) < 1e-6);
+}
+
+/* Diversity is that of the pictures of samples that have a score, of whichever
+ * reward, in any order of threads. */
+static void test_diversity_is_of_scored_samples(void **state)
+{
+    static const int all[] = { 1, 1, 1, 1 }, but_two[] = { 1, 0, 1, 0 };
+    TinyRun t;
+    Rollout *r;
+
+    (void)state;
+    tiny_open(&t, 3, NULL);
+    r = t.rollout;
+    for (int again = 0; again < 3; again++) {
+        static GroupPictures was;
+
+        sample_with(&t, 1);
+        for (int64_t k = 0; k < r->K; k++) { /* as the sampler sets aside */
+            r->scores[1 * r->K + k].missing = 1;
+            r->scores[3 * r->K + k].missing = 1;
+        }
+        r->scores[2 * r->K].missing = 1; /* of one reward alone */
+        score(&t);
+        check_diversity(&t, 0, but_two);
+        assert_int_equal(r->pictures[0].num, 2);
+        assert_int_equal(r->pictures[1].num, 0); /* all failed */
+        assert_true(isnan(dg_diversity_of(&r->pictures[1])));
+        assert_int_equal(r->pictures[2].num, 4);
+        check_diversity(&t, 2, all);
+        if (again > 0)
+            assert_memory_equal(&was, &r->pictures[2], sizeof was);
+        was = r->pictures[2];
+    }
+    tiny_close(&t);
+}
+
 enum { BATCH = 3 };
 
 /* Three samples of the first prompt without their steps kept, of a run whose
@@ -452,6 +529,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_part_of_a_group_shares_too),
     cmocka_unit_test(test_steps_are_the_configuration_s),
     cmocka_unit_test(test_failed_samples_stand_alone),
+    cmocka_unit_test(test_diversity_is_of_scored_samples),
     cmocka_unit_test(test_a_failed_step_is_told),
     cmocka_unit_test(test_set_aside_stays),
 };

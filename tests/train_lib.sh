@@ -35,7 +35,7 @@ same_digest()
     local got
     got=$(digest "$2" "${4:-3}" 2>&1)
     expect "$1" test "${#3}" = 64 -a "$got" = "$3"
-    [ "$got" = "$3" ] || { [ -e "$work/$2.out" ] && tail -n 5 "$work/$2.out"; }
+    [ "$got" = "$3" ] || { echo "    $got, not $3" && [ -e "$work/$2.out" ] && tail -n 5 "$work/$2.out"; }
 }
 
 # metric RUN KEY: its values, one a line, of every iteration

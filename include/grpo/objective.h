@@ -38,10 +38,11 @@ typedef struct ObjectiveInput {
 } ObjectiveInput;
 
 typedef struct ObjectiveTerm {
-    double loss;  /* this term's share of the update's loss */
-    double ratio; /* exactly 1 when both log-probs are equal */
-    int clipped;  /* 1: the clip took (part of) the gradient away */
-    double coef;  /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref) */
+    double loss;      /* this term's share of the update's loss */
+    double ratio;     /* exactly 1 when both log-probs are equal */
+    double approx_kl; /* dg_objective_approx_kl() of its logarithm */
+    int clipped;      /* 1: the clip took (part of) the gradient away */
+    double coef;      /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref) */
     double kl_coef;
 } ObjectiveTerm;
 
@@ -55,6 +56,19 @@ typedef struct ObjectiveTerm {
  */
 int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
                       const SdeStep *s, const ObjectiveInput *in);
+
+/**
+ * Schulman's estimator of KL(old || new) from one sample of the old policy,
+ *
+ *   k3 = ratio - 1 - log ratio >= 0,  log_ratio = log_prob - log_prob_old
+ *
+ * to 13 digits however small it is. In nats of the densities as the objective
+ * has them. Those of dg_sde_log_prob() are means over D elements: there, with
+ * KL the divergence of a whole step, the mean of k3 over samples is
+ * (KL + KL^2 / 2) / D^2, as long as |log_ratio| is small.
+ * Source: J. Schulman, Approximating KL Divergence (2020).
+ */
+double dg_objective_approx_kl(double log_ratio);
 
 /** The tensors a seed is made of, [D] f32 each. */
 typedef struct ObjectiveTensors {

@@ -7,6 +7,7 @@
  */
 #include "diffusion/schedule.h"
 #include "diffusion/window.h"
+#include "grpo/diversity.h"
 #include "reward/reward.h"
 #include "store/conditions.h"
 #include "store/prompts.h"
@@ -53,7 +54,8 @@ typedef struct Rollout {
     float *log_prob;   /* [num, T] */
     float *final;      /* [num, D] latent that is decoded */
     Mirror in[DG_ROLLOUT_MIRRORS]; /* these five for kernels, see below */
-    RewardScore *scores; /* [N, K], all ranks' after dg_rollout_share() */
+    RewardScore *scores;     /* [N, K], all ranks' after dg_rollout_share() */
+    GroupPictures *pictures; /* [P] of samples with a score, shared as they */
     int64_t num_features;
     struct Scoring *scoring; /* while it is done beside, or NULL */
     int fetched;             /* trajectories, beside */
@@ -138,7 +140,7 @@ void dg_rollout_score_beside(Scoring *s);
  *  sees each prompt once. Not collective. */
 int dg_rollout_score(Scoring *s, Team *team);
 
-/** All ranks' scores to all ranks. Collective. */
+/** All ranks' scores, and sums of pictures, to all ranks. Collective. */
 void dg_rollout_share(Rollout *r, const Comm *c);
 
 /** Trajectories and conditions from kernel memory to the host, and back.

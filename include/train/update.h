@@ -28,6 +28,7 @@ typedef struct StepResult {
     int32_t seeded; /* 1: it has a gradient */
     double ratio;   /* a last bit of log_prob shows in it */
     double loss, kl;
+    double approx_kl; /* of the ratio, see grpo/objective.h */
 } StepResult;
 
 typedef struct Update {
@@ -55,7 +56,13 @@ typedef struct Update {
 typedef struct UpdateStats {
     double ratio_max_deviation; /* of the first update: must be 0 */
     double clip_fraction, loss, kl;
-    double grad_norm; /* largest of the iteration's updates */
+    /* Of the updates after the first, where the policy is no longer the
+     * rollout's: over their terms that have a ratio, NAN where none has. Only
+     * the extremes of the ratio: its spread about 1 is sqrt(2 approx_kl). */
+    double approx_kl, ratio_min, ratio_max;
+    int64_t later_terms;
+    double clip_low, clip_high; /* clip_fraction by the side of 1 - c, 1 + c */
+    double grad_norm;           /* largest of the iteration's updates */
     double lr;
     int64_t set_aside;
     int64_t skipped_updates; /* not applied: gradient not finite */

@@ -47,7 +47,8 @@ static int check(const ObjectiveOpts *o, const SdeStep *s,
 int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
                       const SdeStep *s, const ObjectiveInput *in)
 {
-    const double ratio = exp((double)in->log_prob - (double)in->log_prob_old);
+    const double log_ratio = (double)in->log_prob - (double)in->log_prob_old;
+    const double ratio = exp(log_ratio);
     const double kappa = s->mean_u, share = 1.0 / in->divisor;
     double loss = 0, slope = 0;
     int clipped = 0;
@@ -66,12 +67,24 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
     *out = (ObjectiveTerm) {
         .loss = loss * share,
         .ratio = ratio,
+        .approx_kl = dg_objective_approx_kl(log_ratio),
         .clipped = clipped,
         .coef = slope * ratio * kappa * s->precision / (double)in->D * share,
         .kl_coef =
             o->kl_beta * kappa * kappa * s->inv_var / (double)in->D * share,
     };
     return DG_OK;
+}
+
+/* Near 0 the difference would be of what is left of rounding: there the series
+ * of e^x - 1 - x, whose next term is x^5 / 2520 of it. */
+double dg_objective_approx_kl(double log_ratio)
+{
+    const double x = log_ratio;
+
+    if (fabs(x) >= 0.01)
+        return expm1(x) - x;
+    return x * x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6))));
 }
 
 void dg_objective_seed(float *grad_u, const ObjectiveTerm *term,

@@ -127,6 +127,12 @@ static void put_shares(Page *p, const Run *run)
                               COL_SET_ASIDE };
 
     clip.from_zero = clip.percent = clip.smooth = 1;
+    if (dg_run_has(run, COL_CLIP_LOW)) {
+        clip.line[0].label = "all";
+        clip.line[1] = (ChartLine) { run->col[COL_CLIP_LOW], NULL, "low", 0 };
+        clip.line[2] = (ChartLine) { run->col[COL_CLIP_HIGH], NULL, "high", 1 };
+        clip.num_lines = 3;
+    }
     dg_chart_put(p, &clip);
     for (int k = 0; k < 4; k++) {
         int any = 0;
@@ -210,6 +216,7 @@ void dg_section_curves(Page *p, const Run *run)
         put_strict(p, run);
         put_each_reward(p, run);
         put_ratio(p, run);
+        dg_curves_drift(p, run);
         put_shares(p, run);
     }
     put_optimizer(p, run);

@@ -4,7 +4,6 @@
 #include "trend.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +14,27 @@ static void say(Health *h, Level level, const char *question,
                 const char *advice, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
-static void say(Health *h, Level level, const char *question,
-                const char *advice, const char *fmt, ...)
+void dg_health_say(Health *h, Level level, const char *question,
+                   const char *advice, const char *fmt, va_list ap)
 {
-    va_list ap;
-
     if (h->num == DG_FINDINGS)
         return;
     Finding *f = &h->finding[h->num++];
     f->level = level;
     f->question = question;
     f->advice = level == LEVEL_GOOD ? "" : advice;
-    va_start(ap, fmt);
     vsnprintf(f->answer, sizeof f->answer, fmt, ap);
-    va_end(ap);
     h->count[level]++;
+}
+
+static void say(Health *h, Level level, const char *question,
+                const char *advice, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    dg_health_say(h, level, question, advice, fmt, ap);
+    va_end(ap);
 }
 
 static Trend trend_of(Health *h, const Run *run, Column c)
@@ -535,7 +540,9 @@ void dg_health_find(Health *h, const Run *run)
         hacked(h, run);
         idle_groups(h, run);
         spread(h, run);
+        dg_health_diversity(h, run);
         clipping(h, run);
+        dg_health_drift(h, run);
     } else {
         direction(h, run, COL_LOSS, -1, "Does the loss fall?", "the loss went",
                   "A loss late in training is nearly flat, and that is "

@@ -6,6 +6,8 @@
  */
 #include "run.h"
 
+#include <stdarg.h>
+
 typedef enum Level {
     LEVEL_GOOD,
     LEVEL_UNKNOWN, /* cannot be told from what there is */
@@ -48,5 +50,16 @@ typedef struct RatioFinding {
 } RatioFinding;
 
 RatioFinding dg_health_ratio(const Run *run);
+
+/** Adds a finding, its answer as vprintf() would write it; advice of a good one
+ *  is left out. */
+void dg_health_say(Health *h, Level level, const char *question,
+                   const char *advice, const char *fmt, va_list ap);
+
+/** Do the pictures of a group still differ, by the run's own beginning? */
+void dg_health_diversity(Health *h, const Run *run);
+
+/** Are the updates after an iteration's first near the rollout's policy? */
+void dg_health_drift(Health *h, const Run *run);
 
 #endif

@@ -25,6 +25,12 @@ typedef enum Column {
     COL_SKIPPED,
     COL_RATIO,
     COL_CLIP,
+    COL_CLIP_LOW, /* the side of 1 - clip_range */
+    COL_CLIP_HIGH,
+    COL_APPROX_KL, /* this and the next two: of updates after the first */
+    COL_RATIO_MIN,
+    COL_RATIO_MAX,
+    COL_DIVERSITY, /* of the pictures inside a group */
     COL_GRAD,
     COL_LR,
     COL_LOSS,

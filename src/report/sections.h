@@ -18,6 +18,9 @@ void dg_section_pictures(Page *p, const Run *run);
 void dg_section_evaluation(Page *p, const Run *run);
 void dg_section_curves(Page *p, const Run *run);
 
+/** Charts within the curves: diversity, and what updates after the first see. */
+void dg_curves_drift(Page *p, const Run *run);
+
 /** Configuration, where the rest stands, the end of the file. */
 void dg_section_end(Page *p, const Run *run);
 

@@ -48,12 +48,13 @@ static int reserve_all(Rollout *r, const Policy *p, int guided)
     r->log_prob = reserve_mirror(r, p, DG_ROLLOUT_LOG_PROB, r->num * r->T);
     r->final = reserve_mirror(r, p, DG_ROLLOUT_FINAL, r->num * r->D);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
+    r->pictures = reserve(r, r->P, sizeof *r->pictures);
     if (r->outline)
         return DG_OK;
     if (r->prompt == NULL || r->order == NULL || r->steps == NULL ||
         r->time == NULL || r->conditions == NULL || r->latents == NULL ||
         (guided && r->uncond == NULL) || r->log_prob == NULL ||
-        r->final == NULL || r->scores == NULL)
+        r->final == NULL || r->scores == NULL || r->pictures == NULL)
         return dg_fail(DG_ENOMEM,
                        "trajectories of %lld samples (grpo."
                        "prompts_per_iteration x grpo.num_generations / ranks)",
@@ -147,6 +148,7 @@ void dg_rollout_destroy(Rollout *r)
         free(r->aside[i]);
     dg_mirror_free(&r->witness);
     free(r->scores);
+    free(r->pictures);
     free(r->features);
     free(r);
 }
@@ -251,6 +253,7 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     r->fetched = 0;
     r->note[0] = '\0';
     r->note_item = r->N;
+    memset(r->pictures, 0, sizeof *r->pictures * (size_t)r->P);
     choose_prompts(r, s, num_prompts);
     return dg_rollout_steps(r, s->config, iteration);
 }
@@ -362,6 +365,21 @@ static int see_prompt(Worker *w, int64_t i, void *user)
                              r->features + i * r->num_features);
 }
 
+/* A sample that has any score, to its group. */
+static void add_picture(Rollout *r, int64_t item, const float *rgb,
+                        const PolicyShape *shape)
+{
+    int32_t cells[DG_DIVERSITY_CELLS];
+    int scored = 0;
+
+    for (int64_t k = 0; k < r->K; k++)
+        scored |= !r->scores[item * r->K + k].missing;
+    if (!scored || !dg_diversity_cells(cells, rgb, shape->height, shape->width))
+        return;
+#pragma omp critical(dg_rollout_picture)
+    dg_diversity_add(&r->pictures[item / r->G], cells);
+}
+
 static int score_one(Worker *w, int64_t i, void *user)
 {
     const Scoring *j = user;
@@ -404,6 +422,7 @@ static int score_one(Worker *w, int64_t i, void *user)
                      dg_last_error()->text);
         }
     }
+    add_picture(r, item, rgb, &j->policy->shape);
     return DG_OK;
 }
 
@@ -466,5 +485,8 @@ int dg_rollout_score(Scoring *s, Team *team)
 
 void dg_rollout_share(Rollout *r, const Comm *c)
 {
+    const size_t words = sizeof *r->pictures / sizeof(int64_t);
+
     dg_comm_share_items(c, r->scores, r->N, sizeof *r->scores * (size_t)r->K);
+    dg_comm_sum_i64(c, (int64_t *)r->pictures, r->P * (int64_t)words);
 }

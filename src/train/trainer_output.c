@@ -134,6 +134,17 @@ static size_t peak_bytes(const Trainer *t)
     return beside > peak ? beside : peak;
 }
 
+/* How far updates after the first are from the rollout's policy; where there is
+ * one a line has no such keys. */
+static void put_later(Metrics *out, const UpdateStats *u)
+{
+    dg_metrics_real(out, "clip_fraction_low", u->clip_low);
+    dg_metrics_real(out, "clip_fraction_high", u->clip_high);
+    dg_metrics_real(out, "approx_kl", u->approx_kl);
+    dg_metrics_real(out, "ratio_min", u->ratio_min);
+    dg_metrics_real(out, "ratio_max", u->ratio_max);
+}
+
 static int write_metrics(Trainer *t, const Means *m, double gflops)
 {
     const UpdateStats *u = &t->stats;
@@ -145,10 +156,14 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
     put_rewards(t);
     if (!isnan(m->strict))
         dg_metrics_real(out, "strict_mean", m->strict);
+    dg_metrics_real(out, "diversity",
+                    dg_diversity_mean(t->rollout->pictures, t->rollout->P));
     dg_metrics_int(out, "zero_std_groups", m->zero);
     dg_metrics_int(out, "skipped_groups", m->skipped);
     dg_metrics_real(out, "ratio_max_deviation", u->ratio_max_deviation);
     dg_metrics_real(out, "clip_fraction", u->clip_fraction);
+    if (t->update->num_updates > 1)
+        put_later(out, u);
     dg_metrics_real(out, "grad_norm", u->grad_norm);
     dg_metrics_real(out, "lr", u->lr);
     dg_metrics_real(out, "loss", u->loss);

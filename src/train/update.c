@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "train/pool.h"
+#include "update_stats.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -123,6 +124,7 @@ static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
     res->ratio = term.ratio;
     res->loss = term.loss;
     res->kl = in.kl;
+    res->approx_kl = term.approx_kl;
     res->seeded = term.coef != 0 || term.kl_coef != 0;
     w->engine->seed(grad, &term, s, &(ObjectiveTensors) { z, u, next, u_ref },
                     D);
@@ -476,27 +478,6 @@ static void share_results(const Part *p)
                        sizeof *u->set_aside);
 }
 
-static void add_stats(const Part *p, UpdateStats *s, double terms)
-{
-    const Update *u = p->job->update;
-
-    for (int64_t k = 0; k < u->num_kept; k++) {
-        if (u->belongs[k] != p->index)
-            continue;
-        s->set_aside += u->set_aside[k] != 0;
-        for (int j = 0; j < u->steps_per_item && !u->set_aside[k]; j++) {
-            const StepResult *res = &u->result[k * u->steps_per_item + j];
-            const double off = fabs(res->ratio - 1);
-
-            if (p->index == 0 && off > s->ratio_max_deviation)
-                s->ratio_max_deviation = off;
-            s->clip_fraction += res->clipped / terms;
-            s->loss += res->loss / u->num_updates;
-            s->kl += res->kl / terms;
-        }
-    }
-}
-
 static int apply(const Part *p, UpdateStats *stats)
 {
     const UpdateJob *job = p->job;
@@ -543,7 +524,7 @@ static int run_part(Part *p, UpdateStats *stats)
     err = check_ratio(p);
     if (err)
         return err;
-    add_stats(p, stats, (double)u->num_kept * (double)u->steps_per_item);
+    dg_update_stats_add(stats, u, p->index);
     return apply(p, stats);
 }
 
@@ -553,7 +534,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
     double weights[DG_CONFIG_REWARDS];
     int err = DG_OK;
 
-    memset(stats, 0, sizeof *stats);
+    dg_update_stats_begin(stats);
     for (int64_t k = 0; k < c->num_rewards; k++)
         weights[k] = c->rewards[k].weight;
     memset(job->update->set_aside, 0,
@@ -575,5 +556,6 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
 
         err = run_part(&p, stats);
     }
+    dg_update_stats_end(stats);
     return err;
 }
