@@ -39,6 +39,9 @@ typedef struct PolicyFamily {
     void (*code)(const Policy *p, const float *rgb, float *latent);
 } PolicyFamily;
 
+/** That of a kind. */
+const PolicyFamily *dg_policy_family_of(PolicyKind kind);
+
 /* Every impl starts with its family. */
 struct PolicyImpl {
     const PolicyFamily *family;

@@ -10,22 +10,9 @@
 #include "store/weights_file.h"
 #include "tensor/ops.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-static const PolicyFamily *family_of(PolicyKind kind)
-{
-    switch (kind) {
-    case DG_POLICY_FLUX:
-        return &dg_policy_flux;
-    case DG_POLICY_SD:
-        return &dg_policy_sd;
-    }
-    dg_panic("policy kind %d is not in the table", (int)kind);
-}
 
 /* Networks and the index of their parameters. */
 static int outline(Policy *p, const Config *c, int net_id)
@@ -43,7 +30,7 @@ static int outline(Policy *p, const Config *c, int net_id)
         p->net.lora = &p->lora;
     }
     if (!err)
-        err = family_of(c->policy.kind)->create(p, c);
+        err = dg_policy_family_of(c->policy.kind)->create(p, c);
     if (!err && c->policy.draw_all)
         dg_params_draw_zeros(&p->net);
     if (!err && c->lora.rank > 0)
@@ -519,43 +506,6 @@ int dg_policy_load(Policy *p, const char *path, int ema)
         dg_weights_read(path, "", list, p->net.num_params + p->text.num_params);
     free(list);
     return err;
-}
-
-int dg_policy_has_folder(const Config *c)
-{
-    return c->policy.path[0] != '\0' && dg_folder_exists(c->policy.path);
-}
-
-int dg_policy_lacks_weights(const Config *c)
-{
-    return c->policy.weights[0] != '\0' &&
-           access(c->policy.weights, F_OK) != 0 &&
-           (errno == ENOENT || errno == ENOTDIR);
-}
-
-/* Names of kinds as policy.kind has them. */
-static int check_family(const Config *c)
-{
-    static const PolicyKind kinds[] = { DG_POLICY_FLUX, DG_POLICY_SD };
-    static const char *const names[] = { "flux", "sd" };
-    const int own = kinds[1] == c->policy.kind;
-
-    return dg_folder_check_part(c->policy.path,
-                                family_of(kinds[own])->component, names[own],
-                                family_of(kinds[!own])->component, names[!own]);
-}
-
-int dg_policy_adopt_folder(Config *c, int outline)
-{
-    int err = DG_OK;
-
-    if (!outline && c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
-        return dg_fail(DG_EIO, "policy.path = \"%s\": there is no such folder",
-                       c->policy.path);
-    if (dg_policy_has_folder(c))
-        err = check_family(c);
-    return err ? err
-               : family_of(c->policy.kind)->adopt(c, dg_policy_has_folder(c));
 }
 
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)
