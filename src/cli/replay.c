@@ -30,7 +30,8 @@ static int take_config(Cli *cli, const char *threads)
         strncat(assignment, threads, sizeof assignment - 16);
         err = dg_config_set(&cli->config, assignment);
     }
-    cli->config.trajectory.every = 0; /* no file is written */
+    cli->config.trajectory.every = 0; /* no file is written, */
+    cli->config.evaluate.every = 0;   /* and nothing evaluated */
     dg_config_settle(&cli->config);
     return err;
 }

@@ -33,6 +33,7 @@ static void shorten(Config *c, int64_t samples)
     c->sampler.window_every = 0;
     c->trajectory.every = 0;
     c->prompts.eval_file[0] = '\0';
+    c->evaluate.every = 0;
 }
 
 /* Another way to the same bits. */

@@ -25,7 +25,7 @@ static int open_prompts(Trainer *t)
     err = dg_setup_prompts(t->session, c->prompts.file, &t->prompts);
     if (!err && c->prompts.eval_file[0] != '\0')
         err = dg_setup_prompts(t->session, c->prompts.eval_file, &t->heldout);
-    return err;
+    return err ? err : dg_trainer_read_heldout(t);
 }
 
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
@@ -43,19 +43,16 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
     return DG_OK;
 }
 
-/* Samples of a rollout in one forward pass, or of the report's pictures: a rank
- * may have fewer than micro_batch. */
-static int64_t most_sampled(const TrainerParts *t)
+/* A rank may have fewer than micro_batch. */
+int64_t dg_trainer_batch(const Config *c, int ranks)
 {
-    const Config *c = t->session->config;
     const int64_t most = c->grpo.micro_batch;
     const int64_t items =
         c->grpo.prompts_per_iteration * c->grpo.num_generations;
     const int64_t pictures =
         c->prompts.eval_file[0] != '\0' ? c->report.prompts : 0;
 
-    return dg_sampling_batch(most, items > pictures ? items : pictures,
-                             t->ranks);
+    return dg_sampling_batch(most, items > pictures ? items : pictures, ranks);
 }
 
 /* Counts a step and says what team it needs. */
@@ -66,7 +63,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
     const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const size_t rollout =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    StepPlanOpts opts = { .batch = most_sampled(t),
+    StepPlanOpts opts = { .batch = dg_trainer_batch(c, t->ranks),
                           .train_net = 1,
                           .recompute = t->recompute,
                           .cached = t->cached,
@@ -366,6 +363,9 @@ static int open_cache(Trainer *t)
     if (!err)
         err = dg_cache_check(t->cache, s, t->policy, &t->heldout,
                              s->config->prompts.eval_file);
+    if (!err)
+        err = dg_cache_check(t->cache, s, t->policy, &t->evaluated,
+                             s->config->evaluate.file);
     /* checkpoints of adapters do without the text encoders' weights */
     if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
         dg_policy_drop_text(t->policy);
@@ -419,6 +419,7 @@ int dg_trainer_check_room(const Session *s)
               !c->parallel.offload_optimizer,
           "parallel.offload_ema = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->evaluate.every > 0, "a smaller evaluate.num_prompts" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
     uint64_t needs;
@@ -506,6 +507,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_setup_check_words(s, t->policy, &t->heldout,
                                    c->prompts.eval_file);
+    if (!err)
+        err = dg_trainer_check_heldout(t);
     if (err)
         return err;
     if (!dg_setup_has_weights(c))
@@ -518,6 +521,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_trainer_reserve(t);
+    if (!err)
+        err = dg_trainer_open_heldout(t);
     if (!err)
         err = dg_update_check_steps(c, t->rollout);
     if (!err && t->policy->adapters.num_params > 0)
@@ -539,6 +544,7 @@ void dg_trainer_close(Trainer *t)
     dg_trainer_close_files(t);
     dg_metrics_close(t->metrics);
     dg_beside_destroy(t->beside);
+    dg_evaluate_close(t->eval);
     dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
@@ -551,5 +557,6 @@ void dg_trainer_close(Trainer *t)
     free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);
+    dg_prompts_free(&t->evaluated);
     dg_rundir_close(&t->dir); /* last: files are written no more */
 }
