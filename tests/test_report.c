@@ -390,96 +390,6 @@ static void test_held_out_loss_is_seen(void **state)
     free(page);
 }
 
-/* Behind the lines of put_run(): evaluations at these iterations. */
-static void put_looks(int n, const Fault *f, int num, const int *at,
-                      const double *reward, const double *strict)
-{
-    char end[4000];
-    size_t used = 0;
-    Fault with = *f;
-
-    for (int i = 0; i < num; i++)
-        used += (size_t)sprintf(
-            end + used,
-            "{\"iteration\":%d,\"held_out\":{\"prompts\":70,\"pictures\":210,"
-            "\"reward_mean\":%g,\"reward_low\":%g,\"reward_high\":%g,"
-            "\"rewards\":{\"dull\":{\"mean\":0.1,\"low\":0,\"high\":0.2,"
-            "\"missing\":2},\"shapes\":{\"mean\":0.5,\"low\":0.4,\"high\":0.6,"
-            "\"strict_mean\":%g,\"strict_low\":%g,\"strict_high\":%g,"
-            "\"missing\":1}}},\"seconds\":{\"evaluate\":30}}\n",
-            at[i], reward[i], reward[i] - 0.03, reward[i] + 0.03, strict[i],
-            strict[i] - 0.05, strict[i] + 0.05);
-    with.end = end;
-    put_run(n, &with);
-}
-
-static void test_looks_of_training_are_told(void **state)
-{
-    static const int at[] = { 0, 20, 40 };
-    static const double rises[] = { 0.4, 0.5, 0.6 };
-    static const double peaks[] = { 0.4, 0.7, 0.55 };
-    static const double falls[] = { 0.4, 0.35, 0.2 };
-    static const double stays[] = { 0.4, 0.41, 0.4 };
-    const Fault flat = { .clip = 0.4 };
-    char *page;
-
-    (void)state;
-    put_looks(40, &right, 3, at, rises, rises);
-    page = make_page();
-    assert_level(page, "Is it better on held-out prompts?", "good");
-    assert_level(page, "Is the reward hacked?", "good");
-    assert_level(page, "Is the record whole?", "good");
-    assert_says(page, "on held-out prompts the reward changed by +0.200 and "
-                      "the strict score by +0.200 (iterations 0 to 40).");
-    assert_says(page, "Points: held-out prompts, painted without noise");
-    assert_says(page, "In 40 iterations (");
-    assert_says(page, "; evaluations 1 min 30 s");
-    assert_says(page, "70 prompts, 3 seeds each");
-    assert_says(page, "3 scores are missing");
-    free(page);
-    /* the reward of training rises in all of these */
-    put_looks(40, &right, 3, at, rises, falls);
-    page = make_page();
-    assert_level(page, "Is the reward hacked?", "wrong");
-    assert_says(page, "on held-out prompts the strict score from 0.400 to "
-                      "0.200 (iterations 0 to 40).");
-    free(page);
-    put_looks(40, &right, 3, at, falls, rises);
-    page = make_page();
-    assert_level(page, "Is the reward hacked?", "wrong");
-    assert_says(page, "on held-out prompts the reward from 0.400 to 0.200");
-    free(page);
-    put_looks(40, &right, 3, at, peaks, rises);
-    page = make_page();
-    assert_level(page, "Is the reward hacked?", "look");
-    assert_says(page, "; it was best after iteration 20, 0.700.");
-    free(page);
-    put_looks(40, &right, 3, at, stays, rises);
-    page = make_page();
-    assert_level(page, "Is the reward hacked?", "look");
-    free(page);
-    /* it does not rise here: worse, but nothing is hacked */
-    put_looks(40, &flat, 3, at, falls, falls);
-    page = make_page();
-    assert_level(page, "Is the reward hacked?", "good");
-    assert_level(page, "Is it better on held-out prompts?", "wrong");
-    free(page);
-    /* one alone tells nothing of a course */
-    put_looks(40, &right, 1, at + 2, rises + 2, rises + 2);
-    page = make_page();
-    assert_null(strstr(page, "Is it better on held-out prompts?"));
-    assert_says(page,
-                "On 70 held-out prompts the strict score is <b>0.600</b>");
-    free(page);
-    /* files that were made by hand come first in what they say */
-    put_evaluation("evaluation_before.json", 0.5, 0.45);
-    put_evaluation("evaluation_after.json", 0.8, 0.75);
-    put_looks(40, &right, 3, at, falls, falls);
-    page = make_page();
-    assert_level(page, "Is it better on held-out prompts?", "good");
-    free(page);
-}
-
 static void test_pretraining_has_its_page(void **state)
 {
     char text[8000];
@@ -669,7 +579,6 @@ int main(void)
         IN_FOLDER(test_short_runs_are_told_as_such),
         IN_FOLDER(test_flat_and_falling_rewards_are_told_apart),
         IN_FOLDER(test_held_out_loss_is_seen),
-        IN_FOLDER(test_looks_of_training_are_told),
         IN_FOLDER(test_pretraining_has_its_page),
         IN_FOLDER(test_strangers_text_stays_text),
         IN_FOLDER(test_pictures_need_not_be_square),

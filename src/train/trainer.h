@@ -185,12 +185,15 @@ EvaluateJob dg_trainer_heldout_job(const Session *s, const Policy *p,
 /** Their file, or "". */
 const char *dg_trainer_heldout_path(const Config *c);
 
-/** Reads them, looks at them once the policy is there, reserves what they take
- *  and t->eval, where evaluate.every is not 0. Collective. Errors, agreed:
+/** Reads them, looks at them (and at t->heldout) once the policy is there, and
+ *  reserves t->eval, where evaluate.every is not 0. Collective. Errors, agreed:
  *  DG_EINVAL, DG_EFORMAT, DG_EIO, DG_ENOMEM. */
 int dg_trainer_read_heldout(Trainer *t);
 int dg_trainer_check_heldout(const Trainer *t);
 int dg_trainer_open_heldout(Trainer *t);
+
+/** What they take of kernel memory on this rank. */
+size_t dg_trainer_heldout_bytes(const Trainer *t);
 
 /** 1 if t->iteration is one to evaluate after. */
 int dg_trainer_heldout_due(const Trainer *t);

@@ -255,7 +255,8 @@ static void describe(const Trainer *t)
             (long long)dg_policy_trained(t->policy)->count, (long long)r->P,
             dg_plural(r->P), (long long)r->G, s->comm->size,
             dg_plural(s->comm->size), s->num_threads, dg_plural(s->num_threads),
-            1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes));
+            1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes +
+                            dg_trainer_heldout_bytes(t)));
     if (s->comm->size > r->N)
         dg_warn("%d ranks for %lld work item%s: %lld rank%s idle",
                 s->comm->size, (long long)r->N, dg_plural(r->N),
@@ -474,6 +475,15 @@ static int open_beside(Trainer *t)
     return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
 }
 
+static int reserve_all(Trainer *t)
+{
+    int err = dg_trainer_reserve(t);
+
+    if (!err)
+        err = dg_trainer_open_heldout(t);
+    return err ? err : dg_update_check_steps(t->session->config, t->rollout);
+}
+
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -505,9 +515,6 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_rewards_check_prompts(t->rewards, c->num_rewards, &t->prompts);
     if (!err)
-        err = dg_setup_check_words(s, t->policy, &t->heldout,
-                                   c->prompts.eval_file);
-    if (!err)
         err = dg_trainer_check_heldout(t);
     if (err)
         return err;
@@ -520,11 +527,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_agree(
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
-        err = dg_trainer_reserve(t);
-    if (!err)
-        err = dg_trainer_open_heldout(t);
-    if (!err)
-        err = dg_update_check_steps(c, t->rollout);
+        err = reserve_all(t);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err && t->pool != NULL)

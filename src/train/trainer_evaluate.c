@@ -62,18 +62,17 @@ int dg_trainer_read_heldout(Trainer *t)
                : dg_setup_prompts(t->session, c->evaluate.file, &t->evaluated);
 }
 
-/* Of those that are painted; what all held-out prompts have to be was looked
- * at. */
 int dg_trainer_check_heldout(const Trainer *t)
 {
     const Session *s = t->session;
     const Config *c = s->config;
     const PromptList *list = list_of(t);
     PromptList painted = *list;
-    int err = DG_OK;
+    int err =
+        dg_setup_check_words(s, t->policy, &t->heldout, c->prompts.eval_file);
 
-    if (c->evaluate.every == 0)
-        return DG_OK;
+    if (err || c->evaluate.every == 0)
+        return err;
     painted.num =
         (int32_t)dg_trainer_heldout_job(s, t->policy, list).num_prompts;
     if (list == &t->evaluated)
@@ -85,14 +84,25 @@ int dg_trainer_check_heldout(const Trainer *t)
 int dg_trainer_open_heldout(Trainer *t)
 {
     const Session *s = t->session;
-    EvaluateJob job = dg_trainer_heldout_job(s, t->policy, list_of(t));
+    EvaluateJob job;
 
     if (s->config->evaluate.every == 0)
         return DG_OK;
+    job = dg_trainer_heldout_job(s, t->policy, list_of(t));
     job.team = t->team;
     job.rewards = t->rewards;
     job.cache = t->cache;
     return dg_evaluate_open(&t->eval, &job);
+}
+
+size_t dg_trainer_heldout_bytes(const Trainer *t)
+{
+    EvaluateJob job;
+
+    if (t->eval == NULL)
+        return 0;
+    job = dg_trainer_heldout_job(t->session, t->policy, list_of(t));
+    return dg_evaluate_bytes(&job);
 }
 
 int dg_trainer_heldout_due(const Trainer *t)
