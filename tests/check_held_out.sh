@@ -7,6 +7,7 @@
 # shellcheck source=tests/cuda_lib.sh
 . "$(dirname "$0")/cuda_lib.sh"
 bin=$cpu
+slow_disk=$PWD/${DG_BUILD:-build}/tests/slow_disk.so
 every=(evaluate.every=2 evaluate.num_prompts=5 evaluate.seeds=3
     evaluate.steps=3)
 
@@ -105,6 +106,21 @@ sum_of() # its reward is the weighted sum of its rewards
         END { exit NR != 3 || bad }'
 }
 expect "held-out: rewards are weighed" sum_of with
+
+# --- while files are written ---------------------------------------------------
+# averaged weights change places with those that a checkpoint is written from: it
+# begins, behind a trajectory file of three waits, while these would be in use
+many=(evaluate.every=1 evaluate.num_prompts=30 evaluate.seeds=3 evaluate.steps=3)
+tiny 1 1 quick checkpoint.keep=0 "${many[@]}"
+wait_ms=$(sed -n 's/^{"iteration":0.*"evaluate":\([^}]*\).*/\1/p' "$work/quick/metrics.jsonl" |
+    awk '{ print int(1000 * $1 * 1.5 / 3) }')
+SLOW_DISK_MS=$wait_ms LD_PRELOAD=$slow_disk tiny 1 1 slow checkpoint.keep=0 "${many[@]}"
+same_lines_of "on a slow disk, the same lines" quick slow
+for i in 1 2 3; do
+    expect "held-out: on a slow disk, iteration $i, the same arrays" "$tools/same_arrays" \
+        "$work/without/checkpoints/iter_00000$i.h5" \
+        "$work/slow/checkpoints/iter_00000$i.h5"
+done
 
 # --- ranks, threads, batches, levels ---------------------------------------------
 for at in "1 2 none 2" "2 1 none 1" "3 2 optimizer 3" "2 1 parameters 2" \
