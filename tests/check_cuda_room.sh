@@ -161,6 +161,7 @@ trained none --set grpo.kl_beta=0.1
 room replay "a larger GPU"
 foretold replay none "${iteration[@]}" --set grpo.kl_beta=0.1
 trained none --set run.dtype=bfloat16
+trained none --set evaluate.every=1 --set evaluate.num_prompts=120
 trained none --set optim.moments=int8
 trained none --set parallel.offload_ema=true
 trained sums --set parallel.offload_sums=true

@@ -334,8 +334,10 @@ draw_prompts()
         ;;
     esac
     one_of 1 1 1 0
-    [ "$one" = 1 ] &&
+    if [ "$one" = 1 ]; then
         sets+=("prompts.eval_file=configs/prompts/shapes_heldout.jsonl")
+        some evaluate.every 0 1 2
+    fi
     some report.prompts 1 3
     some evaluate.num_prompts 1 2 3
     some evaluate.seeds 1 2

@@ -77,7 +77,8 @@ held_to()
             metric "$run" plan_bytes | head -n 1) $(metric "$run" peak_bytes)"
     fi
     no_unfinished "$run" || fault "$run: a file half-written"
-    "$tools/json_lines" "$work/$run/metrics.jsonl" "$iterations" \
+    grep -v '"held_out":' "$work/$run/metrics.jsonl" >"$work/lines"
+    "$tools/json_lines" "$work/lines" "$iterations" \
         >"$work/json" || fault "$run: metrics.jsonl" "$work/json"
 }
 

@@ -247,6 +247,61 @@ static void test_failed_pictures_have_no_score(void **state)
     tiny_close(&t);
 }
 
+/* One that is kept follows its policy, paints the same in rounds, and may be
+ * given up. */
+static void test_a_kept_one_follows_its_policy(void **state)
+{
+    static const char *const sets[] = { "evaluate.bootstrap=50", NULL };
+    const double never = 0, at_once = 1e-9;
+    Evaluation first, again, other;
+    TinyRun t;
+    Eval *e;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    const int64_t last = t.policy->net.count - 1;
+
+    MUST(dg_evaluate_open(
+        &e, &(EvaluateJob) { .session = &t.session,
+                             .team = t.team,
+                             .policy = t.policy,
+                             .prompts = &t.prompts,
+                             .rewards = t.rewards,
+                             .num_prompts = 3,
+                             .seeds = 3,
+                             .batch = 2,
+                             .seed = 3,
+                             .with_scores = (int)t.config.num_rewards }));
+    MUST(dg_evaluate_run(&first, e, NULL));
+    MUST(dg_evaluate_run(&again, e, &never));
+    assert_memory_equal(&first.sum, &again.sum, sizeof first.sum);
+    assert_int_equal(again.stopped, 0);
+    t.policy->net.values[last] += 1;
+    MUST(dg_evaluate_run(&other, e, &never));
+    assert_true(other.sum.mean != first.sum.mean);
+    MUST(dg_evaluate_run(&other, e, &at_once));
+    assert_int_equal(other.stopped, 1);
+    t.policy->net.values[last] -= 1;
+    MUST(dg_evaluate_run(&again, e, &never));
+    assert_memory_equal(&first.sum, &again.sum, sizeof first.sum);
+    dg_evaluate_close(e);
+    tiny_close(&t);
+}
+
+/* The weighted sum, by the rewards' means where none is missing. */
+static void test_rewards_are_weighed(void **state)
+{
+    Evaluation e;
+
+    (void)state;
+    evaluate_sets(&e,
+                  "rewards=({name=\"brightness\";weight=-0.7;},"
+                  "{name=\"brightness\";weight=3.0;})",
+                  NULL, 1, 4);
+    assert_true(fabs(e.sum.mean - 2.3 * e.rewards[0].reward.mean) < 1e-7);
+    assert_true(e.sum.low < e.sum.mean && e.sum.mean < e.sum.high);
+}
+
 static void test_reward_is_that_of_the_pictures(void **state)
 {
     enum { PIXELS = 12 * 32 * 32 };
@@ -375,6 +430,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_pictures_follow_the_flow),
     cmocka_unit_test(test_tags_part_the_pictures),
     cmocka_unit_test(test_failed_pictures_have_no_score),
+    cmocka_unit_test(test_a_kept_one_follows_its_policy),
+    cmocka_unit_test(test_rewards_are_weighed),
     cmocka_unit_test(test_reward_is_that_of_the_pictures),
     cmocka_unit_test(test_text_and_json_say_the_same),
     cmocka_unit_test(test_json_keeps_a_task_s_name),

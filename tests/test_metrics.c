@@ -100,6 +100,38 @@ static void test_resume_cuts_what_came_later(void **state)
     free(all);
 }
 
+static int ends_with(int64_t iteration, const char *key)
+{
+    int yes = 7;
+
+    assert_int_equal(dg_metrics_end_with(&yes, path, iteration, key), DG_OK);
+    return yes;
+}
+
+static void test_last_line_is_known_by_its_key(void **state)
+{
+    Metrics *m;
+
+    (void)state;
+    assert_int_equal(dg_metrics_open(&m, path, -1), DG_OK);
+    assert_int_equal(ends_with(0, "reward_mean"), 0);
+    write_line(m, 1);
+    assert_int_equal(ends_with(1, "reward_mean"), 1);
+    assert_int_equal(ends_with(1, "rewards"), 0);
+    assert_int_equal(ends_with(10, "reward_mean"), 0);
+    write_line(m, 12);
+    assert_int_equal(ends_with(1, "reward_mean"), 0);
+    assert_int_equal(ends_with(12, "reward_mean"), 1);
+    assert_int_equal(ends_with(2, "reward_mean"), 0);
+    dg_metrics_close(m);
+    assert_int_equal(dg_metrics_open(&m, path, 1), DG_OK); /* cut */
+    assert_int_equal(ends_with(1, "reward_mean"), 1);
+    dg_metrics_close(m);
+    unlink(path);
+    assert_int_equal(ends_with(1, "reward_mean"), 0);
+    assert_int_equal(dg_file_write(path, "", 0), DG_OK);
+}
+
 static void test_full_disk_leaves_whole_lines(void **state)
 {
     struct rlimit old, tight;
@@ -169,6 +201,8 @@ int main(void)
                                         end),
         cmocka_unit_test_setup_teardown(test_resume_cuts_what_came_later, start,
                                         end),
+        cmocka_unit_test_setup_teardown(test_last_line_is_known_by_its_key,
+                                        start, end),
         cmocka_unit_test_setup_teardown(test_full_disk_leaves_whole_lines,
                                         start, end),
         cmocka_unit_test(test_sync_tells_what_writing_did_not),

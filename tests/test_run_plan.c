@@ -94,10 +94,30 @@ static void test_adapters_need_little(void **state)
     }
 }
 
+#define HELD_OUT "evaluate.file=configs/prompts/shapes_heldout.jsonl"
+
 static const char clip_reward[] =
     "rewards=({name=\"brightness\";},{name=\"hpsv2\";"
     "path=\"tests/golden/clip_tiny\";"
     "tokenizer=\"tests/golden/sd_tiny/tokenizer\";})";
+
+/* What held-out prompts take on the first rank, all of a run. */
+static uint64_t held_out_bytes(const Trainer *t, const Config *c, int threads,
+                               int ranks)
+{
+    const PolicyShape *s = &t->policy->shape;
+    const EvaluateConfig *e = &c->evaluate;
+    const int64_t items = (e->num_prompts * e->seeds + ranks - 1) / ranks;
+    const int64_t prompts = (items + e->seeds - 1) / e->seeds;
+    const int64_t batch =
+        items < c->grpo.micro_batch ? items : c->grpo.micro_batch;
+
+    if (e->every == 0)
+        return 0;
+    return sizeof(float) *
+           (uint64_t)((prompts + (c->cfg.scale != 1)) * s->condition +
+                      2 * threads * batch * s->elements);
+}
 
 /* The plan's total against what the trainer of the same configuration took. */
 static void compare_with_run(const char *const *sets)
@@ -115,6 +135,9 @@ static void compare_with_run(const char *const *sets)
     MUST(dg_setup_prompts(&p.session, p.config.prompts.file, &t.prompts));
     MUST(dg_policy_create(&t.policy, &p.config));
     MUST(dg_trainer_reserve(&t));
+    MUST(dg_trainer_read_heldout(&t));
+    MUST(dg_trainer_check_heldout(&t));
+    MUST(dg_trainer_open_heldout(&t));
     n = t.learner->num;
     taken = sizeof(float) * (uint64_t)t.policy->num_values;
     if (t.reference != NULL && t.reference->owns_values)
@@ -125,7 +148,7 @@ static void compare_with_run(const char *const *sets)
     taken += sizeof(float) *
              (uint64_t)dg_rewards_num_values(t.rewards, p.config.num_rewards);
     taken += t.team->bytes + t.rollout->bytes + t.rollout->aside_bytes +
-             t.update->bytes;
+             t.update->bytes + held_out_bytes(&t, &p.config, 2, 1);
     assert_true(dg_run_plan_value(&p.plan.memory, "worker_steps") ==
                 2 * t.plan_bytes);
     if (dg_run_plan_value(&p.plan.memory, "total") != taken)
@@ -154,6 +177,8 @@ static void test_plan_is_what_a_run_reserves(void **state)
     static const char *const detached[] = { "cfg.scale=3",
                                             "cfg.grad=detach_uncond", NULL };
     static const char *const judged[] = { clip_reward, NULL };
+    static const char *const looking[] = { "evaluate.every=5", HELD_OUT,
+                                           "cfg.scale=3", NULL };
 
     (void)state;
     compare_with_run(plain);
@@ -162,6 +187,7 @@ static void test_plan_is_what_a_run_reserves(void **state)
     compare_with_run(guided);
     compare_with_run(detached);
     compare_with_run(judged);
+    compare_with_run(looking);
 }
 
 /* What the report's pictures take on the first rank: its prompts' conditions,
@@ -219,7 +245,8 @@ static void compare_level(const char *level, int ranks, const char *more)
              sizeof(float) * (uint64_t)t.team->num_grads;
     taken += sizeof(double) *
              ((uint64_t)(t.learner->place.shard.num + 4095) / 4096 + 1);
-    taken += picture_bytes(&t, &p.config, ranks);
+    taken += picture_bytes(&t, &p.config, ranks) +
+             held_out_bytes(&t, &p.config, 1, ranks);
     if (g->gpu != taken)
         fail_msg("%s: planned %llu bytes, taken %llu", level,
                  (unsigned long long)g->gpu, (unsigned long long)taken);
@@ -239,6 +266,7 @@ static void test_levels_are_what_a_run_reserves(void **state)
     compare_level("gradients", 5, "parallel.exact_sum=false");
     compare_level("optimizer", 2, "optim.ema_decay=0");
     compare_level("optimizer", 3, "optim.moments=int8");
+    compare_level("optimizer", 3, "evaluate.every=1");
 }
 
 /* FLUX.1-dev by hand: 4 bytes of 11 901 408 320 network values and 4 885 371

@@ -57,7 +57,7 @@ same_numbers() { same "$1" "$(numbers "$2")" "$(numbers "$3")"; }
 ratio_is_one()
 {
     [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
-        [ "$(metric "$1" iteration | wc -l)" = "$2" ]
+        [ "$(metric "$1" grad_norm | wc -l)" = "$2" ]
 }
 
 # equal_bytes RUN [ITERATIONS]: memory used is memory planned

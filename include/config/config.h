@@ -200,6 +200,7 @@ typedef struct EvaluateConfig {
     double shift;
     int64_t num_prompts; /* 0: all of the file */
     int64_t bootstrap;   /* resamplings of the intervals */
+    int64_t every;       /* iterations of train between two; 0: none */
 } EvaluateConfig;
 
 typedef struct Config {

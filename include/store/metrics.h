@@ -1,8 +1,8 @@
 #ifndef DG_STORE_METRICS_H
 #define DG_STORE_METRICS_H
 /*
- * metrics.jsonl: one JSON object per line, one line per iteration, in the
- * order of the calls; numbers as %.9g, NaN and Inf as null. A line is written
+ * metrics.jsonl: one JSON object per line, lines of an iteration in the order
+ * of the calls; numbers as %.9g, NaN and Inf as null. A line is written
  * by one call, so that a killed run leaves whole lines. Rank 0's only: no
  * function here is collective.
  */
@@ -17,6 +17,13 @@ typedef struct Metrics Metrics;
  * Errors: DG_EIO, DG_ENOMEM.
  */
 int dg_metrics_open(Metrics **out, const char *path, int64_t last_iteration);
+
+/**
+ * yes = 1: the last line of the file, as dg_metrics_open() left it, is of this
+ * iteration and begins with this key; no file is none. Errors: DG_EIO.
+ */
+int dg_metrics_end_with(int *yes, const char *path, int64_t iteration,
+                        const char *key);
 
 /** Closes; NULL is allowed. */
 void dg_metrics_close(Metrics *m);

@@ -38,6 +38,10 @@ typedef struct Evaluation {
     EvaluateTag tags[DG_EVALUATE_TAGS];
     int num_rewards;
     EvaluateReward rewards[DG_CONFIG_REWARDS];
+    Interval
+        sum;     /* of all rewards by their weights, as reward_mean of training;
+                     a picture that lacks one is left out */
+    int stopped; /* 1: given up for a stop, and nothing else is told */
 } Evaluation;
 
 typedef struct EvaluateJob {
@@ -56,7 +60,24 @@ typedef struct EvaluateJob {
     int with_scores;   /* how many of the rewards score; 0: pictures only */
 } EvaluateJob;
 
-/** Runs it. Collective; the result is the same on all ranks, and for any
+/* An evaluation that is run again and again, of a policy that changes: what it
+ * needs is reserved once, and prompts are encoded the first time, by encoders
+ * that do not change. */
+typedef struct Eval Eval;
+
+/** job is copied, what it points to is borrowed. Collective. Errors, agreed:
+ *  DG_ENOMEM; those of dg_policy_schedule(). */
+int dg_evaluate_open(Eval **out, const EvaluateJob *job);
+void dg_evaluate_close(Eval *e); /* NULL is allowed */
+
+/**
+ * As dg_evaluate().
+ * seconds  not NULL: given up, with out->stopped, as soon as dg_stop_wanted() of
+ *          so many seconds says so, which is asked after each batch of pictures
+ */
+int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds);
+
+/** Runs it once. Collective; the result is the same on all ranks, and for any
  *  number of ranks and threads. Errors: those of sampling, agreed. */
 int dg_evaluate(Evaluation *out, const EvaluateJob *job);
 

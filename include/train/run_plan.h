@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { DG_PLAN_LINES = 20 };
+enum { DG_PLAN_LINES = 24 };
 
 /* Commands that run networks. */
 typedef enum PlanCommand {
@@ -76,6 +76,7 @@ typedef struct RunPlan {
      * prompts is then an iteration's; or "" */
     char no_folder[DG_CONFIG_STRING], no_weights[DG_CONFIG_STRING],
         no_prompts[DG_CONFIG_STRING];
+    char no_held_out[DG_CONFIG_STRING]; /* the file of evaluate.every's */
 } RunPlan;
 
 /** Plans c->... of the session for so many ranks with the session's threads

@@ -110,6 +110,7 @@ static int bench(Cli *cli, void *options)
     Session session;
     int err = dg_cli_session(&session, cli);
 
+    cli->config.evaluate.every = 0; /* iterations alone are measured */
     if (w->opts.repeats == 0)
         w->opts.repeats = cli->config.run.device == DG_DEVICE_CUDA ? 7 : 21;
     return err || cli->dry_run ? err : measure(&session, cli, w);

@@ -27,7 +27,8 @@ static int take_config(Cli *cli, int threads)
     cli->config_text = text;
     if (threads != AS_IT_WAS)
         cli->config.run.threads = threads;
-    cli->config.trajectory.every = 0; /* no file is written */
+    cli->config.trajectory.every = 0; /* no file is written, */
+    cli->config.evaluate.every = 0;   /* and nothing evaluated */
     dg_config_settle(&cli->config);
     return err;
 }

@@ -380,6 +380,9 @@ static const Option rows[] = {
         "first prompts of the file; 0: all"),
     INT("evaluate.bootstrap", "1000", 1, 1e6, evaluate.bootstrap, FREE,
         "resamplings for the 95 % intervals"),
+    INT("evaluate.every", "0", 0, 1e9, evaluate.every, FREE,
+        "iterations between evaluations while train runs, as evaluate would "
+        "do; with one before the first and one after the last; 0: none"),
 
     INT("checkpoint.every", "10", 0, 1e9, checkpoint.every, FREE,
         "iterations between checkpoints; 0: at the end only"),

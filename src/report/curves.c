@@ -51,7 +51,11 @@ static void put_reward(Page *p, const Run *run)
     c.smooth = 1;
     if (!dg_run_has(run, COL_SPREAD))
         c.note = "";
-    dg_chart_put(p, &c);
+    if (run->num_points > 0)
+        c.note = "Band: \u00b1 the spread inside a group. Points: held-out "
+                 "prompts, painted without noise, with 95\u202f% intervals.";
+    c.point_colour = 3;
+    put_with_points(p, run, &c, 0);
 }
 
 static void put_each_reward(Page *p, const Run *run)
@@ -80,11 +84,12 @@ static void put_strict(Page *p, const Run *run)
     if (!run->tuned) {
         c.title = "Strict score, held out";
         c.note = "Evaluations during the run, with 95\u202f% intervals.";
+    } else if (run->num_points > 0) {
+        c.note = "Right in everything; measured, not trained on. Points: "
+                 "held-out prompts, with 95\u202f% intervals.";
+        c.point_colour = 3;
     }
-    if (!run->tuned && run->num_points > 0)
-        put_with_points(p, run, &c, 1);
-    else
-        dg_chart_put(p, &c);
+    put_with_points(p, run, &c, 1);
 }
 
 static void put_ratio(Page *p, const Run *run)

@@ -1,7 +1,7 @@
 #include "health.h"
 
+#include "held_out.h"
 #include "page.h"
-#include "trend.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -411,9 +411,21 @@ static int hacked_by_evaluation(Health *h, const Run *run)
     return 1;
 }
 
+/* The same while the run goes on. */
+static int hacked_by_points(Health *h, const Run *run)
+{
+    const Trend r = trend_of(h, run, COL_REWARD);
+    Finding f;
+
+    if (!dg_held_out_find(&f, run, &r, significant(&r) > 0))
+        return 0;
+    say(h, f.level, hacking, hacking_advice, "%s", f.answer);
+    return 1;
+}
+
 static void hacked(Health *h, const Run *run)
 {
-    if (hacked_by_evaluation(h, run))
+    if (hacked_by_points(h, run) || hacked_by_evaluation(h, run))
         return;
     if (!dg_run_has(run, COL_STRICT)) {
         say(h, LEVEL_UNKNOWN, hacking,

@@ -319,6 +319,31 @@ static int check_folder(const char *dir)
     return DG_OK;
 }
 
+static void take_point(EvalFile *out, const EvalPoint *p)
+{
+    *out = (EvalFile) { .present = 1,
+                        .prompts = p->prompts,
+                        .seeds = p->pictures / p->prompts,
+                        .missing = p->missing,
+                        .all = { .pictures = p->pictures,
+                                 .reward = p->reward,
+                                 .strict = p->strict } };
+    out->mean_of_tasks.reward.mean = out->mean_of_tasks.strict.mean = NAN;
+}
+
+/* Where nobody evaluated by hand: the first of those that training made, if that
+ * is the base, and the last. */
+static void take_ends(Run *run)
+{
+    const int64_t last = run->num_points - 1;
+
+    if (!run->tuned || last < 0 || run->before.present || run->after.present)
+        return;
+    take_point(&run->after, &run->point[last]);
+    if (last > 0 && run->point[0].iteration == 0)
+        take_point(&run->before, &run->point[0]);
+}
+
 int dg_run_read(Run *run, const char *dir)
 {
     char path[PATH];
@@ -345,6 +370,8 @@ int dg_run_read(Run *run, const char *dir)
     snprintf(path, sizeof path, "%s/evaluation_after.json", dir);
     if (!err)
         err = dg_run_read_evaluation(&run->after, path);
+    if (!err)
+        take_ends(run);
     return err ? err : read_pictures(run);
 }
 

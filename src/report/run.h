@@ -72,6 +72,7 @@ typedef struct EvalFile {
 typedef struct EvalPoint {
     double iteration;
     Span reward, strict;
+    double prompts, pictures, missing; /* of train, else NaN */
 } EvalPoint;
 
 typedef struct Strip {
@@ -95,7 +96,8 @@ typedef struct Run {
     int64_t disorder; /* lines whose iteration is not the one before + 1 */
     int64_t num_points, cap_points;
     EvalPoint *point;
-    EvalFile before, after;
+    double evaluating_s;        /* what those of train took together */
+    EvalFile before, after;     /* of files; else of the points of train */
     int num_strips, all_strips; /* read, there are */
     Strip strip[DG_RUN_STRIPS];
     int64_t tile_width, tile_height; /* of a picture; 0: square */

@@ -134,11 +134,8 @@ static void take_rewards(Run *run, const cJSON *line)
     }
 }
 
-/* The figures of an evaluation, as `evaluate` writes it or only its "all". */
-static int take_evaluation(Run *run, const cJSON *line, const cJSON *e)
+static int add_point(Run *run, const EvalPoint *point)
 {
-    const cJSON *all = cJSON_GetObjectItemCaseSensitive(e, "all");
-
     if (run->num_points == run->cap_points) {
         const int64_t cap = run->cap_points > 0 ? 2 * run->cap_points : 64;
         EvalPoint *more = realloc(run->point, (size_t)cap * sizeof *more);
@@ -148,13 +145,56 @@ static int take_evaluation(Run *run, const cJSON *line, const cJSON *e)
         run->point = more;
         run->cap_points = cap;
     }
-    all = cJSON_IsObject(all) ? all : e;
-    run->point[run->num_points++] = (EvalPoint) {
-        .iteration = dg_json_number(line, "iteration"),
-        .reward = dg_json_span(all, "reward"),
-        .strict = dg_json_span(all, "strict"),
-    };
+    run->point[run->num_points++] = *point;
     return DG_OK;
+}
+
+/* The figures of an evaluation, as `evaluate` writes it or only its "all". */
+static int take_evaluation(Run *run, const cJSON *line, const cJSON *e)
+{
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(e, "all");
+
+    all = cJSON_IsObject(all) ? all : e;
+    return add_point(run, &(EvalPoint) {
+                              .iteration = dg_json_number(line, "iteration"),
+                              .reward = dg_json_span(all, "reward"),
+                              .strict = dg_json_span(all, "strict"),
+                              .prompts = NAN,
+                              .pictures = NAN,
+                              .missing = NAN,
+                          });
+}
+
+/* The same of evaluate.every: the strict score of the first reward that has
+ * one. */
+static int take_held_out(Run *run, const cJSON *line, const cJSON *e)
+{
+    const cJSON *rewards = cJSON_GetObjectItemCaseSensitive(e, "rewards");
+    const double seconds = dg_json_number(
+        cJSON_GetObjectItemCaseSensitive(line, "seconds"), "evaluate");
+    const cJSON *one;
+    EvalPoint p = {
+        .iteration = dg_json_number(line, "iteration"),
+        .reward = { dg_json_number(e, "reward_mean"),
+                    dg_json_number(e, "reward_low"),
+                    dg_json_number(e, "reward_high") },
+        .strict = { NAN, NAN, NAN },
+        .prompts = dg_json_number(e, "prompts"),
+        .pictures = dg_json_number(e, "pictures"),
+    };
+
+    cJSON_ArrayForEach(one, rewards)
+    {
+        const double missing = dg_json_number(one, "missing");
+
+        p.missing += isnan(missing) ? 0 : missing;
+        if (isnan(p.strict.mean))
+            p.strict = (Span) { dg_json_number(one, "strict_mean"),
+                                dg_json_number(one, "strict_low"),
+                                dg_json_number(one, "strict_high") };
+    }
+    run->evaluating_s += isnan(seconds) ? 0 : seconds;
+    return add_point(run, &p);
 }
 
 static int is_iteration(double x)
@@ -165,6 +205,7 @@ static int is_iteration(double x)
 static int take_object(Run *run, const cJSON *line, const Place *at)
 {
     const cJSON *e = cJSON_GetObjectItemCaseSensitive(line, "evaluation");
+    const cJSON *held_out = cJSON_GetObjectItemCaseSensitive(line, "held_out");
     int err = DG_OK;
 
     if (!cJSON_IsObject(line))
@@ -173,8 +214,10 @@ static int take_object(Run *run, const cJSON *line, const Place *at)
         return malformed(at, "no number \"iteration\"", "");
     if (cJSON_IsObject(e))
         err = take_evaluation(run, line, e);
+    if (!err && cJSON_IsObject(held_out))
+        err = take_held_out(run, line, held_out);
     /* a line that holds an evaluation and no step is no iteration */
-    if (err || (e != NULL &&
+    if (err || ((e != NULL || held_out != NULL) &&
                 cJSON_GetObjectItemCaseSensitive(line, "grad_norm") == NULL))
         return err;
     err = grow(run);

@@ -190,7 +190,13 @@ static void put_tiles(Page *p, const Run *run, const Health *h)
     if (seconds > 0) {
         dg_clock_duration(time, seconds);
         dg_value_text(value, seconds / (double)run->n);
-        put_tile(p, "Time", time, "%s s per iteration", value);
+        if (run->evaluating_s > 0) {
+            dg_clock_duration(more, run->evaluating_s);
+            put_tile(p, "Time", time, "%s s per iteration; evaluations %s",
+                     value, more);
+        } else {
+            put_tile(p, "Time", time, "%s s per iteration", value);
+        }
     }
     if (dg_run_has(run, COL_GFLOPS)) {
         double weighted = 0;

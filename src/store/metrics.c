@@ -104,6 +104,30 @@ int dg_metrics_open(Metrics **out, const char *path, int64_t last_iteration)
     return DG_OK;
 }
 
+int dg_metrics_end_with(int *yes, const char *path, int64_t iteration,
+                        const char *key)
+{
+    char *text, head[96];
+    size_t bytes, last;
+    int err;
+
+    *yes = 0;
+    if (access(path, F_OK) != 0)
+        return DG_OK;
+    err = dg_file_read(path, &text, &bytes);
+    if (err)
+        return err;
+    last = bytes > 0 ? bytes - 1 : 0; /* its end */
+    while (last > 0 && text[last - 1] != '\n')
+        last--;
+    snprintf(head, sizeof head, "{\"iteration\":%" PRId64 ",\"%s\":", iteration,
+             key);
+    *yes = bytes - last > strlen(head) &&
+           memcmp(text + last, head, strlen(head)) == 0;
+    free(text);
+    return DG_OK;
+}
+
 void dg_metrics_close(Metrics *m)
 {
     if (m == NULL)

@@ -280,6 +280,7 @@ static Config of_replay(const Session *s)
     Config c = *s->config;
 
     c.trajectory.every = 0;
+    c.evaluate.every = 0;
     if (s->num_threads > 1 && c.parallel.shard == DG_SHARD_PARAMETERS)
         c.parallel.shard = DG_SHARD_GRADIENTS;
     return c;

@@ -35,6 +35,7 @@ static void shorten(Config *c, int64_t samples)
     c->sampler.window_move = DG_WINDOW_SLIDE;
     c->trajectory.every = 0;
     c->prompts.eval_file[0] = '\0';
+    c->evaluate.every = 0;
 }
 
 /* Another way to the same bits. */

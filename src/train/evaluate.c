@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Everything of one evaluation; items are prompt * seeds + seed. */
-typedef struct Eval {
-    const EvaluateJob *job;
+/* items are prompt * seeds + seed */
+struct Eval {
+    const EvaluateJob *job; /* given, or whose bytes are asked for */
+    EvaluateJob given;
+    int encoded;   /* conditions and features are there */
+    int64_t begun; /* batches of this rank, in rounds before this one */
     int64_t num_prompts, N, first, num;
     int64_t first_prompt, num_local_prompts;
     Schedule schedule;
@@ -25,7 +28,7 @@ typedef struct Eval {
     RewardScore *scores;   /* [N, K] */
     int64_t num_features;
     float *features; /* [num_local_prompts, num_features] of the rewards */
-} Eval;
+};
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
 {
@@ -119,7 +122,8 @@ static int run_batch(Worker *w, int64_t index, void *user)
 {
     const Eval *e = user;
     const EvaluateJob *job = e->job;
-    const int64_t from = index * job->batch, D = job->policy->shape.elements;
+    const int64_t from = (e->begun + index) * job->batch;
+    const int64_t D = job->policy->shape.elements;
     const int64_t num = from + job->batch < e->num ? job->batch : e->num - from;
     const int64_t base = (int64_t)w->index * job->batch * D;
     const Config *c = job->session->config;
@@ -307,6 +311,40 @@ static void tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
     }
 }
 
+/* The sum of a picture's weighted rewards, as training has it; NAN where one is
+ * missing. */
+static double weighted(const Eval *e, int64_t item)
+{
+    double sum = 0;
+
+    for (int k = 0; k < e->job->with_scores; k++) {
+        const RewardScore *s = &e->scores[item * e->K + k];
+
+        sum += s->missing ? NAN : e->job->rewards[k].weight * (double)s->value;
+    }
+    return sum;
+}
+
+static void sum_stats(Interval *out, const Eval *e, double *values)
+{
+    for (int64_t p = 0; p < e->num_prompts; p++) {
+        double sum = 0;
+        int64_t n = 0;
+
+        for (int64_t k = 0; k < e->job->seeds; k++) {
+            const double v = weighted(e, p * e->job->seeds + k);
+
+            if (isnan(v))
+                continue;
+            sum += v;
+            n++;
+        }
+        values[p] = n > 0 ? sum / (double)n : NAN;
+    }
+    dg_bootstrap(out, values, e->num_prompts,
+                 e->job->session->config->evaluate.bootstrap, e->job->seed);
+}
+
 static void reward_stats(EvaluateReward *r, const Eval *e, int k,
                          double *values)
 {
@@ -382,41 +420,123 @@ static int summarize(Evaluation *out, const Eval *e)
     out->num_rewards = e->job->with_scores;
     for (int k = 0; k < out->num_rewards; k++)
         reward_stats(&out->rewards[k], e, k, values);
+    sum_stats(&out->sum, e, values);
     free(values);
     return DG_OK;
 }
 
-int dg_evaluate(Evaluation *out, const EvaluateJob *job)
+/* --- all of it ---------------------------------------------------------- */
+
+static int encode(Eval *e)
+{
+    const EvaluateJob *job = e->job;
+    int err = job->cache != NULL
+                  ? read_conditions(e)
+                  : dg_team_run(job->team,
+                                e->num_local_prompts + (e->uncond.at != NULL),
+                                encode_one, e);
+
+    /* weights may be all ranks' together */
+    err = dg_agree(job->session->comm, err);
+    if (!err && e->features != NULL)
+        err = dg_team_run(job->team, e->num_local_prompts, see_prompt, e);
+    return err;
+}
+
+/* A batch for each worker at a time, between which ranks ask each other for a
+ * stop. */
+static int paint_in_rounds(int *stopped, Eval *e, double seconds)
+{
+    const Comm *comm = e->job->session->comm;
+    const int64_t batches = (e->num + e->job->batch - 1) / e->job->batch;
+    const int64_t each = e->job->team->num;
+    int64_t rounds = (batches + each - 1) / each;
+    int err = DG_OK;
+
+    dg_comm_max_i64(comm, &rounds, 1);
+    for (int64_t i = 0; i < rounds && !err; i++) {
+        const int64_t left = batches - e->begun;
+        const int64_t num = left < each ? left : each;
+
+        *stopped = dg_stop_wanted(comm, seconds);
+        if (*stopped)
+            return DG_OK;
+        err = dg_agree(comm, dg_team_run(e->job->team, num, run_batch, e));
+        e->begun += num;
+    }
+    return err;
+}
+
+int dg_evaluate_open(Eval **out, const EvaluateJob *job)
 {
     const Comm *comm = job->session->comm;
-    Eval e = { .job = job };
-    int err = prepare(&e);
+    Eval *e = calloc(1, sizeof *e);
+    int err =
+        dg_agree(comm, e != NULL ? DG_OK : dg_fail(DG_ENOMEM, "evaluation"));
 
+    if (!err) {
+        e->given = *job;
+        e->job = &e->given;
+        err = dg_agree(comm, prepare(e));
+    }
+    if (err) {
+        dg_evaluate_close(e);
+        return err;
+    }
+    *out = e;
+    return DG_OK;
+}
+
+int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
+{
+    const EvaluateJob *job = e->job;
+    const Comm *comm = job->session->comm;
+    int stopped = 0, err = DG_OK;
+
+    dg_progress_start("evaluate", e->num);
+    if (!e->encoded)
+        err = dg_agree(comm, encode(e));
+    e->encoded = !err;
+    e->begun = 0;
+    if (!err)
+        err =
+            seconds != NULL
+                ? paint_in_rounds(&stopped, e, *seconds)
+                : dg_team_run(job->team, (e->num + job->batch - 1) / job->batch,
+                              run_batch, e);
+    dg_progress_end();
     err = dg_agree(comm, err);
-    if (!err) {
-        dg_progress_start("evaluate", e.num);
-        err = job->cache != NULL
-                  ? read_conditions(&e)
-                  : dg_team_run(job->team,
-                                e.num_local_prompts + (e.uncond.at != NULL),
-                                encode_one, &e);
-        err = dg_agree(comm, err); /* weights may be all ranks' together */
-        if (!err && e.features != NULL)
-            err = dg_team_run(job->team, e.num_local_prompts, see_prompt, &e);
-        if (!err)
-            err = dg_team_run(job->team, (e.num + job->batch - 1) / job->batch,
-                              run_batch, &e);
-        dg_progress_end();
-        err = dg_agree(comm, err);
+    if (err)
+        return err;
+    if (stopped) {
+        *out = (Evaluation) { .stopped = 1 };
+        return DG_OK;
     }
-    if (!err) {
-        dg_comm_share_items(comm, e.scores, e.N,
-                            sizeof *e.scores * (size_t)e.K);
-        if (job->pictures != NULL)
-            dg_comm_share_items(comm, job->pictures, e.N,
-                                (size_t)picture_values(job->policy));
-        err = dg_agree(comm, summarize(out, &e));
-    }
-    release(&e);
+    dg_comm_share_items(comm, e->scores, e->N,
+                        sizeof *e->scores * (size_t)e->K);
+    if (job->pictures != NULL)
+        dg_comm_share_items(comm, job->pictures, e->N,
+                            (size_t)picture_values(job->policy));
+    return dg_agree(comm, summarize(out, e));
+}
+
+void dg_evaluate_close(Eval *e)
+{
+    if (e == NULL)
+        return;
+    if (e->job != NULL)
+        release(e);
+    free(e);
+}
+
+int dg_evaluate(Evaluation *out, const EvaluateJob *job)
+{
+    Eval *e;
+    int err = dg_evaluate_open(&e, job);
+
+    if (err)
+        return err;
+    err = dg_evaluate_run(out, e, NULL);
+    dg_evaluate_close(e);
     return err;
 }

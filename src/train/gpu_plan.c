@@ -55,8 +55,9 @@ static int64_t host_values(const Outline *o)
  * be written. While weights are loaded it has all of them. */
 static uint64_t host_bytes(const Outline *o)
 {
-    return sizeof(float) * (uint64_t)host_values(o) + o->rollout->bytes +
-           o->rollout->aside_bytes + o->update.bytes + o->team.scratch_bytes +
+    return sizeof(float) * (uint64_t)host_values(o) + o->held_out +
+           o->rollout->bytes + o->rollout->aside_bytes + o->update.bytes +
+           o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
 }
 
@@ -91,7 +92,8 @@ static int count(GpuPlan *out, Outline *o)
             sizeof(float) *
             (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
         .activations = team->step_bytes,
-        .rest = o->rollout->bytes + team->scratch_bytes + o->pictures,
+        .rest =
+            o->rollout->bytes + team->scratch_bytes + o->pictures + o->held_out,
         .host = host_bytes(o) + b.chunks + b.stage + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };

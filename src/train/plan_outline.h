@@ -21,7 +21,10 @@ typedef struct Outline {
                        them */
     int cached;
     uint64_t pictures; /* kernel memory of those of the report, for a while */
-    int no_prompts;    /* prompts.file is not there */
+    uint64_t held_out; /* of what evaluate.every paints, all the time */
+    int64_t num_held_out; /* its pictures, of all ranks */
+    int no_prompts;       /* prompts.file is not there, */
+    int no_held_out;      /* nor that of dg_trainer_heldout_path() */
 } Outline;
 
 /** The first of so many ranks. To be closed after an error too. Errors: as

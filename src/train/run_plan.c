@@ -51,6 +51,33 @@ static int count_prompts(int64_t *num, Outline *o)
     return DG_OK;
 }
 
+/* What evaluate.every keeps on the first rank. */
+static int count_held_out(Outline *o, int ranks)
+{
+    const Config *c = o->config;
+    const char *path = dg_trainer_heldout_path(c);
+    const Comm comm = { .rank = 0, .size = ranks };
+    Session s = *o->session;
+    PromptList list = { .num = 0 };
+    EvaluateJob job;
+    int err;
+
+    if (c->evaluate.every == 0 || path[0] == '\0')
+        return DG_OK;
+    o->no_held_out = access(path, F_OK) != 0;
+    if (o->no_held_out)
+        return DG_OK;
+    err = dg_prompts_read(&list, path);
+    if (err)
+        return err;
+    s.comm = &comm;
+    job = dg_trainer_heldout_job(&s, o->policy, &list);
+    o->held_out = dg_evaluate_bytes(&job);
+    o->num_held_out = job.num_prompts * job.seeds;
+    dg_prompts_free(&list);
+    return DG_OK;
+}
+
 static int rooms_of(const Outline *o)
 {
     return dg_pool_rooms(o->config, o->session->backend->apart);
@@ -145,6 +172,8 @@ int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
         err = dg_update_outline(&o->update, c, o->rollout);
     if (!err && !given)
         o->pictures = picture_bytes(o, ranks);
+    if (!err && !given)
+        err = count_held_out(o, ranks);
     if (!err)
         err = dg_update_most_steps(&o->steps, c);
     return err ? err : count_steps(o, ranks);
@@ -220,6 +249,8 @@ static void tell_memory(PlanTable *t, const Outline *o)
     dg_plan_put_some(t, "aside", "trajectories that wait to be written",
                      o->rollout->aside_bytes);
     dg_plan_put(t, "update", "advantages, results", o->update.bytes);
+    dg_plan_put_some(t, "held_out", "held-out prompts of evaluate.every",
+                     o->held_out);
     dg_plan_total(t);
 }
 
@@ -294,6 +325,10 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     dg_plan_put(t, "iteration", "iteration, all ranks", all);
     dg_plan_put(t, "iteration_rank", "iteration, the fullest rank",
                 (uint64_t)((double)all * (double)r->num / (double)r->N));
+    dg_plan_put_some(t, "held_out", "an evaluation of held-out prompts",
+                     (uint64_t)o->num_held_out *
+                         ((uint64_t)o->config->evaluate.steps * predict +
+                          run->decode_flops + run->reward.score_flops));
 }
 
 static void note_absent(RunPlan *out, const Outline *o)
@@ -308,6 +343,9 @@ static void note_absent(RunPlan *out, const Outline *o)
     if (o->no_prompts)
         snprintf(out->no_prompts, sizeof out->no_prompts, "%s",
                  c->prompts.file);
+    if (o->no_held_out)
+        snprintf(out->no_held_out, sizeof out->no_held_out, "%s",
+                 dg_trainer_heldout_path(c));
 }
 
 int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)

@@ -244,6 +244,11 @@ int dg_run_plan_text(char **text, const RunPlan *p)
                 "\nprompts.file = \"%s\" is not there: its index is not "
                 "counted, 4 bytes a prompt.\n",
                 p->no_prompts);
+    if (p->no_held_out[0] != '\0')
+        fprintf(f,
+                "\nHeld-out prompts of \"%s\", which is not there, are not "
+                "counted\n(evaluate.every).\n",
+                p->no_held_out);
     return dg_text_close(&out, text);
 }
 

@@ -164,7 +164,10 @@ static const char *owner(const RunDir *dir)
     if (f == NULL)
         return NULL;
     if (fgets(line, sizeof line, f) != NULL && line[0] == '{')
-        name = strstr(line, "\"reward_mean\"") != NULL ? "train" : "pretrain";
+        name = strstr(line, "\"reward_mean\"") != NULL ||
+                       strstr(line, "\"held_out\"") != NULL
+                   ? "train"
+                   : "pretrain";
     fclose(f);
     return name;
 }

@@ -141,6 +141,26 @@ static int keep_checkpoint(Trainer *t, int last)
     return err;
 }
 
+/* Once what stands above is safe, or on its way: an evaluation that is given up
+ * for a stop is made up for by the next start. saved: the iteration has a
+ * checkpoint. */
+static int evaluate(Trainer *t, int saved, int *stop)
+{
+    int err;
+
+    if (!dg_trainer_heldout_due(t))
+        return DG_OK;
+    t->owed = 1;
+    if (*stop)
+        return DG_OK;
+    err = dg_trainer_evaluate(t, t->session->config->run.max_seconds);
+    if (err || !t->owed)
+        return err;
+    *stop = 1;
+    err = dg_trainer_wait_files(t);
+    return err || saved ? err : keep_checkpoint(t, 1);
+}
+
 static int iterate(Trainer *t, int *stop)
 {
     const Config *c = t->session->config;
@@ -176,7 +196,12 @@ static int iterate(Trainer *t, int *stop)
     t->phases.io = dg_clock_now() - at + t->phases.waiting + t->checkpoint_s;
     t->phases.total = dg_clock_now() - began + t->checkpoint_s;
     err = err ? err : dg_agree(t->session->comm, dg_trainer_report(t));
-    return err ? err : keep_checkpoint(t, last);
+    t->phases.writing = t->phases.waiting = 0; /* told */
+    if (!err)
+        err = keep_checkpoint(t, last);
+    return err ? err
+               : evaluate(t, last || due(c->checkpoint.every, t->iteration),
+                          stop);
 }
 
 /* stop: asked for while all was read and reserved, which takes long where
@@ -188,16 +213,22 @@ static int resume(Trainer *t, int *stop)
     int err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
                                 &t->iteration, &found);
 
-    if (!err && found)
-        dg_setup_tell_resumed("iteration", "run.iterations", t->iteration,
-                              s->config->run.iterations);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
     err = dg_agree(s->comm, err);
+    if (!err)
+        err = dg_trainer_heldout_owed(t);
+    if (!err && found)
+        dg_setup_tell_resumed("iteration", "run.iterations", t->iteration,
+                              s->config->run.iterations + t->owed);
     *stop = !err && dg_stop_wanted(s->comm, 0);
     if (!err && !*stop && t->iteration == 0)
         err = dg_trainer_write_pictures(t);
     t->resumed = t->iteration;
+    if (!err && !*stop && t->owed) {
+        err = dg_trainer_evaluate(t, 0);
+        *stop = t->owed;
+    }
     t->started = dg_clock_now();
     return err;
 }
@@ -217,7 +248,7 @@ int dg_train(const Session *s, RunEnd *end)
         err = resume(&t, &stop);
     while (!err && !stop && t.iteration < s->config->run.iterations)
         err = iterate(&t, &stop);
-    if (!err && t.iteration < s->config->run.iterations)
+    if (!err && (t.iteration < s->config->run.iterations || t.owed))
         *end = t.iteration > t.resumed ? DG_RUN_STOPPED : DG_RUN_NOT_BEGUN;
     dg_trainer_close(&t);
     return err;

@@ -25,6 +25,7 @@ typedef struct Trainer {
     const Session *session;
     RunDir dir;
     PromptList prompts, heldout;
+    PromptList evaluated; /* of evaluate.file, where it is read; else heldout */
     Reward rewards[DG_CONFIG_REWARDS];
     Policy *policy, *reference;
     Conditions *cache; /* of prompts.cache, or NULL */
@@ -40,6 +41,8 @@ typedef struct Trainer {
     Rollout *rollout;
     Update *update;
     TrainerFiles *files; /* written beside, or NULL: between iterations */
+    Eval *eval;          /* of evaluate.every, or NULL */
+    int owed;            /* this iteration's evaluation is still to be done */
     Metrics *metrics;    /* rank 0 */
     int64_t iteration;   /* done so far */
     size_t plan_bytes;   /* arena of a worker, from the plan */
@@ -115,6 +118,10 @@ int dg_trainer_room_beside(int *room, const Session *s, size_t bytes);
  *  dg_run_plan(). */
 int dg_trainer_check_room(const Session *s);
 
+/** Most samples of one forward pass in a rollout, or of pictures that are
+ *  painted beside training; of so many ranks. */
+int64_t dg_trainer_batch(const Config *c, int ranks);
+
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
 void dg_trainer_close(Trainer *t);
@@ -170,6 +177,35 @@ void dg_trainer_start_files(Trainer *t, int checkpoint);
 /** Waits for the files that were started last. Collective. Errors, agreed:
  *  those of writing them. */
 int dg_trainer_wait_files(Trainer *t);
+
+/** Which prompts evaluate.every paints; the policy may be an outline, and of the
+ *  list the number alone be known. What it works with is the caller's. */
+EvaluateJob dg_trainer_heldout_job(const Session *s, const Policy *p,
+                                   const PromptList *list);
+/** Their file, or "". */
+const char *dg_trainer_heldout_path(const Config *c);
+
+/** Reads them, looks at them (and at t->heldout) once the policy is there, and
+ *  reserves t->eval, where evaluate.every is not 0. Collective. Errors, agreed:
+ *  DG_EINVAL, DG_EFORMAT, DG_EIO, DG_ENOMEM. */
+int dg_trainer_read_heldout(Trainer *t);
+int dg_trainer_check_heldout(const Trainer *t);
+int dg_trainer_open_heldout(Trainer *t);
+
+/** What they take of kernel memory on this rank. */
+size_t dg_trainer_heldout_bytes(const Trainer *t);
+
+/** 1 if t->iteration is one to evaluate after. */
+int dg_trainer_heldout_due(const Trainer *t);
+/** t->owed: it is, and the metrics do not have it. On a resume. Collective.
+ *  Errors, agreed: DG_EIO. */
+int dg_trainer_heldout_owed(Trainer *t);
+
+/** Evaluates policy and average of the iteration just done, and tells of them.
+ *  t->owed stays where it was given up for a stop, by dg_stop_wanted() of so many
+ *  seconds. Nothing of the run is changed. Collective. Errors, agreed: those of
+ *  dg_evaluate() and of files. */
+int dg_trainer_evaluate(Trainer *t, double seconds);
 
 /** pictures/iter_N.png: fixed held-out prompts and seeds. Collective. */
 int dg_trainer_write_pictures(Trainer *t);

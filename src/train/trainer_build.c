@@ -25,7 +25,7 @@ static int open_prompts(Trainer *t)
     err = dg_setup_prompts(t->session, c->prompts.file, &t->prompts);
     if (!err && c->prompts.eval_file[0] != '\0')
         err = dg_setup_prompts(t->session, c->prompts.eval_file, &t->heldout);
-    return err;
+    return err ? err : dg_trainer_read_heldout(t);
 }
 
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
@@ -43,19 +43,16 @@ static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
     return DG_OK;
 }
 
-/* Samples of a rollout in one forward pass, or of the report's pictures: a rank
- * may have fewer than micro_batch. */
-static int64_t most_sampled(const TrainerParts *t)
+/* A rank may have fewer than micro_batch. */
+int64_t dg_trainer_batch(const Config *c, int ranks)
 {
-    const Config *c = t->session->config;
     const int64_t most = c->grpo.micro_batch;
     const int64_t items =
         c->grpo.prompts_per_iteration * c->grpo.num_generations;
     const int64_t pictures =
         c->prompts.eval_file[0] != '\0' ? c->report.prompts : 0;
 
-    return dg_sampling_batch(most, items > pictures ? items : pictures,
-                             t->ranks);
+    return dg_sampling_batch(most, items > pictures ? items : pictures, ranks);
 }
 
 /* Counts a step and says what team it needs. */
@@ -66,7 +63,7 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
     const Guidance guidance = { c->cfg.scale, c->cfg.grad, NULL };
     const size_t rollout =
         dg_rollout_scratch(t->policy, t->rewards, c->num_rewards);
-    StepPlanOpts opts = { .batch = most_sampled(t),
+    StepPlanOpts opts = { .batch = dg_trainer_batch(c, t->ranks),
                           .train_net = 1,
                           .recompute = t->recompute,
                           .cached = t->cached,
@@ -258,7 +255,8 @@ static void describe(const Trainer *t)
             (long long)dg_policy_trained(t->policy)->count, (long long)r->P,
             dg_plural(r->P), (long long)r->G, s->comm->size,
             dg_plural(s->comm->size), s->num_threads, dg_plural(s->num_threads),
-            1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes));
+            1e-6 * (double)(t->team->bytes + r->bytes + t->update->bytes +
+                            dg_trainer_heldout_bytes(t)));
     if (s->comm->size > r->N)
         dg_warn("%d ranks for %lld work item%s: %lld rank%s idle",
                 s->comm->size, (long long)r->N, dg_plural(r->N),
@@ -366,6 +364,9 @@ static int open_cache(Trainer *t)
     if (!err)
         err = dg_cache_check(t->cache, s, t->policy, &t->heldout,
                              s->config->prompts.eval_file);
+    if (!err)
+        err = dg_cache_check(t->cache, s, t->policy, &t->evaluated,
+                             s->config->evaluate.file);
     /* checkpoints of adapters do without the text encoders' weights */
     if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
         dg_policy_drop_text(t->policy);
@@ -419,6 +420,7 @@ int dg_trainer_check_room(const Session *s)
               !c->parallel.offload_optimizer,
           "parallel.offload_ema = true" },
         { c->optim.ema_decay > 0, "optim.ema_decay = 0" },
+        { c->evaluate.every > 0, "a smaller evaluate.num_prompts" },
         { c->parallel.exact_sum, "parallel.exact_sum = false" },
     };
     uint64_t needs;
@@ -473,6 +475,15 @@ static int open_beside(Trainer *t)
     return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
 }
 
+static int reserve_all(Trainer *t)
+{
+    int err = dg_trainer_reserve(t);
+
+    if (!err)
+        err = dg_trainer_open_heldout(t);
+    return err ? err : dg_update_check_steps(t->session->config, t->rollout);
+}
+
 int dg_trainer_build(Trainer *t, const Session *s)
 {
     const Config *c = s->config;
@@ -504,8 +515,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
     if (!err)
         err = dg_rewards_check_prompts(t->rewards, c->num_rewards, &t->prompts);
     if (!err)
-        err = dg_setup_check_words(s, t->policy, &t->heldout,
-                                   c->prompts.eval_file);
+        err = dg_trainer_check_heldout(t);
     if (err)
         return err;
     if (!dg_setup_has_weights(c))
@@ -517,9 +527,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_agree(
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
-        err = dg_trainer_reserve(t);
-    if (!err)
-        err = dg_update_check_steps(c, t->rollout);
+        err = reserve_all(t);
     if (!err && t->policy->adapters.num_params > 0)
         err = check_adapters(t);
     if (!err && t->pool != NULL)
@@ -539,6 +547,7 @@ void dg_trainer_close(Trainer *t)
     dg_trainer_close_files(t);
     dg_metrics_close(t->metrics);
     dg_beside_destroy(t->beside);
+    dg_evaluate_close(t->eval);
     dg_rewards_close(t->rewards, DG_CONFIG_REWARDS); /* unused: empty */
     dg_update_destroy(t->update);
     dg_rollout_destroy(t->rollout);
@@ -551,5 +560,6 @@ void dg_trainer_close(Trainer *t)
     free(t->before);
     dg_prompts_free(&t->prompts);
     dg_prompts_free(&t->heldout);
+    dg_prompts_free(&t->evaluated);
     dg_rundir_close(&t->dir); /* last: files are written no more */
 }

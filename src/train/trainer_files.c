@@ -113,7 +113,7 @@ int dg_trainer_wait_files(Trainer *t)
         err = dg_files_wait(t->files->files, &took);
         forget(t->files);
     }
-    t->phases.writing = took.writing;
-    t->phases.waiting = took.waiting;
+    t->phases.writing += took.writing; /* an evaluation may have waited first */
+    t->phases.waiting += took.waiting;
     return err;
 }
