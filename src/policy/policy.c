@@ -374,7 +374,6 @@ static int check_index(H5File *f, const Part *part)
  * and unharmed. */
 static int read_values(H5File *f, const char *name, const Part *part, int whole)
 {
-    char digest[DG_SHA256_HEX];
     H5Shape shape;
     int err = dg_h5_shape(f, name, &shape);
 
@@ -386,10 +385,9 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
                       (long long)part->num_values);
     if (!err)
         err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, part->values);
-    if (!err)
-        err = dg_sha256_bytes(digest, part->values,
-                              sizeof *part->values * (size_t)shape.num);
-    return err ? err : dg_h5_match_digest(f, name, digest);
+    return err ? err
+               : dg_checkpoint_match(f, name, part->values,
+                                     sizeof *part->values * (size_t)shape.num);
 }
 
 static int read_part(Policy *p, H5File *f, int adapters, int ema)
