@@ -59,8 +59,9 @@ typedef struct H5Item {
     int shared;
     int64_t first, num;
     const void *data;      /* text: array of const char * */
-    FetchRows *fetch;      /* where data is NULL: not of text */
+    FetchRows *fetch;      /* where data is NULL: not of text; in order */
     void *user;            /* of fetch */
+    int64_t at_once;       /* rows it brings at most; 0: those of 1 MiB */
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
     const char *axes;      /* "item, step"; "none" for a scalar */

@@ -167,6 +167,9 @@ int dg_cache_read(Conditions *c, const char *prompt, float *condition)
 
 /* --- writing ---------------------------------------------------------------- */
 
+/* of the conditions that a rank has at once, where they are small */
+enum { ENCODED_BYTES = 1 << 20 };
+
 /* One prompt on its way into the file. */
 typedef struct Entry {
     HexDigest key;
@@ -182,7 +185,8 @@ typedef struct Encode {
     Team *team;
     Entry *entries; /* [num] rising, each once */
     int64_t num, first, num_local;
-    float *rows;                   /* [num_local, condition] */
+    float *rows; /* of the prompts at hand, from this one on */
+    int64_t at;
     HexDigest *tokens, *condition; /* [num]; local ones first */
 } Encode;
 
@@ -275,11 +279,27 @@ static size_t condition_at(const Policy *p)
     return (ids_bytes(p) + 255) & ~(size_t)255;
 }
 
+/* Prompts that a rank encodes, then writes: a few for each worker, since not all
+ * take as long, and small ones enough to be worth a write. */
+static int64_t at_once(const Session *s, uint64_t row_bytes)
+{
+    const int64_t few = ENCODED_BYTES / (int64_t)row_bytes;
+    const int64_t most = 4 * (int64_t)s->num_threads;
+
+    return few > most ? few : most;
+}
+
+static uint64_t row_bytes(const Policy *p)
+{
+    return sizeof(float) * (uint64_t)p->shape.condition;
+}
+
 /* The text encoders alone, and a worker; all that is loaded stays the host's. */
 int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                     int64_t num_prompts)
 {
-    const uint64_t row = sizeof(float) * (uint64_t)p->shape.condition;
+    const uint64_t row = row_bytes(p);
+    const int64_t most = at_once(s, row);
     int64_t first;
     int err;
 
@@ -293,7 +313,7 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
     out->network = out->codec = 0; /* nothing else is placed */
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
                    &out->items);
-    out->host = row * (uint64_t)out->items;
+    out->host = row * (uint64_t)(out->items < most ? out->items : most);
     err =
         dg_step_plan(&out->step, p, s->backend, &(StepPlanOpts) { .batch = 1 });
     out->team.step_bytes = out->step.encode_bytes;
@@ -312,7 +332,6 @@ static int check_room(const Session *s, const RoomParts *parts)
 /* Counts, and places what has room. Collective. */
 static int reserve(Encode *e)
 {
-    const PolicyShape *shape = &e->policy->shape;
     const size_t num = (size_t)e->num + 1;
     Policy *sizes = NULL;
     RoomParts parts;
@@ -322,13 +341,8 @@ static int reserve(Encode *e)
                    &e->first, &e->num_local);
     e->tokens = calloc(num, sizeof *e->tokens);
     e->condition = calloc(num, sizeof *e->condition);
-    e->rows = malloc(sizeof *e->rows *
-                     ((size_t)(e->num_local * shape->condition) + 1));
-    if (e->tokens == NULL || e->condition == NULL || e->rows == NULL)
-        err = dg_fail(DG_ENOMEM,
-                      "%lld conditions of %lld values: more ranks need less "
-                      "each",
-                      (long long)e->num_local, (long long)shape->condition);
+    if (e->tokens == NULL || e->condition == NULL)
+        err = dg_fail(DG_ENOMEM, "digests of %lld prompts", (long long)e->num);
     if (!err)
         err = dg_policy_outline(&sizes, e->session->config);
     if (!err)
@@ -351,7 +365,7 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const PolicyShape *shape = &e->policy->shape;
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + shape->text_tokens };
-    const int64_t n = e->first + i;
+    const int64_t n = e->at + i;
     const size_t bytes = sizeof(float) * (size_t)shape->condition;
     float *row = e->rows + i * shape->condition;
     float *made = (void *)((char *)w->room + condition_at(e->policy));
@@ -367,9 +381,31 @@ static int encode_one(Worker *w, int64_t i, void *user)
     return err;
 }
 
+/* Prompts of this rank, on their way into the file. */
+static int encode_some(void *user, void *to, int64_t first, int64_t num)
+{
+    Encode *e = user;
+
+    e->rows = to;
+    e->at = first;
+    return dg_team_run(e->team, num, encode_one, e);
+}
+
+static void share_digests(void *user)
+{
+    const Encode *e = user;
+    const Comm *c = e->session->comm;
+
+    dg_comm_share_items(c, e->tokens, e->num, sizeof *e->tokens);
+    dg_comm_share_items(c, e->condition, e->num, sizeof *e->condition);
+}
+
+/* No more than a few prompts are in memory at once: of all of them, conditions
+ * of FLUX take 8 MB each. */
 static int write_file(Encode *e)
 {
     const Session *s = e->session;
+    const int64_t most = at_once(s, row_bytes(e->policy));
     const char **prompts = malloc(sizeof *prompts * ((size_t)e->num + 1));
     HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1));
     ConditionsContent k = {
@@ -382,7 +418,10 @@ static int write_file(Encode *e)
         .encoder = e->encoder,
         .first = e->first,
         .num_local = e->num_local,
-        .rows = e->rows,
+        .fetch = encode_some,
+        .at_once = e->num_local < most ? e->num_local : most,
+        .fetched = share_digests,
+        .user = e,
     };
     int err = prompts != NULL && keys != NULL
                   ? DG_OK
@@ -417,14 +456,9 @@ static int run(Encode *e, int dry)
     if (err || dry)
         return err;
     dg_progress_start("encode", e->num_local);
-    err = dg_team_run(e->team, e->num_local, encode_one, e);
+    err = write_file(e);
     dg_progress_end();
-    err = dg_agree(s->comm, err);
-    if (err)
-        return err;
-    dg_comm_share_items(s->comm, e->tokens, e->num, sizeof *e->tokens);
-    dg_comm_share_items(s->comm, e->condition, e->num, sizeof *e->condition);
-    return write_file(e);
+    return err;
 }
 
 int dg_encode(const Session *s, int dry)
@@ -444,6 +478,5 @@ int dg_encode(const Session *s, int dry)
     free(e.entries);
     free(e.tokens);
     free(e.condition);
-    free(e.rows);
     return err;
 }
