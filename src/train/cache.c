@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/plural.h"
 #include "base/progress.h"
 #include "room.h"
@@ -262,15 +263,19 @@ int dg_encode_num(int64_t *num, const PromptList *lists)
 }
 
 /* Their digest, and then the encoders go where they run; nothing else of the
- * policy does. */
+ * policy does, and the host has no more use of it. */
 static int place_encoders(Encode *e)
 {
     const Backend *be = e->session->backend;
-    const int err = digest_encoders(e->encoder, e->policy);
+    Policy *p = e->policy;
+    int err = digest_encoders(e->encoder, p);
 
-    return err || !be->apart ? err
-                             : dg_params_place(&e->text, &e->policy->text, be,
-                                               e->policy->dtype);
+    if (err || !be->apart)
+        return err;
+    err = dg_params_place(&e->text, &p->text, be, p->dtype);
+    if (!err)
+        dg_memory_drop(p->values, sizeof *p->values * (size_t)p->num_values);
+    return err;
 }
 
 /* A worker's scratch: token ids, then a condition. */
@@ -294,7 +299,7 @@ static uint64_t row_bytes(const Policy *p)
     return sizeof(float) * (uint64_t)p->shape.condition;
 }
 
-/* The text encoders alone, and a worker; all that is loaded stays the host's. */
+/* The text encoders alone, and a worker. */
 int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                     int64_t num_prompts)
 {
@@ -307,8 +312,7 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                                    .num_threads = s->num_threads,
                                    .scratch_bytes = condition_at(p) + row,
                                    .exact = 1,
-                                   .max_items = 1 },
-                         .host_values = p->num_values };
+                                   .max_items = 1 } };
     dg_room_networks(out, p, NULL, 0);
     out->network = out->codec = 0; /* nothing else is placed */
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
