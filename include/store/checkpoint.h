@@ -58,6 +58,9 @@ typedef struct CheckpointCounter {
 typedef struct CheckpointNote {
     const char *key, *value;
     int must_match; /* 1: a file that says otherwise is refused */
+    const char *old_key,
+        *old_value; /* what a file without key has to say; NULL:
+                                        it has to have it */
 } CheckpointNote;
 
 typedef struct Checkpoint {

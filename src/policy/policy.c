@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/sha256.h"
+#include "base/piece_digest.h"
 #include "family.h"
 #include "folder.h"
 #include "store/checkpoint.h"
@@ -254,7 +254,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     err = dg_h5_open(&f, path, NULL, 0);
     if (err)
         return err;
-    adapters = dg_h5_has_key(f, NULL, "base_sha256");
+    adapters = dg_policy_is_adapters(f);
     err = dg_h5_get_text(f, NULL, "config", &text);
     dg_h5_close(f);
     if (err)
@@ -410,7 +410,7 @@ static int check_base(const char *path)
 
     if (err)
         return err;
-    if (dg_h5_has_key(f, NULL, "base_sha256"))
+    if (dg_policy_is_adapters(f))
         err =
             dg_fail(DG_EFORMAT,
                     "%s: holds adapters: must be the weights below them", path);
@@ -420,8 +420,7 @@ static int check_base(const char *path)
 
 /* The weights below a checkpoint's adapters, which must be those they were
  * trained on. Without a path they are those of the folder, there already. */
-static int load_base(Policy *p, const char *of, const char *path,
-                     const char *sha256)
+static int load_base(Policy *p, H5File *of, const char *path)
 {
     int err = DG_OK;
 
@@ -434,23 +433,19 @@ static int load_base(Policy *p, const char *of, const char *path,
             err = dg_policy_load(p, path, 0);
     }
     if (!err)
-        err = dg_policy_note_base(p);
-    if (!err && strcmp(p->base_sha256, sha256) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: its adapters belong to weights of SHA-256 %.16s..., "
-                      "those of %s have %.16s...",
-                      of, sha256, path[0] != '\0' ? path : "policy.path",
-                      p->base_sha256);
-    return err;
+        err =
+            dg_piece_digest(p->base_pieces, p->net.values,
+                            sizeof *p->values * (size_t)dg_policy_num_base(p));
+    return err ? err
+               : dg_policy_match_base(p, of,
+                                      path[0] != '\0' ? path : "policy.path");
 }
 
 static int load_adapters(Policy *p, H5File *f, int ema)
 {
-    char *path = NULL, *sha256 = NULL;
+    char *path = NULL;
     int err = dg_h5_get_text(f, NULL, "base_path", &path);
 
-    if (!err)
-        err = dg_h5_get_text(f, NULL, "base_sha256", &sha256);
     if (!err && p->adapters.num_params == 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: holds adapters: needs the lora.rank of its run",
@@ -458,9 +453,8 @@ static int load_adapters(Policy *p, H5File *f, int ema)
     if (!err)
         err = read_part(p, f, 1, ema);
     if (!err)
-        err = load_base(p, dg_h5_path(f), path, sha256);
+        err = load_base(p, f, path);
     free(path);
-    free(sha256);
     return err;
 }
 
@@ -471,7 +465,7 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
 
     if (err)
         return err;
-    if (dg_h5_has_key(f, NULL, "base_sha256"))
+    if (dg_policy_is_adapters(f))
         err = load_adapters(p, f, ema);
     else
         err = read_part(p, f, 0, ema);

@@ -306,12 +306,16 @@ static int check_notes(H5File *f, const Checkpoint *k)
 
     for (int i = 0; i < k->num_notes && !err; i++) {
         const CheckpointNote *n = &k->notes[i];
+        const int old = n->old_key != NULL && !dg_h5_has_key(f, NULL, n->key) &&
+                        dg_h5_has_key(f, NULL, n->old_key);
+        const char *key = old ? n->old_key : n->key;
+        const char *value = old ? n->old_value : n->value;
         char *stored = NULL;
 
-        err = dg_h5_get_text(f, NULL, n->key, &stored);
-        if (!err && n->must_match && strcmp(stored, n->value) != 0)
+        err = dg_h5_get_text(f, NULL, key, &stored);
+        if (!err && n->must_match && strcmp(stored, value) != 0)
             err = dg_fail(DG_EFORMAT, "%s: %s is %.16s..., this run's %.16s...",
-                          dg_h5_path(f), n->key, stored, n->value);
+                          dg_h5_path(f), key, stored, value);
         free(stored);
     }
     return err;

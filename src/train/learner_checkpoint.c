@@ -76,8 +76,13 @@ static int describe_adapters(Content *c, const Policy *p)
     if (err)
         return err;
     add_params(c->params, &p->adapters, 0);
-    c->notes[0] = (CheckpointNote) { "base_path", p->base_path, 0 };
-    c->notes[1] = (CheckpointNote) { "base_sha256", p->base_sha256, 1 };
+    c->notes[0] =
+        (CheckpointNote) { .key = "base_path", .value = p->base_path };
+    c->notes[1] = (CheckpointNote) { .key = "base_sha256_pieces",
+                                     .value = p->base_pieces,
+                                     .must_match = 1,
+                                     .old_key = "base_sha256",
+                                     .old_value = p->base_sha256 };
     c->k.notes = c->notes;
     c->k.num_notes = 2;
     return DG_OK;
