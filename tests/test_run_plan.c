@@ -355,14 +355,19 @@ static uint64_t start_of(const char *config, const char *const *sets, int ranks,
 }
 
 /* Before anything is on a GPU its host has all of it as float32, however little
- * stays; KL's reference is made while the policy's copy is there, of which with
- * ranges there is a rank's alone, but text encoders whole. */
+ * stays; KL's reference is made of the policy's copy, but where files want its
+ * own while that is there, of which with ranges there is a rank's alone, and text
+ * encoders whole. */
 static void test_start_has_all_networks(void **state)
 {
     static const char *const plain[] = { "run.device=cuda",
                                          "run.dtype=bfloat16", NULL };
     static const char *const kl[] = { "run.device=cuda", "run.dtype=bfloat16",
-                                      "grpo.kl_beta=0.1", NULL };
+                                      "grpo.kl_beta=0.1", "trajectory.every=0",
+                                      NULL };
+    static const char *const kept[] = { "run.device=cuda", "run.dtype=bfloat16",
+                                        "grpo.kl_beta=0.1",
+                                        "trajectory.every=1", NULL };
     static const char *const lora[] = { "run.device=cuda", "lora.rank=16",
                                         "grpo.kl_beta=0.1", NULL };
     const char *const flux = "configs/sizes_flux_dev.cfg";
@@ -372,8 +377,10 @@ static void test_start_has_all_networks(void **state)
     about((double)start_of(flux, plain, 8, DG_SHARD_GRADIENTS),
           4 * (net + text + codec));
     about((double)start_of(flux, kl, 8, DG_SHARD_GRADIENTS),
-          8 * (net + text) + 16.0 * DG_TEAM_PIECE);
-    about((double)start_of(flux, kl, 8, DG_SHARD_PARAMETERS),
+          4 * (net + text + codec));
+    about((double)start_of(flux, kept, 8, DG_SHARD_GRADIENTS),
+          8 * (net + text));
+    about((double)start_of(flux, kept, 8, DG_SHARD_PARAMETERS),
           4 * (net / 8 + text + net + text));
     about((double)start_of(flux, lora, 8, DG_SHARD_NONE),
           4 * (net + text + codec));

@@ -134,6 +134,10 @@ int dg_policy_outline(Policy **out, const Config *c);
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
 
+/** The same on a device, for whoever has no use of the host's copy: there it is
+ *  p's own memory, of what p has now, and must not outlive p. */
+int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c);
+
 /** The ids of a second policy's networks, whose weights are lent beside those
  *  of the first (DG_PARAMS_TEACHER, DG_PARAMS_TEACHER_TEXT). */
 void dg_policy_as_teacher(Policy *p);

@@ -109,6 +109,20 @@ int dg_policy_outline(Policy **out, const Config *c)
     return create(out, c, DG_PARAMS_NET, NULL, 1);
 }
 
+/* Where kernels read it, as p is placed. */
+static int place_reference(Policy **out, const Policy *p)
+{
+    int err;
+
+    dg_policy_leave_text(*out);
+    err = dg_policy_place_as(*out, p);
+    if (err) {
+        dg_policy_destroy(*out);
+        *out = NULL;
+    }
+    return err;
+}
+
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
 {
     Config base = *c;
@@ -129,13 +143,17 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
            sizeof *p->values *
                (size_t)(p->held ? p->held_net.num : p->num_values));
-    dg_policy_leave_text(*out);
-    err = dg_policy_place_as(*out, p);
-    if (err) {
-        dg_policy_destroy(*out);
-        *out = NULL;
-    }
-    return err;
+    return place_reference(out, p);
+}
+
+int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c)
+{
+    int err;
+
+    if (p->adapters.num_params > 0 || p->on == NULL)
+        return dg_policy_reference(out, p, c);
+    err = create(out, c, DG_PARAMS_REFERENCE, p->values, 0);
+    return err ? err : place_reference(out, p);
 }
 
 void dg_policy_destroy(Policy *p)

@@ -61,7 +61,7 @@ static uint64_t host_bytes(const Outline *o)
 }
 
 /* What the host has at most while a run starts: networks as float32, which
- * decoder and rewards leave first; KL's reference, made of these; and the state
+ * decoder and rewards leave first; KL's reference, where its copy is wanted; and the state
  * of the learner, which is made while they are there. */
 static uint64_t start_bytes(const Outline *o, uint64_t state)
 {
@@ -76,7 +76,8 @@ static uint64_t start_bytes(const Outline *o, uint64_t state)
         placed = p->adapters.count;
     else if (dg_shard_pools(s)) /* others' ranges go when it is placed */
         placed = s->num + p->text.count;
-    if (o->reference != NULL && p->adapters.num_params == 0)
+    if (o->reference != NULL && p->adapters.num_params == 0 &&
+        (o->config->trajectory.every > 0 || o->given))
         placed += o->reference->num_values;
     most = sizeof(float) * (uint64_t)placed + state;
     return sizeof(float) * (uint64_t)loaded > most
