@@ -82,6 +82,22 @@ TINY=configs/tiny_eps.cfg on_gpu 2 eps grpo.kl_beta=0.1 run.iterations=1
 expect "cuda: guidance, noise and KL, ratio 1" ratio_is_one eps 1
 expect "cuda: guidance, noise and KL, the CPU's weights" near eps eps.host 1
 
+# a reference whose copy on the host nobody wants is made of the policy's, which
+# goes on to change there, or goes
+kl="grpo.kl_beta=1000 sampler.steps=3"
+# shellcheck disable=SC2086
+on_gpu 1 kl.own $kl
+kl="$kl trajectory.every=0"
+# shellcheck disable=SC2086
+{
+    on_gpu 1 kl.lent $kl parallel.offload_optimizer=true
+    on_gpu 1 kl.parts $kl run.max_seconds=1e-3
+    on_gpu 2 kl.parts $kl parallel.shard=parameters
+}
+own=$(digest kl.own)
+same_digest "cuda: KL's reference without a copy" kl.lent "$own"
+same_digest "cuda: the same, stopped and continued in ranges" kl.parts "$own"
+
 # from where a first network has gone a little way: it begins at grey
 bin=$cpu launch pretrain 1 1 start policy.prediction=data pretrain.steps=3 \
     pretrain.batch=8 pretrain.item_size=2 pretrain.eval_every=0

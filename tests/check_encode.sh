@@ -23,6 +23,18 @@ for n in 2 3; do
     expect "encode: $n ranks, the same data" test "${#one}" = 64 -a "$(
         "$bin" inspect --digest "$work/ranks$n.h5" | cut -c 1-64)" = "$one"
 done
+# of so long conditions a rank has a few at once
+"$bin" plan configs/tiny.cfg --command encode --set run.threads=1 \
+    --set policy.text_length=512 --json "$work/plan" >/dev/null 2>&1
+expect "encode: a megabyte of conditions at once, by the plan" test \
+    "$(sed -n 's/.*"encoded": *\([0-9]*\).*/\1/p' "$work/plan")" = 1017792
+for n in 1 3; do
+    encode $n "$work/long$n.h5" policy.text_length=512 >/dev/null 2>&1
+done
+expect "encode: in many pieces, on 1 and 3 ranks, the same data" test "$(
+    "$bin" inspect --digest "$work/long3.h5" | cut -c 1-64)" = "$(
+    "$bin" inspect --digest "$work/long1.h5" | cut -c 1-64)"
+rm -f "$work/long1.h5" "$work/long3.h5"
 all=$(cat configs/prompts/shapes_train.jsonl configs/prompts/shapes_heldout.jsonl |
     sed 's/.*"prompt":"\([^"]*\)".*/\1/' | sort -u | wc -l)
 all=$((all + 1)) # the empty one

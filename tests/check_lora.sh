@@ -58,6 +58,35 @@ same_digest "lora: guided, two ranks, same adapters" guided.two "$guided"
 expect "lora: guided, replay on two ranks" ranks 2 "$bin" replay --threads 1 \
     "$work/guided/trajectories/iter_000002.h5"
 
+# --- files of before digests were taken in pieces ----------------------------------
+# on a checkpoint, of whose values the base's digest is known
+masters=$work/base/checkpoints/iter_000020.h5
+old=("${sets[@]}" policy.weights="$masters")
+whole=$("$bin" inspect --digest "$masters" | cut -c 1-64)
+tiny 1 1 since "${old[@]}"
+tiny 1 1 before "${old[@]}" run.max_seconds=1e-3
+before=$work/before/checkpoints/iter_000001.h5
+expect "lora: a checkpoint of version 1" "$tools/as_version_1" "$before" "$whole"
+expect "lora: is what it was" test "$(digest before 1)" = "$(digest since 1)"
+cp "$before" "$work/other.h5"
+expect "lora: is continued on two ranks" tiny 2 1 before "${old[@]}"
+same_digest "lora: to the same adapters" before "$(digest since)"
+trajectory=$work/since/trajectories/iter_000002.h5
+"$tools/as_version_1" "$trajectory" "$whole"
+expect_code "lora: a trajectory of then is replayed" 0 "agree bit for bit" \
+    ranks 2 "$bin" replay --threads 1 "$trajectory"
+"$tools/plant" "$masters" flip arrays/weights 77
+expect_code "lora: a base with a changed bit is told" 1 "the file is damaged" \
+    "$bin" replay --threads 1 "$trajectory"
+"$tools/plant" "$masters" flip arrays/weights 77
+expect_code "lora: adapters of version 1 with their base" 0 "mean of tasks" \
+    "$bin" evaluate configs/tiny.cfg --set run.threads=1 \
+    --set policy.weights="$work/other.h5"
+expect_code "lora: and with another" 1 \
+    "its adapters belong to weights of SHA-256 ${whole:0:16}" \
+    "$bin" evaluate configs/tiny.cfg --set run.threads=1 \
+    --set policy.weights="$work/other.h5" --set lora.base="$weights"
+
 # --- stopped and continued -------------------------------------------------------
 tiny 2 1 parts "${sets[@]}" run.max_seconds=1e-3
 expect "lora: stopped after an iteration" test $? = 75

@@ -10,10 +10,11 @@
 #include "base/in_file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/piece_digest.h"
 #include "base/progress.h"
-#include "base/sha256.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,6 +98,44 @@ static void test_sha256_known_answers(void **state)
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223"
                              "b00361a396177a9cb410ff61f20015ad");
     dg_sha256_fini(&s);
+}
+
+/* Python's hashlib: sha256 of the joined digest()s of each 2^20 bytes. */
+static void test_piece_digest_known_answers(void **state)
+{
+    enum { MOST = 2621441 };
+    static const struct {
+        size_t bytes;
+        const char *start;
+    } want[] = {
+        { 0, "e3b0c44298fc1c14" },       { 1, "1406e05881e29936" },
+        { 1048576, "0867f7520f79ca9c" }, { 1048577, "449b4b607a9401b0" },
+        { MOST, "fd42286998877ce5" },
+    };
+    unsigned char *data = malloc(MOST);
+    char hex[DG_SHA256_HEX];
+    Sha256 all;
+    (void)state;
+
+    assert_non_null(data);
+    for (size_t i = 0; i < MOST; i++)
+        data[i] = (unsigned char)(i * 7 + (i >> 8));
+    for (int threads = 1; threads <= 3; threads += 2)
+        for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+            omp_set_num_threads(threads);
+            assert_int_equal(dg_piece_digest(hex, data, want[i].bytes), DG_OK);
+            assert_memory_equal(hex, want[i].start, 16);
+        }
+    assert_int_equal(dg_sha256_init(&all), DG_OK);
+    for (size_t at = 0; at < MOST; at += 2 * DG_PIECE_BYTES)
+        assert_int_equal(dg_piece_add(&all, data + at,
+                                      MOST - at < 2 * DG_PIECE_BYTES
+                                          ? MOST - at
+                                          : 2 * DG_PIECE_BYTES),
+                         DG_OK);
+    dg_sha256_final(&all, hex);
+    assert_memory_equal(hex, want[4].start, 16);
+    free(data);
 }
 
 static void test_clock_goes_forward(void **state)
@@ -268,6 +307,7 @@ int main(void)
         cmocka_unit_test(test_arena_count_equals_placement),
         cmocka_unit_test(test_arena_names_what_does_not_fit),
         cmocka_unit_test(test_sha256_known_answers),
+        cmocka_unit_test(test_piece_digest_known_answers),
         cmocka_unit_test(test_clock_goes_forward),
         cmocka_unit_test(test_duration_reads_well),
         cmocka_unit_test(test_progress_text),

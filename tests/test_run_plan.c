@@ -363,6 +363,57 @@ static void test_flux_in_8_bits_is_planned(void **state)
     assert_true(g->host < (uint64_t)128 << 30);
 }
 
+static uint64_t start_of(const char *config, const char *const *sets, int ranks,
+                         ShardLevel level)
+{
+    Planned p;
+
+    plan_of(&p, config, 1, sets);
+    p.plan.gpus.num = 0;
+    MUST(dg_run_plan_gpus(&p.plan.gpus, &p.session, ranks));
+    for (int i = 0; i < p.plan.gpus.num; i++) {
+        const GpuPlan *g = &p.plan.gpus.plan[i];
+
+        assert_true(g->host_start >= g->host);
+        if (g->level == level && !g->offload && !g->offload_sums)
+            return g->host_start;
+    }
+    fail();
+    return 0;
+}
+
+/* Before anything is on a GPU its host has all of it as float32, however little
+ * stays; KL's reference is made of the policy's copy, but where files want its
+ * own while that is there, of which with ranges there is a rank's alone, and text
+ * encoders whole. */
+static void test_start_has_all_networks(void **state)
+{
+    static const char *const plain[] = { "run.device=cuda",
+                                         "run.dtype=bfloat16", NULL };
+    static const char *const kl[] = { "run.device=cuda", "run.dtype=bfloat16",
+                                      "grpo.kl_beta=0.1", "trajectory.every=0",
+                                      NULL };
+    static const char *const kept[] = { "run.device=cuda", "run.dtype=bfloat16",
+                                        "grpo.kl_beta=0.1",
+                                        "trajectory.every=1", NULL };
+    static const char *const lora[] = { "run.device=cuda", "lora.rank=16",
+                                        "grpo.kl_beta=0.1", NULL };
+    const char *const flux = "configs/sizes_flux_dev.cfg";
+    const double net = 11901408320, text = 4885371136, codec = 49545475;
+
+    (void)state;
+    about((double)start_of(flux, plain, 8, DG_SHARD_GRADIENTS),
+          4 * (net + text + codec));
+    about((double)start_of(flux, kl, 8, DG_SHARD_GRADIENTS),
+          4 * (net + text + codec));
+    about((double)start_of(flux, kept, 8, DG_SHARD_GRADIENTS),
+          8 * (net + text));
+    about((double)start_of(flux, kept, 8, DG_SHARD_PARAMETERS),
+          4 * (net / 8 + text + net + text));
+    about((double)start_of(flux, lora, 8, DG_SHARD_NONE),
+          4 * (net + text + codec));
+}
+
 /* A rank of three, without the other two. */
 static void test_fullest_rank_is_planned(void **state)
 {
@@ -497,6 +548,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_levels_are_what_a_run_reserves),
     cmocka_unit_test(test_flux_on_gpus_is_planned),
     cmocka_unit_test(test_flux_in_8_bits_is_planned),
+    cmocka_unit_test(test_start_has_all_networks),
     cmocka_unit_test(test_fullest_rank_is_planned),
     cmocka_unit_test(test_few_samples_take_little),
     cmocka_unit_test(test_rollout_does_what_is_planned),

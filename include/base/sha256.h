@@ -26,4 +26,7 @@ void dg_sha256_fini(Sha256 *s);
 /** Digest of one piece of memory. Errors: DG_ENOMEM. */
 int dg_sha256_bytes(char hex[DG_SHA256_HEX], const void *data, size_t size);
 
+/** The same as its 32 bytes. Errors: DG_ENOMEM. */
+int dg_sha256_raw(unsigned char digest[32], const void *data, size_t size);
+
 #endif

@@ -23,6 +23,7 @@
 #include "nn/lora.h"
 #include "nn/param.h"
 #include "parallel/shard.h"
+#include "store/h5.h"
 #include "tensor/context.h"
 
 #include <stdint.h>
@@ -104,7 +105,9 @@ typedef struct Policy {
     int trains_text;
     /* with adapters: where the base came from, and what it is */
     char base_path[DG_CONFIG_STRING];
-    char base_sha256[65];              /* of net.values, then text.values */
+    char base_pieces[65]; /* digest of net.values, then text.values, in pieces;
+                             and of all bytes, where a file may have that: "" */
+    char base_sha256[65];
     char base_moved[DG_CONFIG_STRING]; /* lora.base */
     PolicyImpl *impl;
 } Policy;
@@ -134,6 +137,10 @@ int dg_policy_encoders(Policy **out, const Config *c);
  * held, where p is. Its text encoders are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
+
+/** The same on a device, for whoever has no use of the host's copy: there it is
+ *  p's own memory, of what p has now, and must not outlive p. */
+int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c);
 
 /** The ids of a second policy's networks, whose weights are lent beside those
  *  of the first (DG_PARAMS_TEACHER, DG_PARAMS_TEACHER_TEXT). */
@@ -233,8 +240,23 @@ int64_t dg_policy_num_base(const Policy *p);
  */
 int dg_policy_on_folder(const Policy *p, const char *path, int *on);
 
-/** Sets base_sha256 from the values there are. Errors: DG_ENOMEM. */
-int dg_policy_note_base(Policy *p);
+/** Sets base_pieces from the values there are, equal on all ranks, each of
+ *  which looks at a share. Collective. Errors, agreed: DG_ENOMEM. */
+int dg_policy_note_base(Policy *p, const Comm *c);
+
+/** base_sha256, which files of before base_pieces have; slow. By this rank
+ *  alone. Errors: DG_ENOMEM. */
+int dg_policy_note_old_base(Policy *p);
+
+/** 1 where a file is one of adapters. */
+int dg_policy_is_adapters(const H5File *f);
+
+/**
+ * The values there are must be those that a file was made on, whose adapters it
+ * names by either digest; of: what they are, for the message. By this rank
+ * alone, from base_pieces. Errors: DG_EFORMAT; DG_ENOMEM.
+ */
+int dg_policy_match_base(Policy *p, H5File *f, const char *of);
 
 /**
  * Whether the adapters of each of lora.targets change the network's output,
@@ -247,7 +269,7 @@ int dg_policy_check_adapters(Policy *p, Context *ctx);
 /**
  * Puts the adapters into the network: W + (alpha / rank) B A, each element
  * summed in double and rounded once; B is then 0, so that the policy stays
- * what it was. The base is no longer that of base_sha256.
+ * what it was. The base is no longer that of base_pieces.
  */
 void dg_policy_merge(Policy *p);
 

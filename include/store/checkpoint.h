@@ -4,7 +4,7 @@
  * Checkpoints: all that a run needs to go on, bit for bit, on any number of
  * ranks. DIR/iter_000100.h5; layout in doc/formats.md.
  *
- *   arrays/NAME           float32 or uint8 [num], attribute sha256
+ *   arrays/NAME           float32 or uint8 [num], attribute sha256_pieces
  *   parameters/{name,offset,num_dims,shape}   index into the flat arrays
  *   counters/NAME         int64 scalars
  *
@@ -16,8 +16,12 @@
 #include "parallel/comm.h"
 #include "store/h5.h"
 
-enum { DG_CHECKPOINT_VERSION = 1 };
+enum { DG_CHECKPOINT_VERSION = 2 };
 #define DG_CHECKPOINT_FORMAT "dancegrpo checkpoint"
+
+/** An array's digest of its pieces' (base/piece_digest.h); in files of version 1
+ *  it is sha256, of all of its bytes. */
+#define DG_CHECKPOINT_PIECES "sha256_pieces"
 
 /** A flat array: the same on all ranks, or, shared, in contiguous ranges in
  *  rank order, of which this rank holds its own. In the file it is the same
@@ -54,6 +58,9 @@ typedef struct CheckpointCounter {
 typedef struct CheckpointNote {
     const char *key, *value;
     int must_match; /* 1: a file that says otherwise is refused */
+    const char *old_key,
+        *old_value; /* what a file without key has to say; NULL:
+                                        it has to have it */
 } CheckpointNote;
 
 typedef struct Checkpoint {
@@ -81,10 +88,10 @@ int dg_checkpoint_write(const Comm *c, const char *dir, const Checkpoint *k,
 /**
  * Reads one file into the buffers and counters of k, whose names, sizes and
  * shapes must be those of the file; checks every checksum. What k does not
- * ask for is passed over (num_params 0: the index too). Collective: rank 0
- * reads and checks all; of shared arrays the others then read their own
- * range. k->iteration, counters set on success only; arrays may be partly
- * overwritten on failure.
+ * ask for is passed over (num_params 0: the index too). Collective: each rank
+ * reads and checks pieces of the arrays, of shared ones of its own range.
+ * k->iteration, counters set on success only; arrays may be partly overwritten
+ * on failure.
  * Errors: DG_EIO, DG_EFORMAT naming file and dataset.
  */
 int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
@@ -100,9 +107,17 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
                          const FileInfo *now, int *found);
 
-/** The digest of a shared array, on rank 0, as in a file. Collective. Errors:
- *  DG_ENOMEM. */
+/** SHA-256 of all of an array's bytes, on rank 0, which alone reads them: slow.
+ *  Collective. Errors: DG_ENOMEM. */
 int dg_checkpoint_digest(char *digest, const Comm *c, const CheckpointArray *a);
+
+/** 1 where a dataset of a file has the digest of its pieces. */
+int dg_checkpoint_has_pieces(const H5File *f, const char *name);
+
+/** data is all of an array of the file, by the digest that is stored with it.
+ *  By this rank alone. Errors: DG_EFORMAT naming file and dataset; DG_ENOMEM. */
+int dg_checkpoint_match(H5File *f, const char *name, const void *data,
+                        size_t bytes);
 
 /** Iterations of the checkpoints in dir, ascending; *list to free. By this
  *  rank alone. A missing dir has none. Errors: DG_EIO, DG_ENOMEM. */

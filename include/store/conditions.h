@@ -28,11 +28,17 @@ typedef struct ConditionsContent {
     const HexDigest *condition; /* [num] of the rows' bytes */
     const char *encoder;        /* digest of the encoders */
     int64_t first, num_local;   /* rows of this rank, in rank order */
-    const float *rows;          /* [num_local, width] */
+    const float *rows;          /* [num_local, width], or NULL: */
+    FetchRows *fetch;           /* brings them in order, at_once at most; */
+    int64_t at_once;
+    void (*fetched)(void *user); /* all ranks have theirs: tokens and condition
+                                    are to be whole after it */
+    void *user;                  /* of both */
 } ConditionsContent;
 
-/** Writes a file. Collective; all but first, num_local and rows is equal on
- *  all ranks. Errors: DG_EIO, DG_ENOMEM. */
+/** Writes a file. Collective; all but first, num_local and rows, and before
+ *  fetched() tokens and condition, is equal on all ranks. Errors: DG_EIO,
+ *  DG_ENOMEM; those of fetch. */
 int dg_conditions_write(const Comm *c, const char *path,
                         const ConditionsContent *k, const FileInfo *info);
 

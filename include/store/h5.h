@@ -59,8 +59,9 @@ typedef struct H5Item {
     int shared;
     int64_t first, num;
     const void *data;      /* text: array of const char * */
-    FetchRows *fetch;      /* where data is NULL: not of text */
+    FetchRows *fetch;      /* where data is NULL: not of text; in order */
     void *user;            /* of fetch */
+    int64_t at_once;       /* rows it brings at most; 0: those of 1 MiB */
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
     const char *axes;      /* "item, step"; "none" for a scalar */
@@ -121,8 +122,8 @@ void dg_h5_abandon(H5File *f);
 
 /**
  * Opens a file for reading, by this rank alone, and checks that it is
- * complete, and of this format (NULL: any of this program's) and version
- * (0: any). Errors: DG_EIO not there or not readable; DG_EFORMAT not HDF5,
+ * complete, and of this format (NULL: any of this program's) and of version
+ * 1 up to this one (0: any). Errors: DG_EIO not there or not readable; DG_EFORMAT not HDF5,
  * cut short, of another format or version, not complete.
  */
 int dg_h5_open(H5File **out, const char *path, const char *format, int version);
@@ -169,9 +170,10 @@ int dg_h5_get_f64(H5File *f, const char *object, const char *key,
  *  than now: then bits may be others, and nobody is to look for a fault. A file
  *  of before these were noted is passed over. */
 void dg_h5_tell_origin(H5File *f, const FileInfo *now);
-/** digest is the one stored with the dataset, its attribute sha256. Errors:
- *  DG_EFORMAT naming file and dataset. */
-int dg_h5_match_digest(H5File *f, const char *name, const char *digest);
+/** digest is the one stored with the dataset, its attribute key ("sha256").
+ *  Errors: DG_EFORMAT naming file and dataset. */
+int dg_h5_match_digest(H5File *f, const char *name, const char *key,
+                       const char *digest);
 
 /**
  * Calls visit for every dataset, in the order of names; a code other than

@@ -48,6 +48,7 @@ typedef struct GpuPlan {
     uint64_t activations; /* of the phase that has most of them */
     uint64_t rest;        /* trajectories, conditions, pictures */
     uint64_t gpu, host;   /* all of it; and what the host has */
+    uint64_t host_start;  /* what it has at most until all is in its place */
 } GpuPlan;
 
 enum { DG_PLAN_GPUS = 96 };

@@ -24,15 +24,20 @@ void dg_sha256_update(Sha256 *s, const void *data, size_t size)
         dg_panic("SHA-256 refused %zu bytes", size);
 }
 
-void dg_sha256_final(Sha256 *s, char hex[DG_SHA256_HEX])
+static void end(Sha256 *s, unsigned char digest[32])
 {
-    unsigned char digest[EVP_MAX_MD_SIZE];
-
     if (EVP_DigestFinal_ex(s->state, digest, NULL) != 1)
         dg_panic("SHA-256 refused to end");
+    dg_sha256_fini(s);
+}
+
+void dg_sha256_final(Sha256 *s, char hex[DG_SHA256_HEX])
+{
+    unsigned char digest[32];
+
+    end(s, digest);
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    dg_sha256_fini(s);
 }
 
 void dg_sha256_fini(Sha256 *s)
@@ -50,5 +55,17 @@ int dg_sha256_bytes(char hex[DG_SHA256_HEX], const void *data, size_t size)
         return err;
     dg_sha256_update(&s, data, size);
     dg_sha256_final(&s, hex);
+    return DG_OK;
+}
+
+int dg_sha256_raw(unsigned char digest[32], const void *data, size_t size)
+{
+    Sha256 s;
+    int err = dg_sha256_init(&s);
+
+    if (err)
+        return err;
+    dg_sha256_update(&s, data, size);
+    end(&s, digest);
     return DG_OK;
 }

@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
-#include "base/sha256.h"
+#include "base/piece_digest.h"
 #include "store/h5.h"
 #include "tensor/mirror.h"
 
@@ -12,10 +12,66 @@
 #include <stdlib.h>
 #include <string.h>
 
-int dg_policy_note_base(Policy *p)
+static size_t base_bytes(const Policy *p)
 {
-    return dg_sha256_bytes(p->base_sha256, p->net.values,
-                           sizeof(float) * (size_t)dg_policy_num_base(p));
+    return sizeof(float) * (size_t)dg_policy_num_base(p);
+}
+
+int dg_policy_note_base(Policy *p, const Comm *c)
+{
+    const size_t bytes = base_bytes(p);
+    const int64_t all = dg_piece_count(bytes);
+    PieceSum *sums = malloc(((size_t)all + 1) * sizeof *sums);
+    int64_t first, num;
+    int err = sums != NULL ? DG_OK
+                           : dg_fail(DG_ENOMEM, "SHA-256 of %lld pieces",
+                                     (long long)all);
+
+    dg_share_range(all, c->rank, c->size, &first, &num);
+    if (!err && num > 0) {
+        const size_t at = (size_t)first * DG_PIECE_BYTES;
+        const size_t most = (size_t)num * DG_PIECE_BYTES;
+
+        err = dg_piece_sums(sums + first, (char *)p->net.values + at,
+                            bytes - at < most ? bytes - at : most);
+    }
+    err = dg_agree(c, err);
+    if (!err) {
+        dg_comm_share_items(c, sums, all, sizeof *sums);
+        err = dg_agree(c, dg_piece_join(p->base_pieces, sums, all));
+    }
+    free(sums);
+    return err;
+}
+
+int dg_policy_note_old_base(Policy *p)
+{
+    return dg_sha256_bytes(p->base_sha256, p->net.values, base_bytes(p));
+}
+
+int dg_policy_is_adapters(const H5File *f)
+{
+    return dg_h5_has_key(f, NULL, "base_sha256_pieces") ||
+           dg_h5_has_key(f, NULL, "base_sha256");
+}
+
+int dg_policy_match_base(Policy *p, H5File *f, const char *of)
+{
+    const int old = !dg_h5_has_key(f, NULL, "base_sha256_pieces");
+    const char *here = old ? p->base_sha256 : p->base_pieces;
+    char *stored = NULL;
+    int err = dg_h5_get_text(
+        f, NULL, old ? "base_sha256" : "base_sha256_pieces", &stored);
+
+    if (!err && old)
+        err = dg_policy_note_old_base(p);
+    if (!err && strcmp(stored, here) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: its adapters belong to weights of SHA-256 %.16s..., "
+                      "those of %s have %.16s...",
+                      dg_h5_path(f), stored, of, here);
+    free(stored);
+    return err;
 }
 
 int dg_policy_on_folder(const Policy *p, const char *path, int *on)
@@ -27,7 +83,7 @@ int dg_policy_on_folder(const Policy *p, const char *path, int *on)
     if (err)
         return err;
     *on = 0;
-    if (dg_h5_has_key(f, NULL, "base_sha256")) {
+    if (dg_policy_is_adapters(f)) {
         err = dg_h5_get_text(f, NULL, "base_path", &base);
         *on = !err && base[0] == '\0' && p->base_moved[0] == '\0';
     }

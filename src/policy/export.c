@@ -36,7 +36,7 @@ int dg_export_look(ExportSource *out, const char *path)
                       "%s: a \"%s\" file: must be a checkpoint or weights",
                       path, format);
     if (!err)
-        *out = (ExportSource) { dg_h5_has_key(f, NULL, "base_sha256"),
+        *out = (ExportSource) { dg_policy_is_adapters(f),
                                 dg_h5_has(f, "arrays/ema") };
     free(format);
     dg_h5_close(f);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "family.h"
 #include "tensor/mirror.h"
 #include "weights/load.h"
@@ -103,9 +104,11 @@ int dg_folder_place(FolderCopy *out, ParamSet *set, const Backend *backend)
 {
     const int err = dg_params_place(&out->at, set, backend, DG_F32);
 
-    if (!err)
-        out->on = backend;
-    return err;
+    if (err)
+        return err;
+    out->on = backend;
+    dg_memory_drop(set->values, sizeof *set->values * (size_t)set->count);
+    return DG_OK;
 }
 
 void dg_folder_unplace(FolderCopy *copy)

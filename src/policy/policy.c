@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/sha256.h"
+#include "base/piece_digest.h"
 #include "family.h"
 #include "folder.h"
 #include "store/checkpoint.h"
@@ -108,6 +108,20 @@ int dg_policy_encoders(Policy **out, const Config *c)
     return create(out, c, DG_PARAMS_NET, NULL, ENCODERS);
 }
 
+/* Where kernels read it, as p is placed. */
+static int place_reference(Policy **out, const Policy *p)
+{
+    int err;
+
+    dg_policy_leave_text(*out);
+    err = dg_policy_place_as(*out, p);
+    if (err) {
+        dg_policy_destroy(*out);
+        *out = NULL;
+    }
+    return err;
+}
+
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
 {
     Config base = *c;
@@ -128,13 +142,17 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
            sizeof *p->values *
                (size_t)(p->held ? p->held_net.num : p->num_values));
-    dg_policy_leave_text(*out);
-    err = dg_policy_place_as(*out, p);
-    if (err) {
-        dg_policy_destroy(*out);
-        *out = NULL;
-    }
-    return err;
+    return place_reference(out, p);
+}
+
+int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c)
+{
+    int err;
+
+    if (p->adapters.num_params > 0 || p->on == NULL)
+        return dg_policy_reference(out, p, c);
+    err = create(out, c, DG_PARAMS_REFERENCE, p->values, 0);
+    return err ? err : place_reference(out, p);
 }
 
 void dg_policy_destroy(Policy *p)
@@ -253,7 +271,7 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     err = dg_h5_open(&f, path, NULL, 0);
     if (err)
         return err;
-    adapters = dg_h5_has_key(f, NULL, "base_sha256");
+    adapters = dg_policy_is_adapters(f);
     err = dg_h5_get_text(f, NULL, "config", &text);
     dg_h5_close(f);
     if (err)
@@ -373,7 +391,6 @@ static int check_index(H5File *f, const Part *part)
  * and unharmed. */
 static int read_values(H5File *f, const char *name, const Part *part, int whole)
 {
-    char digest[DG_SHA256_HEX];
     H5Shape shape;
     int err = dg_h5_shape(f, name, &shape);
 
@@ -385,10 +402,9 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
                       (long long)part->num_values);
     if (!err)
         err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, part->values);
-    if (!err)
-        err = dg_sha256_bytes(digest, part->values,
-                              sizeof *part->values * (size_t)shape.num);
-    return err ? err : dg_h5_match_digest(f, name, digest);
+    return err ? err
+               : dg_checkpoint_match(f, name, part->values,
+                                     sizeof *part->values * (size_t)shape.num);
 }
 
 static int read_part(Policy *p, H5File *f, int adapters, int ema)
@@ -411,7 +427,7 @@ static int check_base(const char *path)
 
     if (err)
         return err;
-    if (dg_h5_has_key(f, NULL, "base_sha256"))
+    if (dg_policy_is_adapters(f))
         err =
             dg_fail(DG_EFORMAT,
                     "%s: holds adapters: must be the weights below them", path);
@@ -421,8 +437,7 @@ static int check_base(const char *path)
 
 /* The weights below a checkpoint's adapters, which must be those they were
  * trained on. Without a path they are those of the folder, there already. */
-static int load_base(Policy *p, const char *of, const char *path,
-                     const char *sha256)
+static int load_base(Policy *p, H5File *of, const char *path)
 {
     int err = DG_OK;
 
@@ -435,23 +450,19 @@ static int load_base(Policy *p, const char *of, const char *path,
             err = dg_policy_load(p, path, 0);
     }
     if (!err)
-        err = dg_policy_note_base(p);
-    if (!err && strcmp(p->base_sha256, sha256) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: its adapters belong to weights of SHA-256 %.16s..., "
-                      "those of %s have %.16s...",
-                      of, sha256, path[0] != '\0' ? path : "policy.path",
-                      p->base_sha256);
-    return err;
+        err =
+            dg_piece_digest(p->base_pieces, p->net.values,
+                            sizeof *p->values * (size_t)dg_policy_num_base(p));
+    return err ? err
+               : dg_policy_match_base(p, of,
+                                      path[0] != '\0' ? path : "policy.path");
 }
 
 static int load_adapters(Policy *p, H5File *f, int ema)
 {
-    char *path = NULL, *sha256 = NULL;
+    char *path = NULL;
     int err = dg_h5_get_text(f, NULL, "base_path", &path);
 
-    if (!err)
-        err = dg_h5_get_text(f, NULL, "base_sha256", &sha256);
     if (!err && p->adapters.num_params == 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: holds adapters: needs the lora.rank of its run",
@@ -459,9 +470,8 @@ static int load_adapters(Policy *p, H5File *f, int ema)
     if (!err)
         err = read_part(p, f, 1, ema);
     if (!err)
-        err = load_base(p, dg_h5_path(f), path, sha256);
+        err = load_base(p, f, path);
     free(path);
-    free(sha256);
     return err;
 }
 
@@ -472,7 +482,7 @@ static int load_checkpoint(Policy *p, const char *path, int ema)
 
     if (err)
         return err;
-    if (dg_h5_has_key(f, NULL, "base_sha256"))
+    if (dg_policy_is_adapters(f))
         err = load_adapters(p, f, ema);
     else
         err = read_part(p, f, 0, ema);

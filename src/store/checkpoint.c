@@ -306,12 +306,16 @@ static int check_notes(H5File *f, const Checkpoint *k)
 
     for (int i = 0; i < k->num_notes && !err; i++) {
         const CheckpointNote *n = &k->notes[i];
+        const int old = n->old_key != NULL && !dg_h5_has_key(f, NULL, n->key) &&
+                        dg_h5_has_key(f, NULL, n->old_key);
+        const char *key = old ? n->old_key : n->key;
+        const char *value = old ? n->old_value : n->value;
         char *stored = NULL;
 
-        err = dg_h5_get_text(f, NULL, n->key, &stored);
-        if (!err && n->must_match && strcmp(stored, n->value) != 0)
+        err = dg_h5_get_text(f, NULL, key, &stored);
+        if (!err && n->must_match && strcmp(stored, value) != 0)
             err = dg_fail(DG_EFORMAT, "%s: %s is %.16s..., this run's %.16s...",
-                          dg_h5_path(f), n->key, stored, n->value);
+                          dg_h5_path(f), key, stored, value);
         free(stored);
     }
     return err;
@@ -328,8 +332,9 @@ static int check_iteration(const H5File *f, int64_t iteration, int64_t wanted)
                    (long long)(wanted < 0 ? 0 : wanted));
 }
 
-/* values [num_counters + 1] out: the iteration, then the counters */
-static int read_file(const char *path, int64_t wanted, const Checkpoint *k,
+/* All but the arrays. values [num_counters + 1] out: the iteration, then the
+ * counters */
+static int read_head(const char *path, int64_t wanted, const Checkpoint *k,
                      int64_t *values)
 {
     char name[DG_H5_NAME];
@@ -349,99 +354,89 @@ static int read_file(const char *path, int64_t wanted, const Checkpoint *k,
         snprintf(name, sizeof name, "counters/%s", k->counters[i].name);
         err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, &values[i + 1]);
     }
-    for (int i = 0; i < k->num_arrays && !err; i++)
-        err = dg_checkpoint_array_read(f, &k->arrays[i]);
     dg_h5_close(f);
     return err;
 }
 
-/* On rank 0: the newest that can be read; values[0] = -1 if there is none. */
-static int read_newest(const char *dir, const Checkpoint *k, int64_t *values)
+/* Rank 0 reads what is small; arrays are all ranks' work. */
+static int read_file(const Comm *c, const char *path, int64_t wanted,
+                     const Checkpoint *k, int64_t *values)
+{
+    H5File *f = NULL;
+    int err =
+        dg_agree(c, c->rank == 0 ? read_head(path, wanted, k, values) : DG_OK);
+
+    if (!err)
+        err = dg_agree(c, dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT,
+                                     DG_CHECKPOINT_VERSION));
+    for (int i = 0; i < k->num_arrays && !err; i++)
+        err = dg_checkpoint_array_read(f, c, &k->arrays[i]);
+    dg_h5_close(f);
+    if (!err)
+        dg_comm_bcast(c, values, ((size_t)k->num_counters + 1) * sizeof *values,
+                      0);
+    return err;
+}
+
+/* One line of all that were tried: of the oldest, as its last error says. */
+static int fail_all(int err, const char *dir, int num)
+{
+    const Error last = *dg_last_error();
+    Error all;
+
+    dg_fail(err,
+            "%s: none of %d checkpoints can be used, of the oldest: %.800s",
+            dir, num, last.text);
+    all = *dg_last_error();
+    all.rank = last.rank;
+    memcpy(all.host, last.host, sizeof all.host);
+    dg_set_error(&all);
+    return err;
+}
+
+/* The newest that can be read; values[0] = -1 if there is none. */
+static int read_newest(const Comm *c, const char *dir, const Checkpoint *k,
+                       int64_t *values)
 {
     char path[PATH_BYTES];
     int64_t *list = NULL;
-    int num = 0, err = dg_checkpoint_list(dir, &list, &num);
+    int num = 0;
+    int err = dg_agree(c, c->rank == 0 ? dg_checkpoint_list(dir, &list, &num)
+                                       : DG_OK);
 
     values[0] = -1;
     if (err)
         return err;
+    dg_comm_bcast(c, &num, sizeof num, 0);
     for (int i = num - 1; i >= 0; i--) {
-        dg_checkpoint_path(path, sizeof path, dir, list[i]);
-        err = read_file(path, list[i], k, values);
+        int64_t iteration = c->rank == 0 ? list[i] : 0;
+
+        dg_comm_bcast(c, &iteration, sizeof iteration, 0);
+        dg_checkpoint_path(path, sizeof path, dir, iteration);
+        err = read_file(c, path, iteration, k, values);
         if (!err || err == DG_ENOMEM)
             break;
         dg_warn("checkpoint passed over: %s", dg_last_error()->text);
     }
-    if (err) {
-        Error last = *dg_last_error();
-
-        dg_fail(err,
-                "%s: none of %d checkpoints can be used, of the oldest: "
-                "%.800s",
-                dir, num, last.text);
-    }
     free(list);
-    return err;
+    return err ? fail_all(err, dir, num) : DG_OK;
 }
 
-/* This rank's ranges of the arrays that rank 0 found to be whole. */
-static int read_ranges(const char *path, const Checkpoint *k)
-{
-    H5File *f;
-    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
-
-    if (err)
-        return err;
-    for (int i = 0; i < k->num_arrays && !err; i++)
-        if (k->arrays[i].shared)
-            err = dg_checkpoint_array_read_held(f, &k->arrays[i]);
-    dg_h5_close(f);
-    return err;
-}
-
-/* Rank 0's arrays and values to all; name is the file, or its folder. */
-static int hand_out(const Comm *c, const char *name, int newest, Checkpoint *k,
-                    int64_t *values)
-{
-    char path[PATH_BYTES];
-    int err = DG_OK, shared = 0;
-
-    dg_comm_bcast(c, values, ((size_t)k->num_counters + 1) * sizeof *values, 0);
-    if (values[0] < 0)
-        return DG_OK;
-    for (int i = 0; i < k->num_arrays; i++) {
-        shared |= k->arrays[i].shared;
-        if (!k->arrays[i].shared && !err)
-            err = dg_agree(c, dg_checkpoint_array_hand_out(c, &k->arrays[i]));
-    }
-    if (newest)
-        dg_checkpoint_path(path, sizeof path, name, values[0]);
-    if (shared && c->rank != 0 && !err)
-        err = read_ranges(newest ? path : name, k);
-    err = dg_agree(c, err);
-    if (err)
-        return err;
-    k->iteration = values[0];
-    for (int i = 0; i < k->num_counters; i++)
-        k->counters[i].value = values[i + 1];
-    return DG_OK;
-}
-
-static int read_and_hand_out(const Comm *c, const char *name, int newest,
-                             Checkpoint *k, int *found)
+static int read_any(const Comm *c, const char *name, int newest, Checkpoint *k,
+                    int *found)
 {
     int64_t *values = calloc((size_t)k->num_counters + 1, sizeof *values);
     int err =
         dg_agree(c, values ? DG_OK : dg_fail(DG_ENOMEM, "%s: counters", name));
 
-    if (!err && c->rank == 0)
-        err = newest ? read_newest(name, k, values)
-                     : read_file(name, -1, k, values);
-    err = dg_agree(c, err);
     if (!err)
-        err = hand_out(c, name, newest, k, values);
-    if (!err)
-        *found = values[0] >= 0;
+        err = newest ? read_newest(c, name, k, values)
+                     : read_file(c, name, -1, k, values);
+    if (!err && (*found = values[0] >= 0)) {
+        k->iteration = values[0];
+        for (int i = 0; i < k->num_counters; i++)
+            k->counters[i].value = values[i + 1];
+    }
     free(values);
     return err;
 }
@@ -450,13 +445,13 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k)
 {
     int found;
 
-    return read_and_hand_out(c, path, 0, k, &found);
+    return read_any(c, path, 0, k, &found);
 }
 
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
                          const FileInfo *now, int *found)
 {
-    const int err = read_and_hand_out(c, dir, 1, k, found);
+    const int err = read_any(c, dir, 1, k, found);
     char path[PATH_BYTES];
     H5File *f;
 

@@ -11,6 +11,9 @@
 /* elements that are looked at, or fetched, at once */
 enum { PIECE = 1 << 18 };
 
+/* pieces of a digest that a rank reads at once, for its threads */
+enum { READ_AT_ONCE = 16 };
+
 static int64_t held(const CheckpointArray *a)
 {
     return a->shared ? a->held : a->num;
@@ -187,12 +190,12 @@ int dg_checkpoint_array_write(H5File *f, const Comm *c,
                           .units = "1",
                           .long_name = a->long_name,
                           .axes = "element" };
-    int err = dg_checkpoint_digest(digest, c, a);
+    int err = dg_checkpoint_digest_pieces(digest, c, a);
 
     snprintf(name, sizeof name, "arrays/%s", a->name);
     if (!err)
         err = dg_h5_write(f, &item);
-    return err ? err : dg_h5_put_text(f, name, "sha256", digest);
+    return err ? err : dg_h5_put_text(f, name, DG_CHECKPOINT_PIECES, digest);
 }
 
 /* reading ---------------------------------------------------------------- */
@@ -202,106 +205,194 @@ static void array_path(char name[DG_H5_NAME], const CheckpointArray *a)
     snprintf(name, DG_H5_NAME, "arrays/%s", a->name);
 }
 
-/* Elements first .. first + num - 1 of the file, of which the first is element
- * 'to' of what is held; to < 0: digested only. sum may be NULL. */
+/* Elements of the file from 'at' on, of which those that are held here go to
+ * their place. */
+static int keep(const CheckpointArray *a, int64_t at, int64_t num,
+                const void *room)
+{
+    const int64_t first = a->shared ? a->first : 0;
+    const int64_t from = at > first ? at : first;
+    const int64_t end = least(at + num, first + held(a));
+    int err = DG_OK;
+
+    for (int64_t i = from; i < end && !err; i += PIECE) {
+        const int64_t n = least(PIECE, end - i);
+        const char *x = (const char *)room + bytes_of(a, i - at);
+
+        if (a->data == NULL)
+            err = a->put(a->user, x, i - first, n);
+        else
+            memcpy(element(a, i - first), x, bytes_of(a, n));
+    }
+    return err;
+}
+
+/* Elements first .. first + num - 1 of the file, in pieces: into the sum, which
+ * may be NULL, and what is held here to its place. */
 static int read_pieces(H5File *f, const CheckpointArray *a, int64_t first,
-                       int64_t num, int64_t to, Sha256 *sum)
+                       int64_t num, Sha256 *sum)
 {
     char name[DG_H5_NAME];
     int err;
     void *room = new_room(a, &err);
 
     array_path(name, a);
-    for (int64_t at = 0; at < num && !err; at += PIECE) {
-        const int64_t n = least(PIECE, num - at);
+    for (int64_t at = first; at < first + num && !err; at += PIECE) {
+        const int64_t n = least(PIECE, first + num - at);
 
-        err = dg_h5_read_rows(f, name, type_of(a), 1, &a->num, first + at, n,
-                              room);
+        err = dg_h5_read_rows(f, name, type_of(a), 1, &a->num, at, n, room);
         if (!err && sum != NULL)
             dg_sha256_update(sum, room, bytes_of(a, n));
-        if (err || to < 0)
-            continue;
-        if (a->data == NULL)
-            err = a->put(a->user, room, to + at, n);
-        else
-            memcpy(element(a, to + at), room, bytes_of(a, n));
+        if (!err)
+            err = keep(a, at, n, room);
     }
     free(room);
     return err;
 }
 
-int dg_checkpoint_array_read_held(H5File *f, const CheckpointArray *a)
+/* What this rank holds of the file up to its element 'end'. */
+static int read_held(H5File *f, const CheckpointArray *a, int64_t end)
 {
-    char name[DG_H5_NAME];
     const int64_t first = a->shared ? a->first : 0;
+    const int64_t num = least(end - first, held(a));
+    char name[DG_H5_NAME];
 
     array_path(name, a);
-    if (held(a) == 0)
+    if (num <= 0)
         return DG_OK;
     return a->data != NULL ? dg_h5_read_rows(f, name, type_of(a), 1, &a->num,
-                                             first, held(a), a->data)
-                           : read_pieces(f, a, first, held(a), 0, NULL);
+                                             first, num, a->data)
+                           : read_pieces(f, a, first, num, NULL);
 }
 
-/* The digest of the whole array in the file. What is read on the way is kept
- * where all of it is this rank's. */
-static int read_digest(char digest[DG_SHA256_HEX], H5File *f,
-                       const CheckpointArray *a)
+/* The whole array in the file against its one digest, as those of version 1
+ * have it. */
+static int check_whole(H5File *f, const CheckpointArray *a)
 {
+    char name[DG_H5_NAME], digest[DG_SHA256_HEX];
     Sha256 sum = { NULL };
     int err = dg_sha256_init(&sum);
 
     if (!err)
-        err = read_pieces(f, a, 0, a->num, a->shared ? -1 : 0, &sum);
+        err = read_pieces(f, a, 0, a->num, &sum);
     if (!err)
         dg_sha256_final(&sum, digest);
     dg_sha256_fini(&sum);
-    return err;
-}
-
-int dg_checkpoint_array_read(H5File *f, const CheckpointArray *a)
-{
-    char name[DG_H5_NAME], digest[DG_SHA256_HEX], *stored = NULL;
-    int err = read_digest(digest, f, a);
-
-    if (!err && a->shared)
-        err = dg_checkpoint_array_read_held(f, a);
     array_path(name, a);
-    if (!err)
-        err = dg_h5_get_text(f, name, "sha256", &stored);
-    if (!err && strcmp(digest, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      dg_h5_path(f), name, digest, stored);
-    free(stored);
+    return err ? err : dg_h5_match_digest(f, name, "sha256", digest);
+}
+
+/* This rank's pieces: their sums, and what it holds of them to its place. */
+static int read_share(H5File *f, const CheckpointArray *a,
+                      const CheckpointPieces *p, PieceSum *sums)
+{
+    const int64_t most = least(READ_AT_ONCE, p->num);
+    char name[DG_H5_NAME];
+    char *room = malloc((size_t)(most > 0 ? most : 1) * DG_PIECE_BYTES);
+    int err = room != NULL ? DG_OK : dg_fail(DG_ENOMEM, "%s", a->name);
+
+    array_path(name, a);
+    for (int64_t i = 0; i < p->num && !err; i += most) {
+        const int64_t at = (p->first + i) * p->size;
+        const int64_t n = least(least(most, p->num - i) * p->size, a->num - at);
+
+        err = dg_h5_read_rows(f, name, type_of(a), 1, &a->num, at, n, room);
+        if (!err)
+            err = dg_piece_sums(sums + p->first + i, room, bytes_of(a, n));
+        if (!err)
+            err = keep(a, at, n, room);
+    }
+    free(room);
     return err;
 }
 
-int dg_checkpoint_array_hand_out(const Comm *c, const CheckpointArray *a)
+/* Each rank reads its pieces, and of a shared array what else it holds. */
+static int check_pieces(H5File *f, const Comm *c, const CheckpointArray *a)
 {
+    char name[DG_H5_NAME], digest[DG_SHA256_HEX];
+    CheckpointPieces p;
+    PieceSum *sums;
+    int err;
+
+    dg_checkpoint_pieces(&p, a, c->rank, c->size);
+    sums = dg_checkpoint_new_sums(&p);
+    err = sums != NULL ? read_share(f, a, &p, sums) : DG_ENOMEM;
+    if (!err && a->shared) /* of a piece that another has read */
+        err = read_held(f, a, p.first * p.size);
+    err = dg_agree(c, err);
+    if (!err)
+        err = dg_checkpoint_join(digest, c, &p, sums);
+    array_path(name, a);
+    if (!err && c->rank == 0)
+        err = dg_h5_match_digest(f, name, DG_CHECKPOINT_PIECES, digest);
+    free(sums);
+    return dg_agree(c, err);
+}
+
+/* Elements first .. first + num - 1 that root has, to all. */
+static int hand_out(const Comm *c, const CheckpointArray *a, int root,
+                    int64_t first, int64_t num)
+{
+    void *room;
     int err = DG_OK;
-    void *room = NULL;
 
     if (a->data != NULL) {
-        dg_comm_bcast(c, a->data, bytes_of(a, a->num), 0);
+        dg_comm_bcast(c, element(a, first), bytes_of(a, num), root);
         return DG_OK;
     }
     room = new_room(a, &err);
     err = dg_agree(c, err);
-    for (int64_t at = 0; at < a->num && room != NULL && !err; at += PIECE) {
-        const int64_t n = least(PIECE, a->num - at);
+    for (int64_t at = first; at < first + num && !err; at += PIECE) {
+        const int64_t n = least(PIECE, first + num - at);
 
-        if (c->rank == 0)
+        if (c->rank == root)
             err = a->get(a->user, room, at, n);
         err = dg_agree(c, err);
         if (err)
             break;
-        dg_comm_bcast(c, room, bytes_of(a, n), 0);
-        if (c->rank != 0)
+        dg_comm_bcast(c, room, bytes_of(a, n), root);
+        if (c->rank != root)
             err = a->put(a->user, room, at, n);
         err = dg_agree(c, err);
     }
     free(room);
     return err;
+}
+
+/* What every rank is to have whole, of which rank 0 has read all, or each its
+ * pieces. */
+static int share_out(const Comm *c, const CheckpointArray *a, int in_pieces)
+{
+    int err = DG_OK;
+
+    if (c->size == 1)
+        return DG_OK;
+    if (!in_pieces)
+        return hand_out(c, a, 0, 0, a->num);
+    for (int r = 0; r < c->size && !err; r++) {
+        CheckpointPieces p;
+
+        dg_checkpoint_pieces(&p, a, r, c->size);
+        err = hand_out(c, a, r, least(a->num, p.first * p.size),
+                       least(a->num, (p.first + p.num) * p.size) -
+                           least(a->num, p.first * p.size));
+    }
+    return err;
+}
+
+int dg_checkpoint_array_read(H5File *f, const Comm *c, const CheckpointArray *a)
+{
+    char name[DG_H5_NAME];
+    int in_pieces, err = DG_OK;
+
+    array_path(name, a);
+    in_pieces = dg_checkpoint_has_pieces(f, name);
+    dg_comm_bcast(c, &in_pieces, sizeof in_pieces, 0);
+    if (in_pieces)
+        err = check_pieces(f, c, a);
+    else
+        err = dg_agree(c, c->rank == 0 ? check_whole(f, a) : DG_OK);
+    if (!err && !in_pieces && a->shared)
+        err = dg_agree(c, c->rank != 0 ? read_held(f, a, a->num) : DG_OK);
+    return err || a->shared ? err : share_out(c, a, in_pieces);
 }

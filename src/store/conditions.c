@@ -48,6 +48,9 @@ static int write_content(H5File *f, const ConditionsContent *k)
                           .first = k->first,
                           .num = k->num_local,
                           .data = k->rows,
+                          .fetch = k->fetch,
+                          .user = k->user,
+                          .at_once = k->at_once,
                           .units = "1",
                           .long_name = "encoded prompts",
                           .axes = "prompt, element" };
@@ -55,6 +58,8 @@ static int write_content(H5File *f, const ConditionsContent *k)
 
     if (!err)
         err = dg_h5_write(f, &rows);
+    if (!err && k->fetched != NULL)
+        k->fetched(k->user);
     if (!err)
         err = dg_h5_write(f, &prompts);
     if (!err)

@@ -63,11 +63,12 @@ static int check_kind(H5File *f, const char *format, int version)
                       f->path, name, format ? format : "dancegrpo ...");
     if (!err)
         err = dg_h5_get_i64(f, NULL, "format_version", &number);
-    if (!err && version != 0 && number != version)
+    if (!err && version != 0 && (number < 1 || number > version))
         err = dg_fail(DG_EFORMAT,
                       "%s: has version %lld of \"%s\", this program reads "
-                      "version %d",
-                      f->path, (long long)number, name, version);
+                      "version%s %d",
+                      f->path, (long long)number, name,
+                      version > 1 ? "s up to" : "", version);
     if (!err && dg_h5_has_key(f, NULL, "complete"))
         err = dg_h5_get_i64(f, NULL, "complete", &complete);
     if (!err && complete != 1)
@@ -542,10 +543,11 @@ int dg_h5_get_f64(H5File *f, const char *object, const char *key, double *value)
     return get_number(f, object, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value);
 }
 
-int dg_h5_match_digest(H5File *f, const char *name, const char *digest)
+int dg_h5_match_digest(H5File *f, const char *name, const char *key,
+                       const char *digest)
 {
     char *stored = NULL;
-    int err = dg_h5_get_text(f, name, "sha256", &stored);
+    int err = dg_h5_get_text(f, name, key, &stored);
 
     if (!err && strcmp(digest, stored) != 0)
         err = dg_fail(DG_EFORMAT,

@@ -383,7 +383,8 @@ static int write_fetched(H5File *f, const H5Item *d, const Rows *r,
                          int64_t offset)
 {
     const int64_t row_bytes = r->row * (int64_t)r->element;
-    const int64_t most = row_bytes < FETCH_BYTES ? FETCH_BYTES / row_bytes : 1;
+    const int64_t few = row_bytes < FETCH_BYTES ? FETCH_BYTES / row_bytes : 1;
+    const int64_t most = d->at_once > 0 ? d->at_once : few;
     int64_t rounds = (r->num + most - 1) / most, at = 0;
     char *room = malloc((size_t)(most * row_bytes));
     int err = agree(

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/legible.h"
+#include "base/piece_digest.h"
 #include "base/value_range.h"
 #include "store/checkpoint.h"
 #include "store/conditions.h"
@@ -17,8 +18,8 @@
 /* Text of a value is cut here; a configuration has its own block. */
 enum { SHOWN_TEXTS = 3, SHOWN_CHARS = 60, LONG_TEXT = 200 };
 
-/* of values that are looked at together */
-enum { PIECE_BYTES = 1 << 22 };
+/* of values that are looked at together: whole pieces of a digest */
+enum { PIECE_BYTES = 4 * DG_PIECE_BYTES };
 
 /* Values ---------------------------------------------------------------- */
 
@@ -233,9 +234,11 @@ typedef struct Digest {
     int64_t num;
 } Digest;
 
-/* The digest of all that counts, and that of the dataset at hand. */
+/* The digest of all that counts, and that of the dataset at hand, or of its
+ * pieces. */
 typedef struct Sums {
     Sha256 *all, one;
+    int in_pieces;
 } Sums;
 
 static int add_bytes(void *user, const void *data, H5Type type, int64_t num)
@@ -244,6 +247,8 @@ static int add_bytes(void *user, const void *data, H5Type type, int64_t num)
     const size_t bytes = (size_t)num * dg_h5_type_bytes(type);
 
     dg_sha256_update(sums->all, data, bytes);
+    if (sums->in_pieces) /* an array comes by in whole ones */
+        return dg_piece_add(&sums->one, data, bytes);
     dg_sha256_update(&sums->one, data, bytes);
     return DG_OK;
 }
@@ -251,7 +256,8 @@ static int add_bytes(void *user, const void *data, H5Type type, int64_t num)
 static int digest_set(H5File *f, const char *name, void *user)
 {
     Digest *d = user;
-    Sums sums = { .all = &d->sum };
+    Sums sums = { .all = &d->sum,
+                  .in_pieces = dg_checkpoint_has_pieces(f, name) };
     char hex[DG_SHA256_HEX];
     H5Shape s;
     int err;
@@ -273,7 +279,8 @@ static int digest_set(H5File *f, const char *name, void *user)
     }
     dg_sha256_final(&sums.one, hex);
     d->num++;
-    return dg_h5_match_digest(f, name, hex);
+    return dg_h5_match_digest(
+        f, name, sums.in_pieces ? DG_CHECKPOINT_PIECES : "sha256", hex);
 }
 
 static int choose(Digest *d, H5File *f)

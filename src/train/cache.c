@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/plural.h"
 #include "base/progress.h"
 #include "room.h"
@@ -176,6 +177,9 @@ int dg_cache_read(Conditions *c, const char *prompt, float *condition)
 
 /* --- writing ---------------------------------------------------------------- */
 
+/* of the conditions that a rank has at once, where they are small */
+enum { ENCODED_BYTES = 1 << 20 };
+
 /* One prompt on its way into the file. */
 typedef struct Entry {
     HexDigest key;
@@ -191,7 +195,8 @@ typedef struct Encode {
     Team *team;
     Entry *entries; /* [num] rising, each once */
     int64_t num, first, num_local;
-    float *rows;                   /* [num_local, condition] */
+    float *rows; /* of the prompts at hand, from this one on */
+    int64_t at;
     HexDigest *tokens, *condition; /* [num]; local ones first */
 } Encode;
 
@@ -290,15 +295,21 @@ static int build(Policy **out, const Session *s)
 }
 
 /* Their digest, and then the encoders go where they run; nothing else of the
- * policy does. */
+ * policy does, and the host has no more use of it. */
 static int place_encoders(Encode *e)
 {
     const Backend *be = e->session->backend;
-    const int err = digest_encoders(e->encoder, e->policy);
+    Policy *p = e->policy;
+    int err = digest_encoders(e->encoder, p);
 
-    return err || !be->apart ? err
-                             : dg_params_place(&e->text, &e->policy->text, be,
-                                               e->policy->dtype);
+    if (err || !be->apart)
+        return err;
+    err = dg_params_place(&e->text, &p->text, be, p->dtype);
+    if (!err && p->values != NULL)
+        dg_memory_drop(p->values, sizeof *p->values * (size_t)p->num_values);
+    else if (!err) /* of dg_policy_encoders() */
+        dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);
+    return err;
 }
 
 /* A worker's scratch: token ids, then a condition. */
@@ -307,11 +318,27 @@ static size_t condition_at(const Policy *p)
     return (ids_bytes(p) + 255) & ~(size_t)255;
 }
 
-/* The text encoders alone, and a worker; all that is loaded stays the host's. */
+/* Prompts that a rank encodes, then writes: a few for each worker, since not all
+ * take as long, and small ones enough to be worth a write. */
+static int64_t at_once(const Session *s, uint64_t row_bytes)
+{
+    const int64_t few = ENCODED_BYTES / (int64_t)row_bytes;
+    const int64_t most = 4 * (int64_t)s->num_threads;
+
+    return few > most ? few : most;
+}
+
+static uint64_t row_bytes(const Policy *p)
+{
+    return sizeof(float) * (uint64_t)p->shape.condition;
+}
+
+/* The text encoders alone, and a worker. */
 int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                     int64_t num_prompts)
 {
-    const uint64_t row = sizeof(float) * (uint64_t)p->shape.condition;
+    const uint64_t row = row_bytes(p);
+    const int64_t most = at_once(s, row);
     int64_t first;
     int err;
 
@@ -319,15 +346,14 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                                    .num_threads = s->num_threads,
                                    .scratch_bytes = condition_at(p) + row,
                                    .exact = 1,
-                                   .max_items = 1 },
-                         .host_values = dg_encode_alone(s->config)
-                                            ? p->text.count
-                                            : p->num_values };
+                                   .max_items = 1 } };
     dg_room_networks(out, p, NULL, 0);
-    out->network = out->codec = 0; /* nothing else is placed */
+    out->network = out->codec = 0;  /* nothing else is placed */
+    if (dg_encode_alone(s->config)) /* nor loaded */
+        out->loaded = sizeof(float) * (uint64_t)p->text.count;
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
                    &out->items);
-    out->host = row * (uint64_t)out->items;
+    out->host = row * (uint64_t)(out->items < most ? out->items : most);
     err =
         dg_step_plan(&out->step, p, s->backend, &(StepPlanOpts) { .batch = 1 });
     out->team.step_bytes = out->step.encode_bytes;
@@ -346,7 +372,6 @@ static int check_room(const Session *s, const RoomParts *parts)
 /* Counts, and places what has room. Collective. */
 static int reserve(Encode *e)
 {
-    const PolicyShape *shape = &e->policy->shape;
     const size_t num = (size_t)e->num + 1;
     Policy *sizes = NULL;
     RoomParts parts;
@@ -356,13 +381,8 @@ static int reserve(Encode *e)
                    &e->first, &e->num_local);
     e->tokens = calloc(num, sizeof *e->tokens);
     e->condition = calloc(num, sizeof *e->condition);
-    e->rows = malloc(sizeof *e->rows *
-                     ((size_t)(e->num_local * shape->condition) + 1));
-    if (e->tokens == NULL || e->condition == NULL || e->rows == NULL)
-        err = dg_fail(DG_ENOMEM,
-                      "%lld conditions of %lld values: more ranks need less "
-                      "each",
-                      (long long)e->num_local, (long long)shape->condition);
+    if (e->tokens == NULL || e->condition == NULL)
+        err = dg_fail(DG_ENOMEM, "digests of %lld prompts", (long long)e->num);
     if (!err)
         err = dg_policy_outline(&sizes, e->session->config);
     if (!err)
@@ -385,7 +405,7 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const PolicyShape *shape = &e->policy->shape;
     int32_t *ids = w->scratch;
     const PromptTokens tokens = { ids, ids + shape->text_tokens };
-    const int64_t n = e->first + i;
+    const int64_t n = e->at + i;
     const size_t bytes = sizeof(float) * (size_t)shape->condition;
     float *row = e->rows + i * shape->condition;
     float *made = (void *)((char *)w->room + condition_at(e->policy));
@@ -401,9 +421,31 @@ static int encode_one(Worker *w, int64_t i, void *user)
     return err;
 }
 
+/* Prompts of this rank, on their way into the file. */
+static int encode_some(void *user, void *to, int64_t first, int64_t num)
+{
+    Encode *e = user;
+
+    e->rows = to;
+    e->at = first;
+    return dg_team_run(e->team, num, encode_one, e);
+}
+
+static void share_digests(void *user)
+{
+    const Encode *e = user;
+    const Comm *c = e->session->comm;
+
+    dg_comm_share_items(c, e->tokens, e->num, sizeof *e->tokens);
+    dg_comm_share_items(c, e->condition, e->num, sizeof *e->condition);
+}
+
+/* No more than a few prompts are in memory at once: of all of them, conditions
+ * of FLUX take 8 MB each. */
 static int write_file(Encode *e)
 {
     const Session *s = e->session;
+    const int64_t most = at_once(s, row_bytes(e->policy));
     const char **prompts = malloc(sizeof *prompts * ((size_t)e->num + 1));
     HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1));
     ConditionsContent k = {
@@ -416,7 +458,10 @@ static int write_file(Encode *e)
         .encoder = e->encoder,
         .first = e->first,
         .num_local = e->num_local,
-        .rows = e->rows,
+        .fetch = encode_some,
+        .at_once = e->num_local < most ? e->num_local : most,
+        .fetched = share_digests,
+        .user = e,
     };
     int err = prompts != NULL && keys != NULL
                   ? DG_OK
@@ -451,14 +496,9 @@ static int run(Encode *e, int dry)
     if (err || dry)
         return err;
     dg_progress_start("encode", e->num_local);
-    err = dg_team_run(e->team, e->num_local, encode_one, e);
+    err = write_file(e);
     dg_progress_end();
-    err = dg_agree(s->comm, err);
-    if (err)
-        return err;
-    dg_comm_share_items(s->comm, e->tokens, e->num, sizeof *e->tokens);
-    dg_comm_share_items(s->comm, e->condition, e->num, sizeof *e->condition);
-    return write_file(e);
+    return err;
 }
 
 int dg_encode(const Session *s, int dry)
@@ -478,6 +518,5 @@ int dg_encode(const Session *s, int dry)
     free(e.entries);
     free(e.tokens);
     free(e.condition);
-    free(e.rows);
     return err;
 }

@@ -180,7 +180,7 @@ static void tell_memory(PlanTable *t, const Use *u)
         dg_plan_learner(t, &r->place, &r->optim);
     dg_plan_team(t, &r->team);
     dg_plan_put_some(t, "pictures", "conditions, latents", r->pictures);
-    dg_plan_put_some(t, "encoded", "conditions for the file", r->host);
+    dg_plan_put_some(t, "encoded", "conditions at once", r->host);
     dg_plan_total(t);
 }
 

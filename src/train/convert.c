@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/out_folder.h"
-#include "base/sha256.h"
+#include "base/piece_digest.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -77,7 +77,7 @@ static int check_text(const Policy *p, const char *folder_sha256,
                       const ConvertOpts *o)
 {
     char own[DG_SHA256_HEX];
-    int err = dg_sha256_bytes(own, p->text.values,
+    int err = dg_piece_digest(own, p->text.values,
                               sizeof(float) * (size_t)p->text.count);
 
     if (!err && strcmp(own, folder_sha256) != 0)
@@ -98,7 +98,7 @@ static int load(Policy *p, const Comm *self, const ConvertOpts *o)
     if (!err && (on_folder || whole))
         err = dg_policy_load_folder(p, self, 1);
     if (!err && whole)
-        err = dg_sha256_bytes(text, p->text.values,
+        err = dg_piece_digest(text, p->text.values,
                               sizeof(float) * (size_t)p->text.count);
     if (!err)
         err = dg_policy_load(p, o->checkpoint, o->ema);

@@ -37,6 +37,7 @@ static int create(Files **out, const Session *s)
         return err;
     f->session = *s;
     f->session.comm = &f->comm;
+    f->session.host_threads = 1; /* the others are the rollout's */
     return dg_agree(
         s->comm,
         dg_beside_create(&f->thread, &(TeamOpts) { .backend = s->backend }));

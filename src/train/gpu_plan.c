@@ -52,13 +52,38 @@ static int64_t host_values(const Outline *o)
 }
 
 /* What the host has besides the state: such copies, trajectories, what waits to
- * be written. While weights are loaded it has all of them. */
+ * be written. */
 static uint64_t host_bytes(const Outline *o)
 {
     return sizeof(float) * (uint64_t)host_values(o) + o->held_out +
            o->rollout->bytes + o->rollout->aside_bytes + o->update.bytes +
            o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
+}
+
+/* What the host has at most while a run starts: networks as float32, which
+ * decoder and rewards leave first; KL's reference, where its copy is wanted; and the state
+ * of the learner, which is made while they are there. */
+static uint64_t start_bytes(const Outline *o, uint64_t state)
+{
+    const Policy *p = o->policy;
+    const Shard *s = &o->team.shard;
+    const int64_t codec = p->codec != NULL ? p->codec->count : 0;
+    const int64_t loaded = p->num_values + codec + dg_outline_reward_values(o);
+    int64_t placed = p->num_values;
+    uint64_t most;
+
+    if (p->adapters.num_params > 0)
+        placed = p->adapters.count;
+    else if (dg_shard_pools(s)) /* others' ranges go when it is placed */
+        placed = s->num + p->text.count;
+    if (o->reference != NULL && p->adapters.num_params == 0 &&
+        (o->config->trajectory.every > 0 || o->given))
+        placed += o->reference->num_values;
+    most = sizeof(float) * (uint64_t)placed + state;
+    return sizeof(float) * (uint64_t)loaded > most
+               ? sizeof(float) * (uint64_t)loaded
+               : most;
 }
 
 /* One way to run it: the sizes that team and learner then reserve. Errors: as
@@ -71,7 +96,7 @@ static int count(GpuPlan *out, Outline *o)
                                  .shard = team->shard,
                                  .sums_apart =
                                      team->offload && !o->state_away };
-    uint64_t sums;
+    uint64_t sums, state;
     LearnerBytes b;
     int together, err;
 
@@ -94,23 +119,28 @@ static int count(GpuPlan *out, Outline *o)
         .activations = team->step_bytes,
         .rest =
             o->rollout->bytes + team->scratch_bytes + o->pictures + o->held_out,
-        .host = host_bytes(o) + b.chunks + b.stage + dg_team_stage_bytes(team) +
+        .host = host_bytes(o) + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
+    state = b.chunks + b.stage;
     out->sums = team->offload ? dg_team_bucket_bytes(team) : sums;
     out->host += sums - out->sums;
     if (o->state_away) {
-        out->host += b.gradient + b.moments + b.ema + b.norm;
+        state += b.gradient + b.moments + b.ema + b.norm;
     } else {
         out->gradient += b.gradient + b.norm;
         out->moments = b.moments;
         if (ema_apart)
-            out->host += b.ema;
+            state += b.ema;
         else
             out->ema = b.ema;
         if (o->policy->dtype != DG_F32)
             out->masters = sizeof(float) * (uint64_t)team->shard.num;
     }
+    out->host += state;
+    out->host_start = start_bytes(o, state);
+    if (out->host_start < out->host)
+        out->host_start = out->host;
     out->gpu = out->weights + out->masters + out->gradient + out->sums +
                out->moments + out->ema + out->activations + out->rest;
     return DG_OK;

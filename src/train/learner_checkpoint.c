@@ -8,6 +8,7 @@
 #include "tensor/mirror.h"
 #include "train/pool.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,8 +76,13 @@ static int describe_adapters(Content *c, const Policy *p)
     if (err)
         return err;
     add_params(c->params, &p->adapters, 0);
-    c->notes[0] = (CheckpointNote) { "base_path", p->base_path, 0 };
-    c->notes[1] = (CheckpointNote) { "base_sha256", p->base_sha256, 1 };
+    c->notes[0] =
+        (CheckpointNote) { .key = "base_path", .value = p->base_path };
+    c->notes[1] = (CheckpointNote) { .key = "base_sha256_pieces",
+                                     .value = p->base_pieces,
+                                     .must_match = 1,
+                                     .old_key = "base_sha256",
+                                     .old_value = p->base_sha256 };
     c->k.notes = c->notes;
     c->k.num_notes = 2;
     return DG_OK;
@@ -234,6 +240,18 @@ int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
     return dg_agree(c, err);
 }
 
+/* Digests are taken by all of the rank's threads, which have nothing else to
+ * do, unless the session says otherwise. */
+static void begin_digests(const Session *s)
+{
+    omp_set_num_threads(s->host_threads > 0 ? s->host_threads : s->num_threads);
+}
+
+static void end_digests(void)
+{
+    omp_set_num_threads(1); /* as dg_team_create() left it */
+}
+
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration)
 {
@@ -247,8 +265,10 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
         return err;
     }
     c.k.iteration = iteration;
+    begin_digests(s);
     err = dg_checkpoint_write(s->comm, dir, &c.k, &s->info,
                               s->config->checkpoint.keep);
+    end_digests();
     free(c.params);
     return err;
 }
@@ -261,7 +281,9 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
 
     if (err)
         return err;
+    begin_digests(s);
     err = dg_checkpoint_resume(s->comm, dir, &c.k, &s->info, found);
+    end_digests();
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;

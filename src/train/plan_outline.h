@@ -20,6 +20,7 @@ typedef struct Outline {
     int state_away;    /* moments, masters, EMA are the host's; sums as team has
                        them */
     int cached;
+    int given;         /* a replay: it keeps copies of all networks */
     uint64_t pictures; /* kernel memory of those of the report, for a while */
     uint64_t held_out; /* of what evaluate.every paints, all the time */
     int64_t num_held_out; /* its pictures, of all ranks */

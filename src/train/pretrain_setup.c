@@ -182,8 +182,10 @@ static void count_networks(RoomParts *out, const Pretrain *t, int scored)
     const int rooms = rooms_of(t->session);
 
     dg_room_networks(out, t->policy, t->rewards, scored);
-    if (t->teacher != NULL)
+    if (t->teacher != NULL) {
         out->teacher = dg_policy_placed_bytes(t->teacher);
+        out->loaded += sizeof(float) * (uint64_t)t->teacher->num_values;
+    }
     if (!pools(t->session))
         return;
     out->network = dg_pool_weight_bytes(t->policy, NULL, shard, 1, 1, rooms);

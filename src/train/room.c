@@ -99,6 +99,8 @@ void dg_room_networks(RoomParts *out, const Policy *p, const Reward *rewards,
     out->text = dg_policy_placed_bytes(p) - out->codec - out->network;
     out->rewards =
         sizeof(float) * (uint64_t)dg_rewards_num_values(rewards, num);
+    out->loaded =
+        sizeof(float) * (uint64_t)p->num_values + out->codec + out->rewards;
 }
 
 static void count_learner(GpuPlan *out, const RoomParts *r)
@@ -125,6 +127,16 @@ static void count_learner(GpuPlan *out, const RoomParts *r)
     }
 }
 
+/* Where it trains, copies of networks go once all else is reserved, others'
+ * ranges of them before. */
+static void count_start(GpuPlan *out, const RoomParts *r)
+{
+    out->host_start = r->loaded > out->host ? r->loaded : out->host;
+    if (r->place.shard.size > 0 && !dg_shard_pools(&r->place.shard))
+        out->host_start =
+            r->loaded + out->host - sizeof(float) * (uint64_t)r->host_values;
+}
+
 void dg_room_count(GpuPlan *out, const RoomParts *r)
 {
     const TeamOpts *team = &r->team;
@@ -147,4 +159,5 @@ void dg_room_count(GpuPlan *out, const RoomParts *r)
         count_learner(out, r);
     out->gpu = out->weights + out->masters + out->gradient + out->sums +
                out->moments + out->ema + out->activations + out->rest;
+    count_start(out, r);
 }

@@ -51,6 +51,7 @@ typedef struct RoomParts {
     /* bytes of the host beside a GPU, which on the CPU are there too */
     uint64_t host;
     int64_t host_values; /* weights of which the host keeps float32 copies */
+    uint64_t loaded;     /* those that it has until they are placed */
     /* of one that trains; shard.size 0: it does not */
     LearnerPlace place;
     OptimConfig optim;

@@ -148,6 +148,7 @@ int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
 
     *o = (Outline) { .session = s, .config = c };
     o->state_away = c->parallel.offload_optimizer;
+    o->given = given;
     o->cached = given || c->prompts.cache[0] != '\0';
     err = dg_rewards_init(o->rewards, c);
     if (!err && !given)

@@ -63,10 +63,10 @@ static void gpu_row(FILE *f, const GpuPlan *g)
 {
     const uint64_t values[] = { g->weights, g->masters, g->gradient,    g->sums,
                                 g->moments, g->ema,     g->activations, g->rest,
-                                g->gpu,     g->host };
+                                g->gpu,     g->host,    g->host_start };
 
     fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level], offloaded(g));
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 11; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
     for (int i = 0; i < NUM_SIZES; i++)
         fprintf(f, " %6s", g->gpu <= gpu_sizes[i] ? "fits" : "-");
@@ -101,9 +101,10 @@ static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
     else
         fprintf(f,
                 "parallel.shard = \"%s\", %s fits, %.1f GB left; %.1f GB of a "
-                "rank's host\n",
+                "rank's host, %.1f at its start\n",
                 levels[g->level], offload_key(g),
-                1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host);
+                1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host,
+                1e-9 * (double)g->host_start);
     return g != NULL && !g->offload && !g->offload_sums;
 }
 
@@ -111,10 +112,12 @@ static void gpu_rows(FILE *f, const GpuPlans *p)
 {
     fprintf(f,
             "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
-            "it\n"
+            "it, that at its start too,\n"
+            "when it has networks as float32 until they are placed (files of "
+            "weights, mapped, come and go besides)\n"
             "   GPUs  shard       offload  weights  masters gradient     sums  "
-            "moments      EMA   active     rest      GPU     host   80 GB "
-            "141 GB\n");
+            "moments      EMA   active     rest      GPU     host    start   "
+            "80 GB 141 GB\n");
     for (int i = 0; i < p->num; i++)
         gpu_row(f, &p->plan[i]);
     fprintf(f, "\n");
@@ -263,17 +266,18 @@ static void object(FILE *f, const char *name, const PlanTable *t)
 
 static void gpu_object(FILE *f, const GpuPlan *g)
 {
-    fprintf(
-        f,
-        "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
-        "\"offload_sums\":%s,"
-        "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64 ",\"gradient\":%" PRIu64
-        ",\"sums\":%" PRIu64 ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
-        ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
-        ",\"host\":%" PRIu64 "}",
-        g->ranks, levels[g->level], g->offload ? "true" : "false",
-        g->offload_sums ? "true" : "false", g->weights, g->masters, g->gradient,
-        g->sums, g->moments, g->ema, g->activations, g->rest, g->gpu, g->host);
+    fprintf(f,
+            "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
+            "\"offload_sums\":%s,"
+            "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64
+            ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
+            ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
+            ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
+            ",\"host\":%" PRIu64 ",\"host_start\":%" PRIu64 "}",
+            g->ranks, levels[g->level], g->offload ? "true" : "false",
+            g->offload_sums ? "true" : "false", g->weights, g->masters,
+            g->gradient, g->sums, g->moments, g->ema, g->activations, g->rest,
+            g->gpu, g->host, g->host_start);
 }
 
 int dg_run_plan_json(char **text, const RunPlan *p)

@@ -47,6 +47,43 @@ static int load_folder(Policy *p, const Comm *c, const char *path)
     return dg_policy_load_folder(p, c, all);
 }
 
+/* Whether the run folder has a checkpoint of before a base had a digest in
+ * pieces: it will be compared with the other one. What cannot be read is told
+ * where it is resumed from. */
+static int has_old_base(const char *run)
+{
+    char dir[DG_CONFIG_STRING + 16], path[DG_CONFIG_STRING + 64];
+    int64_t *list = NULL;
+    int num = 0, old = 0;
+    H5File *f;
+
+    snprintf(dir, sizeof dir, "%s/checkpoints", run);
+    if (dg_checkpoint_list(dir, &list, &num) != DG_OK)
+        num = 0;
+    for (int i = 0; i < num && !old; i++) {
+        dg_checkpoint_path(path, sizeof path, dir, list[i]);
+        if (dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION) !=
+            DG_OK)
+            continue;
+        old = dg_h5_has_key(f, NULL, "base_sha256");
+        dg_h5_close(f);
+    }
+    free(list);
+    dg_clear_error();
+    return old;
+}
+
+/* What the base is, as files of adapters name it. */
+static int note_base(Policy *p, const Session *s)
+{
+    int err = dg_policy_note_base(p, s->comm);
+
+    /* the first alone reads what files say of it */
+    if (!err && s->comm->rank == 0 && has_old_base(s->config->run.dir))
+        err = dg_policy_note_old_base(p);
+    return dg_agree(s->comm, err);
+}
+
 int dg_setup_policy(const Session *s, int ema, Policy **out)
 {
     const char *path = s->config->policy.weights;
@@ -68,7 +105,7 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
         }
     }
     if (!err && p->adapters.num_params > 0)
-        err = dg_agree(s->comm, dg_policy_note_base(p));
+        err = note_base(p, s);
     if (err) {
         dg_policy_destroy(p);
         return err;

@@ -301,11 +301,19 @@ static void drop_copies(Trainer *t)
 
     if (!c->parallel.offload_optimizer)
         dg_policy_drop(t->policy, 1);
-    if (t->reference == NULL || t->reference->on == NULL)
+    if (t->reference == NULL || t->reference->on == NULL ||
+        !t->reference->owns_values)
         return;
     dg_policy_drop_text(t->reference); /* it has no use for them */
     if (c->trajectory.every == 0 || t->reference->dtype == DG_F32)
         dg_policy_drop(t->reference, c->trajectory.every > 0);
+}
+
+/* Nobody but a trajectory file and a replay looks at the host's copy of KL's
+ * reference, which is as large as all networks. */
+static int lends_copy(const Trainer *t)
+{
+    return t->session->config->trajectory.every == 0 && !t->reads_copies;
 }
 
 int dg_trainer_reserve(Trainer *t)
@@ -318,7 +326,9 @@ int dg_trainer_reserve(Trainer *t)
 
     dg_learner_place(&place, s, num);
     if (c->grpo.kl_beta > 0)
-        err = dg_policy_reference(&t->reference, t->policy, c);
+        err = lends_copy(t)
+                  ? dg_policy_reference_placed(&t->reference, t->policy, c)
+                  : dg_policy_reference(&t->reference, t->policy, c);
     if (!err)
         err = dg_learner_create(
             &t->learner, t->policy, num, &c->optim,

@@ -361,7 +361,7 @@ int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
             { "optimizer_step", NULL, t->updates_before },
             { "window_start", NULL, k->window.start },
             { "window_size", NULL, k->window.size },
-            { "base_sha256", t->policy->base_sha256, 0 },
+            { "base_sha256_pieces", t->policy->base_pieces, 0 },
         };
 
         err = dg_trajectory_write(s->comm, t->dir.trajectories, k->iteration,

@@ -53,7 +53,7 @@ typedef struct Own {
 static void fill(Own *o)
 {
     *o = (Own) { .counter = { "optimizer_step", 7 },
-                 .note = { "base_sha256", "abc", 1 } };
+                 .note = { "base_sha256", "abc", 1, NULL, NULL } };
     for (int i = 0; i < 2 * VALUES; i++)
         o->values[i / VALUES][i % VALUES] = (float)i / 4;
     for (int i = 0; i < 2; i++) {

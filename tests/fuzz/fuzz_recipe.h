@@ -49,8 +49,9 @@ static inline const char *pick_object(Recipe *r)
 static inline const char *pick_key(Recipe *r)
 {
     static const char *const keys[] = {
-        "format",      "format_version", "complete", "sha256", "iteration",
-        "base_sha256", "encoder_sha256", "units",    "how",    "weights_sha256",
+        "format",    "format_version", "complete",       "sha256",
+        "iteration", "base_sha256",    "encoder_sha256", "units",
+        "how",       "weights_sha256", "sha256_pieces",  "base_sha256_pieces",
     };
     return PICK(r, keys);
 }

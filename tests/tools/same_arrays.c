@@ -18,7 +18,7 @@ static int read_array(Array *a, hid_t file, const char *path)
 {
     const hid_t set = H5Dopen2(file, path, H5P_DEFAULT);
     const hid_t space = set < 0 ? -1 : H5Dget_space(set);
-    const hid_t key = set < 0 ? -1 : H5Aopen(set, "sha256", H5P_DEFAULT);
+    const hid_t key = set < 0 ? -1 : H5Aopen(set, "sha256_pieces", H5P_DEFAULT);
     const hid_t type = key < 0 ? -1 : H5Aget_type(key);
     int bad;
 
