@@ -42,12 +42,19 @@ int dg_out_folder_check(const char *path)
     return errno == ENOENT ? DG_OK : fail(path, "look at");
 }
 
+/* Before what it is in is removed: NFS keeps what is open. */
+static void close_lock(OutFolder *f)
+{
+    if (f->lock >= 0)
+        close(f->lock);
+    f->lock = -1;
+}
+
 static void forget(OutFolder *f)
 {
     if (f == NULL)
         return;
-    if (f->lock >= 0)
-        close(f->lock);
+    close_lock(f);
     free(f->path);
     free(f->tmp);
     free(f);
@@ -97,8 +104,10 @@ static void remove_if_left(const char *path)
     case DG_LOCK_UNKNOWN:
         break;
     }
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
+        rmdir(path); /* NFS keeps what is open under another name, in there */
+    }
     free(lock);
 }
 
@@ -173,6 +182,7 @@ int dg_out_folder_open(OutFolder **out, const char *path)
     while (n > 1 && path[n - 1] == '/')
         n--;
     if (f != NULL) {
+        f->lock = -1;
         f->path = strndup(path, n);
         f->tmp = malloc(room);
     }
@@ -180,7 +190,6 @@ int dg_out_folder_open(OutFolder **out, const char *path)
         err = dg_fail(DG_ENOMEM, "%s: its name", path);
         goto forget_folder;
     }
-    f->lock = -1;
     err = dg_out_folder_check(f->path);
     if (!err) {
         remove_remains(f->path);
@@ -202,20 +211,19 @@ const char *dg_out_folder_path(const OutFolder *f)
 
 void dg_out_folder_abandon(OutFolder *f)
 {
-    if (f != NULL)
+    if (f != NULL) {
+        close_lock(f);
         remove_tree(f->tmp);
+    }
     forget(f);
 }
 
-/* In the finished folder: it is hidden there should the process end before. It
- * is closed first, since NFS keeps what is open under another name. */
+/* In the finished folder: it is hidden there should the process end before. */
 static void remove_lock(OutFolder *f)
 {
     char *path;
 
-    if (f->lock >= 0)
-        close(f->lock);
-    f->lock = -1;
+    close_lock(f);
     if (asprintf(&path, "%s/%s", f->path, lock_name) < 0)
         return;
     unlink(path);

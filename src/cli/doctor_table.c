@@ -6,6 +6,7 @@
 #include "base/text_out.h"
 #include "store/file.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,13 +60,22 @@ static void quoted(FILE *f, const char *text)
     fputc('"', f);
 }
 
+/* JSON knows neither NaN nor infinities. */
+static void number(FILE *f, const char *key, double value)
+{
+    if (isfinite(value))
+        fprintf(f, ",\"%s\":%.9g", key, value);
+    else
+        fprintf(f, ",\"%s\":null", key);
+}
+
 static void row(FILE *f, const Finding *r)
 {
     fprintf(f, "{\"row\":\"%s\",\"verdict\":\"%s\",\"text\":", r->what,
             words[r->verdict]);
     quoted(f, r->text);
     for (int i = 0; i < r->num_numbers; i++)
-        fprintf(f, ",\"%s\":%.9g", r->number[i].key, r->number[i].value);
+        number(f, r->number[i].key, r->number[i].value);
     fputc('}', f);
 }
 
