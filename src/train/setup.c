@@ -196,7 +196,7 @@ static const char *owner(const RunDir *dir)
 {
     FILE *f = fopen(dir->metrics, "r");
     const char *name = NULL;
-    char line[256]; /* the key is the second one */
+    char line[256]; /* the key is the second one, or of held_out, which is */
 
     if (f == NULL)
         return NULL;
