@@ -154,6 +154,8 @@ static double ref_loss(const SdeStep *s, const ObjectiveOpts *o,
 
         loss += w * fmax(-a * r, -a * fmax(lo, fmin(hi, r)));
     }
+    if (o->step_weight != NULL)
+        loss *= o->step_weight[s->index];
     return loss + o->kl_beta * kl;
 }
 
@@ -202,6 +204,7 @@ static void test_objective_inv10_seed_matches_differences(void **state)
 {
     ObjectiveOpts o = opts(0.5);
     const double A[] = { 1.5, -0.75 }, B[] = { -2, 0 };
+    const double weight[] = { 9, 9, 9, 9, 9, 0.3, 9 }; /* of step 5 */
 
     (void)state;
     for (int k = 0; k < KINDS; k++) {
@@ -210,6 +213,9 @@ static void test_objective_inv10_seed_matches_differences(void **state)
         check_seed(k, &o, B);
         o.kl_beta = 0.04;
         check_seed(k, &o, A);
+        o.step_weight = weight;
+        check_seed(k, &o, A);
+        o.step_weight = NULL;
     }
 }
 

@@ -7,7 +7,8 @@
  *   l(A)  = max(-A ratio, -A clamp(ratio, 1 - c, 1 + c))
  * sum mode:        loss = l(sum_k w_k A^k)
  * per_reward mode: loss = sum_k w_k l(A^k), each A^k clamped by itself
- * plus kl_beta KL(new || reference) per element. All divided by the number
+ * times the step's weight, plus kl_beta KL(new || reference) per element. All
+ * divided by the number
  * of terms of the update, which the caller knows.
  *   d loss / d mu = -A ratio m (z_next - mu) precision / D,  d/du = kappa ..
  * with m = 0 where the clip is active (A > 0 and ratio > 1 + c, A < 0 and
@@ -23,9 +24,10 @@ typedef struct ObjectiveOpts {
     double clip_range;     /* c > 0 */
     double advantage_clip; /* > 0; 0: no clamp */
     AdvantageAgg agg;
-    double kl_beta;        /* 0: off */
-    int num_rewards;       /* K */
-    const double *weights; /* [K]; used in per_reward mode */
+    double kl_beta;            /* 0: off */
+    int num_rewards;           /* K */
+    const double *weights;     /* [K]; used in per_reward mode */
+    const double *step_weight; /* [T] factor of l by step; NULL: 1 each */
 } ObjectiveOpts;
 
 typedef struct ObjectiveInput {

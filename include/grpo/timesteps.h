@@ -53,4 +53,15 @@ int dg_timesteps_count(int *out, const TimestepOpts *o, int num_steps,
 int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
                         const SdeWindow *w, TimestepPlace place);
 
+/**
+ * Factors of the steps' advantages. none: 1 each. std: the standard deviation of
+ * a step's transition by the mean of those that may be trained, whose mean is
+ * then 1 (TempFlow-GRPO, arXiv:2508.04324): the gradient of a log-density goes
+ * as 1 / std, so that steps of little noise would else count most.
+ * weight, steps  [num_steps]
+ */
+void dg_timesteps_weigh(double *weight, TimestepWeight how,
+                        const SdeStep *steps, int num_steps,
+                        const SdeWindow *w);
+
 #endif

@@ -43,6 +43,7 @@ typedef struct Update {
     StepResult *result; /* [num_kept, T_sub] all ranks' after sharing */
     int32_t *set_aside; /* [num_kept] an Aside */
     int64_t *local;     /* scratch: this rank's items of one update */
+    double *weight;     /* [T] of a step's advantages */
     int64_t first_kept, num_local; /* this rank's part of kept */
     float *reward;                 /* [N, K] */
     uint8_t *missing;              /* [N, K] */

@@ -151,6 +151,14 @@ static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
                        "the %lld trained samples of an iteration",
                        (Long)g->updates_per_iteration,
                        (Long)(trained * g->prompts_per_iteration));
+    if (g->update_split == DG_SPLIT_GROUPS &&
+        g->prompts_per_iteration % g->updates_per_iteration)
+        return dg_fail(DG_EINVAL,
+                       "grpo.update_split = groups: grpo.prompts_per_iteration "
+                       "= %lld must be a multiple of "
+                       "grpo.updates_per_iteration = %lld",
+                       (Long)g->prompts_per_iteration,
+                       (Long)g->updates_per_iteration);
     if (g->timestep_mode == DG_TIMESTEP_WINDOW && s->window_size == 0)
         return dg_fail(DG_EINVAL, "grpo.timestep_mode = window: needs "
                                   "sampler.window_size > 0");

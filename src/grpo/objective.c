@@ -61,6 +61,10 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
         for (int k = 0; k < o->num_rewards; k++)
             clipped |= add_clipped(&loss, &slope, o, ratio, in->advantage[k],
                                    o->weights[k]);
+    if (o->step_weight != NULL) {
+        loss *= o->step_weight[s->index];
+        slope *= o->step_weight[s->index];
+    }
     if (o->kl_beta != 0)
         loss += o->kl_beta * in->kl;
     *out = (ObjectiveTerm) {

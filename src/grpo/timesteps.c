@@ -76,3 +76,15 @@ int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
         steps[i] = first + i;
     return DG_OK;
 }
+
+void dg_timesteps_weigh(double *weight, TimestepWeight how,
+                        const SdeStep *steps, int num_steps, const SdeWindow *w)
+{
+    const int K = num_candidates(num_steps, w);
+    double mean = 0;
+
+    for (int i = 0; i < K; i++)
+        mean += steps[w->start + i].std / (double)K;
+    for (int i = 0; i < num_steps; i++)
+        weight[i] = how == DG_WEIGHT_STD && mean > 0 ? steps[i].std / mean : 1;
+}

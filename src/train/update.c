@@ -579,7 +579,8 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
                            .agg = c->grpo.adv_agg,
                            .kl_beta = c->grpo.kl_beta,
                            .num_rewards = (int)c->num_rewards,
-                           .weights = weights },
+                           .weights = weights,
+                           .step_weight = job->update->weight },
             .guidance = dg_rollout_guidance(job->rollout, c),
             .index = i,
         };
