@@ -201,6 +201,17 @@ static void test_timesteps_weights(void **state)
                     1e-14);
     }
     assert_true(fabs(sum - (T - 1)) < 1e-12);
+    dg_timesteps_weigh(weight, DG_WEIGHT_LENGTH, steps, T, &everything);
+    sum = 0;
+    for (int i = 0; i < T - 1; i++) {
+        const double length = flow.sigma[i] - flow.sigma[i + 1];
+
+        sum += weight[i];
+        assert_true(
+            fabs(weight[i] * length / (weight[0] * (1 - flow.sigma[1])) - 1) <
+            1e-6);
+    }
+    assert_true(fabs(sum - (T - 1)) < 1e-12 && weight[0] > 2 * weight[T - 2]);
     assert_int_equal(dg_window_steps(steps, &sde, &flow, &w), DG_OK);
     dg_timesteps_weigh(weight, DG_WEIGHT_STD, steps, T, &w);
     assert_true(fabs(weight[5] + weight[6] + weight[7] + weight[8] - 4) <

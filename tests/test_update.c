@@ -423,33 +423,6 @@ static void test_what_is_told_is_that_of_the_terms(void **state)
     assert_true((first[0] > second[0]) != (first[1] > second[1]));
 }
 
-/* Each step's advantages count by the width of its noise. */
-static void test_steps_count_by_their_noise(void **state)
-{
-    static const char *const sets[] = { ONE_UPDATE, "grpo.timestep_weight=std",
-                                        "sampler.sde=flow_sde", NULL };
-    double weight[4], least = 9, most = 0;
-    UpdateStats stats;
-    TinyRun t;
-
-    (void)state;
-    open_update(&t, 2, sets);
-    dg_timesteps_weigh(weight, DG_WEIGHT_STD, t.rollout->steps, 4,
-                       &t.rollout->window);
-    MUST(tiny_update(&t, 0, &stats));
-    for (int64_t i = 0; i < t.update->num_kept * 3; i++) {
-        const StepResult *r = &t.update->result[i];
-        const double w = weight[r->step];
-
-        assert_true(fabs(r->loss * (double)(t.update->num_kept * 3) +
-                         w * t.update->total[t.update->kept[i / 3]]) < 1e-6);
-        least = w < least ? w : least;
-        most = w > most ? w : most;
-    }
-    assert_true(most > 1.2 * least);
-    tiny_close(&t);
-}
-
 /* The learner follows its schedule: of 100 updates the first two rise, the
  * others fall to nothing. */
 static void test_rate_follows_the_schedule(void **state)
@@ -569,7 +542,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_equal_rewards_leave_the_weights),
     cmocka_unit_test(test_broken_ratio_stops_and_names),
     cmocka_unit_test(test_not_finite_is_not_applied),
-    cmocka_unit_test(test_steps_count_by_their_noise),
     cmocka_unit_test(test_rate_follows_the_schedule),
     cmocka_unit_test(test_updates_are_adamw_of_the_clipped_gradient),
     cmocka_unit_test(test_what_is_told_is_that_of_the_terms),

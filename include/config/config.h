@@ -135,6 +135,7 @@ typedef struct GrpoConfig {
     int64_t prompts_per_iteration;
     int64_t updates_per_iteration;
     UpdateSplit update_split;
+    RatioKind ratio;
     double clip_range;
     double advantage_clip;
     double timestep_fraction; /* tau */

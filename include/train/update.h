@@ -73,6 +73,10 @@ int dg_update_outline(Update *out, const Config *c, const Rollout *r);
  *  naming the key that leaves no step to train. */
 int dg_update_scratch(size_t *out, const Policy *p, const Config *c);
 
+/** Rows of D floats at its beginning that grpo.ratio = guard takes: of noise, and
+ *  of a batch's answers. */
+int64_t dg_update_guard_rows(const Config *c);
+
 /** Steps of one sample that are trained, at most: a window's size varies.
  *  Errors as above. */
 int dg_update_most_steps(int *out, const Config *c);

@@ -135,6 +135,21 @@ static int check_cfg(const Config *c)
     return DG_OK;
 }
 
+/* The drift of the mean takes the seed's place of the KL's reference. */
+static int check_guard(const GrpoConfig *g, const SamplerConfig *s)
+{
+    if (g->ratio != DG_RATIO_GUARD)
+        return DG_OK;
+    if (g->kl_beta != 0)
+        return dg_fail(DG_EINVAL,
+                       "grpo.kl_beta = %g: must be 0 with grpo.ratio = guard",
+                       g->kl_beta);
+    if (s->sde == DG_SDE_CPS && !s->cps_gaussian)
+        return dg_fail(DG_EINVAL, "sampler.cps_gaussian = false: must be true "
+                                  "with grpo.ratio = guard");
+    return DG_OK;
+}
+
 static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
 {
     const int64_t kept = g->keep_top + g->keep_bottom;
@@ -162,7 +177,7 @@ static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
     if (g->timestep_mode == DG_TIMESTEP_WINDOW && s->window_size == 0)
         return dg_fail(DG_EINVAL, "grpo.timestep_mode = window: needs "
                                   "sampler.window_size > 0");
-    return DG_OK;
+    return check_guard(g, s);
 }
 
 static int check_rewards(const Config *c)

@@ -41,15 +41,22 @@ static int check(const ObjectiveOpts *o, const SdeStep *s,
                        s->index);
     if (o->kl_beta != 0 && !isfinite(in->kl))
         return dg_fail(DG_ENUMERIC, "KL at step %d is not finite", s->index);
+    if (o->ratio == DG_RATIO_GUARD && (s->precision != s->inv_var))
+        return dg_fail(DG_EINVAL,
+                       "step %d: grpo.ratio = guard needs a Gaussian density",
+                       s->index);
     return DG_OK;
 }
 
 int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
                       const SdeStep *s, const ObjectiveInput *in)
 {
-    const double ratio = exp((double)in->log_prob - (double)in->log_prob_old);
+    const int guard = o->ratio == DG_RATIO_GUARD;
+    const double by = guard ? s->std : 1; /* of the logarithm */
+    const double moved = (double)in->log_prob - (double)in->log_prob_old;
+    const double ratio = exp(by * (moved + (guard ? in->drift : 0)));
     const double kappa = s->mean_u, share = 1.0 / in->divisor;
-    double loss = 0, slope = 0;
+    double loss = 0, slope = 0, pull;
     int clipped = 0;
     const int err = check(o, s, in, ratio);
 
@@ -67,13 +74,15 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
     }
     if (o->kl_beta != 0)
         loss += o->kl_beta * in->kl;
+    /* no drift: u is the rollout's, which the seed then does not ask for */
+    pull = !guard ? o->kl_beta : in->drift > 0 ? by * slope * ratio : 0;
     *out = (ObjectiveTerm) {
         .loss = loss * share,
         .ratio = ratio,
         .clipped = clipped,
-        .coef = slope * ratio * kappa * s->precision / (double)in->D * share,
-        .kl_coef =
-            o->kl_beta * kappa * kappa * s->inv_var / (double)in->D * share,
+        .coef =
+            by * slope * ratio * kappa * s->precision / (double)in->D * share,
+        .kl_coef = pull * kappa * kappa * s->inv_var / (double)in->D * share,
     };
     return DG_OK;
 }

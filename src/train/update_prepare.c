@@ -135,9 +135,9 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
     const int err = dg_update_most_steps(&steps, c);
 
     if (!err)
-        *out = dg_guided_twice(&g)
-                   ? sizeof(float) * (size_t)p->shape.elements * (size_t)steps
-                   : 0;
+        *out = sizeof(float) * (size_t)p->shape.elements *
+               (size_t)(dg_update_guard_rows(c) +
+                        (dg_guided_twice(&g) ? steps : 0));
     return err;
 }
 
