@@ -201,15 +201,17 @@ wait "$pid"
 variant data policy.prediction=data policy.weights="$work/start/weights.h5"
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
-variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t
+variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t \
+    grpo.timestep_weight=std grpo.update_split=samples
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
     optim.schedule=cosine
 expect "promises: the rate rises to its third update, falls to the last" test \
     "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond
+variant guard grpo.ratio=guard cfg.scale=2
 TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
     parallel.recompute=true
-for run in kl kl.two cfg cfg.two eps eps.two; do
+for run in kl kl.two cfg cfg.two guard guard.two eps eps.two; do
     expect "promises: memory used is memory planned, $run" equal_bytes $run 2
 done
 none_after_the_first() { ! grep -qE '_kl"|ratio_m(in|ax)"|_(low|high)"' "$1"; }

@@ -226,6 +226,7 @@ draw_grpo()
     prompts=$one
     sets+=("grpo.num_generations=$group" "grpo.prompts_per_iteration=$prompts")
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
+    some grpo.update_split auto samples
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
     some grpo.advantage_clip 5 0.4 1e9
     # a window comes to the last step, of which there is no part
@@ -237,9 +238,12 @@ draw_grpo()
     some grpo.timestep_mode "${modes[@]}"
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group
+    some grpo.timestep_weight none none std length
     some grpo.adv_agg sum per_reward
     some grpo.adv_std group global
     some grpo.kl_beta 0 0 0.1 10
+    [ "$one" = 0 ] && once_in 2 &&
+        sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
     once_in 3 || return 0
     # of whom there is one at least
     sets+=("grpo.best_of_n=true" "grpo.updates_per_iteration=$prompts")

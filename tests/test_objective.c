@@ -136,7 +136,7 @@ static double ref_loss(const SdeStep *s, const ObjectiveOpts *o,
                        const double *v, double log_prob_old, const double *A,
                        int num)
 {
-    double sum = 0, kl = 0, loss = 0;
+    double sum = 0, kl = 0, drift = 0, loss = 0;
 
     for (int d = 0; d < D; d++) {
         const double mu = (double)s->mean_z * z[d] + s->mean_u * v[d];
@@ -144,8 +144,12 @@ static double ref_loss(const SdeStep *s, const ObjectiveOpts *o,
 
         sum += (next[d] - mu) * (next[d] - mu) / D;
         kl += (mu - ref) * (mu - ref) / (2.0 * s->std * s->std) / D;
+        drift += s->mean_u * s->mean_u * (v[d] - u_old[d]) * (v[d] - u_old[d]) /
+                 (2.0 * s->std * s->std) / D;
     }
-    const double r = exp(s->offset - 0.5 * s->precision * sum - log_prob_old);
+    const double moved = s->offset - 0.5 * s->precision * sum - log_prob_old;
+    const double r =
+        exp(o->ratio == DG_RATIO_GUARD ? s->std * (moved + drift) : moved);
 
     for (int k = 0; k < num; k++) {
         const double w = num > 1 ? o->weights[k] : 1;
@@ -154,6 +158,8 @@ static double ref_loss(const SdeStep *s, const ObjectiveOpts *o,
 
         loss += w * fmax(-a * r, -a * fmax(lo, fmin(hi, r)));
     }
+    if (o->step_weight != NULL)
+        loss *= o->step_weight[s->index];
     return loss + o->kl_beta * kl;
 }
 
@@ -163,7 +169,8 @@ static void check_seed(int k, const ObjectiveOpts *o, const double *A)
     const SdeStep s = make(k);
     const int num = o->agg == DG_AGG_SUM ? 1 : o->num_rewards;
     const float as_float[2] = { (float)A[0], (float)A[1] };
-    const ObjectiveTensors x = { z, u, next, u_ref };
+    const int guard = o->ratio == DG_RATIO_GUARD;
+    const ObjectiveTensors x = { z, u, next, guard ? u_old : u_ref };
     ObjectiveInput in = {
         .total = as_float[0], .advantage = as_float, .D = D, .divisor = 6
     };
@@ -176,6 +183,7 @@ static void check_seed(int k, const ObjectiveOpts *o, const double *A)
     in.log_prob_old = dg_sde_log_prob(&s, z, u_old, next, D);
     in.log_prob = dg_sde_log_prob(&s, z, u, next, D);
     in.kl = dg_sde_kl(&s, u, u_ref, D);
+    in.drift = guard ? dg_sde_kl(&s, u, u_old, D) : 0;
     assert_int_equal(dg_objective_term(&t, o, &s, &in), DG_OK);
     assert_true(t.ratio != 1 && !t.clipped);
     dg_objective_seed(grad, &t, &s, &x, D);
@@ -202,6 +210,7 @@ static void test_objective_inv10_seed_matches_differences(void **state)
 {
     ObjectiveOpts o = opts(0.5);
     const double A[] = { 1.5, -0.75 }, B[] = { -2, 0 };
+    const double weight[] = { 9, 9, 9, 9, 9, 0.3, 9 }; /* of step 5 */
 
     (void)state;
     for (int k = 0; k < KINDS; k++) {
@@ -210,6 +219,43 @@ static void test_objective_inv10_seed_matches_differences(void **state)
         check_seed(k, &o, B);
         o.kl_beta = 0.04;
         check_seed(k, &o, A);
+        o.step_weight = weight;
+        check_seed(k, &o, A);
+        o.step_weight = NULL;
+    }
+}
+
+/* Guard's logarithm is the noise along which the mean has moved, alone: it does
+ * not fall whatever moves, and where nothing has it is 0 for any width. */
+static void test_objective_guard(void **state)
+{
+    ObjectiveOpts o = opts(0.5);
+    const double A[] = { 1.5, 0 };
+
+    (void)state;
+    o.ratio = DG_RATIO_GUARD;
+    for (int k = 0; k < KINDS; k++) {
+        const SdeStep s = make(k);
+        ObjectiveInput in = {
+            .log_prob = 3, .log_prob_old = 3, .total = 1, .D = D, .divisor = 2
+        };
+        ObjectiveTerm t;
+        double along = 0;
+
+        if (kinds[k].log_prob == DG_LOG_PROB_SQUARED) {
+            assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_EINVAL);
+            continue;
+        }
+        check_seed(k, &o, A);
+        assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_OK);
+        assert_true(t.ratio == 1 && t.kl_coef == 0 && t.loss == -0.5);
+        for (int d = 0; d < D; d++)
+            along += (double)noise[d] * s.mean_u * (u[d] - u_old[d]) / D;
+        in.log_prob_old = dg_sde_log_prob(&s, z, u_old, next, D);
+        in.log_prob = dg_sde_log_prob(&s, z, u, next, D);
+        in.drift = dg_sde_kl(&s, u, u_old, D);
+        assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_OK);
+        assert_true(fabs(log(t.ratio) - along) < 3e-7);
     }
 }
 
@@ -489,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_objective_inv09_equal_log_probs_give_ratio_one),
         cmocka_unit_test(test_objective_inv10_is_reinforce_at_ratio_one),
         cmocka_unit_test(test_objective_inv10_seed_matches_differences),
+        cmocka_unit_test(test_objective_guard),
         cmocka_unit_test(test_objective_inv15_seed_of_two_rewards),
         cmocka_unit_test(test_objective_inv11_quadrants_of_the_clip),
         cmocka_unit_test(test_objective_bound_is_not_clipped),

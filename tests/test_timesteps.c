@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "diffusion/window.h"
 #include "grpo/timesteps.h"
 
 enum { T = 16, N = 4000 };
@@ -177,6 +178,48 @@ static void test_timesteps_refuses_bad_values(void **state)
     assert_int_equal(n, 77);
 }
 
+/* By the width of a step's noise, of mean 1 over those that may be trained,
+ * which of the last one nobody asks. */
+static void test_timesteps_weights(void **state)
+{
+    const SdeOpts sde = { .kind = DG_SDE_FLOW_SDE, .eta = 0.7 };
+    const SdeWindow w = { 5, 4 };
+    Schedule flow;
+    SdeStep steps[T];
+    double weight[T], sum = 0;
+
+    (void)state;
+    assert_int_equal(dg_schedule_init_flow(&flow, T, 3), DG_OK);
+    assert_int_equal(dg_window_steps(steps, &sde, &flow, &everything), DG_OK);
+    dg_timesteps_weigh(weight, DG_WEIGHT_NONE, steps, T, &everything);
+    for (int i = 0; i < T; i++)
+        assert_true(weight[i] == 1);
+    dg_timesteps_weigh(weight, DG_WEIGHT_STD, steps, T, &everything);
+    for (int i = 0; i < T - 1; i++) {
+        sum += weight[i];
+        assert_true(fabs(weight[i] * steps[0].std - weight[0] * steps[i].std) <
+                    1e-14);
+    }
+    assert_true(fabs(sum - (T - 1)) < 1e-12);
+    dg_timesteps_weigh(weight, DG_WEIGHT_LENGTH, steps, T, &everything);
+    sum = 0;
+    for (int i = 0; i < T - 1; i++) {
+        const double length = flow.sigma[i] - flow.sigma[i + 1];
+
+        sum += weight[i];
+        assert_true(
+            fabs(weight[i] * length / (weight[0] * (1 - flow.sigma[1])) - 1) <
+            1e-6);
+    }
+    assert_true(fabs(sum - (T - 1)) < 1e-12 && weight[0] > 2 * weight[T - 2]);
+    assert_int_equal(dg_window_steps(steps, &sde, &flow, &w), DG_OK);
+    dg_timesteps_weigh(weight, DG_WEIGHT_STD, steps, T, &w);
+    assert_true(fabs(weight[5] + weight[6] + weight[7] + weight[8] - 4) <
+                1e-12);
+    assert_true(weight[5] > weight[8] && weight[8] > 0);
+    dg_schedule_fini(&flow);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -185,6 +228,7 @@ int main(void)
         cmocka_unit_test(test_timesteps_scope),
         cmocka_unit_test(test_timesteps_fixed_modes),
         cmocka_unit_test(test_timesteps_random_stays_in_the_window),
+        cmocka_unit_test(test_timesteps_weights),
         cmocka_unit_test(test_timesteps_refuses_bad_values),
     };
 

@@ -22,9 +22,9 @@ static void prepare(TinyRun *t, int64_t iteration, double turn)
     MUST(dg_update_prepare(t->update, &t->session, t->rollout));
 }
 
-/* Whole groups where they divide evenly among the updates, else each group's
- * samples in turn. */
-static void check_updates(const char *const *sets, int64_t prompts)
+/* Whole groups where they divide evenly among the updates and may, else each
+ * group's samples in turn. */
+static void check_updates(const char *const *sets, int64_t prompts, int may)
 {
     TinyRun t;
 
@@ -37,7 +37,7 @@ static void check_updates(const char *const *sets, int64_t prompts)
 
         assert_int_equal(t.update->kept[k], k);
         assert_int_equal(t.update->belongs[k],
-                         (prompts % updates == 0 ? group : k) % updates);
+                         (may && prompts % updates == 0 ? group : k) % updates);
     }
     tiny_close(&t);
 }
@@ -49,10 +49,27 @@ static void test_groups_stay_whole_where_they_can(void **state)
     static const char *const many[] = { "grpo.prompts_per_iteration=2",
                                         "grpo.updates_per_iteration=8", NULL };
 
+    static const char *const groups[] = { "grpo.prompts_per_iteration=4",
+                                          "grpo.update_split=groups", NULL };
+    static const char *const samples[] = { "grpo.prompts_per_iteration=4",
+                                           "grpo.update_split=samples", NULL };
+    TinyRun t;
+
     (void)state;
-    check_updates(even, 4);
-    check_updates(odd, 3);
-    check_updates(many, 2);
+    check_updates(even, 4, 1);
+    check_updates(odd, 3, 1);
+    check_updates(many, 2, 1);
+    check_updates(groups, 4, 1);
+    check_updates(samples, 4, 0);
+    tiny_open(&t, 1, groups);
+    t.config.grpo.updates_per_iteration = 3;
+    assert_int_equal(dg_config_check(&t.config), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "grpo.update_split = groups: "
+                           "grpo.prompts_per_iteration = 4 must be"));
+    t.config.grpo.updates_per_iteration = 2;
+    MUST(dg_config_check(&t.config));
+    tiny_close(&t);
 }
 
 /* A rank's kept samples are those among its items, whatever was kept before:
@@ -205,7 +222,7 @@ static void test_bytes_are_those_of_the_arrays(void **state)
         N * (sizeof(int64_t) + sizeof(int32_t) + sizeof(int32_t)) +
         N * K * sizeof(float) + N * sizeof(float) + K * sizeof(RewardStats) +
         N * K * (sizeof(float) + 1) + N * T * sizeof(int32_t) +
-        N * sizeof(int64_t) + N * T * sizeof(StepResult);
+        N * sizeof(int64_t) + N * T * sizeof(StepResult) + T * sizeof(double);
     Update counted;
     TinyRun t;
 

@@ -7,7 +7,10 @@
 
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "base/error.h"
+#include "config/config.h"
 #include "diffusion/window.h"
 
 enum { T = 25 };
@@ -189,17 +192,21 @@ static void test_window_is_drawn_to_the_last_place(void **state)
 static void test_window_refuses_bad_values(void **state)
 {
     const WindowOpts bad[] = {
-        { 0, -1, 1 },
-        { 0, T, 1 },
-        { T - 1, 4, 1 },
-        { -1, 4, 1 },
-        { 0, 4, -1 },
-        { 0, 4, 1, -1 },
-        { 0, 4, 1, T },
-        { 6, 4, 1, 6 },
-        { 0, 7, 1, 6 },
-        { 3, 4, 1, 6, .move = DG_WINDOW_RANDOM },
-        { 0, 4, 0, .move = DG_WINDOW_RANDOM },
+        { .size = -1, .every = 1 },
+        { .size = T, .every = 1 },
+        { .start = T - 1, .size = 4, .every = 1 },
+        { .start = -1, .size = 4, .every = 1 },
+        { .size = 4, .every = -1 },
+        { .size = 4, .every = 1, .end = -1 },
+        { .size = 4, .every = 1, .end = T },
+        { .start = 6, .size = 4, .every = 1, .end = 6 },
+        { .size = 7, .every = 1, .end = 6 },
+        { .start = 3,
+          .size = 4,
+          .every = 1,
+          .end = 6,
+          .move = DG_WINDOW_RANDOM },
+        { .size = 4, .move = DG_WINDOW_RANDOM },
     };
     SdeWindow w = { 77, 77 };
 
@@ -208,6 +215,43 @@ static void test_window_refuses_bad_values(void **state)
         assert_int_equal(dg_window_at(&w, &bad[k], T, 0), DG_EINVAL);
     assert_int_equal(dg_window_at(&w, &bad[0], 1, 0), DG_EINVAL);
     assert_int_equal(w.start, 77);
+}
+
+/* A configuration is refused before anything is computed, by its keys. */
+static void test_window_of_a_configuration(void **state)
+{
+    static const struct {
+        int64_t start, size, end;
+        WindowMove move;
+        const char *part;
+    } bad[] = {
+        { 0, 4, 16, DG_WINDOW_SLIDE,
+          "window_end = 16: must be at most sampler.steps - 1 = 15" },
+        { 0, 4, 3, DG_WINDOW_SLIDE,
+          "window_size = 4: must be at most sampler.window_end = 3" },
+        { 3, 1, 3, DG_WINDOW_SLIDE,
+          "window_start = 3: must be less than sampler.window_end = 3" },
+        { 12, 4, 0, DG_WINDOW_RANDOM,
+          "at most sampler.steps - 1 - sampler.window_start = 3" },
+        { 0, 4, 0, DG_WINDOW_RANDOM,
+          "window_move = random: needs sampler.window_every > 0" },
+    };
+    Config c;
+
+    (void)state;
+    dg_config_defaults(&c);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        c.sampler.window_start = bad[i].start;
+        c.sampler.window_size = bad[i].size;
+        c.sampler.window_end = bad[i].end;
+        c.sampler.window_move = bad[i].move;
+        assert_int_equal(dg_config_check(&c), DG_EINVAL);
+        assert_non_null(strstr(dg_last_error()->text, bad[i].part));
+    }
+    c.sampler.window_every = 1;
+    dg_clear_error();
+    dg_config_check(&c); /* other keys may be missing, none of these is wrong */
+    assert_null(strstr(dg_last_error()->text, "sampler."));
 }
 
 int main(void)
@@ -223,6 +267,7 @@ int main(void)
         cmocka_unit_test(test_window_is_drawn),
         cmocka_unit_test(test_window_is_drawn_to_the_last_place),
         cmocka_unit_test(test_window_refuses_bad_values),
+        cmocka_unit_test(test_window_of_a_configuration),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,7 +53,20 @@ typedef enum TimestepMode {
 } TimestepMode;
 typedef enum TimestepCount { DG_COUNT_FLOOR_K, DG_COUNT_CEIL_T } TimestepCount;
 typedef enum TimestepScope { DG_SCOPE_SAMPLE, DG_SCOPE_GROUP } TimestepScope;
+typedef enum TimestepWeight {
+    DG_WEIGHT_NONE,
+    DG_WEIGHT_STD,
+    DG_WEIGHT_LENGTH
+} TimestepWeight;
 
+/* what an update takes */
+typedef enum UpdateSplit {
+    DG_SPLIT_AUTO,
+    DG_SPLIT_GROUPS,
+    DG_SPLIT_SAMPLES
+} UpdateSplit;
+
+typedef enum RatioKind { DG_RATIO_PLAIN, DG_RATIO_GUARD } RatioKind;
 typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
 typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
 

@@ -135,12 +135,15 @@ typedef struct GrpoConfig {
     int64_t num_generations; /* G: samples per prompt */
     int64_t prompts_per_iteration;
     int64_t updates_per_iteration;
+    UpdateSplit update_split;
+    RatioKind ratio;
     double clip_range;
     double advantage_clip;
     double timestep_fraction; /* tau */
     TimestepMode timestep_mode;
     TimestepCount timestep_count;
     TimestepScope timestep_scope;
+    TimestepWeight timestep_weight;
     AdvantageAgg adv_agg;
     AdvantageStd adv_std;
     double kl_beta; /* 0: no reference model */

@@ -7,12 +7,18 @@
  *   l(A)  = max(-A ratio, -A clamp(ratio, 1 - c, 1 + c))
  * sum mode:        loss = l(sum_k w_k A^k)
  * per_reward mode: loss = sum_k w_k l(A^k), each A^k clamped by itself
- * plus kl_beta KL(new || reference) per element. All divided by the number
+ * times the step's weight, plus kl_beta KL(new || reference) per element. All
+ * divided by the number
  * of terms of the update, which the caller knows.
  *   d loss / d mu = -A ratio m (z_next - mu) precision / D,  d/du = kappa ..
  * with m = 0 where the clip is active (A > 0 and ratio > 1 + c, A < 0 and
  * ratio < 1 - c), else 1. z_next counts as a constant.
- * Sources: DanceGRPO eq. (9); per_reward: its HunyuanVideo trainer.
+ * guard: ratio = exp(std (log_prob - log_prob_old + drift)). With noise n of the
+ * rollout and mu moved by d the plain logarithm is mean(n d) / std - mean(d^2) /
+ * (2 std^2), whose second part, the drift, is never positive and grows with D's
+ * elements alike; guard's is mean(n d) alone, of one size for all steps. kl_beta
+ * is 0 and log_prob Gaussian then.
+ * Sources: GRPO-Guard, arXiv:2510.22319; DanceGRPO eq. (9); per_reward: its HunyuanVideo trainer.
  */
 #include <stdint.h>
 
@@ -26,6 +32,8 @@ typedef struct ObjectiveOpts {
     double kl_beta;        /* 0: off */
     int num_rewards;       /* K */
     const double *weights; /* [K]; used in per_reward mode */
+    RatioKind ratio;
+    const double *step_weight; /* [T] factor of l by step; NULL: 1 each */
 } ObjectiveOpts;
 
 typedef struct ObjectiveInput {
@@ -33,16 +41,18 @@ typedef struct ObjectiveInput {
     float total;                  /* weighted sum of advantages, unclamped */
     const float *advantage;       /* [K], used in per_reward mode */
     double kl;                    /* of dg_sde_kl(); used when kl_beta > 0 */
-    int64_t D;                    /* elements of one latent */
-    double divisor;               /* terms of one update, > 0 */
+    double drift;   /* the same to the rollout's u; used by guard */
+    int64_t D;      /* elements of one latent */
+    double divisor; /* terms of one update, > 0 */
 } ObjectiveInput;
 
 typedef struct ObjectiveTerm {
     double loss;      /* this term's share of the update's loss */
     double ratio;     /* exactly 1 when both log-probs are equal */
-    double approx_kl; /* dg_objective_approx_kl() of its logarithm */
+    double approx_kl; /* dg_objective_approx_kl() of log_prob - log_prob_old */
     int clipped;      /* 1: the clip took (part of) the gradient away */
-    double coef;      /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref) */
+    double coef; /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref); of guard
+                    u_ref is the rollout's u */
     double kl_coef;
 } ObjectiveTerm;
 

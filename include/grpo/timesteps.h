@@ -53,4 +53,17 @@ int dg_timesteps_count(int *out, const TimestepOpts *o, int num_steps,
 int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
                         const SdeWindow *w, TimestepPlace place);
 
+/**
+ * Factors of the steps' advantages, whose mean over the steps that may be trained
+ * is 1. none: 1 each. std: the standard deviation of a step's transition
+ * (TempFlow-GRPO, arXiv:2508.04324): the gradient of a log-density goes as
+ * 1 / std, so that steps of little noise would else count most. length: 1 by
+ * sigma - sigma_next (GRPO-Guard, arXiv:2510.22319): the mean moves with the
+ * velocity as that does, so that long steps would else count most.
+ * weight, steps  [num_steps]
+ */
+void dg_timesteps_weigh(double *weight, TimestepWeight how,
+                        const SdeStep *steps, int num_steps,
+                        const SdeWindow *w);
+
 #endif

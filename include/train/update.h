@@ -44,6 +44,7 @@ typedef struct Update {
     StepResult *result; /* [num_kept, T_sub] all ranks' after sharing */
     int32_t *set_aside; /* [num_kept] an Aside */
     int64_t *local;     /* scratch: this rank's items of one update */
+    double *weight;     /* [T] of a step's advantages */
     int64_t first_kept, num_local; /* this rank's part of kept */
     float *reward;                 /* [N, K] */
     uint8_t *missing;              /* [N, K] */
@@ -78,6 +79,10 @@ int dg_update_outline(Update *out, const Config *c, const Rollout *r);
 /** Bytes of worker scratch that dg_update_run() needs. Errors: DG_EINVAL
  *  naming the key that leaves no step to train. */
 int dg_update_scratch(size_t *out, const Policy *p, const Config *c);
+
+/** Rows of D floats at its beginning that grpo.ratio = guard takes: of noise, and
+ *  of a batch's answers. */
+int64_t dg_update_guard_rows(const Config *c);
 
 /** Steps of one sample that are trained, at most: a window's size varies.
  *  Errors as above. */

@@ -182,6 +182,21 @@ static int check_cfg(const Config *c)
     return DG_OK;
 }
 
+/* The drift of the mean takes the seed's place of the KL's reference. */
+static int check_guard(const GrpoConfig *g, const SamplerConfig *s)
+{
+    if (g->ratio != DG_RATIO_GUARD)
+        return DG_OK;
+    if (g->kl_beta != 0)
+        return dg_fail(DG_EINVAL,
+                       "grpo.kl_beta = %g: must be 0 with grpo.ratio = guard",
+                       g->kl_beta);
+    if (s->sde == DG_SDE_CPS && !s->cps_gaussian)
+        return dg_fail(DG_EINVAL, "sampler.cps_gaussian = false: must be true "
+                                  "with grpo.ratio = guard");
+    return DG_OK;
+}
+
 static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
 {
     const int64_t kept = g->keep_top + g->keep_bottom;
@@ -198,10 +213,18 @@ static int check_grpo(const GrpoConfig *g, const SamplerConfig *s)
                        "the %lld trained samples of an iteration",
                        (Long)g->updates_per_iteration,
                        (Long)(trained * g->prompts_per_iteration));
+    if (g->update_split == DG_SPLIT_GROUPS &&
+        g->prompts_per_iteration % g->updates_per_iteration)
+        return dg_fail(DG_EINVAL,
+                       "grpo.update_split = groups: grpo.prompts_per_iteration "
+                       "= %lld must be a multiple of "
+                       "grpo.updates_per_iteration = %lld",
+                       (Long)g->prompts_per_iteration,
+                       (Long)g->updates_per_iteration);
     if (g->timestep_mode == DG_TIMESTEP_WINDOW && s->window_size == 0)
         return dg_fail(DG_EINVAL, "grpo.timestep_mode = window: needs "
                                   "sampler.window_size > 0");
-    return DG_OK;
+    return check_guard(g, s);
 }
 
 static int check_rewards(const Config *c)

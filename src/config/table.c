@@ -274,6 +274,15 @@ static const Option rows[] = {
         grpo.prompts_per_iteration, 0, "groups per iteration"),
     INT("grpo.updates_per_iteration", "1", 1, 1024, grpo.updates_per_iteration,
         0, "optimizer updates per iteration"),
+    ENUM("grpo.update_split", "\"auto\"", "auto|groups|samples",
+         grpo.update_split, 0,
+         "what an update takes of them: whole groups, or a share of each "
+         "group's samples; auto: groups where they divide evenly"),
+    ENUM("grpo.ratio", "\"plain\"", "plain|guard", grpo.ratio, 0,
+         "what is clipped and trained: the ratio of the densities; or with its "
+         "logarithm less what any change of the mean takes of it, times the "
+         "width of the step's noise (GRPO-Guard), which wants a clip_range of "
+         "another size"),
     REAL("grpo.clip_range", "1e-4", 1e-9, 1, grpo.clip_range, 0,
          "ratio is clipped to 1 +- this"),
     REAL("grpo.advantage_clip", "5.0", 1e-3, 1e9, grpo.advantage_clip, 0,
@@ -287,6 +296,11 @@ static const Option rows[] = {
          "their number: floor(tau (T - 1)) or ceil(tau T), at most T - 1"),
     ENUM("grpo.timestep_scope", "\"sample\"", "sample|group",
          grpo.timestep_scope, 0, "who shares a choice of steps"),
+    ENUM(
+        "grpo.timestep_weight", "\"none\"", "none|std|length",
+        grpo.timestep_weight, 0,
+        "factor of a step's advantages: 1; the width of its noise; or 1 by its "
+        "length in sigma; by the mean over all steps that may be trained"),
     ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward", grpo.adv_agg, 0,
          "several rewards: one loss of summed advantages, or one loss each"),
     ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,

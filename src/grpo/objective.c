@@ -41,16 +41,22 @@ static int check(const ObjectiveOpts *o, const SdeStep *s,
                        s->index);
     if (o->kl_beta != 0 && !isfinite(in->kl))
         return dg_fail(DG_ENUMERIC, "KL at step %d is not finite", s->index);
+    if (o->ratio == DG_RATIO_GUARD && (s->precision != s->inv_var))
+        return dg_fail(DG_EINVAL,
+                       "step %d: grpo.ratio = guard needs a Gaussian density",
+                       s->index);
     return DG_OK;
 }
 
 int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
                       const SdeStep *s, const ObjectiveInput *in)
 {
-    const double log_ratio = (double)in->log_prob - (double)in->log_prob_old;
-    const double ratio = exp(log_ratio);
+    const int guard = o->ratio == DG_RATIO_GUARD;
+    const double by = guard ? s->std : 1; /* of the logarithm */
+    const double moved = (double)in->log_prob - (double)in->log_prob_old;
+    const double ratio = exp(by * (moved + (guard ? in->drift : 0)));
     const double kappa = s->mean_u, share = 1.0 / in->divisor;
-    double loss = 0, slope = 0;
+    double loss = 0, slope = 0, pull;
     int clipped = 0;
     const int err = check(o, s, in, ratio);
 
@@ -62,16 +68,22 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
         for (int k = 0; k < o->num_rewards; k++)
             clipped |= add_clipped(&loss, &slope, o, ratio, in->advantage[k],
                                    o->weights[k]);
+    if (o->step_weight != NULL) {
+        loss *= o->step_weight[s->index];
+        slope *= o->step_weight[s->index];
+    }
     if (o->kl_beta != 0)
         loss += o->kl_beta * in->kl;
+    /* no drift: u is the rollout's, which the seed then does not ask for */
+    pull = !guard ? o->kl_beta : in->drift > 0 ? by * slope * ratio : 0;
     *out = (ObjectiveTerm) {
         .loss = loss * share,
         .ratio = ratio,
-        .approx_kl = dg_objective_approx_kl(log_ratio),
+        .approx_kl = dg_objective_approx_kl(moved),
         .clipped = clipped,
-        .coef = slope * ratio * kappa * s->precision / (double)in->D * share,
-        .kl_coef =
-            o->kl_beta * kappa * kappa * s->inv_var / (double)in->D * share,
+        .coef =
+            by * slope * ratio * kappa * s->precision / (double)in->D * share,
+        .kl_coef = pull * kappa * kappa * s->inv_var / (double)in->D * share,
     };
     return DG_OK;
 }

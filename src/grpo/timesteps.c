@@ -76,3 +76,28 @@ int dg_timesteps_select(int32_t *steps, const TimestepOpts *o, int num_steps,
         steps[i] = first + i;
     return DG_OK;
 }
+
+static double size_of(const SdeStep *s, TimestepWeight how)
+{
+    switch (how) {
+    case DG_WEIGHT_NONE:
+        return 1;
+    case DG_WEIGHT_STD:
+        return s->std;
+    case DG_WEIGHT_LENGTH:
+        return 1 / ((double)s->sigma - (double)s->sigma_next);
+    }
+    dg_panic("timestep weight %d is not in the table", (int)how);
+}
+
+void dg_timesteps_weigh(double *weight, TimestepWeight how,
+                        const SdeStep *steps, int num_steps, const SdeWindow *w)
+{
+    const int K = num_candidates(num_steps, w);
+    double sum = 0;
+
+    for (int i = 0; i < K; i++)
+        sum += size_of(&steps[w->start + i], how);
+    for (int i = 0; i < num_steps; i++)
+        weight[i] = sum > 0 ? size_of(&steps[i], how) * K / sum : 1;
+}

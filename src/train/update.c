@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "train/pool.h"
+#include "update_internal.h"
 #include "update_stats.h"
 
 #include <math.h>
@@ -64,6 +65,32 @@ static void fill_steps(Steps *s, const Part *p, int64_t k, int64_t j)
     };
 }
 
+/* GRPO-Guard, after weights have moved. */
+static int is_guarded(const Part *p)
+{
+    return p->objective.ratio == DG_RATIO_GUARD && p->index > 0;
+}
+
+/* What the network answered in the rollout. */
+static float *rollout_u(Worker *w, const Part *p, const Steps *s)
+{
+    const SdeStep *step[DG_SAMPLING_BATCH];
+
+    for (int64_t b = 0; b < s->num; b++)
+        step[b] = step_of(p, s->k, s->j + b);
+    return dg_update_rollout_u(w, p->job, p->job->update->kept[s->k], step,
+                               s->num);
+}
+
+/* The seeds that wait for the branch without the prompt, from the j-th on. */
+static float *seeds_at(const Worker *w, const Part *p, int64_t j)
+{
+    const Config *c = p->job->session->config;
+
+    return (float *)w->room +
+           (dg_update_guard_rows(c) + j) * p->job->rollout->D;
+}
+
 /* Log-densities, divergences where there is a reference, and whether all is
  * finite, of all these steps to the host: one wait. */
 static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
@@ -101,13 +128,15 @@ static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
     const SdeStep *s = step_of(p, k, j);
     const int64_t item = up->kept[k], D = r->D;
     const float *z = dg_rollout_latent(r, item, s->index), *next = z + D;
+    const double *kl = w->kl.host;
     StepResult *res = &up->result[k * up->steps_per_item + j];
     ObjectiveInput in = {
         .log_prob = ((const float *)w->log_prob.host)[b],
         .log_prob_old = r->log_prob[(item - r->first) * r->T + s->index],
         .total = up->total[item],
         .advantage = up->advantage + item * r->K,
-        .kl = u_ref != NULL ? ((const double *)w->kl.host)[b] : 0,
+        .kl = u_ref != NULL && !is_guarded(p) ? kl[b] : 0,
+        .drift = is_guarded(p) ? kl[b] : 0,
         .D = D,
         .divisor = p->divisor,
     };
@@ -237,6 +266,7 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     const int64_t D = p->job->rollout->D;
     Forward f = { .w = w, .part = p, .batch = &s->batch };
     Tensor *u, *grad, *ref;
+    const float *other; /* of the reference, or the rollout's */
     int err;
 
     go_forward(&f, s);
@@ -245,18 +275,20 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    err = densities(w, p, s, dg_tensor_f32(u),
-                    ref != NULL ? dg_tensor_f32(ref) : NULL);
+    other = is_guarded(p) ? rollout_u(w, p, s)
+            : ref != NULL ? dg_tensor_f32(ref)
+                          : NULL;
+    err = densities(w, p, s, dg_tensor_f32(u), other);
     if (!err && *(const int64_t *)w->bad.host >= 0)
         return name_layer(w, p, &s->batch);
     for (int64_t b = 0; b < s->num && !err; b++)
         err = one_term(w, p, s, b, dg_tensor_f32(u) + b * D,
-                       ref != NULL ? dg_tensor_f32(ref) + b * D : NULL,
+                       other != NULL ? other + b * D : NULL,
                        dg_tensor_f32(grad) + b * D);
     if (err)
         return err;
     if (dg_guided_twice(&p->guidance))
-        dg_kernel_copy(w->ctx.backend, (float *)w->room + s->j * D,
+        dg_kernel_copy(w->ctx.backend, seeds_at(w, p, s->j),
                        dg_tensor_f32(grad), s->num * D);
     if (!has_seed(p, s))
         return DG_OK;
@@ -301,7 +333,7 @@ static int run_uncond(Worker *w, const Part *p, const Steps *s, Waiting *later)
         return DG_OK;
     for (int64_t b = 0; b < s->num; b++) {
         moving[b] = s->z[b];
-        moving[s->num + b] = (const float *)w->room + (s->j + b) * D;
+        moving[s->num + b] = seeds_at(w, p, s->j + b);
     }
     x.batch.z = moving;
     if (later != NULL)
@@ -431,53 +463,6 @@ static int64_t list_items(const Part *p, int64_t *num_local)
     return count;
 }
 
-/* Promise 1: before the first update every replayed ratio is exactly 1. */
-static int check_ratio(const Part *p)
-{
-    const Update *u = p->job->update;
-    const Rollout *r = p->job->rollout;
-
-    if (p->index != 0)
-        return DG_OK;
-    for (int64_t k = 0; k < u->num_kept; k++) {
-        const int64_t item = u->kept[k];
-
-        if (u->belongs[k] != 0 || u->set_aside[k])
-            continue;
-        for (int j = 0; j < u->steps_per_item; j++) {
-            const StepResult *res = &u->result[k * u->steps_per_item + j];
-
-            if (res->ratio != 1)
-                return dg_fail(
-                    DG_EPROMISE,
-                    "iteration %lld, prompt %lld, sample %lld, timestep %d: "
-                    "ratio %.17g before the first update: must be exactly 1",
-                    (long long)r->iteration + 1,
-                    (long long)r->prompt[item / r->G], (long long)(item % r->G),
-                    res->step, res->ratio);
-        }
-    }
-    return DG_OK;
-}
-
-static void share_results(const Part *p)
-{
-    Update *u = p->job->update;
-    const Comm *c = p->job->session->comm;
-    const size_t row = sizeof *u->result * (size_t)u->steps_per_item;
-    int64_t counts[c->size];
-    int64_t firsts[2] = { u->first_kept, u->num_local }, all[2 * c->size];
-
-    dg_comm_allgather(c, all, firsts, sizeof firsts);
-    for (int i = 0; i < c->size; i++)
-        counts[i] = all[2 * i + 1];
-    dg_comm_allgatherv(c, u->result,
-                       (char *)u->result + u->first_kept * (int64_t)row, counts,
-                       row);
-    dg_comm_allgatherv(c, u->set_aside, u->set_aside + u->first_kept, counts,
-                       sizeof *u->set_aside);
-}
-
 static int apply(const Part *p, UpdateStats *stats)
 {
     const UpdateJob *job = p->job;
@@ -520,8 +505,8 @@ static int run_part(Part *p, UpdateStats *stats)
     err = dg_team_sum(job->team, c, num_local, run_item, p);
     if (err)
         return err;
-    share_results(p);
-    err = check_ratio(p);
+    dg_update_share(job);
+    err = dg_update_check_ratio(job, p->index);
     if (err)
         return err;
     dg_update_stats_add(stats, u, p->index);
@@ -548,8 +533,10 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
                            .advantage_clip = c->grpo.advantage_clip,
                            .agg = c->grpo.adv_agg,
                            .kl_beta = c->grpo.kl_beta,
+                           .ratio = c->grpo.ratio,
                            .num_rewards = (int)c->num_rewards,
-                           .weights = weights },
+                           .weights = weights,
+                           .step_weight = job->update->weight },
             .guidance = dg_rollout_guidance(job->rollout, c),
             .index = i,
         };

@@ -57,6 +57,7 @@ static int reserve_all(Update *u, const Rollout *r)
     u->missing = reserve(u, r->N * r->K, sizeof *u->missing);
     u->steps = reserve(u, r->num * r->T, sizeof *u->steps);
     u->local = reserve(u, u->num_kept, sizeof *u->local);
+    u->weight = reserve(u, r->T, sizeof *u->weight);
     /* windows change size at their end: room for every step */
     u->result = reserve(u, u->num_kept * r->T, sizeof *u->result);
     if (u->outline)
@@ -64,7 +65,7 @@ static int reserve_all(Update *u, const Rollout *r)
     if (u->kept == NULL || u->belongs == NULL || u->set_aside == NULL ||
         u->advantage == NULL || u->total == NULL || u->stats == NULL ||
         u->reward == NULL || u->missing == NULL || u->steps == NULL ||
-        u->result == NULL || u->local == NULL)
+        u->result == NULL || u->local == NULL || u->weight == NULL)
         return dg_fail(DG_ENOMEM, "update of %lld samples", (long long)r->N);
     return DG_OK;
 }
@@ -102,6 +103,7 @@ void dg_update_destroy(Update *u)
     free(u->steps);
     free(u->result);
     free(u->local);
+    free(u->weight);
     free(u);
 }
 
@@ -133,9 +135,9 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
     const int err = dg_update_most_steps(&steps, c);
 
     if (!err)
-        *out = dg_guided_twice(&g)
-                   ? sizeof(float) * (size_t)p->shape.elements * (size_t)steps
-                   : 0;
+        *out = sizeof(float) * (size_t)p->shape.elements *
+               (size_t)(dg_update_guard_rows(c) +
+                        (dg_guided_twice(&g) ? steps : 0));
     return err;
 }
 
@@ -216,17 +218,18 @@ static int select_kept(Update *u, const Session *s, const Rollout *r)
     return err;
 }
 
-/* Whole groups go to one update where the prompts divide evenly, else every
- * update takes its share of each group. Either way any block of items holds
- * its share of each update, so ranks are equally busy. */
-static void assign_updates(Update *u, const Rollout *r)
+/* Whole groups to one update, or to every update its share of each group.
+ * Either way any block of items holds its share of each update, so ranks are
+ * equally busy. */
+static void assign_updates(Update *u, const Config *c, const Rollout *r)
 {
     const int64_t per_group = u->num_kept / r->P;
+    const int whole = c->grpo.update_split == DG_SPLIT_AUTO
+                          ? r->P % u->num_updates == 0
+                          : c->grpo.update_split == DG_SPLIT_GROUPS;
 
     for (int64_t k = 0; k < u->num_kept; k++)
-        u->belongs[k] =
-            (int32_t)((r->P % u->num_updates == 0 ? k / per_group : k) %
-                      u->num_updates);
+        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_updates);
 }
 
 static int choose_steps(Update *u, const Session *s, const Rollout *r)
@@ -234,6 +237,8 @@ static int choose_steps(Update *u, const Session *s, const Rollout *r)
     const TimestepOpts o = timestep_opts(s->config);
     int err = dg_timesteps_count(&u->steps_per_item, &o, r->T, &r->window);
 
+    dg_timesteps_weigh(u->weight, s->config->grpo.timestep_weight, r->steps,
+                       r->T, &r->window);
     for (int64_t i = 0; i < u->num_local && !err; i++) {
         const int64_t item = u->kept[u->first_kept + i];
 
@@ -253,7 +258,7 @@ int dg_update_prepare(Update *u, const Session *s, const Rollout *r)
         err = select_kept(u, s, r);
     if (err)
         return err;
-    assign_updates(u, r);
+    assign_updates(u, s->config, r);
     u->first_kept = 0;
     while (u->first_kept < u->num_kept && u->kept[u->first_kept] < r->first)
         u->first_kept++;
