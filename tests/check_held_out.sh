@@ -285,6 +285,7 @@ expect_code "held-out: a dry run reads them" 1 "nowhere.jsonl" "$bin" train \
 # --- the report --------------------------------------------------------------------------------
 expect_code "held-out: the report tells of it" 0 "Is it better on held-out prompts?" \
     "$bin" report --text "$work/with"
-expect "held-out: hacking is judged by it" grep -q \
-    "Is the reward hacked? .*on held-out prompts .*(iterations 0 to 3)" "$work/out"
+tr -s '\n ' '  ' <"$work/out" >"$work/joined" # lines of 80 columns
+expect "held-out: hacking is judged by it" grep -qE \
+    "Is the reward hacked\? [^?]*on held-out prompts [^?]*\(iterations 0 to 3\)" "$work/joined"
 exit $bad
