@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/plural.h"
 #include "room.h"
 #include "train/cache.h"
@@ -536,6 +537,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_pool_beside(t->pool, s);
     if (!err)
         err = open_beside(t);
+    if (!err)
+        err = dg_agree(s->comm, dg_memory_spare());
     if (!err) {
         if (pools(s)) /* which has read them */
             drop_copies(t);
