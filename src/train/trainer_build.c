@@ -363,7 +363,7 @@ int dg_trainer_reserve(Trainer *t)
         err = reserve_before(t);
     if (!err && dg_trainer_sets_aside(c))
         err = dg_rollout_reserve_aside(t->rollout);
-    return dg_agree(s->comm, err);
+    return dg_agree(s->comm, err ? err : dg_memory_spare());
 }
 
 static int open_cache(Trainer *t)
@@ -537,8 +537,6 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_pool_beside(t->pool, s);
     if (!err)
         err = open_beside(t);
-    if (!err)
-        err = dg_agree(s->comm, dg_memory_spare());
     if (!err) {
         if (pools(s)) /* which has read them */
             drop_copies(t);
