@@ -126,7 +126,7 @@ ends_poor()
         --set parallel.passes=together --set flux.num_heads=16 \
         --set flux.head_dim=32 --set flux.axes_dims='[8, 12, 12]' \
         --set flux.num_single_layers=3 >"$work/poor.out" 2>&1
-    [ $? = 1 ] && [ "$(grep -c '^ERROR .*(found by rank 1)' "$work/poor.out")" = 1 ]
+    [ $? = 1 ] && [ "$(grep -c '^ERROR .*: out of memory (found by rank 1)' "$work/poor.out")" = 1 ]
 }
 # not where it starts with more than that, as under a sanitizer
 if (ulimit -v 350000 && "$bin" --version >/dev/null 2>&1); then

@@ -1,12 +1,14 @@
 #include "base/memory.h"
 
+#include "base/error.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 256, HUGE_PAGE = 1 << 21 };
+enum { ALIGNMENT = 256, HUGE_PAGE = 1 << 21, SPARE_MB = 128 };
 
 void *dg_memory_new(size_t bytes)
 {
@@ -32,4 +34,16 @@ void dg_memory_drop(void *p, size_t bytes)
 
     if (end > from)
         (void)madvise((void *)from, end - from, MADV_DONTNEED);
+}
+
+int dg_memory_spare(void)
+{
+    void *volatile p = malloc((size_t)SPARE_MB << 20); /* not to be left out */
+
+    if (p == NULL)
+        return dg_fail(DG_ENOMEM,
+                       "%d MiB beside what is reserved, for libraries",
+                       (int)SPARE_MB);
+    free(p);
+    return DG_OK;
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <omp.h>
 #include <stdlib.h>
 
 int64_t dg_piece_count(size_t bytes)
@@ -22,8 +23,15 @@ int dg_piece_sums(PieceSum *sums, const void *data, size_t bytes)
     const int64_t num = dg_piece_count(bytes);
     int failed = 0;
 
+    /* one thread does without OpenMP, which ends the program where it has no
+     * memory for its own */
+    if (omp_get_max_threads() == 1 || num <= 1) {
+        for (int64_t i = 0; i < num && !failed; i++)
+            failed = sum_piece(&sums[i], data, bytes, i) != DG_OK;
+        return failed ? DG_ENOMEM : DG_OK;
+    }
     /* an error is of the thread that meets it: the caller's is made anew */
-#pragma omp parallel for reduction(| : failed) if (num > 1)
+#pragma omp parallel for reduction(| : failed)
     for (int64_t i = 0; i < num; i++)
         failed |= sum_piece(&sums[i], data, bytes, i) != DG_OK;
     return failed ? dg_fail(DG_ENOMEM, "SHA-256 of %lld pieces", (long long)num)

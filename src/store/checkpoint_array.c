@@ -4,15 +4,13 @@
 #include "base/sha256.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* elements that are looked at, or fetched, at once */
 enum { PIECE = 1 << 18 };
-
-/* pieces of a digest that a rank reads at once, for its threads */
-enum { READ_AT_ONCE = 16 };
 
 static int64_t held(const CheckpointArray *a)
 {
@@ -286,7 +284,7 @@ static int check_whole(H5File *f, const CheckpointArray *a)
 static int read_share(H5File *f, const CheckpointArray *a,
                       const CheckpointPieces *p, PieceSum *sums)
 {
-    const int64_t most = least(READ_AT_ONCE, p->num);
+    const int64_t most = least(omp_get_max_threads(), p->num); /* one each */
     char name[DG_H5_NAME];
     char *room = malloc((size_t)(most > 0 ? most : 1) * DG_PIECE_BYTES);
     int err = room != NULL ? DG_OK : dg_fail(DG_ENOMEM, "%s", a->name);

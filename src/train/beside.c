@@ -18,10 +18,14 @@ struct Beside {
     TeamFn fn;
     void *user;
     int64_t given, done;
+    int began; /* 1: the thread has; -1: it has no memory */
     int end;
     int err;
     Error error;
 };
+
+/* of what a thread must be able to take */
+enum { FIRST_BYTES = 1 << 16 };
 
 /* until an item is there; 0 at the end */
 static int next_item(Beside *b, int64_t *item)
@@ -34,6 +38,23 @@ static int next_item(Beside *b, int64_t *item)
     return !b->end;
 }
 
+/* OpenMP takes a little for each thread that speaks to it, and where there is
+ * none it ends the program in the middle of whatever others do. */
+static int begin(Beside *b)
+{
+    void *volatile room = malloc(FIRST_BYTES); /* not to be left out */
+    const int began = room != NULL ? 1 : -1;
+
+    free(room);
+    if (began > 0)
+        omp_set_num_threads(1);
+    pthread_mutex_lock(&b->lock);
+    b->began = began;
+    pthread_cond_broadcast(&b->news);
+    pthread_mutex_unlock(&b->lock);
+    return began > 0;
+}
+
 static void *run(void *user)
 {
     Beside *b = user;
@@ -42,7 +63,8 @@ static void *run(void *user)
 
     if (b->stream != NULL)
         b->on->side_use(b->stream);
-    omp_set_num_threads(1);
+    if (!begin(b))
+        return NULL;
     while (next_item(b, &item)) {
         if (!b->err)
             b->err = b->fn(worker, item, b->user);
@@ -67,6 +89,11 @@ static int start_thread(Beside *b)
     failed = pthread_create(&b->thread, NULL, run, b);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     b->runs = !failed;
+    pthread_mutex_lock(&b->lock);
+    while (!failed && b->began == 0)
+        pthread_cond_wait(&b->news, &b->lock);
+    failed = failed || b->began < 0;
+    pthread_mutex_unlock(&b->lock);
     return failed ? dg_fail(DG_ENOMEM, "a thread beside the workers") : DG_OK;
 }
 

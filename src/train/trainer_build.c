@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/plural.h"
 #include "room.h"
 #include "train/cache.h"
@@ -360,7 +361,7 @@ int dg_trainer_reserve(Trainer *t)
         err = reserve_before(t);
     if (!err && dg_trainer_sets_aside(c))
         err = dg_rollout_reserve_aside(t->rollout);
-    return dg_agree(s->comm, err);
+    return dg_agree(s->comm, err ? err : dg_memory_spare());
 }
 
 static int open_cache(Trainer *t)
