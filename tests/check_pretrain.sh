@@ -97,6 +97,19 @@ same "pretrain: an average of every second update begins with the second" \
     "$(averaged seldom 1)" "$untouched"
 expect "pretrain: it moves then, and without ema_every at once" bash -c \
     "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+# halves FILE [OPTION]...: digest of its network in 16 bits
+halves()
+{
+    rm -rf "$work/halves"
+    "$cpu" convert "$@" --dtype float16 --to "$work/halves" >/dev/null 2>&1 &&
+        "$cpu" inspect --digest "$work/halves" | cut -c 1-64
+}
+same "pretrain: the file of weights has the averaged ones" \
+    "$(halves "$work/base/weights.h5")" \
+    "$(halves "$work/base/checkpoints/iter_000003.h5" --weights ema)"
+expect "pretrain: which are not the last ones" test "$(halves \
+    "$work/base/checkpoints/iter_000003.h5")" != \
+    "$(halves "$work/base/weights.h5")"
 taught=(policy.weights="$work/base/weights.h5" pretrain.distill_cfg=2)
 on_host 1 taught "${taught[@]}"
 on_host 3 taught3 $ranges "${taught[@]}"
