@@ -144,6 +144,27 @@ static void test_reductions_match_closed_forms(void **state)
     VERDICT();
 }
 
+/* To each rank in turn; what the others have after it is nobody's. */
+static void test_sums_reach_their_root(void **state)
+{
+    const int64_t R = comm.size, r = comm.rank;
+
+    (void)state;
+    for (int root = 0; root < comm.size; root++) {
+        int64_t whole[2] = { r + 1, root };
+        float part[2] = { 0.5F * (float)r, 2 };
+
+        dg_comm_sum_i64_to(&comm, whole, 2, root);
+        dg_comm_sum_f32_to(&comm, part, 2, root);
+        if (comm.rank != root)
+            continue;
+        EXPECT(whole[0] == R * (R + 1) / 2 && whole[1] == R * root);
+        EXPECT(part[0] == 0.25F * (float)(R * (R - 1)) &&
+               part[1] == 2 * (float)R);
+    }
+    VERDICT();
+}
+
 /* More than one piece: 2^24 elements is where the pieces are cut. */
 static void test_sum_crosses_pieces(void **state)
 {
@@ -275,6 +296,7 @@ static void test_beside_gives_the_same(void **state)
     test_gathers_in_rank_order(state);
     test_share_items_fills_the_others(state);
     test_reductions_match_closed_forms(state);
+    test_sums_reach_their_root(state);
     test_node_and_hosts_are_filled(state);
     dg_comm_barrier(&comm);
     comm = plain;
@@ -438,6 +460,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gathers_in_rank_order),
     cmocka_unit_test(test_share_items_fills_the_others),
     cmocka_unit_test(test_reductions_match_closed_forms),
+    cmocka_unit_test(test_sums_reach_their_root),
     cmocka_unit_test(test_sum_crosses_pieces),
     cmocka_unit_test(test_bytes_cross_pieces),
     cmocka_unit_test(test_node_and_hosts_are_filled),
