@@ -105,6 +105,8 @@ static void test_gradients_alone_leave_several_workers(void **state)
         compare_sums(&l, comm.rank == 0 ? 0 : 3);
         l.idles = 1; /* one gives its rest while others give blocks */
         compare_sums(&l, 5);
+        for (int i = 0; i < l.team->num; i++) /* what is replayed is not lent */
+            EXPECT(l.team->workers[i].ctx.lender == NULL);
         close_lab(&l);
     }
     VERDICT();
