@@ -4,7 +4,7 @@
 . "$(dirname "$0")/train_lib.sh"
 
 # --- one rank, one thread: what all others must give --------------------
-expect "promises: the tiny run ends" tiny 1 1 base
+expect "promises: the tiny run ends" tiny 1 1 base report.every=1
 base=$(digest base)
 expect "promises: its ratio is exactly 1" ratio_is_one base 3
 expect "promises: its weights move" bash -c \
@@ -83,6 +83,16 @@ weighs_them()
         END { exit bad || NR != 3 }'
 }
 expect "metrics: reward_mean is the weighted sum" weighs_them base
+# work_of RUN: GFLOP of each iteration but the first, in which ranks compare
+# what they compute
+work_of()
+{
+    paste -d' ' <(metric "$1" gflops) <(metric "$1" total) |
+        awk 'NR > 1 { printf "%.4g ", $1 * $2 }'
+}
+same "metrics: gflops are of all ranks" "$(work_of r3t1)" "$(work_of base)"
+expect "metrics: and of the iteration alone" test \
+    "$(work_of base | tr ' ' '\n' | sort -u | grep -c .)" = 1
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
 
@@ -179,6 +189,7 @@ variant cps sampler.sde=cps
 variant cps_squared sampler.sde=cps sampler.cps_gaussian=false
 variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
+facts "steps of a window, behind it an ODE's" window 2 $shown
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 facts "the last latent is decoded" per_sample 2 $shown
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2

@@ -54,9 +54,10 @@ static double *read_of(const char *name)
     return read_all(name, dims);
 }
 
-static long long iteration_of(void)
+/* An attribute of the root. */
+static long long note_of(const char *name)
 {
-    const hid_t a = H5Aopen(file, "iteration", H5P_DEFAULT);
+    const hid_t a = H5Aopen(file, name, H5P_DEFAULT);
     long long v = -1;
 
     H5Aread(a, H5T_NATIVE_LLONG, &v);
@@ -197,8 +198,12 @@ static void check_terms(const cJSON *line)
     const double *now = read_of("replayed_log_prob"), *ratio = read_of("ratio");
     const double *clipped = read_of("clipped"), *loss = read_of("loss");
     const double *update = read_of("update");
+    const double first = (double)note_of("window_start");
+    const double end = first + (double)note_of("window_size");
     double clips = 0, losses = 0, updates = 0;
 
+    must(first >= 0 && end > first && end <= (double)steps[1], "the window",
+         (long long)first);
     for (hsize_t k = 0; k < of[0]; k++) {
         must(kept[k] >= 0 && kept[k] < (double)steps[0] &&
                  (k == 0 || kept[k] > kept[k - 1]),
@@ -209,7 +214,7 @@ static void check_terms(const cJSON *line)
             const double before =
                 old[(hsize_t)kept[k] * steps[1] + (hsize_t)step[at]];
 
-            must(step[at] >= 0 && step[at] < (double)steps[1] &&
+            must(step[at] >= first && step[at] < end &&
                      (j == 0 || step[at] != step[at - 1]),
                  "steps", (long long)at);
             must(update[k] > 0 || (now[at] == before && ratio[at] == 1),
@@ -238,8 +243,8 @@ int main(int argc, char **argv)
         return 2;
     }
     file = H5Fopen(argv[1], H5F_ACC_RDONLY, H5P_DEFAULT);
-    line = line_of(argv[2], iteration_of(), "iteration");
-    must(line != NULL, "no line of its iteration", iteration_of());
+    line = line_of(argv[2], note_of("iteration"), "iteration");
+    must(line != NULL, "no line of its iteration", note_of("iteration"));
     check_samples(argc == 4);
     check_prompts(argv[3]);
     if (argc > 4)
