@@ -250,5 +250,10 @@ share()
 }
 expect_code "room: two ranks, for one of which there is room" 1 \
     "(ranks on it: 2)" shared "$(share 0.75)"
-expect "room: two ranks, for both of which there is" shared "$(share 1)"
+told() { CUDA_EMULATION_TELL=1 shared "$@" >"$work/told" 2>&1; }
+expect "room: two ranks, for both of which there is" told "$(share 1)"
+expect "room: which take what was said of both" awk \
+    "BEGIN { d = ($(most | awk '{ sum += $1 } END { printf "%d", sum }') - \
+                 2 * $taken) / 1e6 - ${needs:-0}
+             exit !(-0.16 < d && d < 0.16) }"
 exit $bad
