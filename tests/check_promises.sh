@@ -145,6 +145,15 @@ facts "strict scores" shipped 2 $shown 1 0.5
 expect "trajectories: a larger network, replayed" "$bin" replay \
     "$work/shipped/trajectories/iter_000002.h5"
 
+# --- pictures of held-out prompts, from before the first iteration on -------------
+captions=$(head -n 4 configs/prompts/shapes_heldout.jsonl |
+    sed 's/.*"prompt":\("[^"]*"\).*/\1/' | paste -sd,)
+same "pictures: their captions" "$(cat "$work/base/pictures/prompts.json")" \
+    "{\"prompts\":[$captions],\"height\":32,\"width\":32}"
+same "pictures: after each iteration, as asked" \
+    "$(cd "$work/base/pictures" && echo *)" \
+    "iter_000000.png iter_000001.png iter_000002.png iter_000003.png prompts.json"
+
 # --- an average takes its part every so many iterations -----------------------
 # averaged RUN ITERATION: digest of the averaged weights of a checkpoint
 averaged()
