@@ -17,6 +17,15 @@ enum { DIMS = 3 };
 
 static hid_t file;
 static int bad;
+static void *held[256]; /* until the end */
+static int num_held;
+
+static void *hold(void *p)
+{
+    if (num_held == sizeof held / sizeof *held || p == NULL)
+        exit(2);
+    return held[num_held++] = p;
+}
 
 static void must(int holds, const char *what, long long at)
 {
@@ -29,16 +38,16 @@ static int close_to(double a, double b)
     return fabs(a - b) <= 1e-5 * (1 + fabs(b));
 }
 
-/* A dataset as doubles, its extents in dims; to be freed by the end alone. */
+/* A dataset as doubles, its extents in dims. */
 static double *read_all(const char *name, hsize_t dims[DIMS])
 {
     const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
     const hid_t space = H5Dget_space(set);
     const hssize_t num = H5Sget_simple_extent_npoints(space);
-    double *v = calloc((size_t)num + 1, sizeof *v);
+    double *v = hold(calloc((size_t)num + 1, sizeof *v));
 
     memset(dims, 0, DIMS * sizeof *dims);
-    if (set < 0 || v == NULL || H5Sget_simple_extent_ndims(space) > DIMS ||
+    if (set < 0 || H5Sget_simple_extent_ndims(space) > DIMS ||
         H5Sget_simple_extent_dims(space, dims, NULL) < 0 ||
         H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, v) < 0) {
         fprintf(stderr, "trajectory_facts: %s cannot be read\n", name);
@@ -78,10 +87,13 @@ static cJSON *line_of(const char *path, long long at, const char *key)
         if (key == NULL ? i == at
                         : cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)) ==
                               (double)at)
-            line = o;
+            line = hold(o);
         else
             cJSON_Delete(o);
     }
+    free(text);
+    if (f != NULL)
+        fclose(f);
     return line;
 }
 
@@ -120,7 +132,7 @@ static void check_prompts(const char *path)
     const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
     const size_t size = H5Tget_size(type);
     const hssize_t num = H5Sget_simple_extent_npoints(space);
-    char *text = calloc((size_t)num, size);
+    char *text = hold(calloc((size_t)num + 1, size));
     const double *at = read_of("prompt_index");
 
     H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, text);
