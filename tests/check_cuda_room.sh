@@ -230,4 +230,31 @@ room bench "run.dtype = bfloat16, smaller pictures or networks" \
 expect_code "room: bench, a product on a full GPU" 1 \
     "less is needed with a smaller --product" with_memory $((taken + 10000)) \
     bench --product 512
+
+# --- ranks that share a GPU, which sees what each of them takes alone ----------------
+shared()
+{
+    rm -rf "$work/shared"
+    CUDA_EMULATION_DEVICES=1 CUDA_EMULATION_MEMORY=$1 ranks 2 "$gpu" train \
+        configs/tiny.cfg "${common[@]}" --set run.dir="$work/shared" \
+        --set run.iterations=1 "${iteration[@]}"
+}
+expect_code "room: two ranks on a full GPU" 1 "(ranks on it: 2), its driver up to \
+$(awk "BEGIN { printf \"%.0f\", 2e-6 * $later }") MB" shared $((taken + 10000))
+expect "room: fewer of them would help" grep -q \
+    "less is needed with .*, fewer ranks on a GPU, " "$work/out"
+needs=$(figure)
+# share PART: of what both need, beside what the driver may take
+share()
+{
+    awk "BEGIN { print int($taken + 2 * $later + 1e6 * $1 * (${needs:-0} + 0.08)) }"
+}
+expect_code "room: two ranks, for one of which there is room" 1 \
+    "(ranks on it: 2)" shared "$(share 0.75)"
+told() { CUDA_EMULATION_TELL=1 shared "$@" >"$work/told" 2>&1; }
+expect "room: two ranks, for both of which there is" told "$(share 1)"
+expect "room: which take what was said of both" awk \
+    "BEGIN { d = ($(most | awk '{ sum += $1 } END { printf "%d", sum }') - \
+                 2 * $taken) / 1e6 - ${needs:-0}
+             exit !(-0.16 < d && d < 0.16) }"
 exit $bad

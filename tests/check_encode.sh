@@ -81,6 +81,10 @@ evaluate --json "$work/a" >/dev/null 2>&1
 expect "encode: evaluate from the cache" evaluate --json "$work/b" \
     --set prompts.cache="$cache"
 expect "encode: the same figures" cmp "$work/a" "$work/b"
+printf 'black black black\n' >"$work/own.txt"
+encode 1 "$work/own.h5" evaluate.file="$work/own.txt" >/dev/null 2>&1
+expect "encode: evaluate from the cache, prompts of its own" evaluate \
+    --set evaluate.file="$work/own.txt" --set prompts.cache="$work/own.h5"
 expect "encode: sample needs no cache for its own prompts" "$bin" sample \
     configs/tiny.cfg --set run.threads=1 --set prompts.cache="$cache" \
     --set policy.weights="$work/without/checkpoints/iter_000003.h5" \
@@ -163,6 +167,10 @@ for i in $(seq 0 256 70000); do
     "$tools/plant" "$work/hurt.h5" flip condition "$i" 2>/dev/null || break
 done
 refused "encode: damaged rows" "the file is damaged" prompts.cache="$work/hurt.h5"
+cp "$cache" "$work/retold.h5"
+"$tools/plant" "$work/retold.h5" flip tokens_sha256 5
+refused "encode: a tokenizer that makes other tokens" \
+    "was made into other tokens: encode again" prompts.cache="$work/retold.h5"
 expect_code "encode: no file named" 1 "prompts.cache" "$bin" encode \
     configs/tiny.cfg
 ranks 2 "$bin" train configs/tiny.cfg --set run.dir="$work/never" \

@@ -5,7 +5,7 @@
 # shellcheck disable=SC2154
 # shellcheck source=tests/nodes_lib.sh
 . "$(dirname "$0")/nodes_lib.sh"
-hosts ann ben cat
+hosts ann ben en # names of which one ends another
 
 # --- who shares memory, and who is missed --------------------------------------------
 # absent LAYOUT WAIT PATIENCE TEXT: the last rank stays away; this is told first
@@ -30,7 +30,7 @@ between are not seen from here"
 # --- the same numbers on any hosts ---------------------------------------------------
 tiny 1 1 one
 one=$(digest one)
-for layout in ann:1,ben:1 ann:1,ben:1,cat:1; do
+for layout in ann:1,ben:1 ann:1,ben:1,en:1; do
     run=${layout//:/}
     expect "nodes: $layout" tiny_across $layout "$run"
     same_digest "nodes: $layout, the same weights" "$run" "$one"
@@ -38,7 +38,7 @@ for layout in ann:1,ben:1 ann:1,ben:1,cat:1; do
     no_warning "nodes: $layout, nothing to warn of" "$work/$run.out"
 done
 expect "nodes: a trajectory of three hosts is replayed by one" "$bin" replay \
-    "$work/ann1,ben1,cat1/trajectories/iter_000002.h5"
+    "$work/ann1,ben1,en1/trajectories/iter_000002.h5"
 expect "nodes: ranks that take hosts in turn" across ann:2,ben:2 --map-by node \
     "$bin" train configs/tiny.cfg --set run.dir="$work/turn" \
     --set run.threads=1
@@ -70,21 +70,21 @@ cannot open: No such file or directory (found by rank 1 on ben)" \
 
 # --- what the doctor says of the network between them ---------------------------------
 expect_code "nodes: the doctor on three hosts" 0 " 0 failed" across \
-    ann:2,ben:1,cat:1 "$bin" doctor configs/tiny.cfg --set run.dir="$work/none"
+    ann:2,ben:1,en:1 "$bin" doctor configs/tiny.cfg --set run.dir="$work/none"
 expect "nodes: it measures within hosts and between them" bash -c \
     "grep -q '^messages .* within nodes' '$work/out' &&
         grep -q '^messages .* between nodes' '$work/out' &&
-        grep -q '^ranks  *ok *4 on 3 nodes: ann,ben,cat' '$work/out'"
+        grep -q '^ranks  *ok *4 on 3 nodes: ann,ben,en' '$work/out'"
 
 # --- ends and new beginnings ---------------------------------------------------------
-expect "nodes: a run of three hosts" long_across ann:1,ben:1,cat:1 lost
+expect "nodes: a run of three hosts" long_across ann:1,ben:1,en:1 lost
 within 20 has_more_than lost 0
 kill -9 "$(process_of 1 lost)"
 expect "nodes: a rank is killed on ben, the job ends" ends 30
 expect "nodes: it has failed" test "${code:-0}" != 0
 expect "nodes: no rank is left anywhere" gone lost
 expect "nodes: with checkpoints" test "$(last_checkpoint lost)" -gt 0
-expect "nodes: it goes on elsewhere" long_across cat:1,ann:2 lost
+expect "nodes: it goes on elsewhere" long_across en:1,ann:2 lost
 kill -USR1 "$(mpirun_of lost)"
 expect "nodes: USR1 to mpirun, the job ends" ends 30
 expect "nodes: as one that goes on" test "${code:-0}" = 75

@@ -97,6 +97,38 @@ same "pretrain: an average of every second update begins with the second" \
     "$(averaged seldom 1)" "$untouched"
 expect "pretrain: it moves then, and without ema_every at once" bash -c \
     "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+# halves FILE [OPTION]...: digest of its network in 16 bits
+halves()
+{
+    rm -rf "$work/halves"
+    "$cpu" convert "$@" --dtype float16 --to "$work/halves" >/dev/null 2>&1 &&
+        "$cpu" inspect --digest "$work/halves" | cut -c 1-64
+}
+same "pretrain: the file of weights has the averaged ones" \
+    "$(halves "$work/base/weights.h5")" \
+    "$(halves "$work/base/checkpoints/iter_000003.h5" --weights ema)"
+expect "pretrain: which are not the last ones" test "$(halves \
+    "$work/base/checkpoints/iter_000003.h5")" != \
+    "$(halves "$work/base/weights.h5")"
+# what it says of the weights it ends with, by a reward without a strict score
+by_reward=('rewards=({name="brightness";})' optim.lr=0.05 optim.ema_decay=0.9)
+on_host 1 bright "${by_reward[@]}"
+# mean_of FILE: of the pictures of these weights, to four digits
+mean_of()
+{
+    local set sets=()
+    for set in "${common[@]}" "${by_reward[@]}"; do sets+=(--set "$set"); done
+    "$cpu" evaluate configs/tiny.cfg "${sets[@]}" --set run.threads=1 \
+        --set policy.weights="$work/bright/$1" --json "$work/bright.json" \
+        >/dev/null 2>&1
+    sed 's/.*"reward":{"mean":\([^,]*\),.*/\1/; q' "$work/bright.json" |
+        awk '{ printf "%.4f", $1 }'
+}
+expect "pretrain: the score is told of the averaged weights" awk -v \
+    a="$(sed -n 's/^wrote.*(held-out reward \([0-9.]*\) .*/\1/p' \
+        "$work/bright.out")" -v b="$(mean_of weights.h5)" \
+    -v raw="$(mean_of checkpoints/iter_000003.h5)" \
+    'BEGIN { exit !(a > 0 && (a - b) ^ 2 < 1e-6 && (a - raw) ^ 2 > 1e-4) }'
 taught=(policy.weights="$work/base/weights.h5" pretrain.distill_cfg=2)
 on_host 1 taught "${taught[@]}"
 on_host 3 taught3 $ranges "${taught[@]}"

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/train_lib.sh"
 
 # --- one rank, one thread: what all others must give --------------------
-expect "promises: the tiny run ends" tiny 1 1 base
+expect "promises: the tiny run ends" tiny 1 1 base report.every=1
 base=$(digest base)
 expect "promises: its ratio is exactly 1" ratio_is_one base 3
 expect "promises: its weights move" bash -c \
@@ -92,6 +92,16 @@ weighs_them()
         END { exit bad || NR != 3 }'
 }
 expect "metrics: reward_mean is the weighted sum" weighs_them base
+# work_of RUN: GFLOP of each iteration but the first, in which ranks compare
+# what they compute
+work_of()
+{
+    paste -d' ' <(metric "$1" gflops) <(metric "$1" total) |
+        awk 'NR > 1 { printf "%.4g ", $1 * $2 }'
+}
+same "metrics: gflops are of all ranks" "$(work_of r3t1)" "$(work_of base)"
+expect "metrics: and of the iteration alone" test \
+    "$(work_of base | tr ' ' '\n' | sort -u | grep -c .)" = 1
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
 
@@ -113,18 +123,17 @@ quick="run.iterations=2 checkpoint.every=0 report.prompts=1"
 # shellcheck disable=SC2086
 tiny 3 1 some $quick grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
 facts "three ranks" some 2 $shown 1 0.5
-# two prompts of six are of no world: one of the rewards is missing; and groups
+# a prompt of six is of no world: one of its rewards is missing; and groups
 # straddle ranks, of which one writes their conditions
 {
-    head -n 4 $shown
+    head -n 5 $shown
     echo '{"prompt":"a red circle"}'
-    echo '{"prompt":"two squares"}'
 } >"$work/gaps.jsonl"
 # shellcheck disable=SC2086
 tiny 5 1 gaps $quick prompts.file="$work/gaps.jsonl" \
     grpo.prompts_per_iteration=6
 expect "trajectories: scores are missing" test \
-    "$(grep -c '"missing":8' "$work/gaps/metrics.jsonl")" = 2
+    "$(grep -c '"missing":4' "$work/gaps/metrics.jsonl")" = 2
 # shellcheck disable=SC2086
 tiny 1 1 gaps1 $quick prompts.file="$work/gaps.jsonl" \
     grpo.prompts_per_iteration=6
@@ -144,6 +153,15 @@ facts "strict scores" shipped 2 $shown 1 0.5
 # more moments than are read at once
 expect "trajectories: a larger network, replayed" "$bin" replay \
     "$work/shipped/trajectories/iter_000002.h5"
+
+# --- pictures of held-out prompts, from before the first iteration on -------------
+captions=$(head -n 4 configs/prompts/shapes_heldout.jsonl |
+    sed 's/.*"prompt":\("[^"]*"\).*/\1/' | paste -sd,)
+same "pictures: their captions" "$(cat "$work/base/pictures/prompts.json")" \
+    "{\"prompts\":[$captions],\"height\":32,\"width\":32}"
+same "pictures: after each iteration, as asked" \
+    "$(cd "$work/base/pictures" && echo *)" \
+    "iter_000000.png iter_000001.png iter_000002.png iter_000003.png prompts.json"
 
 # --- an average takes its part every so many iterations -----------------------
 # averaged RUN ITERATION: digest of the averaged weights of a checkpoint
@@ -189,6 +207,7 @@ variant cps sampler.sde=cps
 variant cps_squared sampler.sde=cps sampler.cps_gaussian=false
 variant window sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 grpo.timestep_mode=window
+facts "steps of a window, behind it an ODE's" window 2 $shown
 variant window_drawn sampler.window_size=1 sampler.window_move=random \
     sampler.window_every=1 sampler.window_end=3 grpo.timestep_mode=window
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT

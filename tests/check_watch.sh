@@ -92,6 +92,10 @@ for wait in agree sum gather; do
         "$(grep -c panic "$work/out")" = 1
 done
 
+# --- ranks that are busy, or late several times, but never for so long ----------------
+expect_code "watch: a busy job, and a rank that is late" 0 "all were there" \
+    ranks 3 timeout 50 "$tools/absent" late 3
+
 # --- a rank that is slow -------------------------------------------------------------
 started slow 20 run.iterations=6
 expect "watch: another run" iterates slow

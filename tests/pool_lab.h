@@ -14,6 +14,9 @@
 
 #include <math.h>
 
+/* in the block that is gone back through first, in no block */
+enum { IN_BLOCK = 1, IN_REST };
+
 enum { ITEMS = 6, PASSES = 2, ROOM = 1 << 24 };
 
 typedef struct Lab {
@@ -28,12 +31,34 @@ typedef struct Lab {
     int threads; /* of the second team; 0: one */
     int idles;   /* items 0, 3, ... go back through nothing */
     int recompute;
+    int steep;       /* IN_...: one parameter's gradient is beyond sums */
     int text;        /* text encoders are trained too, and run in each pass */
     int bad_rank;    /* whose item 1 fails, or whose gradient is infinite */
     int break_rank;  /* whose GPU fails on the way back of item 1 */
     int64_t first;   /* item of a run's first */
     float *u[ITEMS]; /* predictions of the run */
 } Lab;
+
+/* The inputs of a product are far out and its weights small: what comes of it,
+ * and all other gradients, are as usual. */
+static void make_steep(Policy *p, int steep)
+{
+    static const char *const names[][2] = {
+        { "transformer.single_transformer_blocks.2.proj_mlp.weight",
+          "transformer.single_transformer_blocks.2.proj_out.weight" },
+        { "transformer.time_text_embed.timestep_embedder.linear_1.weight",
+          "transformer.time_text_embed.timestep_embedder.linear_2.weight" },
+    };
+    static const float by[] = { 1e12F, 1e-12F };
+
+    for (int k = 0; k < 2; k++) {
+        const Param *q = dg_params_find(&p->net, names[steep == IN_REST][k]);
+
+        EXPECT(q != NULL);
+        for (int64_t i = 0; q != NULL && i < dg_tensor_count(&q->value); i++)
+            p->net.values[q->value.param_offset + i] *= by[k];
+    }
+}
 
 static Policy *new_policy(const Config *c, int text)
 {
@@ -98,6 +123,10 @@ static void open_networks(Lab *l)
                              .num_threads = 1 };
     l->whole = new_policy(&l->config, l->text);
     l->held = new_policy(&l->config, l->text);
+    if (l->steep) {
+        make_steep(l->whole, l->steep);
+        make_steep(l->held, l->steep);
+    }
     EXPECT(dg_policy_place(l->whole, l->backend) == DG_OK);
     l->plain = new_team(l, l->whole, DG_SHARD_NONE);
     l->team = new_team(l, l->held, l->level);

@@ -56,6 +56,37 @@ static void test_first_nonfinite_finds_the_first(void **unused)
     free(x);
 }
 
+/* A sample of one row, such as a time's embedding, among more of them than rows
+ * are few: the library's bits of one row are others. */
+static void test_single_rows_do_not_depend_on_neighbours(void **unused)
+{
+    enum { IN = 40, OUT = 33, NUM = 24 };
+    float x[NUM * IN], w[OUT * IN], all[NUM * OUT], one[OUT];
+    LinearArgs a = { .rows = NUM,
+                     .in = IN,
+                     .out = OUT,
+                     .ldw = IN,
+                     .rows_per_sample = 1,
+                     .x = x,
+                     .w = w,
+                     .y = all };
+
+    (void)unused;
+    kernel_draws_from(8);
+    for (int i = 0; i < NUM * IN; ++i)
+        x[i] = kernel_draw();
+    for (int i = 0; i < OUT * IN; ++i)
+        w[i] = kernel_draw();
+    dg_backend_cpu()->linear(&a);
+    a.rows = 1;
+    a.y = one;
+    for (int i = 0; i < NUM; ++i) {
+        a.x = x + i * IN;
+        dg_backend_cpu()->linear(&a);
+        assert_memory_equal(one, all + i * OUT, sizeof one);
+    }
+}
+
 /* Relative error over the whole range, tails included. */
 static void test_activations_are_accurate_everywhere(void **unused)
 {
@@ -81,6 +112,7 @@ int main(void)
         KERNEL_CHECKS,
         cmocka_unit_test(test_embed_looks_up_and_adds_back),
         cmocka_unit_test(test_first_nonfinite_finds_the_first),
+        cmocka_unit_test(test_single_rows_do_not_depend_on_neighbours),
         cmocka_unit_test(test_activations_are_accurate_everywhere),
     };
 

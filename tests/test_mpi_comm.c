@@ -144,6 +144,27 @@ static void test_reductions_match_closed_forms(void **state)
     VERDICT();
 }
 
+/* To each rank in turn; what the others have after it is nobody's. */
+static void test_sums_reach_their_root(void **state)
+{
+    const int64_t R = comm.size, r = comm.rank;
+
+    (void)state;
+    for (int root = 0; root < comm.size; root++) {
+        int64_t whole[2] = { r + 1, root };
+        float part[2] = { 0.5F * (float)r, 2 };
+
+        dg_comm_sum_i64_to(&comm, whole, 2, root);
+        dg_comm_sum_f32_to(&comm, part, 2, root);
+        if (comm.rank != root)
+            continue;
+        EXPECT(whole[0] == R * (R + 1) / 2 && whole[1] == R * root);
+        EXPECT(part[0] == 0.25F * (float)(R * (R - 1)) &&
+               part[1] == 2 * (float)R);
+    }
+    VERDICT();
+}
+
 /* More than one piece: 2^24 elements is where the pieces are cut. */
 static void test_sum_crosses_pieces(void **state)
 {
@@ -157,6 +178,47 @@ static void test_sum_crosses_pieces(void **state)
     for (int64_t i = 0; i < num; i++)
         wrong += v[i] != i * comm.size + comm.size * (comm.size - 1) / 2;
     EXPECT(wrong == 0);
+    free(v);
+    VERDICT();
+}
+
+/* Differs from piece to piece, and within each. */
+static unsigned char byte_at(int64_t i, int of)
+{
+    return (unsigned char)(31 * (i >> 24) + 7 * i + (i >> 9) + of);
+}
+
+static int64_t num_wrong(const unsigned char *v, int64_t num, int of)
+{
+    int64_t wrong = 0;
+
+    for (int64_t i = 0; i < num; i++)
+        wrong += v[i] != byte_at(i, of);
+    return wrong;
+}
+
+/* Bytes are cut as elements are: from all to all, on a node, from one to one. */
+static void test_bytes_cross_pieces(void **state)
+{
+    const int64_t num = ((int64_t)1 << 24) + 5;
+    const int last = comm.size - 1;
+    unsigned char *v = malloc((size_t)num);
+
+    (void)state;
+    for (int way = 0; way < 3; way++) {
+        const int from = way == 1 ? comm.node_size - 1 : last;
+        const int mine = (way == 1 ? comm.node_rank : comm.rank) == from;
+
+        for (int64_t i = 0; i < num; i++)
+            v[i] = mine ? byte_at(i, way) : 0;
+        if (way == 0)
+            dg_comm_bcast(&comm, v, (size_t)num, from);
+        else if (way == 1)
+            dg_comm_node_bcast(&comm, v, (size_t)num, from);
+        else
+            dg_comm_pass(&comm, v, (size_t)num, from, 0);
+        EXPECT((way == 2 && comm.rank > 0) || num_wrong(v, num, way) == 0);
+    }
     free(v);
     VERDICT();
 }
@@ -234,6 +296,7 @@ static void test_beside_gives_the_same(void **state)
     test_gathers_in_rank_order(state);
     test_share_items_fills_the_others(state);
     test_reductions_match_closed_forms(state);
+    test_sums_reach_their_root(state);
     test_node_and_hosts_are_filled(state);
     dg_comm_barrier(&comm);
     comm = plain;
@@ -397,7 +460,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gathers_in_rank_order),
     cmocka_unit_test(test_share_items_fills_the_others),
     cmocka_unit_test(test_reductions_match_closed_forms),
+    cmocka_unit_test(test_sums_reach_their_root),
     cmocka_unit_test(test_sum_crosses_pieces),
+    cmocka_unit_test(test_bytes_cross_pieces),
     cmocka_unit_test(test_node_and_hosts_are_filled),
     cmocka_unit_test(test_a_file_that_one_lacks_is_named),
     cmocka_unit_test(test_beside_gives_the_same),

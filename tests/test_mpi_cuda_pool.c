@@ -170,6 +170,32 @@ static void test_a_failure_is_everybodys(void **state)
     VERDICT();
 }
 
+/* While all others are as usual: of what leaves last, late, and of the block that
+ * is gone back through first. */
+static void test_one_bad_gradient_is_named(void **state)
+{
+    static const char *const names[] = {
+        "gradient of transformer.time_text_embed.timestep_embedder.linear_2.",
+        "gradient of transformer.single_transformer_blocks.2.proj_out.weight"
+    };
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        CudaStream *s = use(streams[k]);
+        Lab l = { .backend = dg_backend_cuda(),
+                  .level = DG_SHARD_PARAMETERS,
+                  .steep = k == 0 ? IN_REST : IN_BLOCK };
+
+        open_lab_of(&l, configs[0], NULL);
+        compare_predictions(&l, 1);
+        EXPECT(dg_team_sum(l.team, &comm, 1, learn_one, &l) == DG_ENUMERIC);
+        EXPECT(strstr(dg_last_error()->text, names[k]) != NULL);
+        close_lab(&l);
+        dg_cuda_stream_destroy(s);
+    }
+    VERDICT();
+}
+
 /* The last of all: the GPU stays broken. Others have asked for what it will not
  * send. */
 static void test_a_broken_gpu_ends_all(void **state)
@@ -257,6 +283,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_one_room_does_as_well),
     cmocka_unit_test(test_weights_come_by_the_host_in_pieces),
     cmocka_unit_test(test_a_failure_is_everybodys),
+    cmocka_unit_test(test_one_bad_gradient_is_named),
     cmocka_unit_test(test_gradients_alone_leave_behind),
     cmocka_unit_test(test_gradients_alone_in_one_room),
     cmocka_unit_test(test_gradients_alone_fail_for_all),

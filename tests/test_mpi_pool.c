@@ -105,6 +105,8 @@ static void test_gradients_alone_leave_several_workers(void **state)
         compare_sums(&l, comm.rank == 0 ? 0 : 3);
         l.idles = 1; /* one gives its rest while others give blocks */
         compare_sums(&l, 5);
+        for (int i = 0; i < l.team->num; i++) /* what is replayed is not lent */
+            EXPECT(l.team->workers[i].ctx.lender == NULL);
         close_lab(&l);
     }
     VERDICT();
@@ -254,6 +256,36 @@ static void test_sizes_are_those_of_blocks(void **state)
     VERDICT();
 }
 
+/* Of a text encoder whose blocks are larger than the network's; and below
+ * adapters a reference is the same weights. */
+static void test_sizes_of_text_and_of_adapters(void **state)
+{
+    Lab l = { .backend = dg_backend_cpu(),
+              .level = DG_SHARD_PARAMETERS,
+              .text = 1 };
+    uint64_t values;
+    Shard s;
+
+    (void)state;
+    open_lab_of(&l, "configs/tiny.cfg", "t5.d_ff=4096");
+    EXPECT(dg_params_largest(&l.whole->text) >
+           dg_params_largest(&l.whole->net));
+    dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.whole->num_values,
+                  DG_GRAD_NORM_CHUNK);
+    values = (uint64_t)(s.num + dg_params_rest(&l.whole->net) +
+                        dg_params_rest(&l.whole->text) +
+                        dg_params_largest(&l.whole->text));
+    EXPECT(dg_pool_weight_bytes(l.whole, NULL, &s, 0, 1, 1) == 4 * values);
+    close_lab(&l);
+    open_lab(&l, dg_backend_cpu(), "configs/tiny.cfg", 0, "lora.rank=2");
+    dg_shard_init(&s, &comm, DG_SHARD_PARAMETERS, l.whole->net.count,
+                  DG_GRAD_NORM_CHUNK);
+    EXPECT(dg_pool_weight_bytes(l.whole, l.held, &s, 0, 1, 1) ==
+           dg_pool_weight_bytes(l.whole, NULL, &s, 0, 1, 1));
+    close_lab(&l);
+    VERDICT();
+}
+
 /* What the plan says of a GPU is what the trainer reserves of kernel memory,
  * counted here from its parts. */
 static void test_plan_is_what_is_reserved(void **state)
@@ -319,6 +351,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_gradient_too_large_is_named),
     cmocka_unit_test(test_text_encoders_are_trained_in_ranges),
     cmocka_unit_test(test_sizes_are_those_of_blocks),
+    cmocka_unit_test(test_sizes_of_text_and_of_adapters),
     cmocka_unit_test(test_plan_is_what_is_reserved),
 };
 

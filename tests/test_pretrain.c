@@ -378,7 +378,50 @@ static void test_distilled_targets_are_guided(void **state)
     close_bench(&b);
 }
 
+/* Prompts that are evaluated on are shown in no picture, by no other words. */
+static void test_heldout_prompts_are_never_shown(void **state)
+{
+    static const char *const sets[] = { "pretrain.batch=2",
+                                        "pretrain.item_size=1", NULL };
+    PromptList heldout;
+    uint64_t *meanings;
+    size_t num;
+    int all = 0;
+    TinyRun run;
+    WorldScene s;
+    Pretrain t;
+
+    (void)state;
+    tiny_open(&run, 1, sets);
+    MUST(dg_pretrain_build(&t, &run.session));
+    MUST(dg_prompts_read(&heldout, run.config.prompts.eval_file));
+    MUST(dg_prompts_meanings(&meanings, &num, &heldout));
+    assert_true(num > 100 && t.heldout.num == heldout.num);
+    for (uint64_t i = 0; i < 3000; i++) {
+        WorldStream every = t.stream;
+
+        for (int k = 0; k < 2; k++) {
+            uint64_t meaning;
+            int shown = 0;
+
+            MUST(dg_world_stream_scene(&s, &every, i));
+            meaning = dg_world_meaning(&s.meta);
+            for (size_t j = 0; j < num; j++)
+                shown |= meanings[j] == meaning;
+            assert_true(!shown || k == 1);
+            all += shown;
+            every.num_excluded = 0; /* where they would be */
+        }
+    }
+    assert_true(all > 100);
+    free(meanings);
+    dg_prompts_free(&heldout);
+    dg_pretrain_close(&t);
+    tiny_close(&run);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_heldout_prompts_are_never_shown),
     cmocka_unit_test(test_distilled_targets_are_guided),
     cmocka_unit_test(test_pictures_fade_as_often_as_asked),
     cmocka_unit_test(test_pictures_blur_as_often_as_asked),

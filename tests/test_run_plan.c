@@ -488,6 +488,70 @@ static void test_rollout_does_what_is_planned(void **state)
     compare_rollout(apart, 0, 0);
 }
 
+static uint64_t work_of(const char *key, int ranks, const char *const *sets)
+{
+    Planned p;
+
+    plan_of(&p, "configs/tiny.cfg", ranks, sets);
+    return dg_run_plan_value(&p.plan.flops, key);
+}
+
+/* 3 prompts of 4 samples: one straddles 2 ranks, each of them two of 4 ranks or
+ * 5, which encode it both. Best of n trains 3 of 4. */
+static void test_work_is_that_of_all_ranks(void **state)
+{
+    static const char *const best[] = { "grpo.best_of_n=true",
+                                        "grpo.keep_top=1", "grpo.keep_bottom=2",
+                                        NULL };
+    static const int encoded[] = { 0, 3, 4, 3, 6, 6 };
+
+    (void)state;
+    for (int ranks = 1; ranks <= 5; ranks++) {
+        const uint64_t all = work_of("iteration", ranks, NULL);
+        const int fullest = (12 + ranks - 1) / ranks;
+
+        assert_int_equal(work_of("iteration_encode", ranks, NULL),
+                         (uint64_t)encoded[ranks] *
+                             work_of("encode", ranks, NULL));
+        about((double)work_of("iteration_rank", ranks, NULL),
+              (double)all * fullest / 12);
+    }
+    assert_int_equal(4 * work_of("iteration_update", 1, best),
+                     3 * work_of("iteration_update", 1, NULL));
+}
+
+static uint64_t bytes_of(const char *key, int ranks, const char *const *sets)
+{
+    Planned p;
+
+    plan_of(&p, "configs/tiny.cfg", ranks, sets);
+    return dg_run_plan_value(&p.plan.memory, key);
+}
+
+/* What of the networks a rank has: its range of masters and, where weights are
+ * in ranges, of a reference too, for which there is no further room. */
+static void test_ranges_are_planned(void **state)
+{
+    static const char *const half[] = { "run.dtype=bfloat16",
+                                        "parallel.shard=optimizer", NULL };
+    static const char *const pools[] = { "parallel.shard=parameters",
+                                         "grpo.kl_beta=0.1", NULL };
+    static const char *const cached[] = { "prompts.cache=x", NULL };
+    Planned p;
+
+    (void)state;
+    plan_of(&p, "configs/tiny.cfg", 4, NULL);
+    assert_true(bytes_of("masters", 4, half) <
+                bytes_of("masters", 1, half) / 3);
+    assert_true(bytes_of("reference", 4, pools) <
+                bytes_of("network", 4, pools));
+    assert_true(bytes_of("reference", 4, pools) <
+                bytes_of("reference", 1, pools));
+    /* which are trained, or kept for who does not read them */
+    assert_int_equal(bytes_of("text", 4, cached),
+                     4 * dg_run_plan_value(&p.plan.parameters, "text"));
+}
+
 static void test_what_only_plans_is_refused_elsewhere(void **state)
 {
     static const char *const bad[][2] = {
@@ -552,6 +616,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_fullest_rank_is_planned),
     cmocka_unit_test(test_few_samples_take_little),
     cmocka_unit_test(test_rollout_does_what_is_planned),
+    cmocka_unit_test(test_work_is_that_of_all_ranks),
+    cmocka_unit_test(test_ranges_are_planned),
     cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),
 };
 

@@ -90,6 +90,7 @@ static void test_bad_input_is_refused(void **state)
     c = tiny_t5;
     c.relative_attention_max_distance = 256;
     assert_int_equal(dg_t5_create(&m, &c, &n.set, "x."), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "up to distance 256"));
     assert_int_equal(dg_t5_prepare(n.t5, 0), DG_EINVAL);
     net_destroy(&n);
 }

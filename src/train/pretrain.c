@@ -347,7 +347,11 @@ int dg_pretrain_evaluate(Pretrain *t, Evaluation *e)
     if (!err)
         err = dg_learner_swap_ema(t->learner);
     dg_team_take_flops(t->team); /* not the next step's */
-    if (!err)
+    if (!err && isnan(e->all.strict.mean))
+        dg_info("step %6lld | held-out reward %.3f [%.3f, %.3f]",
+                (long long)t->step, e->all.reward.mean, e->all.reward.low,
+                e->all.reward.high);
+    else if (!err)
         dg_info("step %6lld | held-out strict %.3f [%.3f, %.3f] | reward %.3f",
                 (long long)t->step, e->all.strict.mean, e->all.strict.low,
                 e->all.strict.high, e->all.reward.mean);

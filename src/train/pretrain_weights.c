@@ -4,6 +4,7 @@
 #include "pretrain_setup.h"
 #include "store/weights_file.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -72,6 +73,19 @@ static int write_averaged(Pretrain *t, const char *path,
     return err ? err : dg_learner_swap_ema(t->learner);
 }
 
+/* By the strict score, where the reward has one. */
+static void describe_score(char *text, size_t bytes, const Evaluation *e)
+{
+    const int strict = !isnan(e->all.strict.mean);
+    const Interval *by = strict ? &e->all.strict : &e->all.reward;
+
+    if (e->prompts == 0)
+        snprintf(text, bytes, "not evaluated");
+    else
+        snprintf(text, bytes, "held-out %s %.4f [%.4f, %.4f]",
+                 strict ? "strict" : "reward", by->mean, by->low, by->high);
+}
+
 static int write_listed(Pretrain *t, Listed *l)
 {
     const Session *s = t->session;
@@ -97,10 +111,7 @@ static int write_listed(Pretrain *t, Listed *l)
     snprintf(path, sizeof path, "%s/weights.h5", t->dir.root);
     snprintf(seed, sizeof seed, "%lld", (long long)s->config->run.seed);
     snprintf(steps, sizeof steps, "%lld", (long long)t->step);
-    snprintf(score, sizeof score, "held-out strict %.4f [%.4f, %.4f]",
-             e.all.strict.mean, e.all.strict.low, e.all.strict.high);
-    if (e.prompts == 0)
-        snprintf(score, sizeof score, "not evaluated");
+    describe_score(score, sizeof score, &e);
     err = write_averaged(t, path, &content);
     if (!err)
         dg_info("wrote %s (%s)", path, score);

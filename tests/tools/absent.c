@@ -2,13 +2,16 @@
  * mpirun -n RANKS absent WAIT PATIENCE: the last rank meets the others in one
  * broadcast, then sleeps for a minute at something of its own, while they WAIT:
  * agree, barrier, idle, bcast, node, gather, sum, pass (the first two ranks
- * of which then send and receive) or beside, on another communicator.
+ * of which then send and receive) or beside, on another communicator. With
+ * late instead, none of them waits longer than PATIENCE at a time: first all
+ * are busy for twice as long, and then the last rank is late three times.
  */
 #include "parallel/comm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static void wait_in(const Comm *c, const char *what)
@@ -16,7 +19,7 @@ static void wait_in(const Comm *c, const char *what)
     int64_t v = 1;
     int64_t *all = calloc((size_t)c->size, sizeof *all);
 
-    if (strcmp(what, "agree") == 0)
+    if (strcmp(what, "agree") == 0 || strcmp(what, "late") == 0)
         dg_agree(c, 0);
     else if (strcmp(what, "barrier") == 0)
         dg_comm_barrier(c);
@@ -52,6 +55,24 @@ static int wait_beside(Comm *c)
     return 0;
 }
 
+static void nap(double seconds)
+{
+    const time_t whole = (time_t)seconds;
+    const long rest = (long)(1e9 * (seconds - (double)whole));
+
+    nanosleep(&(struct timespec) { whole, rest }, NULL);
+}
+
+static void be_late(const Comm *c, double patience)
+{
+    nap(2 * patience);
+    for (int i = 0; i < 3; i++) {
+        wait_in(c, "late");
+        if (c->rank == c->size - 1)
+            nap(0.6 * patience);
+    }
+}
+
 int main(int argc, char **argv)
 {
     int64_t v = 0;
@@ -63,7 +84,9 @@ int main(int argc, char **argv)
     dg_comm_bcast(&c, &v, sizeof v, 0);
     if (strcmp(argv[1], "beside") == 0)
         return wait_beside(&c);
-    if (c.rank == c.size - 1)
+    if (strcmp(argv[1], "late") == 0)
+        be_late(&c, atof(argv[2]));
+    else if (c.rank == c.size - 1)
         sleep(60);
     wait_in(&c, argv[1]);
     dg_comm_fini(&c);

@@ -17,6 +17,15 @@ enum { DIMS = 3 };
 
 static hid_t file;
 static int bad;
+static void *held[256]; /* until the end */
+static int num_held;
+
+static void *hold(void *p)
+{
+    if (num_held == sizeof held / sizeof *held || p == NULL)
+        exit(2);
+    return held[num_held++] = p;
+}
 
 static void must(int holds, const char *what, long long at)
 {
@@ -29,16 +38,16 @@ static int close_to(double a, double b)
     return fabs(a - b) <= 1e-5 * (1 + fabs(b));
 }
 
-/* A dataset as doubles, its extents in dims; to be freed by the end alone. */
+/* A dataset as doubles, its extents in dims. */
 static double *read_all(const char *name, hsize_t dims[DIMS])
 {
     const hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
     const hid_t space = H5Dget_space(set);
     const hssize_t num = H5Sget_simple_extent_npoints(space);
-    double *v = calloc((size_t)num + 1, sizeof *v);
+    double *v = hold(calloc((size_t)num + 1, sizeof *v));
 
     memset(dims, 0, DIMS * sizeof *dims);
-    if (set < 0 || v == NULL || H5Sget_simple_extent_ndims(space) > DIMS ||
+    if (set < 0 || H5Sget_simple_extent_ndims(space) > DIMS ||
         H5Sget_simple_extent_dims(space, dims, NULL) < 0 ||
         H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, v) < 0) {
         fprintf(stderr, "trajectory_facts: %s cannot be read\n", name);
@@ -54,9 +63,10 @@ static double *read_of(const char *name)
     return read_all(name, dims);
 }
 
-static long long iteration_of(void)
+/* An attribute of the root. */
+static long long note_of(const char *name)
 {
-    const hid_t a = H5Aopen(file, "iteration", H5P_DEFAULT);
+    const hid_t a = H5Aopen(file, name, H5P_DEFAULT);
     long long v = -1;
 
     H5Aread(a, H5T_NATIVE_LLONG, &v);
@@ -77,10 +87,13 @@ static cJSON *line_of(const char *path, long long at, const char *key)
         if (key == NULL ? i == at
                         : cJSON_GetNumberValue(cJSON_GetObjectItem(o, key)) ==
                               (double)at)
-            line = o;
+            line = hold(o);
         else
             cJSON_Delete(o);
     }
+    free(text);
+    if (f != NULL)
+        fclose(f);
     return line;
 }
 
@@ -119,7 +132,7 @@ static void check_prompts(const char *path)
     const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
     const size_t size = H5Tget_size(type);
     const hssize_t num = H5Sget_simple_extent_npoints(space);
-    char *text = calloc((size_t)num, size);
+    char *text = hold(calloc((size_t)num + 1, size));
     const double *at = read_of("prompt_index");
 
     H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, text);
@@ -197,8 +210,12 @@ static void check_terms(const cJSON *line)
     const double *now = read_of("replayed_log_prob"), *ratio = read_of("ratio");
     const double *clipped = read_of("clipped"), *loss = read_of("loss");
     const double *update = read_of("update");
+    const double first = (double)note_of("window_start");
+    const double end = first + (double)note_of("window_size");
     double clips = 0, losses = 0, updates = 0;
 
+    must(first >= 0 && end > first && end <= (double)steps[1], "the window",
+         (long long)first);
     for (hsize_t k = 0; k < of[0]; k++) {
         must(kept[k] >= 0 && kept[k] < (double)steps[0] &&
                  (k == 0 || kept[k] > kept[k - 1]),
@@ -209,7 +226,7 @@ static void check_terms(const cJSON *line)
             const double before =
                 old[(hsize_t)kept[k] * steps[1] + (hsize_t)step[at]];
 
-            must(step[at] >= 0 && step[at] < (double)steps[1] &&
+            must(step[at] >= first && step[at] < end &&
                      (j == 0 || step[at] != step[at - 1]),
                  "steps", (long long)at);
             must(update[k] > 0 || (now[at] == before && ratio[at] == 1),
@@ -238,8 +255,8 @@ int main(int argc, char **argv)
         return 2;
     }
     file = H5Fopen(argv[1], H5F_ACC_RDONLY, H5P_DEFAULT);
-    line = line_of(argv[2], iteration_of(), "iteration");
-    must(line != NULL, "no line of its iteration", iteration_of());
+    line = line_of(argv[2], note_of("iteration"), "iteration");
+    must(line != NULL, "no line of its iteration", note_of("iteration"));
     check_samples(argc == 4);
     check_prompts(argv[3]);
     if (argc > 4)
