@@ -274,23 +274,25 @@ static void test_sums_have_the_hosts_bits(void **unused)
     }
 }
 
-/* What is refused is named as on the host, and leaves the sum as it was. */
-static void test_bad_gradients_are_named(void **unused)
+/* What is refused is named as on the host, and leaves the sum as it was; where it
+ * is left out the rest is added. */
+static void check_bad(int exact)
 {
-    static const float values[] = { NAN, INFINITY, -1e30f };
-    static int64_t zeros[D];
-    int64_t *buffer = device_copy(NULL, sizeof zeros);
-    static float g[D];
-    ExactSum s;
+    const float values[] = { NAN, INFINITY, exact ? -1e30f : -INFINITY };
+    const size_t bytes = dg_exact_bytes(D, exact);
+    void *buffer = device_copy(NULL, bytes), *rest = malloc(bytes);
+    static float g[D], kept[D];
+    ExactSum s, h;
 
-    (void)unused;
     normals(g, D, 1);
-    assert_int_equal(dg_cuda_exact_init(&s, buffer, D, 1, 40, 5), DG_OK);
+    normals(kept, D, 1);
+    assert_int_equal(dg_cuda_exact_init(&s, buffer, D, exact, 40, 5), DG_OK);
     for (size_t i = 0; i < sizeof values / sizeof *values; ++i) {
         const int64_t at = 4000 - 1999 * (int64_t)i;
         int64_t bad = -2;
         char text[64];
         g[at] = values[i];
+        kept[at] = 0;
         float *g_at = device_copy(g, BYTES);
         assert_int_equal(dg_cuda_exact_check(&s, g_at, &bad), DG_ENUMERIC);
         assert_int_equal(bad, at);
@@ -298,13 +300,24 @@ static void test_bad_gradients_are_named(void **unused)
         assert_int_equal(bad, at);
         snprintf(text, sizeof text, "element %lld is", (long long)at);
         assert_non_null(strstr(dg_last_error()->text, text));
-        compare_bits(buffer, zeros, sizeof zeros);
+        assert_int_equal(dg_exact_init(&h, rest, D, exact, 40, 5), DG_OK);
+        assert_int_equal(s.items, 0);
+        compare_bits(buffer, rest, bytes);
         add_parts(&s, g_at, at);
+        assert_int_equal(dg_exact_add(&h, kept, NULL), DG_OK);
+        compare_bits(buffer, rest, bytes);
         dg_cuda_exact_clear(&s);
         dg_cuda_free(g_at);
     }
-    assert_int_equal(s.items, 0);
     dg_cuda_free(buffer);
+    free(rest);
+}
+
+static void test_bad_gradients_are_named(void **unused)
+{
+    (void)unused;
+    check_bad(1);
+    check_bad(0);
 }
 
 static void test_optimizer_has_the_hosts_bits(void **unused)
