@@ -3,8 +3,8 @@
 #include "act.h"
 #include "columns.h"
 
-#ifndef DG_GROUP_FLOATS /* for sums of parts; tests take less */
-#define DG_GROUP_FLOATS DG_WORKSPACE_FLOATS
+#ifndef DG_GROUP_SAMPLES /* at once, what a grid has; tests take less */
+#define DG_GROUP_SAMPLES 65535
 #endif
 
 /*
@@ -161,10 +161,10 @@ static dim3 group_grid(const GroupNormArgs *a, int V, int64_t num)
 
 template <typename T, int V> static void group_norm(const GroupNormArgs *a)
 {
-    const int64_t room = DG_GROUP_FLOATS / 2 / (2 * a->width); /* doubles */
+    const int64_t room = DG_WORKSPACE_FLOATS / 2 / (2 * a->width); /* doubles */
     const int64_t parts = column_parts(a->rows, room);
     const int64_t fit = room > 0 ? room / parts : 0;
-    const int64_t most = fit < 65535 ? fit : 65535; /* what a grid has */
+    const int64_t most = fit < DG_GROUP_SAMPLES ? fit : DG_GROUP_SAMPLES;
     double *work = (double *)dg_cuda_current()->workspace;
 
     if (fit < 1)
