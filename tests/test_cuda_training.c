@@ -440,4 +440,18 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_norm_has_the_hosts_bits),
 };
 
-CUDA_MAIN(tests)
+/* of the emulation; a GPU has its own order */
+void cuda_emulation_order(int reversed) __attribute__((weak));
+
+/* Twice, the last blocks and threads first: what comes out else was a race. */
+int main(void)
+{
+    int failed;
+
+    CUDA_RUN(failed, tests);
+    if (cuda_emulation_order == NULL || failed)
+        return failed;
+    cuda_emulation_order(1);
+    CUDA_RUN(failed, tests);
+    return failed;
+}
