@@ -92,7 +92,7 @@ EMULATED_LIB = $(BUILD)/tests/libcuda_emulated.a
 # enough for attention's tall ones, and cuDNN's room has not dS of all heads
 SMALL_LIMITS = -DDG_CONV_TILE_FLOATS=8192 -DDG_PLANE_PACKS=1000 \
              -DDG_ATTENTION_TALL_BLOCKS=3 -DDG_CONV_MANY_TILES=3 -DDG_PRODUCT_LARGE_TILES=2 \
-             -DDG_LINK_LAUNCHES=40 -DDG_MOST_BLOCKS=3
+             -DDG_LINK_LAUNCHES=40 -DDG_MOST_BLOCKS=3 -DDG_MOST_SIDE=2 -DDG_DELTA_FLOATS=200
 CXX_FLAGS  = -std=gnu++17 -Itests/cuda_emulation -Iinclude -O2 $(SMALL_LIMITS) \
              -DDG_NCCL=1 -DDG_CUDNN=1 -DDG_CUDNN_ROOM=300000ul $(DEP_CFLAGS) \
              -march=$(ARCH) -ffp-contract=off -fno-tree-slp-vectorize \

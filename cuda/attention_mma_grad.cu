@@ -7,6 +7,10 @@
  * has one owner and one order.
  */
 
+#ifndef DG_DELTA_FLOATS /* for delta; tests take less, so that batches have parts */
+#define DG_DELTA_FLOATS DG_WORKSPACE_FLOATS
+#endif
+
 /* delta = sum_d o dO of each query row, half a warp a row: delta [batch heads,
  * sq]. Blocks of THREADS; no shared memory. */
 __global__ void attention_mma_delta_kernel(float *delta, AttentionArgs a)
@@ -435,9 +439,9 @@ extern "C" int dg_cuda_attention_mma_grad(const AttentionArgs *a)
     if (!dg_cuda_attention_mma_fits(a) || a->dbias != NULL)
         return 0;
     for (int64_t b = 0; b < a->batch;) {
-        const int64_t most = DG_WORKSPACE_FLOATS / per, left = a->batch - b;
+        const int64_t most = DG_DELTA_FLOATS / per, left = a->batch - b;
         AttentionArgs part = *a;
-        part.batch = left < most ? left : most;
+        part.batch = left < most ? left : most > 1 ? most : 1;
         part.q = sample_of(a->q, b * q), part.dq = sample_of(a->dq, b * q);
         part.o = sample_of(a->o, b * q), part.d_o = sample_of(a->d_o, b * q);
         part.k = sample_of(a->k, b * k), part.dk = sample_of(a->dk, b * k);

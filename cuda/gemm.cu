@@ -105,9 +105,7 @@ __global__ void few_rows_kernel(GemmArgs g, const float *bias)
 
 static unsigned row_blocks(int64_t m)
 {
-    const int64_t blocks = (m + ROW_TILE - 1) / ROW_TILE;
-
-    return (unsigned)(blocks < 65535 ? blocks : 65535);
+    return dg_side((m + ROW_TILE - 1) / ROW_TILE);
 }
 
 template <typename T, typename C, int WIDE>

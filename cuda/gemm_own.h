@@ -47,11 +47,8 @@ static inline int product_is_large(const Product *p, int64_t tile)
 /* rows of tiles, columns, samples; a kernel goes on by the grid in the last two */
 static inline dim3 product_grid(const Product *p, int64_t tile)
 {
-    const int64_t most = 65535, columns = product_tiles(p->n, tile);
-
     return dim3((unsigned)product_tiles(p->m, tile),
-                (unsigned)(columns < most ? columns : most),
-                (unsigned)(p->batch < most ? p->batch : most));
+                dg_side(product_tiles(p->n, tile)), dg_side(p->batch));
 }
 
 /* f(sample, first row, first column) of a block's tiles of a side */

@@ -149,7 +149,7 @@ static dim3 group_grid(const GroupNormArgs *a, int V, int64_t num)
 {
     const int64_t tall = 4 * COLUMN_SLICES;
     const int64_t parts = (a->rows + tall - 1) / tall;
-    dim3 grid = column_grid(a->width, V, parts < 65535 ? parts : 65535);
+    dim3 grid = column_grid(a->width, V, dg_side(parts));
 
     grid.z = (unsigned)num;
     return grid;
@@ -160,7 +160,7 @@ template <typename T, int V> static void group_norm(const GroupNormArgs *a)
     const int64_t room = DG_WORKSPACE_FLOATS / 2 / (2 * a->width); /* doubles */
     const int64_t parts = column_parts(a->rows, room);
     const int64_t fit = room > 0 ? room / parts : 0;
-    const int64_t most = fit < 65535 ? fit : 65535; /* what a grid has */
+    const int64_t most = dg_side(fit);
     double *work = (double *)dg_cuda_current()->workspace;
 
     if (fit < 1)

@@ -132,8 +132,7 @@ template <typename T> void dg_cuda_linear_grad(const LinearGradArgs *a)
 
     if (a->rows < DG_FEW_ROWS)
         DG_LAUNCH(few_rows_grad_kernel<T>,
-                  dim3((unsigned)((a->in + WARP - 1) / WARP),
-                       (unsigned)(tall < 65535 ? tall : 65535)),
+                  dim3((unsigned)((a->in + WARP - 1) / WARP), dg_side(tall)),
                   dim3(WARP, WARPS), 0, *a);
     else
         weight_grad<T>(a);

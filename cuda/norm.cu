@@ -444,8 +444,7 @@ static void param_grad(const NormArgs *a, int64_t b, float *factor,
 
 template <int TEAM> static dim3 norm_grid(const NormArgs *a)
 {
-    return dim3(dg_blocks(a->rows, WARPS / TEAM).x,
-                (unsigned)(a->batch < 65535 ? a->batch : 65535));
+    return dim3(dg_blocks(a->rows, WARPS / TEAM).x, dg_side(a->batch));
 }
 
 #define LAUNCH_TEAM(kernel, T, TEAM, a)                                     \

@@ -414,7 +414,7 @@ static unsigned qk_blocks(const QkHeads &h, int64_t most)
 template <typename T> void dg_cuda_qk(const QkArgs *a)
 {
     const int64_t heads = a->batch * (a->tokens[0] + a->tokens[1]) * a->heads;
-    const unsigned deep = (unsigned)(a->batch < 65535 ? a->batch : 65535);
+    const unsigned deep = dg_side(a->batch);
 
     if (!qk_packs<T>(a)) {
         DG_LAUNCH(qk_kernel<T>, dg_blocks(heads, WARPS), THREADS, 0, *a);
@@ -437,7 +437,7 @@ template <typename T>
 static void heads_grad(const QkHeads &all, int64_t b, int64_t batch, float *dw)
 {
     enum { MOST = 512 }; /* parts */
-    const unsigned deep = (unsigned)(batch < 65535 ? batch : 65535);
+    const unsigned deep = dg_side(batch);
     float *parts = dw != NULL ? dg_cuda_current()->workspace : NULL;
     const ColumnSums<1, float> to = { { dw } };
     QkHeads h = all;

@@ -190,8 +190,12 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
 #define DG_LAUNCH(kernel, grid, block, shared, ...) \
     dg_cuda_launch(#kernel, kernel, grid, block, shared, __VA_ARGS__)
 
-#ifndef DG_MOST_BLOCKS /* tests take less, so that small arrays have several grids */
+/* Tests take less, so that what is small has several grids. */
+#ifndef DG_MOST_BLOCKS
 #define DG_MOST_BLOCKS (1 << 20)
+#endif
+#ifndef DG_MOST_SIDE /* what a grid has in y and in z */
+#define DG_MOST_SIDE 65535
 #endif
 
 /** Blocks of 'threads' that cover count elements once; at most DG_MOST_BLOCKS,
@@ -201,6 +205,12 @@ static inline dim3 dg_blocks(int64_t count, int threads)
     const int64_t blocks = (count + threads - 1) / threads;
 
     return dim3((unsigned)(blocks < DG_MOST_BLOCKS ? blocks : DG_MOST_BLOCKS));
+}
+
+/** The same in y or z of a grid. */
+static inline unsigned dg_side(int64_t blocks)
+{
+    return (unsigned)(blocks < DG_MOST_SIDE ? blocks : DG_MOST_SIDE);
 }
 
 #endif

@@ -326,8 +326,8 @@ void dg_planes(int64_t batch, int64_t rows, int64_t packs, F launch)
             const int64_t down = rows - r < tall ? rows - r : tall;
             const Plane p = { batch, r, c, (uint32_t)(across * down),
                               dg_split((uint32_t)across) };
-            launch(p, dim3(dg_blocks(across * down, THREADS).x,
-                           (unsigned)(batch < 65535 ? batch : 65535)));
+            launch(p,
+                   dim3(dg_blocks(across * down, THREADS).x, dg_side(batch)));
         }
 }
 

@@ -486,6 +486,10 @@ static const struct {
     { norm_case, { 3, 2052, 0, 1, 1 } },
     { norm_case, { 2, 4104, 0, 1, 0 } },
     { norm_case, { 1, 8200, 0, 0, 1 } },
+    /* more sums of parts than a block folds at once, and than there may be */
+    { norm_case, { 140, 24, 0, 1, 1 } },
+    { norm_case, { 1030, 9, 1, 0, 1 } },
+    { gate_case, { 8300, 3 } },
     /* several planes, of rows and of columns */
     { gate_case, { 300, 40 } },
     { plain_case, { 70, 161, 1 } },

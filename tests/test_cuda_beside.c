@@ -125,6 +125,7 @@ static void test_it_sees_what_was_made_before(void **unused)
     (void)unused;
     check_streams("late");
     check_streams("early");
+    check_streams("random");
 }
 
 static void test_a_failure_is_the_callers(void **unused)

@@ -43,10 +43,10 @@ static Lab lab_of(ShardLevel level, int recompute)
 /* Of weights that all have, and in ranges. */
 static void come_down(void)
 {
-    static const char *const orders[] = { "late", "early" };
+    static const char *const orders[] = { "late", "late", "early", "random" };
 
     for (int k = 0; k < 4; k++) {
-        CudaStream *s = use(orders[k / 2]);
+        CudaStream *s = use(orders[k]);
         Lab l = lab_of(k % 2 && comm.size > 1 ? DG_SHARD_PARAMETERS
                                               : DG_SHARD_GRADIENTS,
                        k % 2);

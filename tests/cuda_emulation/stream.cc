@@ -2,6 +2,7 @@
 #include "cuda_runtime.h"
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -14,6 +15,8 @@ struct CUstream_st {
     uint64_t queued, done; /* calls so far */
     bool early, running;
     bool captured; /* its thread alone may queue something */
+    bool random;
+    pthread_t owner; /* who made it */
     int device;
     CUstream_st *next;
 };
@@ -100,6 +103,22 @@ cudaError_t asked_of(CUstream_st *s, uint64_t many)
     return busy || stuck ? cuda_emulation_says(cudaErrorNotReady) : told();
 }
 
+/* With CUDA_EMULATION_STREAMS=random streams go on now and then, as far as it comes:
+ * those of the thread that queues something, since others' calls are theirs. */
+void go_on_somewhere()
+{
+    static uint32_t drawn = 1;
+    const auto draw = [](uint32_t n) {
+        drawn = drawn * 1664525u + 1013904223u;
+        return (drawn >> 16) % n;
+    };
+
+    for (CUstream_st *s = streams; s != nullptr; s = s->next)
+        if (draw(3) == 0 && !s->running &&
+            pthread_equal(s->owner, pthread_self()))
+            drain(s, s->done + draw(12), 0);
+}
+
 bool is(const char *text)
 {
     const char *streams_are = getenv("CUDA_EMULATION_STREAMS");
@@ -182,6 +201,8 @@ void cuda_emulation_queue(cudaStream_t s, std::function<cudaError_t()> call)
     ++s->queued;
     if (s->early)
         drain(s, s->queued, EARLY);
+    else if (s->random)
+        go_on_somewhere();
     wait_for_room(s);
 }
 
@@ -237,6 +258,8 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
 
     s->device = cuda_emulation_device();
     s->early = is("all early") || (is("early") && streams != nullptr);
+    s->random = is("random");
+    s->owner = pthread_self();
     s->next = streams;
     streams = s;
     *out = s;
