@@ -39,9 +39,14 @@ expect "cuda doctor: by the configuration's network too" grep -q \
 wrong "a GPU whose part of sums is lost" 1:sum \
     "what rank 1 on $here gives does not arrive" \
     ranks 2 "$gpu" doctor configs/tiny.cfg --quick
+# a prompt's first steps are in other batches than the update's: the ratio sees it;
+# where all batches are alike, doctor's other micro_batch
 wrong "samples that depend on their neighbours" 0:batch \
-    "network    FAIL  rank 0 on $here: with grpo.micro_batch = 1 " \
+    " before the first update: must be exactly 1" \
     "$gpu" doctor configs/tiny.cfg
+wrong "samples that depend on their neighbours, in batches alike" 0:batch \
+    "network    FAIL  rank 0 on $here: with grpo.micro_batch = 1 " \
+    "$gpu" doctor configs/tiny.cfg --set sampler.init_noise=per_sample
 wrong "graphs that are not what was captured" 0:graph \
     "promises   FAIL" "$gpu" doctor configs/tiny.cfg --quick
 

@@ -65,7 +65,8 @@ typedef struct Rollout {
     int64_t note_item;
     Mirror witness; /* what another rank shows, see train/witness.h; or empty */
     size_t bytes;   /* reserved, */
-    int outline;    /* or only counted */
+    size_t host_bytes; /* of them, what only the host has, */
+    int outline;       /* or only counted */
     /* another place on the host for all of 'in' that each iteration fills; the
      * bytes are not among those above */
     void *aside[DG_ROLLOUT_MIRRORS];

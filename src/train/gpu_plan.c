@@ -117,8 +117,8 @@ static int count(GpuPlan *out, Outline *o)
             sizeof(float) *
             (uint64_t)(team->num_room > 0 ? team->num_room : team->num_grads),
         .activations = team->step_bytes,
-        .rest =
-            o->rollout->bytes + team->scratch_bytes + o->pictures + o->held_out,
+        .rest = o->rollout->bytes - o->rollout->host_bytes +
+                team->scratch_bytes + o->pictures + o->held_out,
         .host = host_bytes(o) + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };

@@ -9,13 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* the host's alone */
 static void *reserve(Rollout *r, int64_t count, size_t size)
 {
     const size_t bytes = (size_t)(count > 0 ? count : 1) * size;
     void *p = r->outline ? NULL : dg_memory_new(bytes);
 
-    if (p != NULL || r->outline)
+    if (p != NULL || r->outline) {
         r->bytes += bytes;
+        r->host_bytes += bytes;
+    }
     return p;
 }
 
