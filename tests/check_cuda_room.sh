@@ -121,12 +121,12 @@ planned()
 }
 
 # foretold COMMAND OFFLOAD SET...: the bytes that `plan --command` says it takes
-# of a GPU are those that it took at last, but for a worker's numbers, for a byte
-# where there is nothing, and for what of a replay's rollout is the host's
+# of a GPU are those that it took at last, but for a worker's numbers, and for a
+# byte wherever there is nothing, as for what a replay's learner lacks
 numbers=1280
 foretold()
 {
-    local command=$1 offload='"offload_optimizer":false,"offload_sums":false' gpu_bytes spare
+    local command=$1 offload='"offload_optimizer":false,"offload_sums":false' gpu_bytes nothing
     [ "$2" = sums ] && offload=${offload/%false/true}
     [ "$2" = all ] && offload=${offload/false/true}
     shift 2
@@ -134,11 +134,11 @@ foretold()
         --json "$work/plan.json" "${common[@]}" "$@" >/dev/null
     gpu_bytes=$(tr '{' '\n' <"$work/plan.json" |
         grep "\"shard\":\"none\",$offload" | sed -n 's/.*"gpu":\([0-9]*\).*/\1/p')
-    spare=0
-    [ "$command" = replay ] && spare=4096
+    nothing=1
+    [ "$command" = replay ] && nothing=16
     expect "room: plan --command $command is what it takes" awk \
         "BEGIN { d = ${gpu_bytes:-0} - ($(most) - $taken - $numbers)
-                 exit !(-1 <= d && d <= $spare) }"
+                 exit !(-$nothing <= d && d <= 0) }"
 }
 
 # trained OFFLOAD SET...: train's room, and that of `plan --gpus`, but for a

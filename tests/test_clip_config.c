@@ -210,7 +210,7 @@ static void test_what_does_not_serve_is_named(void **state)
     refuse("path=\"nowhere/hps.pt\";model=\"ViT-H\";", DG_EINVAL,
            "\"ViT-H\": must be ViT-L-14");
     refuse("path=\"nowhere/hps.pt\";model=\"ViT-H-14\";", DG_EIO,
-           "rewards[0].tokenizer");
+           "rewards[0].path = \"nowhere/hps.pt\"");
     refuse("path=\"" CLIP_FOLDER "\";", DG_EIO, "rewards[0].tokenizer");
     refuse("path=\"" CLIP_FOLDER "\";tokenizer=\"tests/golden/clip_small\";",
            DG_EFORMAT, "the network has 1214");

@@ -41,6 +41,9 @@ static void right_run(void)
     fill(COL_STRICT, 0.4, 0.7);
     fill(COL_SPREAD, 0.1, 0.1);
     fill(COL_CLIP, 0.3, 0.3);
+    fill(COL_RATIO_MIN, 0.999, 0.999);
+    fill(COL_RATIO_MAX, 1.001, 1.001);
+    fill(COL_DIVERSITY, 0.1, 0.1);
     fill(COL_GRAD, 1, 1);
     fill(COL_SAMPLES, 32, 32);
     fill(COL_PEAK, 100, 100);
