@@ -332,7 +332,7 @@ static void test_plan_is_what_is_reserved(void **state)
         EXPECT(g->gpu ==
                sizeof(float) * (uint64_t)floats +
                    sizeof(double) * ((uint64_t)(s->num + 4095) / 4096 + 1) +
-                   t.team->bytes + t.rollout->bytes);
+                   t.team->bytes + t.rollout->bytes - t.rollout->host_bytes);
     dg_trainer_close(&t);
     close_lab(&l);
     VERDICT();

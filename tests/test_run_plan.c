@@ -207,7 +207,8 @@ static void compare_level(const char *level, int ranks, const char *more)
     mine = (uint64_t)t.learner->place.shard.num;
     floats = (uint64_t)t.policy->num_values + (uint64_t)t.team->num_grads +
              mine * (t.learner->ema != NULL ? 2 : 1);
-    taken = sizeof(float) * floats + t.rollout->bytes + t.plan_bytes;
+    taken = sizeof(float) * floats + t.rollout->bytes - t.rollout->host_bytes +
+            t.plan_bytes;
     taken += t.learner->m != NULL ? 2 * sizeof(float) * mine
                                   : 2 * (mine + (mine + 255) / 256 * 4);
     taken += t.team->bytes - t.plan_bytes -
