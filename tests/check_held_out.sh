@@ -8,6 +8,8 @@
 . "$(dirname "$0")/cuda_lib.sh"
 bin=$cpu
 slow_disk=$PWD/${DG_BUILD:-build}/tests/slow_disk.so
+# the sanitizer's library is not the first then
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
 every=(evaluate.every=2 evaluate.num_prompts=5 evaluate.seeds=3
     evaluate.steps=3)
 
