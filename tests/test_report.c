@@ -1,46 +1,11 @@
-#include "base/error.h"
-#include "report/report.h"
-#include "store/file.h"
+#include "report_bed.h"
+
 #include "store/image.h"
 
 #include <ctype.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <cmocka.h>
-
-static char dir[64];
-
-static int start(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/dg_report_XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int end(void **state)
-{
-    char command[128];
-
-    (void)state;
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command) != 0;
-}
-
-static const char *in_dir(const char *name)
-{
-    static char path[256];
-
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
 
 static void put_file(const char *name, const char *text)
 {

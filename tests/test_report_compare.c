@@ -1,52 +1,14 @@
-#include "base/error.h"
-#include "report/report.h"
-#include "store/file.h"
+#include "report_bed.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <cmocka.h>
-
-static char root[64];
-
-static int start(void **state)
-{
-    (void)state;
-    strcpy(root, "/tmp/dg_compare_XXXXXX");
-    return mkdtemp(root) == NULL;
-}
-
-static int end(void **state)
-{
-    char command[128];
-
-    (void)state;
-    snprintf(command, sizeof command, "rm -r %s", root);
-    return system(command) != 0;
-}
-
-static const char *in_root(const char *name)
-{
-    static char path[16][128];
-    static int next;
-    char *p = path[next++ % 16];
-
-    snprintf(p, sizeof path[0], "%s/%s", root, name);
-    return p;
-}
 
 static void put_file(const char *run, const char *name, const char *text)
 {
     char path[128];
 
-    mkdir(in_root(run), 0777);
-    snprintf(path, sizeof path, "%s/%s/%s", root, run, name);
+    mkdir(in_dir(run), 0777);
+    snprintf(path, sizeof path, "%s/%s/%s", dir, run, name);
     assert_int_equal(dg_file_write(path, text, strlen(text)), DG_OK);
 }
 
@@ -102,7 +64,7 @@ static void test_runs_stand_beside_each_other(void **state)
         "{\"prompts\":2,\"seeds\":1,\"missing\":0,\"all\":{\"task\":\"all\","
         "\"pictures\":2,\"reward\":{\"mean\":0.9,\"low\":0.8,\"high\":1},"
         "\"strict\":{\"mean\":0.25,\"low\":0.125,\"high\":0.5}}}");
-    const char *dirs[] = { in_root("a"), in_root("b") };
+    const char *dirs[] = { in_dir("a"), in_dir("b") };
     char *text = told(NULL, 2, dirs);
 
     assert_non_null(text);
@@ -126,7 +88,7 @@ static void test_equal_runs_differ_in_nothing(void **state)
     put_run("a", 10, 2, "run: { dir = \"a\"; };");
     put_run("c", 10, 2, "run: { dir = \"c\"; };");
     put_run("d", 10, 2, "no configuration");
-    const char *dirs[] = { in_root("a"), in_root("c"), in_root("d") };
+    const char *dirs[] = { in_dir("a"), in_dir("c"), in_dir("d") };
     char *text = told(NULL, 2, dirs);
 
     assert_non_null(text);
@@ -147,12 +109,12 @@ static void test_page_has_all_curves(void **state)
     (void)state;
     put_run("a", 10, 2, "run: { dir = \"a\"; };");
     put_run("b<i>", 3, 2, "run: { dir = \"b\"; };\noptim: { lr = 0.001; };");
-    const char *dirs[] = { in_root("a"), in_root("b<i>//") };
-    char *text = told(in_root("page.html"), 2, dirs);
+    const char *dirs[] = { in_dir("a"), in_dir("b<i>//") };
+    char *text = told(in_dir("page.html"), 2, dirs);
 
     assert_non_null(text);
     free(text);
-    assert_int_equal(dg_file_read(in_root("page.html"), &page, &bytes), DG_OK);
+    assert_int_equal(dg_file_read(in_dir("page.html"), &page, &bytes), DG_OK);
     assert_says(page, "<b>Reward</b>");
     assert_says(page, "<b>Gradient norm</b>");
     assert_null(strstr(page, "<b>KL to the base</b>"));
@@ -170,16 +132,16 @@ static void test_what_cannot_be_compared_is_refused(void **state)
 
     (void)state;
     put_run("a", 10, 2, NULL);
-    const char *dirs[] = { in_root("a"), in_root("none") };
+    const char *dirs[] = { in_dir("a"), in_dir("none") };
     assert_null(told(NULL, 2, dirs));
     assert_says(dg_last_error()->text, "none: No such file");
     for (int i = 0; i <= DG_REPORT_RUNS; i++)
         many[i] = dirs[0];
     assert_null(told(NULL, DG_REPORT_RUNS + 1, many));
     assert_says(dg_last_error()->text, "17 runs: at most 16 can be compared");
-    unlink(in_root("page.html"));
-    assert_null(told(in_root("page.html"), DG_REPORT_PAGE_RUNS + 1, many));
-    assert_int_not_equal(access(in_root("page.html"), F_OK), 0);
+    unlink(in_dir("page.html"));
+    assert_null(told(in_dir("page.html"), DG_REPORT_PAGE_RUNS + 1, many));
+    assert_int_not_equal(access(in_dir("page.html"), F_OK), 0);
     char *text = told(NULL, DG_REPORT_RUNS, many);
     assert_non_null(text);
     free(text);

@@ -1,36 +1,8 @@
 /* What a report makes of diversity and of the updates after an iteration's
  * first: each threshold from both sides, and runs that have no such numbers. */
-#include "base/error.h"
-#include "report/report.h"
-#include "store/file.h"
+#include "report_bed.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-
-static char dir[64];
-
-static int start(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/dg_drift_XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int end(void **state)
-{
-    char command[128];
-
-    (void)state;
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command) != 0;
-}
 
 /* A run whose diversity goes from 0.1 to a share of it in a straight line, and
  * whose ratios are lopsided in the first iterations of it. */

@@ -1,44 +1,9 @@
 /* What the report makes of evaluations on held-out prompts during training. */
+#include "report_bed.h"
+
 #include "../src/report/health.h"
 
-#include "base/error.h"
-#include "report/report.h"
-#include "store/file.h"
-
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-
-static char dir[64];
-
-static int start(void **state)
-{
-    (void)state;
-    strcpy(dir, "/tmp/dg_report_XXXXXX");
-    return mkdtemp(dir) == NULL;
-}
-
-static int end(void **state)
-{
-    char command[128];
-
-    (void)state;
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command) != 0;
-}
-
-static const char *in_dir(const char *name)
-{
-    static char path[256];
-
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    return path;
-}
 
 enum { LOOKS = 3 };
 

@@ -1,7 +1,7 @@
 /* The gradient of an iteration, through network, SDE step, ratio, clip and KL:
  * against finite differences of its own loss, and exactly zero where the
  * objective is flat. */
-#include "tiny_run.h"
+#include "update_bed.h"
 
 #include "optim/ema.h"
 #include "optim/grad_norm.h"
@@ -49,24 +49,6 @@ static double loss_at(TinyRun *t, const float *origin, const float *direction,
     /* away from the origin the ratio is not 1, which is told and no matter */
     assert_true(err == DG_OK || err == DG_EPROMISE);
     return loss_of(t);
-}
-
-/* Scores without a pattern, the same in every test. */
-static void give_scores(TinyRun *t)
-{
-    const Rollout *r = t->rollout;
-
-    for (int64_t i = 0; i < r->N * r->K; i++)
-        r->scores[i] =
-            (RewardScore) { (float)sin(1.7 * (double)(i * i + 1)), NAN, 0 };
-}
-
-static void open_update(TinyRun *t, int threads, const char *const *sets)
-{
-    tiny_open(t, threads, sets);
-    tiny_experience(t, 0);
-    give_scores(t);
-    MUST(dg_update_prepare(t->update, &t->session, t->rollout));
 }
 
 /* The weights as they are now, to free. */

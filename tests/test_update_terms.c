@@ -1,26 +1,8 @@
 /* What a term of an update counts, and of which ratio it is, in a run: the
  * objective has its formulas in test_objective.c. */
-#include "tiny_run.h"
+#include "update_bed.h"
 
 #include <math.h>
-
-/* Scores without a pattern, the same in every test. */
-static void give_scores(TinyRun *t)
-{
-    const Rollout *r = t->rollout;
-
-    for (int64_t i = 0; i < r->N * r->K; i++)
-        r->scores[i] =
-            (RewardScore) { (float)sin(1.7 * (double)(i * i + 1)), NAN, 0 };
-}
-
-static void open_update(TinyRun *t, int threads, const char *const *sets)
-{
-    tiny_open(t, threads, sets);
-    tiny_experience(t, 0);
-    give_scores(t);
-    MUST(dg_update_prepare(t->update, &t->session, t->rollout));
-}
 
 /* What the network answers at a step of an item, to u [D]. */
 static void answer(TinyRun *t, float *u, int64_t item, int step)
