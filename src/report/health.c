@@ -10,33 +10,6 @@
 
 static const double SURE = 0.01; /* p below which a trend is one */
 
-static void say(Health *h, Level level, const char *question,
-                const char *advice, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-
-void dg_health_say(Health *h, Level level, const char *question,
-                   const char *advice, const char *fmt, va_list ap)
-{
-    if (h->num == DG_FINDINGS)
-        return;
-    Finding *f = &h->finding[h->num++];
-    f->level = level;
-    f->question = question;
-    f->advice = level == LEVEL_GOOD ? "" : advice;
-    vsnprintf(f->answer, sizeof f->answer, fmt, ap);
-    h->count[level]++;
-}
-
-static void say(Health *h, Level level, const char *question,
-                const char *advice, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    dg_health_say(h, level, question, advice, fmt, ap);
-    va_end(ap);
-}
-
 static Trend trend_of(Health *h, const Run *run, Column c)
 {
     Trend t = { .slope = NAN, .p = 1 };
@@ -135,18 +108,21 @@ static void ratio(Health *h, const Run *run)
         snprintf(measured, sizeof measured, "all %lld iterations",
                  (long long)r.measured);
     if (r.measured == 0)
-        say(h, LEVEL_UNKNOWN, question, "", "No iteration measured it.");
+        dg_health_say(h, LEVEL_UNKNOWN, question, "",
+                      "No iteration measured it.");
     else if (r.first_bad < 0)
-        say(h, LEVEL_GOOD, question, advice,
+        dg_health_say(
+            h, LEVEL_GOOD, question, advice,
             "Yes: before the first update of %s the replayed probabilities "
             "equalled those of the rollout, bit for bit.",
             measured);
     else
-        say(h, LEVEL_WRONG, question, advice,
-            "No: it first differed in iteration %lld; the largest "
-            "|ratio \u2212 1| is %s, in iteration %lld. It must be 0 "
-            "exactly.",
-            (long long)r.first_bad, worst, (long long)r.worst_iteration);
+        dg_health_say(h, LEVEL_WRONG, question, advice,
+                      "No: it first differed in iteration %lld; the largest "
+                      "|ratio \u2212 1| is %s, in iteration %lld. It must be 0 "
+                      "exactly.",
+                      (long long)r.first_bad, worst,
+                      (long long)r.worst_iteration);
 }
 
 /* A curve that should go one way: +1 up, -1 down. */
@@ -165,13 +141,15 @@ static void direction(Health *h, const Run *run, Column c, int wanted,
     dg_signed_text(slope, 100 * t.slope);
     if (t.points < 8) {
         h->early = 1;
-        say(h, LEVEL_UNKNOWN, question, "",
+        dg_health_say(
+            h, LEVEL_UNKNOWN, question, "",
             "Too few iterations to tell noise from a trend: %lld, at least "
             "8 are needed.",
             (long long)t.points);
         return;
     }
-    say(h,
+    dg_health_say(
+        h,
         seen == wanted ? LEVEL_GOOD
         : seen == 0    ? LEVEL_LOOK
                        : LEVEL_WRONG,
@@ -209,14 +187,16 @@ static void idle_groups(Health *h, const Run *run)
         return;
     if (isnan(share)) {
         dg_value_text(text, each);
-        say(h, LEVEL_UNKNOWN, question, "",
+        dg_health_say(
+            h, LEVEL_UNKNOWN, question, "",
             "%s group%s of equal rewards per iteration; how many groups "
             "there are is not known without config.cfg.",
             text, each == 1 ? "" : "s");
         return;
     }
     dg_percent_text(text, share);
-    say(h,
+    dg_health_say(
+        h,
         share <= 0.5   ? LEVEL_GOOD
         : share <= 0.9 ? LEVEL_LOOK
                        : LEVEL_WRONG,
@@ -244,7 +224,8 @@ static void clipping(Health *h, const Run *run)
     if (isnan(share))
         return;
     dg_percent_text(text, share);
-    say(h,
+    dg_health_say(
+        h,
         share <= 0.9    ? LEVEL_GOOD
         : share <= 0.98 ? LEVEL_LOOK
                         : LEVEL_WRONG,
@@ -274,33 +255,37 @@ static void gradient(Health *h, const Run *run)
         if (isfinite(v[i]) && (peak < 0 || v[i] > v[peak]))
             peak = i;
     if (peak < 0) {
-        say(h, LEVEL_UNKNOWN, question, "", "No gradient norm was finite.");
+        dg_health_say(h, LEVEL_UNKNOWN, question, "",
+                      "No gradient norm was finite.");
         return;
     }
     dg_value_text(a, before);
     dg_value_text(b, after);
     dg_value_text(top, v[peak]);
     if (v[peak] == 0)
-        say(h, LEVEL_WRONG, question,
-            "Nothing can be learnt: look at the rewards and at "
-            "grpo.timestep_fraction.",
-            "It is 0 in every iteration.");
+        dg_health_say(h, LEVEL_WRONG, question,
+                      "Nothing can be learnt: look at the rewards and at "
+                      "grpo.timestep_fraction.",
+                      "It is 0 in every iteration.");
     else if (after > 10 * before)
-        say(h, LEVEL_WRONG, question,
+        dg_health_say(
+            h, LEVEL_WRONG, question,
             "Go back to an earlier checkpoint, and lower optim.lr.",
             "No, it explodes: its median was %s in the first half and is %s "
             "in %s (10 times is too much).",
             a, b, late_text(run));
     else if (after > 3 * before || v[peak] > 30 * median(h, v, run->n))
-        say(h, LEVEL_LOOK, question, advice,
-            "Not quite: median %s in the first half, %s in %s; "
-            "largest %s in iteration %lld.",
-            a, b, late_text(run), top, (long long)iteration_at(run, peak));
+        dg_health_say(h, LEVEL_LOOK, question, advice,
+                      "Not quite: median %s in the first half, %s in %s; "
+                      "largest %s in iteration %lld.",
+                      a, b, late_text(run), top,
+                      (long long)iteration_at(run, peak));
     else
-        say(h, LEVEL_GOOD, question, advice,
-            "Yes: median %s in the first half, %s in %s; "
-            "largest %s in iteration %lld.",
-            a, b, late_text(run), top, (long long)iteration_at(run, peak));
+        dg_health_say(h, LEVEL_GOOD, question, advice,
+                      "Yes: median %s in the first half, %s in %s; "
+                      "largest %s in iteration %lld.",
+                      a, b, late_text(run), top,
+                      (long long)iteration_at(run, peak));
 }
 
 static void missing_scores(Health *h, const Run *run)
@@ -319,9 +304,10 @@ static void missing_scores(Health *h, const Run *run)
     dg_count_text(text, lost > 0 ? lost : all);
     dg_percent_text(part, lost / all);
     if (lost == 0)
-        say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
+        dg_health_say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
     else
-        say(h, lost <= 0.05 * all ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
+        dg_health_say(
+            h, lost <= 0.05 * all ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
             "No: %s %s missing, %s of all (above 5\u202f%% is wrong).", text,
             lost == 1 ? "is" : "are", part);
 }
@@ -344,10 +330,11 @@ static void not_finite(Health *h, const Run *run)
             run->col[COL_SKIPPED_UPDATES][i] > 0)
             first = iteration_at(run, i);
     if (first < 0)
-        say(h, LEVEL_GOOD, question, advice,
-            "Yes: no sample was set aside, no update skipped.");
+        dg_health_say(h, LEVEL_GOOD, question, advice,
+                      "Yes: no sample was set aside, no update skipped.");
     else
-        say(h, LEVEL_LOOK, question, advice,
+        dg_health_say(
+            h, LEVEL_LOOK, question, advice,
             "No: %.0f samples set aside and %.0f updates skipped, first in "
             "iteration %lld.",
             samples, updates, (long long)first);
@@ -366,7 +353,8 @@ static void spread(Health *h, const Run *run)
         return;
     dg_value_text(a, t.first);
     dg_value_text(b, t.last);
-    say(h, t.last > 0.1 * t.first ? LEVEL_GOOD : LEVEL_LOOK, question, advice,
+    dg_health_say(
+        h, t.last > 0.1 * t.first ? LEVEL_GOOD : LEVEL_LOOK, question, advice,
         "%s: the spread of rewards inside a group went from %s to %s (below "
         "a tenth of the start is little).",
         t.last > 0.1 * t.first ? "Yes" : "Hardly", a, b);
@@ -397,7 +385,8 @@ static int hacked_by_evaluation(Health *h, const Run *run)
     dg_signed_text(r, reward);
     const int fell = b->strict.high < a->strict.low;
     const int apart = reward > 0 && strict <= 0;
-    say(h,
+    dg_health_say(
+        h,
         apart && fell ? LEVEL_WRONG
         : apart       ? LEVEL_LOOK
                       : LEVEL_GOOD,
@@ -419,7 +408,7 @@ static int hacked_by_points(Health *h, const Run *run)
 
     if (!dg_held_out_find(&f, run, &r, significant(&r) > 0))
         return 0;
-    say(h, f.level, hacking, hacking_advice, "%s", f.answer);
+    dg_health_say(h, f.level, hacking, hacking_advice, "%s", f.answer);
     return 1;
 }
 
@@ -428,9 +417,9 @@ static void hacked(Health *h, const Run *run)
     if (hacked_by_points(h, run) || hacked_by_evaluation(h, run))
         return;
     if (!dg_run_has(run, COL_STRICT)) {
-        say(h, LEVEL_UNKNOWN, hacking,
-            "Only your eyes can tell: compare the pictures below.",
-            "No reward here has a strict score to compare with.");
+        dg_health_say(h, LEVEL_UNKNOWN, hacking,
+                      "Only your eyes can tell: compare the pictures below.",
+                      "No reward here has a strict score to compare with.");
         return;
     }
     const Trend r = trend_of(h, run, COL_REWARD);
@@ -442,7 +431,8 @@ static void hacked(Health *h, const Run *run)
         return;
     dg_value_text(from, s.first);
     dg_value_text(to, s.last);
-    say(h,
+    dg_health_say(
+        h,
         up > 0 && gold < 0    ? LEVEL_WRONG
         : up > 0 && gold == 0 ? LEVEL_LOOK
                               : LEVEL_GOOD,
@@ -474,7 +464,8 @@ static void held_out(Health *h, const Run *run)
     dg_value_text(from, x.mean);
     dg_value_text(to, y.mean);
     dg_signed_text(by, y.mean - x.mean);
-    say(h,
+    dg_health_say(
+        h,
         better  ? LEVEL_GOOD
         : worse ? LEVEL_WRONG
                 : LEVEL_LOOK,
@@ -502,7 +493,8 @@ static void whole(Health *h, const Run *run)
 
     if (all > 0)
         snprintf(of, sizeof of, " of %lld", (long long)all);
-    say(h,
+    dg_health_say(
+        h,
         run->torn || run->disorder > 0 ? LEVEL_LOOK
         : ended                        ? LEVEL_GOOD
                                        : LEVEL_UNKNOWN,
@@ -533,7 +525,8 @@ static void memory(Health *h, const Run *run)
         peak = fmax(peak, run->col[COL_PEAK][i]);
         plan = fmax(plan, run->col[COL_PLAN][i]);
     }
-    say(h, peak <= plan ? LEVEL_GOOD : LEVEL_LOOK, question,
+    dg_health_say(
+        h, peak <= plan ? LEVEL_GOOD : LEVEL_LOOK, question,
         "The plan is to be an upper bound: this is a fault of the program.",
         "%s: at most %.1f MiB were used of %.1f MiB planned.",
         peak <= plan ? "Yes" : "No", peak / 1048576, plan / 1048576);
@@ -565,27 +558,4 @@ void dg_health_find(Health *h, const Run *run)
     not_finite(h, run);
     memory(h, run);
     whole(h, run);
-}
-
-void dg_health_order(int order[DG_FINDINGS], const Health *h)
-{
-    static const Level levels[] = { LEVEL_WRONG, LEVEL_LOOK, LEVEL_GOOD,
-                                    LEVEL_UNKNOWN };
-    int num = 0;
-
-    for (int k = 0; k < 4; k++)
-        for (int i = 0; i < h->num; i++)
-            if (h->finding[i].level == levels[k])
-                order[num++] = i;
-}
-
-const char *dg_health_verdict(const Health *h)
-{
-    if (h->count[LEVEL_WRONG] > 0)
-        return "Something is wrong; it stands first.";
-    if (h->count[LEVEL_LOOK] > 0)
-        return "Nothing is plainly wrong; what wants a look stands first.";
-    if (h->early)
-        return "Nothing speaks against it so far, but it is too early to tell.";
-    return "Nothing speaks against it.";
 }

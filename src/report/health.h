@@ -6,8 +6,6 @@
  */
 #include "run.h"
 
-#include <stdarg.h>
-
 typedef enum Level {
     LEVEL_GOOD,
     LEVEL_UNKNOWN, /* cannot be told from what there is */
@@ -51,10 +49,11 @@ typedef struct RatioFinding {
 
 RatioFinding dg_health_ratio(const Run *run);
 
-/** Adds a finding, its answer as vprintf() would write it; advice of a good one
+/** Adds a finding, its answer as printf() would write it; advice of a good one
  *  is left out. */
 void dg_health_say(Health *h, Level level, const char *question,
-                   const char *advice, const char *fmt, va_list ap);
+                   const char *advice, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /** Do the pictures of a group still differ, by the run's own beginning? */
 void dg_health_diversity(Health *h, const Run *run);

@@ -16,20 +16,6 @@ static const double ROUNDING = 1e-6;
 /* Fewer iterations are a beginning: to look at, not to judge. */
 enum { FEWEST = 8 };
 
-static void say(Health *h, Level level, const char *question,
-                const char *advice, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-
-static void say(Health *h, Level level, const char *question,
-                const char *advice, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    dg_health_say(h, level, question, advice, fmt, ap);
-    va_end(ap);
-}
-
 void dg_health_diversity(Health *h, const Run *run)
 {
     static const char question[] = "Are the pictures of a group still diverse?";
@@ -49,7 +35,8 @@ void dg_health_diversity(Health *h, const Run *run)
     dg_value_text(b, t.last);
     /* a network that paints grey at first may only gain */
     const double share = t.first > 0 ? t.last / t.first : t.last > 0;
-    say(h,
+    dg_health_say(
+        h,
         share >= LITTLE ? LEVEL_GOOD
         : share >= NONE ? LEVEL_LOOK
                         : LEVEL_WRONG,
@@ -114,7 +101,8 @@ void dg_health_drift(Health *h, const Run *run)
     dg_value_text(below, 1 - d.least);
     dg_value_text(above, d.most - 1);
     dg_value_text(kl, d.kl);
-    say(h,
+    dg_health_say(
+        h,
         share <= 0.1                          ? LEVEL_GOOD
         : share <= 0.5 || d.measured < FEWEST ? LEVEL_LOOK
                                               : LEVEL_WRONG,

@@ -59,16 +59,20 @@ static size_t kept_length(const char *text, size_t bytes,
     return at;
 }
 
+/* text: NULL where there is no file. */
+static int read_all(const char *path, char **text, size_t *bytes)
+{
+    *text = NULL;
+    return access(path, F_OK) != 0 ? DG_OK : dg_file_read(path, text, bytes);
+}
+
 static int cut(const char *path, int64_t last_iteration)
 {
     char *text;
     size_t bytes, keep;
-    int err;
+    int err = read_all(path, &text, &bytes);
 
-    if (access(path, F_OK) != 0)
-        return DG_OK;
-    err = dg_file_read(path, &text, &bytes);
-    if (err)
+    if (err || text == NULL)
         return err;
     keep = kept_length(text, bytes, last_iteration);
     free(text);
@@ -109,13 +113,10 @@ int dg_metrics_end_with(int *yes, const char *path, int64_t iteration,
 {
     char *text, head[96];
     size_t bytes, last;
-    int err;
+    const int err = read_all(path, &text, &bytes);
 
     *yes = 0;
-    if (access(path, F_OK) != 0)
-        return DG_OK;
-    err = dg_file_read(path, &text, &bytes);
-    if (err)
+    if (err || text == NULL)
         return err;
     last = bytes > 0 ? bytes - 1 : 0; /* its end */
     while (last > 0 && text[last - 1] != '\n')
