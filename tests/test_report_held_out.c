@@ -12,6 +12,7 @@ static const double rising[LOOKS] = { 0.4, 0.5, 0.6 };
 static const double peaking[LOOKS] = { 0.4, 0.7, 0.55 };
 static const double falling[LOOKS] = { 0.4, 0.35, 0.2 };
 static const double level[LOOKS] = { 0.4, 0.41, 0.4 };
+static const double drifting[LOOKS] = { 0.4, 0.4, 0.401 };
 
 static size_t put_look(char *to, int i, const double *reward,
                        const double *strict)
@@ -127,6 +128,9 @@ static void test_nothing_is_hacked_that_does_not_rise(void **state)
     assert_answer(better, LEVEL_WRONG, "No, worse");
     put_run(0, 0, rising, falling);
     assert_answer(hacked, LEVEL_WRONG, "the strict score from 0.400 to 0.200");
+    /* what is within the intervals is no rise */
+    put_run(0, 0, drifting, level);
+    assert_answer(hacked, LEVEL_GOOD, "; in training it did not rise.");
 }
 
 static void test_a_course_has_two_ends(void **state)

@@ -54,6 +54,12 @@ static int rose(const Course *c)
     return c->num > 1 && c->last.mean > c->first.mean;
 }
 
+/* Above where it began, beyond both intervals: a few iterations scatter. */
+static int grew(const Course *c)
+{
+    return c->num > 1 && c->last.low > c->first.high;
+}
+
 /* The strict score is to follow both rewards, the held-out reward that of
  * training. */
 static Level judge(const Course *c, int should)
@@ -106,13 +112,13 @@ int dg_held_out_find(Finding *out, const Run *run, const Trend *reward,
 {
     const Course plain = course_of(run, 0), strict = course_of(run, 1);
     const Level by_reward = judge(&plain, rises);
-    const Level by_strict = judge(&strict, rises || rose(&plain));
+    const Level by_strict = judge(&strict, rises || grew(&plain));
 
     if (plain.num < 2)
         return 0;
     out->level = by_strict > by_reward ? by_strict : by_reward;
     if (out->level == LEVEL_GOOD)
-        tell_good(out, &plain, &strict, rises || rose(&plain));
+        tell_good(out, &plain, &strict, rises || grew(&plain));
     else
         tell_trouble(out, out->level == by_strict ? &strict : &plain, reward);
     return 1;
