@@ -105,4 +105,12 @@ expect "nodes: sums go through the host then, with a warning" grep -q \
     "$work/shared.out"
 same_digest "nodes: GPUs, the same weights" gpus "$gpu_weights" 2
 same_digest "nodes: shared GPUs, the same weights" shared "$gpu_weights" 2
+# of a host's ranks one has what comes over the wire, and all have it together
+start=policy.weights="$work/gpu/checkpoints/iter_000002.h5"
+expect "nodes: GPUs, from a file of weights" gpus_across ann:1 fed "$start"
+expect "nodes: GPUs, two ranks on each of two hosts, from it" gpus_across \
+    ann:2,ben:2 fed2 "$start"
+same_digest "nodes: GPUs, from it, the same weights" fed2 "$(digest fed 2)" 2
+expect "nodes: GPUs, nobody has to hold all of it" bash -c \
+    "! grep -q 'each rank holds all weights' '$work/fed2.out'"
 exit "$bad"

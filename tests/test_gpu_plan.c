@@ -95,8 +95,9 @@ static void test_flux_in_8_bits_is_planned(void **state)
     assert_true(g->host < (uint64_t)128 << 30);
 }
 
-static uint64_t start_of(const char *config, const char *const *sets, int ranks,
-                         ShardLevel level)
+/* On so many GPUs at that level. */
+static GpuPlan planned(const char *config, const char *const *sets, int ranks,
+                       ShardLevel level, int offload)
 {
     Planned p;
 
@@ -106,12 +107,21 @@ static uint64_t start_of(const char *config, const char *const *sets, int ranks,
     for (int i = 0; i < p.plan.gpus.num; i++) {
         const GpuPlan *g = &p.plan.gpus.plan[i];
 
-        assert_true(g->host_start >= g->host);
-        if (g->level == level && !g->offload && !g->offload_sums)
-            return g->host_start;
+        assert_true(g->host_start >= g->host && g->host >= g->together);
+        assert_true(dg_gpu_plan_node(g, 1) == g->host);
+        assert_true(dg_gpu_plan_node_start(g, 1) == g->host_start);
+        assert_true(dg_gpu_plan_node_start(g, 8) >= dg_gpu_plan_node(g, 8));
+        if (g->level == level && g->offload == offload && !g->offload_sums)
+            return *g;
     }
     fail();
-    return 0;
+    return (GpuPlan) { 0 };
+}
+
+static uint64_t start_of(const char *config, const char *const *sets, int ranks,
+                         ShardLevel level)
+{
+    return planned(config, sets, ranks, level, 0).host_start;
 }
 
 /* Before anything is on a GPU its host has all of it as float32, however little
@@ -146,10 +156,50 @@ static void test_start_has_all_networks(void **state)
           4 * (net + text + codec));
 }
 
+/* Eight ranks of a node load networks once, and keep once what none changes: text
+ * encoders that GPUs have rounded, and of a reference all but ranges. What AdamW
+ * moves on the host is each rank's. */
+static void test_a_node_has_networks_once(void **state)
+{
+    static const char *const plain[] = { "run.device=cuda",
+                                         "run.dtype=bfloat16", NULL };
+    static const char *const kept[] = { "run.device=cuda", "run.dtype=bfloat16",
+                                        "grpo.kl_beta=0.1",
+                                        "trajectory.every=1", NULL };
+    static const char *const lora[] = { "run.device=cuda", "lora.rank=16",
+                                        NULL };
+    const char *const flux = "configs/sizes_flux_dev.cfg";
+    const double net = 11901408320, text = 4885371136, codec = 49545475;
+    GpuPlan g;
+
+    (void)state;
+    g = planned(flux, plain, 8, DG_SHARD_GRADIENTS, 0);
+    about((double)g.together, 4 * text);
+    about((double)dg_gpu_plan_node(&g, 8),
+          4 * text + 8 * ((double)g.host - 4 * text));
+    about((double)dg_gpu_plan_node_start(&g, 8),
+          4 * (net + text) + 8 * (double)g.beside_start);
+    assert_true(g.beside_start >= 4 * (uint64_t)codec);
+    assert_true(g.beside_start < 2000000000);
+    g = planned(flux, kept, 8, DG_SHARD_GRADIENTS, 0);
+    about((double)g.together, 4 * (text + net));
+    about((double)g.together_start, 8 * (net + text));
+    g = planned(flux, kept, 8, DG_SHARD_PARAMETERS, 0);
+    about((double)g.together, 4 * text);
+    assert_true(g.host - g.together > 4 * (uint64_t)net / 8);
+    g = planned(flux, plain, 8, DG_SHARD_GRADIENTS, 1);
+    assert_true(g.beside_start > 4 * (uint64_t)net);
+    g = planned(flux, lora, 8, DG_SHARD_NONE, 0);
+    assert_true(g.together == 0);
+    about((double)g.together_start, 4 * (net + text));
+    assert_true(g.beside_start < 2000000000);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_flux_on_gpus_is_planned),
     cmocka_unit_test(test_flux_in_8_bits_is_planned),
     cmocka_unit_test(test_start_has_all_networks),
+    cmocka_unit_test(test_a_node_has_networks_once),
 };
 
 TINY_MAIN(tests)

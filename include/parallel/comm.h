@@ -87,6 +87,10 @@ void dg_comm_bcast(const Comm *c, void *buf, size_t bytes, int root);
  *  has its own root and bytes, equal on all of its ranks. */
 void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root);
 
+/** Rank 0's bytes to the first rank of every node; on others nothing. Of a
+ *  Comm of dg_comm_init() alone. */
+void dg_comm_nodes_bcast(const Comm *c, void *buf, size_t bytes);
+
 /**
  * root's block of any size to all, in memory of each rank's own.
  * buf, bytes   in on root; elsewhere out, *buf from malloc (one more zero

@@ -22,6 +22,7 @@
 #include "diffusion/schedule.h"
 #include "nn/lora.h"
 #include "nn/param.h"
+#include "parallel/node_memory.h"
 #include "parallel/shard.h"
 #include "store/h5.h"
 #include "tensor/context.h"
@@ -96,7 +97,9 @@ typedef struct Policy {
     const Backend *on;  /* whose memory that copy is; NULL: none */
     int64_t num_values; /* with the padding behind the adapters */
     int owns_values;
-    int outline; /* sizes only: nothing is reserved, nothing can run */
+    NodeMemory *together; /* whose values are; NULL: this rank's */
+    int frozen;           /* nothing of it is trained: a reference */
+    int outline;          /* sizes only: nothing is reserved, nothing can run */
     int text_dropped;
     int text_left; /* where it is placed, without the text encoders */
     /* pretraining: the text encoders are trained with the network, and where
@@ -121,6 +124,25 @@ typedef struct Policy {
 int dg_policy_create(Policy **out, const Config *c);
 void dg_policy_destroy(Policy *p);
 
+/**
+ * The same with values that the ranks of a node have together, see
+ * parallel/node_memory.h: for who places it on GPUs. Until dg_policy_publish() only
+ * those may touch values that dg_policy_fills() says, and
+ * dg_policy_load_folder() fills them so. Collective. Errors, agreed: as
+ * dg_policy_create().
+ */
+int dg_policy_create_on_node(Policy **out, const Config *c, const Comm *comm);
+int dg_policy_fills(const Policy *p);
+/** Collective. Errors, agreed: DG_ENOMEM. Of dg_policy_create(): nothing. */
+int dg_policy_publish(Policy *p, const Comm *comm);
+/**
+ * After dg_policy_drop(), or where nothing is dropped: of values that the ranks of
+ * a node have together each takes those for itself that training moves, text
+ * encoders and a reference stay one for all, and what was dropped is given back.
+ * Of any other policy nothing. Collective. Errors, agreed: DG_ENOMEM.
+ */
+int dg_policy_settle(Policy *p, const Comm *comm);
+
 /** The same without any memory for parameters: for plans, of networks of any
  *  size, those too that this version can only plan (policy.codec = "vae",
  *  vocabularies of other tokenizers). */
@@ -129,6 +151,8 @@ int dg_policy_outline(Policy **out, const Config *c);
 /** The same with memory for the text encoders' parameters alone, which nothing
  *  but dg_policy_load_folder() of them and encoding may follow. */
 int dg_policy_encoders(Policy **out, const Config *c);
+/** That memory as dg_policy_create_on_node() has it. Collective. Errors, agreed. */
+int dg_policy_encoders_on_node(Policy **out, const Config *c, const Comm *comm);
 
 /**
  * A second network of the same shape with frozen weights (KL's reference):
@@ -137,6 +161,11 @@ int dg_policy_encoders(Policy **out, const Config *c);
  * held, where p is. Its text encoders are unused. Errors: DG_ENOMEM.
  */
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c);
+
+/** The same with a copy that the ranks of a node have together, where p's values
+ *  are: before p is settled. Collective. Errors, agreed: DG_ENOMEM. */
+int dg_policy_reference_on_node(Policy **out, const Policy *p, const Config *c,
+                                const Comm *comm);
 
 /** The same on a device, for whoever has no use of the host's copy: there it is
  *  p's own memory, of what p has now, and must not outlive p. */

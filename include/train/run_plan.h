@@ -49,7 +49,18 @@ typedef struct GpuPlan {
     uint64_t rest;        /* trajectories, conditions, pictures */
     uint64_t gpu, host;   /* all of it; and what the host has */
     uint64_t host_start;  /* what it has at most until all is in its place */
+    /* what ranks of a node have together (parallel/node_memory.h): of host; until
+     * all is in its place; and what each has beside that then, or before */
+    uint64_t together, together_start, beside_start, before_start;
 } GpuPlan;
+
+/* Ranks of a node, as far as a plan tells what its host has. */
+enum { DG_PLAN_NODE = 8 };
+
+/** Bytes of the host of a node of so many of these ranks, when all is in its
+ *  place; and at most until then. */
+uint64_t dg_gpu_plan_node(const GpuPlan *g, int ranks);
+uint64_t dg_gpu_plan_node_start(const GpuPlan *g, int ranks);
 
 enum { DG_PLAN_GPUS = 96 };
 

@@ -14,8 +14,15 @@ int dg_setup_prompts(const Session *s, const char *path, PromptList *out);
 /** 1 if the configuration names weights: a file, or a folder. */
 int dg_setup_has_weights(const Config *c);
 
-/** Builds the policy, with the weights of policy.path's folder; if
- *  policy.weights is set, reads it on rank 0 and sends it to all; ema: a checkpoint's EMA. Collective. */
+/**
+ * Builds the policy with the weights of policy.path's folder, with those of
+ * policy.weights, which rank 0 reads for all, or drawn where the configuration names
+ * none. Beside GPUs the ranks of a node have them together, and whoever has placed
+ * them calls dg_policy_settle(). Collective.
+ * ema  1: a checkpoint's averaged weights
+ * Errors, agreed: those of dg_policy_create(), dg_policy_load(),
+ * dg_policy_load_folder().
+ */
 int dg_setup_policy(const Session *s, int ema, Policy **out);
 
 /**

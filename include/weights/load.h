@@ -13,6 +13,8 @@ typedef struct LoadOpts {
     const WeightWant *wants;
     int num_wants;
     const ManifestOpts *manifest; /* NULL: nothing more to ignore */
+    int together; /* the ranks of a node have values together, which the first
+                     of them fills: not written on others */
 } LoadOpts;
 
 /**

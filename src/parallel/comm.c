@@ -29,6 +29,16 @@ static void find_node(Comm *c)
                         MPI_INFO_NULL, &c->impl->node);
     MPI_Comm_rank(c->impl->node, &c->node_rank);
     MPI_Comm_size(c->impl->node, &c->node_size);
+    MPI_Comm_split(c->impl->mpi, c->node_rank == 0 ? 0 : MPI_UNDEFINED, c->rank,
+                   &c->impl->firsts);
+}
+
+static void free_handles(struct CommImpl *impl)
+{
+    if (impl->firsts != MPI_COMM_NULL)
+        MPI_Comm_free(&impl->firsts);
+    MPI_Comm_free(&impl->node);
+    MPI_Comm_free(&impl->mpi);
 }
 
 /* What MPI is asked for. It begins before any configuration is read, so that
@@ -65,7 +75,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     if (c->impl == NULL)
         return dg_fail(DG_ENOMEM, "communicator");
     c->threads = provided >= MPI_THREAD_MULTIPLE;
-    c->impl->node = MPI_COMM_NULL;
+    c->impl->node = c->impl->firsts = MPI_COMM_NULL;
     MPI_Comm_dup(MPI_COMM_WORLD, &c->impl->mpi);
     MPI_Comm_rank(c->impl->mpi, &c->rank);
     MPI_Comm_size(c->impl->mpi, &c->size);
@@ -88,16 +98,15 @@ int dg_comm_self(Comm *out)
         return dg_fail(DG_ENOMEM, "communicator");
     MPI_Comm_dup(MPI_COMM_SELF, &c.impl->mpi);
     MPI_Comm_dup(MPI_COMM_SELF, &c.impl->node);
+    c.impl->firsts = MPI_COMM_NULL;
     *out = c;
     return DG_OK;
 }
 
 void dg_comm_self_free(Comm *c)
 {
-    if (c->impl != NULL) {
-        MPI_Comm_free(&c->impl->node);
-        MPI_Comm_free(&c->impl->mpi);
-    }
+    if (c->impl != NULL)
+        free_handles(c->impl);
     free(c->impl);
     c->impl = NULL;
 }
@@ -117,6 +126,7 @@ int dg_comm_beside(Comm *out, const Comm *c, const char *doing)
     }
     MPI_Comm_dup(c->impl->mpi, &other.impl->mpi);
     MPI_Comm_dup(c->impl->node, &other.impl->node);
+    other.impl->firsts = MPI_COMM_NULL;
     other.impl->sleeps = 1;
     *out = other;
     return dg_comm_watch_beside(out, c, doing);
@@ -139,8 +149,7 @@ void dg_comm_fini(Comm *c)
     MPI_Finalized(&ended);
     if (c->impl != NULL && started && !ended) {
         dg_comm_unwatch(c);
-        MPI_Comm_free(&c->impl->node);
-        MPI_Comm_free(&c->impl->mpi);
+        free_handles(c->impl);
     }
     free(c->impl);
     c->impl = NULL;
@@ -290,6 +299,15 @@ void dg_comm_node_bcast(const Comm *c, void *buf, size_t bytes, int node_root)
         return;
     dg_comm_enter(c, "a broadcast on a node", 0);
     bcast(c, c->impl->node, buf, bytes, node_root);
+    dg_comm_leave(c);
+}
+
+void dg_comm_nodes_bcast(const Comm *c, void *buf, size_t bytes)
+{
+    if (c->size == 1 || c->impl->firsts == MPI_COMM_NULL)
+        return;
+    dg_comm_enter(c, "a broadcast to all nodes", 0);
+    bcast(c, c->impl->firsts, buf, bytes, 0);
     dg_comm_leave(c);
 }
 

@@ -10,6 +10,7 @@ struct CommWatch;
 struct CommImpl {
     MPI_Comm mpi;
     MPI_Comm node;           /* the ranks of this node, in the same order */
+    MPI_Comm firsts;         /* the first ranks of all nodes; null on others */
     struct CommWatch *watch; /* comm_watch.c; NULL: nobody watches */
     int sleeps;              /* who waits: dg_comm_beside() */
     MPI_Request *alarms;     /* comm_alarm.c; NULL: this rank gave none */

@@ -75,7 +75,9 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
     const ManifestOpts half = { encoder_names, 2 };
     char path[DG_FOLDER_PATH], prefix[64];
     WeightWant *wants = NULL;
-    LoadOpts o = { .path = path, .manifest = decoder ? &half : NULL };
+    LoadOpts o = { .path = path,
+                   .manifest = decoder ? &half : NULL,
+                   .together = set->together };
     int64_t first, num;
     int err = dg_folder_path(path, folder->path, component, NULL);
 

@@ -230,6 +230,36 @@ void dg_policy_drop(Policy *p, int float32s)
     p->dropped = num;
 }
 
+/* Of a range of values, bytes that are still there. */
+static NodeRange there(const Policy *p, int64_t first, int64_t num)
+{
+    const int64_t from = first > p->dropped ? first : p->dropped;
+    const int64_t left = first + num - from;
+
+    return (NodeRange) { sizeof *p->values * (size_t)from,
+                         left > 0 ? sizeof *p->values * (size_t)left : 0 };
+}
+
+int dg_policy_settle(Policy *p, const Comm *comm)
+{
+    const int64_t text = p->num_values - p->text.count;
+    const int adapts = p->adapters.num_params > 0;
+    ShardRange net = { 0, p->trains_text ? p->num_values : text };
+    NodeRange own, kept[2] = { { 0, 0 }, { 0, 0 } };
+
+    if (p->together == NULL || p->on == NULL)
+        return DG_OK;
+    if (adapts || p->held)
+        net = trained_of(p);
+    own = there(p, net.first, net.num);
+    if (!adapts && !p->trains_text && !p->text_dropped)
+        kept[0] = there(p, text, p->text.count);
+    if (p->frozen)
+        kept[1] = own;
+    return dg_node_memory_settle(p->together, comm, &own, p->frozen ? 0 : 1,
+                                 kept, 2);
+}
+
 /* Where the float32 of a value is that the host no longer has. */
 static float *float_at(const Policy *p, int64_t i)
 {
@@ -258,6 +288,21 @@ int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num)
     return err;
 }
 
+/* What is the same already is not written: pages that the ranks of a node have
+ * together stay so. */
+static void copy_changed(float *to, const float *from, int64_t num)
+{
+    enum { PART = 1024 };
+
+    for (int64_t i = 0; i < num; i += PART) {
+        const size_t bytes =
+            sizeof *to * (size_t)(num - i < PART ? num - i : PART);
+
+        if (memcmp(to + i, from + i, bytes) != 0)
+            memcpy(to + i, from + i, bytes);
+    }
+}
+
 void dg_policy_put(const Policy *p, const float *from, int64_t first,
                    int64_t num)
 {
@@ -268,7 +313,7 @@ void dg_policy_put(const Policy *p, const float *from, int64_t first,
         p->on->upload(float_at(p, first), from, sizeof *from * (size_t)away);
     if (num == away)
         return;
-    memcpy(p->values + rest, from + away, sizeof *from * (size_t)(num - away));
+    copy_changed(p->values + rest, from + away, num - away);
     /* what has no masters is where the networks read it as it is stored */
     if (p->on != NULL && !p->held && rest < num_placed(p))
         dg_policy_upload(p, rest,

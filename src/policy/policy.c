@@ -2,12 +2,9 @@
 
 #include "base/error.h"
 #include "base/memory.h"
-#include "base/piece_digest.h"
 #include "family.h"
 #include "folder.h"
-#include "store/checkpoint.h"
 #include "store/h5.h"
-#include "store/weights_file.h"
 #include "tensor/ops.h"
 
 #include <stdio.h>
@@ -67,8 +64,8 @@ static int place(Policy *p, float *values)
 /* What of it has memory. */
 typedef enum Extent { ALL, NOTHING, ENCODERS } Extent;
 
-static int create(Policy **out, const Config *c, int net_id, float *values,
-                  Extent extent)
+/* Sizes and names, no memory. */
+static int begin(Policy **out, const Config *c, int net_id, Extent extent)
 {
     Policy *p = calloc(1, sizeof *p);
     int err;
@@ -79,11 +76,27 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
     p->dtype = c->run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
     err = outline(p, c, net_id);
     p->num_values = num_adapters(p) + dg_policy_num_base(p);
-    if (!err && extent == ALL)
+    if (err) {
+        dg_policy_destroy(p);
+        return err;
+    }
+    *out = p;
+    return DG_OK;
+}
+
+static int create(Policy **out, const Config *c, int net_id, float *values,
+                  Extent extent)
+{
+    Policy *p = NULL;
+    int err = begin(&p, c, net_id, extent);
+
+    if (err)
+        return err;
+    if (extent == ALL)
         err = place(p, values);
-    else if (!err && extent == ENCODERS)
+    else if (extent == ENCODERS)
         err = dg_params_allocate(&p->text, NULL);
-    else if (!err) /* what is planned is what will be placed */
+    else /* what is planned is what will be placed */
         dg_policy_point(p, NULL);
     if (err) {
         dg_policy_destroy(p);
@@ -98,6 +111,49 @@ int dg_policy_create(Policy **out, const Config *c)
     return create(out, c, DG_PARAMS_NET, NULL, ALL);
 }
 
+static int create_on_node(Policy **out, const Config *c, int net_id,
+                          Extent extent, const Comm *comm)
+{
+    Policy *p = NULL;
+    int err = dg_agree(comm, begin(&p, c, net_id, extent));
+    void *at;
+
+    if (!err)
+        err = dg_node_memory_new(
+            &p->together, comm,
+            sizeof *p->values *
+                (size_t)(extent == ALL ? p->num_values : p->text.count));
+    if (!err) {
+        at = dg_node_memory_at(p->together);
+        err = dg_agree(comm, extent == ALL ? place(p, at)
+                                           : dg_params_allocate(&p->text, at));
+    }
+    if (err) {
+        dg_policy_destroy(p);
+        return err;
+    }
+    p->net.together = p->text.together = dg_node_memory_together(p->together);
+    *out = p;
+    return DG_OK;
+}
+
+int dg_policy_create_on_node(Policy **out, const Config *c, const Comm *comm)
+{
+    return create_on_node(out, c, DG_PARAMS_NET, ALL, comm);
+}
+
+int dg_policy_fills(const Policy *p)
+{
+    return p->together == NULL || dg_node_memory_fills(p->together);
+}
+
+int dg_policy_publish(Policy *p, const Comm *comm)
+{
+    p->net.together = p->text.together = 0;
+    return p->together != NULL ? dg_node_memory_publish(p->together, comm)
+                               : DG_OK;
+}
+
 int dg_policy_outline(Policy **out, const Config *c)
 {
     return create(out, c, DG_PARAMS_NET, NULL, NOTHING);
@@ -106,6 +162,11 @@ int dg_policy_outline(Policy **out, const Config *c)
 int dg_policy_encoders(Policy **out, const Config *c)
 {
     return create(out, c, DG_PARAMS_NET, NULL, ENCODERS);
+}
+
+int dg_policy_encoders_on_node(Policy **out, const Config *c, const Comm *comm)
+{
+    return create_on_node(out, c, DG_PARAMS_NET, ENCODERS, comm);
 }
 
 /* Where kernels read it, as p is placed. */
@@ -120,6 +181,14 @@ static int place_reference(Policy **out, const Policy *p)
         *out = NULL;
     }
     return err;
+}
+
+/* The values that p has on the host. */
+static void copy_held(Policy *out, const Policy *p)
+{
+    memcpy(out->values + p->held_net.first, p->values + p->held_net.first,
+           sizeof *p->values *
+               (size_t)(p->held ? p->held_net.num : p->num_values));
 }
 
 int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
@@ -139,10 +208,35 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, ALL);
     if (err)
         return err;
-    memcpy((*out)->values + p->held_net.first, p->values + p->held_net.first,
-           sizeof *p->values *
-               (size_t)(p->held ? p->held_net.num : p->num_values));
+    copy_held(*out, p);
     return place_reference(out, p);
+}
+
+int dg_policy_reference_on_node(Policy **out, const Policy *p, const Config *c,
+                                const Comm *comm)
+{
+    int err;
+
+    if (p->together == NULL || p->adapters.num_params > 0)
+        return dg_agree(comm, dg_policy_reference(out, p, c));
+    err = create_on_node(out, c, DG_PARAMS_REFERENCE, ALL, comm);
+    if (err)
+        return err;
+    (*out)->frozen = 1;
+    /* what p has dropped reads as before: of all ranges */
+    if ((*out)->net.together && dg_policy_fills(*out))
+        memcpy((*out)->values, p->values,
+               sizeof *p->values * (size_t)p->num_values);
+    else if (!(*out)->net.together)
+        copy_held(*out, p);
+    err = dg_policy_publish(*out, comm);
+    if (!err)
+        err = dg_agree(comm, place_reference(out, p));
+    if (err) {
+        dg_policy_destroy(*out);
+        *out = NULL;
+    }
+    return err;
 }
 
 int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c)
@@ -166,6 +260,7 @@ void dg_policy_destroy(Policy *p)
     dg_params_fini(&p->adapters);
     if (p->owns_values)
         free(p->values);
+    dg_node_memory_free(p->together);
     if (p->on != NULL) {
         p->on->give(p->at);
         p->on->give(p->stored);
@@ -299,223 +394,6 @@ int dg_policy_adopt_sizes(Config *c, const char *path)
     if (c->policy.width == 0)
         c->policy.width = stored.policy.width;
     return adapters ? adopt_lora(&c->lora, &stored.lora, path) : DG_OK;
-}
-
-static int list_tensors(const Policy *p, WeightTensor **out)
-{
-    const int num = p->net.num_params + p->text.num_params;
-    WeightTensor *list = calloc((size_t)num, sizeof *list);
-
-    if (list == NULL)
-        return dg_fail(DG_ENOMEM, "policy: list of %d tensors", num);
-    for (int i = 0; i < num; i++) {
-        const int in_net = i < p->net.num_params;
-        const Param *q =
-            in_net ? p->net.params[i] : p->text.params[i - p->net.num_params];
-
-        list[i].name = q->name;
-        list[i].num_dims = q->value.num_dims;
-        for (int k = 0; k < q->value.num_dims; k++)
-            list[i].dims[k] = q->value.dims[k];
-        list[i].data = q->value.data;
-    }
-    *out = list;
-    return DG_OK;
-}
-
-/* The part of a policy that a checkpoint holds: the base, or the adapters. */
-typedef struct Part {
-    const ParamSet *first, *second; /* second: behind first, or NULL */
-    float *values;
-    int64_t num_values;
-    int num_params;
-} Part;
-
-static Part part_of(Policy *p, int adapters)
-{
-    if (adapters)
-        return (Part) { &p->adapters, NULL, p->adapters.values,
-                        p->adapters.count, p->adapters.num_params };
-    return (Part) { &p->net, &p->text, p->net.values, dg_policy_num_base(p),
-                    p->net.num_params + p->text.num_params };
-}
-
-static const Param *param_of(const Part *part, int i, int64_t *at)
-{
-    const int in_first = i < part->first->num_params;
-    const Param *q = in_first
-                         ? part->first->params[i]
-                         : part->second->params[i - part->first->num_params];
-
-    *at = q->value.param_offset + (in_first ? 0 : part->first->count);
-    return q;
-}
-
-/* A checkpoint's flat array has this policy's layout if its index of names
- * and offsets is ours: checked name by name. */
-static int check_index(H5File *f, const Part *part)
-{
-    const int64_t any = -1;
-    char **names;
-    int64_t num_names, *offsets;
-    int err = dg_h5_read_texts(f, "parameters/name", &names, &num_names);
-
-    if (err)
-        return err;
-    offsets = calloc((size_t)num_names + 1, sizeof *offsets);
-    if (offsets == NULL)
-        err = dg_fail(DG_ENOMEM, "parameter index");
-    if (!err)
-        err = dg_h5_read(f, "parameters/offset", DG_H5_I64, 1, &any, offsets);
-    if (!err && num_names != part->num_params)
-        err = dg_fail(DG_EFORMAT, "%s: %lld parameters, the policy has %d",
-                      dg_h5_path(f), (long long)num_names, part->num_params);
-    for (int i = 0; i < part->num_params && !err; i++) {
-        int64_t at;
-        const Param *q = param_of(part, i, &at);
-
-        if (strcmp(names[i], q->name) != 0 || offsets[i] != at)
-            err = dg_fail(DG_EFORMAT,
-                          "%s: parameter %d is %s at %lld, the policy has "
-                          "%s at %lld",
-                          dg_h5_path(f), i, names[i], (long long)offsets[i],
-                          q->name, (long long)at);
-    }
-    free(offsets);
-    dg_h5_free_texts(names);
-    return err;
-}
-
-/* The first num of an array's values are the part's, in a file of which
- * nothing but its index is known: as many as expected, or any part, whole
- * and unharmed. */
-static int read_values(H5File *f, const char *name, const Part *part, int whole)
-{
-    H5Shape shape;
-    int err = dg_h5_shape(f, name, &shape);
-
-    if (!err && (shape.num > part->num_values ||
-                 (whole && shape.num < part->num_values)))
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: %lld values, the policy has %lld",
-                      dg_h5_path(f), name, (long long)shape.num,
-                      (long long)part->num_values);
-    if (!err)
-        err = dg_h5_read(f, name, DG_H5_F32, 1, &shape.num, part->values);
-    return err ? err
-               : dg_checkpoint_match(f, name, part->values,
-                                     sizeof *part->values * (size_t)shape.num);
-}
-
-static int read_part(Policy *p, H5File *f, int adapters, int ema)
-{
-    const Part part = part_of(p, adapters);
-    int err = check_index(f, &part);
-
-    if (!err)
-        err = read_values(f, "arrays/weights", &part, 1);
-    if (!err && ema && dg_h5_has(f, "arrays/ema"))
-        err = read_values(f, "arrays/ema", &part, 0);
-    return err;
-}
-
-/* Adapters do not stand on adapters. */
-static int check_base(const char *path)
-{
-    H5File *f;
-    int err = dg_h5_open(&f, path, NULL, 0);
-
-    if (err)
-        return err;
-    if (dg_policy_is_adapters(f))
-        err =
-            dg_fail(DG_EFORMAT,
-                    "%s: holds adapters: must be the weights below them", path);
-    dg_h5_close(f);
-    return err;
-}
-
-/* The weights below a checkpoint's adapters, which must be those they were
- * trained on. Without a path they are those of the folder, there already. */
-static int load_base(Policy *p, H5File *of, const char *path)
-{
-    int err = DG_OK;
-
-    if (p->base_moved[0] != '\0')
-        path = p->base_moved;
-    p->base_path[0] = '\0';
-    if (path[0] != '\0') {
-        err = check_base(path);
-        if (!err)
-            err = dg_policy_load(p, path, 0);
-    }
-    if (!err)
-        err =
-            dg_piece_digest(p->base_pieces, p->net.values,
-                            sizeof *p->values * (size_t)dg_policy_num_base(p));
-    return err ? err
-               : dg_policy_match_base(p, of,
-                                      path[0] != '\0' ? path : "policy.path");
-}
-
-static int load_adapters(Policy *p, H5File *f, int ema)
-{
-    char *path = NULL;
-    int err = dg_h5_get_text(f, NULL, "base_path", &path);
-
-    if (!err && p->adapters.num_params == 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: holds adapters: needs the lora.rank of its run",
-                      dg_h5_path(f));
-    if (!err)
-        err = read_part(p, f, 1, ema);
-    if (!err)
-        err = load_base(p, f, path);
-    free(path);
-    return err;
-}
-
-static int load_checkpoint(Policy *p, const char *path, int ema)
-{
-    H5File *f;
-    int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
-
-    if (err)
-        return err;
-    if (dg_policy_is_adapters(f))
-        err = load_adapters(p, f, ema);
-    else
-        err = read_part(p, f, 0, ema);
-    dg_h5_close(f);
-    return err;
-}
-
-int dg_policy_load(Policy *p, const char *path, int ema)
-{
-    WeightTensor *list = NULL;
-    H5File *f;
-    char *format = NULL;
-    int err = dg_h5_open(&f, path, NULL, 0);
-
-    if (err)
-        return err;
-    err = dg_h5_get_text(f, NULL, "format", &format);
-    dg_h5_close(f);
-    if (err)
-        return err;
-    snprintf(p->base_path, sizeof p->base_path, "%s", path);
-    if (strcmp(format, DG_CHECKPOINT_FORMAT) == 0) {
-        free(format);
-        return load_checkpoint(p, path, ema);
-    }
-    free(format);
-    err = list_tensors(p, &list);
-    if (err)
-        return err;
-    err =
-        dg_weights_read(path, "", list, p->net.num_params + p->text.num_params);
-    free(list);
-    return err;
 }
 
 int dg_policy_load_folder(Policy *p, const Comm *comm, int all)

@@ -284,9 +284,13 @@ static int build(Policy **out, const Session *s)
 
     if (!dg_encode_alone(s->config))
         return dg_setup_policy(s, 0, out);
-    err = dg_agree(s->comm, dg_policy_encoders(&p, s->config));
+    err = s->backend->apart
+              ? dg_policy_encoders_on_node(&p, s->config, s->comm)
+              : dg_agree(s->comm, dg_policy_encoders(&p, s->config));
     if (!err)
         err = dg_policy_load_folder(p, s->comm, DG_FOLDER_TEXT);
+    if (!err)
+        err = dg_policy_publish(p, s->comm);
     if (err)
         dg_policy_destroy(p);
     else
@@ -348,9 +352,11 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                                    .exact = 1,
                                    .max_items = 1 } };
     dg_room_networks(out, p, NULL, 0);
-    out->network = out->codec = 0;  /* nothing else is placed */
-    if (dg_encode_alone(s->config)) /* nor loaded */
+    out->network = out->codec = 0;    /* nothing else is placed */
+    if (dg_encode_alone(s->config)) { /* nor loaded */
         out->loaded = sizeof(float) * (uint64_t)p->text.count;
+        out->together = out->loaded;
+    }
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
                    &out->items);
     out->host = row * (uint64_t)(out->items < most ? out->items : most);
@@ -396,7 +402,11 @@ static int reserve(Encode *e)
     err = place_encoders(e);
     if (!err)
         err = dg_team_create(&e->team, &parts.team);
-    return dg_agree(e->session->comm, err);
+    err = dg_agree(e->session->comm, err);
+    if (!err && e->text != NULL && e->policy->together != NULL)
+        err = dg_node_memory_settle(e->policy->together, e->session->comm, NULL,
+                                    0, NULL, 0);
+    return err;
 }
 
 static int encode_one(Worker *w, int64_t i, void *user)
@@ -485,8 +495,6 @@ static int run(Encode *e, int dry)
     const Session *s = e->session;
     int err = build(&e->policy, s);
 
-    if (!err && !dg_setup_has_weights(s->config))
-        dg_policy_draw(e->policy, (uint64_t)s->config->run.seed);
     if (!err)
         err = open_lists(e);
     if (!err)

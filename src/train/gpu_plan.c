@@ -30,60 +30,103 @@ static uint64_t weight_bytes(const Outline *o)
 
 /* Values of which the host keeps a copy once all is placed: the adapters, or of
  * the network what it moves itself; text encoders that the GPU has not, or has
- * rounded; of a reference what trajectory files want and the GPU has rounded. */
-static int64_t host_values(const Outline *o)
+ * rounded; of a reference what trajectory files want and the GPU has rounded.
+ * *together  those that all ranks of a node have together */
+static int64_t host_values(const Outline *o, int64_t *together)
 {
     const Policy *p = o->policy;
     const Shard *s = &o->team.shard;
     const int pools = dg_shard_pools(s), rounded = p->dtype != DG_F32;
     /* others' ranges are given back */
     const int64_t net = pools ? s->num : p->net.count;
-    int64_t num = 0;
+    int64_t num = 0, text = 0, copy = 0;
 
+    *together = 0;
     if (p->adapters.num_params > 0)
         return p->adapters.count;
     if (o->state_away)
         num += net;
     if (o->state_away || rounded || pools || o->cached)
-        num += p->text.count;
+        text = p->text.count;
     if (o->reference != NULL && rounded && o->config->trajectory.every > 0)
-        num += net;
-    return num;
+        copy = net;
+    *together = text + (pools ? 0 : copy);
+    return num + text + copy;
 }
 
 /* What the host has besides the state: such copies, trajectories, what waits to
  * be written. */
-static uint64_t host_bytes(const Outline *o)
+static uint64_t host_bytes(const Outline *o, uint64_t *together)
 {
-    return sizeof(float) * (uint64_t)host_values(o) + o->held_out +
-           o->rollout->bytes + o->rollout->aside_bytes + o->update.bytes +
-           o->team.scratch_bytes +
+    int64_t once;
+    const int64_t values = host_values(o, &once);
+
+    *together = sizeof(float) * (uint64_t)once;
+    return sizeof(float) * (uint64_t)values + o->held_out + o->rollout->bytes +
+           o->rollout->aside_bytes + o->update.bytes + o->team.scratch_bytes +
            dg_trainer_kept_bytes(o->config, &o->team.shard);
 }
 
-/* What the host has at most while a run starts: networks as float32, which
- * decoder and rewards leave first; KL's reference, where its copy is wanted; and the state
- * of the learner, which is made while they are there. */
-static uint64_t start_bytes(const Outline *o, uint64_t state)
+/* Values of a copy of KL's reference, where it is wanted. */
+static int64_t reference_values(const Outline *o)
+{
+    const int wanted = o->config->trajectory.every > 0 || o->given;
+
+    return o->reference != NULL && wanted && o->policy->adapters.num_params == 0
+               ? o->reference->num_values
+               : 0;
+}
+
+static uint64_t most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/*
+ * What the host has at most while a run starts: rewards' networks as float32, which
+ * leave first; the policy's, of which the decoder leaves first; then KL's reference,
+ * where its copy is wanted, and the state of the learner, which is made while the
+ * policy is there.
+ */
+static void count_start(GpuPlan *out, const Outline *o, uint64_t state)
 {
     const Policy *p = o->policy;
     const Shard *s = &o->team.shard;
+    const int pools = dg_shard_pools(s);
     const int64_t codec = p->codec != NULL ? p->codec->count : 0;
-    const int64_t loaded = p->num_values + codec + dg_outline_reward_values(o);
-    int64_t placed = p->num_values;
-    uint64_t most;
+    const int64_t copy = reference_values(o);
+    int64_t placed = p->num_values, own = 0;
 
     if (p->adapters.num_params > 0)
-        placed = p->adapters.count;
-    else if (dg_shard_pools(s)) /* others' ranges go when it is placed */
+        placed = own = p->adapters.count;
+    else if (pools) /* others' ranges go when it is placed */
         placed = s->num + p->text.count;
-    if (o->reference != NULL && p->adapters.num_params == 0 &&
-        (o->config->trajectory.every > 0 || o->given))
-        placed += o->reference->num_values;
-    most = sizeof(float) * (uint64_t)placed + state;
-    return sizeof(float) * (uint64_t)loaded > most
-               ? sizeof(float) * (uint64_t)loaded
-               : most;
+    if (p->adapters.num_params == 0 && o->state_away)
+        own = pools ? s->num : p->net.count;
+    out->before_start = sizeof(float) * (uint64_t)dg_outline_reward_values(o);
+    out->host_start = most(out->before_start,
+                           sizeof(float) * (uint64_t)(p->num_values + codec));
+    out->host_start = most(out->host_start,
+                           sizeof(float) * (uint64_t)(placed + copy) + state);
+    out->host_start = most(out->host_start, out->host);
+    out->together_start = sizeof(float) * (uint64_t)(p->num_values + copy);
+    out->beside_start = most(sizeof(float) * (uint64_t)codec,
+                             sizeof(float) * (uint64_t)own + state);
+}
+
+uint64_t dg_gpu_plan_node(const GpuPlan *g, int ranks)
+{
+    return (uint64_t)ranks * (g->host - g->together) + g->together;
+}
+
+uint64_t dg_gpu_plan_node_start(const GpuPlan *g, int ranks)
+{
+    const uint64_t n = (uint64_t)ranks;
+
+    return ranks == 1
+               ? g->host_start
+               : most(most(dg_gpu_plan_node(g, ranks), n * g->before_start),
+                      g->together_start + n * g->beside_start);
 }
 
 /* One way to run it: the sizes that team and learner then reserve. Errors: as
@@ -96,7 +139,7 @@ static int count(GpuPlan *out, Outline *o)
                                  .shard = team->shard,
                                  .sums_apart =
                                      team->offload && !o->state_away };
-    uint64_t sums, state;
+    uint64_t sums, state, once;
     LearnerBytes b;
     int together, err;
 
@@ -119,7 +162,7 @@ static int count(GpuPlan *out, Outline *o)
         .activations = team->step_bytes,
         .rest = o->rollout->bytes - o->rollout->host_bytes +
                 team->scratch_bytes + o->pictures + o->held_out,
-        .host = host_bytes(o) + dg_team_stage_bytes(team) +
+        .host = host_bytes(o, &once) + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
     state = b.chunks + b.stage;
@@ -138,9 +181,8 @@ static int count(GpuPlan *out, Outline *o)
             out->masters = sizeof(float) * (uint64_t)team->shard.num;
     }
     out->host += state;
-    out->host_start = start_bytes(o, state);
-    if (out->host_start < out->host)
-        out->host_start = out->host;
+    out->together = once;
+    count_start(out, o, state);
     out->gpu = out->weights + out->masters + out->gradient + out->sums +
                out->moments + out->ema + out->activations + out->rest;
     return DG_OK;

@@ -183,7 +183,8 @@ static int open_infer(Infer *x, const Session *s, const InferOpts *o,
         err = dg_rewards_place(x->rewards, scored, s->backend);
     if (!err)
         err = dg_team_create(&x->team, &parts.team);
-    return dg_agree(s->comm, err);
+    err = dg_agree(s->comm, err);
+    return err ? err : dg_policy_settle(x->policy, s->comm);
 }
 
 int dg_infer_parts(RoomParts *out, const Session *s, const Policy *p,

@@ -185,6 +185,7 @@ static void count_networks(RoomParts *out, const Pretrain *t, int scored)
     if (t->teacher != NULL) {
         out->teacher = dg_policy_placed_bytes(t->teacher);
         out->loaded += sizeof(float) * (uint64_t)t->teacher->num_values;
+        out->together += sizeof(float) * (uint64_t)t->teacher->num_values;
     }
     if (!pools(t->session))
         return;
@@ -295,12 +296,18 @@ static int open_learner(Pretrain *t, int lends)
 
 /* Of networks on a GPU the host needs no copy, but of masters that are moved
  * here. */
-static void drop_copies(Pretrain *t)
+static int drop_copies(Pretrain *t)
 {
+    const Comm *comm = t->session->comm;
+    int err;
+
     if (!t->session->config->parallel.offload_optimizer)
         dg_policy_drop(t->policy, 1);
-    if (t->teacher != NULL)
-        dg_policy_drop(t->teacher, 0);
+    err = dg_policy_settle(t->policy, comm);
+    if (err || t->teacher == NULL)
+        return err;
+    dg_policy_drop(t->teacher, 0);
+    return dg_policy_settle(t->teacher, comm);
 }
 
 /* Whether the policy can be shown the world's pictures. */
@@ -398,9 +405,8 @@ static int reserve(Pretrain *t)
     err = dg_agree(s->comm, err);
     if (!err)
         err = open_learner(t, parts.team.num_room > 0);
-    if (!err)
-        drop_copies(t);
-    return err;
+    err = dg_agree(s->comm, err);
+    return err ? err : drop_copies(t);
 }
 
 int dg_pretrain_build(Pretrain *t, const Session *s)
@@ -437,7 +443,8 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
         t->policy->trains_text = 1;
     if (!err && t->teacher != NULL)
         dg_policy_as_teacher(t->teacher);
-    if (!err && c->policy.weights[0] == '\0')
+    /* a folder's networks are drawn anew, where no other weights are named */
+    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] != '\0')
         dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = dg_agree(s->comm, err ? err : reserve(t));
     return err || t->pool == NULL ? err : dg_pool_beside(t->pool, s);

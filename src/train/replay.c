@@ -320,6 +320,8 @@ static int open_parts(Trainer *t, H5File *f)
         dg_policy_leave_text(t->policy);
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     }
+    if (!err) /* below adapters */
+        err = dg_policy_settle(t->policy, s->comm);
     if (!err)
         err = dg_trainer_reserve(t);
     if (!err)

@@ -99,8 +99,8 @@ void dg_room_networks(RoomParts *out, const Policy *p, const Reward *rewards,
     out->text = dg_policy_placed_bytes(p) - out->codec - out->network;
     out->rewards =
         sizeof(float) * (uint64_t)dg_rewards_num_values(rewards, num);
-    out->loaded =
-        sizeof(float) * (uint64_t)p->num_values + out->codec + out->rewards;
+    out->together = sizeof(float) * (uint64_t)p->num_values;
+    out->loaded = out->together + out->codec + out->rewards;
 }
 
 static void count_learner(GpuPlan *out, const RoomParts *r)
@@ -135,6 +135,10 @@ static void count_start(GpuPlan *out, const RoomParts *r)
     if (r->place.shard.size > 0 && !dg_shard_pools(&r->place.shard))
         out->host_start =
             r->loaded + out->host - sizeof(float) * (uint64_t)r->host_values;
+    out->together_start = r->together;
+    out->beside_start = out->host_start - r->together;
+    if (out->beside_start < out->host)
+        out->beside_start = out->host;
 }
 
 void dg_room_count(GpuPlan *out, const RoomParts *r)

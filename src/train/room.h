@@ -52,6 +52,7 @@ typedef struct RoomParts {
     uint64_t host;
     int64_t host_values; /* weights of which the host keeps float32 copies */
     uint64_t loaded;     /* those that it has until they are placed */
+    uint64_t together;   /* of these, those that ranks of a node have once */
     /* of one that trains; shard.size 0: it does not */
     LearnerPlace place;
     OptimConfig optim;

@@ -59,14 +59,29 @@ static const char *offload_key(const GpuPlan *g)
                              : "offload_optimizer = false";
 }
 
+/* Of a node of eight, or of all ranks where they are fewer. */
+static int on_a_node(const GpuPlan *g)
+{
+    return g->ranks < DG_PLAN_NODE ? g->ranks : DG_PLAN_NODE;
+}
+static uint64_t node_of(const GpuPlan *g)
+{
+    return dg_gpu_plan_node(g, on_a_node(g));
+}
+static uint64_t node_start_of(const GpuPlan *g)
+{
+    return dg_gpu_plan_node_start(g, on_a_node(g));
+}
+
 static void gpu_row(FILE *f, const GpuPlan *g)
 {
-    const uint64_t values[] = { g->weights, g->masters, g->gradient,    g->sums,
-                                g->moments, g->ema,     g->activations, g->rest,
-                                g->gpu,     g->host,    g->host_start };
+    const uint64_t values[] = { g->weights,     g->masters, g->gradient,
+                                g->sums,        g->moments, g->ema,
+                                g->activations, g->rest,    g->gpu,
+                                g->host,        node_of(g), node_start_of(g) };
 
     fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level], offloaded(g));
-    for (int i = 0; i < 11; i++)
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
     for (int i = 0; i < NUM_SIZES; i++)
         fprintf(f, " %6s", g->gpu <= gpu_sizes[i] ? "fits" : "-");
@@ -100,24 +115,26 @@ static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
                 offload_key(least));
     else
         fprintf(f,
-                "parallel.shard = \"%s\", %s fits, %.1f GB left; %.1f GB of a "
-                "rank's host, %.1f at its start\n",
+                "parallel.shard = \"%s\", %s fits, %.1f GB left; the host of a "
+                "node of %d: %.1f GB, %.1f at its start\n",
                 levels[g->level], offload_key(g),
-                1e-9 * (double)(bytes - g->gpu), 1e-9 * (double)g->host,
-                1e-9 * (double)g->host_start);
+                1e-9 * (double)(bytes - g->gpu), on_a_node(g),
+                1e-9 * (double)node_of(g), 1e-9 * (double)node_start_of(g));
     return g != NULL && !g->offload && !g->offload_sums;
 }
 
 static void gpu_rows(FILE *f, const GpuPlans *p)
 {
     fprintf(f,
-            "\nOn GPUs, one for each rank: GB of a GPU, and of the host for "
-            "it, that at its start too,\n"
-            "when it has networks as float32 until they are placed (files of "
-            "weights, mapped, come and go besides)\n"
+            "\nOn GPUs, one for each rank: GB of a GPU; of the host, of one "
+            "rank; of a node of %d ranks, or of all\n"
+            "if they are fewer; and of that at its start, when it has networks "
+            "as float32 until they are placed\n"
+            "(files of weights, mapped, come and go besides)\n"
             "   GPUs  shard       offload  weights  masters gradient     sums  "
-            "moments      EMA   active     rest      GPU     host    start   "
-            "80 GB 141 GB\n");
+            "moments      EMA   active     rest      GPU     host     node    "
+            "start   80 GB 141 GB\n",
+            (int)DG_PLAN_NODE);
     for (int i = 0; i < p->num; i++)
         gpu_row(f, &p->plan[i]);
     fprintf(f, "\n");
@@ -266,18 +283,19 @@ static void object(FILE *f, const char *name, const PlanTable *t)
 
 static void gpu_object(FILE *f, const GpuPlan *g)
 {
-    fprintf(f,
-            "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
-            "\"offload_sums\":%s,"
-            "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64
-            ",\"gradient\":%" PRIu64 ",\"sums\":%" PRIu64
-            ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
-            ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
-            ",\"host\":%" PRIu64 ",\"host_start\":%" PRIu64 "}",
-            g->ranks, levels[g->level], g->offload ? "true" : "false",
-            g->offload_sums ? "true" : "false", g->weights, g->masters,
-            g->gradient, g->sums, g->moments, g->ema, g->activations, g->rest,
-            g->gpu, g->host, g->host_start);
+    fprintf(
+        f,
+        "{\"ranks\":%d,\"shard\":\"%s\",\"offload_optimizer\":%s,"
+        "\"offload_sums\":%s,"
+        "\"weights\":%" PRIu64 ",\"masters\":%" PRIu64 ",\"gradient\":%" PRIu64
+        ",\"sums\":%" PRIu64 ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
+        ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
+        ",\"host\":%" PRIu64 ",\"host_start\":%" PRIu64
+        ",\"node_ranks\":%d,\"node\":%" PRIu64 ",\"node_start\":%" PRIu64 "}",
+        g->ranks, levels[g->level], g->offload ? "true" : "false",
+        g->offload_sums ? "true" : "false", g->weights, g->masters, g->gradient,
+        g->sums, g->moments, g->ema, g->activations, g->rest, g->gpu, g->host,
+        g->host_start, on_a_node(g), node_of(g), node_start_of(g));
 }
 
 int dg_run_plan_json(char **text, const RunPlan *p)

@@ -84,26 +84,49 @@ static int note_base(Policy *p, const Session *s)
     return dg_agree(s->comm, err);
 }
 
+/* policy.weights, by the first rank for all. */
+static int load_weights(Policy *p, const Session *s, int ema)
+{
+    const size_t bytes = sizeof *p->values * (size_t)p->num_values;
+    int err = DG_OK;
+
+    if (s->comm->rank == 0)
+        err = dg_policy_load(p, s->config->policy.weights, ema);
+    err = dg_agree(s->comm, err);
+    if (err)
+        return err;
+    if (p->net.together)
+        dg_comm_nodes_bcast(s->comm, p->values, bytes);
+    else
+        dg_comm_bcast(s->comm, p->values, bytes, 0);
+    dg_comm_bcast(s->comm, p->base_path, sizeof p->base_path, 0);
+    return DG_OK;
+}
+
+/* What stays on the host is each rank's own: kernels walk it in huge pages. */
+static int create(Policy **out, const Session *s)
+{
+    return s->backend->apart
+               ? dg_policy_create_on_node(out, s->config, s->comm)
+               : dg_agree(s->comm, dg_policy_create(out, s->config));
+}
+
 int dg_setup_policy(const Session *s, int ema, Policy **out)
 {
-    const char *path = s->config->policy.weights;
+    const Config *c = s->config;
     Policy *p = NULL;
-    int err = dg_agree(s->comm, dg_policy_create(&p, s->config));
+    int err = create(&p, s);
 
+    if (!err && dg_policy_fills(p))
+        dg_policy_draw_adapters(p, (uint64_t)c->run.seed);
     if (!err)
-        dg_policy_draw_adapters(p, (uint64_t)s->config->run.seed);
+        err = load_folder(p, s->comm, c->policy.weights);
+    if (!err && c->policy.weights[0] != '\0')
+        err = load_weights(p, s, ema);
+    if (!err && !dg_setup_has_weights(c) && dg_policy_fills(p))
+        dg_policy_draw(p, (uint64_t)c->run.seed);
     if (!err)
-        err = load_folder(p, s->comm, path);
-    if (!err && path[0] != '\0') {
-        if (s->comm->rank == 0)
-            err = dg_policy_load(p, path, ema);
-        err = dg_agree(s->comm, err);
-        if (!err) {
-            dg_comm_bcast(s->comm, p->values,
-                          sizeof *p->values * (size_t)p->num_values, 0);
-            dg_comm_bcast(s->comm, p->base_path, sizeof p->base_path, 0);
-        }
-    }
+        err = dg_policy_publish(p, s->comm);
     if (!err && p->adapters.num_params > 0)
         err = note_base(p, s);
     if (err) {

@@ -296,18 +296,24 @@ static int reserve_before(Trainer *t)
 
 /* Of networks on a GPU the host needs no copy, but of masters that are moved
  * here, and of what files want and the GPU has rounded. */
-static void drop_copies(Trainer *t)
+static int drop_copies(Trainer *t)
 {
     const Config *c = t->session->config;
+    const Policy *ref = t->reference;
+    int err;
 
     if (!c->parallel.offload_optimizer)
         dg_policy_drop(t->policy, 1);
-    if (t->reference == NULL || t->reference->on == NULL ||
-        !t->reference->owns_values)
-        return;
-    dg_policy_drop_text(t->reference); /* it has no use for them */
-    if (c->trajectory.every == 0 || t->reference->dtype == DG_F32)
-        dg_policy_drop(t->reference, c->trajectory.every > 0);
+    if (ref != NULL && ref->on != NULL &&
+        (ref->owns_values || ref->together != NULL)) {
+        dg_policy_drop_text(t->reference); /* it has no use for them */
+        if (c->trajectory.every == 0 || ref->dtype == DG_F32)
+            dg_policy_drop(t->reference, c->trajectory.every > 0);
+    }
+    err = dg_policy_settle(t->policy, t->session->comm);
+    return err || ref == NULL
+               ? err
+               : dg_policy_settle(t->reference, t->session->comm);
 }
 
 /* Nobody but a trajectory file and a replay looks at the host's copy of KL's
@@ -329,14 +335,18 @@ int dg_trainer_reserve(Trainer *t)
     if (c->grpo.kl_beta > 0)
         err = lends_copy(t)
                   ? dg_policy_reference_placed(&t->reference, t->policy, c)
-                  : dg_policy_reference(&t->reference, t->policy, c);
+                  : dg_policy_reference_on_node(&t->reference, t->policy, c,
+                                                s->comm);
     if (!err)
         err = dg_learner_create(
             &t->learner, t->policy, num, &c->optim,
             c->run.iterations * c->grpo.updates_per_iteration, &place);
     /* before the host reserves sums: it has no room for both */
-    if (!err && !t->reads_copies && !pools(s))
-        drop_copies(t);
+    if (!t->reads_copies && !pools(s)) {
+        err = dg_agree(s->comm, err);
+        if (!err)
+            err = drop_copies(t);
+    }
     if (!err)
         err = open_team(t);
     /* whoever has failed does not know whether there will be a pool */
@@ -515,6 +525,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
             s->comm, dg_rewards_read(t->rewards, c->num_rewards, &t->prompts));
     if (!err) /* of sizes alone: weights may take minutes to come */
         err = dg_trainer_check_room(s);
+    if (!err) /* their copies go before others come */
+        err = dg_agree(
+            s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
@@ -529,14 +542,9 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_trainer_check_heldout(t);
     if (err)
         return err;
-    if (!dg_setup_has_weights(c))
-        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = open_cache(t);
     if (!err)
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
-    if (!err)
-        err = dg_agree(
-            s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = reserve_all(t);
     if (!err && t->policy->adapters.num_params > 0)
@@ -547,7 +555,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = open_beside(t);
     if (!err) {
         if (pools(s)) /* which has read them */
-            drop_copies(t);
+            err = drop_copies(t);
         describe(t);
     }
     return err;

@@ -29,7 +29,7 @@ int dg_load_values(const Comm *c, const LoadOpts *o, int64_t first, int64_t num,
     if (c->node_rank == 0)
         err = read_values(o, first, num, values);
     err = dg_agree(c, err);
-    if (!err)
+    if (!err && !o->together)
         dg_comm_node_bcast(c, values, (size_t)num * sizeof *values, 0);
     return err;
 }

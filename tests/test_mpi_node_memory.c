@@ -1,0 +1,233 @@
+/* Memory that the ranks of a node have together: its values, whose they are after
+ * a write, and how much of it there is. */
+#define _GNU_SOURCE /* memfd_create */
+#include "mpi_test.h"
+
+#include "base/error.h"
+#include "node_file.h"
+#include "parallel/node_memory.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, PAGES = 2000, BYTES = PAGES * PAGE + 100 };
+
+/* In place of libc's: 1 fails on this rank. */
+static int no_file, no_room;
+
+int memfd_create(const char *name, unsigned int flags)
+{
+    if (no_file) {
+        errno = ENOSYS;
+        return -1;
+    }
+    return (int)syscall(SYS_memfd_create, name, flags);
+}
+
+void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t from)
+{
+    if (no_room && prot == PROT_NONE && bytes > BYTES) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, at, bytes, prot, flags, fd, (long)from);
+}
+
+static unsigned char value(size_t i)
+{
+    return (unsigned char)(i * 31 + i / PAGE + 7);
+}
+
+static void fill(unsigned char *v)
+{
+    for (size_t i = 0; i < BYTES; i++)
+        v[i] = value(i);
+}
+
+/* i is where a value is not what was filled in; BYTES: nowhere */
+static size_t first_wrong(const unsigned char *v, size_t from, size_t end)
+{
+    while (from < end && v[from] == value(from))
+        from++;
+    return from;
+}
+
+static NodeMemory *filled(void)
+{
+    NodeMemory *m = NULL;
+    unsigned char *v;
+
+    EXPECT(dg_node_memory_new(&m, &comm, BYTES) == DG_OK);
+    v = dg_node_memory_at(m);
+    EXPECT(dg_node_memory_together(m) == (comm.node_size > 1));
+    EXPECT(dg_node_memory_fills(m) ==
+           (comm.node_rank == 0 || comm.node_size == 1));
+    if (dg_node_memory_fills(m)) {
+        EXPECT(v[0] == 0 && v[BYTES / 2] == 0 && v[BYTES - 1] == 0);
+        fill(v);
+    }
+    EXPECT(dg_node_memory_publish(m, &comm) == DG_OK);
+    return m;
+}
+
+static void test_a_write_is_seen_by_nobody_else(void **state)
+{
+    NodeMemory *m = filled();
+    unsigned char *v = dg_node_memory_at(m);
+    const size_t mine = (size_t)(5 + comm.rank) * PAGE;
+
+    (void)state;
+    EXPECT((uintptr_t)v % 256 == 0);
+    EXPECT(first_wrong(v, 0, BYTES) == BYTES);
+    dg_comm_barrier(&comm);
+    memset(v + mine, 0, PAGE); /* the first rank too */
+    v[BYTES - 1] = (unsigned char)comm.rank;
+    dg_comm_barrier(&comm);
+    EXPECT(v[BYTES - 1] == comm.rank);
+    EXPECT(first_wrong(v, 0, BYTES - 1) == mine);
+    EXPECT(first_wrong(v, mine + PAGE, BYTES - 1) == BYTES - 1);
+    dg_node_memory_free(m);
+    EXPECT(node_file_bytes() == -1);
+    VERDICT();
+}
+
+/* Eight ranks have it once. */
+static void test_it_is_there_once(void **state)
+{
+    NodeMemory *m = filled();
+    const long long all = (BYTES + PAGE - 1) / PAGE * PAGE;
+
+    (void)state;
+    if (dg_node_memory_together(m)) {
+        EXPECT(first_wrong(dg_node_memory_at(m), 0, BYTES) == BYTES);
+        EXPECT(node_file_bytes() == all);
+    }
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
+/*
+ * Each rank has a range of its own, of which bounds lie in pages, and all go on
+ * reading another: what then is left of the file is that one.
+ */
+static void test_ranks_settle_on_ranges(void **state)
+{
+    const size_t from = (size_t)(100 + 50 * comm.rank) * PAGE + 17;
+    const NodeRange own = { from, 40 * PAGE };
+    const NodeRange kept = { 1000 * PAGE + 5, 300 * PAGE };
+    const size_t kept_end = kept.first + kept.num;
+    NodeMemory *m = filled();
+    unsigned char *v = dg_node_memory_at(m);
+
+    (void)state;
+    v[from] = 77; /* written before */
+    EXPECT(dg_node_memory_settle(m, &comm, &own, 1, &kept, 1) == DG_OK);
+    dg_comm_barrier(&comm);
+    EXPECT(v[from] == 77);
+    EXPECT(first_wrong(v, from + 1, from + own.num) == from + own.num);
+    EXPECT(first_wrong(v, kept.first, kept_end) == kept_end);
+    if (dg_node_memory_together(m)) {
+        EXPECT(node_file_bytes() == 301 * PAGE);
+        EXPECT(v[10 * PAGE] == 0 && v[BYTES - 1] == 0);
+    }
+    /* own and all else is this rank's to write, again and again */
+    memset(v, comm.rank + 1, kept.first);
+    dg_comm_barrier(&comm);
+    EXPECT(v[0] == comm.rank + 1 && v[kept.first - 1] == comm.rank + 1);
+    EXPECT(first_wrong(v, kept.first, kept_end) == kept_end);
+    if (dg_node_memory_together(m))
+        EXPECT(node_file_bytes() == 301 * PAGE);
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
+/* A page that one rank alone keeps stays for it. */
+static void test_what_one_rank_keeps_stays(void **state)
+{
+    const NodeRange kept[] = { { (size_t)comm.rank * 20 * PAGE, 2 * PAGE },
+                               { 1900 * PAGE, BYTES - 1900 * PAGE } };
+    const int num = comm.rank == comm.size - 1 ? 2 : 1;
+    NodeMemory *m = filled();
+    const unsigned char *v = dg_node_memory_at(m);
+
+    (void)state;
+    EXPECT(dg_node_memory_settle(m, &comm, NULL, 0, kept, num) == DG_OK);
+    dg_comm_barrier(&comm);
+    for (int i = 0; i < num; i++) {
+        const size_t end = kept[i].first + kept[i].num;
+
+        EXPECT(first_wrong(v, kept[i].first, end) == end);
+    }
+    if (dg_node_memory_together(m))
+        EXPECT(node_file_bytes() == (2 * comm.size + 101) * PAGE);
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
+static void test_nothing_kept_is_nothing_left(void **state)
+{
+    NodeMemory *m = filled();
+
+    (void)state;
+    EXPECT(dg_node_memory_settle(m, &comm, NULL, 0, NULL, 0) == DG_OK);
+    dg_comm_barrier(&comm);
+    if (dg_node_memory_together(m))
+        EXPECT(node_file_bytes() == 0);
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
+/* memory of each rank's own, on all of them */
+static void expect_alone(void)
+{
+    NodeMemory *m = NULL;
+    unsigned char *v;
+
+    EXPECT(dg_node_memory_new(&m, &comm, BYTES) == DG_OK);
+    EXPECT(!dg_node_memory_together(m) && dg_node_memory_fills(m));
+    EXPECT(node_file_bytes() == -1);
+    v = dg_node_memory_at(m);
+    EXPECT(v[0] == 0 && v[BYTES - 1] == 0);
+    memset(v, comm.rank + 1, BYTES);
+    EXPECT(dg_node_memory_publish(m, &comm) == DG_OK);
+    EXPECT(dg_node_memory_settle(m, &comm, NULL, 0, NULL, 0) == DG_OK);
+    EXPECT(v[0] == comm.rank + 1 && v[BYTES - 1] == comm.rank + 1);
+    dg_node_memory_free(m);
+}
+
+static void test_where_it_cannot_be_each_has_its_own(void **state)
+{
+    struct rlimit was, less;
+
+    (void)state;
+    no_file = comm.node_rank == 0;
+    expect_alone();
+    no_file = 0;
+    no_room = comm.rank == comm.size - 1; /* one rank alone cannot */
+    if (comm.node_size > 1)
+        expect_alone();
+    no_room = 0;
+    /* a longer file would be a signal */
+    EXPECT(getrlimit(RLIMIT_FSIZE, &was) == 0);
+    less = was;
+    less.rlim_cur = BYTES / 2;
+    if (comm.rank == 0)
+        EXPECT(setrlimit(RLIMIT_FSIZE, &less) == 0);
+    expect_alone();
+    EXPECT(setrlimit(RLIMIT_FSIZE, &was) == 0);
+    VERDICT();
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_a_write_is_seen_by_nobody_else),
+    cmocka_unit_test(test_it_is_there_once),
+    cmocka_unit_test(test_ranks_settle_on_ranges),
+    cmocka_unit_test(test_what_one_rank_keeps_stays),
+    cmocka_unit_test(test_nothing_kept_is_nothing_left),
+    cmocka_unit_test(test_where_it_cannot_be_each_has_its_own),
+};
+
+MPI_MAIN(node_memory, tests)
