@@ -26,7 +26,7 @@ _dancegrpo()
     if [ "$at" = 1 ]; then
         words=$("$program" --help 2>/dev/null |
             sed -n 's/^  \([a-z]*\) .*/\1/p')
-        mapfile -t COMPREPLY < <(compgen -W "$words help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "$words help --help --version --man" -- "$word")
         return
     fi
     help=$("$program" "$command" --help 2>/dev/null) || return

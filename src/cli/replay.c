@@ -52,7 +52,9 @@ int dg_cli_replay(int argc, char **argv)
 {
     int threads = AS_IT_WAS;
     const CliFlag flags[] = {
-        { "--threads", "workers of each rank; 0: as run.threads = 0",
+        { "--threads",
+          "threads per rank (default 0: the cores of the node, shared among "
+          "its ranks)",
           .number = &threads, .least = 0, .most = MOST_THREADS },
     };
     const CliSpec spec = {
@@ -60,7 +62,7 @@ int dg_cli_replay(int argc, char **argv)
         .config = DG_CLI_NONE,
         .on_gpu = 1,
         .summary = "Computes an iteration's log-probs, advantages, gradients "
-                   "and updates again\nfrom its trajectory file and compares "
+                   "and updates again from its trajectory file and compares "
                    "them bit for bit.",
         .arguments = "FILE.h5",
         .min_args = 1,
