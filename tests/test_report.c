@@ -241,13 +241,13 @@ static void test_text_tells_what_the_page_does(void **state)
     assert_null(tell_text()); /* no run yet */
     put_run(40, &right);
     char *text = tell_text();
-    assert_ptr_equal(strstr(text, "Nothing speaks against it.\ngood "), text);
+    assert_ptr_equal(strstr(text, "No problem was found.\ngood "), text);
     assert_null(strstr(text, "\nWRONG"));
     assert_says(text, "\ngood   Does the reward rise? Yes: ");
     free(text);
     put_run(40, &f);
     text = tell_text();
-    assert_ptr_equal(strstr(text, "Something is wrong; it stands first.\n"
+    assert_ptr_equal(strstr(text, "Something is wrong; the problems come first.\n"
                                   "WRONG  Is the ratio exactly 1 at first? "
                                   "No: it first differed in iteration 17"),
                      text);
