@@ -235,8 +235,10 @@ static void clipping(Health *h, const Run *run)
         "90\u202f%% is too much)%s.",
         share <= 0.9 ? "Yes" : "No", text, late_text(run),
         !none ? ""
-        : one ? "; with one update per iteration none ever is"
-              : "; none with several updates: these move the policy little");
+        : one
+            ? "; with one update per iteration none ever is"
+            : "; that none are, in spite of several updates, means that these "
+              "move the policy little");
 }
 
 static void gradient(Health *h, const Run *run)

@@ -109,7 +109,7 @@ static const char *const style[] = {
     ".scores .down{color:var(--wrong);font-weight:600}"
     ".iv{width:220px;height:24px}.scores td:last-child,.scores "
     "th:last-child{width:248px;padding-top:0;padding-bottom:0}"
-    ".scores.runs th,.scores.runs td{width:auto;padding:5px 10px}.key{display:"
+    ".scores.runs tr>*{width:auto;padding:5px 8px;font-size:14px}.key{display:"
     "inline-block;width:11px;"
     "height:11px;border-radius:50%;margin:0 3px 0 10px;"
     "border:2px solid var(--c4)}.key.full{background:var(--c0);"
