@@ -49,7 +49,7 @@ expect_code "cli: malformed file" 1 "cut.cfg:3: syntax error" \
     "$bin" config "$work/cut.cfg"
 expect_code "cli: missing file" 1 "none.cfg: cannot be read" \
     "$bin" config "$work/none.cfg"
-expect_code "cli: value out of range" 1 "must be integer in [2, 4096]" \
+expect_code "cli: value out of range" 1 "must be an integer in [2, 4096]" \
     "$bin" config --set grpo.num_generations=1
 expect_code "cli: keys that contradict each other" 1 "their sum is" \
     "$bin" config --set flux.head_dim=64

@@ -247,9 +247,10 @@ static void test_text_tells_what_the_page_does(void **state)
     free(text);
     put_run(40, &f);
     text = tell_text();
-    assert_ptr_equal(strstr(text, "Something is wrong; the problems come first.\n"
-                                  "WRONG  Is the ratio exactly 1 at first? "
-                                  "No: it first differed in iteration 17"),
+    assert_ptr_equal(strstr(text,
+                            "Something is wrong; the problems come first.\n"
+                            "WRONG  Is the ratio exactly 1 at first? "
+                            "No: it first differed in iteration 17"),
                      text);
     assert_says(text, "\n       The update does not see the policy that made");
     for (const char *line = text; *line; line += strcspn(line, "\n") + 1)

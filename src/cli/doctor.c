@@ -417,8 +417,10 @@ static int end(Doctor *d, const char *json)
     err = dg_agree(&d->cli->comm, err);
     if (err || wrong == 0)
         return err;
-    return dg_fail(DG_EPROMISE, "doctor: %d of its findings would spoil a run",
-                   wrong);
+    return dg_fail(
+        DG_EPROMISE,
+        "doctor: %d of the rows above say FAIL: a run would not work here",
+        wrong);
 }
 
 static int examine(Cli *cli, void *wanted)

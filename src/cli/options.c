@@ -312,7 +312,11 @@ static int configured(Cli *cli, const Line *line, void *options)
                                      : DG_LOG_INFO);
     dg_progress_enable(cli->comm.rank == 0 && cli->config.log.progress);
     err = try_files(cli);
-    return err ? err : cli->spec->work(cli, options);
+    if (!err)
+        err = cli->spec->work(cli, options);
+    if (!err && cli->dry_run && cli->spec->outline != 1)
+        dg_info("dry run: all checks passed, nothing was computed");
+    return err;
 }
 
 /* All of a command between MPI's start and end. */
