@@ -87,6 +87,8 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
     "$bin" replay "$work/once/trajectories/iter_000001.h5"
 expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
+expect_code "cli: replay of a run's folder names the file that it wants" 1 \
+    "$work/once/trajectories/iter_....h5" "$bin" replay "$work/once"
 
 # help needs no MPI, which on a login node may not begin, and comes once
 expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help
@@ -147,7 +149,7 @@ for at in "true false" "false true" "false false"; do
         "$work/gpus.json"
 done
 expect_code "cli: plan for GPUs, moments in 8 bits are named" 0 \
-    'Moments take a quarter with optim.moments = "int8".' \
+    'With optim.moments = "int8" the moments take a quarter of this.' \
     "$bin" plan configs/flux_hps.cfg --gpus 1
 expect_code "cli: and planned with less of the host" 0 \
     '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits, ' \

@@ -52,7 +52,7 @@ int dg_cli_sample(int argc, char **argv)
         { "--seeds", "pictures per prompt (default 4)", .number = &w.seeds,
           .least = 1, .most = 64 },
         { "--num",
-          "how many prompts of the file to paint when no PROMPT is given "
+          "how many prompts of that file to paint when no PROMPT is given "
           "(default 8)",
           .number = &w.num, .least = 1, .most = 64 },
     };
@@ -62,7 +62,7 @@ int dg_cli_sample(int argc, char **argv)
         .on_gpu = 1,
         .summary =
             "Paints a grid of pictures with policy.weights: a row for each "
-            "PROMPT, or for the first prompts of prompts.eval_file.",
+            "PROMPT, or for the first ones of the held-out prompts file.",
         .arguments = "[PROMPT]...",
         .max_args = DG_CLI_ARGS,
         .flags = flags,
