@@ -113,6 +113,7 @@ same "cli: completion of a command" "$(completed pre)" pretrain
 same "cli: of an option" "$(completed plan configs/tiny.cfg --g)" --gpus
 same "cli: of a key" "$(completed train --set grpo.num)" "grpo.num_generations="
 same "cli: of a value" "$(completed train --set sampler.sde = fl)" flow_sde
+same "cli: of an option's choice" "$(completed convert a.h5 --pipeline '')" "copy link"
 same "cli: of any value" "$(completed train --set lora.rank = '') $(
     completed train --set grpo.best_of_n =)" " true false"
 same "cli: of a file, bash's own" "x$(completed train conf)" x

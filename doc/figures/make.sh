@@ -16,5 +16,5 @@ last=$(ls runs/demo/checkpoints/iter_*.h5 | tail -n 1)
 if command -v chromium >/dev/null; then
     chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
         --window-size=1200,1500 --screenshot=doc/figures/report.png \
-        "file://$PWD/runs/demo/report.html"
+        "file://$PWD/runs/demo/report.html" 2>/dev/null
 fi

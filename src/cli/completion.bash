@@ -42,10 +42,17 @@ _dancegrpo()
         words=$(_dancegrpo_values "$before" <<<"$help")
         word=
     else
-        case $word in
-        -*) words=$(sed -n 's/^  \(--[a-z-]*\) .*/\1/p' <<<"$help") ;;
-        *) return ;; # a file, as bash completes it
-        esac
+        # what an option takes, where help says so: --weights raw|ema
+        words=
+        [[ $before != --?* ]] ||
+            words=$(sed -n "s/^  $before \([a-z|]*|[a-z|]*\) .*/\1/p" <<<"$help")
+        if [ -n "$words" ]; then
+            words=${words//|/ }
+        elif [[ $word == -* ]]; then
+            words=$(sed -n 's/^  \(--[a-z-]*\) .*/\1/p' <<<"$help")
+        else
+            return # a file, as bash completes it
+        fi
     fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
 }
