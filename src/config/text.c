@@ -24,8 +24,7 @@ static const struct {
     { "unet", "Sizes of a Stable Diffusion U-Net that starts from random "
               "weights" },
     { "t5", "Sizes of FLUX's T5 text encoder that starts from random weights" },
-    { "clip", "Sizes of the CLIP text encoder (FLUX and Stable Diffusion) that "
-              "starts from random weights" },
+    { "clip", "Sizes of the CLIP text encoder, of FLUX or Stable Diffusion" },
     { "prompts", "Where prompts come from" },
     { "sampler", "How the pictures of a rollout are sampled" },
     { "cfg", "Classifier-free guidance" },
