@@ -338,7 +338,7 @@ $(SLOW_DISK): tests/slow_disk.c
 tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
-	@./deps.sh build
+	@./deps.sh build && echo "deps: all that the program needs is there"
 
 check: check-deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY) tests
