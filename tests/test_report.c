@@ -386,6 +386,16 @@ static void test_pretraining_has_its_page(void **state)
                       "loss went from");
     assert_level(page, "Does the loss fall?", "good");
     assert_null(strstr(page, "Ratio"));
+    assert_says(page, "error of the prediction."); /* of what it is not known */
+    free(page);
+    put_file("config.cfg", "policy: { prediction = \"epsilon\"; };\n"
+                           "pretrain: { loss_power = 0.5; };\n");
+    page = make_page();
+    assert_says(page, "error of the noise, weighted by noise level.");
+    free(page);
+    put_file("config.cfg", "policy: { prediction = \"data\"; };\n");
+    page = make_page();
+    assert_says(page, "error of the velocity.");
     free(page);
 }
 

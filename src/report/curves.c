@@ -153,6 +153,18 @@ static void put_shares(Page *p, const Run *run)
     }
 }
 
+/* What pretraining's loss is an error of. */
+static const char *loss_note(const Run *run)
+{
+    if (!run->config_known)
+        return "Mean squared error of the prediction.";
+    if (run->config.policy.prediction != DG_PREDICT_EPSILON)
+        return "Mean squared error of the velocity.";
+    return run->config.pretrain.loss_power > 0
+               ? "Mean squared error of the noise, weighted by noise level."
+               : "Mean squared error of the noise.";
+}
+
 static void put_optimizer(Page *p, const Run *run)
 {
     Chart grad = chart_of(run, COL_GRAD, 3, "Gradient norm", "",
@@ -162,7 +174,7 @@ static void put_optimizer(Page *p, const Run *run)
                           run->tuned ? "Near 0 by design, as advantages of a "
                                        "group sum to 0: it does not measure "
                                        "progress."
-                                     : "Mean squared error of the velocity.");
+                                     : loss_note(run));
     Chart kl = chart_of(run, COL_KL, 5, "KL to the base", "nats per element",
                         "How far the policy has moved from where it began.");
 
