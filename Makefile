@@ -338,7 +338,7 @@ $(SLOW_DISK): tests/slow_disk.c
 tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
-	@./deps.sh build
+	@./deps.sh build && echo "deps: all that the program needs is there"
 
 check: check-deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD) $(BINARY) tests
@@ -395,6 +395,7 @@ format:
 
 doc: $(BINARY)
 	$(BINARY) config --markdown > doc/config.md
+	$(BINARY) --man > doc/dancegrpo.1
 
 # the prompt lists of the shapes world, again: the same bytes
 prompts: $(BUILD)/tests/tools/world_prompts
@@ -408,15 +409,18 @@ install: $(BINARY)
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 644 src/cli/completion.bash \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
-	for d in configs jobs doc; do \
-	    test -d $$d || continue; \
-	    cp -R $$d $(DESTDIR)$(PREFIX)/share/dancegrpo/; \
-	done
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 doc/dancegrpo.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	cp -R configs jobs doc $(DESTDIR)$(PREFIX)/share/dancegrpo
+	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
+	cp -R tests/golden/flux_tiny tests/golden/sd_tiny \
+	    $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/dancegrpo
 	rm -rf $(DESTDIR)$(PREFIX)/share/dancegrpo
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/dancegrpo.1
 
 clean:
 	rm -rf $(BUILD)

@@ -9,7 +9,9 @@
 #   75  stopped early by a signal or by time, with a checkpoint, or a host was
 #       lost, or another job still writes in the run's folder: run again
 
+# built here, or installed
 dancegrpo=${DANCEGRPO:-bin/dancegrpo}
+[ -n "${DANCEGRPO:-}" ] || [ -x "$dancegrpo" ] || dancegrpo=dancegrpo
 
 # A job before this one may still be writing its last checkpoint: so many seconds
 # are less than coming back through the queue.

@@ -51,7 +51,7 @@ refused "malformed configuration" "cut.cfg:3: syntax error" \
     "$bin" train "$work/cut.cfg"
 refused_run "unknown key" "unknown key 'sampler.step', did you mean" \
     sampler.step=4
-refused_run "value out of range" "must be integer in [2, 1000]" sampler.steps=1
+refused_run "value out of range" "must be an integer in [2, 1000]" sampler.steps=1
 refused_run "no rewards" "rewards" "rewards=()"
 refused_run "unknown reward" "brightness" 'rewards=({name="beauty";})'
 refused_run "sampler without noise" "sampler.sde" sampler.sde=ode

@@ -49,7 +49,7 @@ expect_code "cli: malformed file" 1 "cut.cfg:3: syntax error" \
     "$bin" config "$work/cut.cfg"
 expect_code "cli: missing file" 1 "none.cfg: cannot be read" \
     "$bin" config "$work/none.cfg"
-expect_code "cli: value out of range" 1 "must be integer in [2, 4096]" \
+expect_code "cli: value out of range" 1 "must be an integer in [2, 4096]" \
     "$bin" config --set grpo.num_generations=1
 expect_code "cli: keys that contradict each other" 1 "their sum is" \
     "$bin" config --set flux.head_dim=64
@@ -87,6 +87,8 @@ expect_code "cli: replay tells of another build only then" 0 "agree bit for bit"
     "$bin" replay "$work/once/trajectories/iter_000001.h5"
 expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
+expect_code "cli: replay of a run's folder names the file that it wants" 1 \
+    "$work/once/trajectories/iter_....h5" "$bin" replay "$work/once"
 
 # help needs no MPI, which on a login node may not begin, and comes once
 expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help
@@ -111,6 +113,7 @@ same "cli: completion of a command" "$(completed pre)" pretrain
 same "cli: of an option" "$(completed plan configs/tiny.cfg --g)" --gpus
 same "cli: of a key" "$(completed train --set grpo.num)" "grpo.num_generations="
 same "cli: of a value" "$(completed train --set sampler.sde = fl)" flow_sde
+same "cli: of an option's choice" "$(completed convert a.h5 --pipeline '')" "copy link"
 same "cli: of any value" "$(completed train --set lora.rank = '') $(
     completed train --set grpo.best_of_n =)" " true false"
 same "cli: of a file, bash's own" "x$(completed train conf)" x
@@ -147,7 +150,7 @@ for at in "true false" "false true" "false false"; do
         "$work/gpus.json"
 done
 expect_code "cli: plan for GPUs, moments in 8 bits are named" 0 \
-    'Moments take a quarter with optim.moments = "int8".' \
+    'With optim.moments = "int8" the moments take a quarter of this.' \
     "$bin" plan configs/flux_hps.cfg --gpus 1
 expect_code "cli: and planned with less of the host" 0 \
     '1 of 141 GB: parallel.shard = "gradients", offload_sums = true fits, ' \
@@ -211,9 +214,47 @@ expect_code "cli: what can only be planned is refused" 1 "can be planned" \
     "$bin" train configs/tiny.cfg --set run.dir="$work/vae" \
     --set policy.codec=vae
 
-expect "make: install and uninstall with DESTDIR" bash -c "
-    make -s install DESTDIR='$work/stage' PREFIX=/opt/dg >/dev/null &&
-    '$work/stage/opt/dg/bin/dancegrpo' --version &&
+# the manual page: as man makes text of it, without what it marks
+"$bin" --man >"$work/man"
+named=$(sed 's/\\f[BRI]//g; s/\\-/-/g' "$work/man")
+missing=
+for command in $("$bin" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+    grep -qx "\.SS $command" <<<"$named" || missing="$missing $command"
+    part=$(sed -n "/^\.SS $command\$/,/^\.SS /p; /^\.SH OPTIONS/,\$p" <<<"$named")
+    for option in $("$bin" "$command" --help | sed -n 's/^  \(--[a-z-]*\) .*/\1/p'); do
+        grep -q -- "^$option\b\|^$option\$" <<<"$part" ||
+            missing="$missing $command:$option"
+    done
+done
+expect "cli: manual page has every command and option" bash -c \
+    "echo '$missing'; [ -z '$missing' ]"
+expect "cli: and every code that the program ends with" bash -c \
+    "for code in 0 1 2 75; do grep -qx \"\.B \$code\" '$work/man' || exit 1; done"
+
+root=$work/stage/opt/dg
+expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" PREFIX=/opt/dg
+for file in bin/dancegrpo share/man/man1/dancegrpo.1 \
+    share/bash-completion/completions/dancegrpo share/dancegrpo/doc/howto.md; do
+    expect "make: $file is installed" test -s "$root/$file"
+done
+mkdir "$work/elsewhere"
+for config in tiny tiny_flux tiny_sd; do
+    expect_code "make: $config.cfg of an installation" 0 "reserved on rank 0" \
+        bash -c "cd '$root/share/dancegrpo' && '$root/bin/dancegrpo' train \
+            configs/$config.cfg --dry-run --set run.dir='$work/elsewhere/run'"
+done
+expect_code "make: from another folder a file is missed, and told where" 1 \
+    "shapes_train.jsonl: cannot open: No such file or directory (looked for in \
+$work/elsewhere, where" bash -c "cd '$work/elsewhere' && '$root/bin/dancegrpo' \
+        train '$root/share/dancegrpo/configs/tiny.cfg' --dry-run"
+mkdir "$work/elsewhere/prompts"
+head -n 3 configs/prompts/shapes_train.jsonl >"$work/elsewhere/prompts/few.jsonl"
+expect_code "make: an installed batch script, from another folder" 0 "it    1/1" \
+    bash -c "cd '$work/elsewhere' && unset DANCEGRPO && PATH='$root/bin:$PATH' \
+        CONFIG='$root/share/dancegrpo/configs/tiny.cfg' LS_SUBCWD='$work/elsewhere' \
+        SET='run.iterations=1 prompts.file=prompts/few.jsonl prompts.eval_file=prompts/few.jsonl' \
+        bash '$root/share/dancegrpo/jobs/train.lsf'"
+expect "make: uninstall leaves no file" bash -c "
     make -s uninstall DESTDIR='$work/stage' PREFIX=/opt/dg &&
     [ -z \"\$(find '$work/stage' -type f)\" ]"
 expect_code "make: CUDA=1 without a toolkit tells what is missing" 2 \

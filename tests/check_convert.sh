@@ -127,7 +127,7 @@ refused "a pipeline without a folder" "comes from no folder" "$work/moved.h5" \
     --pipeline copy
 refused "another folder where there is none" "--folder: $work/moved.h5 comes" \
     "$work/moved.h5" --folder $folder
-refused "no averaged weights" "--weights ema: $work/moved.h5 holds none" \
+refused "no averaged weights" "--weights ema: $work/moved.h5 holds no averaged weights: its run had optim.ema_decay = 0" \
     "$work/moved.h5" --weights ema
 wrong=2
 refused "another type" "float32 | float16 | bfloat16" "$full" --dtype int8
@@ -168,5 +168,5 @@ rc=$?
 expect "convert: two ranks, one message, exit code 1" bash -c \
     "[ $rc = 1 ] && [ \$(grep -c '^ERROR ' '$work/out') = 1 ]"
 expect "convert: two ranks" ranks 2 "$bin" convert "$full" --to "$work/two"
-expect_code "help convert" 0 "--shard-size VALUE" "$bin" help convert
+expect_code "help convert" 0 "--shard-size SIZE" "$bin" help convert
 exit $bad

@@ -148,14 +148,14 @@ expect "encode: which names the file" grep -q "none.h5\": there is no such" \
     "$work/out"
 refused "encode: cache of other encoders" "made with text encoders of SHA-256" \
     prompts.cache="$cache" run.seed=12
-refused "encode: cache of another width" "encode again" \
+refused "encode: cache of another width" "again" \
     prompts.cache="$cache" policy.text_length=24
 refused "encode: cache is a checkpoint" "dancegrpo checkpoint" \
     prompts.cache="$work/without/checkpoints/iter_000003.h5"
 printf 'a red circle\na red circle and a purple circle\n' >"$work/few.txt"
 encode 1 "$work/few.h5" prompts.file="$work/few.txt" prompts.eval_file= \
     >/dev/null 2>&1
-refused "encode: a prompt that is not in it" "is not in it: encode again" \
+refused "encode: a prompt that is not in it" "is not in it: run" \
     prompts.cache="$work/few.h5"
 expect "encode: names prompt and file" grep -q \
     'prompt 1 of configs/prompts/shapes_train.jsonl, ".*"' "$work/out"
@@ -170,7 +170,7 @@ refused "encode: damaged rows" "the file is damaged" prompts.cache="$work/hurt.h
 cp "$cache" "$work/retold.h5"
 "$tools/plant" "$work/retold.h5" flip tokens_sha256 5
 refused "encode: a tokenizer that makes other tokens" \
-    "was made into other tokens: encode again" prompts.cache="$work/retold.h5"
+    "was made into other tokens: run" prompts.cache="$work/retold.h5"
 expect_code "encode: no file named" 1 "prompts.cache" "$bin" encode \
     configs/tiny.cfg
 ranks 2 "$bin" train configs/tiny.cfg --set run.dir="$work/never" \

@@ -54,7 +54,7 @@ expect_code "nodes: ben has an older library" 0 "WARN  rank 1 computes with" \
     across ann:1,ben:1 --host ann -n 1 "${train[@]}" : --host ben -n 1 \
     -x ONEDNN_MAX_CPU_ISA=SSE41 "${train[@]}"
 expect "nodes: and both are named" grep -q \
-    "rank 1 computes with .*SSE4.1.*; rank 0 with .*: bits depend on" "$work/out"
+    "rank 1 computes with .*SSE4.1.*; rank 0 with .*: the last bits depend on" "$work/out"
 
 expect_code "nodes: a run folder that is not shared" 1 "ERROR $work/apart: a file \
 that rank 0 has made there cannot be opened here (No such file or directory): \

@@ -76,4 +76,17 @@ about "recipe sd14_hps: a picture" "$(figure sd14_hps flops decode)" 2.51e12
 # a plan without a folder is of the public sizes, a run is not
 expect_code "recipe sd14_hps: evaluate needs the folder" 1 \
     "there is no such folder" "$bin" evaluate configs/sd14_hps.cfg
+
+# every configuration can be planned, and begins where its weights are here
+for config in configs/*.cfg; do
+    command=train
+    [[ $config != *pretrain* ]] || command=pretrain
+    expect_code "recipe ${config##*/}: plan" 0 "Parameters" "$bin" plan "$config" \
+        --command $command
+    case $config in
+    *pretrain_* | */flux* | */sd14* | */sizes*) continue ;;
+    esac
+    expect_code "recipe ${config##*/}: $command --dry-run" 0 "nothing was computed" \
+        "$bin" $command "$config" --dry-run --set run.dir="$work/run"
+done
 exit $bad

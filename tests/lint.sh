@@ -179,6 +179,24 @@ check_doc()
     [ -z "$out" ] || out="$out
 run: make doc"
     verdict "lint: doc/config.md is up to date" "$out"
+    out=$("$bin" --man 2>&1 | diff - doc/dancegrpo.1 2>&1)
+    [ -z "$out" ] || out="$out
+run: make doc"
+    verdict "lint: doc/dancegrpo.1 is up to date" "$out"
+}
+
+# what a formatter of manual pages has to say of ours
+check_man()
+{
+    if command -v mandoc >/dev/null; then
+        verdict "lint: doc/dancegrpo.1, by mandoc" \
+            "$(mandoc -T lint -W warning doc/dancegrpo.1 2>&1)"
+    elif command -v groff >/dev/null; then
+        verdict "lint: doc/dancegrpo.1, by groff" \
+            "$(groff -ww -man -Tutf8 doc/dancegrpo.1 2>&1 >/dev/null)"
+    else
+        echo "no mandoc and no groff: the manual page's check is left out"
+    fi
 }
 
 # functions and files that the documents name
@@ -221,5 +239,6 @@ else
     echo "no objdump: its check is left out"
 fi
 check_doc
+check_man
 check_named
 exit $bad

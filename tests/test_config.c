@@ -123,14 +123,14 @@ static void test_parse_names_file_line_and_range(void **state)
 {
     (void)state;
     refuse("run: {\n  seed = 1;\n  threads = -1;\n};", DG_EINVAL,
-           "x.cfg:3: run.threads = -1: must be integer in [0, 4096]");
+           "x.cfg:3: run.threads = -1: must be an integer in [0, 4096]");
     refuse("sampler: { eta = 2.1; };", DG_EINVAL,
-           "sampler.eta = 2.1: must be number in [0, 2]");
+           "sampler.eta = 2.1: must be a number in [0, 2]");
     refuse("sampler: { eta = -0.1; };", DG_EINVAL, "eta = -0.1: must be");
     refuse("sampler: { sde = \"dancing\"; };", DG_EINVAL,
            "must be one of ode | dance | flow_sde | cps | ddim");
     refuse("sampler: { sde = \"dan\"; };", DG_EINVAL, "= \"dan\": must be");
-    refuse("sampler: { steps = 2.5; };", DG_EINVAL, "must be integer");
+    refuse("sampler: { steps = 2.5; };", DG_EINVAL, "must be an integer");
     refuse("sampler: { steps = \"16\"; };", DG_EINVAL, "= \"16\": must be");
     refuse("parallel: { exact_sum = 1; };", DG_EINVAL, "true or false");
     refuse("flux: { axes_dims = [4, 4]; };", DG_EINVAL, "must be 3 integers");
@@ -138,10 +138,10 @@ static void test_parse_names_file_line_and_range(void **state)
     refuse("unet: { block_out_channels = [1,1,1,1,1,1,1,1,1]; };", DG_EINVAL,
            "must be at most 8 integers");
     refuse("unet: { block_out_channels = [8, 0]; };", DG_EINVAL, "must be at");
-    refuse("run: { dir = 5; };", DG_EINVAL, "must be text");
+    refuse("run: { dir = 5; };", DG_EINVAL, "must be a text");
     refuse("run: { seed = 99999999999999999999; };", DG_EINVAL,
-           "run.seed = 1e+20: must be integer");
-    refuse("rewards = 3;", DG_EINVAL, "must be list");
+           "run.seed = 1e+20: must be an integer");
+    refuse("rewards = 3;", DG_EINVAL, "must be a list");
     refuse("t5: { num_layers = 0; };", DG_EINVAL, "integer in [1, 200]");
     refuse("clip: { layers = 0; };", DG_EINVAL, "integer in [1, 200]");
     refuse("rewards = (3);", DG_EINVAL, "must be a group");
@@ -214,7 +214,7 @@ static void test_text_includes_no_file(void **state)
     (void)state;
     dg_config_defaults(&c);
     snprintf(text, sizeof text, "rewards=(\n@include \"%s\"\n)", path);
-    refuse_set(text, DG_EINVAL, "must be list");
+    refuse_set(text, DG_EINVAL, "must be a list");
     snprintf(text, sizeof text, "rewards = (\n@include \"%s\"\n);", path);
     assert_int_equal(dg_config_parse(&c, text, "text"), DG_EFORMAT);
     assert_non_null(strstr(dg_last_error()->text, "text:2: "));
@@ -226,14 +226,14 @@ static void test_set_refuses_what_it_cannot_take(void **state)
     (void)state;
     refuse_set("run.seed", DG_EUSAGE, "must be key=value");
     refuse_set("=3", DG_EUSAGE, "must be key=value");
-    refuse_set("run.seed=1; run.threads=2", DG_EINVAL, "must be integer");
-    refuse_set("run.seed=1; x=2", DG_EINVAL, "must be integer");
-    refuse_set("run.seed=abc", DG_EINVAL, "run.seed = abc: must be integer");
-    refuse_set("run.seed=", DG_EINVAL, "must be integer");
-    refuse_set("optim.lr=nan", DG_EINVAL, "must be number");
-    refuse_set("optim.lr=1e999", DG_EINVAL, "must be number");
+    refuse_set("run.seed=1; run.threads=2", DG_EINVAL, "must be an integer");
+    refuse_set("run.seed=1; x=2", DG_EINVAL, "must be an integer");
+    refuse_set("run.seed=abc", DG_EINVAL, "run.seed = abc: must be an integer");
+    refuse_set("run.seed=", DG_EINVAL, "must be an integer");
+    refuse_set("optim.lr=nan", DG_EINVAL, "must be a number");
+    refuse_set("optim.lr=1e999", DG_EINVAL, "must be a number");
     refuse_set("sampler.steps=1", DG_EINVAL, "[2, 1000]");
-    refuse_set("rewards=({name=\"a\")", DG_EINVAL, "must be list");
+    refuse_set("rewards=({name=\"a\")", DG_EINVAL, "must be a list");
 }
 
 static void test_print_parses_back_to_the_same_bits(void **state)
@@ -398,7 +398,7 @@ static void test_check_sees_what_keys_say_together(void **state)
         { { "grpo.updates_per_iteration=97" }, "the 96 trained samples" },
         { { "grpo.timestep_mode=window" }, "needs sampler.window_size" },
         { { "rewards=({weight=1.0;})" }, "element 1 has no name" },
-        { { "rewards=({name=\"a\";},{name=\"a\";})" }, "'a' stands there" },
+        { { "rewards=({name=\"a\";},{name=\"a\";})" }, "'a' is listed twice" },
         { { "run.dir=" }, "run.dir is empty" },
         { { "policy.prediction=epsilon", "sampler.steps=1000" },
           "sampler.steps = 1000: must be at most 999" },

@@ -74,10 +74,10 @@ static void test_a_right_run_has_nothing_to_tell(void **state)
     right_run();
     dg_health_find(&h, &run);
     assert_int_equal(h.count[LEVEL_WRONG] + h.count[LEVEL_LOOK], 0);
-    assert_string_equal(dg_health_verdict(&h), "Nothing speaks against it.");
+    assert_string_equal(dg_health_verdict(&h), "No problem was found.");
     column[COL_PEAK][7] = 101;
     says(LEVEL_LOOK, "Is memory as planned", "No: ");
-    assert_non_null(strstr(dg_health_verdict(&h), "wants a look"));
+    assert_non_null(strstr(dg_health_verdict(&h), "what to look at"));
     column[COL_GRAD][N - 1] = INFINITY;
     fill(COL_CLIP, 1, 1);
     dg_health_find(&h, &run);
@@ -124,6 +124,7 @@ static void test_directions_are_told_beyond_noise(void **state)
     right_run();
     fill(COL_REWARD, 0.8, 0.5);
     says(LEVEL_WRONG, "Does the reward rise", "the wrong way");
+    assert_non_null(strstr(h.finding[1].advice, "before the fall"));
     right_run();
     run.tuned = 0;
     fill(COL_LOSS, 1, 0.5);
@@ -243,6 +244,21 @@ static void test_a_hacked_reward_is_told(void **state)
     says(LEVEL_UNKNOWN, "Is the reward hacked", "No reward here");
 }
 
+/* In few iterations it may rise plainly, and not yet as surely as a trend. */
+static void test_a_strict_score_that_seems_to_rise_does_not_stand_still(
+    void **state)
+{
+    (void)state;
+    right_run();
+    run.n = 12;
+    for (int i = 0; i < run.n; i++) /* three fours, each falling: p = 0.047 */
+        column[COL_STRICT][i] = 0.1 + 0.01 * (4 * (i / 4) + 3 - i % 4);
+    says(LEVEL_GOOD, "Is the reward hacked", "along with the reward");
+    for (int i = 0; i < run.n; i++) /* as it falls, it is not hacked for sure */
+        column[COL_STRICT][i] = 0.4 - 0.01 * (4 * (i / 4) + 3 - i % 4);
+    says(LEVEL_LOOK, "Is the reward hacked", "did not clearly rise");
+}
+
 static void evaluated(double reward, double strict)
 {
     EvalRow *a = &run.before.all, *b = &run.after.all;
@@ -266,7 +282,7 @@ static void test_held_out_prompts_decide(void **state)
     says(LEVEL_GOOD, better, "Yes: the strict score");
     evaluated(0.2, -0.1);
     says(LEVEL_LOOK, hacked, "Perhaps");
-    says(LEVEL_LOOK, better, "Not for sure");
+    says(LEVEL_LOOK, better, "Not certainly");
     evaluated(0.2, -0.3);
     says(LEVEL_WRONG, hacked, "It looks so");
     says(LEVEL_WRONG, better, "No, worse");
@@ -332,6 +348,8 @@ int main(void)
         cmocka_unit_test(test_what_is_not_finite_is_found),
         cmocka_unit_test(test_groups_that_become_alike_are_told),
         cmocka_unit_test(test_a_hacked_reward_is_told),
+        cmocka_unit_test(
+            test_a_strict_score_that_seems_to_rise_does_not_stand_still),
         cmocka_unit_test(test_held_out_prompts_decide),
         cmocka_unit_test(test_a_record_may_be_cut_or_mixed),
         cmocka_unit_test(test_the_worst_stands_first),

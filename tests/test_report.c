@@ -241,15 +241,16 @@ static void test_text_tells_what_the_page_does(void **state)
     assert_null(tell_text()); /* no run yet */
     put_run(40, &right);
     char *text = tell_text();
-    assert_ptr_equal(strstr(text, "Nothing speaks against it.\ngood "), text);
+    assert_ptr_equal(strstr(text, "No problem was found.\ngood "), text);
     assert_null(strstr(text, "\nWRONG"));
     assert_says(text, "\ngood   Does the reward rise? Yes: ");
     free(text);
     put_run(40, &f);
     text = tell_text();
-    assert_ptr_equal(strstr(text, "Something is wrong; it stands first.\n"
-                                  "WRONG  Is the ratio exactly 1 at first? "
-                                  "No: it first differed in iteration 17"),
+    assert_ptr_equal(strstr(text,
+                            "Something is wrong; the problems come first.\n"
+                            "WRONG  Is the ratio exactly 1 at first? "
+                            "No: it first differed in iteration 17"),
                      text);
     assert_says(text, "\n       The update does not see the policy that made");
     for (const char *line = text; *line; line += strcspn(line, "\n") + 1)
@@ -385,6 +386,16 @@ static void test_pretraining_has_its_page(void **state)
                       "loss went from");
     assert_level(page, "Does the loss fall?", "good");
     assert_null(strstr(page, "Ratio"));
+    assert_says(page, "error of the prediction."); /* of what it is not known */
+    free(page);
+    put_file("config.cfg", "policy: { prediction = \"epsilon\"; };\n"
+                           "pretrain: { loss_power = 0.5; };\n");
+    page = make_page();
+    assert_says(page, "error of the noise, weighted by noise level.");
+    free(page);
+    put_file("config.cfg", "policy: { prediction = \"data\"; };\n");
+    page = make_page();
+    assert_says(page, "error of the velocity.");
     free(page);
 }
 

@@ -97,7 +97,7 @@ static void test_equal_runs_differ_in_nothing(void **state)
     free(text);
     text = told(NULL, 3, dirs);
     assert_non_null(text);
-    assert_says(text, "  (1 without a config.cfg that can be read)\n");
+    assert_says(text, "  (not known of 1: no config.cfg that can be read)\n");
     free(text);
 }
 

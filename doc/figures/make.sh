@@ -11,3 +11,10 @@ last=$(ls runs/demo/checkpoints/iter_*.h5 | tail -n 1)
     --out doc/figures/base_clean.png
 "$bin" sample configs/demo.cfg --set "policy.weights=$last" --num 7 --seeds 4 \
     --out doc/figures/demo_after.png
+# the report's first screens, by a browser if there is one
+"$bin" report runs/demo
+if command -v chromium >/dev/null; then
+    chromium --headless --no-sandbox --disable-gpu --hide-scrollbars \
+        --window-size=1200,1500 --screenshot=doc/figures/report.png \
+        "file://$PWD/runs/demo/report.html" 2>/dev/null
+fi

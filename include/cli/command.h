@@ -45,6 +45,7 @@ typedef struct CliFlag {
     const char **value;
     const char **file;
     int *number, least, most;
+    const char *takes; /* what it takes, as help names it; NULL: by its kind */
 } CliFlag;
 
 typedef struct Cli Cli;
@@ -93,7 +94,8 @@ struct Cli {
  * to all ranks, checks it (dg_config_check), sets up log and progress bar, calls
  * spec->work, reports its error, if any, on rank 0, ends MPI. Collective over
  * all ranks.
- * Every command has --help, for which MPI is not started; those with a configuration also --set key=value,
+ * Every command has --help and, for the manual page, --man, for which MPI is
+ * not started; those with a configuration also --set key=value,
  * --print-config, --dry-run. work is not called where there is nothing more to
  * do.
  * Returns the exit code.

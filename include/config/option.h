@@ -66,6 +66,13 @@ const void *dg_option_value(const Option *o, const void *base);
 /** Writes "INT in [2, 4096]", "one of a | b" and the like. */
 void dg_option_allowed(char *text, size_t size, const Option *o);
 
+/** The same behind "must be": "an integer in [2, 4096]". */
+void dg_option_wanted(char *text, size_t size, const Option *o);
+
+/** A LIST's element has a key that its rows do not have; place is where. */
+int dg_option_unknown_member(const Option *o, const char *key,
+                             const char *place);
+
 /** All keys with defaults, ranges and help, for --help. */
 void dg_option_help(FILE *out);
 

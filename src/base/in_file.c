@@ -9,6 +9,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A relative path is looked for where the program was started, which may be
+ * another folder than the user thinks. */
+static int cannot_open(const char *path)
+{
+    const int why = errno;
+    char here[512];
+
+    if (why == ENOENT && path[0] != '/' && getcwd(here, sizeof here) != NULL)
+        return dg_fail(DG_EIO,
+                       "%s: cannot open: %s (looked for in %s, where the "
+                       "program was started)",
+                       path, strerror(why), here);
+    return dg_fail(DG_EIO, "%s: cannot open: %s", path, strerror(why));
+}
+
 int dg_in_open(int *fd, int64_t *bytes, const char *path)
 {
     struct stat st;
@@ -16,12 +31,12 @@ int dg_in_open(int *fd, int64_t *bytes, const char *path)
     int err = DG_OK;
 
     if (f < 0)
-        return dg_fail(DG_EIO, "%s: cannot open: %s", path, strerror(errno));
+        return cannot_open(path);
     if (fstat(f, &st) != 0)
         err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
     else if (!S_ISREG(st.st_mode))
         err = dg_fail(DG_EIO, "%s: cannot read: %s", path,
-                      S_ISDIR(st.st_mode) ? "is a folder, wanted is a file"
+                      S_ISDIR(st.st_mode) ? "is a folder; a file is wanted"
                                           : "not a regular file");
     if (err) {
         close(f);

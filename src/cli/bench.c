@@ -121,25 +121,31 @@ int dg_cli_bench(int argc, char **argv)
     Wanted w = { .opts = { .bare = dg_cpu_sgemm_bare, .repeats = 0 },
                  .side = 8192 };
     const CliFlag flags[] = {
-        { "--network", "the network alone, no iterations",
+        { "--network", "measure the network alone, without iterations",
           .on = &w.opts.network_only },
-        { "--blocks", "full-size blocks of SD and FLUX.1 alone (6 GB)",
+        { "--blocks",
+          "measure full-size blocks of SD and FLUX.1 alone (takes 6 GB)",
           .on = &w.blocks },
-        { "--repeats", "pairs of measurements (21, on a GPU 7)",
+        { "--repeats", "pairs of measurements (default 21, on a GPU 7)",
           .number = &w.opts.repeats, .least = 1, .most = 1000 },
-        { "--product", "side of the product that gives a GPU's rate (8192)",
+        { "--product",
+          "side of the matrix product that gives a GPU's rate (default "
+          "8192)",
           .number = &w.side, .least = 1, .most = 1 << 16 },
-        { "--json", "write the figures to this file too", .file = &w.json },
+        { "--json", "write the figures to this JSON file too",
+          .file = &w.json },
     };
     const CliSpec spec = {
         .work = bench,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .outline = DG_CLI_GPU_OUTLINE,
-        .summary = "Measures speed as ratios within one run: the network "
-                   "against the library's bare\nmatrix product, all ranks "
-                   "against one; where the time of an iteration goes. On a\n"
-                   "GPU the network, of random weights, or blocks.",
+        .summary =
+            "Measures speed, as ratios within one run so that other load on "
+            "the machine matters little: the network against the bare matrix "
+            "product of the library, all ranks against one, and where the time "
+            "of an iteration goes. On a GPU it measures the network with "
+            "random weights, or single blocks.",
         .flags = flags,
         .num_flags = 5,
     };

@@ -26,7 +26,7 @@ _dancegrpo()
     if [ "$at" = 1 ]; then
         words=$("$program" --help 2>/dev/null |
             sed -n 's/^  \([a-z]*\) .*/\1/p')
-        mapfile -t COMPREPLY < <(compgen -W "$words help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "$words help --help --version --man" -- "$word")
         return
     fi
     help=$("$program" "$command" --help 2>/dev/null) || return
@@ -42,10 +42,17 @@ _dancegrpo()
         words=$(_dancegrpo_values "$before" <<<"$help")
         word=
     else
-        case $word in
-        -*) words=$(sed -n 's/^  \(--[a-z-]*\) .*/\1/p' <<<"$help") ;;
-        *) return ;; # a file, as bash completes it
-        esac
+        # what an option takes, where help says so: --weights raw|ema
+        words=
+        [[ $before != --?* ]] ||
+            words=$(sed -n "s/^  $before \([a-z|]*|[a-z|]*\) .*/\1/p" <<<"$help")
+        if [ -n "$words" ]; then
+            words=${words//|/ }
+        elif [[ $word == -* ]]; then
+            words=$(sed -n 's/^  \(--[a-z-]*\) .*/\1/p' <<<"$help")
+        else
+            return # a file, as bash completes it
+        fi
     fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
 }

@@ -37,13 +37,13 @@ int dg_cli_config(int argc, char **argv)
     int markdown = 0;
     const CliFlag flags[] = {
         { .name = "--markdown",
-          .help = "print doc/config.md instead",
+          .help = "print the page doc/config.md instead",
           .on = &markdown },
     };
     const CliSpec spec = {
         .work = print_config,
-        .summary = "Prints the effective configuration: all keys, with "
-                   "defaults, the\nfile's and --set.",
+        .summary = "Prints the effective configuration: every key, from the "
+                   "defaults, the file and --set.",
         .config = DG_CLI_OPTIONAL,
         .outline = 1,
         .flags = flags,

@@ -89,28 +89,35 @@ int dg_cli_convert(int argc, char **argv)
 {
     Flags f = { 0 };
     const CliFlag flags[] = {
-        { "--to", "folder to write; must not be there", .value = &f.opts.to },
-        { "--weights", "raw (the default), or ema", .value = &f.weights },
+        { "--to", "folder to write; it must not exist yet", .value = &f.opts.to,
+          .takes = "FOLDER" },
+        { "--weights",
+          "the trained weights (raw, the default) or their average",
+          .value = &f.weights, .takes = "raw|ema" },
         { "--dtype", "float32 (the default), float16 or bfloat16",
-          .value = &f.dtype },
-        { "--shard-size", "most of one file, such as 5GB (10GB)",
-          .value = &f.shard },
+          .value = &f.dtype, .takes = "TYPE" },
+        { "--shard-size",
+          "largest size of one file, such as 5GB (default 10GB)",
+          .value = &f.shard, .takes = "SIZE" },
         { "--pipeline",
-          "copy or link: all of the pipeline that the network came from",
-          .value = &f.pipeline },
-        { "--merge", "put adapters into the network's weights",
+          "write a whole pipeline: copy the rest of the one that the network "
+          "came from, or link to it",
+          .value = &f.pipeline, .takes = "copy|link" },
+        { "--merge",
+          "merge adapters into the network's weights and write these",
           .on = &f.opts.merge },
-        { "--base", "weights below adapters, if they have moved",
-          .value = &f.opts.base },
-        { "--folder", "policy.path's folder, if it has moved",
-          .value = &f.opts.folder },
+        { "--base",
+          "file of the weights that adapters stand on, if it has moved",
+          .value = &f.opts.base, .takes = "FILE" },
+        { "--folder", "the folder of policy.path, if it has moved",
+          .value = &f.opts.folder, .takes = "FOLDER" },
     };
     const CliSpec spec = {
         .work = convert,
         .config = DG_CLI_NONE,
         .summary =
             "Writes the network of a checkpoint or weights file as a folder "
-            "that diffusers\nloads; of a checkpoint of adapters a LoRA file.",
+            "that diffusers loads; adapters become a LoRA file.",
         .arguments = "FILE.h5 --to FOLDER",
         .min_args = 1,
         .max_args = 1,

@@ -417,8 +417,10 @@ static int end(Doctor *d, const char *json)
     err = dg_agree(&d->cli->comm, err);
     if (err || wrong == 0)
         return err;
-    return dg_fail(DG_EPROMISE, "doctor: %d of its findings would spoil a run",
-                   wrong);
+    return dg_fail(
+        DG_EPROMISE,
+        "doctor: %d of the rows above say FAIL: a run would not work here",
+        wrong);
 }
 
 static int examine(Cli *cli, void *wanted)
@@ -456,9 +458,10 @@ int dg_cli_doctor(int argc, char **argv)
 {
     Wanted w = { .quick = 0 };
     const CliFlag flags[] = {
-        { "--quick", "a small network alone, not the configuration's",
+        { "--quick", "try a small network only, not the configuration's",
           .on = &w.quick },
-        { "--json", "write the findings to this file too", .file = &w.json },
+        { "--json", "write the findings to this JSON file too",
+          .file = &w.json },
     };
     const CliSpec spec = {
         .work = examine,
@@ -466,11 +469,11 @@ int dg_cli_doctor(int argc, char **argv)
         .on_gpu = 1,
         .outline = 1,
         .summary =
-            "Tries in seconds whether the promises hold on this machine: to be "
-            "started as the\nrun will be, with the same mpirun or srun. With "
-            "CONFIG its device, threads and\nparallel.* are used, its own "
-            "network, decoder and rewards are tried for a short group,\nand "
-            "files where run.dir is to be.",
+            "Checks in seconds whether a run will work on this machine. Start "
+            "it as the run will be started, with the same mpirun or srun. With "
+            "CONFIG, its device, threads and parallel.* are used, its network, "
+            "decoder and rewards are tried on a short group, and files are "
+            "written where run.dir will be.",
         .flags = flags,
         .num_flags = 2,
     };

@@ -72,7 +72,7 @@ int dg_cli_encode(int argc, char **argv)
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .summary = "Encodes the prompts of all prompts files once and writes "
-                   "them to prompts.cache,\nfrom which train and evaluate then "
+                   "them to prompts.cache, from which train and evaluate then "
                    "read them.",
     };
 

@@ -17,16 +17,18 @@ int dg_cli_evaluate(int argc, char **argv)
 {
     InferOpts o = { .ema = 0 };
     const CliFlag flags[] = {
-        { "--ema", "of a checkpoint: use its EMA", .on = &o.ema },
-        { "--json", "write the figures to this file too", .file = &o.out },
+        { "--ema", "use the averaged weights (EMA) of a checkpoint",
+          .on = &o.ema },
+        { "--json", "write the scores to this JSON file too", .file = &o.out },
     };
     const CliSpec spec = {
         .work = evaluate,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .summary = "Scores policy.weights (a weights file or a checkpoint) on "
-                   "fixed prompts and seeds\nwith the ODE sampler; 95 % "
-                   "bootstrap intervals.",
+                   "fixed held-out prompts and seeds, painted by the "
+                   "deterministic ODE sampler, with 95 % bootstrap "
+                   "intervals.",
         .flags = flags,
         .num_flags = 2,
     };

@@ -58,16 +58,16 @@ int dg_cli_inspect(int argc, char **argv)
 {
     Wanted w = { .digest = 0 };
     const CliFlag flags[] = {
-        { "--digest", "only the SHA-256 of weights or conditions",
+        { "--digest", "print only the SHA-256 of weights or conditions",
           .on = &w.digest },
-        { "--variant", "files of that variant in a folder, such as fp16",
-          .value = &w.variant },
+        { "--variant", "of a folder, the files of this variant, such as fp16",
+          .value = &w.variant, .takes = "NAME" },
     };
     const CliSpec spec = {
         .work = inspect,
         .config = DG_CLI_NONE,
-        .summary = "Describes a file or folder of weights, a checkpoint, a "
-                   "trajectory.",
+        .summary = "Describes a file or folder of weights, a checkpoint or a "
+                   "trajectory: what wrote it, and its tensors.",
         .arguments = "FILE|FOLDER",
         .min_args = 1,
         .max_args = 1,

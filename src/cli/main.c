@@ -1,4 +1,4 @@
-#include "cli/command.h"
+#include "man.h"
 
 #include "base/version.h"
 #include "config/option.h"
@@ -13,23 +13,24 @@ typedef struct Command {
 } Command;
 
 static const Command commands[] = {
-    { "train", "tune a policy by its rewards", dg_cli_train },
+    { "train", "fine-tune a generator by its rewards", dg_cli_train },
     { "sample", "paint a grid of pictures", dg_cli_sample },
-    { "encode", "run the text encoders once, for prompts.cache",
-      dg_cli_encode },
-    { "evaluate", "score weights on fixed prompts", dg_cli_evaluate },
-    { "plan", "count memory and arithmetic of a run", dg_cli_plan },
-    { "doctor", "try whether the promises hold on this machine",
+    { "encode", "run the text encoders once for all runs", dg_cli_encode },
+    { "evaluate", "score weights on held-out prompts", dg_cli_evaluate },
+    { "plan", "count the memory and arithmetic that a run needs", dg_cli_plan },
+    { "doctor", "check whether a run will work on this machine",
       dg_cli_doctor },
-    { "convert", "write a checkpoint's weights for diffusers", dg_cli_convert },
+    { "convert", "write a checkpoint's weights as diffusers loads them",
+      dg_cli_convert },
     { "inspect", "describe weights, a checkpoint or a trajectory",
       dg_cli_inspect },
-    { "replay", "compute an iteration again from its file", dg_cli_replay },
-    { "pretrain", "make a base by flow matching on the shapes world",
+    { "replay", "compute an iteration again from its trajectory file",
+      dg_cli_replay },
+    { "pretrain", "train a base generator on the shapes world",
       dg_cli_pretrain },
-    { "report", "is the run right? RUN_DIR/report.html; or compare several",
+    { "report", "write a page: is the run right? Or compare several",
       dg_cli_report },
-    { "bench", "measure speed as ratios within one run", dg_cli_bench },
+    { "bench", "measure speed", dg_cli_bench },
     { "config", "print the effective configuration", dg_cli_config },
 };
 
@@ -48,8 +49,11 @@ static void print_help(FILE *out)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     fprintf(out,
             "\nMore about one: dancegrpo COMMAND --help\n"
-            "Exit codes: 0 done, 1 error, 2 usage, 75 to be run again: stopped "
-            "early with a\ncheckpoint, or another run has the folder\n");
+            "Manual page: man dancegrpo, or dancegrpo --man | man -l -\n"
+            "First steps: dancegrpo train configs/tiny.cfg; see README.md\n"
+            "Exit codes: 0 done, 1 error, 2 wrong command line, 75 to be run "
+            "again: stopped\nearly with a checkpoint, or another run has the "
+            "folder\n");
 }
 
 static int unknown(const char *name)
@@ -81,6 +85,22 @@ static int help_with(char *name)
     return run(name, 2, argv);
 }
 
+static int print_man(void)
+{
+    int code = DG_EXIT_DONE;
+
+    dg_man_begin();
+    for (int i = 0; i < NUM_COMMANDS && code == DG_EXIT_DONE; i++) {
+        char name[16];
+        char *argv[] = { name, (char[]) { "--man" }, NULL };
+
+        snprintf(name, sizeof name, "%s", commands[i].name);
+        code = commands[i].run(2, argv);
+    }
+    dg_man_end();
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
@@ -90,6 +110,8 @@ int main(int argc, char **argv)
                dg_compiler());
         return DG_EXIT_DONE;
     }
+    if (strcmp(name, "--man") == 0)
+        return print_man();
     if (strcmp(name, "help") == 0 && argc > 2)
         return help_with(argv[2]);
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||

@@ -1,12 +1,12 @@
 #define _GNU_SOURCE /* sched_getaffinity */
-#include "cli/command.h"
+#include "help.h"
+#include "man.h"
 
 #include "base/error.h"
 #include "base/float_env.h"
 #include "base/log.h"
 #include "base/out_file.h"
 #include "base/progress.h"
-#include "base/wrap.h"
 #include "config/option.h"
 #include "policy/policy.h"
 
@@ -24,51 +24,9 @@ typedef struct Line {
     int num_sets, print_config;
 } Line;
 
-static void print_usage(FILE *out, const Cli *cli)
-{
-    static const char *const config[] = { "", " [CONFIG]", " CONFIG" };
-    const CliSpec *s = cli->spec;
-    const char *args = s->arguments != NULL ? s->arguments : "";
-
-    fprintf(out, "usage: dancegrpo %s%s%s%s%s\n", cli->name, config[s->config],
-            *args ? " " : "", args,
-            s->config != DG_CLI_NONE ? " [--set key=value]..." : "");
-}
-
-static void print_flag(const char *name, const char *value, const char *help)
-{
-    printf("  %s%-*s ", name, 22 - (int)strlen(name), value);
-    dg_wrap(stdout, 25, 25, help);
-}
-
 static int takes_value(const CliFlag *f)
 {
-    return f->value != NULL || f->file != NULL || f->number != NULL;
-}
-
-static void print_help(const Cli *cli)
-{
-    const CliSpec *s = cli->spec;
-
-    print_usage(stdout, cli);
-    putchar('\n');
-    dg_wrap(stdout, 0, 0, s->summary);
-    putchar('\n');
-    for (int i = 0; i < s->num_flags; i++)
-        print_flag(s->flags[i].name, takes_value(&s->flags[i]) ? " VALUE" : "",
-                   s->flags[i].help);
-    print_flag("--help", "", "this text");
-    if (s->max_args > 0)
-        print_flag("--", "",
-                   "what follows is no option, even if it begins "
-                   "with -");
-    if (s->config == DG_CLI_NONE)
-        return;
-    print_flag("--set", " key=value", "override one key; may be repeated");
-    print_flag("--print-config", "", "print the effective configuration");
-    print_flag("--dry-run", "", "check everything, compute nothing");
-    printf("\nKeys of the configuration:\n");
-    dg_option_help(stdout);
+    return dg_cli_takes(f) != NULL;
 }
 
 /* The value of an option at argv[*i], as "--name value" or "--name=value";
@@ -290,7 +248,7 @@ static int report_usage(const Cli *cli)
 {
     if (cli->comm.rank == 0) {
         fprintf(stderr, "dancegrpo: %s\n", dg_last_error()->text);
-        print_usage(stderr, cli);
+        dg_cli_usage(stderr, cli);
         fprintf(stderr, "Try: dancegrpo %s --help\n", cli->name);
     }
     dg_clear_error();
@@ -354,7 +312,11 @@ static int configured(Cli *cli, const Line *line, void *options)
                                      : DG_LOG_INFO);
     dg_progress_enable(cli->comm.rank == 0 && cli->config.log.progress);
     err = try_files(cli);
-    return err ? err : cli->spec->work(cli, options);
+    if (!err)
+        err = cli->spec->work(cli, options);
+    if (!err && cli->dry_run && cli->spec->outline != 1)
+        dg_info("dry run: all checks passed, nothing was computed");
+    return err;
 }
 
 /* All of a command between MPI's start and end. */
@@ -402,11 +364,11 @@ static int is_first_rank(void)
 }
 
 /* Without MPI, which may not begin on a login node. */
-static int help(Cli *cli)
+static int tell(Cli *cli, void (*how)(const Cli *cli))
 {
     dg_log_setup(0, DG_LOG_INFO);
     if (is_first_rank())
-        print_help(cli);
+        how(cli);
     return report_end(cli, DG_OK);
 }
 
@@ -415,8 +377,10 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv)
     Cli cli = { .name = argv[0], .spec = spec };
     int code, err;
 
+    if (argc == 2 && strcmp(argv[1], "--man") == 0)
+        return tell(&cli, dg_man_command);
     if (asks_help(spec, argc, argv))
-        return help(&cli);
+        return tell(&cli, dg_cli_help);
     keep_command_line(&cli, argc, argv);
     err = dg_comm_init(&cli.comm, &argc, &argv);
     dg_float_env_standard(); /* MPI has loaded what it loads */

@@ -76,26 +76,26 @@ int dg_cli_plan(int argc, char **argv)
     Wanted w = { .command = "train" };
     const CliFlag flags[] = {
         { "--command",
-          "what is planned: train (if it is not said), pretrain, sample, "
+          "the command to plan for: train (the default), pretrain, sample, "
           "evaluate, encode or replay",
-          .value = &w.command },
-        { "--ranks", "plan for this many ranks (those that are there)",
+          .value = &w.command, .takes = "NAME" },
+        { "--ranks", "plan for this many ranks (default: those started)",
           .number = &w.ranks, .least = 1, .most = MOST_RANKS },
         { "--gpus",
-          "and on each of these numbers of GPUs, as 1,8,16,32: what fits those "
-          "of 80 and 141 GB",
-          .value = &w.gpus },
-        { "--json", "write the figures to this file too", .file = &w.json },
+          "also say, for each of these numbers of GPUs (such as 1,8,16,32), "
+          "which settings fit GPUs of 80 and 141 GB",
+          .value = &w.gpus, .takes = "LIST" },
+        { "--json", "write the figures to this JSON file too",
+          .file = &w.json },
     };
     const CliSpec spec = {
         .work = plan,
         .config = DG_CLI_REQUIRED,
         .on_gpu = DG_CLI_ANYWHERE,
         .outline = 1,
-        .summary = "Counts memory and arithmetic of a run of train or another "
-                   "command, phase by phase,\nwithout weights and without "
-                   "reserving anything: for networks of any size, on any "
-                   "machine.",
+        .summary = "Counts the memory and arithmetic of a run, phase by phase. "
+                   "It needs no weights and reserves nothing, so networks of "
+                   "any size can be planned on any machine.",
         .flags = flags,
         .num_flags = 4,
     };

@@ -23,8 +23,9 @@ int dg_cli_pretrain(int argc, char **argv)
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
         .own_prediction = 1, /* start weights may be taught another */
-        .summary = "Makes a base generator by flow matching on the shapes "
-                   "world.",
+        .summary = "Trains a base generator from nothing, by flow matching on "
+                   "the shapes world; continues the run in run.dir if there is "
+                   "one.",
     };
 
     dg_stop_install();

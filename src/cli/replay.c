@@ -5,6 +5,7 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 
@@ -12,8 +13,17 @@ enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 static int take_config(Cli *cli, int threads)
 {
     char *text = NULL;
+    struct stat st;
     H5File *f;
-    int err = dg_trajectory_open(&f, cli->args[0]);
+    int err;
+
+    if (stat(cli->args[0], &st) == 0 && S_ISDIR(st.st_mode))
+        return dg_fail(DG_EINVAL,
+                       "%s is a folder: must be one trajectory file, of a run "
+                       "%.200s/trajectories/iter_....h5, which a run with "
+                       "trajectory.every > 0 writes",
+                       cli->args[0], cli->args[0]);
+    err = dg_trajectory_open(&f, cli->args[0]);
 
     if (err)
         return err;
@@ -52,7 +62,9 @@ int dg_cli_replay(int argc, char **argv)
 {
     int threads = AS_IT_WAS;
     const CliFlag flags[] = {
-        { "--threads", "workers of each rank; 0: as run.threads = 0",
+        { "--threads",
+          "threads per rank, 0: the cores of the node shared among its "
+          "ranks (default: as the run had them)",
           .number = &threads, .least = 0, .most = MOST_THREADS },
     };
     const CliSpec spec = {
@@ -60,7 +72,7 @@ int dg_cli_replay(int argc, char **argv)
         .config = DG_CLI_NONE,
         .on_gpu = 1,
         .summary = "Computes an iteration's log-probs, advantages, gradients "
-                   "and updates again\nfrom its trajectory file and compares "
+                   "and updates again from its trajectory file and compares "
                    "them bit for bit.",
         .arguments = "FILE.h5",
         .min_args = 1,

@@ -37,16 +37,17 @@ int dg_cli_report(int argc, char **argv)
 {
     Flags f = { 0 };
     const CliFlag flags[] = {
-        { "--text", "tell whether the run is right here, and write nothing",
+        { "--text", "print whether the run is right, and write nothing",
           .on = &f.text },
-        { "--out", "of several: a page with their curves together",
+        { "--out", "of several runs: write a page with all their curves",
           .file = &f.out },
     };
     const CliSpec spec = {
         .work = report,
-        .summary = "Writes RUN_DIR/report.html: what a run did and whether "
-                   "it is right.\nSeveral are told beside each other: what "
-                   "each reached, and which keys differ.",
+        .summary =
+            "Writes RUN_DIR/report.html: what a run did and whether it is "
+            "right, with curves and pictures. Of several runs it prints "
+            "a comparison: what each reached, and which keys differ.",
         .arguments = "RUN_DIR...",
         .min_args = 1,
         .max_args = DG_CLI_ARGS,

@@ -46,18 +46,23 @@ int dg_cli_sample(int argc, char **argv)
                  .seeds = DG_SAMPLE_SEEDS,
                  .num = DG_SAMPLE_PROMPTS };
     const CliFlag flags[] = {
-        { "--ema", "of a checkpoint: use its EMA", .on = &w.ema },
-        { "--out", "PNG file to write (sample.png)", .file = &w.out },
-        { "--seeds", "pictures per prompt (4)", .number = &w.seeds, .least = 1,
-          .most = 64 },
-        { "--num", "prompts from the file when none is given (8)",
+        { "--ema", "use the averaged weights (EMA) of a checkpoint",
+          .on = &w.ema },
+        { "--out", "PNG file to write (default sample.png)", .file = &w.out },
+        { "--seeds", "pictures per prompt (default 4)", .number = &w.seeds,
+          .least = 1, .most = 64 },
+        { "--num",
+          "how many prompts of that file to paint when no PROMPT is given "
+          "(default 8)",
           .number = &w.num, .least = 1, .most = 64 },
     };
     const CliSpec spec = {
         .work = sample,
         .config = DG_CLI_REQUIRED,
         .on_gpu = 1,
-        .summary = "Paints a grid of pictures with policy.weights.",
+        .summary =
+            "Paints a grid of pictures with policy.weights: a row for each "
+            "PROMPT, or for the first ones of the held-out prompts file.",
         .arguments = "[PROMPT]...",
         .max_args = DG_CLI_ARGS,
         .flags = flags,

@@ -220,8 +220,8 @@ static int compare_ranks(Cli *cli)
     cli->unlike = other;
     if (other != 0)
         dg_warn(
-            "rank %d computes with %s; rank 0 with %s: bits depend on which "
-            "of them has which sample",
+            "rank %d computes with %s; rank 0 with %s: the last bits depend on "
+            "which of them has which sample; use nodes of one kind",
             other, all[other], all[0]);
     free(all);
     return err;

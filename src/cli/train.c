@@ -15,7 +15,7 @@ static void write_report(const Cli *cli)
     if (dg_report_write(dir) == DG_OK)
         dg_info("report: %s/report.html", dir);
     else
-        dg_warn("no report: %s", dg_last_error()->text);
+        dg_warn("the report could not be written: %s", dg_last_error()->text);
     dg_clear_error();
 }
 

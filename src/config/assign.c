@@ -80,7 +80,7 @@ static int refuse(const Option *o, const config_setting_t *s, const char *name)
     char allowed[192], value[256] = "", place[512];
     FILE *f = fmemopen(value, sizeof value, "w");
 
-    dg_option_allowed(allowed, sizeof allowed, o);
+    dg_option_wanted(allowed, sizeof allowed, o);
     if (f != NULL) {
         write_setting(f, s);
         fclose(f);
@@ -271,10 +271,7 @@ static int assign_element(const Option *o, char *element,
 
         dg_assign_place(place, sizeof place, m, name);
         if (row == NULL)
-            return dg_fail(DG_EINVAL,
-                           "%s: %s: unknown key '%s': must be name, weight "
-                           "or threshold",
-                           place, o->key, config_setting_name(m));
+            return dg_option_unknown_member(o, config_setting_name(m), place);
         int err = dg_assign_setting(row, element, m, name);
 
         if (err)
@@ -500,7 +497,7 @@ int dg_assign_text(const Option *o, void *base, const char *text,
         config_setting_length(config_root_setting(&tree)) == 1) {
         err = dg_assign_setting(o, base, config_lookup(&tree, "v"), name);
     } else {
-        dg_option_allowed(allowed, sizeof allowed, o);
+        dg_option_wanted(allowed, sizeof allowed, o);
         err = dg_fail(DG_EINVAL, "%s: %s = %s: must be %s", name, o->key, text,
                       allowed);
     }

@@ -235,7 +235,7 @@ static int check_rewards(const Config *c)
                            (Long)i + 1);
         for (int64_t j = 0; j < i; j++)
             if (strcmp(c->rewards[i].name, c->rewards[j].name) == 0)
-                return dg_fail(DG_EINVAL, "rewards: '%s' stands there twice",
+                return dg_fail(DG_EINVAL, "rewards: '%s' is listed twice",
                                c->rewards[i].name);
     }
     return DG_OK;

@@ -241,3 +241,29 @@ void dg_option_allowed(char *text, size_t size, const Option *o)
         break;
     }
 }
+
+void dg_option_wanted(char *text, size_t size, const Option *o)
+{
+    const char *article = o->type == OPT_INT ? "an "
+                          : o->type == OPT_REAL || o->type == OPT_STRING ||
+                                  o->type == OPT_TEXTS || o->type == OPT_LIST
+                              ? "a "
+                              : "";
+    const size_t n = strlen(article);
+
+    memcpy(text, article, n + 1);
+    dg_option_allowed(text + n, size - n, o);
+}
+
+int dg_option_unknown_member(const Option *o, const char *key,
+                             const char *place)
+{
+    char keys[256] = "";
+    size_t at = 0;
+
+    for (int i = 0; i < o->num_sub && at < sizeof keys; i++)
+        at += (size_t)snprintf(keys + at, sizeof keys - at, "%s%s",
+                               i > 0 ? ", " : "", o->sub[i].key);
+    return dg_fail(DG_EINVAL, "%s: %s: unknown key '%s': must be one of %s",
+                   place, o->key, key, keys);
+}

@@ -71,7 +71,8 @@ static const Option reward_rows[] = {
 
 /* clang-format off: a table reads by its columns */
 static const Option rows[] = {
-    STRING("run.dir", "\"runs/run\"", run.dir, FREE, "run folder"),
+    STRING("run.dir", "\"runs/run\"", run.dir, FREE,
+           "folder that the run writes all its files into"),
     INT("run.seed", "42", 0, BIG, run.seed, 0, "seed of every random number"),
     INT("run.iterations", "100", 0, 1e9, run.iterations, FREE,
         "iterations of training (fixed for a continued run when optim.schedule "
@@ -82,76 +83,77 @@ static const Option rows[] = {
         "run.max_seconds", "0", 0, 1e9, run.max_seconds, FREE,
         "stop with a checkpoint after this time in s (exit code 75); 0: never"),
     REAL("run.wait_seconds", "60", 0, 1e9, run.wait_seconds, FREE,
-         "how long another run that writes in run.dir is given to end; then "
-         "exit code 75: to be tried again later"),
+         "how long to wait for another run that still writes in run.dir; then "
+         "the exit code is 75: try again later"),
     ENUM("run.device", "\"cpu\"", "cpu|cuda", run.device, FREE,
          "where the networks run"),
-    ENUM(
-        "run.dtype", "\"float32\"", "float32|bfloat16", run.dtype, 0,
-        "how the networks' weights and activations are stored; bfloat16 only "
-        "with run.device = \"cuda\", its sums and the trained weights' masters "
-        "being float32"),
+    ENUM("run.dtype", "\"float32\"", "float32|bfloat16", run.dtype, 0,
+         "how the networks' weights and activations are stored. bfloat16 needs "
+         "run.device = \"cuda\"; sums and the masters of trained weights stay "
+         "float32"),
     ENUM("run.attention", "\"own\"", "own|cudnn", run.attention, FREE,
-         "attention of networks stored as bfloat16 on a GPU: own kernels, or "
-         "cuDNN's (9.19 or later) where it has one for a sample's shape; "
-         "other bits"),
+         "attention of networks stored as bfloat16 on a GPU: the program's own "
+         "kernels, or cuDNN's (9.19 or later) where it supports a sample's "
+         "shape, with other last bits"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
-         "after a NaN or Inf: set the sample aside, or stop"),
+         "after a NaN or Inf: set the sample aside and go on, or stop"),
     INT("run.witness_every", "10", 0, 1e9, run.witness_every, FREE,
-        "iterations after which each rank computes a step of another rank's "
-        "sample again; a rank that computes otherwise, or by weights that have "
-        "changed, ends the run; 0: never"),
+        "every so many iterations each rank computes a step of another rank's "
+        "sample again; if a bit differs, by a faulty device or changed "
+        "weights, the run ends; 0: never"),
 
     ENUM("policy.kind", "\"flux\"", "flux|sd", policy.kind, 0,
-         "family of the generator: FLUX or Stable Diffusion 1.x, of the folder "
-         "policy.path or of the sizes below"),
+         "family of the generator: FLUX or Stable Diffusion 1.x, with the "
+         "weights and sizes of the folder policy.path or with the sizes below"),
     STRING("policy.path", "\"\"", policy.path, 0,
-           "folder of a FLUX.1 or Stable Diffusion 1.x in the layout of "
-           "Hugging Face: sizes, tokenizers and weights"),
+           "folder of a FLUX.1 or Stable Diffusion 1.x pipeline as Hugging "
+           "Face has it: sizes, tokenizers and weights"),
     ENUM("policy.prediction", "\"velocity\"", "velocity|epsilon|data",
          policy.prediction, 0,
-         "what the network puts out: the velocity, as FLUX.1; epsilon, the "
+         "what the network predicts: velocity, as FLUX.1 does; epsilon, the "
          "noise of a DDIM schedule; or data, the clean latent, which is easier "
-         "for small networks on wide tokens"),
+         "for small networks whose tokens have many values"),
     STRING("policy.weights", "\"\"", policy.weights, 0,
-           "start weights, file or checkpoint; empty: those of policy.path, or "
-           "random"),
+           "weights to start from, a weights file or checkpoint of this "
+           "program; empty: those of policy.path, or random ones"),
     INT("policy.text_length", "0", 0, 4096, policy.text_length, 0,
-        "tokens per prompt of small networks, T5's of a folder's FLUX; 0: 512 "
-        "for the latter, else 32"),
+        "tokens per prompt that T5 reads (FLUX of a folder), or that a small "
+        "network's encoders read; 0: 512 for a folder, else 32"),
     INT("policy.height", "0", 0, 4096, policy.height, 0,
         "height of pictures in pixels; 0: pretrain.image_size"),
     INT("policy.width", "0", 0, 4096, policy.width, 0,
         "width of pictures in pixels; 0: pretrain.image_size"),
     REAL("policy.latent_scale", "1", 1e-3, 1e3, policy.latent_scale, 0,
-         "latents = scale (2 pixels - 1) in the space-to-depth codec"),
+         "without an auto-encoder, latents are pixels: this times (2 x pixel - "
+         "1)"),
     REAL("policy.guidance", "3.5", 0, 100, policy.guidance, 0,
-         "embedded guidance scale, where the network has one"),
+         "guidance scale that is given to the network, where it takes one "
+         "(FLUX.1-dev)"),
     ENUM("policy.codec", "\"pixels\"", "pixels|vae", policy.codec, 0,
-         "FLUX's latents to pixels: space-to-depth, or the VAE of policy.path "
-         "(1/8, 16 channels, packed 2 x 2)"),
+         "how FLUX's latents become pixels: pixels, by space-to-depth; or vae, "
+         "the VAE of policy.path (1/8 of the size, 16 channels, packed 2 x 2)"),
     BOOL("policy.draw_all", "false", policy.draw_all, 0,
-         "of random weights none begin as zero. By default gates and the last "
-         "layer do: good to train from, but the first update moves hardly "
-         "anything else, and what attention does cannot be seen. For trials of "
-         "large networks"),
+         "random weights: none starts as zero. By default gates and the last "
+         "layer do, which is good to train from, but then the first update "
+         "changes hardly anything else. For trials of large networks"),
     BOOL("policy.bf16_compat", "false", policy.bf16_compat, 0,
-         "FLUX is given trunc(1000 sigma) / 1000, and rounds it and the "
-         "guidance to bfloat16 before and after the factor 1000, as bfloat16 "
-         "training code does; false: sigma as it is"),
+         "FLUX: round times and guidance as training code in bfloat16 does: "
+         "time trunc(1000 sigma) / 1000, and both to bfloat16 before and after "
+         "the factor 1000. false: sigma as it is"),
 
     INT("lora.rank", "0", 0, 4096, lora.rank, 0,
-        "rank of the adapters that are trained; 0: all of the network is"),
+        "rank of the adapters that are trained; 0: no adapters, all weights "
+        "are trained"),
     REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
          "adapters are scaled by alpha / rank"),
     { "lora.targets", OPT_TEXTS, "[\"to_q\", \"to_k\", \"to_v\", \"to_out.0\"]",
       0, 0, AT(lora.targets.text), DG_CONFIG_TEXTS, NULL,
-      "linear layers with an adapter: ends of their dotted names, * standing "
-      "for any text; also as one text with commas",
+      "linear layers that get an adapter: ends of their dotted names, in which "
+      "* stands for any text; a list, or one text with commas",
       0, NULL, 0, DG_CONFIG_TEXT, 0 },
     STRING("lora.base", "\"\"", lora.base, FREE,
-           "weights below the adapters of a checkpoint, where they are not "
-           "where it says"),
+           "file of the weights below a checkpoint's adapters, if they are not "
+           "where the checkpoint says"),
 
     INT("flux.num_layers", "2", 0, 200, flux.num_layers, 0,
         "double-stream blocks"),
@@ -175,26 +177,28 @@ static const Option rows[] = {
          "network takes a guidance scale"),
 
     INT("unet.in_channels", "12", 1, 65536, unet.in_channels, 0,
-        "values of a latent's pixel, in and out: 3 cell^2 (3, 12, 27, 48, "
+        "values per position of a latent, in and out: 3 cell^2 (3, 12, 27, 48, "
         "...)"),
     { "unet.block_out_channels", OPT_INTS, "[]", 1, 65536,
       AT(unet.block_out_channels), DG_CONFIG_LEVELS, NULL,
-      "width per level, of the highest first; empty: no sizes, the network is "
+      "channels of each level, the finest first; empty: the network is "
       "policy.path's",
       0, NULL, 0, 0, AT(unet.num_levels) },
     STRING("unet.down_block_types", "\"\"", unet.down_block_types, 0,
-           "DownBlock2D or CrossAttnDownBlock2D per level, by commas"),
+           "DownBlock2D or CrossAttnDownBlock2D for each level, with commas "
+           "between"),
     STRING("unet.up_block_types", "\"\"", unet.up_block_types, 0,
-           "UpBlock2D or CrossAttnUpBlock2D per level, of the lowest first, by "
-           "commas"),
+           "UpBlock2D or CrossAttnUpBlock2D for each level, the coarsest "
+           "first, with commas between"),
     INT("unet.layers_per_block", "2", 1, 64, unet.layers_per_block, 0,
-        "residual blocks per level on the way down; one more on the way up"),
+        "residual blocks per level on the way down; on the way up there is one "
+        "more"),
     INT("unet.attention_head_dim", "8", 1, 1024, unet.attention_head_dim, 0,
-        "attention heads, in spite of its name"),
+        "number of attention heads, in spite of its name, as in diffusers"),
     INT("unet.cross_attention_dim", "128", 1, 65536, unet.cross_attention_dim,
         0, "width of the text states = clip.hidden"),
     INT("unet.norm_num_groups", "32", 1, 65536, unet.norm_num_groups, 0,
-        "groups of channels that are normed together"),
+        "groups of channels of the group norms"),
 
     INT("t5.d_model", "128", 1, 65536, t5.d_model, 0, "T5 encoder: width"),
     INT("t5.d_ff", "256", 1, 262144, t5.d_ff, 0,
@@ -218,21 +222,25 @@ static const Option rows[] = {
         "CLIP text encoder: tokens per prompt; 0: policy.text_length"),
 
     STRING("prompts.file", "\"\"", prompts.file, 0,
-           "training prompts: JSON lines or plain text; empty: drawn from "
-           "prompts.world"),
+           "training prompts: .jsonl (an object per line) or .txt (a prompt "
+           "per line); empty: drawn from prompts.world"),
     STRING("prompts.eval_file", "\"\"", prompts.eval_file, FREE,
-           "held-out prompts"),
+           "held-out prompts, for evaluations and the report's pictures"),
     STRING("prompts.cache", "\"\"", prompts.cache, FREE,
-           "file of encoded prompts: encode writes it, train and evaluate read "
-           "conditions from it alone; empty: encoded as needed"),
+           "file of encoded prompts: encode writes it, and train and evaluate "
+           "then read all conditions from it; empty: prompts are encoded as "
+           "needed"),
     ENUM("prompts.world", "\"shapes\"", "none|shapes", prompts.world, 0,
-         "procedural world: source of prompts without a file, meaning of their "
-         "metadata"),
+         "procedural world: it gives prompts where there is no file, and reads "
+         "the metadata of prompts"),
     BOOL("prompts.shuffle", "true", prompts.shuffle, 0,
-         "new order in every pass over the file"),
+         "draw a new order of the prompts for every pass over the file"),
 
     ENUM("sampler.sde", "\"dance\"", "ode|dance|flow_sde|cps|ddim", sampler.sde,
-         0, "transition of the rollout"),
+         0,
+         "kind of the rollout's steps: dance, DanceGRPO's SDE of a rectified "
+         "flow; flow_sde, Flow-GRPO's; cps, coefficients-preserving sampling; "
+         "ddim, for epsilon; ode, without noise, which cannot be trained"),
     REAL("sampler.eta", "0.3", 0, 2, sampler.eta, 0,
          "noise level of the SDE: eps of dance, a of flow_sde and cps (<= 1), "
          "eta of ddim; 0: ODE"),
@@ -242,31 +250,37 @@ static const Option rows[] = {
          "policy.path's scheduler, in FLUX.1-dev by the picture's size, "
          "ln k = 0.5 at 256 tokens, 1.15 at 4096"),
     ENUM("sampler.init_noise", "\"per_prompt\"", "per_prompt|per_sample",
-         sampler.init_noise, 0, "who shares the first noise"),
+         sampler.init_noise, 0,
+         "which samples start from the same noise: all of a prompt, or none"),
     INT("sampler.window_start", "0", 0, 999, sampler.window_start, 0,
-        "first SDE step of a mixed ODE-SDE window"),
+        "first step of the window, in which steps are SDE steps; steps outside "
+        "of it are ODE steps"),
     INT("sampler.window_size", "0", 0, 1000, sampler.window_size, 0,
-        "SDE steps of the window; 0: no window, all steps are SDE steps"),
+        "number of SDE steps in the window; 0: no window, all steps are SDE "
+        "steps"),
     INT("sampler.window_every", "0", 0, 1e9, sampler.window_every, 0,
         "iterations after which the window moves; 0: never"),
     ENUM("sampler.window_move", "\"slide\"", "slide|random",
          sampler.window_move, 0,
-         "how the window moves: on by one step, from the last to step 0; or to "
-         "a place from window_start on that is drawn for all samples"),
+         "how the window moves: slide, by one step, and from the last place to "
+         "step 0; or random, to a place from window_start on that is drawn for "
+         "all samples"),
     INT("sampler.window_end", "0", 0, 999, sampler.window_end, 0,
-        "the window stays before this step; 0: before the last one"),
-    ENUM("sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
-         "what becomes the picture: predicted x0 of the last step, or its "
-         "noisy latent zT; auto: x0 of velocity, zT of epsilon"),
+        "the window ends before this step; 0: before the last step"),
+    ENUM(
+        "sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
+        "what is decoded to the picture: the predicted x0 of the last step, or "
+        "the noisy last latent zT; auto: x0 with velocity, zT with epsilon"),
     BOOL("sampler.cps_gaussian", "true", sampler.cps_gaussian, 0,
-         "cps: Gaussian log-density; false: -(z' - mu)^2 as in its first code"),
+         "cps: use the Gaussian log-density; false: -(z' - mu)^2, as its first "
+         "code does"),
 
     REAL("cfg.scale", "1", 0, 100, cfg.scale, 0,
-         "classifier-free guidance w: u + w (c - u) of the predictions without "
-         "(u) and with (c) the prompt; 1: none"),
+         "scale w of classifier-free guidance, u + w (c - u) of the "
+         "predictions without (u) and with (c) the prompt; 1: no guidance"),
     ENUM("cfg.grad", "\"joint\"", "joint|detach_uncond", cfg.grad, 0,
-         "guided training: gradient through both predictions, or through c "
-         "alone"),
+         "guided training: the gradient goes through both predictions, or "
+         "through c alone"),
 
     INT("grpo.num_generations", "12", 2, 4096, grpo.num_generations, 0,
         "group size G: samples per prompt"),
@@ -276,37 +290,42 @@ static const Option rows[] = {
         0, "optimizer updates per iteration"),
     ENUM("grpo.update_split", "\"auto\"", "auto|groups|samples",
          grpo.update_split, 0,
-         "what an update takes of them: whole groups, or a share of each "
-         "group's samples; auto: groups where they divide evenly"),
+         "what an update gets: whole groups, or a part of each group's "
+         "samples; auto: whole groups where they divide evenly"),
     ENUM("grpo.ratio", "\"plain\"", "plain|guard", grpo.ratio, 0,
-         "what is clipped and trained: the ratio of the densities; or with its "
-         "logarithm less what any change of the mean takes of it, times the "
-         "width of the step's noise (GRPO-Guard), which wants a clip_range of "
-         "another size"),
+         "the ratio that is clipped and trained: plain, of the probabilities; "
+         "or guard, GRPO-Guard's, which is without the drift of the step's "
+         "mean and scaled by the step's noise. guard needs another clip_range"),
     REAL("grpo.clip_range", "1e-4", 1e-9, 1, grpo.clip_range, 0,
          "ratio is clipped to 1 +- this"),
     REAL("grpo.advantage_clip", "5.0", 1e-3, 1e9, grpo.advantage_clip, 0,
          "advantages are clipped to +- this"),
     REAL("grpo.timestep_fraction", "0.6", 1e-6, 1, grpo.timestep_fraction, 0,
-         "trained part tau of the steps"),
+         "fraction tau of the steps that is trained"),
     ENUM("grpo.timestep_mode", "\"random\"", "random|first|last|all|window",
-         grpo.timestep_mode, 0, "which steps are trained"),
+         grpo.timestep_mode, 0,
+         "which steps are trained: drawn at random, the first or last ones, "
+         "all, or those of the window"),
     ENUM("grpo.timestep_count", "\"floor_k\"", "floor_k|ceil_t",
          grpo.timestep_count, 0,
-         "their number: floor(tau (T - 1)) or ceil(tau T), at most T - 1"),
+         "how many steps are trained: floor(tau (T - 1)), or ceil(tau T) but "
+         "at most T - 1"),
     ENUM("grpo.timestep_scope", "\"sample\"", "sample|group",
-         grpo.timestep_scope, 0, "who shares a choice of steps"),
-    ENUM(
-        "grpo.timestep_weight", "\"none\"", "none|std|length",
-        grpo.timestep_weight, 0,
-        "factor of a step's advantages: 1; the width of its noise; or 1 by its "
-        "length in sigma; by the mean over all steps that may be trained"),
+         grpo.timestep_scope, 0,
+         "random steps are drawn for each sample, or once for each group"),
+    ENUM("grpo.timestep_weight", "\"none\"", "none|std|length",
+         grpo.timestep_weight, 0,
+         "factor of a step's advantages: none, 1; std, the standard deviation "
+         "of its noise; length, 1 / its length in sigma; these divided by "
+         "their mean over all steps that may be trained"),
     ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward", grpo.adv_agg, 0,
-         "several rewards: one loss of summed advantages, or one loss each"),
+         "with several rewards: one loss of the summed advantages, or one loss "
+         "for each reward"),
     ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,
-         "spread that advantages are divided by"),
+         "standard deviation that advantages are divided by: that of the "
+         "group, or of all samples"),
     REAL("grpo.kl_beta", "0", 0, 1e3, grpo.kl_beta, 0,
-         "weight of the KL to the start weights; 0: none"),
+         "weight of the KL divergence from the start weights; 0: none"),
     BOOL("grpo.best_of_n", "false", grpo.best_of_n, 0,
          "train only the best and worst of each group"),
     INT("grpo.keep_top", "4", 0, 4096, grpo.keep_top, 0,
@@ -331,19 +350,20 @@ static const Option rows[] = {
     REAL("optim.eps", "1e-8", 1e-20, 1, optim.eps, 0,
          "added to the root of the second moment"),
     ENUM("optim.moments", "\"float32\"", "float32|int8", optim.moments, 0,
-         "what both moments are kept in; int8: codes of 8 bits, a scale for "
-         "each 256, 2.03 bytes a parameter in place of 8"),
+         "how AdamW's moments are stored; int8: codes of 8 bits with a scale "
+         "for each 256, 2.03 bytes per parameter in place of 8"),
     REAL("optim.max_grad_norm", "1.0", 0, 1e9, optim.max_grad_norm, 0,
-         "global gradient norm is clipped to this; 0: not"),
+         "the global gradient norm is clipped to this; 0: no clipping"),
     INT("optim.warmup", "0", 0, 1e9, optim.warmup, 0,
-        "updates of linear warm-up"),
+        "updates of linear warm-up of the learning rate"),
     ENUM("optim.schedule", "\"constant\"", "constant|linear|cosine",
          optim.schedule, 0,
          "learning rate after the warm-up; linear and cosine end at 0"),
     REAL("optim.ema_decay", "0", 0, 0.9999999, optim.ema_decay, 0,
-         "decay of the averaged weights; 0: none"),
+         "decay of the averaged weights (EMA); 0: no average is kept"),
     INT("optim.ema_every", "1", 1, 1e6, optim.ema_every, 0,
-        "iterations, of pretraining updates, between steps of the average"),
+        "iterations (in pretraining: updates) between two steps of the "
+        "average"),
 
     INT("pretrain.steps", "2000", 0, 1e9, pretrain.steps, FREE,
         "updates of pretraining (fixed as run.iterations is)"),
@@ -354,8 +374,8 @@ static const Option rows[] = {
     INT("pretrain.world_seed", "1", 0, BIG, pretrain.world_seed, 0,
         "seed of the pictures"),
     INT("pretrain.image_size", "32", 8, 4096, pretrain.image_size, 0,
-        "height = width in pixels, in training and evaluation too; see "
-        "policy.height"),
+        "height and width of pictures in pixels, in training by rewards and "
+        "evaluation too; see policy.height"),
     REAL("pretrain.logit_mean", "0", -10, 10, pretrain.logit_mean, 0,
          "mean of the logit-normal times"),
     REAL("pretrain.logit_std", "1", 0.01, 10, pretrain.logit_std, 0,
@@ -363,40 +383,42 @@ static const Option rows[] = {
     INT("pretrain.eval_every", "500", 0, 1e9, pretrain.eval_every, FREE,
         "updates between evaluations; 0: at the end only"),
     REAL("pretrain.loss_power", "0", 0, 1, pretrain.loss_power, 0,
-         "epsilon: a picture's loss is times alpha_bar^-this; 0: the noise's "
-         "error, 1: that of SD 2's v, which is the clean picture's at high "
-         "noise"),
+         "epsilon: each picture's loss is multiplied by alpha_bar^-this. 0 "
+         "weighs as the noise's error does, 1 as that of SD 2's v, with more "
+         "weight at high noise"),
     REAL("pretrain.prompt_swap", "0", 0, 1, pretrain.prompt_swap, 0,
-         "part of the pictures shown under the prompt of another picture, as "
-         "captions gathered from the web are wrong"),
-    REAL(
-        "pretrain.faded", "0", 0, 1, pretrain.faded, 0,
-        "part of the pictures shown washed out: 0.15 to 0.5 of their contrast"),
+         "fraction of the pictures shown with the prompt of another picture, "
+         "as captions from the web may be wrong"),
+    REAL("pretrain.faded", "0", 0, 1, pretrain.faded, 0,
+         "fraction of the pictures shown washed out, with 0.15 to 0.5 of their "
+         "contrast"),
     REAL("pretrain.blurred", "0", 0, 1, pretrain.blurred, 0,
-         "part of the pictures shown out of focus: blurred by 1.4 to 2.8 "
+         "fraction of the pictures shown out of focus, blurred by 1.4 to 2.8 "
          "pixels"),
     REAL("pretrain.prompt_drop", "0", 0, 1, pretrain.prompt_drop, 0,
-         "part of the pictures shown with an empty prompt; cfg.scale needs "
-         "such a base"),
+         "fraction of the pictures shown with an empty prompt, which cfg.scale "
+         "needs"),
     REAL("pretrain.distill_cfg", "1", 0, 100, pretrain.distill_cfg, 0,
-         "other than 1: what is learned is not the pictures but what "
-         "policy.weights predicts of them with this guidance scale, so that "
-         "one prediction does the work of two"),
+         "other than 1: learn what policy.weights predicts with this guidance "
+         "scale in place of the pictures, so that one prediction does the work "
+         "of two"),
 
     STRING("evaluate.file", "\"\"", evaluate.file, FREE,
-           "prompts of evaluate; empty: prompts.eval_file"),
+           "prompts that evaluate scores; empty: prompts.eval_file"),
     INT("evaluate.seeds", "4", 1, 4096, evaluate.seeds, FREE,
         "pictures per prompt"),
-    INT("evaluate.steps", "25", 1, 1000, evaluate.steps, FREE, "ODE steps"),
+    INT("evaluate.steps", "25", 1, 1000, evaluate.steps, FREE,
+        "steps of the ODE sampler"),
     REAL("evaluate.shift", "3.0", 0, 100, evaluate.shift, FREE,
          "shift of the flow schedule; 0: as in sampler.shift"),
     INT("evaluate.num_prompts", "0", 0, 1e9, evaluate.num_prompts, FREE,
-        "first prompts of the file; 0: all"),
+        "how many prompts of the file, from its first; 0: all"),
     INT("evaluate.bootstrap", "1000", 1, 1e6, evaluate.bootstrap, FREE,
-        "resamplings for the 95 % intervals"),
+        "resamplings of the bootstrap that gives the 95 % intervals"),
     INT("evaluate.every", "0", 0, 1e9, evaluate.every, FREE,
-        "iterations between evaluations while train runs, as evaluate would "
-        "do; with one before the first and one after the last; 0: none"),
+        "iterations between evaluations during training, as evaluate makes "
+        "them, with one before the first iteration and one after the last; 0: "
+        "none"),
 
     INT("checkpoint.every", "10", 0, 1e9, checkpoint.every, FREE,
         "iterations between checkpoints; 0: at the end only"),
@@ -408,60 +430,65 @@ static const Option rows[] = {
     INT("report.every", "0", 0, 1e9, report.every, FREE,
         "iterations between picture strips; 0: first and last only"),
     INT("report.prompts", "8", 1, 64, report.prompts, FREE,
-        "fixed prompts in a strip"),
+        "prompts in a picture strip, the same in each"),
 
     BOOL("parallel.exact_sum", "true", parallel.exact_sum, 0,
-         "gradients as 64-bit integers: the same bits for any number of ranks"),
+         "sum gradients as 64-bit integers, which gives the same bits for any "
+         "number of ranks"),
     BOOL("parallel.recompute", "false", parallel.recompute, FREE,
-         "blocks run again at backward: less memory, same bits"),
+         "compute the activations of a block again in the backward pass: less "
+         "memory, same bits"),
     REAL("parallel.timeout_seconds", "600", 1e-3, 1e9, parallel.timeout_seconds,
-         FREE, "most that a GPU's rank waits for the others in a sum"),
+         FREE,
+         "how long a GPU's rank waits for the others in a sum before the run "
+         "ends"),
     REAL("parallel.host_timeout_seconds", "0", 0, 1e9,
          parallel.host_timeout_seconds, FREE,
-         "most that a rank waits for the others in MPI, longer than an "
-         "iteration; 0: for ever"),
+         "how long a rank waits for the others in MPI before the run ends; "
+         "must be longer than an iteration; 0: for ever"),
     BOOL("parallel.graphs", "true", parallel.graphs, FREE,
-         "on a GPU, passes are replayed as CUDA graphs: same bits"),
+         "on a GPU: replay passes as CUDA graphs; same bits"),
     BOOL("parallel.overlap", "true", parallel.overlap, FREE,
-         "on GPUs, gradient sums leave while backward still runs: same bits"),
+         "on GPUs: send gradient sums while the backward pass still runs; same "
+         "bits"),
     BOOL("parallel.ahead", "true", parallel.ahead, FREE,
-         "on GPUs with parallel.shard = \"parameters\", a block's weights come "
-         "while the one before runs, its gradients leave behind it: room for "
-         "two blocks, same bits"),
+         "on GPUs with parallel.shard = \"parameters\": fetch a block's "
+         "weights while the block before it runs, and send its gradients while "
+         "the next one does; takes room for two blocks, same bits"),
     INT("parallel.bucket_size", "4194304", 1, 1e9, parallel.bucket_size, FREE,
-        "parameters whose sums leave at once"),
+        "parameters whose gradient sums are sent at once"),
     BOOL("parallel.write_beside", "true", parallel.write_beside, FREE,
-         "trajectory files and checkpoints are written by a thread of their "
-         "own while the next iteration rolls out, or the next step of "
-         "pretraining goes forward and back: same files"),
+         "write trajectory files and checkpoints in a thread of their own, "
+         "while the next iteration's rollout or the next pretraining step "
+         "runs; same files"),
     ENUM("parallel.shard", "\"none\"", "none|optimizer|gradients|parameters",
          parallel.shard, FREE,
-         "what a rank holds its range of alone: moments and EMA, and gradient "
-         "sums, and weights; same bits"),
-    ENUM(
-        "parallel.passes", "\"auto\"", "auto|apart|together", parallel.passes,
-        FREE,
-        "with parallel.shard = \"gradients\", a sample's trained steps go back "
-        "each by itself, its gradient whole, or together, block by block, the "
-        "gradients of two blocks at most there; auto: what takes less memory; "
-        "same bits"),
+         "what is divided among the ranks, each holding its range only: none; "
+         "optimizer, moments and EMA; gradients, the gradient sums too; "
+         "parameters, the weights too; same bits"),
+    ENUM("parallel.passes", "\"auto\"", "auto|apart|together", parallel.passes,
+         FREE,
+         "with parallel.shard = \"gradients\", how a sample's trained steps go "
+         "back: apart, one after the other with the whole gradient; together, "
+         "block by block with the gradients of at most two blocks; auto, what "
+         "takes less memory; same bits"),
     BOOL("parallel.offload_optimizer", "false", parallel.offload_optimizer,
          FREE,
-         "with run.device = \"cuda\": gradient sums, moments and EMA in the "
-         "host's memory, AdamW on the host; same bits"),
-    BOOL(
-        "parallel.offload_sums", "false", parallel.offload_sums, FREE,
-        "with run.device = \"cuda\": gradient sums alone in the host's memory, "
-        "from which AdamW on the GPU has them piece by piece; a block's travel "
-        "while backward still runs; same bits"),
+         "with run.device = \"cuda\": gradient sums, moments and EMA are in "
+         "the host's memory, and AdamW runs on the host; same bits"),
+    BOOL("parallel.offload_sums", "false", parallel.offload_sums, FREE,
+         "with run.device = \"cuda\": only the gradient sums are in the host's "
+         "memory; AdamW on the GPU fetches them piece by piece, and those of a "
+         "block travel while the backward pass still runs; same bits"),
     BOOL("parallel.offload_ema", "false", parallel.offload_ema, FREE,
-         "with run.device = \"cuda\": the EMA in the host's memory, where it "
-         "follows the weights once an iteration; same bits"),
+         "with run.device = \"cuda\": the EMA is in the host's memory, where "
+         "it follows the weights once per iteration; same bits"),
 
     ENUM("log.level", "\"info\"", "info|warn", log.level, FREE,
-         "least line shown on the screen"),
+         "what is shown on the screen: info, everything; warn, warnings and "
+         "errors"),
     BOOL("log.progress", "true", log.progress, FREE,
-         "progress bar, on a terminal"),
+         "show a progress bar, on a terminal"),
 };
 /* clang-format on */
 

@@ -17,27 +17,28 @@
 static const struct {
     const char *group, *about;
 } groups[] = {
-    { "run", "The run: its folder, length, seed and place" },
+    { "run", "The run: its folder, length, seed, device and limits" },
     { "policy", "The generator that is trained" },
-    { "lora", "Adapters: a small part that is trained in place of all" },
+    { "lora", "Adapters (LoRA), which are trained in place of all weights" },
     { "flux", "Sizes of a FLUX transformer that starts from random weights" },
-    { "unet", "Sizes of a U-Net, of Stable Diffusion, that starts from random "
+    { "unet", "Sizes of a Stable Diffusion U-Net that starts from random "
               "weights" },
-    { "t5", "Sizes of FLUX's T5 text encoder" },
-    { "clip", "Sizes of the CLIP text encoder, of either" },
+    { "t5", "Sizes of FLUX's T5 text encoder that starts from random weights" },
+    { "clip", "Sizes of the CLIP text encoder, of FLUX or Stable Diffusion" },
     { "prompts", "Where prompts come from" },
-    { "sampler", "How pictures are rolled out" },
+    { "sampler", "How the pictures of a rollout are sampled" },
     { "cfg", "Classifier-free guidance" },
     { "grpo", "Groups, advantages and the clipped objective" },
-    { "rewards", "What is rewarded" },
+    { "rewards", "The rewards, a list of groups" },
     { "optim", "AdamW, gradient clipping, averaged weights" },
-    { "pretrain", "Flow matching on the procedural world" },
-    { "evaluate", "Fixed prompts and seeds, ODE sampler" },
+    { "pretrain", "Pretraining by flow matching on the procedural world" },
+    { "evaluate", "Evaluation on held-out prompts with fixed seeds, by the ODE "
+                  "sampler" },
     { "checkpoint", "Checkpoints" },
     { "trajectory", "Trajectory files" },
-    { "report", "Pictures of the report" },
+    { "report", "Picture strips of the report" },
     { "parallel", "Ranks and memory" },
-    { "log", "The screen" },
+    { "log", "What is shown on the screen" },
 };
 
 static int group_length(const char *key)

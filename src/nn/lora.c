@@ -23,7 +23,7 @@ int dg_lora_init(Lora *l, ParamSet *set, int64_t rank, double alpha,
         for (int k = 0; k < i; k++)
             if (strcmp(l->target.text[i], l->target.text[k]) == 0)
                 return dg_fail(DG_EINVAL,
-                               "lora.targets: \"%s\" stands there twice",
+                               "lora.targets: \"%s\" is listed twice",
                                l->target.text[i]);
     return DG_OK;
 }

@@ -48,8 +48,11 @@ int dg_policy_adopt_folder(Config *c, int outline)
     int err = DG_OK;
 
     if (!outline && c->policy.path[0] != '\0' && !dg_policy_has_folder(c))
-        return dg_fail(DG_EIO, "policy.path = \"%s\": there is no such folder",
-                       c->policy.path);
+        return dg_fail(
+            DG_EIO,
+            "policy.path = \"%s\": there is no such folder: must be a "
+            "whole pipeline as Hugging Face has it",
+            c->policy.path);
     if (dg_policy_has_folder(c))
         err = check_family(c);
     return err ? err

@@ -78,8 +78,10 @@ static int check_index(H5File *f, const Part *part)
     if (!err)
         err = dg_h5_read(f, "parameters/offset", DG_H5_I64, 1, &any, offsets);
     if (!err && num_names != part->num_params)
-        err = dg_fail(DG_EFORMAT, "%s: %lld parameters, the policy has %d",
-                      dg_h5_path(f), (long long)num_names, part->num_params);
+        err = dg_fail(
+            DG_EFORMAT,
+            "%s: holds %lld parameters, the configuration's network has %d",
+            dg_h5_path(f), (long long)num_names, part->num_params);
     for (int i = 0; i < part->num_params && !err; i++) {
         int64_t at;
         const Param *q = param_of(part, i, &at);
@@ -107,7 +109,8 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
     if (!err && (shape.num > part->num_values ||
                  (whole && shape.num < part->num_values)))
         err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: %lld values, the policy has %lld",
+                      "%s: dataset %s: holds %lld values, the configuration's "
+                      "network has %lld",
                       dg_h5_path(f), name, (long long)shape.num,
                       (long long)part->num_values);
     if (!err)

@@ -125,7 +125,7 @@ static int put_health(char cell[CELL], const Run *run)
     if (h->count[LEVEL_WRONG] > 0)
         snprintf(cell, CELL, "%d wrong", h->count[LEVEL_WRONG]);
     else if (h->count[LEVEL_LOOK] > 0)
-        snprintf(cell, CELL, "look at %d", h->count[LEVEL_LOOK]);
+        snprintf(cell, CELL, "%d to look at", h->count[LEVEL_LOOK]);
     else
         snprintf(cell, CELL, "%s", h->early ? "too early" : "looks right");
     const int failed = h->failed;
@@ -268,11 +268,12 @@ static void tell(FILE *out, const Compared *c)
     for (int i = 0; i < c->num; i++)
         tell_row(out, c, width, c->cell[i]);
     fprintf(out,
-            "\nFrom and to: medians of the first and the last tenth, 1 to "
-            "10 iterations.\n\nWhat differs:\n%s",
+            "\nAn arrow goes from the median of the first tenth of the "
+            "iterations to that of the\nlast (of 1 to 10 iterations "
+            "each).\n\nWhat differs:\n%s",
             *c->differs ? c->differs : "  nothing but run.dir\n");
     if (num_unknown(c) > 0)
-        fprintf(out, "  (%d without a config.cfg that can be read)\n",
+        fprintf(out, "  (not known of %d: no config.cfg that can be read)\n",
                 num_unknown(c));
 }
 
@@ -412,21 +413,22 @@ static void put_row(Page *p, const Compared *c, const char (*cell)[CELL],
 
 static int make_page(Page *p, const Compared *c)
 {
-    const Run title = { .dir = "Runs beside each other" };
+    const Run title = { .dir = "Comparison of runs" };
 
     dg_section_head(p, &title);
     dg_page_put(p,
                 "<header>\n<p class=\"eyebrow\">dancegrpo %s</p>\n<h1>%s"
-                "</h1>\n<div class=\"wide\"><table class=\"scores\">"
+                "</h1>\n<div class=\"wide\"><table class=\"scores runs\">"
                 "<thead>",
                 dg_version(), title.dir);
     put_row(p, c, c->head, "th", "th");
     dg_page_put(p, "</thead>\n<tbody>\n");
     for (int i = 0; i < c->num; i++)
         put_row(p, c, c->cell[i], "th", "td");
-    dg_page_put(p, "</tbody></table></div>\n<p class=\"under\">From and to: "
-                   "medians of the first and the last tenth, 1 to 10 "
-                   "iterations.</p>\n</header>\n<section>\n<h2>What differs"
+    dg_page_put(p, "</tbody></table></div>\n<p class=\"under\">An arrow "
+                   "goes from the median of the first tenth of the iterations "
+                   "to that of the last (of 1 to 10 iterations "
+                   "each).</p>\n</header>\n<section>\n<h2>What differs"
                    "</h2>\n<pre>");
     dg_page_text(p, *c->differs ? c->differs : "nothing but run.dir\n");
     dg_page_put(p, "</pre>\n</section>\n");

@@ -77,7 +77,7 @@ static void put_each_reward(Page *p, const Run *run)
 static void put_strict(Page *p, const Run *run)
 {
     Chart c = chart_of(run, COL_STRICT, 1, "Strict score", "share of pictures",
-                       "Right in everything; measured, not trained on.");
+                       "Pictures with everything right. Not trained on.");
 
     c.from_zero = c.percent = c.smooth = 1;
     c.point_colour = 1;
@@ -85,7 +85,7 @@ static void put_strict(Page *p, const Run *run)
         c.title = "Strict score, held out";
         c.note = "Evaluations during the run, with 95\u202f% intervals.";
     } else if (run->num_points > 0) {
-        c.note = "Right in everything; measured, not trained on. Points: "
+        c.note = "Pictures with everything right. Not trained on. Points: "
                  "held-out prompts, with 95\u202f% intervals.";
         c.point_colour = 3;
     }
@@ -97,8 +97,8 @@ static void put_ratio(Page *p, const Run *run)
     const RatioFinding r = dg_health_ratio(run);
     char badge[96];
     Chart c = chart_of(run, COL_RATIO, 0, "Ratio", "largest |ratio \u2212 1|",
-                       "Before an iteration's first update. Must be 0: no "
-                       "rounding is allowed for.");
+                       "Before the first update of an iteration. Must be 0, "
+                       "to the last bit.");
 
     if (r.measured == 0)
         return;
@@ -117,10 +117,11 @@ static void put_ratio(Page *p, const Run *run)
 static void put_shares(Page *p, const Run *run)
 {
     Chart clip = chart_of(run, COL_CLIP, 2, "Clipped terms", "share",
-                          "Ratios that left the clip range on the side where "
-                          "the gradient stops.");
-    Chart zero = chart_of(run, COL_ZERO, 2, "Groups without a gradient",
-                          "per iteration", "All rewards of the group equal.");
+                          "Terms whose ratio left the clip range where that "
+                          "stops their gradient.");
+    Chart zero =
+        chart_of(run, COL_ZERO, 2, "Groups without a gradient", "per iteration",
+                 "All rewards of such a group are equal.");
     Chart skip = chart_of(run, COL_SKIPPED, 2, "Groups skipped",
                           "per iteration", "Fewer than two valid scores.");
     Chart lost = chart_of(run, COL_MISSING, 5, "Missing scores",
@@ -152,17 +153,30 @@ static void put_shares(Page *p, const Run *run)
     }
 }
 
+/* What pretraining's loss is an error of. */
+static const char *loss_note(const Run *run)
+{
+    if (!run->config_known)
+        return "Mean squared error of the prediction.";
+    if (run->config.policy.prediction != DG_PREDICT_EPSILON)
+        return "Mean squared error of the velocity.";
+    return run->config.pretrain.loss_power > 0
+               ? "Mean squared error of the noise, weighted by noise level."
+               : "Mean squared error of the noise.";
+}
+
 static void put_optimizer(Page *p, const Run *run)
 {
     Chart grad = chart_of(run, COL_GRAD, 3, "Gradient norm", "",
-                          "Before it is cut to optim.max_grad_norm.");
+                          "Before it is clipped to optim.max_grad_norm.");
     Chart lr = chart_of(run, COL_LR, 4, "Learning rate", "", "");
     Chart loss = chart_of(run, COL_LOSS, 0, "Loss", "",
-                          run->tuned ? "Near 0 by design: advantages of a "
-                                       "group sum to 0. Not a goal."
-                                     : "Mean squared error of the velocity.");
+                          run->tuned ? "Near 0 by design, as advantages of a "
+                                       "group sum to 0: it does not measure "
+                                       "progress."
+                                     : loss_note(run));
     Chart kl = chart_of(run, COL_KL, 5, "KL to the base", "nats per element",
-                        "How far the policy went from where it began.");
+                        "How far the policy has moved from where it began.");
 
     if (!run->tuned) {
         loss.smooth = loss.maybe_log = 1;
@@ -185,10 +199,11 @@ static void put_time(Page *p, const Run *run)
 {
     Chart phases =
         chart_of(run, COL_ROLLOUT_S, 0, "Time per phase", "s per iteration",
-                 "Shares of the whole run at the right.");
+                 "At the right: shares of the whole run.");
     Chart total = chart_of(run, COL_TOTAL_S, 0, "Time", "s per iteration", "");
-    Chart speed = chart_of(run, COL_GFLOPS, 4, "Speed", "GFLOP/s, all ranks",
-                           "Matrix products, over the time of everything.");
+    Chart speed =
+        chart_of(run, COL_GFLOPS, 4, "Speed", "GFLOP/s, all ranks",
+                 "Operations of matrix products over the whole time.");
 
     phases.kind = CHART_STACK;
     phases.num_lines = 4;

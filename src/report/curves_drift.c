@@ -10,8 +10,8 @@ static void put_diversity(Page *p, const Run *run)
     const Chart c = {
         .title = "Diversity",
         .unit = "range of a pixel",
-        .note = "Spread between the small pictures of a group. One that "
-                "falls to nothing is a collapse.",
+        .note = "How far pictures of one group differ. A fall to near 0 is "
+                "a collapse.",
         .x = run->col[COL_ITERATION],
         .n = run->n,
         .num_lines = 1,
@@ -28,7 +28,7 @@ static void put_approx_kl(Page *p, const Run *run)
     const Chart c = {
         .title = "Approximate KL",
         .unit = "",
-        .note = "Of the policy to the rollout's, in updates after the first: "
+        .note = "From the rollout's policy, in updates after the first: "
                 "mean of ratio \u2212 1 \u2212 log ratio.",
         .x = run->col[COL_ITERATION],
         .n = run->n,
@@ -60,8 +60,8 @@ static void put_ratios(Page *p, const Run *run)
     const Chart c = {
         .title = "Ratio of later updates",
         .unit = "furthest from 1",
-        .note = "Both sides alike are right; far below and hardly above, "
-                "and updates go too far.",
+        .note = "Should be alike on both sides. Far below 1 and hardly above "
+                "it: updates are too large.",
         .x = run->col[COL_ITERATION],
         .n = run->n,
         .num_lines = 2,

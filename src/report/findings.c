@@ -36,10 +36,10 @@ void dg_health_order(int order[DG_FINDINGS], const Health *h)
 const char *dg_health_verdict(const Health *h)
 {
     if (h->count[LEVEL_WRONG] > 0)
-        return "Something is wrong; it stands first.";
+        return "Something is wrong; the problems come first.";
     if (h->count[LEVEL_LOOK] > 0)
-        return "Nothing is plainly wrong; what wants a look stands first.";
+        return "Nothing is clearly wrong; what to look at comes first.";
     if (h->early)
-        return "Nothing speaks against it so far, but it is too early to tell.";
-    return "Nothing speaks against it.";
+        return "No problem so far, but it is too early to tell.";
+    return "No problem was found.";
 }

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double SURE = 0.01; /* p below which a trend is one */
+static const double SURE = 0.01;  /* p below which a trend is one */
+static const double LIKELY = 0.1; /* p below which one is not to be denied */
 
 static Trend trend_of(Health *h, const Run *run, Column c)
 {
@@ -128,7 +129,7 @@ static void ratio(Health *h, const Run *run)
 /* A curve that should go one way: +1 up, -1 down. */
 static void direction(Health *h, const Run *run, Column c, int wanted,
                       const char *question, const char *what,
-                      const char *advice)
+                      const char *advice, const char *if_worse)
 {
     const Trend t = trend_of(h, run, c);
     const int seen = t.p < SURE ? (t.slope > 0) - (t.slope < 0) : 0;
@@ -153,9 +154,9 @@ static void direction(Health *h, const Run *run, Column c, int wanted,
         seen == wanted ? LEVEL_GOOD
         : seen == 0    ? LEVEL_LOOK
                        : LEVEL_WRONG,
-        question, advice,
+        question, seen == 0 ? advice : if_worse,
         "%s: %s from %s to %s, by %s per 100 iterations (Theil\u2013Sen "
-        "slope; Mann\u2013Kendall p = %s, below 0.01 counts).",
+        "slope; Mann\u2013Kendall p = %s, a trend needs p below 0.01).",
         seen == wanted ? "Yes"
         : seen == 0    ? "Not beyond its noise"
                        : "No, it goes the wrong way",
@@ -234,8 +235,10 @@ static void clipping(Health *h, const Run *run)
         "90\u202f%% is too much)%s.",
         share <= 0.9 ? "Yes" : "No", text, late_text(run),
         !none ? ""
-        : one ? "; with one update per iteration none ever is"
-              : "; none with several updates: these move the policy little");
+        : one
+            ? "; with one update per iteration none ever is"
+            : "; that none are, in spite of several updates, means that these "
+              "move the policy little");
 }
 
 static void gradient(Health *h, const Run *run)
@@ -316,8 +319,8 @@ static void not_finite(Health *h, const Run *run)
 {
     static const char question[] = "Are all numbers finite?";
     static const char advice[] =
-        "log.txt names tensor, layer and sample of each NaN or Inf. What "
-        "holds one is never applied.";
+        "log.txt names tensor, layer and sample of each NaN or Inf. An update "
+        "that holds one is never applied.";
     const double samples = sum(run->col[COL_SET_ASIDE], run->n);
     const double updates = sum(run->col[COL_SKIPPED_UPDATES], run->n);
     int64_t first = -1;
@@ -418,13 +421,15 @@ static void hacked(Health *h, const Run *run)
         return;
     if (!dg_run_has(run, COL_STRICT)) {
         dg_health_say(h, LEVEL_UNKNOWN, hacking,
-                      "Only your eyes can tell: compare the pictures below.",
+                      "Only your eyes can tell: compare the pictures.",
                       "No reward here has a strict score to compare with.");
         return;
     }
     const Trend r = trend_of(h, run, COL_REWARD);
     const Trend s = trend_of(h, run, COL_STRICT);
-    const int64_t up = significant(&r), gold = significant(&s);
+    const int64_t up = significant(&r);
+    /* what rises, if less surely than a trend has to, does not stand still */
+    const int64_t gold = s.slope > 0 && s.p < LIKELY ? 1 : significant(&s);
     char from[DG_VALUE_BYTES], to[DG_VALUE_BYTES];
 
     if (s.points < 8)
@@ -437,12 +442,11 @@ static void hacked(Health *h, const Run *run)
         : up > 0 && gold == 0 ? LEVEL_LOOK
                               : LEVEL_GOOD,
         hacking, hacking_advice,
-        "%s: the strict score of the training pictures went from %s to "
-        "%s%s.",
+        "%s: the strict score of the training pictures %s from %s to %s%s.",
         up > 0 && gold < 0    ? "It looks so"
         : up > 0 && gold == 0 ? "Perhaps"
                               : "No sign of it",
-        from, to,
+        up > 0 && gold == 0 ? "did not clearly rise" : "went", from, to,
         up <= 0    ? "; the reward did not rise"
         : gold > 0 ? ", along with the reward"
                    : " while the reward rose");
@@ -476,7 +480,7 @@ static void held_out(Health *h, const Run *run)
         "%s: the %s went from %s to %s (%s); the 95\u202f%% intervals %s.",
         better  ? "Yes"
         : worse ? "No, worse"
-                : "Not for sure",
+                : "Not certainly",
         strict ? "strict score" : "reward", from, to, by,
         better || worse ? "do not overlap" : "overlap");
 }
@@ -500,7 +504,7 @@ static void whole(Health *h, const Run *run)
                                        : LEVEL_UNKNOWN,
         question,
         run->disorder > 0 ? "metrics.jsonl was edited, or two runs wrote into "
-                            "this folder at once: what stands above is of all "
+                            "this folder at once: the answers above use all "
                             "its lines."
         : ended           ? "metrics.jsonl was cut: start the run again and it "
                             "repairs its last line."
@@ -527,7 +531,7 @@ static void memory(Health *h, const Run *run)
     }
     dg_health_say(
         h, peak <= plan ? LEVEL_GOOD : LEVEL_LOOK, question,
-        "The plan is to be an upper bound: this is a fault of the program.",
+        "The plan should be an upper bound: this is a fault of the program.",
         "%s: at most %.1f MiB were used of %.1f MiB planned.",
         peak <= plan ? "Yes" : "No", peak / 1048576, plan / 1048576);
 }
@@ -539,8 +543,10 @@ void dg_health_find(Health *h, const Run *run)
         ratio(h, run);
         direction(h, run, COL_REWARD, 1, "Does the reward rise?",
                   "the reward went",
-                  "Give it more iterations or more samples per prompt, or a "
-                  "higher optim.lr; if it falls, a lower one.");
+                  "Give it more iterations, more samples per prompt, or a "
+                  "higher optim.lr.",
+                  "Go back to a checkpoint before the fall, and lower "
+                  "optim.lr.");
         held_out(h, run);
         hacked(h, run);
         idle_groups(h, run);
@@ -550,8 +556,8 @@ void dg_health_find(Health *h, const Run *run)
         dg_health_drift(h, run);
     } else {
         direction(h, run, COL_LOSS, -1, "Does the loss fall?", "the loss went",
-                  "A loss late in training is nearly flat, and that is "
-                  "right; if it rises, lower optim.lr.");
+                  "Late in training a loss is nearly flat, and that is right.",
+                  "Lower optim.lr.");
     }
     gradient(h, run);
     missing_scores(h, run);

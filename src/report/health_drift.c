@@ -89,9 +89,10 @@ void dg_health_drift(Health *h, const Run *run)
 {
     static const char question[] = "Do updates stay near the rollout's policy?";
     static const char advice[] =
-        "After an update the samples of its iteration were hardly ones that "
-        "the policy would paint, and the clip holds only half of them: lower "
-        "optim.lr or grpo.updates_per_iteration, or raise optim.warmup.";
+        "The policy moved so far in one update that it would hardly paint the "
+        "iteration's samples any more, and the clip stops only those of one "
+        "sign: lower optim.lr or grpo.updates_per_iteration, or raise "
+        "optim.warmup.";
     const Drift d = drift_of(run);
     const double share = (double)d.lopsided / (double)d.measured;
     char below[DG_VALUE_BYTES], above[DG_VALUE_BYTES], kl[DG_VALUE_BYTES];
@@ -108,9 +109,9 @@ void dg_health_drift(Health *h, const Run *run)
                                               : LEVEL_WRONG,
         question, advice,
         "%s: in %lld of %lld iteration%s ratios fell more than 5 times as far "
-        "below 1 as they rose above it, as where an update moves steps by "
-        "several nats (a tenth of the iterations is much, half is wrong). "
-        "Furthest: "
+        "below 1 as they rose above it, as happens when an update moves "
+        "log-probabilities by several nats (up to a tenth of the iterations is "
+        "usual, more than half is wrong). Furthest: "
         "%s below, %s above; approx_kl up to %s.",
         share <= 0.1   ? "Yes"
         : share <= 0.5 ? "Not always"

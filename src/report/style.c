@@ -54,7 +54,7 @@ static const char *const style[] = {
     ".badge.wrong{color:var(--wrong);background:var(--wrongbg)}"
     ".badge.unknown{color:var(--unk);background:var(--unkbg)}\n",
     ".charts{display:grid;gap:14px;"
-    "grid-template-columns:repeat(auto-fill,minmax(340px,1fr))}"
+    "grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr))}"
     "figure{margin:0;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px;padding:12px 14px 6px;display:flex;"
     "flex-direction:column}"
@@ -108,7 +108,8 @@ static const char *const style[] = {
     ".scores .up{color:var(--good);font-weight:600}"
     ".scores .down{color:var(--wrong);font-weight:600}"
     ".iv{width:220px;height:24px}.scores td:last-child,.scores "
-    "th:last-child{width:248px;padding-top:0;padding-bottom:0}.key{display:"
+    "th:last-child{width:248px;padding-top:0;padding-bottom:0}"
+    ".scores.runs tr>*{width:auto;padding:5px 8px;font-size:14px}.key{display:"
     "inline-block;width:11px;"
     "height:11px;border-radius:50%;margin:0 3px 0 10px;"
     "border:2px solid var(--c4)}.key.full{background:var(--c0);"
@@ -123,7 +124,7 @@ static const char *const style[] = {
     "code{font-family:ui-monospace,\"SF Mono\",Menlo,Consolas,\"DejaVu Sans "
     "Mono\",monospace;font-size:.92em}"
     "@media(max-width:820px){main{padding:24px 16px}"
-    ".health li{grid-template-columns:108px 1fr}"
+    ".health li{grid-template-columns:auto 1fr}"
     ".health li>div{grid-column:1/-1}}"
     "@media print{main{max-width:none;padding:0}figure,.health li,.cards>div{"
     "break-inside:avoid}}\n",

@@ -98,7 +98,7 @@ static void put_sentence(Page *p, const Run *run)
     dg_page_put(p, "</p>\n");
     if (t.ends > 1)
         dg_page_put(p,
-                    "<p class=\"under\">From and to: medians of the first "
+                    "<p class=\"under\">Values are medians of the first "
                     "and the last %lld iterations.</p>\n",
                     (long long)t.ends);
 }
@@ -148,7 +148,7 @@ static void put_health_tile(Page *p, const Health *h)
                  "<span class=\"badge wrong\">\u2717 %d wrong</span>", wrong);
     else if (look > 0)
         snprintf(text, sizeof text,
-                 "<span class=\"badge look\">! look at %d</span>", look);
+                 "<span class=\"badge look\">! %d to look at</span>", look);
     else if (h->early)
         snprintf(text, sizeof text,
                  "<span class=\"badge unknown\">? too early</span>");
@@ -267,7 +267,7 @@ void dg_section_end(Page *p, const Run *run)
     dg_clock_date(date);
     if (run->config_text != NULL) {
         dg_page_put(p, "<section>\n<h2>Configuration</h2>\n<details><summary>"
-                       "The effective one, defaults too: config.cfg"
+                       "All keys, with defaults: config.cfg"
                        "</summary>\n<pre>");
         dg_page_text(p, run->config_text);
         dg_page_put(p, "</pre></details>\n</section>\n");

@@ -285,10 +285,11 @@ static int read_list(void *net, const PromptList *list)
         }
     }
     if (!err && num_cut > 0)
-        dg_warn("reward %s: reads %lld tokens, which %lld of %lld prompts have "
-                "more than: it does not know their ends",
-                n->name, (long long)tokens, (long long)num_cut,
-                (long long)list->num);
+        dg_warn(
+            "reward %s: %lld of %lld prompts are longer than the %lld tokens "
+            "that it reads: their ends have no effect",
+            n->name, (long long)num_cut, (long long)list->num,
+            (long long)tokens);
     if (!err)
         n->list = list;
     return err;

@@ -59,8 +59,9 @@ static int check_kind(H5File *f, const char *format, int version)
         return err;
     if (strncmp(name, "dancegrpo ", 10) != 0 ||
         (format != NULL && strcmp(name, format) != 0))
-        err = dg_fail(DG_EFORMAT, "%s: is a \"%s\" file, wanted is \"%s\"",
-                      f->path, name, format ? format : "dancegrpo ...");
+        err =
+            dg_fail(DG_EFORMAT, "%s: is a \"%s\" file; a \"%s\" file is wanted",
+                    f->path, name, format ? format : "dancegrpo ...");
     if (!err)
         err = dg_h5_get_i64(f, NULL, "format_version", &number);
     if (!err && version != 0 && (number < 1 || number > version))
@@ -72,7 +73,9 @@ static int check_kind(H5File *f, const char *format, int version)
     if (!err && dg_h5_has_key(f, NULL, "complete"))
         err = dg_h5_get_i64(f, NULL, "complete", &complete);
     if (!err && complete != 1)
-        err = dg_fail(DG_EFORMAT, "%s: was not written to its end", f->path);
+        err = dg_fail(DG_EFORMAT,
+                      "%s: is incomplete: it was not written to its end",
+                      f->path);
     free(name);
     return err;
 }
@@ -239,8 +242,8 @@ static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
         H5Dclose(*set);
         H5Eclear2(H5E_DEFAULT);
         return dg_fail(DG_EFORMAT,
-                       "%s: dataset %s has a type, shape or layout that is "
-                       "none of this program's",
+                       "%s: dataset %s has a type, shape or layout that this "
+                       "program never writes",
                        f->path, name);
     }
     return DG_OK;
@@ -285,7 +288,7 @@ static int check_shape(const H5File *f, const char *name, const H5Shape *s,
         return DG_OK;
     print_shape(there, s->type, s->num_dims, s->dims);
     print_shape(wanted, type, num_dims, dims);
-    return dg_fail(DG_EFORMAT, "%s: dataset %s is %s, wanted is %s", f->path,
+    return dg_fail(DG_EFORMAT, "%s: dataset %s is %s; %s is wanted", f->path,
                    name, there, wanted);
 }
 
@@ -503,13 +506,13 @@ void dg_h5_tell_origin(H5File *f, const FileInfo *now)
         dg_warn("%s", dg_last_error()->text);
     if (commit != NULL && now->git_commit != NULL &&
         strcmp(commit, now->git_commit) != 0)
-        dg_info("%s was written by commit %s, this program is commit %s: bits "
-                "may differ where kernels changed",
+        dg_info("%s was written by commit %s, this program is commit %s: last "
+                "bits may differ where kernels changed",
                 f->path, commit, now->git_commit);
     if (arithmetic != NULL && now->arithmetic != NULL &&
         strcmp(arithmetic, now->arithmetic) != 0)
-        dg_warn("%s was computed with %s; here it is %s: bits will be others "
-                "than those of one machine",
+        dg_warn("%s was computed with %s; here it is %s: results may differ in "
+                "their last bits from those of one kind of machine",
                 f->path, arithmetic, now->arithmetic);
     free(commit);
     free(arithmetic);

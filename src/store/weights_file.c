@@ -242,7 +242,9 @@ static int check_names(H5File *f, Match *m)
     }
     err = dg_h5_visit(f, match_set, m);
     if (!err && m->missing + m->unexpected > 0)
-        err = dg_fail(DG_EFORMAT, "%s: %d tensors missing, %d unexpected: %s",
+        err = dg_fail(DG_EFORMAT,
+                      "%s: weights of another network than the "
+                      "configuration's: %d tensors missing, %d unexpected: %s",
                       dg_h5_path(f), m->missing, m->unexpected, m->text);
     return err;
 }

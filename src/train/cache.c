@@ -70,13 +70,13 @@ static int check_prompt(const Conditions *c, const Policy *p, const char *text,
     if (dg_conditions_find(c, text, &stored) < 0)
         return dg_fail(DG_EINVAL,
                        "prompts.cache = \"%s\": %s, \"%.100s\", is not in "
-                       "it: encode again",
+                       "it: run `dancegrpo encode` again",
                        dg_conditions_path(c), what, text);
     err = tokenize(p, text, ids, tokens);
     if (!err && strcmp(stored, tokens) != 0)
         err = dg_fail(DG_EINVAL,
                       "prompts.cache = \"%s\": %s, \"%.100s\", was made "
-                      "into other tokens: encode again",
+                      "into other tokens: run `dancegrpo encode` again",
                       dg_conditions_path(c), what, text);
     return err;
 }
@@ -124,7 +124,7 @@ static int open_one(Conditions **out, const char *path, const Policy *p)
     if (!err && dg_conditions_width(*out) != p->shape.condition)
         err = dg_fail(DG_EFORMAT,
                       "%s: conditions of %lld values, the policy's have %lld: "
-                      "encode again",
+                      "run `dancegrpo encode` again",
                       path, (long long)dg_conditions_width(*out),
                       (long long)p->shape.condition);
     if (!err)
@@ -132,7 +132,7 @@ static int open_one(Conditions **out, const char *path, const Policy *p)
     if (!err && strcmp(encoder, dg_conditions_encoder(*out)) != 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: made with text encoders of SHA-256 %.16s..., this "
-                      "policy's have %.16s...: encode again",
+                      "policy's have %.16s...: run `dancegrpo encode` again",
                       path, dg_conditions_encoder(*out), encoder);
     return err;
 }

@@ -31,9 +31,11 @@ static int check_adapters(const ConvertOpts *o)
 static int check_opts(const ConvertOpts *o, const ExportSource *source)
 {
     if (o->ema && !source->ema)
-        return dg_fail(DG_EINVAL,
-                       "--weights ema: %s holds none (optim.ema_decay)",
-                       o->checkpoint);
+        return dg_fail(
+            DG_EINVAL,
+            "--weights ema: %s holds no averaged weights: its run had "
+            "optim.ema_decay = 0",
+            o->checkpoint);
     if (source->adapters)
         return check_adapters(o);
     if (o->merge)

@@ -116,7 +116,7 @@ static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
     else
         fprintf(f,
                 "parallel.shard = \"%s\", %s fits, %.1f GB left; the host of a "
-                "node of %d: %.1f GB, %.1f at its start\n",
+                "node of %d needs %.1f GB, %.1f at the start\n",
                 levels[g->level], offload_key(g),
                 1e-9 * (double)(bytes - g->gpu), on_a_node(g),
                 1e-9 * (double)node_of(g), 1e-9 * (double)node_start_of(g));
@@ -126,11 +126,12 @@ static int gpu_verdict(FILE *f, const GpuPlans *p, int ranks, uint64_t bytes)
 static void gpu_rows(FILE *f, const GpuPlans *p)
 {
     fprintf(f,
-            "\nOn GPUs, one for each rank: GB of a GPU; of the host, of one "
-            "rank; of a node of %d ranks, or of all\n"
-            "if they are fewer; and of that at its start, when it has networks "
-            "as float32 until they are placed\n"
-            "(files of weights, mapped, come and go besides)\n"
+            "\nWith a GPU for each rank, GB of memory of a GPU (\"GPU\" is "
+            "their sum), of one rank's host, and of\nthe host of a node of %d "
+            "ranks (of all, if fewer), during the run and at its start, when "
+            "the weights\nare loaded there as float32. Files of weights are "
+            "mapped besides; the system drops their pages where\nmemory is "
+            "short.\n"
             "   GPUs  shard       offload  weights  masters gradient     sums  "
             "moments      EMA   active     rest      GPU     host     node    "
             "start   80 GB 141 GB\n",
@@ -165,21 +166,21 @@ static void gpu_table(FILE *f, const GpuPlans *p)
         }
     }
     if (!all_there && p->moments == DG_MOMENTS_FLOAT32)
-        fprintf(f, "Moments take a quarter with optim.moments = \"int8\".\n");
+        fprintf(f, "With optim.moments = \"int8\" the moments take a quarter "
+                   "of this.\n");
     if (short_of)
         fprintf(f,
-                "Where none fits, more GPUs have less each with "
-                "parallel.shard = \"parameters\",\nwhich a single one has no "
-                "use for. Adapters (lora.rank) train in less.\n");
+                "Where nothing fits: with parallel.shard = \"parameters\" each "
+                "of several GPUs needs\nless; adapters (lora.rank) need "
+                "much less.\n");
 }
 
 /* What there is to do, of the fullest rank. */
 static const char *items_of(const RunPlan *p)
 {
     static const char *const items[DG_PLAN_COMMANDS][2] = {
-        [DG_PLAN_TRAIN] = { "samples of an iteration",
-                            "sample of an iteration" },
-        [DG_PLAN_PRETRAIN] = { "work items of a step", "work item of a step" },
+        [DG_PLAN_TRAIN] = { "samples per iteration", "sample per iteration" },
+        [DG_PLAN_PRETRAIN] = { "work items per step", "work item per step" },
         [DG_PLAN_SAMPLE] = { "pictures", "picture" },
         [DG_PLAN_EVALUATE] = { "pictures", "picture" },
         [DG_PLAN_ENCODE] = { "prompts", "prompt" },
@@ -227,7 +228,7 @@ int dg_run_plan_text(char **text, const RunPlan *p)
 
     if (err)
         return err;
-    fprintf(f, "%s%s%lld rank%s x %lld thread%s; %s has %lld %s\n",
+    fprintf(f, "%s%s%lld rank%s x %lld thread%s; %s computes %lld %s\n",
             p->command != DG_PLAN_TRAIN ? dg_plan_command_name(p->command) : "",
             p->command != DG_PLAN_TRAIN ? ": " : "", (long long)p->ranks,
             dg_plural(p->ranks), (long long)p->threads, dg_plural(p->threads),

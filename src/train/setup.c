@@ -161,12 +161,11 @@ static int check_words(const Policy *p, const PromptList *list,
     }
     free(ids);
     if (!err && num_cut > 0)
-        dg_warn("%s: the text encoder reads %lld tokens, which %d of %d "
-                "prompts have more than: the picture does not know their ends",
-                path,
+        dg_warn("%s: %d of %d prompts are longer than the %lld tokens that the "
+                "text encoder reads: their ends have no effect",
+                path, num_cut, list->num,
                 (long long)(p->shape.text_tokens > 0 ? p->shape.text_tokens
-                                                     : p->shape.clip_tokens),
-                num_cut, list->num);
+                                                     : p->shape.clip_tokens));
     return err;
 }
 
