@@ -152,6 +152,48 @@ static void test_a_failure_is_the_callers(void **unused)
     dg_cuda_stream_destroy(s);
 }
 
+/* fails while it is asked for: both threads are at work then */
+static int fail_when_asked(Worker *w, int64_t i, void *user)
+{
+    enum { TIMES = 20 };
+    atomic_long *asked = user;
+    const long before = atomic_load(asked);
+
+    (void)w;
+    while (atomic_load(asked) < before + TIMES)
+        sched_yield();
+    return dg_fail(DG_ENUMERIC, "item %lld", (long long)i);
+}
+
+/* Who asks while there is more to do sees a failure with its text or not at
+ * all. One that asks all the time has the lock so often that in some of the
+ * rounds the thread has to wait for it when its item has failed. */
+static void test_a_failure_has_its_text_at_once(void **unused)
+{
+    enum { ROUNDS = 60, MANY = 2 };
+    atomic_long asked = 0;
+    CudaStream *s;
+    Beside *b;
+
+    (void)unused;
+    if (dg_cuda_stream_create(&s, 0) != DG_OK)
+        fail_msg("%s", dg_last_error()->text);
+    dg_cuda_use(s);
+    b = new_beside();
+    for (int i = 0; i < ROUNDS; i++) {
+        dg_clear_error();
+        dg_beside_start(b, fail_when_asked, &asked);
+        dg_beside_give(b, MANY);
+        while (dg_beside_settle(b, MANY) == DG_OK)
+            atomic_fetch_add(&asked, 1);
+        assert_int_equal(dg_last_error()->code, DG_ENUMERIC);
+        assert_string_equal(dg_last_error()->text, "item 0");
+        dg_beside_finish(b);
+    }
+    dg_beside_destroy(b);
+    dg_cuda_stream_destroy(s);
+}
+
 /* --- replayed there -------------------------------------------------------- */
 
 /* The second time that its work comes it is captured, which takes a while:
@@ -230,6 +272,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_sees_what_was_made_before),
         cmocka_unit_test(test_a_failure_is_the_callers),
+        cmocka_unit_test(test_a_failure_has_its_text_at_once),
         cmocka_unit_test(test_giving_waits_for_a_capture),
     };
 

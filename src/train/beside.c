@@ -66,11 +66,13 @@ static void *run(void *user)
     if (!begin(b))
         return NULL;
     while (next_item(b, &item)) {
-        if (!b->err)
-            b->err = b->fn(worker, item, b->user);
+        const int err = b->err ? b->err : b->fn(worker, item, b->user);
+
         pthread_mutex_lock(&b->lock);
-        if (b->err && b->error.code == DG_OK)
+        if (err && !b->err) { /* never seen without its text */
+            b->err = err;
             b->error = *dg_last_error();
+        }
         b->done++;
         pthread_cond_broadcast(&b->news);
         pthread_mutex_unlock(&b->lock);

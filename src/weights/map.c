@@ -44,7 +44,7 @@ static void listen(void)
 
     memset(&action, 0, sizeof action);
     action.sa_sigaction = on_bus_error;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER; /* it may not come back */
+    action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, &before);
 }
@@ -86,7 +86,7 @@ int dg_map_guard(const char *path, const unsigned char *bytes, size_t num_bytes,
     Guard mine = { .bytes = (const char *)bytes, .num_bytes = num_bytes };
     Guard *const outer = guard;
 
-    if (sigsetjmp(mine.out, 0) != 0) {
+    if (sigsetjmp(mine.out, 1) != 0) { /* the handler's signals are let in */
         guard = outer;
         return dg_fail(DG_EIO,
                        "%s: cannot read: it has become shorter since it was "
