@@ -197,6 +197,25 @@ void dg_cuda_link_launches(CudaStream *s)
     dg_cuda_note(cudaEventRecord(link->look, s->stream), "a look");
 }
 
+/* What is on its way down is waited for by the driver as well. */
+void dg_cuda_link_quiet(CudaStream *s)
+{
+    const CudaLink *link = s->link;
+    int err = DG_OK;
+
+    if (link == NULL || !link->under_way)
+        return;
+    const cudaStream_t all[] = {
+        s->stream, link->side,
+        link->down != NULL ? dg_cuda_down_way(link->down, 0) : s->stream,
+        link->down != NULL ? dg_cuda_down_way(link->down, 1) : s->stream
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all && !err; ++i)
+        err = watch_for(s, all[i], NULL, "values or sums");
+    if (err)
+        keep_last_error(s);
+}
+
 /* The library would connect GPUs at the first call of each kind and size, which
  * waits then, on the host and without end: for a rank that has failed, too. And it
  * would take memory that was free when the plan was compared with it. All is to be
@@ -223,6 +242,8 @@ int dg_cuda_comm_join(const Comm *c, double patience_s)
     int err = link != NULL ? DG_OK : dg_fail(DG_ENOMEM, "NCCL");
 
     connect_early(); /* before the first call */
+    if (!err)
+        err = dg_cuda_load_kernels();
     if (!err && c->rank == 0)
         e = ncclGetUniqueId(&id);
     if (e != ncclSuccess)
