@@ -193,6 +193,7 @@ static Known *known(CudaStream *s, const AttentionArgs *a)
         dg_panic("attention that is captured has not been walked");
     Known *k = &l->known[l->num++];
     *k = Known { shape, NULL, NULL, 0, {} };
+    dg_cuda_link_quiet(s); /* plans may load kernels, and first calls */
     dg_cuda_library_hold();
     ask(l, k, why);
     dg_cuda_library_release();
@@ -318,6 +319,8 @@ static void try_out(CudaStream *s, Known *k, const AttentionArgs *a, int back)
         back ? backward : forward;
     uint64_t first;
 
+    if (!k->tried[back])
+        dg_cuda_link_quiet(s);
     call(s, k, a);
     if (k->tried[back] || s->mode != DG_STREAM_RUNS)
         return;

@@ -173,8 +173,13 @@ extern "C" double dg_cuda_bare_stop(void *bare)
     float milliseconds = NAN;
 
     dg_cuda_note(cudaEventRecord(b->stop, dg_cuda_current()->stream), "clock");
-    if (dg_cuda_wait() != DG_OK ||
-        cudaEventElapsedTime(&milliseconds, b->start, b->stop) != cudaSuccess)
+    if (dg_cuda_wait() != DG_OK)
         return NAN;
+    const cudaError_t e =
+        cudaEventElapsedTime(&milliseconds, b->start, b->stop);
+    if (e != cudaSuccess) {
+        dg_fail(DG_EDEVICE, "CUDA: clock: %s", cudaGetErrorString(e));
+        return NAN;
+    }
     return 1e-3 * (double)milliseconds;
 }

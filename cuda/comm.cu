@@ -197,6 +197,25 @@ void dg_cuda_link_launches(CudaStream *s)
     dg_cuda_note(cudaEventRecord(link->look, s->stream), "a look");
 }
 
+/* What is on its way down is waited for by the driver as well. */
+void dg_cuda_link_quiet(CudaStream *s)
+{
+    const CudaLink *link = s->link;
+    int err = DG_OK;
+
+    if (link == NULL || !link->under_way)
+        return;
+    const cudaStream_t all[] = {
+        s->stream, link->side,
+        link->down != NULL ? dg_cuda_down_way(link->down, 0) : s->stream,
+        link->down != NULL ? dg_cuda_down_way(link->down, 1) : s->stream
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all && !err; ++i)
+        err = watch_for(s, all[i], NULL, "values or sums");
+    if (err)
+        keep_last_error(s);
+}
+
 /* The library would connect GPUs at the first call of each kind and size, which
  * waits then, on the host and without end: for a rank that has failed, too. And it
  * would take memory that was free when the plan was compared with it. All is to be
@@ -223,6 +242,8 @@ int dg_cuda_comm_join(const Comm *c, double patience_s)
     int err = link != NULL ? DG_OK : dg_fail(DG_ENOMEM, "NCCL");
 
     connect_early(); /* before the first call */
+    if (!err)
+        err = dg_cuda_load_kernels();
     if (!err && c->rank == 0)
         e = ncclGetUniqueId(&id);
     if (e != ncclSuccess)
@@ -364,12 +385,14 @@ static void follow(const CudaStream *s)
                  "a sum's part");
 }
 
-/* All have given up, or this rank has heard that they will. */
-static int is_gone(const CudaLink *link)
+/* All have given up, or this rank has heard that they will; or a wait has found
+ * out why, which nobody has told yet. */
+static int is_gone(const CudaStream *s)
 {
-    return link->nccl != NULL
-               ? DG_OK
-               : dg_fail(DG_EDEVICE, "NCCL: a rank has failed before");
+    if (s->link->nccl != NULL)
+        return DG_OK;
+    return s->failed ? dg_cuda_wait()
+                     : dg_fail(DG_EDEVICE, "NCCL: a rank has failed before");
 }
 
 int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
@@ -379,7 +402,7 @@ int dg_cuda_comm_send(void *v, int64_t num, int whole, int root)
     const ncclDataType_t type = whole ? ncclInt64 : ncclFloat32;
     ncclResult_t e;
 
-    if (is_gone(link))
+    if (is_gone(s))
         return DG_EDEVICE;
     follow(s);
     link->under_way = 1; /* kernels that want its place again wait for it */
@@ -409,7 +432,7 @@ int dg_cuda_comm_descend(const ExactSend *x)
                         "sums on their way to the host");
     if (!err && s->failed)
         err = dg_cuda_wait();
-    if (err || is_gone(link))
+    if (err || is_gone(s))
         return DG_EDEVICE;
     dg_cuda_down_queue(link->down, link->side, x);
     return DG_OK;
@@ -442,14 +465,18 @@ void dg_cuda_comm_slot(int slot)
 }
 
 /* What is under way gets on while this rank waits for others. They may wait
- * for what this device, as it shows only now, does not send. */
+ * for what this device, or its link, as it shows only now, does not send. */
 void dg_cuda_comm_nudge(void)
 {
     const CudaStream *s = dg_cuda_current();
+    const CudaLink *link = s->link;
+    ncclResult_t e = ncclSuccess;
 
-    not_ready(s->link->side, NULL);
-    if (s->failed)
-        dg_comm_alarm(s->link->comm);
+    not_ready(link->side, NULL);
+    if (link->nccl != NULL)
+        ncclCommGetAsyncError(link->nccl, &e);
+    if (s->failed || e != ncclSuccess)
+        dg_comm_alarm(link->comm);
 }
 
 int dg_cuda_comm_fetch(const Comm *c, const CommFetch *f)
@@ -458,7 +485,7 @@ int dg_cuda_comm_fetch(const Comm *c, const CommFetch *f)
     CudaLink *link = s->link;
     ncclResult_t e, end;
 
-    if (is_gone(link))
+    if (is_gone(s))
         return DG_EDEVICE;
     follow(s);
     link->under_way = 1;

@@ -76,6 +76,10 @@ void dg_cuda_link_wait(CudaStream *, cudaEvent_t)
 {
 }
 
+void dg_cuda_link_quiet(CudaStream *)
+{
+}
+
 void dg_cuda_link_launches(CudaStream *)
 {
 }

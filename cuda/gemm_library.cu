@@ -311,6 +311,7 @@ static Known *known(struct GemmCache *cache, const GemmShape *shape)
     }
     Known *k = &cache->known[cache->num++];
     *k = Known { *shape, 0, {} };
+    dg_cuda_link_quiet(dg_cuda_current()); /* its kernel is to be loaded */
     choose(cache, k);
     return k->found ? k : NULL;
 }
@@ -402,6 +403,7 @@ static int64_t at_once(struct GemmCache *cache, const GemmShape *s,
         return 1;
     }
     Batch *b = &cache->batch[cache->num_batches++];
+    dg_cuda_link_quiet(dg_cuda_current()); /* as in known() */
     *b = Batch { algo, *by, choose_at_once(cache, s, by, algo) };
     return b->at_once;
 }

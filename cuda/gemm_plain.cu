@@ -24,24 +24,30 @@ template <int R> struct alignas(16) Tile {
 };
 
 /* A tile of SIDE rows (of b: columns of c) from 'outer' on and DEPTH of k,
- * zeros beyond the last; BY_K: rows of k are what is stored. */
+ * zeros beyond the last; BY_K: rows of k are what is stored. A thread's places are
+ * a step apart: one address goes on, eight would not leave registers for sums. */
 template <int R, bool BY_K>
 __device__ inline void tile_copy(Tile<R> *t, const float *x, int64_t ld,
                                  int64_t outer, int64_t outers, int64_t k,
                                  int64_t ks)
 {
-    enum { SIDE = Tile<R>::SIDE };
+    enum {
+        SIDE = Tile<R>::SIDE,
+        DOWN = BY_K ? THREADS / SIDE : 0, /* along k */
+        ON = BY_K ? 0 : THREADS / DEPTH
+    };
+    const int i = (int)threadIdx.x;
+    const int o = BY_K ? i % SIDE : i / DEPTH, l = BY_K ? i / SIDE : i % DEPTH;
+    const int num_o = at_most(outers - outer, SIDE),
+              num_l = at_most(ks - k, DEPTH);
+    const float *from =
+        x + (BY_K ? (k + l) * ld + outer + o : (outer + o) * ld + k + l);
 
 #pragma unroll
-    for (int at = 0; at < SIDE * DEPTH; at += THREADS) {
-        const int i = at + (int)threadIdx.x;
-        const int o = BY_K ? i % SIDE : i / DEPTH;
-        const int l = BY_K ? i / SIDE : i % DEPTH;
-        const int there = outer + o < outers && k + l < ks;
-        mma_copy_float(
-            &t->x[l][o],
-            x + (BY_K ? (k + l) * ld + outer + o : (outer + o) * ld + k + l),
-            there);
+    for (int n = 0; n < SIDE * DEPTH / THREADS; ++n) {
+        mma_copy_float(&t->x[l + n * DOWN][o + n * ON], from,
+                       o + n * ON < num_o && l + n * DOWN < num_l);
+        from += (DOWN + ON) * ld;
     }
 }
 

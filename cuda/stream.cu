@@ -6,6 +6,7 @@
 #include <string.h>
 
 static thread_local CudaStream *current;
+static const ListedKernel *kernels; /* the last of them, before main() */
 static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
 
 void dg_cuda_library_hold(void)
@@ -153,6 +154,26 @@ extern "C" int dg_cuda_arithmetic(char *text, size_t bytes, int device)
         library % 100, own ? ", but own products" : "");
     return DG_OK;
 }
+
+/* --- kernels ---------------------------------------------------------------- */
+
+ListedKernel::ListedKernel(const void *kernel) : kernel(kernel), next(kernels)
+{
+    kernels = this;
+}
+
+int dg_cuda_load_kernels(void)
+{
+    cudaFuncAttributes unused;
+    cudaError_t e = cudaSuccess;
+
+    for (const ListedKernel *k = kernels; k != NULL && e == cudaSuccess;
+         k = k->next)
+        e = cudaFuncGetAttributes(&unused, k->kernel);
+    return e == cudaSuccess ? DG_OK : device_error(e, "kernels' code");
+}
+
+/* --- streams ---------------------------------------------------------------- */
 
 /* what the device gives to a stream; freed by the caller on failure */
 static cudaError_t stream_reserve(CudaStream *s)

@@ -101,6 +101,19 @@ void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event);
  *  that the launch itself would wait. */
 void dg_cuda_link_launches(CudaStream *s);
 
+/**
+ * Before a library may bring code to the device that was not there: the driver may
+ * wait then for all that runs, on this device, where nobody could tell it that
+ * another rank has failed. Nothing of the link's is on its way afterwards.
+ */
+void dg_cuda_link_quiet(CudaStream *s);
+
+/**
+ * The same of all own kernels, before ranks wait for each other on devices: their
+ * code is brought to the current stream's. Errors: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_cuda_load_kernels(void);
+
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
 void dg_cuda_graphs_destroy(struct GraphCache *g);
@@ -186,9 +199,27 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
         values);
 }
 
+/* A kernel that the program launches somewhere: all are listed before main(). */
+struct ListedKernel {
+    explicit ListedKernel(const void *kernel);
+    const void *kernel;
+    const ListedKernel *next;
+};
+template <auto kernel> struct Listed {
+    static ListedKernel here;
+};
+template <auto kernel> ListedKernel Listed<kernel>::here((const void *)kernel);
+
+template <auto kernel> auto dg_cuda_listed(void)
+{
+    (void)&Listed<kernel>::here;
+    return kernel;
+}
+
 /** DG_LAUNCH(kernel, grid, block, bytes of shared memory, arguments ...) */
-#define DG_LAUNCH(kernel, grid, block, shared, ...) \
-    dg_cuda_launch(#kernel, kernel, grid, block, shared, __VA_ARGS__)
+#define DG_LAUNCH(kernel, grid, block, shared, ...)                        \
+    dg_cuda_launch(#kernel, dg_cuda_listed<kernel>(), grid, block, shared, \
+                   __VA_ARGS__)
 
 /* Tests take less, so that what is small has several grids. */
 #ifndef DG_MOST_BLOCKS

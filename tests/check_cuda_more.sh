@@ -161,6 +161,10 @@ expect "cuda bench: finite ratios on the screen" test "$(grep -cE \
 expect "cuda bench: finite ratios" test "$(grep -oE \
     '"(ratio|of_machine|float32|TF32|bfloat16)":[0-9.e+-]+[,}]' \
     "$work/bench.json" | grep -vc ':0[,}]')" = 7
+expect_code "cuda bench: what was measured before a GPU failed" 1 \
+    "so far: network, forward: " env CUDA_EMULATION_FAIL=0:450 "$gpu" bench \
+    configs/tiny.cfg --set run.device=cuda --set grpo.micro_batch=1 --repeats 1 \
+    --product 48
 expect_code "cuda bench: a network of any size, on too small a GPU" 1 \
     "less is needed with run.dtype = bfloat16, smaller" env \
     CUDA_EMULATION_MEMORY=40000000000 "$gpu" bench configs/sizes_flux_dev.cfg \

@@ -32,10 +32,21 @@ expect "bundle: all libraries are inside" test -z "$(outside)"
 expect_code "bundle: without a GPU one line says so" 77 "no GPU: ERROR" \
     in_it CUDA_EMULATION_DEVICES=0 "$folder/tests/gpu/run.sh"
 expect "bundle: and nothing else" test "$(wc -l <"$work/out")" = 1
-for steps in "kernels*memory" "doctor*32" "ratio*12" "two*" "beside*tiny"; do
+# a folder for runs where nothing may be written, as where there is no room
+expect_code "bundle: its command, kernels, runs elsewhere than in /proc" 0 \
+    "1 ok, 0 failed" in_it TMPDIR=/proc ONLY="kernels*memory" "$folder/tests/gpu/run.sh"
+for steps in "doctor*32" "ratio*12" "two*" "beside*tiny"; do
     expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
         in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
 done
+expect "bundle: what earlier tables said is kept" test "$(grep -cE \
+    '^(kernels: cuda_memory|doctor: float32) .* ok ' "$work/results/before.txt")" = 2
+mkdir -p "$work/order/gpu"
+touch "$work/order/gpu/test_cuda_"{attention_cudnn,beside,bf16,kernels}
+same "bundle: tests in the order of what depends on them" "kernels bf16 beside attention_cudnn" \
+    "$(root=$work/order
+    eval "$(sed -n "/^programs()/,/^}/p" tests/gpu/run.sh)"
+    programs | sed 's/.*cuda_//' | tr '\n' ' ' | sed 's/ $//')"
 expect_code "bundle: its command, an update of FLUX, in small" 0 "1 ok, 0 failed" \
     in_it STEP=small ONLY="update*" "$folder/tests/gpu/run.sh"
 # where this machine has no cuDNN the table says so

@@ -34,7 +34,8 @@ typedef struct Lab {
     int steep;       /* IN_...: one parameter's gradient is beyond sums */
     int text;        /* text encoders are trained too, and run in each pass */
     int bad_rank;    /* whose item 1 fails, or whose gradient is infinite */
-    int break_rank;  /* whose GPU fails on the way back of item 1 */
+    int break_rank;  /* whose GPU fails on the way back of item 1, */
+    int break_link;  /* or its link */
     int64_t first;   /* item of a run's first */
     float *u[ITEMS]; /* predictions of the run */
 } Lab;
@@ -316,7 +317,8 @@ static int go_back(Worker *w, int64_t i, void *user)
         char at[32];
 
         snprintf(at, sizeof at, "%d:1", comm.rank);
-        setenv("CUDA_EMULATION_FAIL", at, 1);
+        setenv(l->break_link ? "CUDA_EMULATION_LINK" : "CUDA_EMULATION_FAIL",
+               at, 1);
     }
     return together ? dg_tape_backward_all(&w->ctx, pass, num) : DG_OK;
 }

@@ -7,6 +7,7 @@
 #include "mpi_test.h"
 
 #include "base/error.h"
+#include "cuda/attention_cudnn.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 #include "tensor/backend.h"
@@ -89,17 +90,119 @@ static int for_parts(float *at)
     return dg_cuda_drain(at, PINNED, take, NULL);
 }
 
+/* What comes to the device for the first time: the driver may wait for all that
+ * runs there. */
+static int for_code(void (*first)(float *at), float *at)
+{
+    setenv("CUDA_EMULATION_LOAD", "waits", 1);
+    first(at);
+    unsetenv("CUDA_EMULATION_LOAD");
+    return dg_cuda_wait();
+}
+
+static void new_kernel(float *at)
+{
+    dg_backend_cuda()->add(at, at, at, NUM);
+}
+
+static void multiply(float *at, int64_t samples, int64_t k)
+{
+    const GemmArgs g = { .m = 16 * samples,
+                         .rows_per_sample = 16,
+                         .n = 3,
+                         .k = k,
+                         .lda = k,
+                         .ldb = 3,
+                         .ldc = 3,
+                         .a = at,
+                         .b = at + 400,
+                         .c = at + 500 };
+
+    dg_backend_cuda()->gemm(&g);
+}
+
+static void new_product(float *at)
+{
+    multiply(at, 1, 6);
+}
+
+static void new_batch(float *at)
+{
+    multiply(at, 2, 5);
+}
+
+static void attend(float *at, int64_t d, int back)
+{
+    const AttentionArgs a = { .batch = 1,
+                              .heads = 1,
+                              .d = d,
+                              .sq = 16,
+                              .sk = 16,
+                              .scale = 1,
+                              .q = at,
+                              .k = at,
+                              .v = at,
+                              .o = at + 400,
+                              .lse = at + 800,
+                              .d_o = at,
+                              .dq = at + 1200,
+                              .dk = at + 1600,
+                              .dv = at + 2000 };
+
+    EXPECT(back ? dg_cuda_attention_cudnn_grad(&a)
+                : dg_cuda_attention_cudnn(&a));
+}
+
+static void new_attention(float *at)
+{
+    attend(at, 16, 0);
+}
+
+static void new_way_back(float *at)
+{
+    attend(at, 8, 1);
+}
+
+static int for_a_kernels_code(float *at)
+{
+    return for_code(new_kernel, at);
+}
+
+static int for_a_products_code(float *at)
+{
+    return for_code(new_product, at);
+}
+
+static int for_a_batchs_code(float *at)
+{
+    return for_code(new_batch, at);
+}
+
+static int for_an_attentions_code(float *at)
+{
+    return for_code(new_attention, at);
+}
+
+static int for_a_way_backs_code(float *at)
+{
+    return for_code(new_way_back, at);
+}
+
 /* Nobody's GPU fails: one rank has, and gives an alarm in place of its part. */
 static void hear(int (*wait)(float *at))
 {
     const int fails = comm.rank == comm.size - 1;
     CudaStream *s = use();
+    char version[32];
     int err = DG_OK;
     void *sum, *at;
 
     EXPECT(dg_cuda_replays(s) == DG_OK);
+    EXPECT(dg_cuda_attention_library(s, version, sizeof version) == DG_OK);
     EXPECT(dg_cuda_take(&sum, NUM * sizeof(int64_t)) == DG_OK);
     EXPECT(dg_cuda_take(&at, PINNED + 4) == DG_OK);
+    multiply(at, 1, 5); /* which is known when a batch of it comes, */
+    attend(at, 8, 0);   /* and this when its way back does */
     EXPECT(dg_cuda_wait() == DG_OK);
     dg_cuda_comm_slot(0);
     if (fails) {
@@ -108,7 +211,8 @@ static void hear(int (*wait)(float *at))
     } else {
         EXPECT(dg_cuda_comm_send(sum, NUM, 1, -1) == DG_OK);
         dg_cuda_comm_leaves(0);
-        dg_cuda_comm_slot(0); /* the kernels wait for it */
+        if (wait != for_a_products_code) /* which the driver does */
+            dg_cuda_comm_slot(0);        /* the kernels wait for it */
         dg_backend_cuda()->fill(at, 1, NUM);
         alarm(60);
         EXPECT(wait(at) == DG_EDEVICE);
@@ -125,9 +229,17 @@ static void hear(int (*wait)(float *at))
 
 static void test_who_waits_behind_a_sum_hears(void **unused)
 {
-    static int (*const waits[])(
-        float *) = { for_all,           for_a_result,       for_a_copy,
-                     for_pinned_memory, for_a_steps_inputs, for_parts };
+    static int (*const waits[])(float *) = { for_all,
+                                             for_a_result,
+                                             for_a_copy,
+                                             for_pinned_memory,
+                                             for_a_steps_inputs,
+                                             for_parts,
+                                             for_a_kernels_code,
+                                             for_a_products_code,
+                                             for_a_batchs_code,
+                                             for_an_attentions_code,
+                                             for_a_way_backs_code };
 
     (void)unused;
     for (size_t i = 0; i < sizeof waits / sizeof *waits && comm.size > 1; i++)

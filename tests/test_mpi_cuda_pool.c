@@ -9,6 +9,8 @@
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 
+#include <unistd.h>
+
 /* Without a way between GPUs. */
 static CudaStream *use_apart(const char *streams)
 {
@@ -196,6 +198,76 @@ static void test_one_bad_gradient_is_named(void **state)
     VERDICT();
 }
 
+/* What a rank asks of its link is never done, and others wait for its part: of a
+ * rank that goes back through an item, and of one that has none. */
+static void break_a_link(ShardLevel level, int works)
+{
+    const int bad = comm.size - 1;
+    CudaStream *s = use("late");
+    Lab l = { .backend = dg_backend_cuda(), .level = level, .break_link = 1 };
+
+    open_lab_of(&l, configs[0], NULL);
+    compare_sums(&l, 1);
+    l.break_rank = works ? bad : -1;
+    if (comm.rank == bad && !works)
+        setenv("CUDA_EMULATION_LINK", "breaks", 1);
+    alarm(60);
+    EXPECT(dg_team_sum(l.team, &comm, works || comm.rank != bad ? 2 : 0,
+                       learn_one, &l) == DG_EDEVICE);
+    alarm(0);
+    unsetenv("CUDA_EMULATION_LINK");
+    EXPECT(strstr(dg_last_error()->text, "network error") != NULL);
+    EXPECT(dg_last_error()->rank == bad);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+}
+
+long cuda_emulation_nccl_calls(void);
+
+/* The last part of an item's sums, which the last rank takes. The first one learns
+ * of it at its item's end, where others wait for its part and nobody meets; the
+ * last one, without an item, when nobody waits any more. */
+static void break_a_link_at_the_end(ShardLevel level, int bad)
+{
+    const int num = comm.rank < comm.size - 1 || bad == 0;
+    CudaStream *s = use("late");
+    Lab l = { .backend = dg_backend_cuda(), .level = level };
+    long before, after;
+    char last[32];
+
+    open_lab_of(&l, configs[0], NULL);
+    for (int i = 0; i < 2; i++) { /* the second as all that follow */
+        before = cuda_emulation_nccl_calls();
+        EXPECT(dg_team_sum(l.team, &comm, num, learn_one, &l) == DG_OK);
+        after = cuda_emulation_nccl_calls();
+    }
+    snprintf(last, sizeof last, "%ld", 2 * after - before);
+    if (comm.rank == bad)
+        setenv("CUDA_EMULATION_LINK", last, 1);
+    alarm(60);
+    EXPECT(dg_team_sum(l.team, &comm, num, learn_one, &l) == DG_EDEVICE);
+    alarm(0);
+    unsetenv("CUDA_EMULATION_LINK");
+    EXPECT(strstr(dg_last_error()->text, "network error") != NULL);
+    EXPECT(dg_last_error()->rank == bad);
+    close_lab(&l);
+    dg_cuda_stream_destroy(s);
+}
+
+static void test_a_broken_link_ends_all(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2 && comm.size > 1; k++) {
+        const ShardLevel level = k ? DG_SHARD_PARAMETERS : DG_SHARD_GRADIENTS;
+
+        break_a_link(level, 1);
+        break_a_link(level, 0);
+        break_a_link_at_the_end(level, 0);
+        break_a_link_at_the_end(level, comm.size - 1);
+    }
+    VERDICT();
+}
+
 /* The last of all: the GPU stays broken. Others have asked for what it will not
  * send. */
 static void test_a_broken_gpu_ends_all(void **state)
@@ -234,6 +306,9 @@ static void test_gradients_alone_leave_behind(void **state)
         Lab l = gradients_of(k);
 
         open_lab_of(&l, configs[k], NULL);
+        if (k == 0) /* the first rank has never had one */
+            compare_sums(&l, comm.rank % 2);
+        dg_team_take_early(l.team);
         compare_sums(&l, 1);
         /* all blocks of an item, but what is in none */
         EXPECT(dg_team_take_early(l.team) ==
@@ -287,6 +362,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_gradients_alone_leave_behind),
     cmocka_unit_test(test_gradients_alone_in_one_room),
     cmocka_unit_test(test_gradients_alone_fail_for_all),
+    cmocka_unit_test(test_a_broken_link_ends_all),
     cmocka_unit_test(test_a_broken_gpu_ends_all),
 };
 

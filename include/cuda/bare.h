@@ -30,8 +30,8 @@ void dg_cuda_bare_destroy(CudaBare *b);
 void dg_cuda_bare_product(void *bare, float *c, const float *a, const float *b,
                           int64_t m, int64_t n, int64_t k);
 
-/** Seconds of the device from start to stop, which waits; NAN where it failed.
- *  bare  CudaBare. */
+/** Seconds of the device from start to stop, which waits; NAN where it failed,
+ *  which is the last error then. bare  CudaBare. */
 void dg_cuda_bare_start(void *bare);
 double dg_cuda_bare_stop(void *bare);
 

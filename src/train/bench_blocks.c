@@ -138,7 +138,7 @@ static int bench_block(BenchBlock *out, int which, const Subject *given,
     dg_params_init(&b->set, 1);
     b->bare_pass = dg_subject_products;
     err = which == 0 ? open_resnet(b) : open_flux(b, which == 1);
-    out->name = names[which];
+    out->name = b->name = names[which];
     out->goal = which == 0 ? 0.70 : 0.80;
     if (!err)
         err = dg_subject_measure(b, 0, repeats, &out->forward);

@@ -2,6 +2,7 @@
 #include "train/bench_blocks.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text_out.h"
 #include "bench_subject.h"
 #include "room.h"
@@ -30,9 +31,7 @@ static int measure_product(double *rate, const Mirror operand[3],
             all[i] = flops / seconds;
     }
     *rate = dg_bench_quantile(all, o->repeats, 0.5);
-    return isfinite(*rate)
-               ? DG_OK
-               : dg_fail(DG_EDEVICE, "bench: a product in %s failed", t->name);
+    return isfinite(*rate) ? DG_OK : dg_subject_failed(t->name);
 }
 
 static int measure_machine(DeviceBench *out, const Backend *backend,
@@ -46,6 +45,9 @@ static int measure_machine(DeviceBench *out, const Backend *backend,
     for (int i = 0; i < o->num_tools && !err; i++) {
         out->tool[i] = o->tools[i].name;
         err = measure_product(&out->product[i], operand, &o->tools[i], o);
+        if (!err)
+            dg_info("so far: a product of %lld, %.1f GFLOP/s in %s",
+                    (long long)o->side, 1e-9 * out->product[i], out->tool[i]);
     }
     for (int i = 0; i < 3; i++)
         dg_mirror_free(&operand[i]);
@@ -170,7 +172,7 @@ static int measure_network(DeviceBench *out, Subject *b, Policy *p, int repeats)
     BenchBlock *block = &out->block[0];
     int err = draw_weights(b, p);
 
-    block->name = "network";
+    block->name = b->name = "network";
     out->num = 1;
     if (!err)
         err = dg_subject_normal(&b->input, b->backend, num_input(p));

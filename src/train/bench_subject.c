@@ -3,9 +3,11 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/philox.h"
 #include "room.h"
 
+#include <math.h>
 #include <string.h>
 
 /*
@@ -217,6 +219,13 @@ static double seconds(const Subject *b)
                                    : dg_clock_thread() - b->began;
 }
 
+int dg_subject_failed(const char *what)
+{
+    const Error why = *dg_last_error();
+
+    return dg_fail(DG_EDEVICE, "bench: %s: %s", what, why.text);
+}
+
 /* A device makes its code and chooses algorithms when it is first asked. */
 static int warm_up(Subject *b, Context *ctx, int backward)
 {
@@ -247,6 +256,8 @@ static int take_turns(Subject *b, Context *ctx, int backward, int repeats,
         b->bare_pass(b, backward);
         bare[i] = (double)b->flops / seconds(b);
         ratio[i] = rate[i] / bare[i];
+        if (!err && b->tools->start != NULL && !isfinite(ratio[i]))
+            err = dg_subject_failed(b->name);
     }
     if (err)
         return err;
@@ -275,6 +286,10 @@ int dg_subject_measure(Subject *b, int backward, int repeats, BlockRate *out)
     dg_context_train(&ctx, b->trained, b->grads, backward);
     ctx.recompute = b->recompute;
     err = take_turns(b, &ctx, backward, repeats, out);
+    if (!err)
+        dg_info("so far: %s, forward%s: %.1f GFLOP/s, bare %.1f, ratio %.3f",
+                b->name, backward ? " and backward" : "", 1e-9 * out->rate,
+                1e-9 * out->bare, out->ratio);
     dg_context_fini(&ctx);
     return err;
 }

@@ -16,6 +16,7 @@ struct Subject {
     const BlockSizes *s;
     const Backend *backend;
     const BenchTools *tools;
+    const char *name;
     /* the pass; inputs are made of 'input' */
     Tensor *(*forward)(const Subject *, Context *);
     /* the bare calls of one pass */
@@ -57,7 +58,10 @@ int dg_subject_normal(Mirror *m, const Backend *backend, int64_t count);
 /** A bare_pass: the products that the ops of a pass asked for. */
 void dg_subject_products(const Subject *b, int backward);
 
-/** Plans, then measures. Errors: DG_ENOMEM; those of the pass. */
+/** DG_EDEVICE: a device's clock has said why. */
+int dg_subject_failed(const char *what);
+
+/** Plans, then measures, and says at once what came of it. Errors: DG_ENOMEM; those of the pass. */
 int dg_subject_measure(Subject *b, int backward, int repeats, BlockRate *out);
 
 /** Of what dg_subject_params() and measuring have reserved. */

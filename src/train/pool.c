@@ -74,9 +74,7 @@ static int check_left_out(const WeightPool *p)
 
     if (!p->gives_beside)
         return DG_OK;
-    for (int r = 0; r < POOL_ROOMS; r++)
-        p->engine->slot(GRADS_SLOT + r);
-    p->engine->slot(REST_SLOT);
+    p->engine->slot(REST_SLOT); /* what left last, behind all blocks' */
     err = dg_mirror_down(&w->bad);
     return err || *(const int64_t *)w->bad.host < 0
                ? err

@@ -106,7 +106,8 @@ struct WeightPool {
     PoolRoom room[POOL_ROOMS];
     int num_rooms, now; /* the room of the group that came true last */
     PoolOrder order;
-    /* weights come, and gradients go, beside the kernels */
+    /* weights come, and gradients go, beside the kernels: of what trains both do,
+     * or neither */
     int beside, gives_beside;
     int trains;    /* what is lent; else it is below adapters */
     int whole;     /* all weights are here: gradients alone have no room */

@@ -142,14 +142,9 @@ static int serve_gradients(WeightPool *p, int set, int group, const Givers *by)
     const PoolSeat *me = p->seat;
     const PoolJob job = { set, group, me->group_grads[me->open_room],
                           by->num > 0 };
-    int err = DG_OK;
 
-    if (dg_pool_down_meets(p))
-        return dg_pool_down_give(p, &job);
-    /* the host's calls wait for all ranks' devices */
-    if (p->beside && !p->gives_beside)
-        err = settle(p, 1);
-    return err ? err : hand_on(p, set, group, by);
+    return dg_pool_down_meets(p) ? dg_pool_down_give(p, &job)
+                                 : hand_on(p, set, group, by);
 }
 
 /* Errors are all ranks'; but beside the kernels this rank's, which it tells of

@@ -6,7 +6,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include <array>
 #include <atomic>
+#include <mutex>
+#include <set>
 
 const char *cublasLtGetStatusString(cublasStatus_t s)
 {
@@ -443,6 +446,24 @@ bool batch(const Product *p, const Matrix &a, bool a_by_row, const Matrix &b,
 
 } // namespace
 
+/* A problem's kernel is loaded with its first call. */
+static void load(const cublasLtMatrixLayoutOpaque_t *a,
+                 const cublasLtMatrixLayoutOpaque_t *d)
+{
+    static std::set<std::array<uint64_t, 6>> *const loaded =
+        new std::set<std::array<uint64_t, 6>>;
+    static std::mutex lock;
+
+    lock.lock();
+    const bool first = loaded
+                           ->insert({ a->rows, a->cols, d->rows, d->cols,
+                                      (uint64_t)d->batch, (uint64_t)a->type })
+                           .second;
+    lock.unlock();
+    if (first)
+        cuda_emulation_loads();
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                               const void *alpha, const void *A,
                               cublasLtMatrixLayout_t a, const void *B,
@@ -456,6 +477,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
         return CUBLAS_STATUS_EXECUTION_FAILED; /* who has left that there? */
     if (algo->refuses)
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    load(a, d);
     if (cuda_emulation_defers(stream)) {
         cuda_emulation_keep([=, is = *desc, one = *(const float *)alpha,
                              two = *(const float *)beta, la = *a, lb = *b,

@@ -239,9 +239,14 @@ extern "C" void cuda_emulation_order(int reversed);
  * there is no room that call fails.
  */
 cudaError_t cuda_emulation_own(int64_t bytes);
-/** A launch of kernel is asked for. Ends the program where that is the first
- *  one, and captured: a real driver may not be able to load it then. */
+/** A launch of kernel is asked for, or its attributes. Ends the program where that
+ *  is the first time, and captured: a real driver may not be able to load it
+ *  then. */
 cudaError_t cuda_emulation_load(const void *kernel);
+/** Kernels are about to be loaded, own ones or a library's. With
+ *  CUDA_EMULATION_LOAD=waits in the environment that waits for all streams, as a
+ *  driver may; what others do not send it waits for in vain. */
+void cuda_emulation_loads(void);
 
 /** Whether a device would take such a launch. */
 cudaError_t cuda_emulation_check(dim3 grid, dim3 block, size_t shared,
@@ -271,6 +276,17 @@ cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute, int value)
 {
     cuda_emulation_shared_limit((const void *)kernel, value);
     return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+    int numRegs; /* of what a device tells */
+};
+
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes,
+                                         const void *kernel)
+{
+    *attributes = cudaFuncAttributes {};
+    return cuda_emulation_load(kernel);
 }
 
 template <typename... P, size_t... I>

@@ -303,6 +303,7 @@ bool finish(Descriptor *d)
     case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR:
         return finish_config(d);
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
+        cuda_emulation_loads();
         return finish_plan(d);
     case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR:
         return finish_pack(d);

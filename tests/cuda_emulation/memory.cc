@@ -343,14 +343,20 @@ cudaError_t cuda_emulation_load(const void *kernel)
     static std::unordered_set<const void *> *const loaded =
         new std::unordered_set<const void *>;
     static std::mutex loads;
-    const std::lock_guard<std::mutex> held(loads);
 
-    if (loaded->count(kernel))
+    loads.lock();
+    const bool there = loaded->count(kernel) > 0;
+    loads.unlock();
+    if (there)
         return cudaSuccess;
     cuda_emulation_not_captured("the first launch of a kernel");
+    cuda_emulation_loads(); /* and there others may be launched */
+    const std::lock_guard<std::mutex> held(loads);
+    if (!loaded->insert(kernel).second)
+        return cudaSuccess;
     const cudaError_t e = cuda_emulation_own(CODE_BYTES);
-    if (e == cudaSuccess)
-        loaded->insert(kernel);
+    if (e != cudaSuccess)
+        loaded->erase(kernel);
     return e;
 }
 

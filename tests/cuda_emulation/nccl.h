@@ -44,6 +44,8 @@ ncclResult_t ncclReduce(const void *from, void *to, size_t count,
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count,
                            ncclDataType_t type, int root, ncclComm_t c,
                            cudaStream_t s);
+/** Sums and broadcasts that were asked for so far, by this rank. */
+long cuda_emulation_nccl_calls(void);
 ncclResult_t ncclGroupStart(void);
 ncclResult_t ncclGroupEnd(void);
 }

@@ -215,6 +215,14 @@ void cuda_emulation_drain_all(void)
             drain(s, s->queued, FOR_EVER);
 }
 
+void cuda_emulation_loads(void)
+{
+    const char *text = getenv("CUDA_EMULATION_LOAD");
+
+    if (text != nullptr && strcmp(text, "waits") == 0)
+        cuda_emulation_drain_all();
+}
+
 void cuda_emulation_drain(cudaStream_t s)
 {
     const std::lock_guard<std::recursive_mutex> held(lock);
