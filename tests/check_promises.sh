@@ -260,11 +260,11 @@ note()
         awk -v name="$3" '$1 == name { print $2 }'
 }
 same "promises: equal rewards, still the weights of the start" \
-    "$(note still 1 weights_before_sha256)" \
-    "$(note still 3 weights_after_sha256)"
+    "$(note still 1 weights_before_sha256_pieces)" \
+    "$(note still 3 weights_after_sha256_pieces)"
 expect "promises: the tiny run leaves its start" test \
-    "$(note base 1 weights_before_sha256)" != \
-    "$(note base 3 weights_after_sha256)"
+    "$(note base 1 weights_before_sha256_pieces)" != \
+    "$(note base 3 weights_after_sha256_pieces)"
 
 # --- replay, and what it must notice -------------------------------------------
 for i in 1 2 3; do
@@ -292,6 +292,27 @@ noticed reward "advantage[" flip reward 3
 noticed advantage "advantage[" flip advantage 5
 noticed ratio "ratio[" flip ratio 20
 noticed "empty prompt" "in the replay" add uncond 5 eps
+# digests of weights, and files of before they were taken in pieces
+file=$work/base/trajectories/iter_000002.h5
+same "trajectories: weights after an iteration are those before the next" \
+    "$(note base 2 weights_after_sha256_pieces)" \
+    "$(note base 3 weights_before_sha256_pieces)"
+expect "trajectories: ... and have a digest" "$bin" inspect --digest "$file"
+cp "$file" "$work/planted.h5"
+"$tools/plant" "$work/planted.h5" flip state/weights 65000
+expect_code "trajectories: which finds a changed bit" 1 \
+    "state/weights: SHA-256" "$bin" inspect --digest "$work/planted.h5"
+cp "$file" "$work/old.h5"
+expect "trajectories: a file of version 1" "$tools/as_version_1" \
+    "$work/old.h5" "$work/base/trajectories/iter_000003.h5"
+same "trajectories: of version 1, the same digest" \
+    "$("$bin" inspect --digest "$work/old.h5" | cut -c 1-64)" \
+    "$("$bin" inspect --digest "$file" | cut -c 1-64)"
+expect "replay: of version 1, on two ranks" ranks 2 "$bin" replay --threads 1 \
+    "$work/old.h5"
+"$tools/plant" "$work/old.h5" flip state/weights 40000
+expect_code "replay: of version 1, a changed weight" 1 \
+    "weights after the iteration" "$bin" replay "$work/old.h5"
 cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
 "$tools/plant" "$work/planted.h5" flip log_prob 59
 ranks 3 "$bin" replay "$work/planted.h5" >"$work/out" 2>&1

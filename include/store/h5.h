@@ -8,7 +8,7 @@
  * last. Every dataset carries units, long_name and axes. A file is written
  * under NAME.tmp, synced, and renamed: under its final name there is a whole
  * file or none. Texts are UTF-8, null-padded, of fixed length; float16 is
- * IEEE binary16. All can be read by h5py and h5dump.
+ * IEEE binary16, All can be read by h5py and h5dump.
  *
  * Writing is collective over a Comm (parallel HDF5); every function agrees
  * on errors, after the first of which the file can only be abandoned.
@@ -170,10 +170,10 @@ int dg_h5_get_f64(H5File *f, const char *object, const char *key,
  *  than now: then bits may be others, and nobody is to look for a fault. A file
  *  of before these were noted is passed over. */
 void dg_h5_tell_origin(H5File *f, const FileInfo *now);
-/** digest is the one stored with the dataset, its attribute key ("sha256").
- *  Errors: DG_EFORMAT naming file and dataset. */
-int dg_h5_match_digest(H5File *f, const char *name, const char *key,
-                       const char *digest);
+/** digest is the one stored of the dataset, as attribute key ("sha256") of it,
+ *  or of the root. Errors: DG_EFORMAT naming file and dataset. */
+int dg_h5_match_digest(H5File *f, const char *name, int of_root,
+                       const char *key, const char *digest);
 
 /**
  * Calls visit for every dataset, in the order of names; a code other than

@@ -60,7 +60,7 @@ int dg_trainer_remember(Trainer *t)
     if (err)
         return err;
     t->updates_before = t->learner->updates;
-    return dg_learner_digest(t->learner, t->session->comm, t->digest_before);
+    return dg_learner_digest(t->learner, t->session, t->digest_before);
 }
 
 static void free_columns(Columns *c)
@@ -353,11 +353,11 @@ int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
     int err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
 
     if (!err)
-        err = dg_learner_digest(t->learner, s->comm, after);
+        err = dg_learner_digest(t->learner, s, after);
     if (!err) {
         const TrajectoryNote notes[] = {
-            { "weights_before_sha256", t->digest_before, 0 },
-            { "weights_after_sha256", after, 0 },
+            { "weights_before_sha256_pieces", t->digest_before, 0 },
+            { "weights_after_sha256_pieces", after, 0 },
             { "optimizer_step", NULL, t->updates_before },
             { "window_start", NULL, k->window.start },
             { "window_size", NULL, k->window.size },
