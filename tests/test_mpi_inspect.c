@@ -286,6 +286,7 @@ static void test_short_digests_are_refused(void **state)
                                   .num_local = comm.rank == 0,
                                   .first = comm.rank != 0,
                                   .width = 2,
+                                  .type = DG_H5_F32,
                                   .rows = rows };
     char hex[DG_SHA256_HEX];
 

@@ -8,7 +8,7 @@
  * last. Every dataset carries units, long_name and axes. A file is written
  * under NAME.tmp, synced, and renamed: under its final name there is a whole
  * file or none. Texts are UTF-8, null-padded, of fixed length; float16 is
- * IEEE binary16, All can be read by h5py and h5dump.
+ * IEEE binary16, bfloat16 float32's upper half. All can be read by h5py and h5dump.
  *
  * Writing is collective over a Comm (parallel HDF5); every function agrees
  * on errors, after the first of which the file can only be abandoned.
@@ -22,7 +22,8 @@
 enum { DG_H5_MAX_DIMS = 6, DG_H5_NAME = 256 };
 
 typedef enum H5Type {
-    DG_H5_F16, /* uint16_t bit patterns in memory */
+    DG_H5_F16,  /* uint16_t bit patterns in memory */
+    DG_H5_BF16, /* the same */
     DG_H5_F32,
     DG_H5_F64,
     DG_H5_U8,

@@ -29,6 +29,8 @@ static double value_of(const void *data, H5Type type, int64_t i)
     switch (type) {
     case DG_H5_F16:
         return (double)dg_half_to_float(((const uint16_t *)data)[i]);
+    case DG_H5_BF16:
+        return (double)dg_bfloat_to_float(((const uint16_t *)data)[i]);
     case DG_H5_F32:
         return (double)((const float *)data)[i];
     case DG_H5_F64:

@@ -82,6 +82,7 @@ static int write_conditions(const char *path, const FileInfo *info)
                             .num = ROWS,
                             .num_local = ROWS,
                             .width = WIDTH,
+                            .type = DG_H5_F32,
                             .encoder = "0123",
                             .rows = rows };
     int err = DG_OK;
