@@ -48,6 +48,8 @@ expect "bfloat16: one rank ends it" on_gpu 1 late trajectory.every=0
 same_digest "bfloat16: stopped and resumed, the same weights" late "$one"
 expect "bfloat16: an iteration's file is replayed" "$gpu" replay \
     "$work/one/trajectories/iter_000002.h5"
+expect_code "bfloat16: its pictures, without a GPU" 0 "wrote" "$cpu" inspect \
+    --pictures "$work/best.png" "$work/one/trajectories/iter_000002.h5"
 expect_code "bfloat16: a run does not go on in another type" 1 "run.dtype" \
     "$gpu" train configs/tiny.cfg --set run.dir="$work/one" \
     --set run.iterations=4 --set run.device=cuda --set run.dtype=float32 \

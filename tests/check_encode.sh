@@ -28,6 +28,11 @@ done
     --set policy.text_length=512 --json "$work/plan" >/dev/null 2>&1
 expect "encode: a megabyte of conditions at once, by the plan" test \
     "$(sed -n 's/.*"encoded": *\([0-9]*\).*/\1/p' "$work/plan")" = 1017792
+"$bin" plan configs/tiny.cfg --command encode --set run.threads=1 \
+    --set policy.text_length=512 --set prompts.cache_dtype=bfloat16 \
+    --json "$work/plan" >/dev/null 2>&1
+expect "encode: in bfloat16 these and what they are rounded to" test \
+    "$(sed -n 's/.*"encoded": *\([0-9]*\).*/\1/p' "$work/plan")" = 1526688
 for n in 1 3; do
     encode $n "$work/long$n.h5" policy.text_length=512 >/dev/null 2>&1
 done

@@ -5,7 +5,8 @@
  *
  * Every file carries, as root attributes, its format's name and version, what
  * wrote it and from what (FileInfo), and `complete` = 1, which is written
- * last. Every dataset carries units, long_name and axes. A file is written
+ * last. Every dataset carries units, long_name and axes, some their equation.
+ * A file is written
  * under NAME.tmp, synced, and renamed: under its final name there is a whole
  * file or none. Texts are UTF-8, null-padded, of fixed length; float16 is
  * IEEE binary16, bfloat16 float32's upper half. All can be read by h5py and h5dump.
@@ -66,6 +67,7 @@ typedef struct H5Item {
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
     const char *axes;      /* "item, step"; "none" for a scalar */
+    const char *equation;  /* how it follows from others; NULL: not told */
 } H5Item;
 
 /** Shape of a dataset on disk. */

@@ -65,7 +65,7 @@ static int place(Policy *p, float *values)
 }
 
 /* What of it has memory. */
-typedef enum Extent { ALL, NOTHING, ENCODERS } Extent;
+typedef enum Extent { ALL, NOTHING, ENCODERS, DECODER } Extent;
 
 static int create(Policy **out, const Config *c, int net_id, float *values,
                   Extent extent)
@@ -85,6 +85,8 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
         err = dg_params_allocate(&p->text, NULL);
     else if (!err) /* what is planned is what will be placed */
         dg_policy_point(p, NULL);
+    if (!err && extent == DECODER && p->codec != NULL)
+        err = dg_params_allocate(p->codec, NULL);
     if (err) {
         dg_policy_destroy(p);
         return err;
@@ -106,6 +108,11 @@ int dg_policy_outline(Policy **out, const Config *c)
 int dg_policy_encoders(Policy **out, const Config *c)
 {
     return create(out, c, DG_PARAMS_NET, NULL, ENCODERS);
+}
+
+int dg_policy_decoder(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET, NULL, DECODER);
 }
 
 /* Where kernels read it, as p is placed. */

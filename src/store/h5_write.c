@@ -379,6 +379,8 @@ static int make_set(H5File *f, const H5Item *d, hid_t type, int empty,
         err = put_text(f, d->name, "long_name", d->long_name);
     if (!err)
         err = put_text(f, d->name, "axes", d->axes);
+    if (!err && d->equation != NULL)
+        err = put_text(f, d->name, "equation", d->equation);
     *offset = (int64_t)at;
     return err;
 }

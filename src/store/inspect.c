@@ -199,6 +199,10 @@ static int print_set(H5File *f, const char *name, void *user)
     print_described(f, name, "; units ", "units", out);
     print_described(f, name, "; axes ", "axes", out);
     fputc('\n', out);
+    if (dg_h5_has_key(f, name, "equation")) {
+        print_described(f, name, "    equation: ", "equation", out);
+        fputc('\n', out);
+    }
     return s.type == DG_H5_TEXT ? print_texts(f, name, &s, out)
                                 : print_numbers(f, name, &s, out);
 }

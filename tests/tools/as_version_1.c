@@ -65,11 +65,26 @@ static int change_note(hid_t file, const char *pieces, const char *whole,
            H5Adelete(file, pieces) >= 0 && put_text(file, whole, hex);
 }
 
+/* What came with version 2. */
+static int remove_newer(hid_t file)
+{
+    static const char *const sets[] = { "mean_z", "mean_u", "std",
+                                        "reward_name", "reward_weight" };
+    static const char *const keys[] = { "num_generations", "height", "width" };
+    int ok = 1;
+
+    for (size_t i = 0; i < sizeof sets / sizeof *sets && ok; i++)
+        ok = H5Ldelete(file, sets[i], H5P_DEFAULT) >= 0;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && ok; i++)
+        ok = H5Adelete(file, keys[i]) >= 0;
+    return ok;
+}
+
 static int change_trajectory(hid_t file, const char *path)
 {
     const hid_t next = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
 
-    return next >= 0 &&
+    return next >= 0 && remove_newer(file) &&
            change_note(file, "weights_before_sha256_pieces",
                        "weights_before_sha256", file) &&
            change_note(file, "weights_after_sha256_pieces",
