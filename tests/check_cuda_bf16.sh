@@ -48,6 +48,8 @@ expect "bfloat16: one rank ends it" on_gpu 1 late trajectory.every=0
 same_digest "bfloat16: stopped and resumed, the same weights" late "$one"
 expect "bfloat16: an iteration's file is replayed" "$gpu" replay \
     "$work/one/trajectories/iter_000002.h5"
+expect_code "bfloat16: its pictures, without a GPU" 0 "wrote" "$cpu" inspect \
+    --pictures "$work/best.png" "$work/one/trajectories/iter_000002.h5"
 expect_code "bfloat16: a run does not go on in another type" 1 "run.dtype" \
     "$gpu" train configs/tiny.cfg --set run.dir="$work/one" \
     --set run.iterations=4 --set run.device=cuda --set run.dtype=float32 \
@@ -80,6 +82,35 @@ expect_code "bfloat16: a picture is sampled" 0 "wrote" "$gpu" sample \
     configs/tiny.cfg "a red circle" --seeds 1 --out "$work/sample.png" \
     --set run.device=cuda --set run.dtype=bfloat16 --set evaluate.steps=1 \
     --set policy.weights="$work/one/checkpoints/iter_000003.h5"
+
+# --- conditions from a file ------------------------------------------------------------
+# encoded PROGRAM FILE [SET]...
+encoded()
+{
+    local program=$1 file=$2 set sets=()
+    shift 2
+    for set in "$@"; do sets+=(--set "$set"); done
+    "$program" encode configs/tiny.cfg --set run.threads=1 \
+        --set prompts.cache="$work/$file.h5" "${sets[@]}" >"$work/out" 2>&1
+}
+encoded "$gpu" own run.device=cuda run.dtype=bfloat16
+expect "bfloat16: encode stores what it encodes in bfloat16" grep -q \
+    "values in bfloat16$" "$work/out"
+encoded "$gpu" wide_own run.device=cuda run.dtype=bfloat16 \
+    prompts.cache_dtype=float32
+encoded "$cpu" of_cpu
+encoded "$cpu" half_of_cpu prompts.cache_dtype=bfloat16
+for file in own wide_own of_cpu half_of_cpu; do
+    on_gpu 1 from_$file prompts.cache="$work/$file.h5" trajectory.every=0
+done
+# what bfloat16 encoders put out are bfloat16's values, and float32's are rounded
+# to them before use
+same_digest "bfloat16: conditions of a file, the same weights" from_own "$one"
+same_digest "bfloat16: ... in float32 too" from_wide_own "$one"
+same_digest "bfloat16: conditions of the CPU, the same in either type" \
+    from_half_of_cpu "$(digest from_of_cpu)"
+expect "bfloat16: ... which were encoded in float32" test \
+    "$(digest from_of_cpu)" != "$one"
 
 # --- the plan ----------------------------------------------------------------------------
 # planned KEY DTYPE: bytes of a line of the plan's memory

@@ -28,6 +28,11 @@ done
     --set policy.text_length=512 --json "$work/plan" >/dev/null 2>&1
 expect "encode: a megabyte of conditions at once, by the plan" test \
     "$(sed -n 's/.*"encoded": *\([0-9]*\).*/\1/p' "$work/plan")" = 1017792
+"$bin" plan configs/tiny.cfg --command encode --set run.threads=1 \
+    --set policy.text_length=512 --set prompts.cache_dtype=bfloat16 \
+    --json "$work/plan" >/dev/null 2>&1
+expect "encode: in bfloat16 these and what they are rounded to" test \
+    "$(sed -n 's/.*"encoded": *\([0-9]*\).*/\1/p' "$work/plan")" = 1526688
 for n in 1 3; do
     encode $n "$work/long$n.h5" policy.text_length=512 >/dev/null 2>&1
 done
@@ -57,6 +62,21 @@ expect "encode: when it was killed, its remains are taken" encode 1 \
 expect "encode: and nothing else is left" bash -c \
     "[ -s '$work/shared.h5' ] && ! ls '$work'/shared.h5.*"
 
+# half the size
+half=prompts.cache_dtype=bfloat16
+for n in 1 3; do
+    encode $n "$work/half$n.h5" $half >"$work/out" 2>&1
+    expect "encode: in bfloat16, $n ranks, is told" grep -q \
+        "values in bfloat16$" "$work/out"
+done
+expect "encode: in bfloat16, so inspect says" bash -c \
+    "'$bin' inspect '$work/half1.h5' | grep -q '^condition: bfloat16 \[$all, '"
+expect "encode: in bfloat16, one and three ranks" "$tools/same_data" \
+    "$work/half1.h5" "$work/half3.h5"
+# a float32 of 4 bytes in 2; the texts and digests of a row stay
+expect "encode: in bfloat16, 544 bytes less a row" test $(($(stat -c %s "$cache") - \
+    $(stat -c %s "$work/half1.h5"))) -ge $((540 * all))
+
 # --- used -----------------------------------------------------------------------
 tiny 1 1 without
 want=$(digest without)
@@ -71,6 +91,18 @@ expect "encode: the same trajectories, pictures and numbers" bash -c "
         '$work/with/pictures/iter_000003.png' &&
     diff <(grep -o '\"reward_mean.*\"set_aside' '$work/without/metrics.jsonl') \
          <(grep -o '\"reward_mean.*\"set_aside' '$work/with/metrics.jsonl')"
+cp "$cache" "$work/old.h5"
+"$tools/plant" "$work/old.h5" attribute format_version 1
+tiny 1 1 old prompts.cache="$work/old.h5" run.iterations=1
+same_digest "encode: from a file of version 1, the same weights" old \
+    "$(digest without 1)" 1
+tiny 1 1 half prompts.cache="$work/half1.h5" $half
+expect "encode: rounded conditions make other weights" test \
+    "$(digest half)" != "$want"
+tiny 2 1 half2 prompts.cache="$work/half3.h5" $half
+same_digest "encode: rounded, on two ranks the same" half2 "$(digest half)"
+expect "encode: rounded, replayed" "$bin" replay \
+    "$work/half2/trajectories/iter_000002.h5"
 evaluate()
 {
     "$bin" evaluate configs/tiny.cfg --set run.threads=1 \
@@ -150,6 +182,12 @@ refused "encode: cache of other encoders" "made with text encoders of SHA-256" \
     prompts.cache="$cache" run.seed=12
 refused "encode: cache of another width" "again" \
     prompts.cache="$cache" policy.text_length=24
+refused "encode: cache in bfloat16 of a float32 run" \
+    'or set prompts.cache_dtype = "bfloat16"' \
+    prompts.cache="$work/half1.h5"
+refused "encode: cache in float32 where bfloat16 is named" \
+    'or set prompts.cache_dtype = "float32"' \
+    prompts.cache="$cache" $half
 refused "encode: cache is a checkpoint" "dancegrpo checkpoint" \
     prompts.cache="$work/without/checkpoints/iter_000003.h5"
 printf 'a red circle\na red circle and a purple circle\n' >"$work/few.txt"

@@ -28,6 +28,16 @@ same_digest "flux: adapters, two ranks, the cache, the same weights" lora2 \
     "$(digest lora)"
 expect "flux: adapters, replay" "$bin" replay \
     "$work/lora/trajectories/iter_000003.h5"
+# pictures of what was decoded want the folder's decoder alone, wherever it is
+shown() { "$bin" inspect --pictures "$work/$1.png" "${@:2}" >"$work/out" 2>&1; }
+file=$work/lora/trajectories/iter_000003.h5
+expect "flux: pictures of a trajectory" shown one "$file"
+cp -r $folder "$work/decoder"
+rm -r "$work"/decoder/transformer/*.safetensors "$work"/decoder/text_encoder*/*.safetensors
+expect "flux: with the decoder alone" shown two --folder "$work/decoder" "$file"
+expect "flux: the same pictures" cmp "$work/one.png" "$work/two.png"
+expect_code "flux: of a folder that is not there" 1 "$work/none" \
+    "$bin" inspect --pictures "$work/three.png" --folder "$work/none" "$file"
 tiny 1 1 lora3 "${lora[@]}" run.max_seconds=1e-3
 expect "flux: adapters, continued" tiny 1 1 lora3 "${lora[@]}"
 same_digest "flux: adapters, continued, the same weights" lora3 "$(digest lora)"

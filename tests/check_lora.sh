@@ -72,7 +72,8 @@ cp "$before" "$work/other.h5"
 expect "lora: is continued on two ranks" tiny 2 1 before "${old[@]}"
 same_digest "lora: to the same adapters" before "$(digest since)"
 trajectory=$work/since/trajectories/iter_000002.h5
-"$tools/as_version_1" "$trajectory" "$whole"
+expect "lora: a trajectory of version 1" "$tools/as_version_1" "$trajectory" \
+    "$work/since/trajectories/iter_000003.h5" "$whole"
 expect_code "lora: a trajectory of then is replayed" 0 "agree bit for bit" \
     ranks 2 "$bin" replay --threads 1 "$trajectory"
 "$tools/plant" "$masters" flip arrays/weights 77

@@ -260,11 +260,65 @@ note()
         awk -v name="$3" '$1 == name { print $2 }'
 }
 same "promises: equal rewards, still the weights of the start" \
-    "$(note still 1 weights_before_sha256)" \
-    "$(note still 3 weights_after_sha256)"
+    "$(note still 1 weights_before_sha256_pieces)" \
+    "$(note still 3 weights_after_sha256_pieces)"
 expect "promises: the tiny run leaves its start" test \
-    "$(note base 1 weights_before_sha256)" != \
-    "$(note base 3 weights_after_sha256)"
+    "$(note base 1 weights_before_sha256_pieces)" != \
+    "$(note base 3 weights_after_sha256_pieces)"
+
+# --- as a table ----------------------------------------------------------------
+table() { "$bin" inspect --csv "$@" 2>"$work/err"; }
+table "$work/base" >"$work/base.csv"
+expect "table: a row for each item of a run" test \
+    "$(wc -l <"$work/base.csv")" = 37
+same "table: its names" "$(head -n 1 "$work/base.csv")" \
+    "iteration,item,prompt_index,sample,shapes,shapes_strict,shapes_advantage,brightness,brightness_strict,brightness_advantage,total_advantage,update,ratio_min,ratio_max,clipped,prompt"
+same "table: rewards are those of the metrics" \
+    "$(awk -F, 'NR > 1 { sum[$1] += $5 + 0.5 * $8 }
+        END { for (i = 1; i <= 3; i++) printf "%.5f ", sum[i] / 12 }' \
+        "$work/base.csv")" "$(metric base reward_mean | xargs printf '%.5f ')"
+same "table: clipped terms are those of the metrics" \
+    "$(awk -F, 'NR > 1 { sum[$1] += $15 }
+        END { for (i = 1; i <= 3; i++) printf "%.5f ", sum[i] / 24 }' \
+        "$work/base.csv")" "$(metric base clip_fraction | xargs printf '%.5f ')"
+same "table: advantages of a group sum to nothing" "$(awk -F, 'NR > 1 {
+    sum[$1, $3] += $11 } END { for (g in sum) bad += sum[g]^2 > 1e-10
+    print bad + 0 }' "$work/base.csv")" 0
+same "table: what is missing, or not trained on, has no number" \
+    "$(table "$work/gaps/trajectories/iter_000002.h5" |
+        awk -F, '$16 == "\"a red circle\"" { n += $5 $6 == "" && $8 != "" }
+            END { print n }') $(table "$work/some/trajectories/iter_000002.h5" |
+        awk -F, 'NR > 1 { n += $12 $13 $14 $15 == "" } END { print n }')" "4 3"
+expect_code "table: files of other rewards" 1 "its rewards are others than" \
+    "$bin" inspect --csv "$work/base" "$work/still"
+expect_code "table: a run without trajectories" 1 "trajectory.every > 0" \
+    "$bin" inspect --csv "$work/inexact"
+expect_code "table: of another file" 1 'wanted is "dancegrpo trajectory"' \
+    "$bin" inspect --csv "$work/base/checkpoints/iter_000003.h5"
+expect_code "table: of trajectories alone" 2 "at a time" \
+    "$bin" inspect --csv --digest "$work/base"
+file=$work/shipped/trajectories/iter_000002.h5
+# pictures A.png OPTION...: of the best or worst
+pictures() { "$bin" inspect --pictures "$work/$1" "${@:2}" "$file"; }
+expect_code "pictures: of the greatest reward first" 0 \
+    "5 of 12 items, of the greatest reward first" pictures best.png --num 5
+expect "pictures: on two ranks" ranks 2 "$bin" inspect --num 5 \
+    --pictures "$work/again.png" "$file"
+expect "pictures: the same" cmp "$work/best.png" "$work/again.png"
+expect_code "pictures: of the least reward first" 0 \
+    "5 of 12 items, of the least reward first" pictures worst.png --num 5 --worst
+differ "pictures: others" "$work/best.png" "$work/worst.png"
+file=$work/gaps/trajectories/iter_000002.h5
+expect_code "pictures: none of an item that lacks a reward" 0 "20 of 24 items" \
+    pictures gaps.png --num 256
+file=$work/base/checkpoints/iter_000003.h5
+expect_code "pictures: of a trajectory alone" 1 'wanted is "dancegrpo trajectory"' \
+    pictures none.png
+expect_code "pictures: or something else" 2 "at a time" pictures none.png --csv
+expect_code "pictures: how many, of none" 2 "say which --pictures" "$bin" \
+    inspect --num 5 "$file"
+expect_code "inspect: one file at a time" 2 "one argument too many" \
+    "$bin" inspect "$work/base.csv" "$work/base.csv"
 
 # --- replay, and what it must notice -------------------------------------------
 for i in 1 2 3; do
@@ -284,6 +338,7 @@ noticed()
 noticed log_prob "log_prob[7]" flip log_prob 7
 noticed latent "log_prob[" add latents 30000
 noticed "last latent" "log_prob[4]" add latents 18431
+noticed "decoded latent" "decoded[3077]" flip decoded 3077
 noticed condition "log_prob[" add condition 5
 noticed weight "log_prob[" add state/weights 40000
 noticed "weight's last bit" "weights after the iteration" flip state/weights 40000
@@ -292,6 +347,30 @@ noticed reward "advantage[" flip reward 3
 noticed advantage "advantage[" flip advantage 5
 noticed ratio "ratio[" flip ratio 20
 noticed "empty prompt" "in the replay" add uncond 5 eps
+# digests of weights, and files of before they were taken in pieces
+file=$work/base/trajectories/iter_000002.h5
+same "trajectories: weights after an iteration are those before the next" \
+    "$(note base 2 weights_after_sha256_pieces)" \
+    "$(note base 3 weights_before_sha256_pieces)"
+expect "trajectories: ... and have a digest" "$bin" inspect --digest "$file"
+cp "$file" "$work/planted.h5"
+"$tools/plant" "$work/planted.h5" flip state/weights 65000
+expect_code "trajectories: which finds a changed bit" 1 \
+    "state/weights: SHA-256" "$bin" inspect --digest "$work/planted.h5"
+cp "$file" "$work/old.h5"
+expect "trajectories: a file of version 1" "$tools/as_version_1" \
+    "$work/old.h5" "$work/base/trajectories/iter_000003.h5"
+same "trajectories: of version 1, the same digest" \
+    "$("$bin" inspect --digest "$work/old.h5" | cut -c 1-64)" \
+    "$("$bin" inspect --digest "$file" | cut -c 1-64)"
+same "table: of version 1, rewards have numbers" \
+    "$(table "$work/old.h5" | head -n 1 | cut -d, -f 5-10)" \
+    "reward_1,reward_1_strict,reward_1_advantage,reward_2,reward_2_strict,reward_2_advantage"
+expect "replay: of version 1, on two ranks" ranks 2 "$bin" replay --threads 1 \
+    "$work/old.h5"
+"$tools/plant" "$work/old.h5" flip state/weights 40000
+expect_code "replay: of version 1, a changed weight" 1 \
+    "weights after the iteration" "$bin" replay "$work/old.h5"
 cp "$work/base/trajectories/iter_000002.h5" "$work/planted.h5"
 "$tools/plant" "$work/planted.h5" flip log_prob 59
 ranks 3 "$bin" replay "$work/planted.h5" >"$work/out" 2>&1

@@ -79,9 +79,9 @@ static int write_file(int shared, const char *units)
     uint8_t u8[ITEMS * STEPS];
     const char *texts[] = { "",     "one", "two words",    "\xc3\xa9t\xc3\xa9",
                             "four", "5",   "a longer text" };
-    const void *data[] = { f16, f32, f64, u8, i32, i64, u64, texts };
-    const char *names[] = { "f16", "f32", "f64", "u8",
-                            "i32", "i64", "u64", "group/texts" };
+    const void *data[] = { f16, f16, f32, f64, u8, i32, i64, u64, texts };
+    const char *names[] = { "f16", "bf16", "f32", "f64",        "u8",
+                            "i32", "i64",  "u64", "group/texts" };
     H5File *f;
     int64_t first, num;
     int err = dg_h5_create(&f, &comm, path, "dancegrpo test", 3, &info, 4096);
@@ -100,7 +100,7 @@ static int write_file(int shared, const char *units)
         f16[i] = (uint16_t)(0x3c00 + at);
         u8[i] = (uint8_t)(at * 10);
     }
-    for (int t = 0; t < 8 && !err; t++) {
+    for (int t = 0; t <= DG_H5_TEXT && !err; t++) {
         H5Item d = item(names[t], (H5Type)t, data[t]);
 
         d.shared = shared;
@@ -124,13 +124,27 @@ static int write_file(int shared, const char *units)
     return err;
 }
 
+/* Number i of a dataset, as HDF5 itself understands its type. */
+static double as_numbers(const char *name, int i)
+{
+    const hid_t id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t set = H5Dopen2(id, name, H5P_DEFAULT);
+    double v[ITEMS * STEPS] = { 0 };
+
+    EXPECT(H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, v) >=
+           0);
+    H5Dclose(set);
+    H5Fclose(id);
+    return v[i];
+}
+
 static void test_all_types_come_back(void **state)
 {
     const int64_t dims[] = { ITEMS, STEPS }, any[] = { -1, STEPS };
     float f32[ITEMS * STEPS];
     int64_t i64[ITEMS * STEPS], num = 0, seed = 0;
     uint64_t u64[ITEMS * STEPS];
-    uint16_t f16[ITEMS * STEPS];
+    uint16_t f16[ITEMS * STEPS], bf16[ITEMS * STEPS];
     double f64[ITEMS * STEPS], scale = 0;
     uint8_t u8[ITEMS * STEPS];
     int32_t i32[ITEMS * STEPS];
@@ -144,13 +158,16 @@ static void test_all_types_come_back(void **state)
         EXPECT(!dg_h5_read(f, "f32", DG_H5_F32, 2, dims, f32));
         EXPECT(!dg_h5_read(f, "f64", DG_H5_F64, 2, dims, f64));
         EXPECT(!dg_h5_read(f, "f16", DG_H5_F16, 2, any, f16));
+        EXPECT(!dg_h5_read(f, "bf16", DG_H5_BF16, 2, dims, bf16));
+        EXPECT(dg_h5_read(f, "bf16", DG_H5_F16, 2, dims, bf16) == DG_EFORMAT);
         EXPECT(!dg_h5_read(f, "i64", DG_H5_I64, 2, dims, i64));
         EXPECT(!dg_h5_read(f, "i32", DG_H5_I32, 2, dims, i32));
         EXPECT(!dg_h5_read(f, "u64", DG_H5_U64, 2, dims, u64));
         EXPECT(!dg_h5_read(f, "u8", DG_H5_U8, 2, dims, u8));
         for (int i = 0; i < ITEMS * STEPS; i++) {
             EXPECT(f32[i] == (float)i * 0.5F && f64[i] == i / 3.0);
-            EXPECT(f16[i] == 0x3c00 + i && u8[i] == i * 10);
+            EXPECT(f16[i] == 0x3c00 + i && bf16[i] == 0x3c00 + i);
+            EXPECT(u8[i] == i * 10);
             EXPECT(i64[i] == -i - ((int64_t)1 << 40) && i32[i] == -i);
             EXPECT(u64[i] == (uint64_t)i << 50);
         }
@@ -171,6 +188,9 @@ static void test_all_types_come_back(void **state)
         free(config);
         free(why);
         dg_h5_close(f);
+        if (comm.rank == 0) /* as h5py and h5dump read them */
+            EXPECT(as_numbers("bf16", 1) == 0x1p-7 * (1 + 1 / 128.0) &&
+                   as_numbers("f16", 1) == 1 + 1 / 1024.0);
         dg_comm_barrier(&comm);
     }
     VERDICT();

@@ -106,10 +106,40 @@ static void test_metadata_keep_off_the_pages_of_data(void **state)
     VERDICT();
 }
 
+/* What is the same in two files is so byte for byte: only the attribute date
+ * knows when. */
+static void test_nothing_notes_its_time(void **state)
+{
+    static const char *const names[] = { "/", "notes", "group", "group/v" };
+    const H5Item item = { .name = "group/v",
+                          .type = DG_H5_F32,
+                          .data = v,
+                          .units = "1",
+                          .long_name = "a number",
+                          .axes = "none" };
+    H5File *f = NULL;
+    H5O_info_t about;
+
+    (void)state;
+    EXPECT(!dg_h5_create(&f, &comm, path, "dancegrpo test", 1, &info, 0));
+    EXPECT(!dg_h5_write(f, &item));
+    EXPECT(!dg_h5_put_text(f, "notes", "why", "because"));
+    EXPECT(!dg_h5_commit(f));
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        EXPECT(H5Oget_info_by_name(file, names[i], &about, H5P_DEFAULT) >= 0);
+        EXPECT(about.mtime == 0 && about.ctime == 0 && about.btime == 0);
+    }
+    H5Fclose(file);
+    dg_comm_barrier(&comm);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_locks_do_not_matter, start, end),
     cmocka_unit_test_setup_teardown(test_metadata_keep_off_the_pages_of_data,
                                     start, end),
+    cmocka_unit_test_setup_teardown(test_nothing_notes_its_time, start, end),
 };
 
 MPI_MAIN(mpi_h5_driver, tests)

@@ -1,5 +1,6 @@
 #include "mpi_test.h"
 #include "base/error.h"
+#include "base/piece_digest.h"
 #include "base/sha256.h"
 #include "store/checkpoint.h"
 #include "store/conditions.h"
@@ -178,11 +179,50 @@ static void test_other_files_have_no_digest(void **state)
     EXPECT(!dg_trajectory_write(&comm, folder, 1, &item, 1, NULL, 0, &info));
     dg_trajectory_path(path, sizeof path, folder, 1);
     EXPECT(dg_inspect_digest(path, hex) == DG_EFORMAT);
-    EXPECT(has(dg_last_error()->text, "dancegrpo trajectory"));
+    EXPECT(has(dg_last_error()->text, "dataset state/weights is missing"));
     char *text = describe();
     EXPECT(has(text, "least 2, greatest 2, mean 2, 2 not finite\n"));
     free(text);
     EXPECT(dg_inspect_digest("/nowhere.h5", hex) == DG_EIO);
+    drop_folder(folder);
+    VERDICT();
+}
+
+/* Weights that an iteration began with, by the digest in the file's root, of
+ * either version. */
+static void test_trajectory_digest_is_that_of_its_weights(void **state)
+{
+    enum { NUM = DG_PIECE_BYTES / 4 + 5 }; /* two pieces */
+    static float v[NUM];
+    const H5Item item = { .name = "state/weights",
+                          .type = DG_H5_F32,
+                          .num_dims = 1,
+                          .dims = { NUM },
+                          .data = v,
+                          .units = "1",
+                          .long_name = "weights",
+                          .axes = "parameter" };
+    char want[DG_SHA256_HEX], pieces[DG_SHA256_HEX], hex[DG_SHA256_HEX] = "";
+    const TrajectoryNote notes[] = {
+        { "weights_before_sha256_pieces", pieces, 0 },
+        { "weights_before_sha256", want, 0 },
+        { "weights_before_sha256", pieces, 0 }, /* another's */
+    };
+
+    (void)state;
+    make_folder(folder);
+    for (int i = 0; i < NUM; i++)
+        v[i] = (float)(i % 997);
+    EXPECT(!dg_sha256_bytes(want, v, sizeof v));
+    EXPECT(!dg_piece_digest(pieces, v, sizeof v));
+    for (int i = 0; i < 3; i++) {
+        EXPECT(!dg_trajectory_write(&comm, folder, i, &item, 1, &notes[i], 1,
+                                    &info));
+        dg_trajectory_path(path, sizeof path, folder, i);
+        EXPECT(dg_inspect_digest(path, hex) == (i < 2 ? DG_OK : DG_EFORMAT));
+        EXPECT(strcmp(hex, want) == 0);
+        EXPECT(i < 2 || has(dg_last_error()->text, "state/weights: SHA-256"));
+    }
     drop_folder(folder);
     VERDICT();
 }
@@ -246,6 +286,7 @@ static void test_short_digests_are_refused(void **state)
                                   .num_local = comm.rank == 0,
                                   .first = comm.rank != 0,
                                   .width = 2,
+                                  .type = DG_H5_F32,
                                   .rows = rows };
     char hex[DG_SHA256_HEX];
 
@@ -326,6 +367,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_looking_needs_little_memory),
     cmocka_unit_test(test_weights_digest_sees_all),
     cmocka_unit_test(test_other_files_have_no_digest),
+    cmocka_unit_test(test_trajectory_digest_is_that_of_its_weights),
     cmocka_unit_test(test_texts_are_legible),
     cmocka_unit_test(test_short_digests_are_refused),
     cmocka_unit_test(test_damaged_lists_are_told),

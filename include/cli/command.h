@@ -106,6 +106,11 @@ int dg_cli_run(const CliSpec *spec, void *options, int argc, char **argv);
  *  ranks that may use the same ones. Collective. */
 int dg_cli_threads(const Cli *cli);
 
+/** The configuration that a trajectory file was written with, and its text; not
+ *  settled yet. By this rank alone. Errors: DG_EIO, DG_EFORMAT; those of its
+ *  keys. */
+int dg_cli_stored_config(Cli *cli, const char *path);
+
 /** What the long commands share: ranks, configuration, kernels, provenance.
  *  Borrows from cli. With run.device = "cuda" this rank takes a GPU: that of
  *  its number on the node. Collective. Errors, agreed: DG_EDEVICE when

@@ -7,6 +7,12 @@
 
 typedef enum DeviceKind { DG_DEVICE_CPU, DG_DEVICE_CUDA } DeviceKind;
 typedef enum StoreKind { DG_STORE_FLOAT32, DG_STORE_BFLOAT16 } StoreKind;
+/* How encoded prompts are stored: by the run's dtype, or whatever it is. */
+typedef enum CacheKind {
+    DG_CACHE_RUN,
+    DG_CACHE_FLOAT32,
+    DG_CACHE_BFLOAT16
+} CacheKind;
 /* Whose attention the networks have on GPUs. */
 typedef enum AttentionKind {
     DG_ATTENTION_OWN,

@@ -112,6 +112,7 @@ typedef struct PromptsConfig {
     char file[DG_CONFIG_STRING];      /* JSONL or text; "": from world */
     char eval_file[DG_CONFIG_STRING]; /* held-out prompts; "": none */
     char cache[DG_CONFIG_STRING];     /* their conditions; "": none */
+    CacheKind cache_dtype;            /* in that file */
     WorldKind world; /* procedural source and meaning of metadata */
     int shuffle;
 } PromptsConfig;

@@ -75,8 +75,8 @@ typedef struct PolicyImpl PolicyImpl;
 typedef struct Policy {
     PolicyShape shape;
     ParamSet net, text;
-    ParamSet adapters;     /* without parameters where lora.rank is 0 */
-    const ParamSet *codec; /* of a learned decoder, frozen, with memory of its
+    ParamSet adapters; /* without parameters where lora.rank is 0 */
+    ParamSet *codec;   /* of a learned decoder, frozen, with memory of its
                               own; NULL: none */
     Lora lora;
     float *values; /* [num_values]: adapters, net, text; the host's */
@@ -153,6 +153,10 @@ int dg_policy_outline(Policy **out, const Config *c);
 int dg_policy_encoders(Policy **out, const Config *c);
 /** That memory as dg_policy_create_on_node() has it. Collective. Errors, agreed. */
 int dg_policy_encoders_on_node(Policy **out, const Config *c, const Comm *comm);
+
+/** The same with memory for the decoder's parameters alone, if it has any, which
+ *  nothing but dg_policy_load_folder() of them and decoding may follow. */
+int dg_policy_decoder(Policy **out, const Config *c);
 
 /**
  * A second network of the same shape with frozen weights (KL's reference):

@@ -9,7 +9,7 @@
  *   counters/NAME         int64 scalars
  *
  * A checkpoint of adapters holds them alone; its root attributes base_path
- * and base_sha256 say what lies below them.
+ * and base_sha256_pieces say what lies below them.
  */
 #include <stdint.h>
 
@@ -106,6 +106,11 @@ int dg_checkpoint_read(const Comm *c, const char *path, Checkpoint *k);
  */
 int dg_checkpoint_resume(const Comm *c, const char *dir, Checkpoint *k,
                          const FileInfo *now, int *found);
+
+/** Digest of an array's pieces, of which each rank takes some; on rank 0.
+ *  Collective; agrees on errors: DG_ENOMEM; those of get(). */
+int dg_checkpoint_digest_pieces(char *digest, const Comm *c,
+                                const CheckpointArray *a);
 
 /** SHA-256 of all of an array's bytes, on rank 0, which alone reads them: slow.
  *  Collective. Errors: DG_ENOMEM. */

@@ -5,10 +5,11 @@
  *
  * Every file carries, as root attributes, its format's name and version, what
  * wrote it and from what (FileInfo), and `complete` = 1, which is written
- * last. Every dataset carries units, long_name and axes. A file is written
+ * last. Every dataset carries units, long_name and axes, some their equation.
+ * A file is written
  * under NAME.tmp, synced, and renamed: under its final name there is a whole
  * file or none. Texts are UTF-8, null-padded, of fixed length; float16 is
- * IEEE binary16. All can be read by h5py and h5dump.
+ * IEEE binary16, bfloat16 float32's upper half. All can be read by h5py and h5dump.
  *
  * Writing is collective over a Comm (parallel HDF5); every function agrees
  * on errors, after the first of which the file can only be abandoned.
@@ -22,7 +23,8 @@
 enum { DG_H5_MAX_DIMS = 6, DG_H5_NAME = 256 };
 
 typedef enum H5Type {
-    DG_H5_F16, /* uint16_t bit patterns in memory */
+    DG_H5_F16,  /* uint16_t bit patterns in memory */
+    DG_H5_BF16, /* the same */
     DG_H5_F32,
     DG_H5_F64,
     DG_H5_U8,
@@ -65,6 +67,7 @@ typedef struct H5Item {
     const char *units;     /* "1" if none */
     const char *long_name; /* what it is, in words */
     const char *axes;      /* "item, step"; "none" for a scalar */
+    const char *equation;  /* how it follows from others; NULL: not told */
 } H5Item;
 
 /** Shape of a dataset on disk. */
@@ -170,10 +173,10 @@ int dg_h5_get_f64(H5File *f, const char *object, const char *key,
  *  than now: then bits may be others, and nobody is to look for a fault. A file
  *  of before these were noted is passed over. */
 void dg_h5_tell_origin(H5File *f, const FileInfo *now);
-/** digest is the one stored with the dataset, its attribute key ("sha256").
- *  Errors: DG_EFORMAT naming file and dataset. */
-int dg_h5_match_digest(H5File *f, const char *name, const char *key,
-                       const char *digest);
+/** digest is the one stored of the dataset, as attribute key ("sha256") of it,
+ *  or of the root. Errors: DG_EFORMAT naming file and dataset. */
+int dg_h5_match_digest(H5File *f, const char *name, int of_root,
+                       const char *key, const char *digest);
 
 /**
  * Calls visit for every dataset, in the order of names; a code other than

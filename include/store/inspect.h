@@ -17,10 +17,17 @@
 int dg_inspect_describe(const char *path, FILE *out);
 
 /**
+ * The items of trajectory files as a table, comma-separated with a line of names:
+ * a row each, in the order of files. A folder stands for a run: all of its.
+ * Errors: as above; DG_EFORMAT where files have not the same rewards.
+ */
+int dg_inspect_table(const char *const *paths, int num, FILE *out);
+
+/**
  * SHA-256 of the weights in a file, computed from the data.
  * A checkpoint: of arrays/weights, float32 as they lie in memory. A weights
  * file: of all tensors in the order of their names, each name with its zero
- * byte before its data as stored.
+ * byte before its data as stored. A trajectory: of state/weights.
  * Errors: DG_EFORMAT for other files, or when a stored checksum fails.
  */
 int dg_inspect_digest(const char *path, char hex[DG_SHA256_HEX]);

@@ -11,7 +11,7 @@
 #include "parallel/comm.h"
 #include "store/h5.h"
 
-enum { DG_TRAJECTORY_VERSION = 1 };
+enum { DG_TRAJECTORY_VERSION = 2 };
 #define DG_TRAJECTORY_FORMAT "dancegrpo trajectory"
 
 /** A root attribute: a text, or a number where text is NULL. */

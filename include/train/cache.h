@@ -20,10 +20,13 @@
  */
 int dg_encode(const Session *s, int dry);
 
+/** How conditions are stored there, by prompts.cache_dtype and run.dtype. */
+H5Type dg_cache_type(const Config *c);
+
 /**
  * Opens prompts.cache; *out = NULL when the key is empty. Collective.
  * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO; DG_EINVAL
- * when guidance (cfg.scale) needs the empty prompt and it is not in it.
+ * when it is not of the type that a float32 run wants, or when guidance (cfg.scale) needs the empty prompt and it is not in it.
  */
 int dg_cache_open(Conditions **out, const Session *s, const Policy *p);
 

@@ -135,9 +135,13 @@ int dg_learner_average(Learner *l);
  *  Collective where ranges are split. Errors, agreed: DG_EDEVICE. */
 int dg_learner_swap_ema(Learner *l);
 
-/** SHA-256 of the trained weights, all of them, after dg_learner_fetch(); the
- *  same on all ranks. Collective, as above. Errors, agreed: DG_ENOMEM. */
-int dg_learner_digest(const Learner *l, const Comm *c, char hex[65]);
+/** Digest of the trained weights in pieces, which all ranks and their threads
+ *  take together, after dg_learner_fetch(); the same on all ranks. By any one
+ *  thread, over s->comm. Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE. */
+int dg_learner_digest(const Learner *l, const Session *s, char hex[65]);
+/** SHA-256 of all their bytes: slow. Of ranks that have all weights each takes
+ *  its own, of others rank 0 that of all. Collective; errors as above. */
+int dg_learner_digest_whole(const Learner *l, const Comm *c, char hex[65]);
 
 /** Both by any one thread, over s->comm. Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,

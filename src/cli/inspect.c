@@ -2,14 +2,16 @@
 
 #include "base/error.h"
 #include "store/inspect.h"
+#include "train/pictures.h"
 #include "weights/describe.h"
 
 #include <stdio.h>
 
 /* Of the command line. */
 typedef struct Wanted {
-    int digest;
-    const char *variant;
+    int digest, csv;
+    const char *variant, *pictures, *folder;
+    PicturesOpts shown;
 } Wanted;
 
 static int is_run(const char *folder)
@@ -31,8 +33,6 @@ static int print_file(const Cli *cli, const Wanted *w)
     char hex[DG_SHA256_HEX];
     int err;
 
-    if (cli->comm.rank != 0)
-        return DG_OK;
     if (is_run(path))
         return dg_fail(DG_EINVAL,
                        "%s is a run's folder: one of its files is wanted, "
@@ -49,17 +49,80 @@ static int print_file(const Cli *cli, const Wanted *w)
     return err;
 }
 
+/* By the CPU, wherever the run was: a decoder alone needs no more. */
+static int paint(Cli *cli, Wanted *w)
+{
+    Config *c = &cli->config;
+    Session session;
+    int err = dg_agree(&cli->comm, dg_cli_stored_config(cli, cli->args[0]));
+
+    if (err)
+        return err;
+    c->run.device = DG_DEVICE_CPU;
+    c->run.dtype = DG_STORE_FLOAT32;
+    c->run.attention = DG_ATTENTION_OWN;
+    c->run.threads = 0;
+    if (w->folder != NULL)
+        snprintf(c->policy.path, sizeof c->policy.path, "%s", w->folder);
+    dg_config_settle(c);
+    err = dg_cli_session(&session, cli);
+    w->shown.out = w->pictures;
+    if (w->shown.num == 0)
+        w->shown.num = DG_PICTURES;
+    return err ? err : dg_pictures(&session, cli->args[0], &w->shown);
+}
+
+static int check_wanted(const Cli *cli, const Wanted *w)
+{
+    if (w->csv + w->digest + (w->pictures != NULL) > 1 ||
+        (w->variant != NULL && (w->csv || w->pictures != NULL)))
+        return dg_fail(DG_EUSAGE,
+                       "inspect: one of --csv, --digest and --pictures at a "
+                       "time; --variant goes with none or --digest");
+    if (w->pictures == NULL &&
+        (w->shown.num > 0 || w->shown.worst || w->folder != NULL))
+        return dg_fail(DG_EUSAGE, "inspect: --num, --worst and --folder say "
+                                  "which --pictures");
+    if (cli->num_args > 1 && !w->csv)
+        return dg_fail(DG_EUSAGE,
+                       "inspect: one argument too many: %s: several are for "
+                       "--csv",
+                       cli->args[1]);
+    return DG_OK;
+}
+
 static int inspect(Cli *cli, void *wanted)
 {
-    return dg_agree(&cli->comm, print_file(cli, wanted));
+    Wanted *w = wanted;
+    int err = check_wanted(cli, w);
+
+    if (!err && w->pictures != NULL)
+        return paint(cli, w);
+    if (!err && cli->comm.rank == 0)
+        err = w->csv ? dg_inspect_table(cli->args, cli->num_args, stdout)
+                     : print_file(cli, w);
+    return dg_agree(&cli->comm, err);
 }
 
 int dg_cli_inspect(int argc, char **argv)
 {
-    Wanted w = { .digest = 0 };
+    Wanted w = { .csv = 0 };
     const CliFlag flags[] = {
+        { "--csv",
+          "print a row for each sample of trajectories: rewards, strict "
+          "scores, advantages, ratios, prompt; of a run's folder, all of them",
+          .on = &w.csv },
         { "--digest", "print only the SHA-256 of weights or conditions",
           .on = &w.digest },
+        { "--pictures",
+          "paint the pictures of a trajectory, that of the greatest reward "
+          "first, to this PNG file",
+          .file = &w.pictures },
+        { "--num", "how many pictures (16)", .number = &w.shown.num, .least = 1,
+          .most = DG_PICTURES_MOST },
+        { "--worst", "those of the least reward", .on = &w.shown.worst },
+        { "--folder", "where the decoder is, if not in the run's policy.path",
+          .value = &w.folder, .takes = "FOLDER" },
         { "--variant", "of a folder, the files of this variant, such as fp16",
           .value = &w.variant, .takes = "NAME" },
     };
@@ -70,9 +133,9 @@ int dg_cli_inspect(int argc, char **argv)
                    "trajectory: what wrote it, and its tensors.",
         .arguments = "FILE|FOLDER",
         .min_args = 1,
-        .max_args = 1,
+        .max_args = DG_CLI_ARGS,
         .flags = flags,
-        .num_flags = 2,
+        .num_flags = 7,
     };
 
     return dg_cli_run(&spec, &w, argc, argv);

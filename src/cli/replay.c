@@ -1,10 +1,8 @@
 #include "cli/command.h"
 
 #include "base/error.h"
-#include "store/trajectory.h"
 #include "train/trainer.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 
 enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
@@ -12,9 +10,7 @@ enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 /* The configuration is the file's own; threads may be chosen anew. */
 static int take_config(Cli *cli, int threads)
 {
-    char *text = NULL;
     struct stat st;
-    H5File *f;
     int err;
 
     if (stat(cli->args[0], &st) == 0 && S_ISDIR(st.st_mode))
@@ -23,24 +19,16 @@ static int take_config(Cli *cli, int threads)
                        "%.200s/trajectories/iter_....h5, which a run with "
                        "trajectory.every > 0 writes",
                        cli->args[0], cli->args[0]);
-    err = dg_trajectory_open(&f, cli->args[0]);
+    err = dg_cli_stored_config(cli, cli->args[0]);
 
     if (err)
         return err;
-    err = dg_h5_get_text(f, NULL, "config", &text);
-    dg_h5_close(f);
-    if (err)
-        return err;
-    dg_config_defaults(&cli->config);
-    err = dg_config_parse(&cli->config, text, cli->args[0]);
-    free(cli->config_text);
-    cli->config_text = text;
     if (threads != AS_IT_WAS)
         cli->config.run.threads = threads;
     cli->config.trajectory.every = 0; /* no file is written, */
     cli->config.evaluate.every = 0;   /* and nothing evaluated */
     dg_config_settle(&cli->config);
-    return err;
+    return DG_OK;
 }
 
 static int replay(Cli *cli, void *options)

@@ -5,6 +5,7 @@
 #include "base/version.h"
 #include "cpu/cpu.h"
 #include "generated/features.h"
+#include "store/trajectory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,6 +240,25 @@ static int open_kernels(Session *out, Cli *cli)
                        "\"cpu\"",
                        cli->name);
     return open_gpu(out, cli);
+}
+
+int dg_cli_stored_config(Cli *cli, const char *path)
+{
+    char *text = NULL;
+    H5File *f;
+    int err = dg_trajectory_open(&f, path);
+
+    if (err)
+        return err;
+    err = dg_h5_get_text(f, NULL, "config", &text);
+    dg_h5_close(f);
+    if (err)
+        return err;
+    dg_config_defaults(&cli->config);
+    err = dg_config_parse(&cli->config, text, path);
+    free(cli->config_text);
+    cli->config_text = text;
+    return err;
 }
 
 int dg_cli_session(Session *out, Cli *cli)

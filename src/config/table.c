@@ -230,6 +230,12 @@ static const Option rows[] = {
            "file of encoded prompts: encode writes it, and train and evaluate "
            "then read all conditions from it; empty: prompts are encoded as "
            "needed"),
+    ENUM("prompts.cache_dtype", "\"run\"", "run|float32|bfloat16",
+         prompts.cache_dtype, 0,
+         "how encode stores them, and a float32 run has to find them; run: as "
+         "run.dtype (networks in bfloat16 round them before use, whatever the "
+         "file has: the same bits); bfloat16: half the size, for a float32 run "
+         "other bits"),
     ENUM("prompts.world", "\"shapes\"", "none|shapes", prompts.world, 0,
          "procedural world: it gives prompts where there is no file, and reads "
          "the metadata of prompts"),

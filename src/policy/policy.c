@@ -62,7 +62,7 @@ static int place(Policy *p, float *values)
 }
 
 /* What of it has memory. */
-typedef enum Extent { ALL, NOTHING, ENCODERS } Extent;
+typedef enum Extent { ALL, NOTHING, ENCODERS, DECODER } Extent;
 
 /* Sizes and names, no memory. */
 static int begin(Policy **out, const Config *c, int net_id, Extent extent)
@@ -98,6 +98,8 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
         err = dg_params_allocate(&p->text, NULL);
     else /* what is planned is what will be placed */
         dg_policy_point(p, NULL);
+    if (!err && extent == DECODER && p->codec != NULL)
+        err = dg_params_allocate(p->codec, NULL);
     if (err) {
         dg_policy_destroy(p);
         return err;
@@ -167,6 +169,11 @@ int dg_policy_encoders(Policy **out, const Config *c)
 int dg_policy_encoders_on_node(Policy **out, const Config *c, const Comm *comm)
 {
     return create_on_node(out, c, DG_PARAMS_NET, ENCODERS, comm);
+}
+
+int dg_policy_decoder(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET, NULL, DECODER);
 }
 
 /* Where kernels read it, as p is placed. */

@@ -277,7 +277,7 @@ static int check_whole(H5File *f, const CheckpointArray *a)
         dg_sha256_final(&sum, digest);
     dg_sha256_fini(&sum);
     array_path(name, a);
-    return err ? err : dg_h5_match_digest(f, name, "sha256", digest);
+    return err ? err : dg_h5_match_digest(f, name, 0, "sha256", digest);
 }
 
 /* This rank's pieces: their sums, and what it holds of them to its place. */
@@ -322,7 +322,7 @@ static int check_pieces(H5File *f, const Comm *c, const CheckpointArray *a)
         err = dg_checkpoint_join(digest, c, &p, sums);
     array_path(name, a);
     if (!err && c->rank == 0)
-        err = dg_h5_match_digest(f, name, DG_CHECKPOINT_PIECES, digest);
+        err = dg_h5_match_digest(f, name, 0, DG_CHECKPOINT_PIECES, digest);
     free(sums);
     return dg_agree(c, err);
 }

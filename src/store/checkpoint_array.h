@@ -38,8 +38,4 @@ PieceSum *dg_checkpoint_new_sums(const CheckpointPieces *p);
  *  places. Collective; agrees on errors: DG_ENOMEM. */
 int dg_checkpoint_join(char hex[DG_SHA256_HEX], const Comm *c,
                        const CheckpointPieces *p, PieceSum *sums);
-/** The digest of what ranks hold, on rank 0. Collective; agrees on errors. */
-int dg_checkpoint_digest_pieces(char hex[DG_SHA256_HEX], const Comm *c,
-                                const CheckpointArray *a);
-
 #endif

@@ -186,7 +186,7 @@ static int sum_shared(PieceSum *sums, const Comm *c, const CheckpointArray *a,
                : sum_held(sums + p->first, a, p->size, at - a->first, num);
 }
 
-int dg_checkpoint_digest_pieces(char hex[DG_SHA256_HEX], const Comm *c,
+int dg_checkpoint_digest_pieces(char *digest, const Comm *c,
                                 const CheckpointArray *a)
 {
     CheckpointPieces p;
@@ -206,7 +206,7 @@ int dg_checkpoint_digest_pieces(char hex[DG_SHA256_HEX], const Comm *c,
                            p.first * p.size);
     err = dg_agree(c, err);
     if (!err)
-        err = dg_checkpoint_join(hex, c, &p, sums);
+        err = dg_checkpoint_join(digest, c, &p, sums);
     free(sums);
     return err;
 }
@@ -228,5 +228,5 @@ int dg_checkpoint_match(H5File *f, const char *name, const void *data,
 
     return err ? err
                : dg_h5_match_digest(
-                     f, name, pieces ? DG_CHECKPOINT_PIECES : "sha256", hex);
+                     f, name, 0, pieces ? DG_CHECKPOINT_PIECES : "sha256", hex);
 }

@@ -1,6 +1,7 @@
 #include "store/conditions.h"
 
 #include "base/error.h"
+#include "weights/half.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +42,7 @@ static int write_content(H5File *f, const ConditionsContent *k)
                              .long_name = "prompts",
                              .axes = "prompt" };
     const H5Item rows = { .name = "condition",
-                          .type = DG_H5_F32,
+                          .type = k->type,
                           .num_dims = 2,
                           .dims = { k->num, k->width },
                           .shared = 1,
@@ -78,7 +79,7 @@ static int write_content(H5File *f, const ConditionsContent *k)
 int dg_conditions_write(const Comm *c, const char *path,
                         const ConditionsContent *k, const FileInfo *info)
 {
-    const int64_t row = k->width * (int64_t)sizeof(float) + 512;
+    const int64_t row = k->width * (int64_t)dg_h5_type_bytes(k->type) + 512;
     H5File *f;
     int err = dg_h5_create(&f, c, path, DG_CONDITIONS_FORMAT,
                            DG_CONDITIONS_VERSION, info, k->num * row);
@@ -98,6 +99,8 @@ int dg_conditions_write(const Comm *c, const char *path,
 struct Conditions {
     H5File *file;
     int64_t num, width;
+    H5Type type;
+    uint16_t *room; /* [width], of bfloat16 */
     char *encoder;
     char **key, **tokens, **condition;
 };
@@ -119,10 +122,32 @@ static int read_digests(Conditions *c, const char *name, char ***out)
     return err;
 }
 
+static int read_shape(Conditions *c)
+{
+    H5Shape shape;
+    const int err = dg_h5_shape(c->file, "condition", &shape);
+
+    if (err)
+        return err;
+    if ((shape.type != DG_H5_F32 && shape.type != DG_H5_BF16) ||
+        shape.num_dims != 2)
+        return dg_fail(DG_EFORMAT,
+                       "%s: dataset condition: not float32 or bfloat16 of two "
+                       "dimensions",
+                       dg_h5_path(c->file));
+    c->type = shape.type;
+    c->num = shape.dims[0];
+    c->width = shape.dims[1];
+    if (c->type == DG_H5_BF16)
+        c->room = malloc(sizeof *c->room * ((size_t)c->width + 1));
+    return c->type != DG_H5_BF16 || c->room != NULL
+               ? DG_OK
+               : dg_fail(DG_ENOMEM, "%s: a condition", dg_h5_path(c->file));
+}
+
 int dg_conditions_open(Conditions **out, const char *path)
 {
     Conditions *c = calloc(1, sizeof *c);
-    H5Shape shape;
     int err;
 
     if (c == NULL)
@@ -130,17 +155,9 @@ int dg_conditions_open(Conditions **out, const char *path)
     err =
         dg_h5_open(&c->file, path, DG_CONDITIONS_FORMAT, DG_CONDITIONS_VERSION);
     if (!err)
-        err = dg_h5_shape(c->file, "condition", &shape);
-    if (!err && (shape.type != DG_H5_F32 || shape.num_dims != 2))
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset condition: not float32 of two "
-                      "dimensions",
-                      path);
-    if (!err) {
-        c->num = shape.dims[0];
-        c->width = shape.dims[1];
+        err = read_shape(c);
+    if (!err)
         err = dg_h5_get_text(c->file, NULL, "encoder_sha256", &c->encoder);
-    }
     if (!err)
         err = read_digests(c, "prompt_sha256", &c->key);
     if (!err)
@@ -160,6 +177,7 @@ void dg_conditions_close(Conditions *c)
         return;
     if (c->file != NULL)
         dg_h5_close(c->file);
+    free(c->room);
     free(c->encoder);
     dg_h5_free_texts(c->key);
     dg_h5_free_texts(c->tokens);
@@ -180,6 +198,11 @@ const char *dg_conditions_encoder(const Conditions *c)
 int64_t dg_conditions_width(const Conditions *c)
 {
     return c->width;
+}
+
+H5Type dg_conditions_type(const Conditions *c)
+{
+    return c->type;
 }
 
 int64_t dg_conditions_find(const Conditions *c, const char *prompt,
@@ -210,21 +233,25 @@ int64_t dg_conditions_find(const Conditions *c, const char *prompt,
 int dg_conditions_read(Conditions *c, int64_t row, float *out)
 {
     const int64_t dims[] = { c->num, c->width };
+    void *stored = c->type == DG_H5_BF16 ? (void *)c->room : out;
     HexDigest digest;
     int err;
 
     dg_h5_hold(); /* an iteration's files may be written meanwhile */
     err =
-        dg_h5_read_rows(c->file, "condition", DG_H5_F32, 2, dims, row, 1, out);
+        dg_h5_read_rows(c->file, "condition", c->type, 2, dims, row, 1, stored);
     dg_h5_release();
     if (!err)
-        err = dg_sha256_bytes(digest, out, sizeof *out * (size_t)c->width);
+        err = dg_sha256_bytes(digest, stored,
+                              dg_h5_type_bytes(c->type) * (size_t)c->width);
     if (!err && strcmp(digest, c->condition[row]) != 0)
         err = dg_fail(DG_EFORMAT,
                       "%s: dataset condition, row %lld: SHA-256 is %.16s..., "
                       "stored is %.16s...: the file is damaged",
                       dg_h5_path(c->file), (long long)row, digest,
                       c->condition[row]);
+    if (!err && c->type == DG_H5_BF16)
+        dg_bfloat_widen(out, c->room, c->width);
     return err;
 }
 

@@ -45,13 +45,13 @@ int dg_h5_fail(int code, const H5File *f, const char *object, const char *what)
                    object ? ": " : "", what, reason[0] ? ": " : "", reason);
 }
 
-static hid_t make_half(void)
+/* Of 16 bits: the sign, so many bits of exponent, then of mantissa. */
+static hid_t make_16(size_t exponent, size_t mantissa, size_t bias)
 {
     const hid_t t = H5Tcopy(H5T_IEEE_F32LE);
 
-    /* sign at bit 15, 5 bits of exponent, 10 of mantissa: IEEE binary16 */
-    if (H5Tset_fields(t, 15, 10, 5, 0, 10) < 0 || H5Tset_size(t, 2) < 0 ||
-        H5Tset_ebias(t, 15) < 0) {
+    if (H5Tset_fields(t, 15, mantissa, exponent, 0, mantissa) < 0 ||
+        H5Tset_size(t, 2) < 0 || H5Tset_ebias(t, bias) < 0) {
         H5Tclose(t);
         return H5I_INVALID_HID;
     }
@@ -67,7 +67,9 @@ hid_t dg_h5_make_type(H5Type type)
 {
     switch (type) {
     case DG_H5_F16:
-        return make_half();
+        return make_16(5, 10, 15); /* IEEE binary16 */
+    case DG_H5_BF16:
+        return make_16(8, 7, 127); /* float32's upper half */
     case DG_H5_F32:
         return H5Tcopy(H5T_IEEE_F32LE);
     case DG_H5_F64:
@@ -98,16 +100,16 @@ hid_t dg_h5_make_text_type(size_t bytes)
 
 size_t dg_h5_type_bytes(H5Type type)
 {
-    static const size_t bytes[] = { 2, 4, 8, 1, 4, 8, 8, sizeof(char *) };
+    static const size_t bytes[] = { 2, 2, 4, 8, 1, 4, 8, 8, sizeof(char *) };
 
     return bytes[type];
 }
 
 const char *dg_h5_type_name(H5Type type)
 {
-    static const char *const names[] = { "float16", "float32", "float64",
-                                         "uint8",   "int32",   "int64",
-                                         "uint64",  "text" };
+    static const char *const names[] = { "float16", "bfloat16", "float32",
+                                         "float64", "uint8",    "int32",
+                                         "int64",   "uint64",   "text" };
 
     return names[type];
 }

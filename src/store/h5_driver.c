@@ -169,6 +169,7 @@ static const H5FD_class_t driver = {
 hid_t dg_h5_create_file(const char *path, H5Sink *sink)
 {
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    const hid_t how = H5Pcreate(H5P_FILE_CREATE);
     hid_t file;
 
     sink->error = 0;
@@ -181,7 +182,9 @@ hid_t dg_h5_create_file(const char *path, H5Sink *sink)
        and then one host's metadata undo the end of another's data. */
     H5Pset_alignment(access, PAGE_BYTES, PAGE_BYTES);
     H5Pset_meta_block_size(access, (hsize_t)16 * PAGE_BYTES);
-    file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    H5Pset_obj_track_times(how, 0); /* the root group's: as all else */
+    file = H5Fcreate(path, H5F_ACC_TRUNC, how, access);
+    H5Pclose(how);
     H5Pclose(access);
     if (file < 0)
         H5FDunregister(sink->driver);

@@ -104,19 +104,34 @@ static int create_hdf5(H5File *f, int64_t data_bytes)
 
 /* Attributes ------------------------------------------------------------ */
 
-/* Groups that hold nothing but attributes are made when first needed. */
+/* Groups are made when first needed, and like all else note no time of their
+ * own: the file's date is an attribute. */
 static void ensure_group(const H5File *f, const char *object)
 {
-    hid_t links, group;
+    hid_t links, how, group;
 
     if (object == NULL || dg_h5_has(f, object))
         return;
     links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
-    group = H5Gcreate2(f->id, object, links, H5P_DEFAULT, H5P_DEFAULT);
+    how = H5Pcreate(H5P_GROUP_CREATE);
+    H5Pset_obj_track_times(how, 0);
+    group = H5Gcreate2(f->id, object, links, how, H5P_DEFAULT);
     if (group >= 0)
         H5Gclose(group);
+    H5Pclose(how);
     H5Pclose(links);
+}
+
+static void ensure_group_of(const H5File *f, const char *set)
+{
+    const char *slash = strrchr(set, '/');
+    char group[DG_H5_NAME];
+
+    if (slash == NULL || slash - set >= (ptrdiff_t)sizeof group)
+        return;
+    snprintf(group, sizeof group, "%.*s", (int)(slash - set), set);
+    ensure_group(f, group);
 }
 
 /* On rank 0; nothing is done on the others. The library is held. */
@@ -326,6 +341,7 @@ static hid_t create_set(const H5File *f, const H5Item *d, hid_t type)
     hsize_t dims[DG_H5_MAX_DIMS];
     hid_t space, links, how, set;
 
+    ensure_group_of(f, d->name);
     for (int i = 0; i < d->num_dims; i++)
         dims[i] = (hsize_t)d->dims[i];
     space = d->num_dims > 0 ? H5Screate_simple(d->num_dims, dims, NULL)
@@ -334,6 +350,7 @@ static hid_t create_set(const H5File *f, const H5Item *d, hid_t type)
     H5Pset_create_intermediate_group(links, 1);
     how = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_layout(how, H5D_CONTIGUOUS);
+    H5Pset_obj_track_times(how, 0);
     H5Pset_alloc_time(how, H5D_ALLOC_TIME_EARLY); /* its place is now known */
     H5Pset_fill_time(how, H5D_FILL_TIME_NEVER);   /* all of it is written */
     set = H5Dcreate2(f->id, d->name, type, space, links, how, H5P_DEFAULT);
@@ -362,6 +379,8 @@ static int make_set(H5File *f, const H5Item *d, hid_t type, int empty,
         err = put_text(f, d->name, "long_name", d->long_name);
     if (!err)
         err = put_text(f, d->name, "axes", d->axes);
+    if (!err && d->equation != NULL)
+        err = put_text(f, d->name, "equation", d->equation);
     *offset = (int64_t)at;
     return err;
 }

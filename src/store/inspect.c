@@ -7,6 +7,7 @@
 #include "store/checkpoint.h"
 #include "store/conditions.h"
 #include "store/h5.h"
+#include "store/trajectory.h"
 #include "store/weights_file.h"
 #include "weights/half.h"
 
@@ -28,6 +29,8 @@ static double value_of(const void *data, H5Type type, int64_t i)
     switch (type) {
     case DG_H5_F16:
         return (double)dg_half_to_float(((const uint16_t *)data)[i]);
+    case DG_H5_BF16:
+        return (double)dg_bfloat_to_float(((const uint16_t *)data)[i]);
     case DG_H5_F32:
         return (double)((const float *)data)[i];
     case DG_H5_F64:
@@ -196,6 +199,10 @@ static int print_set(H5File *f, const char *name, void *user)
     print_described(f, name, "; units ", "units", out);
     print_described(f, name, "; axes ", "axes", out);
     fputc('\n', out);
+    if (dg_h5_has_key(f, name, "equation")) {
+        print_described(f, name, "    equation: ", "equation", out);
+        fputc('\n', out);
+    }
     return s.type == DG_H5_TEXT ? print_texts(f, name, &s, out)
                                 : print_numbers(f, name, &s, out);
 }
@@ -231,6 +238,10 @@ typedef struct Digest {
     Sha256 sum;
     const char *starts_with; /* the datasets that count */
     int named;               /* 1: all of that folder, with their names */
+    /* what is stored of it: that of the pieces, or of all bytes; attributes of
+     * the dataset, or of the root */
+    const char *pieces, *whole;
+    int of_root;
     int64_t num;
 } Digest;
 
@@ -257,7 +268,8 @@ static int digest_set(H5File *f, const char *name, void *user)
 {
     Digest *d = user;
     Sums sums = { .all = &d->sum,
-                  .in_pieces = dg_checkpoint_has_pieces(f, name) };
+                  .in_pieces =
+                      dg_h5_has_key(f, d->of_root ? NULL : name, d->pieces) };
     char hex[DG_SHA256_HEX];
     H5Shape s;
     int err;
@@ -279,8 +291,8 @@ static int digest_set(H5File *f, const char *name, void *user)
     }
     dg_sha256_final(&sums.one, hex);
     d->num++;
-    return dg_h5_match_digest(
-        f, name, sums.in_pieces ? DG_CHECKPOINT_PIECES : "sha256", hex);
+    return dg_h5_match_digest(f, name, d->of_root,
+                              sums.in_pieces ? d->pieces : d->whole, hex);
 }
 
 static int choose(Digest *d, H5File *f)
@@ -290,8 +302,15 @@ static int choose(Digest *d, H5File *f)
 
     if (err)
         return err;
+    d->pieces = DG_CHECKPOINT_PIECES;
+    d->whole = "sha256";
     if (strcmp(format, DG_CHECKPOINT_FORMAT) == 0) {
         d->starts_with = "arrays/weights";
+    } else if (strcmp(format, DG_TRAJECTORY_FORMAT) == 0) {
+        d->starts_with = "state/weights";
+        d->of_root = 1;
+        d->pieces = "weights_before_sha256_pieces";
+        d->whole = "weights_before_sha256";
     } else if (strcmp(format, DG_WEIGHTS_FORMAT) == 0) {
         d->starts_with = "weights/";
         d->named = 1;

@@ -255,7 +255,7 @@ static int check_digest(H5File *f, const char *name, const void *data,
     char digest[DG_SHA256_HEX];
     int err = dg_sha256_bytes(digest, data, bytes);
 
-    return err ? err : dg_h5_match_digest(f, name, "sha256", digest);
+    return err ? err : dg_h5_match_digest(f, name, 0, "sha256", digest);
 }
 
 static int read_tensor(H5File *f, const char *prefix, const WeightTensor *t)

@@ -11,6 +11,7 @@
 #include "train/setup.h"
 #include "train/step_plan.h"
 #include "train/team.h"
+#include "weights/half.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -109,6 +110,30 @@ static int check_list(const Conditions *c, const Policy *p,
     return err;
 }
 
+H5Type dg_cache_type(const Config *c)
+{
+    if (c->prompts.cache_dtype == DG_CACHE_RUN)
+        return c->run.dtype == DG_STORE_BFLOAT16 ? DG_H5_BF16 : DG_H5_F32;
+    return c->prompts.cache_dtype == DG_CACHE_BFLOAT16 ? DG_H5_BF16 : DG_H5_F32;
+}
+
+/* What a run computes does not depend on what a file happens to hold: networks
+ * in bfloat16 round conditions before they use them, others take them as they
+ * are. */
+static int check_type(const Conditions *c, const Config *config)
+{
+    const H5Type wanted = dg_cache_type(config), there = dg_conditions_type(c);
+
+    if (config->run.dtype == DG_STORE_BFLOAT16 || there == wanted)
+        return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "prompts.cache = \"%s\": its conditions are %s, and "
+                   "run.dtype = \"float32\" would compute other bits than with "
+                   "%s: encode again, or set prompts.cache_dtype = \"%s\"",
+                   dg_conditions_path(c), dg_h5_type_name(there),
+                   dg_h5_type_name(wanted), dg_h5_type_name(there));
+}
+
 static int open_one(Conditions **out, const char *path, const Policy *p)
 {
     HexDigest encoder;
@@ -146,6 +171,8 @@ int dg_cache_open(Conditions **out, const Session *s, const Policy *p)
     if (path[0] == '\0')
         return DG_OK;
     err = open_one(out, path, p);
+    if (!err)
+        err = check_type(*out, s->config);
     if (!err && dg_guided_wanted(s->config))
         err = check_empty(*out, p, s->config->cfg.scale);
     err = dg_agree(s->comm, err);
@@ -195,8 +222,10 @@ typedef struct Encode {
     Team *team;
     Entry *entries; /* [num] rising, each once */
     int64_t num, first, num_local;
-    float *rows; /* of the prompts at hand, from this one on */
+    float *rows; /* of the prompts at hand, from this one on; */
     int64_t at;
+    float *own;       /* where these are, if the file's are others: */
+    uint16_t *stored; /* as there */
     HexDigest *tokens, *condition; /* [num]; local ones first */
 } Encode;
 
@@ -337,6 +366,16 @@ static uint64_t row_bytes(const Policy *p)
     return sizeof(float) * (uint64_t)p->shape.condition;
 }
 
+/* Of one prompt on its way into the file: as encoded, and as stored if that is
+ * something else. */
+static uint64_t way_bytes(const Policy *p, const Config *c)
+{
+    const H5Type type = dg_cache_type(c);
+
+    return row_bytes(p) + (type != DG_H5_F32 ? dg_h5_type_bytes(type) : 0) *
+                              (uint64_t)p->shape.condition;
+}
+
 /* The text encoders alone, and a worker. */
 int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
                     int64_t num_prompts)
@@ -359,7 +398,8 @@ int dg_encode_parts(RoomParts *out, const Session *s, const Policy *p,
     }
     dg_share_range(num_prompts, s->comm->rank, s->comm->size, &first,
                    &out->items);
-    out->host = row * (uint64_t)(out->items < most ? out->items : most);
+    out->host = way_bytes(p, s->config) *
+                (uint64_t)(out->items < most ? out->items : most);
     err =
         dg_step_plan(&out->step, p, s->backend, &(StepPlanOpts) { .batch = 1 });
     out->team.step_bytes = out->step.encode_bytes;
@@ -419,14 +459,21 @@ static int encode_one(Worker *w, int64_t i, void *user)
     const size_t bytes = sizeof(float) * (size_t)shape->condition;
     float *row = e->rows + i * shape->condition;
     float *made = (void *)((char *)w->room + condition_at(e->policy));
+    uint16_t *stored =
+        e->stored != NULL ? e->stored + i * shape->condition : NULL;
     int err = tokenize(e->policy, e->entries[n].text, ids, e->tokens[n]);
 
     if (!err)
         err = dg_policy_encode(e->policy, &w->ctx, &tokens, made);
     if (!err)
         err = dg_kernel_download(w->ctx.backend, row, made, bytes);
-    if (!err)
+    if (!err && stored != NULL) {
+        dg_bfloat_narrow(stored, row, shape->condition);
+        err = dg_sha256_bytes(e->condition[n], stored,
+                              sizeof *stored * (size_t)shape->condition);
+    } else if (!err) {
         err = dg_sha256_bytes(e->condition[n], row, bytes);
+    }
     dg_progress_add(1);
     return err;
 }
@@ -436,7 +483,8 @@ static int encode_some(void *user, void *to, int64_t first, int64_t num)
 {
     Encode *e = user;
 
-    e->rows = to;
+    e->rows = e->own != NULL ? e->own : to;
+    e->stored = e->own != NULL ? to : NULL;
     e->at = first;
     return dg_team_run(e->team, num, encode_one, e);
 }
@@ -450,15 +498,38 @@ static void share_digests(void *user)
     dg_comm_share_items(c, e->condition, e->num, sizeof *e->condition);
 }
 
+/* Texts and keys of all prompts, for the file, and room for what the file has in
+ * another type. */
+static int make_room(Encode *e, const char ***prompts, HexDigest **keys,
+                     int64_t most)
+{
+    const Session *s = e->session;
+    const int other = dg_cache_type(s->config) != DG_H5_F32;
+
+    *prompts = malloc(sizeof **prompts * ((size_t)e->num + 1));
+    *keys = malloc(sizeof **keys * ((size_t)e->num + 1));
+    if (other)
+        e->own = malloc((size_t)row_bytes(e->policy) * (size_t)most + 1);
+    if (*prompts == NULL || *keys == NULL || (other && e->own == NULL))
+        return dg_fail(DG_ENOMEM, "%lld prompts", (long long)e->num);
+    for (int64_t i = 0; i < e->num; i++) {
+        (*prompts)[i] = e->entries[i].text;
+        memcpy((*keys)[i], e->entries[i].key, sizeof **keys);
+    }
+    return DG_OK;
+}
+
 /* No more than a few prompts are in memory at once: of all of them, conditions
- * of FLUX take 8 MB each. */
+ * of FLUX take 8 MB each, in the file perhaps half. */
 static int write_file(Encode *e)
 {
     const Session *s = e->session;
-    const int64_t most = at_once(s, row_bytes(e->policy));
-    const char **prompts = malloc(sizeof *prompts * ((size_t)e->num + 1));
-    HexDigest *keys = malloc(sizeof *keys * ((size_t)e->num + 1));
-    ConditionsContent k = {
+    const int64_t few = at_once(s, row_bytes(e->policy));
+    const int64_t most = e->num_local < few ? e->num_local : few;
+    const char **prompts;
+    HexDigest *keys;
+    int err = dg_agree(s->comm, make_room(e, &prompts, &keys, most));
+    const ConditionsContent k = {
         .num = e->num,
         .width = e->policy->shape.condition,
         .prompt = prompts,
@@ -468,25 +539,20 @@ static int write_file(Encode *e)
         .encoder = e->encoder,
         .first = e->first,
         .num_local = e->num_local,
+        .type = dg_cache_type(s->config),
         .fetch = encode_some,
-        .at_once = e->num_local < most ? e->num_local : most,
+        .at_once = most,
         .fetched = share_digests,
         .user = e,
     };
-    int err = prompts != NULL && keys != NULL
-                  ? DG_OK
-                  : dg_fail(DG_ENOMEM, "%lld prompts", (long long)e->num);
 
-    err = dg_agree(s->comm, err);
-    for (int64_t i = 0; i < e->num && !err; i++) {
-        prompts[i] = e->entries[i].text;
-        memcpy(keys[i], e->entries[i].key, sizeof *keys);
-    }
     if (!err)
         err = dg_conditions_write(s->comm, s->config->prompts.cache, &k,
                                   &s->info);
     free(prompts);
     free(keys);
+    free(e->own);
+    e->own = NULL;
     return err;
 }
 
@@ -515,9 +581,10 @@ int dg_encode(const Session *s, int dry)
     int err = run(&e, dry);
 
     if (!err && !dry)
-        dg_info("wrote %s: %lld prompt%s of %lld values",
+        dg_info("wrote %s: %lld prompt%s of %lld values in %s",
                 s->config->prompts.cache, (long long)e.num, dg_plural(e.num),
-                (long long)e.policy->shape.condition);
+                (long long)e.policy->shape.condition,
+                dg_h5_type_name(dg_cache_type(s->config)));
     dg_team_destroy(e.team);
     dg_kernel_memory_free(s->backend, e.text);
     dg_policy_destroy(e.policy);

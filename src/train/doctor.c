@@ -176,7 +176,7 @@ static int train_once(Trainer *t, const Session *s, char digest[65])
         err = dg_update_run(&job, &t->stats);
     if (!err)
         err = dg_learner_fetch(t->learner, s->comm);
-    return err ? err : dg_learner_digest(t->learner, s->comm, digest);
+    return err ? err : dg_learner_digest_whole(t->learner, s->comm, digest);
 }
 
 /* An iteration over the session's ranks. */

@@ -479,7 +479,7 @@ static int try_update(Trial *x)
     if (!err)
         err = dg_agree(c, dg_learner_fetch(l, c));
     if (!err)
-        err = dg_learner_digest(l, c, mine.digest[0]);
+        err = dg_learner_digest_whole(l, c, mine.digest[0]); /* own copy's */
     if (!err)
         err = dg_doctor_compare(c, all, &mine, part);
     free(all);

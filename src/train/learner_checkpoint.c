@@ -225,7 +225,7 @@ static int describe(Content *c, const Learner *l)
     return DG_OK;
 }
 
-int dg_learner_digest(const Learner *l, const Comm *c, char hex[65])
+int dg_learner_digest_whole(const Learner *l, const Comm *c, char hex[65])
 {
     CheckpointArray a;
     WeightsOf of;
@@ -250,6 +250,21 @@ static void begin_digests(const Session *s)
 static void end_digests(void)
 {
     omp_set_num_threads(1); /* as dg_team_create() left it */
+}
+
+int dg_learner_digest(const Learner *l, const Session *s, char hex[65])
+{
+    CheckpointArray a;
+    WeightsOf of;
+    int err;
+
+    weights_array(&a, &of, l, l->num);
+    begin_digests(s);
+    err = dg_checkpoint_digest_pieces(hex, s->comm, &a);
+    end_digests();
+    if (!err)
+        dg_comm_bcast(s->comm, hex, DG_SHA256_HEX, 0);
+    return err;
 }
 
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,

@@ -19,6 +19,7 @@ static int read_items(Trainer *t, H5File *f)
     Rollout *r = t->rollout;
     const int64_t latents[] = { r->N, r->T + 1, r->D };
     const int64_t log_prob[] = { r->N, r->T };
+    const int64_t decoded[] = { r->N, r->D };
     const int64_t condition[] = { r->P, t->policy->shape.condition };
     int err = DG_OK;
 
@@ -28,6 +29,9 @@ static int read_items(Trainer *t, H5File *f)
         if (!err)
             err = dg_h5_read_rows(f, "log_prob", DG_H5_F32, 2, log_prob,
                                   r->first, r->num, r->log_prob);
+        if (!err)
+            err = dg_h5_read_rows(f, "decoded", DG_H5_F32, 2, decoded, r->first,
+                                  r->num, r->final);
         if (!err)
             err =
                 dg_h5_read_rows(f, "condition", DG_H5_F32, 2, condition,
@@ -109,12 +113,14 @@ static int read_state(Trainer *t, H5File *f)
     return err;
 }
 
-/* Bits, not values: NaN equals NaN. base: place of the first in its dataset */
+/* Bits, not values; but one NaN is as good as another, whatever made it first.
+ * base: place of the first in its dataset */
 static int same(const char *path, const char *name, const float *now,
                 const float *then, int64_t num, int64_t base)
 {
     for (int64_t i = 0; i < num; i++)
-        if (memcmp(&now[i], &then[i], sizeof *now) != 0)
+        if (memcmp(&now[i], &then[i], sizeof *now) != 0 &&
+            !(isnan(now[i]) && isnan(then[i])))
             return dg_fail(DG_EPROMISE,
                            "%s: %s[%lld] is %.9g in the file and %.9g in the "
                            "replay: must be equal bit for bit",
@@ -180,13 +186,20 @@ static int compare_results(const Trainer *t, H5File *f)
 static int compare_weights(const Trainer *t, H5File *f)
 {
     const Comm *c = t->session->comm;
+    /* files of version 1 have that of all bytes */
+    const char *key = "weights_after_sha256_pieces";
+    int pieces = dg_h5_has_key(f, NULL, key);
     char digest[65], *stored = NULL;
     int err = dg_agree(c, dg_learner_fetch(t->learner, c));
 
+    dg_comm_bcast(c, &pieces, sizeof pieces, 0);
     if (!err)
-        err = dg_agree(c, dg_learner_digest(t->learner, c, digest));
+        err = pieces
+                  ? dg_learner_digest(t->learner, t->session, digest)
+                  : dg_agree(c, dg_learner_digest_whole(t->learner, c, digest));
     if (!err)
-        err = dg_h5_get_text(f, NULL, "weights_after_sha256", &stored);
+        err = dg_h5_get_text(f, NULL, pieces ? key : "weights_after_sha256",
+                             &stored);
     if (err)
         return err;
     if (strcmp(digest, stored) != 0)
@@ -198,7 +211,8 @@ static int compare_weights(const Trainer *t, H5File *f)
     return err;
 }
 
-/* The rollout's own log-probs, all T steps, from the stored latents. */
+/* The rollout's own log-probs, all T steps, and what was decoded, from the stored
+ * latents. */
 typedef struct Rescore {
     Trainer *t;
     SamplingRun run;
@@ -209,25 +223,35 @@ static int rescore_one(Worker *w, int64_t i, void *user)
 {
     const Rescore *j = user;
     const Rollout *r = j->t->rollout;
-    Mirror log_prob;
+    Mirror log_prob, final = { 0 };
     Sample sample = {
         .condition = dg_rollout_condition(r, j->t->policy, r->first + i),
         .latents = dg_rollout_latent(r, r->first + i, 0),
-        .final = w->room,
     };
     int err = dg_mirror_new(&log_prob, w->ctx.backend,
                             sizeof(float) * (size_t)r->T, "log-densities");
 
     if (err)
         return err;
-    sample.log_prob = log_prob.at;
-    err = dg_sampling_run(w, &j->run, &sample, 1);
+    err = dg_mirror_new(&final, w->ctx.backend, sizeof(float) * (size_t)r->D,
+                        "a decoded latent");
+    if (!err) {
+        sample.log_prob = log_prob.at;
+        sample.final = final.at;
+        err = dg_sampling_run(w, &j->run, &sample, 1);
+    }
     if (!err)
         err = dg_mirror_down(&log_prob);
     if (!err)
+        err = dg_mirror_down(&final);
+    if (!err)
         err = same(j->path, "log_prob", log_prob.host, r->log_prob + i * r->T,
                    r->T, (r->first + i) * r->T);
+    if (!err)
+        err = same(j->path, "decoded", final.host, r->final + i * r->D, r->D,
+                   (r->first + i) * r->D);
     dg_mirror_free(&log_prob);
+    dg_mirror_free(&final);
     return err;
 }
 
@@ -244,7 +268,7 @@ static int replay(Trainer *t, H5File *f)
                  .guidance = dg_rollout_guidance(r, s->config),
                  .num_steps = r->T,
                  .keep_all = 1,
-                 .decode = DG_DECODE_X0,
+                 .decode = s->config->sampler.decode,
                  .score_given = 1 },
     };
     const UpdateJob update = dg_trainer_update(t);
@@ -358,10 +382,11 @@ int dg_replay(const Session *s, const char *path)
     if (!err)
         err = replay(&t, f);
     if (!err)
-        dg_info("%s: %lld samples x %d log-probs, advantages, %d update%s and "
-                "the weights after them agree bit for bit",
-                path, (long long)t.rollout->N, t.rollout->T,
-                t.update->num_updates, dg_plural(t.update->num_updates));
+        dg_info(
+            "%s: %lld samples x %d log-probs, what was decoded, advantages, "
+            "%d update%s and the weights after them agree bit for bit",
+            path, (long long)t.rollout->N, t.rollout->T, t.update->num_updates,
+            dg_plural(t.update->num_updates));
     dg_h5_close(f);
     dg_trainer_close(&t);
     return err;

@@ -22,7 +22,10 @@ typedef struct Columns {
     int32_t *update;
     const char **prompts;
     int64_t *prompt_index;
-    float *sigma; /* [T + 1] */
+    float *sigma;                 /* [T + 1] */
+    float *mean_z, *mean_u, *std; /* [T] */
+    const char **reward_name;     /* [K] */
+    double *reward_weight;
 } Columns;
 
 typedef struct Items {
@@ -60,7 +63,7 @@ int dg_trainer_remember(Trainer *t)
     if (err)
         return err;
     t->updates_before = t->learner->updates;
-    return dg_learner_digest(t->learner, t->session->comm, t->digest_before);
+    return dg_learner_digest(t->learner, t->session, t->digest_before);
 }
 
 static void free_columns(Columns *c)
@@ -80,6 +83,11 @@ static void free_columns(Columns *c)
     free(c->prompts);
     free(c->prompt_index);
     free(c->sigma);
+    free(c->mean_z);
+    free(c->mean_u);
+    free(c->std);
+    free(c->reward_name);
+    free(c->reward_weight);
 }
 
 /* num elements, at least one byte; of data a copy. NULL: no memory. */
@@ -112,9 +120,16 @@ static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
     c->prompts = column(NULL, r->P, sizeof *c->prompts);
     c->prompt_index = column(r->prompt, r->P, sizeof *c->prompt_index);
     c->sigma = column(NULL, r->T + 1, sizeof *c->sigma);
+    c->mean_z = column(NULL, r->T, sizeof *c->mean_z);
+    c->mean_u = column(NULL, r->T, sizeof *c->mean_u);
+    c->std = column(NULL, r->T, sizeof *c->std);
+    c->reward_name = column(NULL, r->K, sizeof *c->reward_name);
+    c->reward_weight = column(NULL, r->K, sizeof *c->reward_weight);
     if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
         !c->reward || !c->strict || !c->missing || !c->advantage || !c->total ||
-        !c->kept || !c->update || !c->prompts || !c->prompt_index || !c->sigma)
+        !c->kept || !c->update || !c->prompts || !c->prompt_index ||
+        !c->sigma || !c->mean_z || !c->mean_u || !c->std || !c->reward_name ||
+        !c->reward_weight)
         return dg_fail(DG_ENOMEM, "trajectory file");
     return DG_OK;
 }
@@ -140,8 +155,16 @@ static int take_columns(Columns *c, const Trainer *t)
         c->strict[i] = r->scores[i].strict;
         c->missing[i] = r->scores[i].missing != 0;
     }
-    for (int i = 0; i < r->T; i++)
+    for (int i = 0; i < r->T; i++) {
         c->sigma[i] = r->steps[i].sigma;
+        c->mean_z[i] = r->steps[i].mean_z;
+        c->mean_u[i] = r->steps[i].mean_u;
+        c->std[i] = r->steps[i].std;
+    }
+    for (int64_t k = 0; k < r->K; k++) {
+        c->reward_name[k] = t->rewards[k].kind->name;
+        c->reward_weight[k] = t->rewards[k].weight;
+    }
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
     for (int64_t i = 0; i < r->P; i++)
         c->prompts[i] = t->prompts.item[r->prompt[i]].text;
@@ -177,28 +200,57 @@ static void share(H5Item *i, int64_t first, int64_t num)
     i->num = num;
 }
 
-static void put_samples(Items *to, const Trainer *t, const Columns *c)
+/* Flow-CPS has a log-density that is none, with constants dropped. */
+static const char *density(const Config *c)
+{
+    return c->sampler.sde == DG_SDE_CPS && !c->sampler.cps_gaussian
+               ? "-mean over elements of (latents[step + 1] - mean)^2, mean = "
+                 "mean_z latents[step] + mean_u u; 0 where std is 0"
+               : "-mean over elements of (latents[step + 1] - mean)^2 / (2 "
+                 "std^2) - ln std - ln(2 pi) / 2, mean = mean_z latents[step] "
+                 "+ mean_u u; 0 where std is 0";
+}
+
+static void put_steps(Items *to, const Trainer *t, const Columns *c)
+{
+    const Rollout *r = t->rollout;
+
+    dims(put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step"), 1,
+         r->T + 1, 0, 0);
+    dims(put(to, "time", DG_H5_F32, r->time, "times given to the network",
+             "step"),
+         1, r->T, 0, 0);
+    dims(put(to, "mean_z", DG_H5_F32, c->mean_z,
+             "factor of the latent in a step's mean", "step"),
+         1, r->T, 0, 0);
+    dims(put(to, "mean_u", DG_H5_F32, c->mean_u,
+             "factor of the prediction in a step's mean", "step"),
+         1, r->T, 0, 0);
+    dims(put(to, "std", DG_H5_F32, c->std,
+             "standard deviation of a step's noise, 0 without", "step"),
+         1, r->T, 0, 0);
+}
+
+static void put_samples(Items *to, const Trainer *t)
 {
     const Rollout *r = t->rollout;
     H5Item *i = put(to, "latents", DG_H5_F32, r->latents,
                     "latents of every step, packed", "item, step, element");
 
+    i->equation = "latents[step + 1] = mean_z latents[step] + mean_u u + std "
+                  "noise, u what the network predicts, with guidance";
     dims(i, 3, r->N, r->T + 1, r->D);
     share(i, r->first, r->num);
     i = put(to, "log_prob", DG_H5_F32, r->log_prob,
             "log-density of the step taken, mean over elements", "item, step");
     i->units = "nat";
+    i->equation = density(t->session->config);
     dims(i, 2, r->N, r->T, 0);
     share(i, r->first, r->num);
     i = put(to, "decoded", DG_H5_F32, r->final, "latent that was decoded",
             "item, element");
     dims(i, 2, r->N, r->D, 0);
     share(i, r->first, r->num);
-    i = put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step");
-    dims(i, 1, r->T + 1, 0, 0);
-    i = put(to, "time", DG_H5_F32, r->time, "times given to the network",
-            "step");
-    dims(i, 1, r->T, 0, 0);
 }
 
 /* A prompt slot is written by the rank that owns its first item. */
@@ -223,10 +275,28 @@ static void put_conditions(Items *to, const Trainer *t)
              1, width, 0, 0);
 }
 
+static const char *advantage(const Config *c)
+{
+    return c->grpo.adv_std == DG_STD_GLOBAL
+               ? "(reward - mean over the prompt's valid items) / (1e-4 + std "
+                 "over all valid items, of the population); 0 where missing, "
+                 "of one valid item alone, and where the items are alike"
+               : "(reward - mean) / (std + 1e-8), mean and sample std over the "
+                 "prompt's valid items; 0 where missing, of one valid item "
+                 "alone, and where the items are alike";
+}
+
 static void put_scores(Items *to, const Trainer *t, const Columns *c)
 {
     const Rollout *r = t->rollout;
+    H5Item *i;
 
+    dims(put(to, "reward_name", DG_H5_TEXT, c->reward_name,
+             "names of the rewards", "reward"),
+         1, r->K, 0, 0);
+    dims(put(to, "reward_weight", DG_H5_F64, c->reward_weight, "their weights",
+             "reward"),
+         1, r->K, 0, 0);
     dims(put(to, "prompt", DG_H5_TEXT, c->prompts, "prompts", "prompt"), 1,
          r->P, 0, 0);
     dims(put(to, "prompt_index", DG_H5_I64, c->prompt_index,
@@ -241,18 +311,30 @@ static void put_scores(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "missing", DG_H5_U8, c->missing, "1 where a score is missing",
              "item, reward"),
          2, r->N, r->K, 0);
-    dims(put(to, "advantage", DG_H5_F32, c->advantage,
-             "advantages, not clamped", "item, reward"),
-         2, r->N, r->K, 0);
-    dims(put(to, "total_advantage", DG_H5_F32, c->total,
-             "weighted sum of advantages, not clamped", "item"),
-         1, r->N, 0, 0);
+    i = put(to, "advantage", DG_H5_F32, c->advantage, "advantages, not clamped",
+            "item, reward");
+    i->equation = advantage(t->session->config);
+    dims(i, 2, r->N, r->K, 0);
+    i = put(to, "total_advantage", DG_H5_F32, c->total,
+            "weighted sum of advantages, not clamped", "item");
+    i->equation = "sum over rewards of reward_weight advantage";
+    dims(i, 1, r->N, 0, 0);
+}
+
+static const char *ratio(const Config *c)
+{
+    return c->grpo.ratio == DG_RATIO_GUARD
+               ? "exp(std (replayed_log_prob - log_prob + drift)), drift = "
+                 "mean "
+                 "over elements of (mean now - mean then)^2 / (2 std^2)"
+               : "exp(replayed_log_prob - log_prob)";
 }
 
 static void put_results(Items *to, const Trainer *t, const Columns *c)
 {
     const Update *u = t->update;
     const int64_t n = u->num_kept, s = u->steps_per_item;
+    H5Item *i;
 
     dims(put(to, "kept", DG_H5_I64, c->kept, "items trained on", "kept"), 1, n,
          0, 0);
@@ -262,13 +344,14 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "timestep", DG_H5_I32, c->step, "steps trained on",
              "kept, choice"),
          2, n, s, 0);
-    dims(put(to, "ratio", DG_H5_F32, c->ratio, "policy ratio at its update",
-             "kept, choice"),
-         2, n, s, 0);
-    put(to, "replayed_log_prob", DG_H5_F32, c->log_prob,
-        "log-density at its update", "kept, choice")
-        ->units = "nat";
-    dims(&to->item[to->num - 1], 2, n, s, 0);
+    i = put(to, "ratio", DG_H5_F32, c->ratio, "policy ratio at its update",
+            "kept, choice");
+    i->equation = ratio(t->session->config);
+    dims(i, 2, n, s, 0);
+    i = put(to, "replayed_log_prob", DG_H5_F32, c->log_prob,
+            "log-density at its update", "kept, choice");
+    i->units = "nat";
+    dims(i, 2, n, s, 0);
     dims(put(to, "clipped", DG_H5_I32, c->clipped, "1 where the clip acted",
              "kept, choice"),
          2, n, s, 0);
@@ -335,7 +418,8 @@ int dg_trainer_take_trajectory(Trajectory **out, const Trainer *t)
     }
     k->iteration = t->iteration;
     k->window = t->rollout->window;
-    put_samples(&k->items, t, &k->columns);
+    put_samples(&k->items, t);
+    put_steps(&k->items, t, &k->columns);
     put_conditions(&k->items, t);
     put_scores(&k->items, t, &k->columns);
     put_results(&k->items, t, &k->columns);
@@ -348,19 +432,23 @@ int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
                                 const Session *s)
 {
     const ParamSet *trained = dg_policy_trained(t->policy);
-    const int num_notes = trained == &t->policy->adapters ? 6 : 5;
+    const PolicyShape *shape = &t->policy->shape;
+    const int num_notes = trained == &t->policy->adapters ? 9 : 8;
     char after[65];
     int err = dg_agree(s->comm, dg_learner_fetch(t->learner, s->comm));
 
     if (!err)
-        err = dg_learner_digest(t->learner, s->comm, after);
+        err = dg_learner_digest(t->learner, s, after);
     if (!err) {
         const TrajectoryNote notes[] = {
-            { "weights_before_sha256", t->digest_before, 0 },
-            { "weights_after_sha256", after, 0 },
+            { "weights_before_sha256_pieces", t->digest_before, 0 },
+            { "weights_after_sha256_pieces", after, 0 },
             { "optimizer_step", NULL, t->updates_before },
             { "window_start", NULL, k->window.start },
             { "window_size", NULL, k->window.size },
+            { "num_generations", NULL, t->rollout->G },
+            { "height", NULL, shape->height },
+            { "width", NULL, shape->width },
             { "base_sha256_pieces", t->policy->base_pieces, 0 },
         };
 

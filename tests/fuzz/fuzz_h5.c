@@ -82,6 +82,7 @@ static int write_conditions(const char *path, const FileInfo *info)
                             .num = ROWS,
                             .num_local = ROWS,
                             .width = WIDTH,
+                            .type = DG_H5_F32,
                             .encoder = "0123",
                             .rows = rows };
     int err = DG_OK;
@@ -94,8 +95,26 @@ static int write_conditions(const char *path, const FileInfo *info)
     return err ? err : dg_conditions_write(&comm, path, &k, info);
 }
 
+/* A column, or with b > 0 a table. */
+static H5Item table(const char *name, H5Type type, const void *data, int64_t a,
+                    int64_t b)
+{
+    return (H5Item) { .name = name,
+                      .type = type,
+                      .num_dims = b > 0 ? 2 : 1,
+                      .dims = { a, b },
+                      .data = data,
+                      .units = "1",
+                      .long_name = name,
+                      .axes = "item" };
+}
+
 static int write_trajectory(const FileInfo *info, float *values)
 {
+    static const int64_t index[ROWS] = { 0 }, kept[2] = { 0, 1 };
+    static const int32_t whole[4] = { 0 };
+    static const float real[2 * ROWS] = { 1 };
+    static const char *const names[] = { "shapes" };
     const H5Item items[] = {
         { .name = "latent",
           .type = DG_H5_F32,
@@ -113,10 +132,21 @@ static int write_trajectory(const FileInfo *info, float *values)
           .units = "1",
           .long_name = "prompts",
           .axes = "prompt" },
+        table("prompt_index", DG_H5_I64, index, ROWS, 0),
+        table("reward_name", DG_H5_TEXT, names, 1, 0),
+        table("reward", DG_H5_F32, real, 2 * ROWS, 1),
+        table("strict", DG_H5_F32, real, 2 * ROWS, 1),
+        table("advantage", DG_H5_F32, real, 2 * ROWS, 1),
+        table("total_advantage", DG_H5_F32, real, 2 * ROWS, 0),
+        table("kept", DG_H5_I64, kept, 2, 0),
+        table("update", DG_H5_I32, whole, 2, 0),
+        table("ratio", DG_H5_F32, real, 2, 2),
+        table("clipped", DG_H5_I32, whole, 2, 2),
     };
     const TrajectoryNote note = { "weights_sha256", "abc", 0 };
 
-    return dg_trajectory_write(&comm, fuzz_folder, 1, items, 2, &note, 1, info);
+    return dg_trajectory_write(&comm, fuzz_folder, 1, items,
+                               sizeof items / sizeof *items, &note, 1, info);
 }
 
 static int write_kinds(void)
@@ -204,6 +234,7 @@ static void read_all(const char *path)
     fill(&o);
     (void)dg_inspect_describe(path, nowhere);
     (void)dg_inspect_digest(path, hex);
+    (void)dg_inspect_table(&path, 1, nowhere);
     (void)dg_checkpoint_read(&comm, path, &o.checkpoint);
     (void)dg_weights_read(path, "", o.tensors, PARAMS);
     if (dg_weights_read_list(path, "words", &texts, &num) == 0)

@@ -3,8 +3,10 @@
  * metrics of its iteration:
  *   trajectory_facts FILE METRICS PROMPTS WEIGHT...
  * PROMPTS is the prompts file, WEIGHT those of the rewards. Of flows whose
- * rewards are summed and whose decoded latent is not the last one, as it is
- * without a WEIGHT: then nothing is said of rewards.
+ * rewards are summed, whose log-densities are Gaussian, and whose decoded latent
+ * is not the last one, as it is without a WEIGHT: then nothing is said of rewards
+ * and densities. What is recomputed is so from the file alone, by the equations
+ * that it carries.
  */
 #include <cjson/cJSON.h>
 #include <hdf5.h>
@@ -124,6 +126,81 @@ static void check_samples(int is_last)
     }
     must(is_last == (equal == (long long)(of[0] * D)), "decoded is the last",
          equal);
+}
+
+/* The noise of a step is normal, by its density; of the last step the density
+ * follows from what was decoded, which says what the network predicted. */
+static void check_densities(void)
+{
+    hsize_t of[DIMS];
+    const double *z = read_all("latents", of), *end = read_of("decoded");
+    const double *sigma = read_of("sigma"), *std = read_of("std");
+    const double *mz = read_of("mean_z"), *mu = read_of("mean_u");
+    const double *given = read_of("log_prob");
+    const hsize_t T = of[1] - 1, D = of[2];
+    const double spread = 6 * sqrt(2 / (double)D), half_log = 0.918938533204673;
+
+    for (hsize_t i = 0; i < of[0] * T; i++) {
+        const double s = std[i % T];
+        const double squares = -2 * (given[i] + log(s) + half_log);
+
+        must(s > 0 ? fabs(squares - 1) < spread : given[i] == 0,
+             "a step's noise is normal", (long long)i);
+    }
+    for (hsize_t i = 0; i < of[0] && std[T - 1] > 0; i++) {
+        const double *x = z + (i * (T + 1) + T - 1) * D, s = std[T - 1];
+        double sum = 0;
+
+        for (hsize_t e = 0; e < D; e++) {
+            const double u = (x[e] - end[i * D + e]) / sigma[T - 1];
+            const double d = x[D + e] - mz[T - 1] * x[e] - mu[T - 1] * u;
+
+            sum += d * d;
+        }
+        must(fabs(given[i * T + T - 1] + sum / (double)D / (2 * s * s) +
+                  log(s) + half_log) < 1e-4,
+             "the last step's density", (long long)i);
+    }
+}
+
+/* Advantages of a group's members for one of K rewards. */
+static void check_group(const double *reward, const double *missing,
+                        const double *advantage, hsize_t G, hsize_t K)
+{
+    double mean = 0, squares = 0, n = 0, std;
+
+    for (hsize_t i = 0; i < G; i++) {
+        n += missing[i * K] == 0;
+        mean += missing[i * K] == 0 ? reward[i * K] : 0;
+    }
+    mean /= n;
+    for (hsize_t i = 0; i < G; i++)
+        if (missing[i * K] == 0)
+            squares += (reward[i * K] - mean) * (reward[i * K] - mean);
+    std = n > 1 ? sqrt(squares / (n - 1)) : 0;
+    for (hsize_t i = 0; i < G; i++)
+        must(missing[i * K] != 0 || n < 2 || std < 1e-6
+                 ? advantage[i * K] == 0
+                 : close_to(advantage[i * K],
+                            (reward[i * K] - mean) / (std + 1e-8)),
+             "an advantage in its group", (long long)i);
+}
+
+static void check_advantages(char *const *weights)
+{
+    hsize_t of[DIMS];
+    const double *reward = read_all("reward", of),
+                 *missing = read_of("missing");
+    const double *advantage = read_of("advantage");
+    const double *weight = read_of("reward_weight");
+    const hsize_t G = (hsize_t)note_of("num_generations"), K = of[1];
+
+    for (hsize_t k = 0; k < K; k++) {
+        must(weight[k] == atof(weights[k]), "a weight", (long long)k);
+        for (hsize_t i = 0; i < of[0]; i += G)
+            check_group(reward + i * K + k, missing + i * K + k,
+                        advantage + i * K + k, G, K);
+    }
 }
 
 static void check_prompts(const char *path)
@@ -259,8 +336,11 @@ int main(int argc, char **argv)
     must(line != NULL, "no line of its iteration", note_of("iteration"));
     check_samples(argc == 4);
     check_prompts(argv[3]);
-    if (argc > 4)
+    if (argc > 4) {
         check_rewards(line, argv + 4, argc - 4);
+        check_advantages(argv + 4);
+        check_densities();
+    }
     check_terms(line);
     H5Fclose(file);
     return bad > 0;
