@@ -309,7 +309,7 @@ $(BUILD)/fuzz/lib.a: $(FUZZED:%.c=$(BUILD)/fuzz/%.o)
 
 $(BUILD)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/fuzz/lib.a
 	clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< $(BUILD)/fuzz/lib.a \
-	    $(DEP_LIBS) -lm
+	    $(DEP_LIBS) -lgomp -lm
 
 # rewritten only when CUDA= differs: only what asks for it is built again
 $(BUILD)/src/cli/session.o: $(BUILD)/generated/features.h
