@@ -40,6 +40,14 @@ head -c 200 $golden/mixed.safetensors >"$work/cut.safetensors"
 expect_code "inspect: a file cut short" 1 "cut.safetensors: not a whole" \
     "$bin" inspect "$work/cut.safetensors"
 cp -r $golden/snapshot "$work/torn"
+cp $golden/torch.bin "$work/bit.bin"
+printf '\1' | dd of="$work/bit.bin" bs=1 seek=1900 conv=notrunc status=none
+for how in "" --digest; do
+    # shellcheck disable=SC2086
+    expect_code "inspect $how: a bit of a value" 1 \
+        "bit.bin: member torch/data/0: CRC-32 is" \
+        "$bin" inspect $how "$work/bit.bin"
+done
 rm "$work"/torn/text_encoder_2/model-00002-of-00003.safetensors
 expect_code "inspect: a snapshot without a shard" 1 \
     "1 of 3 networks cannot be read" "$bin" inspect "$work/torn"

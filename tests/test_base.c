@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/crc32.h"
 #include "base/error.h"
 #include "base/float_env.h"
 #include "base/in_file.h"
@@ -21,6 +22,20 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Its published check value; in any pieces, from any address. */
+static void test_crc32_is_that_of_zip(void **state)
+{
+    static const char digits[] = "-123456789", many[] = "The quick brown fox";
+    const uint32_t all = dg_crc32(0, many, sizeof many);
+
+    (void)state;
+    assert_int_equal(dg_crc32(0, digits + 1, 9), 0xCBF43926);
+    assert_int_equal(dg_crc32(0, digits, 0), 0);
+    for (size_t n = 0; n <= sizeof many; n++)
+        assert_int_equal(
+            dg_crc32(dg_crc32(0, many, n), many + n, sizeof many - n), all);
+}
 
 static void test_error_keeps_last_record(void **state)
 {
@@ -311,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_clock_goes_forward),
         cmocka_unit_test(test_duration_reads_well),
         cmocka_unit_test(test_progress_text),
+        cmocka_unit_test(test_crc32_is_that_of_zip),
         cmocka_unit_test(test_log_writes_level_and_date),
         cmocka_unit_test(test_log_reports_bad_places),
         cmocka_unit_test(test_subnormals_are_numbers),
