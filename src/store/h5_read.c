@@ -88,9 +88,11 @@ int dg_h5_open(H5File **out, const char *path, const char *format, int version)
     }
     f->id = H5I_INVALID_HID;
     dg_h5_quiet();
+    dg_h5_enter(f->path);
     err = open_hdf5(f);
     if (!err)
         err = check_kind(f, format, version);
+    dg_h5_leave(err);
     if (err) {
         dg_h5_close(f);
         return err;
@@ -103,9 +105,11 @@ void dg_h5_close(H5File *f)
 {
     if (f == NULL)
         return;
+    dg_h5_enter(f->path);
     if (f->id >= 0)
         H5Fclose(f->id);
     H5Eclear2(H5E_DEFAULT);
+    dg_h5_leave(DG_OK);
     free(f->path);
     free(f);
 }
@@ -147,10 +151,12 @@ static int link_exists(const H5File *f, const char *name)
 
 int dg_h5_has(const H5File *f, const char *name)
 {
-    const int there = link_exists(f, name);
+    int there;
 
+    dg_h5_enter(f->path);
+    there = link_exists(f, name);
     H5Eclear2(H5E_DEFAULT);
-    return there;
+    return dg_h5_leave(there);
 }
 
 static int type_from(hid_t t, H5Type *type)
@@ -172,8 +178,7 @@ static int type_from(hid_t t, H5Type *type)
     return -1;
 }
 
-/* Bytes of a file, which nothing in it can have more of. */
-static int64_t file_bytes(const H5File *f)
+int64_t dg_h5_file_bytes(const H5File *f)
 {
     hsize_t bytes = 0;
 
@@ -200,7 +205,7 @@ static int extent_of(const H5File *f, hid_t space, size_t element, H5Shape *s)
         s->dims[i] = (int64_t)dims[i];
         s->num *= s->dims[i];
     }
-    return s->num > file_bytes(f) / (int64_t)element ? -1 : 0;
+    return s->num > dg_h5_file_bytes(f) / (int64_t)element ? -1 : 0;
 }
 
 /* All of ours lie in the file, in one piece and as they are. */
@@ -228,7 +233,7 @@ static int shape_of(const H5File *f, hid_t set, H5Shape *s)
     return bad;
 }
 
-static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
+static int open_guarded(H5File *f, const char *name, hid_t *set, H5Shape *s)
 {
     if (!dg_h5_has(f, name))
         return dg_fail(DG_EFORMAT, "%s: dataset %s is missing", f->path, name);
@@ -244,6 +249,12 @@ static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
                        f->path, name);
     }
     return DG_OK;
+}
+
+static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(open_guarded(f, name, set, s));
 }
 
 int dg_h5_shape(H5File *f, const char *name, H5Shape *shape)
@@ -307,8 +318,10 @@ static int read_rows(H5File *f, const char *name, hid_t set, hid_t type,
     memory = H5Screate_simple(1, &elements, NULL);
     if (s->num_dims > 0)
         H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
+    dg_h5_enter(f->path);
     status =
         elements > 0 ? H5Dread(set, type, memory, space, H5P_DEFAULT, data) : 0;
+    dg_h5_leave(status);
     H5Sclose(memory);
     H5Sclose(space);
     if (status < 0)
@@ -419,11 +432,12 @@ void dg_h5_free_texts(char **texts)
 
 int dg_h5_has_key(const H5File *f, const char *object, const char *key)
 {
-    const htri_t there =
-        H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
+    htri_t there;
 
+    dg_h5_enter(f->path);
+    there = H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
     H5Eclear2(H5E_DEFAULT);
-    return there > 0;
+    return dg_h5_leave(there > 0);
 }
 
 /* One value, which fits into the file. */
@@ -431,14 +445,14 @@ static int is_single(const H5File *f, hid_t attribute, hid_t type)
 {
     const hid_t space = H5Aget_space(attribute);
     const int single = H5Sget_simple_extent_npoints(space) == 1 &&
-                       (int64_t)H5Tget_size(type) <= file_bytes(f);
+                       (int64_t)H5Tget_size(type) <= dg_h5_file_bytes(f);
 
     H5Sclose(space);
     return single;
 }
 
-static int open_key(H5File *f, const char *object, const char *key,
-                    H5T_class_t class, hid_t *attribute)
+static int open_key_guarded(H5File *f, const char *object, const char *key,
+                            H5T_class_t class, hid_t *attribute)
 {
     hid_t type;
     int good;
@@ -462,6 +476,19 @@ static int open_key(H5File *f, const char *object, const char *key,
                    f->path, key);
 }
 
+static int open_key(H5File *f, const char *object, const char *key,
+                    H5T_class_t class, hid_t *attribute)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(open_key_guarded(f, object, key, class, attribute));
+}
+
+static herr_t read_key(const H5File *f, hid_t attribute, hid_t type, void *to)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(H5Aread(attribute, type, to));
+}
+
 int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
 {
     hid_t a, type;
@@ -476,7 +503,7 @@ int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
     text = calloc(bytes + 1, 1);
     if (text == NULL)
         err = dg_fail(DG_ENOMEM, "%s: attribute %s", f->path, key);
-    else if (H5Aread(a, type, text) < 0)
+    else if (read_key(f, a, type, text) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, key, "cannot read attribute");
     H5Tclose(type);
     H5Aclose(a);
@@ -524,7 +551,7 @@ static int get_number(H5File *f, const char *object, const char *key,
 
     if (err)
         return err;
-    if (H5Aread(a, memory, &bits) < 0)
+    if (read_key(f, a, memory, &bits) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, key, "cannot read attribute");
     else
         memcpy(value, &bits, sizeof bits);
