@@ -122,31 +122,35 @@ const char *dg_h5_path(const H5File *f)
 /* Shapes ---------------------------------------------------------------- */
 
 /* Links by name may lead to other files, and in circles: no file of ours has
-   any. */
+   any. Negative: damage; it must not be taken for nothing. */
 static int is_own(const H5File *f, const char *name)
 {
+    const htri_t there = H5Lexists(f->id, name, H5P_DEFAULT);
     H5L_info_t info;
 
-    return H5Lexists(f->id, name, H5P_DEFAULT) > 0 &&
-           H5Lget_info(f->id, name, &info, H5P_DEFAULT) >= 0 &&
-           info.type == H5L_TYPE_HARD;
+    if (there <= 0)
+        return there;
+    if (H5Lget_info(f->id, name, &info, H5P_DEFAULT) < 0)
+        return -1;
+    return info.type == H5L_TYPE_HARD;
 }
 
 /* H5Lexists wants every group on the way to exist. */
-static int link_exists(const H5File *f, const char *name)
+static int find_link(const H5File *f, const char *name)
 {
     char part[DG_H5_NAME];
     const char *slash = name;
+    int own = 1;
 
     if (strlen(name) >= sizeof part)
         return 0;
-    while ((slash = strchr(slash, '/')) != NULL) {
+    while (own > 0 && (slash = strchr(slash, '/')) != NULL) {
         snprintf(part, sizeof part, "%.*s", (int)(slash - name), name);
-        if (part[0] != '\0' && !is_own(f, part))
-            return 0;
+        if (part[0] != '\0')
+            own = is_own(f, part);
         slash++;
     }
-    return is_own(f, name);
+    return own > 0 ? is_own(f, name) : own;
 }
 
 int dg_h5_has(const H5File *f, const char *name)
@@ -154,7 +158,7 @@ int dg_h5_has(const H5File *f, const char *name)
     int there;
 
     dg_h5_enter(f->path);
-    there = link_exists(f, name);
+    there = find_link(f, name) > 0;
     H5Eclear2(H5E_DEFAULT);
     return dg_h5_leave(there);
 }
@@ -235,7 +239,11 @@ static int shape_of(const H5File *f, hid_t set, H5Shape *s)
 
 static int open_guarded(H5File *f, const char *name, hid_t *set, H5Shape *s)
 {
-    if (!dg_h5_has(f, name))
+    const int there = find_link(f, name);
+
+    if (there < 0)
+        return dg_h5_fail(DG_EFORMAT, f, name, "cannot be looked for");
+    if (!there)
         return dg_fail(DG_EFORMAT, "%s: dataset %s is missing", f->path, name);
     *set = H5Dopen2(f->id, name, H5P_DEFAULT);
     if (*set < 0)
@@ -455,10 +463,15 @@ static int open_key_guarded(H5File *f, const char *object, const char *key,
                             H5T_class_t class, hid_t *attribute)
 {
     hid_t type;
-    int good;
+    int good, there;
 
-    if ((object != NULL && !dg_h5_has(f, object)) ||
-        !dg_h5_has_key(f, object, key))
+    there = object != NULL ? find_link(f, object) : 1;
+    if (there > 0)
+        there =
+            H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
+    if (there < 0)
+        return dg_h5_fail(DG_EFORMAT, f, key, "cannot look for attribute");
+    if (!there)
         return dg_fail(DG_EFORMAT, "%s: %s%sattribute %s is missing", f->path,
                        object ? object : "", object ? ": " : "", key);
     *attribute = H5Aopen_by_name(f->id, object ? object : "/", key, H5P_DEFAULT,
