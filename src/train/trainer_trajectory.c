@@ -143,7 +143,8 @@ static int take_columns(Columns *c, const Trainer *t)
     for (int i = 0; i < r->T; i++)
         c->sigma[i] = r->steps[i].sigma;
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
-    for (int64_t i = 0; i < r->P; i++)
+    /* a replay has the prompts' conditions alone */
+    for (int64_t i = 0; i < r->P && t->prompts.num > 0; i++)
         c->prompts[i] = t->prompts.item[r->prompt[i]].text;
     return DG_OK;
 }
@@ -177,7 +178,7 @@ static void share(H5Item *i, int64_t first, int64_t num)
     i->num = num;
 }
 
-static void put_samples(Items *to, const Trainer *t, const Columns *c)
+static void put_samples(Items *to, const Trainer *t)
 {
     const Rollout *r = t->rollout;
     H5Item *i = put(to, "latents", DG_H5_F32, r->latents,
@@ -194,11 +195,17 @@ static void put_samples(Items *to, const Trainer *t, const Columns *c)
             "item, element");
     dims(i, 2, r->N, r->D, 0);
     share(i, r->first, r->num);
-    i = put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step");
-    dims(i, 1, r->T + 1, 0, 0);
-    i = put(to, "time", DG_H5_F32, r->time, "times given to the network",
-            "step");
-    dims(i, 1, r->T, 0, 0);
+}
+
+static void put_steps(Items *to, const Trainer *t, const Columns *c)
+{
+    const int T = t->rollout->T;
+
+    dims(put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step"), 1,
+         T + 1, 0, 0);
+    dims(put(to, "time", DG_H5_F32, t->rollout->time,
+             "times given to the network", "step"),
+         1, T, 0, 0);
 }
 
 /* A prompt slot is written by the rank that owns its first item. */
@@ -244,9 +251,6 @@ static void put_scores(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "advantage", DG_H5_F32, c->advantage,
              "advantages, not clamped", "item, reward"),
          2, r->N, r->K, 0);
-    dims(put(to, "total_advantage", DG_H5_F32, c->total,
-             "weighted sum of advantages, not clamped", "item"),
-         1, r->N, 0, 0);
 }
 
 static void put_results(Items *to, const Trainer *t, const Columns *c)
@@ -254,6 +258,9 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
     const Update *u = t->update;
     const int64_t n = u->num_kept, s = u->steps_per_item;
 
+    dims(put(to, "total_advantage", DG_H5_F32, c->total,
+             "weighted sum of advantages, not clamped", "item"),
+         1, t->rollout->N, 0, 0);
     dims(put(to, "kept", DG_H5_I64, c->kept, "items trained on", "kept"), 1, n,
          0, 0);
     dims(put(to, "update", DG_H5_I32, c->update, "update of the iteration",
@@ -335,7 +342,8 @@ int dg_trainer_take_trajectory(Trajectory **out, const Trainer *t)
     }
     k->iteration = t->iteration;
     k->window = t->rollout->window;
-    put_samples(&k->items, t, &k->columns);
+    put_samples(&k->items, t);
+    put_steps(&k->items, t, &k->columns);
     put_conditions(&k->items, t);
     put_scores(&k->items, t, &k->columns);
     put_results(&k->items, t, &k->columns);
@@ -377,4 +385,62 @@ void dg_trainer_free_trajectory(Trajectory *k)
         return;
     free_columns(&k->columns);
     free(k);
+}
+
+/* A replay against the file ----------------------------------------------- */
+
+static double number(const void *data, H5Type type, int64_t i)
+{
+    switch (type) {
+    case DG_H5_F64:
+        return ((const double *)data)[i];
+    case DG_H5_I32:
+        return ((const int32_t *)data)[i];
+    case DG_H5_I64:
+        return (double)((const int64_t *)data)[i];
+    default:
+        return (double)((const float *)data)[i];
+    }
+}
+
+/* Bits, not values: NaN equals NaN. */
+static int match(H5File *f, const H5Item *of)
+{
+    const size_t size = dg_h5_type_bytes(of->type);
+    const char *now = of->data;
+    int64_t num = 1;
+    char *then;
+    int err;
+
+    for (int i = 0; i < of->num_dims; i++)
+        num *= of->dims[i];
+    then = malloc(size * (size_t)num + 1);
+    if (then == NULL)
+        return dg_fail(DG_ENOMEM, "%s", of->name);
+    err = dg_h5_read(f, of->name, of->type, of->num_dims, of->dims, then);
+    for (int64_t i = 0; i < num && !err; i++)
+        if (memcmp(now + (size_t)i * size, then + (size_t)i * size, size) != 0)
+            err = dg_fail(DG_EPROMISE,
+                          "%s: %s[%lld] is %.17g in the file and %.17g in the "
+                          "replay: must be equal bit for bit",
+                          dg_h5_path(f), of->name, (long long)i,
+                          number(then, of->type, i), number(now, of->type, i));
+    free(then);
+    return err;
+}
+
+int dg_trainer_match_trajectory(const Trainer *t, H5File *f)
+{
+    Columns c = { 0 };
+    Items items = { .num = 0 };
+    int err = take_columns(&c, t);
+
+    if (!err) {
+        put_steps(&items, t, &c);
+        put_results(&items, t, &c);
+    }
+    for (int i = 0; i < items.num && !err; i++)
+        err = match(f, &items.item[i]);
+    free_columns(&c);
+    return err;
 }
