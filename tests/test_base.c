@@ -288,6 +288,8 @@ static void test_pipe_is_not_waited_for(void **state)
 {
     char folder[] = "/tmp/dg_test_XXXXXX", path[64];
     int64_t bytes = -1;
+    char *text;
+    size_t num;
     int fd = -1;
 
     (void)state;
@@ -311,6 +313,10 @@ static void test_pipe_is_not_waited_for(void **state)
     assert_int_equal(dg_in_open(&fd, &bytes, path), DG_OK);
     assert_int_equal(bytes, 4);
     close(fd);
+    /* a hole: nothing is on the disk, and all of it would be in memory */
+    assert_int_equal(truncate(path, DG_IN_MOST + 1), 0);
+    assert_int_equal(dg_in_read(path, &text, &num), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "4294967297 bytes"));
     remove(path);
     rmdir(folder);
 }
