@@ -56,6 +56,11 @@ refused "no such file, dry run" "$work/HPS_v2.1_compressed.pt" \
     "name=\"hpsv2\"; path=\"$work/HPS_v2.1_compressed.pt\"; $words" --dry-run
 refused "no such file, nor words" "rewards[0].path" \
     'name="hpsv2"; path="none/HPS.pt"; tokenizer="none/tokenizer";'
+# a bit of a value: what only the archive's checksum can tell
+cp tests/golden/clip_tiny/{open_clip.pt,config.json} "$work"
+printf '\x5a' | dd of="$work/open_clip.pt" bs=1 seek=118000 conv=notrunc status=none
+refused "a damaged file" "open_clip.pt: member open_clip/data/41: CRC-32 is" \
+    "name=\"hpsv2\"; path=\"$work/open_clip.pt\"; $words"
 refused "no folder of words" "tokenizer folder none/tokenizer: No such file" \
     'name="hpsv2"; path="tests/golden/clip_tiny"; tokenizer="none/tokenizer";'
 refused "no words" "rewards[0].tokenizer" \

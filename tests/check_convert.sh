@@ -31,6 +31,8 @@ expect "convert: which is a policy too" evaluate --json "$work/again.json" \
     --set policy.path="$work/linked"
 expect "convert: of the averaged weights' pictures" cmp "$work/ema.json" \
     "$work/again.json"
+expect_code "evaluate: a folder has no averaged weights" 1 "--ema: policy.weights" \
+    "$bin" evaluate "$TINY" --ema
 differ "convert: raw and averaged differ" "$work/raw.json" "$work/ema.json"
 expect "convert: nothing unfinished is left" test -s "$work/ema.json" -a -z \
     "$(find "$work" -name '*.tmp*')"

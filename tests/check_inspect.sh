@@ -1,6 +1,7 @@
 #!/bin/bash
 # inspect of weights that other programs wrote: listed, summed up, refused.
 . "$(dirname "$0")/lib.sh"
+tools=${DG_BUILD:-build}/tests/tools
 
 golden=tests/golden/weights
 
@@ -40,6 +41,14 @@ head -c 200 $golden/mixed.safetensors >"$work/cut.safetensors"
 expect_code "inspect: a file cut short" 1 "cut.safetensors: not a whole" \
     "$bin" inspect "$work/cut.safetensors"
 cp -r $golden/snapshot "$work/torn"
+cp $golden/torch.bin "$work/bit.bin"
+printf '\1' | dd of="$work/bit.bin" bs=1 seek=1900 conv=notrunc status=none
+for how in "" --digest; do
+    # shellcheck disable=SC2086
+    expect_code "inspect $how: a bit of a value" 1 \
+        "bit.bin: member torch/data/0: CRC-32 is" \
+        "$bin" inspect $how "$work/bit.bin"
+done
 rm "$work"/torn/text_encoder_2/model-00002-of-00003.safetensors
 expect_code "inspect: a snapshot without a shard" 1 \
     "1 of 3 networks cannot be read" "$bin" inspect "$work/torn"
@@ -47,6 +56,22 @@ expect "inspect: which is named" grep -q \
     "text_encoder_2/model-00002-of-00003.safetensors: cannot open" "$work/out"
 expect "inspect: and the others are listed" grep -q \
     "FluxTransformer2DModel: 80 tensors" "$work/out"
+
+# HDF5 files that were made to mislead: one message, whatever HDF5 does with them
+for how in tree deep loop; do
+    cp configs/weights/shapes_flux.h5 "$work/$how.h5"
+    expect "inspect: $how, made" "$tools/mislead" "$work/$how.h5" $how
+    expect_code "inspect: $how, exit code 1" 1 "ERROR $work/$how.h5: " \
+        timeout 60 "$bin" inspect "$work/$how.h5"
+    expect "inspect: $how, one message" test "$(grep -c ERROR "$work/out")" = 1
+done
+expect_code "inspect: so deep a file is told" 1 "groups within each other" \
+    "$bin" inspect "$work/deep.h5"
+expect_code "inspect: a misleading file as weights" 1 "ERROR $work/tree.h5: " \
+    "$bin" sample configs/tiny.cfg --out "$work/x.png" --set \
+    policy.weights="$work/tree.h5"
+expect "inspect: a misleading file as weights, one message" test \
+    "$(grep -c ERROR "$work/out")" = 1
 ranks 2 "$bin" inspect $golden/forbidden.pt >"$work/out" 2>&1
 rc=$?
 expect "inspect: two ranks, one message, exit code 1" bash -c \

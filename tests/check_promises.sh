@@ -346,6 +346,14 @@ noticed moment "replayed_log_prob[" add state/adam_m 69000
 noticed reward "advantage[" flip reward 3
 noticed advantage "advantage[" flip advantage 5
 noticed ratio "ratio[" flip ratio 20
+noticed "sum of advantages" "total_advantage[5]" flip total_advantage 5
+noticed selection "kept[1]" flip kept 1
+noticed "item's update" "update[2]" flip update 2
+noticed "choice of steps" "timestep[3]" flip timestep 3
+noticed clip "clipped[4]" flip clipped 4
+noticed loss "loss[5]" flip loss 5
+noticed "noise level" "sigma[1]" flip sigma 1
+noticed time "time[2]" flip time 2
 noticed "empty prompt" "in the replay" add uncond 5 eps
 # digests of weights, and files of before they were taken in pieces
 file=$work/base/trajectories/iter_000002.h5

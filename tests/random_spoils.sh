@@ -240,8 +240,19 @@ spoil_h5()
             --set trajectory.every=0 --set checkpoint.every=0)
         ;;
     *)
-        command=("$bin" sample configs/tiny.cfg --set run.threads=1
-            --set policy.weights="$file" --out "$work/spoiled.png" --num 1)
+        local set=(--set run.threads=1 --set policy.weights="$file")
+        one_of sample sample evaluate convert
+        case $one in
+        sample)
+            command=("$bin" sample configs/tiny.cfg "${set[@]}"
+                --out "$work/spoiled.png" --num 1)
+            ;;
+        evaluate)
+            command=("$bin" evaluate configs/tiny.cfg "${set[@]}"
+                --set evaluate.num_prompts=2)
+            ;;
+        convert) command=("$bin" convert "$file" --to "$work/spoiled") ;;
+        esac
         ;;
     esac
     tried "$kind, $how" "${command[@]}"

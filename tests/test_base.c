@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/crc32.h"
 #include "base/error.h"
 #include "base/float_env.h"
 #include "base/in_file.h"
@@ -21,6 +22,20 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Its published check value; in any pieces, from any address. */
+static void test_crc32_is_that_of_zip(void **state)
+{
+    static const char digits[] = "-123456789", many[] = "The quick brown fox";
+    const uint32_t all = dg_crc32(0, many, sizeof many);
+
+    (void)state;
+    assert_int_equal(dg_crc32(0, digits + 1, 9), 0xCBF43926);
+    assert_int_equal(dg_crc32(0, digits, 0), 0);
+    for (size_t n = 0; n <= sizeof many; n++)
+        assert_int_equal(
+            dg_crc32(dg_crc32(0, many, n), many + n, sizeof many - n), all);
+}
 
 static void test_error_keeps_last_record(void **state)
 {
@@ -273,6 +288,8 @@ static void test_pipe_is_not_waited_for(void **state)
 {
     char folder[] = "/tmp/dg_test_XXXXXX", path[64];
     int64_t bytes = -1;
+    char *text;
+    size_t num;
     int fd = -1;
 
     (void)state;
@@ -296,6 +313,10 @@ static void test_pipe_is_not_waited_for(void **state)
     assert_int_equal(dg_in_open(&fd, &bytes, path), DG_OK);
     assert_int_equal(bytes, 4);
     close(fd);
+    /* a hole: nothing is on the disk, and all of it would be in memory */
+    assert_int_equal(truncate(path, DG_IN_MOST + 1), 0);
+    assert_int_equal(dg_in_read(path, &text, &num), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "4294967297 bytes"));
     remove(path);
     rmdir(folder);
 }
@@ -311,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_clock_goes_forward),
         cmocka_unit_test(test_duration_reads_well),
         cmocka_unit_test(test_progress_text),
+        cmocka_unit_test(test_crc32_is_that_of_zip),
         cmocka_unit_test(test_log_writes_level_and_date),
         cmocka_unit_test(test_log_reports_bad_places),
         cmocka_unit_test(test_subnormals_are_numbers),

@@ -100,6 +100,34 @@ static void test_resume_cuts_what_came_later(void **state)
     free(all);
 }
 
+/* What follows a damaged line is not thrown away with it. */
+static void test_damaged_line_is_named(void **state)
+{
+    Metrics *m;
+
+    (void)state;
+    assert_int_equal(dg_metrics_open(&m, path, -1), DG_OK);
+    for (int i = 1; i <= 4; i++)
+        write_line(m, i);
+    dg_metrics_close(m);
+    char *all = content();
+    char *second = strchr(all, '\n') + 1;
+    second[3] ^= 1;
+    assert_int_equal(dg_file_write(path, all, strlen(all)), DG_OK);
+    assert_int_equal(dg_metrics_open(&m, path, 3), DG_EFORMAT);
+    assert_non_null(strstr(dg_last_error()->text, "line 2: damaged"));
+    char *again = content();
+    assert_string_equal(all, again);
+    free(again);
+    /* what follows goes anyhow */
+    assert_int_equal(dg_metrics_open(&m, path, 1), DG_OK);
+    dg_metrics_close(m);
+    again = content();
+    assert_int_equal(strlen(again), second - all);
+    free(again);
+    free(all);
+}
+
 static int ends_with(int64_t iteration, const char *key)
 {
     int yes = 7;
@@ -199,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lines_are_json_in_order, start,
                                         end),
+        cmocka_unit_test_setup_teardown(test_damaged_line_is_named, start, end),
         cmocka_unit_test_setup_teardown(test_resume_cuts_what_came_later, start,
                                         end),
         cmocka_unit_test_setup_teardown(test_last_line_is_known_by_its_key,

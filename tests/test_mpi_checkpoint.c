@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 #include "checkpoint_case.h"
 
 #include "base/piece_digest.h"
@@ -110,6 +111,38 @@ static void test_damaged_is_passed_over(void **state)
     EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) ==
            DG_EFORMAT);
     EXPECT(says("none of 3"));
+    VERDICT();
+}
+
+/* No checksum of HDF5's covers what a dataset holds, one number or many. */
+static void damage_counter(int64_t iteration, int64_t value)
+{
+    char *bytes = NULL, *at = NULL;
+    size_t num = 0;
+
+    dg_checkpoint_path(path, sizeof path, folder, iteration);
+    if (comm.rank == 0) {
+        EXPECT(dg_file_read(path, &bytes, &num) == DG_OK);
+        at = memmem(bytes, num, &value, sizeof value);
+        EXPECT(at != NULL);
+    }
+    damage(iteration, at != NULL ? (long)(at - bytes) : 0, 0);
+    free(bytes);
+}
+
+static void test_damaged_counter_is_passed_over(void **state)
+{
+    int found = 0;
+
+    (void)state;
+    EXPECT(!save(1, 0) && !save(1234567, 0));
+    damage_counter(1234567, 12345670);
+    forget();
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_OK);
+    EXPECT(found && holds(1));
+    dg_checkpoint_path(path, sizeof path, folder, 1234567);
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("counters/optimizer_step") && says("SHA-256"));
     VERDICT();
 }
 
@@ -323,6 +356,8 @@ static const struct CMUnitTest tests[] = {
                                     end),
     cmocka_unit_test_setup_teardown(test_renamed_is_passed_over, start, end),
     cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start, end),
+    cmocka_unit_test_setup_teardown(test_damaged_counter_is_passed_over, start,
+                                    end),
     cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces, start,

@@ -316,6 +316,7 @@ static void describe_damaged(char *bytes, size_t num, size_t at)
     if (!err)
         EXPECT(has(text, "t63: float32 [4]\n"));
     EXPECT(!err || err == DG_EFORMAT || err == DG_EIO);
+    EXPECT(!err || strstr(dg_last_error()->text, "is missing") == NULL);
     free(text);
 }
 

@@ -375,6 +375,28 @@ static void test_checkpoint_loads_as_weights(void **state)
     tiny_drop(folder);
 }
 
+/* Other weights must not stand for averaged ones that are not there. */
+static void test_no_average_no_weights(void **state)
+{
+    static const char *const sets[] = { "optim.ema_decay=0", NULL };
+    static const char base[] = "configs/weights/shapes_flux.h5";
+    char folder[256], path[300];
+    TinyRun t;
+
+    (void)state;
+    tiny_folder(folder);
+    tiny_open(&t, 1, sets);
+    MUST(dg_learner_save(t.learner, &t.session, folder, 1));
+    snprintf(path, sizeof path, "%s/iter_000001.h5", folder);
+    MUST(dg_policy_load(t.policy, path, 0));
+    assert_int_equal(dg_policy_load(t.policy, path, 1), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "no averaged weights"));
+    assert_int_equal(dg_policy_load(t.policy, base, 1), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, base));
+    tiny_close(&t);
+    tiny_drop(folder);
+}
+
 static void test_sizes_come_from_the_file(void **state)
 {
     static const char *const sets[] = { "policy.prediction=data", NULL };
@@ -410,6 +432,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_reference_stays_when_the_policy_learns),
     cmocka_unit_test(test_draw_follows_the_seed),
     cmocka_unit_test(test_checkpoint_loads_as_weights),
+    cmocka_unit_test(test_no_average_no_weights),
     cmocka_unit_test(test_sizes_come_from_the_file),
 };
 

@@ -110,6 +110,18 @@ static void put_wide_strip(const char *name, int num, int width, int height)
     dg_image_free(&image);
 }
 
+/* A bit of a file, or back again. */
+static void spoil(const char *name, size_t at)
+{
+    char *bytes;
+    size_t num;
+
+    assert_int_equal(dg_file_read(in_dir(name), &bytes, &num), DG_OK);
+    bytes[at] ^= 1;
+    assert_int_equal(dg_file_write(in_dir(name), bytes, num), DG_OK);
+    free(bytes);
+}
+
 static void put_strip(const char *name, int num, int size)
 {
     put_wide_strip(name, num, size, size);
@@ -524,6 +536,11 @@ static void test_bad_input_is_named(void **state)
     put_file("pictures/iter_000000.png", "\x89PNG");
     assert_refused(DG_EFORMAT, "iter_000000.png: not a whole PNG file");
     put_strip("pictures/iter_000000.png", 1, 8);
+    for (size_t at = 8; at < 60; at += 3) {
+        spoil("pictures/iter_000000.png", at);
+        assert_refused(DG_EFORMAT, "iter_000000.png: not a whole PNG file");
+        spoil("pictures/iter_000000.png", at);
+    }
     put_file("pictures/prompts.json", "[]");
     assert_refused(DG_EFORMAT, "prompts.json: not a JSON object");
     assert_int_equal(dg_report_write("/nowhere/run"), DG_EIO);

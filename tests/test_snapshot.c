@@ -295,6 +295,14 @@ static void test_config_values(void **state)
                  "y.json: not a JSON object");
     expect_error(dg_model_config_parse(&c, "y.json", "", 0), DG_EFORMAT,
                  "y.json: not a JSON object");
+    /* Python would take the last one */
+    text = "{\"a\":{\"n\":16,\"b\":[{\"n\":1},2],\"m\":4,\"n\":32}}";
+    expect_error(dg_model_config_parse(&c, "y.json", text, strlen(text)),
+                 DG_EFORMAT, "y.json: key n is there twice, with two values");
+    text = "{\"a\":1,\"b\":[{\"n\":1},{\"n\":2}],\"a\":1}";
+    assert_int_equal(dg_model_config_parse(&c, "y.json", text, strlen(text)),
+                     DG_OK);
+    dg_model_config_close(c);
 }
 
 int main(void)

@@ -395,6 +395,22 @@ static void test_offsets_are_in_values(void **state)
     dg_weight_file_close(f);
 }
 
+/* Many members over the same bytes: the file is short, looking is not. */
+static void test_members_do_not_overlap(void **state)
+{
+    static const char long_one[5000];
+    static Archive a;
+    WeightFile *f;
+
+    (void)state;
+    begin(&a, (const unsigned char *)"\x80\2}.", 4);
+    add(&a, "any/0", long_one, sizeof long_one);
+    a.member[a.num_members] = a.member[a.num_members - 1];
+    a.member[a.num_members++].name[4] = '1';
+    finish(&a, 0, 0);
+    expect_error(open_archive(&f, &a), DG_EFORMAT, "its members overlap");
+}
+
 static void test_storages_are_checked(void **state)
 {
     static const struct {
@@ -563,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_other_members_are_looked_at),
         cmocka_unit_test(test_names_and_numbers_of_pickles),
         cmocka_unit_test(test_offsets_are_in_values),
+        cmocka_unit_test(test_members_do_not_overlap),
         cmocka_unit_test(test_storages_are_checked),
         cmocka_unit_test(test_pickles_are_refused),
         cmocka_unit_test(test_lists_that_multiply_are_refused),

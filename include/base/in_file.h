@@ -14,10 +14,14 @@
  */
 int dg_in_open(int *fd, int64_t *bytes, const char *path);
 
+/** Files of more are no lists, texts or pictures of ours: 4 GiB. */
+#define DG_IN_MOST ((int64_t)4 << 30)
+
 /**
  * All of a small file, with a zero byte behind it.
  * text   out  to be freed by the caller
- * Errors: those of dg_in_open(); DG_EIO; DG_ENOMEM.
+ * Errors: those of dg_in_open(); DG_EFORMAT: more than DG_IN_MOST; DG_EIO;
+ * DG_ENOMEM.
  */
 int dg_in_read(const char *path, char **text, size_t *bytes);
 

@@ -353,7 +353,7 @@ int dg_policy_load_folder(Policy *p, const Comm *comm, int all);
  * base that it names (or lora.base; if it names none, that of the folder,
  * which must be loaded before), whose digest must be the stored one.
  * Adapters that the file has not are left alone. By this rank alone.
- * Errors: DG_EIO, DG_EFORMAT naming file and tensor.
+ * Errors: DG_EIO, DG_EFORMAT naming file and tensor; DG_EINVAL: no EMA in it.
  */
 int dg_policy_load(Policy *p, const char *path, int ema);
 

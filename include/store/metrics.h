@@ -14,7 +14,8 @@ typedef struct Metrics Metrics;
  * Opens path for appending. On a resume, lines of iterations beyond
  * last_iteration (the checkpoint's; -1: all lines go) and anything that is
  * not a whole line are cut off first.
- * Errors: DG_EIO, DG_ENOMEM.
+ * Errors: DG_EIO, DG_ENOMEM; DG_EFORMAT naming a line that is none, or out of
+ * order, where lines that are to stay would be cut off with it.
  */
 int dg_metrics_open(Metrics **out, const char *path, int64_t last_iteration);
 

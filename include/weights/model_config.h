@@ -13,7 +13,7 @@
 
 typedef struct ModelConfig ModelConfig;
 
-/** Errors: DG_EIO; DG_EFORMAT no JSON object; DG_ENOMEM. */
+/** Errors: DG_EIO; DG_EFORMAT no JSON object, a key with two values; DG_ENOMEM. */
 int dg_model_config_open(ModelConfig **out, const char *path);
 /** The same of a text; path only for messages. */
 int dg_model_config_parse(ModelConfig **out, const char *path, const char *text,

@@ -37,6 +37,9 @@ int dg_source_read_any(const WeightSource *s, int64_t i, int64_t first,
                        int64_t num, float *dst);
 int dg_source_read_raw(const WeightSource *s, int64_t i, void *dst);
 
+/** As dg_weight_file_verify(), of all files. */
+int dg_source_verify(const WeightSource *s);
+
 /**
  * SHA-256 over all tensors in the order of their names: each name with its
  * zero byte, then its values as stored. Errors: DG_ENOMEM.

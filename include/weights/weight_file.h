@@ -78,6 +78,13 @@ int dg_weight_file_note_at(const WeightFile *f, int64_t i, const char **key,
                            const char **text);
 
 /**
+ * Reads all bytes that the file has checksums of (PyTorch's: a CRC-32 of every
+ * member; safetensors: none) and compares. Opening does not.
+ * Errors: DG_EFORMAT naming file and member; DG_EIO as below.
+ */
+int dg_weight_file_verify(const WeightFile *f);
+
+/**
  * Values first .. first+num-1 of tensor i (row-major, whatever the file's own
  * layout) as float32: exact but for F64 (rounded to nearest) and I64 beyond
  * 2^24.

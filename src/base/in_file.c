@@ -72,6 +72,14 @@ int dg_in_read(const char *path, char **text, size_t *bytes)
 
     if (err)
         return err;
+    /* weights that are named for prompts would fill the memory first */
+    if (size > DG_IN_MOST) {
+        err = dg_fail(DG_EFORMAT,
+                      "%s: %lld bytes, at most %lld are read into memory: is "
+                      "it the right file?",
+                      path, (long long)size, (long long)DG_IN_MOST);
+        goto close_file;
+    }
     p = malloc((size_t)size + 1);
     if (p == NULL) {
         err =

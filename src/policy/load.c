@@ -120,14 +120,25 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
                                      sizeof *part->values * (size_t)shape.num);
 }
 
+/* Others must not stand for what was asked for. */
+static int no_average(const char *path)
+{
+    return dg_fail(DG_EINVAL,
+                   "%s: --ema: holds no averaged weights (optim.ema_decay): "
+                   "must be taken without",
+                   path);
+}
+
 static int read_part(Policy *p, H5File *f, int adapters, int ema)
 {
     const Part part = part_of(p, adapters);
     int err = check_index(f, &part);
 
+    if (!err && ema && !dg_h5_has(f, "arrays/ema"))
+        err = no_average(dg_h5_path(f));
     if (!err)
         err = read_values(f, "arrays/weights", &part, 1);
-    if (!err && ema && dg_h5_has(f, "arrays/ema"))
+    if (!err && ema)
         err = read_values(f, "arrays/ema", &part, 0);
     return err;
 }
@@ -222,7 +233,7 @@ int dg_policy_load(Policy *p, const char *path, int ema)
         return load_checkpoint(p, path, ema);
     }
     free(format);
-    err = list_tensors(p, &list);
+    err = ema ? no_average(path) : list_tensors(p, &list);
     if (err)
         return err;
     err =

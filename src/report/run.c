@@ -1,5 +1,6 @@
 #include "run.h"
 
+#include "base/crc32.h"
 #include "base/error.h"
 #include "store/file.h"
 #include "store/rundir.h"
@@ -179,6 +180,23 @@ static int64_t big_endian(const char *at)
     return (int64_t)b[0] << 24 | b[1] << 16 | b[2] << 8 | b[3];
 }
 
+/* Chunks to its end, each with its length, name and checksum: a page that shows
+ * a damaged picture says nothing of it. */
+static int whole_png(const char *png, size_t bytes)
+{
+    size_t at = 8, length = 0;
+
+    while (bytes - at >= 12) {
+        length = (size_t)big_endian(png + at);
+        if (length > bytes - at - 12 ||
+            dg_crc32(0, png + at + 4, length + 4) !=
+                (uint32_t)big_endian(png + at + 8 + length))
+            return 0;
+        at += length + 12;
+    }
+    return at == bytes && memcmp(png + at - length - 8, "IEND", 4) == 0;
+}
+
 static int read_strip(Strip *s, const char *path, const Run *run)
 {
     static const char magic[] = "\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
@@ -188,7 +206,7 @@ static int read_strip(Strip *s, const char *path, const Run *run)
     if (err)
         return err;
     if (s->bytes < 45 || memcmp(s->png, magic, 16) != 0 ||
-        memcmp(s->png + s->bytes - 8, "IEND", 4) != 0)
+        !whole_png(s->png, s->bytes))
         return dg_fail(DG_EFORMAT, "%s: not a whole PNG file", path);
     s->width = big_endian(s->png + 16);
     s->height = big_endian(s->png + 20);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "checkpoint_array.h"
 
 #include <dirent.h>
@@ -188,7 +189,8 @@ static int write_index(H5File *f, const Comm *c, const CheckpointParam *params,
     return err;
 }
 
-static int write_counter(H5File *f, const CheckpointCounter *n)
+/* AdamW's step is one number; another one makes other weights, silently. */
+static int write_counter(H5File *f, const Comm *c, const CheckpointCounter *n)
 {
     char name[DG_H5_NAME];
     const H5Item item = { .name = name,
@@ -198,8 +200,13 @@ static int write_counter(H5File *f, const CheckpointCounter *n)
                           .long_name = n->name,
                           .axes = "none" };
 
+    char digest[DG_SHA256_HEX];
+    int err = dg_agree(c, dg_sha256_bytes(digest, &n->value, sizeof n->value));
+
     snprintf(name, sizeof name, "counters/%s", n->name);
-    return dg_h5_write(f, &item);
+    if (!err)
+        err = dg_h5_write(f, &item);
+    return err ? err : dg_h5_put_text(f, name, "sha256", digest);
 }
 
 static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
@@ -213,7 +220,7 @@ static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
     if (!err)
         err = write_index(f, c, k->params, k->num_params);
     for (int i = 0; i < k->num_counters && !err; i++)
-        err = write_counter(f, &k->counters[i]);
+        err = write_counter(f, c, &k->counters[i]);
     return err;
 }
 
@@ -332,12 +339,25 @@ static int check_iteration(const H5File *f, int64_t iteration, int64_t wanted)
                    (long long)(wanted < 0 ? 0 : wanted));
 }
 
+/* Files of before have no digest of theirs. */
+static int read_counter(H5File *f, const char *counter, int64_t *value)
+{
+    char name[DG_H5_NAME], digest[DG_SHA256_HEX];
+    int err;
+
+    snprintf(name, sizeof name, "counters/%s", counter);
+    err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, value);
+    if (err || !dg_h5_has_key(f, name, "sha256"))
+        return err;
+    err = dg_sha256_bytes(digest, value, sizeof *value);
+    return err ? err : dg_h5_match_digest(f, name, "sha256", digest);
+}
+
 /* All but the arrays. values [num_counters + 1] out: the iteration, then the
  * counters */
 static int read_head(const char *path, int64_t wanted, const Checkpoint *k,
                      int64_t *values)
 {
-    char name[DG_H5_NAME];
     H5File *f;
     int err = dg_h5_open(&f, path, DG_CHECKPOINT_FORMAT, DG_CHECKPOINT_VERSION);
 
@@ -350,10 +370,8 @@ static int read_head(const char *path, int64_t wanted, const Checkpoint *k,
         err = check_notes(f, k);
     if (!err)
         err = read_index(f, k->params, k->num_params);
-    for (int i = 0; i < k->num_counters && !err; i++) {
-        snprintf(name, sizeof name, "counters/%s", k->counters[i].name);
-        err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, &values[i + 1]);
-    }
+    for (int i = 0; i < k->num_counters && !err; i++)
+        err = read_counter(f, k->counters[i].name, &values[i + 1]);
     dg_h5_close(f);
     return err;
 }

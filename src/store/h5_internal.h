@@ -31,8 +31,20 @@ hid_t dg_h5_create_file(const char *path, H5Sink *sink);
 /** Closes such a file, then drops its driver. Negative on failure. */
 herr_t dg_h5_close_file(hid_t file, H5Sink *sink);
 
+/**
+ * Around what HDF5 does with a file that it reads: where a signal comes in
+ * between, in this thread, the process ends with a message that names the file
+ * and exit code 1. Pairs may lie within each other; path lives as long.
+ * dg_h5_leave() returns what it is given.
+ */
+void dg_h5_enter(const char *path);
+int dg_h5_leave(int result);
+
 /** Records code with file, object and HDF5's innermost reason. */
 int dg_h5_fail(int code, const H5File *f, const char *object, const char *what);
+
+/** Bytes of a file that is read, which nothing in it can have more of. */
+int64_t dg_h5_file_bytes(const H5File *f);
 
 /** HDF5's type, little-endian; to be closed. Not for text. */
 hid_t dg_h5_make_type(H5Type type);

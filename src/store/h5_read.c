@@ -91,9 +91,11 @@ int dg_h5_open(H5File **out, const char *path, const char *format, int version)
     }
     f->id = H5I_INVALID_HID;
     dg_h5_quiet();
+    dg_h5_enter(f->path);
     err = open_hdf5(f);
     if (!err)
         err = check_kind(f, format, version);
+    dg_h5_leave(err);
     if (err) {
         dg_h5_close(f);
         return err;
@@ -106,9 +108,11 @@ void dg_h5_close(H5File *f)
 {
     if (f == NULL)
         return;
+    dg_h5_enter(f->path);
     if (f->id >= 0)
         H5Fclose(f->id);
     H5Eclear2(H5E_DEFAULT);
+    dg_h5_leave(DG_OK);
     free(f->path);
     free(f);
 }
@@ -121,39 +125,45 @@ const char *dg_h5_path(const H5File *f)
 /* Shapes ---------------------------------------------------------------- */
 
 /* Links by name may lead to other files, and in circles: no file of ours has
-   any. */
+   any. Negative: damage; it must not be taken for nothing. */
 static int is_own(const H5File *f, const char *name)
 {
+    const htri_t there = H5Lexists(f->id, name, H5P_DEFAULT);
     H5L_info_t info;
 
-    return H5Lexists(f->id, name, H5P_DEFAULT) > 0 &&
-           H5Lget_info(f->id, name, &info, H5P_DEFAULT) >= 0 &&
-           info.type == H5L_TYPE_HARD;
+    if (there <= 0)
+        return there;
+    if (H5Lget_info(f->id, name, &info, H5P_DEFAULT) < 0)
+        return -1;
+    return info.type == H5L_TYPE_HARD;
 }
 
 /* H5Lexists wants every group on the way to exist. */
-static int link_exists(const H5File *f, const char *name)
+static int find_link(const H5File *f, const char *name)
 {
     char part[DG_H5_NAME];
     const char *slash = name;
+    int own = 1;
 
     if (strlen(name) >= sizeof part)
         return 0;
-    while ((slash = strchr(slash, '/')) != NULL) {
+    while (own > 0 && (slash = strchr(slash, '/')) != NULL) {
         snprintf(part, sizeof part, "%.*s", (int)(slash - name), name);
-        if (part[0] != '\0' && !is_own(f, part))
-            return 0;
+        if (part[0] != '\0')
+            own = is_own(f, part);
         slash++;
     }
-    return is_own(f, name);
+    return own > 0 ? is_own(f, name) : own;
 }
 
 int dg_h5_has(const H5File *f, const char *name)
 {
-    const int there = link_exists(f, name);
+    int there;
 
+    dg_h5_enter(f->path);
+    there = find_link(f, name) > 0;
     H5Eclear2(H5E_DEFAULT);
-    return there;
+    return dg_h5_leave(there);
 }
 
 static int type_from(hid_t t, H5Type *type)
@@ -175,8 +185,7 @@ static int type_from(hid_t t, H5Type *type)
     return -1;
 }
 
-/* Bytes of a file, which nothing in it can have more of. */
-static int64_t file_bytes(const H5File *f)
+int64_t dg_h5_file_bytes(const H5File *f)
 {
     hsize_t bytes = 0;
 
@@ -203,7 +212,7 @@ static int extent_of(const H5File *f, hid_t space, size_t element, H5Shape *s)
         s->dims[i] = (int64_t)dims[i];
         s->num *= s->dims[i];
     }
-    return s->num > file_bytes(f) / (int64_t)element ? -1 : 0;
+    return s->num > dg_h5_file_bytes(f) / (int64_t)element ? -1 : 0;
 }
 
 /* All of ours lie in the file, in one piece and as they are. */
@@ -231,9 +240,13 @@ static int shape_of(const H5File *f, hid_t set, H5Shape *s)
     return bad;
 }
 
-static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
+static int open_guarded(H5File *f, const char *name, hid_t *set, H5Shape *s)
 {
-    if (!dg_h5_has(f, name))
+    const int there = find_link(f, name);
+
+    if (there < 0)
+        return dg_h5_fail(DG_EFORMAT, f, name, "cannot be looked for");
+    if (!there)
         return dg_fail(DG_EFORMAT, "%s: dataset %s is missing", f->path, name);
     *set = H5Dopen2(f->id, name, H5P_DEFAULT);
     if (*set < 0)
@@ -247,6 +260,12 @@ static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
                        f->path, name);
     }
     return DG_OK;
+}
+
+static int open_set(H5File *f, const char *name, hid_t *set, H5Shape *s)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(open_guarded(f, name, set, s));
 }
 
 int dg_h5_shape(H5File *f, const char *name, H5Shape *shape)
@@ -310,8 +329,10 @@ static int read_rows(H5File *f, const char *name, hid_t set, hid_t type,
     memory = H5Screate_simple(1, &elements, NULL);
     if (s->num_dims > 0)
         H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
+    dg_h5_enter(f->path);
     status =
         elements > 0 ? H5Dread(set, type, memory, space, H5P_DEFAULT, data) : 0;
+    dg_h5_leave(status);
     H5Sclose(memory);
     H5Sclose(space);
     if (status < 0)
@@ -422,11 +443,12 @@ void dg_h5_free_texts(char **texts)
 
 int dg_h5_has_key(const H5File *f, const char *object, const char *key)
 {
-    const htri_t there =
-        H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
+    htri_t there;
 
+    dg_h5_enter(f->path);
+    there = H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
     H5Eclear2(H5E_DEFAULT);
-    return there > 0;
+    return dg_h5_leave(there > 0);
 }
 
 /* One value, which fits into the file. */
@@ -434,20 +456,25 @@ static int is_single(const H5File *f, hid_t attribute, hid_t type)
 {
     const hid_t space = H5Aget_space(attribute);
     const int single = H5Sget_simple_extent_npoints(space) == 1 &&
-                       (int64_t)H5Tget_size(type) <= file_bytes(f);
+                       (int64_t)H5Tget_size(type) <= dg_h5_file_bytes(f);
 
     H5Sclose(space);
     return single;
 }
 
-static int open_key(H5File *f, const char *object, const char *key,
-                    H5T_class_t class, hid_t *attribute)
+static int open_key_guarded(H5File *f, const char *object, const char *key,
+                            H5T_class_t class, hid_t *attribute)
 {
     hid_t type;
-    int good;
+    int good, there;
 
-    if ((object != NULL && !dg_h5_has(f, object)) ||
-        !dg_h5_has_key(f, object, key))
+    there = object != NULL ? find_link(f, object) : 1;
+    if (there > 0)
+        there =
+            H5Aexists_by_name(f->id, object ? object : "/", key, H5P_DEFAULT);
+    if (there < 0)
+        return dg_h5_fail(DG_EFORMAT, f, key, "cannot look for attribute");
+    if (!there)
         return dg_fail(DG_EFORMAT, "%s: %s%sattribute %s is missing", f->path,
                        object ? object : "", object ? ": " : "", key);
     *attribute = H5Aopen_by_name(f->id, object ? object : "/", key, H5P_DEFAULT,
@@ -465,6 +492,19 @@ static int open_key(H5File *f, const char *object, const char *key,
                    f->path, key);
 }
 
+static int open_key(H5File *f, const char *object, const char *key,
+                    H5T_class_t class, hid_t *attribute)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(open_key_guarded(f, object, key, class, attribute));
+}
+
+static herr_t read_key(const H5File *f, hid_t attribute, hid_t type, void *to)
+{
+    dg_h5_enter(f->path);
+    return dg_h5_leave(H5Aread(attribute, type, to));
+}
+
 int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
 {
     hid_t a, type;
@@ -479,7 +519,7 @@ int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
     text = calloc(bytes + 1, 1);
     if (text == NULL)
         err = dg_fail(DG_ENOMEM, "%s: attribute %s", f->path, key);
-    else if (H5Aread(a, type, text) < 0)
+    else if (read_key(f, a, type, text) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, key, "cannot read attribute");
     H5Tclose(type);
     H5Aclose(a);
@@ -527,7 +567,7 @@ static int get_number(H5File *f, const char *object, const char *key,
 
     if (err)
         return err;
-    if (H5Aread(a, memory, &bits) < 0)
+    if (read_key(f, a, memory, &bits) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, key, "cannot read attribute");
     else
         memcpy(value, &bits, sizeof bits);

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_DEPTH = 16 };
+
 /* Names are collected first, so that a visitor may open what it likes. */
 typedef struct Names {
     char **name;
@@ -65,11 +67,12 @@ static void sort_names(Names *n)
         qsort(n->name, n->num, sizeof *n->name, by_name);
 }
 
-static herr_t collect_set(hid_t id, const char *name, const H5O_info_t *info,
-                          void *names)
+/* Names of a group's links; where they lead by name is not followed. */
+static herr_t collect_link(hid_t id, const char *name, const H5L_info_t *info,
+                           void *names)
 {
     (void)id;
-    if (info->type == H5O_TYPE_DATASET)
+    if (info->type == H5L_TYPE_HARD)
         keep_name(names, name);
     return 0;
 }
@@ -83,20 +86,86 @@ static herr_t collect_key(hid_t id, const char *name, const H5A_info_t *info,
     return 0;
 }
 
-int dg_h5_visit(H5File *f, H5Visit *visit, void *user)
+/* Groups within groups, on their way to a list of datasets. */
+typedef struct Walk {
+    H5File *f;
+    Names sets;
+    int64_t links; /* so many more may be met */
+} Walk;
+
+static int walk_group(Walk *w, const char *group, int depth);
+
+/* What a link of the group at path leads to; path has room for its name. */
+static int walk_link(Walk *w, char path[DG_H5_NAME], const char *name,
+                     int depth)
 {
-    Names names = { 0 };
+    const size_t used = strlen(path);
+    H5O_info_t info;
+
+    if (used + strlen(name) + 2 > DG_H5_NAME)
+        return dg_fail(DG_EFORMAT,
+                       "%s: %.60s/%.60s...: a name of more than %d "
+                       "bytes",
+                       w->f->path, path, name, DG_H5_NAME - 1);
+    snprintf(path + used, DG_H5_NAME - used, "%s%s", used ? "/" : "", name);
+    dg_h5_enter(w->f->path);
+    if (dg_h5_leave(H5Oget_info_by_name2(w->f->id, path, &info, H5O_INFO_BASIC,
+                                         H5P_DEFAULT)) < 0)
+        return dg_h5_fail(DG_EFORMAT, w->f, path, "cannot be read");
+    if (info.type == H5O_TYPE_DATASET)
+        keep_name(&w->sets, path);
+    return info.type == H5O_TYPE_GROUP ? walk_group(w, path, depth + 1) : DG_OK;
+}
+
+/*
+ * HDF5's own way through a file takes time by the cube of its depth, and the
+ * stack; ours is of few groups, and links that meet again end somewhere.
+ */
+static int walk_group(Walk *w, const char *group, int depth)
+{
+    char path[DG_H5_NAME];
+    Names links = { 0 };
     int err = DG_OK;
 
-    if (H5Ovisit2(f->id, H5_INDEX_NAME, H5_ITER_NATIVE, collect_set, &names,
-                  H5O_INFO_BASIC) < 0)
-        err = dg_h5_fail(DG_EFORMAT, f, NULL, "cannot list the datasets");
-    else if (names.failed)
+    if (depth > MOST_DEPTH)
+        return dg_fail(DG_EFORMAT,
+                       "%s: %s: more than %d groups within each "
+                       "other",
+                       w->f->path, group, MOST_DEPTH);
+    dg_h5_enter(w->f->path);
+    if (dg_h5_leave(H5Literate_by_name(w->f->id, group[0] ? group : "/",
+                                       H5_INDEX_NAME, H5_ITER_NATIVE, NULL,
+                                       collect_link, &links, H5P_DEFAULT)) < 0)
+        err = dg_h5_fail(DG_EFORMAT, w->f, group[0] ? group : NULL,
+                         "cannot list the datasets");
+    else if (links.failed)
+        err = dg_fail(DG_ENOMEM, "%s: names of datasets", w->f->path);
+    w->links -= (int64_t)links.num;
+    if (!err && w->links < 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: %s: more links than the file has room "
+                      "for",
+                      w->f->path, group);
+    for (size_t i = 0; i < links.num && !err; i++) {
+        snprintf(path, sizeof path, "%s", group);
+        err = walk_link(w, path, links.name[i], depth);
+    }
+    free_names(&links);
+    return err;
+}
+
+int dg_h5_visit(H5File *f, H5Visit *visit, void *user)
+{
+    /* a link has an address of eight bytes at least */
+    Walk w = { .f = f, .links = dg_h5_file_bytes(f) / 8 };
+    int err = walk_group(&w, "", 0);
+
+    if (!err && w.sets.failed)
         err = dg_fail(DG_ENOMEM, "%s: names of datasets", f->path);
-    sort_names(&names);
-    for (size_t i = 0; i < names.num && !err; i++)
-        err = visit(f, names.name[i], user);
-    free_names(&names);
+    sort_names(&w.sets);
+    for (size_t i = 0; i < w.sets.num && !err; i++)
+        err = visit(f, w.sets.name[i], user);
+    free_names(&w.sets);
     return err;
 }
 
@@ -137,9 +206,10 @@ int dg_h5_visit_keys(H5File *f, const char *object, H5VisitKey *visit,
     hsize_t at = 0;
     int err = DG_OK;
 
-    if (H5Aiterate_by_name(f->id, object ? object : "/", H5_INDEX_NAME,
-                           H5_ITER_NATIVE, &at, collect_key, &names,
-                           H5P_DEFAULT) < 0)
+    dg_h5_enter(f->path);
+    if (dg_h5_leave(H5Aiterate_by_name(f->id, object ? object : "/",
+                                       H5_INDEX_NAME, H5_ITER_NATIVE, &at,
+                                       collect_key, &names, H5P_DEFAULT)) < 0)
         err = dg_h5_fail(DG_EFORMAT, f, object, "cannot list the attributes");
     else if (names.failed)
         err = dg_fail(DG_ENOMEM, "%s: names of attributes", f->path);

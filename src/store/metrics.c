@@ -41,22 +41,43 @@ static int64_t iteration_of(const char *line, size_t bytes)
     return iteration;
 }
 
-/* Length of the part to keep: lines in order up to the last iteration. */
-static size_t kept_length(const char *text, size_t bytes,
-                          int64_t last_iteration)
+/* Where the next line begins, and the iteration of this one. */
+static size_t next_line(const char *text, size_t bytes, size_t at,
+                        int64_t *iteration)
 {
-    size_t at = 0;
+    const char *end = memchr(text + at, '\n', bytes - at);
+    const size_t next = end ? (size_t)(end - text) + 1 : bytes;
 
-    while (at < bytes) {
-        const char *end = memchr(text + at, '\n', bytes - at);
-        const size_t next = end ? (size_t)(end - text) + 1 : bytes;
-        const int64_t iteration = iteration_of(text + at, next - at);
+    *iteration = iteration_of(text + at, next - at);
+    return next;
+}
+
+/* Length of the part to keep: lines in order up to the last iteration. Behind
+ * it there may be later ones, or half of one; lines of before would be lost for
+ * one that is damaged. */
+static int find_end(size_t *keep, const char *path, const char *text,
+                    size_t bytes, int64_t last_iteration)
+{
+    long line = 1;
+    int64_t iteration;
+
+    for (*keep = 0; *keep < bytes; line++) {
+        const size_t next = next_line(text, bytes, *keep, &iteration);
 
         if (iteration < 0 || iteration > last_iteration)
             break;
-        at = next;
+        *keep = next;
     }
-    return at;
+    for (size_t at = *keep; at < bytes;) {
+        at = next_line(text, bytes, at, &iteration);
+        if (iteration >= 0 && iteration <= last_iteration)
+            return dg_fail(DG_EFORMAT,
+                           "%s, line %ld: damaged, or out of order, and a line "
+                           "of iteration %lld follows, which would be cut off "
+                           "with it: mend it, or take it out",
+                           path, line, (long long)iteration);
+    }
+    return DG_OK;
 }
 
 /* text: NULL where there is no file. */
@@ -74,9 +95,9 @@ static int cut(const char *path, int64_t last_iteration)
 
     if (err || text == NULL)
         return err;
-    keep = kept_length(text, bytes, last_iteration);
+    err = find_end(&keep, path, text, bytes, last_iteration);
     free(text);
-    if (keep < bytes && truncate(path, (off_t)keep) != 0)
+    if (!err && keep < bytes && truncate(path, (off_t)keep) != 0)
         err = dg_fail(DG_EIO, "%s: cannot cut to the checkpoint: %s", path,
                       strerror(errno));
     return err;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json_keys.h"
 #include "unicode.h"
 
 int dg_json_parse(cJSON **out, const char *name, const char *data, size_t size)
@@ -10,6 +11,7 @@ int dg_json_parse(cJSON **out, const char *name, const char *data, size_t size)
     const char *end = data;
     cJSON *parsed = cJSON_ParseWithLengthOpts(data, size, &end, 0);
     size_t at = (size_t)(end - data);
+    int err;
 
     if (parsed == NULL)
         return dg_fail(DG_EFORMAT, "%s: malformed JSON near byte %zu of %zu",
@@ -21,8 +23,12 @@ int dg_json_parse(cJSON **out, const char *name, const char *data, size_t size)
         return dg_fail(DG_EFORMAT, "%s: more behind the JSON, at byte %zu",
                        name, at);
     }
-    *out = parsed;
-    return DG_OK;
+    err = dg_json_check_keys(name, parsed);
+    if (err)
+        cJSON_Delete(parsed);
+    else
+        *out = parsed;
+    return err;
 }
 
 const cJSON *dg_json_get(const cJSON *object, const char *key)

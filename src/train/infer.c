@@ -97,6 +97,9 @@ static int open_parts(Infer *x, const Session *s, const InferOpts *o,
     if (!err && !dg_setup_has_weights(c))
         err = dg_fail(DG_EINVAL, "policy.weights = \"\": must name a weights "
                                  "file or a checkpoint");
+    if (!err && o->ema && c->policy.weights[0] == '\0')
+        err = dg_fail(DG_EINVAL, "--ema: policy.weights = \"\": must name a "
+                                 "checkpoint");
     if (!err)
         err = dg_setup_policy(s, o->ema, &x->policy);
     if (!err)

@@ -174,6 +174,8 @@ static int compare_results(const Trainer *t, H5File *f)
         column[i] = (float)u->result[i].ratio;
     if (!err)
         err = compare_floats(f, "ratio", column, 2, dims);
+    if (!err)
+        err = dg_trainer_match_trajectory(t, f);
     free(column);
     if (err == DG_EPROMISE) {
         const Error found = *dg_last_error();

@@ -158,6 +158,11 @@ int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
                                 const Session *s);
 void dg_trainer_free_trajectory(Trajectory *k); /* NULL is allowed */
 
+/** Of a replay: steps, selection, terms and their losses against those that the
+ *  file has, bit by bit. By this rank alone. Errors: DG_EPROMISE naming file,
+ *  dataset and both values; DG_EFORMAT; DG_ENOMEM. */
+int dg_trainer_match_trajectory(const Trainer *t, H5File *f);
+
 /** A thread for files, where parallel.write_beside has something to write, MPI
  *  lets it and there is room; else t->files stays NULL, and it is told why.
  *  Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE. */

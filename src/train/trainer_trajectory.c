@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "store/trajectory.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,7 +167,8 @@ static int take_columns(Columns *c, const Trainer *t)
         c->reward_weight[k] = t->rewards[k].weight;
     }
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
-    for (int64_t i = 0; i < r->P; i++)
+    /* a replay has the prompts' conditions alone */
+    for (int64_t i = 0; i < r->P && t->prompts.num > 0; i++)
         c->prompts[i] = t->prompts.item[r->prompt[i]].text;
     return DG_OK;
 }
@@ -315,10 +317,6 @@ static void put_scores(Items *to, const Trainer *t, const Columns *c)
             "item, reward");
     i->equation = advantage(t->session->config);
     dims(i, 2, r->N, r->K, 0);
-    i = put(to, "total_advantage", DG_H5_F32, c->total,
-            "weighted sum of advantages, not clamped", "item");
-    i->equation = "sum over rewards of reward_weight advantage";
-    dims(i, 1, r->N, 0, 0);
 }
 
 static const char *ratio(const Config *c)
@@ -336,6 +334,10 @@ static void put_results(Items *to, const Trainer *t, const Columns *c)
     const int64_t n = u->num_kept, s = u->steps_per_item;
     H5Item *i;
 
+    i = put(to, "total_advantage", DG_H5_F32, c->total,
+            "weighted sum of advantages, not clamped", "item");
+    i->equation = "sum over rewards of reward_weight advantage";
+    dims(i, 1, t->rollout->N, 0, 0);
     dims(put(to, "kept", DG_H5_I64, c->kept, "items trained on", "kept"), 1, n,
          0, 0);
     dims(put(to, "update", DG_H5_I32, c->update, "update of the iteration",
@@ -465,4 +467,73 @@ void dg_trainer_free_trajectory(Trajectory *k)
         return;
     free_columns(&k->columns);
     free(k);
+}
+
+/* A replay against the file ----------------------------------------------- */
+
+static double number(const void *data, H5Type type, int64_t i)
+{
+    switch (type) {
+    case DG_H5_F64:
+        return ((const double *)data)[i];
+    case DG_H5_I32:
+        return ((const int32_t *)data)[i];
+    case DG_H5_I64:
+        return (double)((const int64_t *)data)[i];
+    default:
+        return (double)((const float *)data)[i];
+    }
+}
+
+/* Bits, not values; but one NaN is as good as another. */
+static int match(H5File *f, const H5Item *of)
+{
+    const size_t size = dg_h5_type_bytes(of->type);
+    const char *now = of->data;
+    int64_t num = 1;
+    char *then;
+    int err;
+
+    for (int i = 0; i < of->num_dims; i++)
+        num *= of->dims[i];
+    then = malloc(size * (size_t)num + 1);
+    if (then == NULL)
+        return dg_fail(DG_ENOMEM, "%s", of->name);
+    err = dg_h5_read(f, of->name, of->type, of->num_dims, of->dims, then);
+    for (int64_t i = 0; i < num && !err; i++)
+        if (memcmp(now + (size_t)i * size, then + (size_t)i * size, size) !=
+                0 &&
+            !(isnan(number(now, of->type, i)) &&
+              isnan(number(then, of->type, i))))
+            err = dg_fail(DG_EPROMISE,
+                          "%s: %s[%lld] is %.17g in the file and %.17g in the "
+                          "replay: must be equal bit for bit",
+                          dg_h5_path(f), of->name, (long long)i,
+                          number(then, of->type, i), number(now, of->type, i));
+    free(then);
+    return err;
+}
+
+/* Files of version 1 lack these. */
+static int is_new(const H5Item *i)
+{
+    return strcmp(i->name, "mean_z") == 0 || strcmp(i->name, "mean_u") == 0 ||
+           strcmp(i->name, "std") == 0;
+}
+
+int dg_trainer_match_trajectory(const Trainer *t, H5File *f)
+{
+    Columns c = { 0 };
+    Items items = { .num = 0 };
+    int err = take_columns(&c, t);
+
+    if (!err) {
+        put_steps(&items, t, &c);
+        put_results(&items, t, &c);
+    }
+    for (int i = 0; i < items.num && !err; i++)
+        if (!is_new(&items.item[i]) || dg_h5_has(f, items.item[i].name))
+            err = match(f, &items.item[i]);
+    free_columns(&c);
+    return err;
 }

@@ -176,7 +176,7 @@ static int print_source(const WeightSource *s, FILE *out)
     print_sums(s, out);
     if (!look)
         fputs("(values were not looked at: too many)\n", out);
-    return err;
+    return err || !look ? err : dg_source_verify(s);
 }
 
 /* Folders --------------------------------------------------------------- */
@@ -305,7 +305,9 @@ int dg_describe_digest(const char *path, const char *variant, char *hex)
 
     if (err)
         return err;
-    err = dg_source_digest(s, hex);
+    err = dg_source_verify(s);
+    if (!err)
+        err = dg_source_digest(s, hex);
     dg_source_close(s);
     return err;
 }

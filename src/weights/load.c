@@ -14,6 +14,8 @@ static int read_values(const LoadOpts *o, int64_t first, int64_t num,
     if (err)
         return err;
     err = dg_manifest_plan(&plan, source, o->wants, o->num_wants, o->manifest);
+    if (!err && num > 0)
+        err = dg_source_verify(source);
     if (!err)
         err = dg_manifest_fill(plan, first, num, values);
     dg_manifest_free(plan);

@@ -18,6 +18,14 @@ typedef struct WeightFileNote {
     char *key, *text;
 } WeightFileNote;
 
+/* Bytes whose CRC-32 the file has. */
+typedef struct MappedSum {
+    char *name;
+    const unsigned char *data;
+    uint64_t num_bytes;
+    uint32_t crc;
+} MappedSum;
+
 struct WeightFile {
     char *path;
     const char *format;
@@ -28,6 +36,8 @@ struct WeightFile {
     int64_t num, cap;
     WeightFileNote *notes;
     int64_t num_notes;
+    MappedSum *sums;
+    int64_t num_sums;
 };
 
 /** Maps a file for reading. An empty one has bytes NULL. Errors: DG_EIO,
@@ -61,6 +71,10 @@ int dg_mapped_measure(const WeightFile *f, WeightInfo *info);
 int dg_mapped_add(WeightFile *f, const MappedTensor *t);
 /** Adds a note; texts are copied. Errors: DG_ENOMEM. */
 int dg_mapped_add_note(WeightFile *f, const char *key, const char *text);
+
+/** Adds num more sums, zeroed, to be filled in by the caller, names from malloc.
+ *  Errors: DG_ENOMEM. */
+int dg_mapped_new_sums(WeightFile *f, int64_t num);
 
 /** Sorts by name. Errors: DG_EFORMAT naming a tensor that is there twice. */
 int dg_mapped_sort(WeightFile *f);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/in_file.h"
+#include "base/json_keys.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -37,6 +38,8 @@ int dg_model_config_parse(ModelConfig **out, const char *path, const char *text,
         end++;
     if (!err && (!cJSON_IsObject(c->root) || end != text + bytes))
         err = dg_fail(DG_EFORMAT, "%s: not a JSON object", path);
+    if (!err)
+        err = dg_json_check_keys(path, c->root);
     if (err)
         dg_model_config_close(c);
     else

@@ -116,6 +116,15 @@ const WeightFile *dg_source_file(const WeightSource *s, int i)
     return s->files[i];
 }
 
+int dg_source_verify(const WeightSource *s)
+{
+    int err = DG_OK;
+
+    for (int i = 0; i < s->num_files && !err; i++)
+        err = dg_weight_file_verify(s->files[i]);
+    return err;
+}
+
 int64_t dg_source_num(const WeightSource *s)
 {
     return s->num;

@@ -154,6 +154,30 @@ static int add_tensor(void *user, const char *name, const PickleTensor *t)
     return dg_mapped_add(r->f, &m);
 }
 
+/* Members that have a checksum; torch.save() can leave them out. */
+static int keep_sums(Reader *r)
+{
+    int64_t num = 0;
+    int err = dg_mapped_new_sums(r->f, r->zip.num);
+
+    for (int64_t i = 0; i < r->zip.num && !err; i++) {
+        const ZipMember *m = &r->zip.members[i];
+        char *name;
+
+        if (m->crc == 0)
+            continue;
+        name = strndup(m->name, m->name_length);
+        if (name == NULL)
+            err = dg_fail(DG_ENOMEM, "%s: names of its members", r->f->path);
+        else
+            r->f->sums[num++] =
+                (MappedSum) { name, m->data, m->num_bytes, m->crc };
+    }
+    if (!err)
+        r->f->num_sums = num;
+    return err;
+}
+
 static int read_archive(Reader *r)
 {
     const ZipMember *pickle;
@@ -166,7 +190,9 @@ static int read_archive(Reader *r)
     pickle = find(r, "data.pkl", 8);
     err = dg_pickle_read(r->f->path, pickle->data, pickle->num_bytes,
                          add_tensor, r);
-    return err ? err : dg_mapped_sort(r->f);
+    if (!err)
+        err = dg_mapped_sort(r->f);
+    return err ? err : keep_sums(r);
 }
 
 int dg_torch_file_parse(WeightFile **out, const char *path, const void *bytes,

@@ -1,5 +1,6 @@
 #include "weights/weight_file.h"
 
+#include "base/crc32.h"
 #include "base/error.h"
 #include "mapped.h"
 #include "weights/half.h"
@@ -141,6 +142,9 @@ void dg_weight_file_close(WeightFile *f)
         free(f->notes[i].key);
         free(f->notes[i].text);
     }
+    for (int64_t i = 0; i < f->num_sums; i++)
+        free(f->sums[i].name);
+    free(f->sums);
     if (f->owns_map)
         dg_map_close(f->bytes, f->num_bytes);
     free(f->notes);
@@ -212,6 +216,15 @@ int dg_mapped_add_note(WeightFile *f, const char *key, const char *text)
     return DG_OK;
 }
 
+int dg_mapped_new_sums(WeightFile *f, int64_t num)
+{
+    f->sums = calloc((size_t)num + 1, sizeof *f->sums);
+    if (f->sums == NULL)
+        return dg_fail(DG_ENOMEM, "%s: %" PRId64 " checksums", f->path, num);
+    f->num_sums = num;
+    return DG_OK;
+}
+
 static int by_name(const void *a, const void *b)
 {
     const MappedTensor *s = a, *t = b;
@@ -276,6 +289,40 @@ int dg_weight_file_note_at(const WeightFile *f, int64_t i, const char **key,
         return DG_EINVAL;
     *key = f->notes[i].key;
     *text = f->notes[i].text;
+    return DG_OK;
+}
+
+/* Checksums ------------------------------------------------------------- */
+
+typedef struct Summing {
+    const MappedSum *of;
+    uint32_t crc;
+} Summing;
+
+static void sum_up(void *user)
+{
+    Summing *s = user;
+
+    s->crc = dg_crc32(0, s->of->data, s->of->num_bytes);
+}
+
+int dg_weight_file_verify(const WeightFile *f)
+{
+    for (int64_t i = 0; i < f->num_sums; i++) {
+        Summing s = { &f->sums[i], 0 };
+        const int err =
+            dg_map_guard(f->path, f->bytes, f->num_bytes, sum_up, &s);
+
+        if (err)
+            return err;
+        if (s.crc != s.of->crc)
+            return dg_fail(DG_EFORMAT,
+                           "%s: member %s: CRC-32 is %08" PRIx32
+                           ", stored is %08" PRIx32
+                           ": the file is damaged, or was saved without "
+                           "checksums: save it again with them",
+                           f->path, s.of->name, s.crc, s.of->crc);
+    }
     return DG_OK;
 }
 

@@ -184,6 +184,7 @@ static int read_member(const Input *in, const unsigned char *p, uint64_t rest,
         return bad_member(in, m, "reaches beyond the end of the file");
     m->data = in->p + at + local;
     m->num_bytes = full;
+    m->crc = u32(p + 16);
     return DG_OK;
 }
 
@@ -202,7 +203,7 @@ static int by_name(const void *a, const void *b)
 
 static int read_members(Zip *zip, const Input *in, const Directory *d)
 {
-    uint64_t at = 0;
+    uint64_t at = 0, held = 0;
 
     for (; zip->num < (int64_t)d->num; zip->num++) {
         uint64_t length = 0;
@@ -212,6 +213,10 @@ static int read_members(Zip *zip, const Input *in, const Directory *d)
         if (err)
             return err;
         at += length;
+        /* a short file whose members take forever to look through */
+        held += zip->members[zip->num].num_bytes;
+        if (held > in->num)
+            return bad(in, "its members overlap");
     }
     if (zip->num > 1)
         qsort(zip->members, (size_t)zip->num, sizeof *zip->members, by_name);

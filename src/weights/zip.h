@@ -12,6 +12,7 @@ typedef struct ZipMember {
     size_t name_length;
     const unsigned char *data;
     uint64_t num_bytes;
+    uint32_t crc; /* CRC-32 that the directory has; 0: none was taken */
 } ZipMember;
 
 typedef struct Zip {
@@ -22,8 +23,9 @@ typedef struct Zip {
 /**
  * Reads the directory of an archive; its names and data stay in bytes.
  * Errors: DG_EFORMAT naming path and, where there is one, member: no end
- * record, a range beyond the file, a compressed or encrypted member, a name
- * that is there twice; DG_ENOMEM.
+ * record, a range beyond the file, a compressed or encrypted member, members
+ * that overlap, a name that is there twice; DG_ENOMEM. Checksums are not
+ * compared.
  */
 int dg_zip_open(Zip *zip, const char *path, const unsigned char *bytes,
                 size_t num_bytes);

@@ -1,0 +1,84 @@
+#include "h5_internal.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * HDF5 1.10 trusts what its own checksums confirm: a file that somebody made, or
+ * that an error of another program wrote, may end it by a signal. A process
+ * cannot go on from there, but it can say which file it was.
+ */
+static const int signals[] = { SIGSEGV, SIGFPE, SIGABRT };
+enum { NUM_SIGNALS = sizeof signals / sizeof *signals };
+
+static struct sigaction before[NUM_SIGNALS]; /* of MPI, or the system's own */
+
+/* What this thread reads at the moment, within how many calls of ours. */
+static _Thread_local struct {
+    const char *path;
+    int depth;
+} reading;
+
+static void put(const char *text)
+{
+    /* nothing can be done where it is not written */
+    if (write(STDERR_FILENO, text, strlen(text)) < 0)
+        return;
+}
+
+/* What comes from elsewhere is told as it was before. */
+static void pass_on(int signal, siginfo_t *info, void *context)
+{
+    int i = 0;
+
+    while (signals[i] != signal)
+        i++;
+    if ((before[i].sa_flags & SA_SIGINFO) != 0)
+        before[i].sa_sigaction(signal, info, context);
+    else if (before[i].sa_handler != SIG_DFL && before[i].sa_handler != SIG_IGN)
+        before[i].sa_handler(signal);
+    else
+        sigaction(signal, &before[i], NULL); /* and again, with what follows */
+}
+
+static void on_signal(int signal, siginfo_t *info, void *context)
+{
+    if (reading.depth == 0) {
+        pass_on(signal, info, context);
+        return;
+    }
+    put("ERROR ");
+    put(reading.path);
+    put(": ended HDF5 by a signal, while it was read: the file is damaged, or "
+        "was made to\n");
+    _exit(1);
+}
+
+static void listen(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO;
+    sigemptyset(&action.sa_mask);
+    for (int i = 0; i < NUM_SIGNALS; i++)
+        sigaction(signals[i], &action, &before[i]);
+}
+
+void dg_h5_enter(const char *path)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, listen);
+    if (reading.depth++ == 0)
+        reading.path = path;
+}
+
+int dg_h5_leave(int result)
+{
+    reading.depth--;
+    return result;
+}
