@@ -228,6 +228,8 @@ draw_grpo()
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.update_split auto samples
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
+    some grpo.clip_range_low 0 0 0 1e-4 1
+    some grpo.clip_range_high 0 0 0 1e-3 10
     some grpo.advantage_clip 5 0.4 1e9
     # a window comes to the last step, of which there is no part
     if [ "$steps" -gt 2 ] && [ "${modes[*]: -1}" != window ]; then

@@ -90,7 +90,7 @@ static double add_term(double *grad, const Learner *w, const Bed *b,
 {
     static const double weights[] = { 1, 0 };
     static const float theta_ref[D] = { 0 };
-    const ObjectiveOpts o = { .clip_range = 0.01,
+    const ObjectiveOpts o = { .clip = { 0.01, 0.01 },
                               .advantage_clip = 5,
                               .agg = b->agg,
                               .kl_beta = b->kl_beta,

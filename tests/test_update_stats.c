@@ -167,6 +167,26 @@ static void test_of_a_run_they_are_those_of_the_terms(void **state)
     tiny_close(&t);
 }
 
+/* Of a side's own key, and of grpo.clip_range where it has none. */
+static void test_sides_of_the_clip(void **state)
+{
+    TinyRun t;
+    const UpdateStats both = run(&t, NULL, 1);
+    UpdateStats s;
+
+    (void)state;
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_low=1", 1);
+    assert_true(s.clip_low == 0 && s.clip_high == both.clip_high);
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_high=1e3", 1);
+    assert_true(s.clip_high == 0 && s.clip_low == both.clip_low);
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_high=1e-5", 1);
+    assert_true(s.clip_high == both.clip_high && s.loss == both.loss);
+    tiny_close(&t);
+}
+
 /* There is nothing to tell of where the rollout's policy is never left. */
 static void test_one_update_has_none(void **state)
 {
@@ -183,6 +203,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_later_updates_by_their_closed_form),
     cmocka_unit_test(test_samples_set_aside_have_no_part),
     cmocka_unit_test(test_of_a_run_they_are_those_of_the_terms),
+    cmocka_unit_test(test_sides_of_the_clip),
     cmocka_unit_test(test_one_update_has_none),
 };
 

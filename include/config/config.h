@@ -138,6 +138,7 @@ typedef struct GrpoConfig {
     UpdateSplit update_split;
     RatioKind ratio;
     double clip_range;
+    double clip_range_low, clip_range_high; /* by sides; 0: clip_range */
     double advantage_clip;
     double timestep_fraction; /* tau */
     TimestepMode timestep_mode;

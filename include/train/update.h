@@ -62,7 +62,7 @@ typedef struct UpdateStats {
      * the extremes of the ratio: its spread about 1 is sqrt(2 approx_kl). */
     double approx_kl, ratio_min, ratio_max;
     int64_t later_terms;
-    double clip_low, clip_high; /* clip_fraction by the side of 1 - c, 1 + c */
+    double clip_low, clip_high; /* clip_fraction by sides of 1 */
     double grad_norm;           /* largest of the iteration's updates */
     double lr;
     int64_t set_aside;

@@ -13,11 +13,12 @@ static double clamp(double x, double lo, double hi)
 static int add_clipped(double *loss, double *slope, const ObjectiveOpts *o,
                        double ratio, double advantage, double w)
 {
-    const double c = o->clip_range, limit = o->advantage_clip;
+    const double least = 1 - o->clip.low, most = 1 + o->clip.high;
+    const double limit = o->advantage_clip;
     const double A = limit > 0 ? clamp(advantage, -limit, limit) : advantage;
     const double plain = -A * ratio;
-    const double held = -A * clamp(ratio, 1 - c, 1 + c);
-    const int clipped = (A > 0 && ratio > 1 + c) || (A < 0 && ratio < 1 - c);
+    const double held = -A * clamp(ratio, least, most);
+    const int clipped = (A > 0 && ratio > most) || (A < 0 && ratio < least);
 
     *loss += w * fmax(plain, held);
     if (!clipped)

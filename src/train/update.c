@@ -513,6 +513,14 @@ static int run_part(Part *p, UpdateStats *stats)
     return apply(p, stats);
 }
 
+static ClipRange clip_of(const GrpoConfig *g)
+{
+    return (ClipRange) {
+        g->clip_range_low > 0 ? g->clip_range_low : g->clip_range,
+        g->clip_range_high > 0 ? g->clip_range_high : g->clip_range
+    };
+}
+
 int dg_update_run(const UpdateJob *job, UpdateStats *stats)
 {
     const Config *c = job->session->config;
@@ -529,7 +537,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
     for (int i = 0; i < job->update->num_updates && !err; i++) {
         Part p = {
             .job = job,
-            .objective = { .clip_range = c->grpo.clip_range,
+            .objective = { .clip = clip_of(&c->grpo),
                            .advantage_clip = c->grpo.advantage_clip,
                            .agg = c->grpo.adv_agg,
                            .kl_beta = c->grpo.kl_beta,
