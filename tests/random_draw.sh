@@ -192,6 +192,13 @@ draw_sampler()
         sets+=("sampler.window_size=$((drawn + 1))")
         draw_window $((drawn + 1))
         modes+=(window window)
+        case $family in
+        eps | unet | sd_folder) ;;
+        *)
+            some sampler.window_solver ode dpmpp_2m
+            some sampler.window_compress 0.4 0.8 1
+            ;;
+        esac
     fi
     some cfg.grad joint detach_uncond
     once_in 2 && some cfg.scale 1 0.5 3

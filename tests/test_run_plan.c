@@ -299,6 +299,13 @@ static void test_rollout_does_what_is_planned(void **state)
     static const char *const late[] = { "sampler.window_size=1",
                                         "sampler.window_start=2",
                                         "grpo.timestep_mode=window", NULL };
+    static const char *const flash[] = { "lora.rank=4",
+                                         "sampler.steps=9",
+                                         "sampler.window_size=1",
+                                         "sampler.window_start=2",
+                                         "sampler.window_solver=dpmpp_2m",
+                                         "grpo.timestep_mode=window",
+                                         NULL };
     static const char *const apart[] = { "sampler.init_noise=per_sample",
                                          "sampler.window_start=2",
                                          "sampler.window_size=1",
@@ -310,6 +317,9 @@ static void test_rollout_does_what_is_planned(void **state)
                 2 * compare_rollout(plain, 0, 0));
     compare_rollout(judged, 0, 1);
     compare_rollout(late, 0, 0);
+    /* 3 steps for 3 prompts and 2 for 12 samples; else 1 and 4 */
+    assert_true(51 * compare_rollout(flash, 0, 0) ==
+                33 * compare_rollout(plain, 0, 0));
     compare_rollout(apart, 0, 0);
 }
 

@@ -127,6 +127,8 @@ typedef struct SamplerConfig {
     int64_t window_every; /* iterations between moves; 0: fixed */
     WindowMove window_move;
     int64_t window_end; /* it stays before this step; 0: the last */
+    WindowSolver window_solver;
+    double window_compress; /* dpmpp_2m: part of the steps that is taken */
     DecodeFrom decode;
     int cps_gaussian; /* 1: true Gaussian log-density, 0: -(z'-mu)^2 */
 } SamplerConfig;

@@ -255,6 +255,16 @@ static const Option rows[] = {
          "a place from window_start on that is drawn for all samples"),
     INT("sampler.window_end", "0", 0, 999, sampler.window_end, 0,
         "the window stays before this step; 0: before the last one"),
+    ENUM("sampler.window_solver", "\"ode\"", "ode|dpmpp_2m",
+         sampler.window_solver, 0,
+         "what takes the steps behind the window, which are not trained: "
+         "Euler's "
+         "of the ODE, as before it, or fewer ones of DPM-Solver++ (2M), of "
+         "second "
+         "order (MixGRPO-Flash); the rollout's alone"),
+    REAL("sampler.window_compress", "0.4", 1e-3, 1, sampler.window_compress, 0,
+         "dpmpp_2m: the part of the steps behind the window that is taken, "
+         "rounded down, at least one"),
     ENUM("sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
          "what becomes the picture: predicted x0 of the last step, or its "
          "noisy latent zT; auto: x0 of velocity, zT of epsilon"),

@@ -55,11 +55,11 @@ static int reserve_all(Update *u, const Rollout *r)
     u->stats = reserve(u, r->K, sizeof *u->stats);
     u->reward = reserve(u, r->N * r->K, sizeof *u->reward);
     u->missing = reserve(u, r->N * r->K, sizeof *u->missing);
-    u->steps = reserve(u, r->num * r->T, sizeof *u->steps);
+    u->steps = reserve(u, r->num * r->most_steps, sizeof *u->steps);
     u->local = reserve(u, u->num_kept, sizeof *u->local);
-    u->weight = reserve(u, r->T, sizeof *u->weight);
+    u->weight = reserve(u, r->most_steps, sizeof *u->weight);
     /* windows change size at their end: room for every step */
-    u->result = reserve(u, u->num_kept * r->T, sizeof *u->result);
+    u->result = reserve(u, u->num_kept * r->most_steps, sizeof *u->result);
     if (u->outline)
         return DG_OK;
     if (u->kept == NULL || u->belongs == NULL || u->set_aside == NULL ||
@@ -145,12 +145,13 @@ int dg_update_check_steps(const Config *c, Rollout *r)
 {
     const TimestepOpts o = timestep_opts(c);
     const int64_t every = c->sampler.window_every;
+    const int64_t places = c->sampler.steps - 2;
     int64_t moves = 0;
     int err = DG_OK;
 
     if (c->sampler.window_size > 0 && every > 0 && c->run.iterations > 0)
         moves = (c->run.iterations - 1) / every;
-    for (int64_t k = 0; k <= moves && k <= r->T - 2 && !err; k++) {
+    for (int64_t k = 0; k <= moves && k <= places && !err; k++) {
         char reason[256];
         int num;
 
