@@ -251,8 +251,7 @@ draw_grpo()
     some grpo.adv_agg sum per_reward
     some grpo.adv_std group global
     some grpo.kl_beta 0 0 0.1 10
-    [ "$one" = 0 ] && once_in 2 &&
-        sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
+    once_in 3 && sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
     once_in 3 || return 0
     # of whom there is one at least
     sets+=("grpo.best_of_n=true" "grpo.updates_per_iteration=$prompts")

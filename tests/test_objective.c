@@ -117,7 +117,7 @@ static void test_objective_inv10_is_reinforce_at_ratio_one(void **state)
     (void)state;
     for (int k = 0; k < KINDS; k++) {
         const SdeStep s = make(k);
-        const ObjectiveTensors x = { z, u, next, NULL };
+        const ObjectiveTensors x = { z, u, next, NULL, NULL };
         const ObjectiveInput in = { .total = (float)A, .D = D, .divisor = 4 };
         ObjectiveTerm t;
 
@@ -170,7 +170,7 @@ static void check_seed(int k, const ObjectiveOpts *o, const double *A)
     const int num = o->agg == DG_AGG_SUM ? 1 : o->num_rewards;
     const float as_float[2] = { (float)A[0], (float)A[1] };
     const int guard = o->ratio == DG_RATIO_GUARD;
-    const ObjectiveTensors x = { z, u, next, guard ? u_old : u_ref };
+    const ObjectiveTensors x = { z, u, next, u_ref, u_old };
     ObjectiveInput in = {
         .total = as_float[0], .advantage = as_float, .D = D, .divisor = 6
     };
@@ -247,8 +247,12 @@ static void test_objective_guard(void **state)
             continue;
         }
         check_seed(k, &o, A);
+        o.kl_beta = 0.04;
+        check_seed(k, &o, A);
+        o.kl_beta = 0;
         assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_OK);
-        assert_true(t.ratio == 1 && t.kl_coef == 0 && t.loss == -0.5);
+        assert_true(t.ratio == 1 && t.kl_coef == 0 && t.drift_coef == 0);
+        assert_true(t.loss == -0.5);
         for (int d = 0; d < D; d++)
             along += (double)noise[d] * s.mean_u * (u[d] - u_old[d]) / D;
         in.log_prob_old = dg_sde_log_prob(&s, z, u_old, next, D);
@@ -276,7 +280,7 @@ static void test_objective_inv11_quadrants_of_the_clip(void **state)
 {
     const ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, NULL };
+    const ObjectiveTensors x = { z, u, next, NULL, NULL };
     static const struct {
         double ratio, A;
         int clipped;
@@ -362,7 +366,7 @@ static void test_objective_inv13_zero_advantage_has_no_gradient(void **state)
 {
     ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, NULL };
+    const ObjectiveTensors x = { z, u, next, NULL, NULL };
 
     (void)state;
     for (int a = 0; a < 2; a++)
@@ -460,7 +464,7 @@ static void test_objective_inv20_kl_at_the_reference(void **state)
 {
     ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, u };
+    const ObjectiveTensors x = { z, u, next, u, NULL };
     ObjectiveInput in = { .D = D, .divisor = 1 };
     ObjectiveTerm t;
 

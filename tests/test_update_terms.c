@@ -4,8 +4,9 @@
 
 #include <math.h>
 
-/* What the network answers at a step of an item, to u [D]. */
-static void answer(TinyRun *t, float *u, int64_t item, int step)
+/* What a network answers at a step of an item, to u [D]. */
+static void answer(TinyRun *t, const Policy *p, float *u, int64_t item,
+                   int step)
 {
     Context *ctx = &t->team->workers[0].ctx;
     const Rollout *r = t->rollout;
@@ -17,13 +18,39 @@ static void answer(TinyRun *t, float *u, int64_t item, int step)
     const Tensor *out;
 
     dg_context_reset(ctx);
-    out = dg_policy_predict(t->policy, ctx, &b);
+    out = dg_policy_predict(p, ctx, &b);
     assert_non_null(out);
     memcpy(u, dg_tensor_f32(out), sizeof *u * (size_t)r->D);
 }
 
+/* A term of 12 whose rollout answered old; room: [2, D]. */
+static void check_guarded(TinyRun *t, const StepResult *res, int64_t item,
+                          const float *old, float *room)
+{
+    const SdeStep *s = &t->rollout->steps[res->step];
+    const float *z = dg_rollout_latent(t->rollout, item, res->step);
+    const int64_t D = t->rollout->D;
+    float *u = room, *u_ref = room + D;
+    double want;
+
+    answer(t, t->policy, u, item, res->step);
+    answer(t, t->reference, u_ref, item, res->step);
+    want = dg_sde_log_prob(s, z, u, z + D, D);
+    assert_true(want == res->log_prob);
+    want -= t->rollout->log_prob[item * t->rollout->T + res->step];
+    want += dg_sde_kl(s, u, old, D);
+    want *= s->std;
+    assert_true(fabs(want) > 3e-5);
+    assert_true(fabs(log(res->ratio) - want) < 1e-7);
+    assert_true(res->kl == dg_sde_kl(s, u, u_ref, D) && res->kl > 0);
+    want =
+        t->config.grpo.kl_beta * res->kl - res->ratio * t->update->total[item];
+    assert_true(fabs(12 * res->loss - want) < 1e-12);
+}
+
 /* Of the second update, which is not applied since one of its samples fails:
- * the first one's weights stay, by which its ratios can be computed. */
+ * the first one's weights stay, by which its ratios can be computed, and how far
+ * the mean is from the reference's. */
 static void test_guard_knows_where_the_rollout_was(void **state)
 {
     enum { ITEM = 5 };
@@ -32,6 +59,7 @@ static void test_guard_knows_where_the_rollout_was(void **state)
                                         "sampler.steps=4",
                                         "grpo.clip_range=1",
                                         "grpo.ratio=guard",
+                                        "grpo.kl_beta=0.3",
                                         NULL };
     float *u, *old;
     UpdateStats stats;
@@ -39,35 +67,21 @@ static void test_guard_knows_where_the_rollout_was(void **state)
 
     (void)state;
     open_update(&t, 2, sets);
-    u = malloc(sizeof *u * (size_t)(t.rollout->D * 4));
-    old = u + t.rollout->D;
+    MUST(dg_policy_reference(&t.reference, t.policy, &t.config));
+    t.reference->net.values[100] *= 1.5f;
+    u = malloc(sizeof *u * (size_t)(t.rollout->D * 5));
+    old = u + 2 * t.rollout->D;
     for (int i = 0; i < 3; i++)
-        answer(&t, old + i * t.rollout->D, ITEM, i);
+        answer(&t, t.policy, old + i * t.rollout->D, ITEM, i);
     dg_rollout_latent(t.rollout, 7, 1)[0] = NAN;
     MUST(tiny_update(&t, 0, &stats));
     assert_int_equal(t.learner->updates, 1);
     assert_true(stats.ratio_max_deviation == 0);
     for (int64_t k = ITEM * 3; k < ITEM * 3 + 3; k++) {
         const StepResult *res = &t.update->result[k];
-        const SdeStep *s = &t.rollout->steps[res->step];
-        const float *z = dg_rollout_latent(t.rollout, ITEM, res->step);
-        const int64_t D = t.rollout->D;
-        double want;
 
-        answer(&t, u, ITEM, res->step);
-        want = dg_sde_log_prob(s, z, u, z + D, D);
-        assert_true(want == res->log_prob);
-        want -= t.rollout->log_prob[ITEM * t.rollout->T + res->step];
-        want += dg_sde_kl(s, u, old + res->step * D, D);
-        want *= s->std;
-        assert_true(fabs(want) > 3e-5);
-        assert_true(fabs(log(res->ratio) - want) < 1e-7);
+        check_guarded(&t, res, ITEM, old + res->step * t.rollout->D, u);
     }
-    t.config.grpo.kl_beta = 0.1;
-    assert_int_equal(dg_config_check(&t.config), DG_EINVAL);
-    assert_non_null(strstr(dg_last_error()->text,
-                           "grpo.kl_beta = 0.1: must be 0 with grpo.ratio"));
-    t.config.grpo.kl_beta = 0;
     t.config.sampler.sde = DG_SDE_CPS;
     t.config.sampler.cps_gaussian = 0;
     assert_int_equal(dg_config_check(&t.config), DG_EINVAL);

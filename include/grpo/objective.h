@@ -16,8 +16,9 @@
  * guard: ratio = exp(std (log_prob - log_prob_old + drift)). With noise n of the
  * rollout and mu moved by d the plain logarithm is mean(n d) / std - mean(d^2) /
  * (2 std^2), whose second part, the drift, is never positive and grows with D's
- * elements alike; guard's is mean(n d) alone, of one size for all steps. kl_beta
- * is 0 and log_prob Gaussian then.
+ * elements alike; guard's is mean(n d) alone, of one size for all steps. Its
+ * gradient is the plain one's, and that of the drift, kappa^2 (u - u_old) / (std^2
+ * D). log_prob is Gaussian then.
  * Sources: PPO, arXiv:1707.06347; its clip by sides, DAPO, arXiv:2503.14476;
  * GRPO-Guard, arXiv:2510.22319; DanceGRPO eq. (9); per_reward: its HunyuanVideo trainer.
  */
@@ -57,15 +58,15 @@ typedef struct ObjectiveTerm {
     double ratio;     /* exactly 1 when both log-probs are equal */
     double approx_kl; /* dg_objective_approx_kl() of log_prob - log_prob_old */
     int clipped;      /* 1: the clip took (part of) the gradient away */
-    double coef; /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref); of guard
-                    u_ref is the rollout's u */
-    double kl_coef;
+    double coef;      /* grad_u = coef (z_next - mu) + kl_coef (u - u_ref)
+                    + drift_coef (u - u_old) */
+    double kl_coef, drift_coef;
 } ObjectiveTerm;
 
 /**
  * Loss and seed coefficients of one term.
  * s  the step's coefficients; must be stochastic
- * When coef and kl_coef are both 0 the backward pass can be left out.
+ * When all three coefficients are 0 the backward pass can be left out.
  * Not collective. Errors: DG_EINVAL for a deterministic step, DG_ENUMERIC
  * naming the step where a log-prob, the advantage, the KL or the ratio is
  * not finite; *out is then untouched.
@@ -89,12 +90,13 @@ double dg_objective_approx_kl(double log_ratio);
 /** The tensors a seed is made of, [D] f32 each. */
 typedef struct ObjectiveTensors {
     const float *z, *u, *z_next;
-    const float *u_ref; /* may be NULL when kl_coef is 0 */
+    const float *u_ref; /* may be NULL when kl_coef is 0, and */
+    const float *u_old; /* when drift_coef is 0: the rollout's u */
 } ObjectiveTensors;
 
 /**
  * d loss / d u of the term.
- * grad_u  [D] f32 out; must not alias u or u_ref
+ * grad_u  [D] f32 out; must not alias u, u_ref or u_old
  */
 void dg_objective_seed(float *grad_u, const ObjectiveTerm *term,
                        const SdeStep *s, const ObjectiveTensors *x, int64_t D);

@@ -199,15 +199,10 @@ static int check_cfg(const Config *c)
     return DG_OK;
 }
 
-/* The drift of the mean takes the seed's place of the KL's reference. */
 static int check_guard(const GrpoConfig *g, const SamplerConfig *s)
 {
     if (g->ratio != DG_RATIO_GUARD)
         return DG_OK;
-    if (g->kl_beta != 0)
-        return dg_fail(DG_EINVAL,
-                       "grpo.kl_beta = %g: must be 0 with grpo.ratio = guard",
-                       g->kl_beta);
     if (s->sde == DG_SDE_CPS && !s->cps_gaussian)
         return dg_fail(DG_EINVAL, "sampler.cps_gaussian = false: must be true "
                                   "with grpo.ratio = guard");
