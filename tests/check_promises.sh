@@ -232,6 +232,9 @@ expect "promises: the rate rises to its third update, falls to the last" test \
     "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond
 variant guard grpo.ratio=guard cfg.scale=2 grpo.kl_beta=0.05
+variant epochs grpo.epochs=2 optim.schedule=linear
+expect "promises: with two passes the rate falls to the last update, too" test \
+    "$(metric epochs lr | tr '\n' ' ')" = "0.0005 0 "
 TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
     parallel.recompute=true
 for run in kl kl.two cfg cfg.two guard guard.two eps eps.two; do

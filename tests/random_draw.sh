@@ -234,6 +234,7 @@ draw_grpo()
     sets+=("grpo.num_generations=$group" "grpo.prompts_per_iteration=$prompts")
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.update_split auto samples
+    some grpo.epochs 1 1 1 2
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
     some grpo.clip_range_low 0 0 0 1e-4 1
     some grpo.clip_range_high 0 0 0 1e-3 10

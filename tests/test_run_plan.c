@@ -338,6 +338,7 @@ static void test_work_is_that_of_all_ranks(void **state)
     static const char *const best[] = { "grpo.best_of_n=true",
                                         "grpo.keep_top=1", "grpo.keep_bottom=2",
                                         NULL };
+    static const char *const twice[] = { "grpo.epochs=2", NULL };
     static const int encoded[] = { 0, 3, 4, 3, 6, 6 };
 
     (void)state;
@@ -353,6 +354,8 @@ static void test_work_is_that_of_all_ranks(void **state)
     }
     assert_int_equal(4 * work_of("iteration_update", 1, best),
                      3 * work_of("iteration_update", 1, NULL));
+    assert_int_equal(work_of("iteration_update", 1, twice),
+                     2 * work_of("iteration_update", 1, NULL));
 }
 
 static uint64_t bytes_of(const char *key, int ranks, const char *const *sets)

@@ -90,6 +90,79 @@ static void test_guard_knows_where_the_rollout_was(void **state)
     tiny_close(&t);
 }
 
+/* A second pass over the same samples and steps begins with the weights that the
+ * first left, whose ratios to the rollout's are not 1. */
+static void test_second_pass_goes_on_from_the_first(void **state)
+{
+    static const char *const one[] = { "grpo.updates_per_iteration=1",
+                                       "sampler.steps=4", NULL };
+    static const char *const two[] = { "grpo.updates_per_iteration=1",
+                                       "sampler.steps=4", "grpo.epochs=2",
+                                       NULL };
+    UpdateStats first, both;
+    double loss = 0;
+    TinyRun t, u;
+    float *answered;
+
+    (void)state;
+    open_update(&t, 2, one);
+    open_update(&u, 2, two);
+    MUST(tiny_update(&t, 0, &first));
+    MUST(tiny_update(&u, 0, &both));
+    assert_int_equal(u.learner->updates, 2);
+    assert_true(both.ratio_max_deviation == 0 && both.approx_kl > 0);
+    assert_int_equal(both.later_terms,
+                     u.update->num_kept * u.update->steps_per_item);
+    answered = malloc(sizeof *answered * (size_t)t.rollout->D);
+    for (int64_t i = 0; i < both.later_terms; i++) {
+        const StepResult *res = &u.update->result[i];
+        const int64_t item = u.update->kept[i / u.update->steps_per_item];
+        const int64_t at = item * u.rollout->T + res->step;
+        const float *z = dg_rollout_latent(t.rollout, item, res->step);
+        const int64_t D = t.rollout->D;
+
+        assert_int_equal(res->step, t.update->result[i].step);
+        answer(&t, t.policy, answered, item, res->step);
+        assert_true(res->log_prob ==
+                    dg_sde_log_prob(&t.rollout->steps[res->step], z, answered,
+                                    z + D, D));
+        assert_true(res->ratio == exp((double)res->log_prob -
+                                      (double)u.rollout->log_prob[at]));
+        assert_true(res->ratio != 1);
+        loss += res->loss;
+    }
+    assert_true(fabs(2 * both.loss - first.loss - loss) < 1e-12);
+    u.config.grpo.ratio = DG_RATIO_GUARD;
+    assert_int_equal(dg_update_guard_rows(&u.config),
+                     1 + u.config.grpo.micro_batch);
+    u.config.grpo.epochs = 1;
+    assert_int_equal(dg_update_guard_rows(&u.config), 0);
+    free(answered);
+    tiny_close(&u);
+    tiny_close(&t);
+}
+
+/* What fails in a pass is tried again in the next, and counted in each. */
+static void test_each_pass_sets_aside_anew(void **state)
+{
+    static const char *const sets[] = { "grpo.epochs=3", NULL };
+    UpdateStats stats;
+    TinyRun t;
+
+    (void)state;
+    open_update(&t, 2, sets);
+    for (int64_t k = 0; k < t.update->num_kept; k++)
+        t.update->set_aside[k] = DG_ASIDE_FAILED;
+    for (int i = 0; i < 4; i++) /* whichever steps it is trained on */
+        dg_rollout_latent(t.rollout, 1, i)[0] = NAN;
+    MUST(tiny_update(&t, 0, &stats));
+    assert_non_null(strstr(t.update->note, ", update 2, "));
+    assert_int_equal(stats.skipped_updates, 3);
+    assert_int_equal(stats.set_aside, 3);
+    assert_int_equal(t.learner->updates, 3);
+    tiny_close(&t);
+}
+
 /* Each step's advantages count by the width of its noise. */
 static void test_steps_count_by_their_noise(void **state)
 {
@@ -122,6 +195,8 @@ static void test_steps_count_by_their_noise(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_guard_knows_where_the_rollout_was),
+    cmocka_unit_test(test_second_pass_goes_on_from_the_first),
+    cmocka_unit_test(test_each_pass_sets_aside_anew),
     cmocka_unit_test(test_steps_count_by_their_noise),
 };
 

@@ -136,7 +136,8 @@ typedef struct SamplerConfig {
 typedef struct GrpoConfig {
     int64_t num_generations; /* G: samples per prompt */
     int64_t prompts_per_iteration;
-    int64_t updates_per_iteration;
+    int64_t updates_per_iteration; /* of a pass over the samples */
+    int64_t epochs;                /* passes */
     UpdateSplit update_split;
     RatioKind ratio;
     double clip_range;

@@ -283,7 +283,11 @@ static const Option rows[] = {
     INT("grpo.prompts_per_iteration", "8", 1, 1048575,
         grpo.prompts_per_iteration, 0, "groups per iteration"),
     INT("grpo.updates_per_iteration", "1", 1, 1024, grpo.updates_per_iteration,
-        0, "optimizer updates per iteration"),
+        0, "optimizer updates per iteration, in each of grpo.epochs"),
+    INT("grpo.epochs", "1", 1, 1024, grpo.epochs, 0,
+        "passes over an iteration's samples, each with the same updates; from "
+        "the "
+        "second on no ratio is 1"),
     ENUM("grpo.update_split", "\"auto\"", "auto|groups|samples",
          grpo.update_split, 0,
          "what an update takes of them: whole groups, or a share of each "

@@ -8,14 +8,14 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* One update in work. */
 typedef struct Part {
     const UpdateJob *job;
     ObjectiveOpts objective;
     Guidance guidance;
-    int index;      /* of the update */
+    int index;      /* of the update, in all passes */
+    int part;       /* of the samples */
     double divisor; /* terms of the update, all ranks */
 } Part;
 
@@ -462,7 +462,8 @@ static int run_item(Worker *w, int64_t i, void *user)
     return err;
 }
 
-/* Items of this update: local ones listed, all counted. A sample whose score
+/* Items of this update: local ones listed, all counted, and none set aside, as it
+ * may have been in a pass before. A sample whose score
  * is missing keeps its place in the divisor and has no gradient. */
 static int64_t list_items(const Part *p, int64_t *num_local)
 {
@@ -470,9 +471,10 @@ static int64_t list_items(const Part *p, int64_t *num_local)
     int64_t count = 0, local = 0;
 
     for (int64_t k = 0; k < u->num_kept; k++) {
-        if (u->belongs[k] != p->index)
+        if (u->belongs[k] != p->part)
             continue;
         count++;
+        u->set_aside[k] = DG_ASIDE_NOT;
         if (k >= u->first_kept && k < u->first_kept + u->num_local)
             u->local[local++] = k;
     }
@@ -491,7 +493,7 @@ static int apply(const Part *p, UpdateStats *stats)
 
     for (int64_t k = 0; k < u->num_kept; k++)
         failed +=
-            u->belongs[k] == p->index && u->set_aside[k] == DG_ASIDE_FAILED;
+            u->belongs[k] == p->part && u->set_aside[k] == DG_ASIDE_FAILED;
     if (failed > 0) {
         stats->skipped_updates++;
         return DG_OK;
@@ -547,8 +549,6 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
     dg_update_stats_begin(stats);
     for (int64_t k = 0; k < c->num_rewards; k++)
         weights[k] = c->rewards[k].weight;
-    memset(job->update->set_aside, 0,
-           sizeof(int32_t) * (size_t)job->update->num_kept);
     job->update->note[0] = '\0';
     job->update->note_item = job->rollout->N;
     for (int i = 0; i < job->update->num_updates && !err; i++) {
@@ -564,6 +564,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
                            .step_weight = job->update->weight },
             .guidance = dg_rollout_guidance(job->rollout, c),
             .index = i,
+            .part = i % job->update->num_parts,
         };
 
         err = run_part(&p, stats);

@@ -28,15 +28,22 @@ static TimestepOpts timestep_opts(const Config *c)
     };
 }
 
+int64_t dg_update_number(const Config *c)
+{
+    return c->grpo.updates_per_iteration * c->grpo.epochs;
+}
+
 static int set_sizes(Update *u, const Config *c, const Rollout *r)
 {
     const GrpoConfig *g = &c->grpo;
     const int64_t per_group =
         g->best_of_n ? g->keep_top + g->keep_bottom : r->G;
 
-    u->num_updates = (int)g->updates_per_iteration;
+    u->num_parts = (int)g->updates_per_iteration;
+    u->epochs = (int)g->epochs;
+    u->num_updates = (int)dg_update_number(c);
     u->num_kept = r->P * per_group;
-    if (u->num_updates > u->num_kept)
+    if (u->num_parts > u->num_kept)
         return dg_fail(DG_EINVAL,
                        "grpo.updates_per_iteration = %lld: must be at most "
                        "the %lld samples trained in an iteration",
@@ -226,11 +233,11 @@ static void assign_updates(Update *u, const Config *c, const Rollout *r)
 {
     const int64_t per_group = u->num_kept / r->P;
     const int whole = c->grpo.update_split == DG_SPLIT_AUTO
-                          ? r->P % u->num_updates == 0
+                          ? r->P % u->num_parts == 0
                           : c->grpo.update_split == DG_SPLIT_GROUPS;
 
     for (int64_t k = 0; k < u->num_kept; k++)
-        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_updates);
+        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_parts);
 }
 
 static int choose_steps(Update *u, const Session *s, const Rollout *r)
