@@ -102,15 +102,17 @@ same_digest "cuda: the same, stopped and continued in ranges" kl.parts "$own"
 bin=$cpu launch pretrain 1 1 start policy.prediction=data pretrain.steps=3 \
     pretrain.batch=8 pretrain.item_size=2 pretrain.eval_every=0
 wait "$pid"
-data="policy.prediction=data policy.weights=$work/start/weights.h5 run.iterations=1"
+data="policy.prediction=data policy.weights=$work/start/weights.h5 run.iterations=1
+    sampler.steps=6 sampler.window_size=2 sampler.window_solver=dpmpp_2m
+    sampler.window_compress=1 grpo.timestep_mode=window"
 # shellcheck disable=SC2086
 on_cpu data.host $data
 # shellcheck disable=SC2086
 on_gpu 1 data $data
-expect "cuda: data predicted, ratio 1" ratio_is_one data 1
-expect "cuda: data predicted, there is a gradient" \
+expect "cuda: data predicted, second order behind a window, ratio 1" ratio_is_one data 1
+expect "cuda: data predicted, second order behind a window, there is a gradient" \
     grep -q '"grad_norm":0\.0*[1-9]' "$work/data/metrics.jsonl"
-expect "cuda: data predicted, the CPU's weights" near data data.host 1
+expect "cuda: data predicted, second order behind a window, the CPU's weights" near data data.host 1
 
 # --- adapters on the CPU's weights -------------------------------------------------
 lora="policy.weights=$work/host/checkpoints/iter_000003.h5 lora.rank=2 run.iterations=1"

@@ -210,6 +210,10 @@ variant window sampler.window_size=2 sampler.window_start=1 \
 facts "steps of a window, behind it an ODE's" window 2 $shown
 variant window_drawn sampler.window_size=1 sampler.window_move=random \
     sampler.window_every=1 sampler.window_end=3 grpo.timestep_mode=window
+variant flash sampler.steps=8 sampler.window_size=2 sampler.window_start=1 \
+    sampler.window_every=1 sampler.window_solver=dpmpp_2m \
+    sampler.window_compress=0.8 grpo.timestep_mode=window run.witness_every=1
+facts "fewer steps behind a window, of second order" flash 2 $shown
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 facts "the last latent is decoded" per_sample 2 $shown
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2
@@ -227,7 +231,10 @@ variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
 expect "promises: the rate rises to its third update, falls to the last" test \
     "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond
-variant guard grpo.ratio=guard cfg.scale=2
+variant guard grpo.ratio=guard cfg.scale=2 grpo.kl_beta=0.05
+variant epochs grpo.epochs=2 optim.schedule=linear
+expect "promises: with two passes the rate falls to the last update, too" test \
+    "$(metric epochs lr | tr '\n' ' ')" = "0.0005 0 "
 TINY=configs/tiny_eps.cfg variant eps grpo.kl_beta=0.01 grpo.micro_batch=2 \
     parallel.recompute=true
 for run in kl kl.two cfg cfg.two guard guard.two eps eps.two; do

@@ -192,6 +192,13 @@ draw_sampler()
         sets+=("sampler.window_size=$((drawn + 1))")
         draw_window $((drawn + 1))
         modes+=(window window)
+        case $family in
+        eps | unet | sd_folder) ;;
+        *)
+            some sampler.window_solver ode dpmpp_2m
+            some sampler.window_compress 0.4 0.8 1
+            ;;
+        esac
     fi
     some cfg.grad joint detach_uncond
     once_in 2 && some cfg.scale 1 0.5 3
@@ -227,7 +234,10 @@ draw_grpo()
     sets+=("grpo.num_generations=$group" "grpo.prompts_per_iteration=$prompts")
     some grpo.updates_per_iteration 1 1 "$prompts" $((group * prompts))
     some grpo.update_split auto samples
+    some grpo.epochs 1 1 1 2
     some grpo.clip_range 1e-4 1e-3 0.2 1e-9
+    some grpo.clip_range_low 0 0 0 1e-4 1
+    some grpo.clip_range_high 0 0 0 1e-3 10
     some grpo.advantage_clip 5 0.4 1e9
     # a window comes to the last step, of which there is no part
     if [ "$steps" -gt 2 ] && [ "${modes[*]: -1}" != window ]; then
@@ -242,8 +252,7 @@ draw_grpo()
     some grpo.adv_agg sum per_reward
     some grpo.adv_std group global
     some grpo.kl_beta 0 0 0.1 10
-    [ "$one" = 0 ] && once_in 2 &&
-        sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
+    once_in 3 && sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
     once_in 3 || return 0
     # of whom there is one at least
     sets+=("grpo.best_of_n=true" "grpo.updates_per_iteration=$prompts")

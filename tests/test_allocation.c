@@ -128,6 +128,7 @@ static void test_every_option_allocates_nothing(void **state)
                                         "sampler.sde=\"cps\"",
                                         "sampler.window_size=2",
                                         "sampler.window_every=1",
+                                        "sampler.window_solver=dpmpp_2m",
                                         "grpo.timestep_mode=\"window\"",
                                         "grpo.timestep_scope=\"group\"",
                                         "cfg.scale=2",

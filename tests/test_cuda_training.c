@@ -80,7 +80,7 @@ static void test_noise_has_the_hosts_bits(void **unused)
 
 enum { D = 5003, BYTES = D * (int)sizeof(float) };
 
-static float z[D], u[D], z_next[D], u_ref[D];
+static float z[D], u[D], z_next[D], u_ref[D], u_old[D];
 
 static void step_make(SdeStep *s, SdeKind kind, int index)
 {
@@ -182,20 +182,26 @@ static void test_seeds_have_the_hosts_bits(void **unused)
     SdeStep s;
 
     (void)unused;
-    for (int kl = 0; kl < 2; ++kl) {
-        const ObjectiveTerm term = { .coef = -0.37, .kl_coef = 0.011 * kl };
+    for (int k = 0; k < 4; ++k) {
+        const ObjectiveTerm term = { .coef = -0.37,
+                                     .kl_coef = 0.011 * (k % 2),
+                                     .drift_coef = 0.09 * (k / 2) };
         step_make(&s, DG_SDE_DANCE, 2);
         normals(z_next, D, 103);
+        normals(u_old, D, 104);
         dg_objective_seed(grad, &term, &s,
-                          &(ObjectiveTensors) { z, u, z_next, u_ref }, D);
+                          &(ObjectiveTensors) { z, u, z_next, u_ref, u_old },
+                          D);
+        float *old_at = device_copy(u_old, BYTES);
         float *z_at = device_copy(z, BYTES), *u_at = device_copy(u, BYTES);
         float *next_at = device_copy(z_next, BYTES);
         float *ref_at = device_copy(u_ref, BYTES);
         float *grad_at = device_copy(NULL, BYTES);
         dg_cuda_objective_seed(
             grad_at, &term, &s,
-            &(ObjectiveTensors) { z_at, u_at, next_at, ref_at }, D);
+            &(ObjectiveTensors) { z_at, u_at, next_at, ref_at, old_at }, D);
         same_bits(grad_at, grad, BYTES);
+        dg_cuda_free(old_at);
         dg_cuda_free(z_at);
         dg_cuda_free(u_at);
         dg_cuda_free(next_at);

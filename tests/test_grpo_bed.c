@@ -90,7 +90,7 @@ static double add_term(double *grad, const Learner *w, const Bed *b,
 {
     static const double weights[] = { 1, 0 };
     static const float theta_ref[D] = { 0 };
-    const ObjectiveOpts o = { .clip_range = 0.01,
+    const ObjectiveOpts o = { .clip = { 0.01, 0.01 },
                               .advantage_clip = 5,
                               .agg = b->agg,
                               .kl_beta = b->kl_beta,
@@ -109,7 +109,7 @@ static double add_term(double *grad, const Learner *w, const Bed *b,
     in.D = D;
     assert_int_equal(dg_objective_term(&t, &o, s, &in), 0);
 
-    const ObjectiveTensors x = { r->z[i], u, r->z[i + 1], ref };
+    const ObjectiveTensors x = { r->z[i], u, r->z[i + 1], ref, NULL };
     const double slope = -1 - bed_slope(s->sigma, sd) * (1 - (double)s->sigma);
 
     dg_objective_seed(seed, &t, s, &x, D);

@@ -67,7 +67,7 @@ static SdeStep make(int k)
 
 static ObjectiveOpts opts(double clip)
 {
-    return (ObjectiveOpts) { .clip_range = clip,
+    return (ObjectiveOpts) { .clip = { clip, clip },
                              .advantage_clip = 5,
                              .num_rewards = 1,
                              .weights = one_weight };
@@ -117,7 +117,7 @@ static void test_objective_inv10_is_reinforce_at_ratio_one(void **state)
     (void)state;
     for (int k = 0; k < KINDS; k++) {
         const SdeStep s = make(k);
-        const ObjectiveTensors x = { z, u, next, NULL };
+        const ObjectiveTensors x = { z, u, next, NULL, NULL };
         const ObjectiveInput in = { .total = (float)A, .D = D, .divisor = 4 };
         ObjectiveTerm t;
 
@@ -153,7 +153,7 @@ static double ref_loss(const SdeStep *s, const ObjectiveOpts *o,
 
     for (int k = 0; k < num; k++) {
         const double w = num > 1 ? o->weights[k] : 1;
-        const double lo = 1 - o->clip_range, hi = 1 + o->clip_range;
+        const double lo = 1 - o->clip.low, hi = 1 + o->clip.high;
         const double a = fmax(-5, fmin(5, A[k]));
 
         loss += w * fmax(-a * r, -a * fmax(lo, fmin(hi, r)));
@@ -170,7 +170,7 @@ static void check_seed(int k, const ObjectiveOpts *o, const double *A)
     const int num = o->agg == DG_AGG_SUM ? 1 : o->num_rewards;
     const float as_float[2] = { (float)A[0], (float)A[1] };
     const int guard = o->ratio == DG_RATIO_GUARD;
-    const ObjectiveTensors x = { z, u, next, guard ? u_old : u_ref };
+    const ObjectiveTensors x = { z, u, next, u_ref, u_old };
     ObjectiveInput in = {
         .total = as_float[0], .advantage = as_float, .D = D, .divisor = 6
     };
@@ -247,8 +247,12 @@ static void test_objective_guard(void **state)
             continue;
         }
         check_seed(k, &o, A);
+        o.kl_beta = 0.04;
+        check_seed(k, &o, A);
+        o.kl_beta = 0;
         assert_int_equal(dg_objective_term(&t, &o, &s, &in), DG_OK);
-        assert_true(t.ratio == 1 && t.kl_coef == 0 && t.loss == -0.5);
+        assert_true(t.ratio == 1 && t.kl_coef == 0 && t.drift_coef == 0);
+        assert_true(t.loss == -0.5);
         for (int d = 0; d < D; d++)
             along += (double)noise[d] * s.mean_u * (u[d] - u_old[d]) / D;
         in.log_prob_old = dg_sde_log_prob(&s, z, u_old, next, D);
@@ -276,7 +280,7 @@ static void test_objective_inv11_quadrants_of_the_clip(void **state)
 {
     const ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, NULL };
+    const ObjectiveTensors x = { z, u, next, NULL, NULL };
     static const struct {
         double ratio, A;
         int clipped;
@@ -308,16 +312,43 @@ static void test_objective_bound_is_not_clipped(void **state)
     (void)state;
     for (int side = -1; side <= 1; side += 2) {
         const double ratio = term(&o, 1 + 0.2 * side, side).ratio;
+        double *const bound = side < 0 ? &o.clip.low : &o.clip.high;
         ObjectiveTerm t;
 
-        o.clip_range = fabs(ratio - 1);
-        assert_true(1 + side * o.clip_range == ratio);
+        *bound = fabs(ratio - 1);
+        assert_true(1 + side * *bound == ratio);
         t = term(&o, 1 + 0.2 * side, side);
         assert_true(!t.clipped && t.coef != 0);
-        o.clip_range -= 1e-15;
+        *bound -= 1e-15;
         t = term(&o, 1 + 0.2 * side, side);
         assert_true(t.clipped && t.coef == 0);
     }
+}
+
+/* By sides, each bound is the advantage's of one sign alone: what stands there is
+ * what max(-A r, -A clamp(r)) is by hand. */
+static void test_objective_sides_of_the_clip(void **state)
+{
+    ObjectiveOpts o = opts(0);
+    static const struct {
+        double ratio, A;
+        int clipped;
+        double loss;
+    } cases[] = { { 1.3, 1, 1, -1.28 },  { 1.25, 1, 0, -1.25 },
+                  { 1.3, -1, 0, 1.3 },   { 0.75, -1, 1, 0.8 },
+                  { 0.85, -1, 0, 0.85 }, { 0.75, 1, 0, -0.75 } };
+
+    (void)state;
+    o.clip = (ClipRange) { 0.2, 0.28 };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        const ObjectiveTerm t = term(&o, cases[k].ratio, cases[k].A);
+
+        assert_int_equal(t.clipped, cases[k].clipped);
+        assert_int_equal(t.coef == 0, cases[k].clipped);
+        assert_true(fabs(t.loss - cases[k].loss) < 1e-7);
+    }
+    o.clip.low = 1; /* no ratio is below */
+    assert_true(!term(&o, 1e-3, -1).clipped);
 }
 
 static void test_objective_advantage_is_clamped(void **state)
@@ -335,7 +366,7 @@ static void test_objective_inv13_zero_advantage_has_no_gradient(void **state)
 {
     ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, NULL };
+    const ObjectiveTensors x = { z, u, next, NULL, NULL };
 
     (void)state;
     for (int a = 0; a < 2; a++)
@@ -353,7 +384,7 @@ static void test_objective_inv13_zero_advantage_has_no_gradient(void **state)
 static ObjectiveTerm two(AdvantageAgg agg, const double *w, double ratio,
                          const float *A)
 {
-    const ObjectiveOpts o = { .clip_range = 1e-4,
+    const ObjectiveOpts o = { .clip = { 1e-4, 1e-4 },
                               .advantage_clip = 5,
                               .agg = agg,
                               .num_rewards = 2,
@@ -433,7 +464,7 @@ static void test_objective_inv20_kl_at_the_reference(void **state)
 {
     ObjectiveOpts o = opts(1e-4);
     const SdeStep s = make(0);
-    const ObjectiveTensors x = { z, u, next, u };
+    const ObjectiveTensors x = { z, u, next, u, NULL };
     ObjectiveInput in = { .D = D, .divisor = 1 };
     ObjectiveTerm t;
 
@@ -539,6 +570,7 @@ int main(void)
         cmocka_unit_test(test_objective_inv15_seed_of_two_rewards),
         cmocka_unit_test(test_objective_inv11_quadrants_of_the_clip),
         cmocka_unit_test(test_objective_bound_is_not_clipped),
+        cmocka_unit_test(test_objective_sides_of_the_clip),
         cmocka_unit_test(test_objective_advantage_is_clamped),
         cmocka_unit_test(test_objective_inv13_zero_advantage_has_no_gradient),
         cmocka_unit_test(test_objective_inv15_both_aggregations),

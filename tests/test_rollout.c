@@ -82,6 +82,7 @@ static void check_item(TinyRun *t, int64_t item, int shared, int x0)
     const size_t bytes = sizeof(float) * (size_t)r->D;
     const float *z = dg_rollout_latent(r, item, 0);
     float *want = malloc(bytes), *u = malloc(bytes), *noise = malloc(bytes);
+    float *x0_before = malloc(bytes);
     RngKey key = key_of(t, DG_RNG_INIT_LATENTS, item);
 
     key.sample = shared ? 0 : key.sample;
@@ -96,6 +97,9 @@ static void check_item(TinyRun *t, int64_t item, int shared, int x0)
         dg_rng_normal(noise, 0, r->D, &key);
         predict(u, t, z, item, i);
         dg_sde_next(want, &r->steps[i], z, u, noise, r->D);
+        for (int64_t d = 0; d < r->D && r->steps[i].multistep; d++)
+            want[d] += r->steps[i].mean_x0 * x0_before[d];
+        dg_sde_x0(x0_before, &r->steps[i], z, u, r->D);
         assert_memory_equal(next, want, bytes);
         assert_true(*log_prob ==
                     dg_sde_log_prob(&r->steps[i], z, u, next, r->D));
@@ -106,6 +110,7 @@ static void check_item(TinyRun *t, int64_t item, int shared, int x0)
     free(want);
     free(u);
     free(noise);
+    free(x0_before);
 }
 
 static void check_samples(const char *const *sets, int shared, int x0)
@@ -159,6 +164,55 @@ static void test_what_samples_share_is_theirs(void **state)
     check_samples(late, 1, 1);
     check_samples(last, 1, 0);
     check_samples(own, 0, 0);
+}
+
+/* Steps of second order behind a window go on from what the step before predicted
+ * of the same sample, whatever batch it is in. */
+static void test_steps_of_second_order(void **state)
+{
+    static const char *const late[] = { "sampler.steps=9",
+                                        "sampler.window_size=2",
+                                        "sampler.window_start=1",
+                                        "sampler.window_solver=dpmpp_2m",
+                                        "sampler.window_compress=0.7",
+                                        "grpo.micro_batch=3",
+                                        "sampler.decode=x0",
+                                        NULL };
+    static const char *const moves[] = { "sampler.steps=9",
+                                         "sampler.window_size=2",
+                                         "sampler.window_every=1",
+                                         "sampler.window_solver=dpmpp_2m",
+                                         "sampler.window_compress=1",
+                                         "sampler.init_noise=per_sample",
+                                         "cfg.scale=2",
+                                         "sampler.decode=zT",
+                                         NULL };
+    int T[8], most = 0;
+    TinyRun t;
+
+    (void)state;
+    check_samples(late, 1, 1);
+    check_samples(moves, 0, 0);
+    tiny_open(&t, 1, late);
+    MUST(dg_rollout_begin(t.rollout, &t.session, t.prompts.num, 0));
+    assert_int_equal(t.rollout->T, 3 + 4);
+    assert_int_equal(t.rollout->most_steps, 3 + 4);
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(t.rollout->steps[i].multistep, i == 4 || i == 5);
+    for (int i = 0; i < 7; i++)
+        assert_true(t.rollout->time[i] == t.rollout->steps[i].sigma);
+    tiny_close(&t);
+    /* a window that moves: as many steps at most as are reserved, 8 + 1 */
+    tiny_open(&t, 1, moves);
+    t.config.sampler.window_compress = 0.4;
+    for (int i = 0; i < 8; i++) {
+        MUST(dg_rollout_begin(t.rollout, &t.session, t.prompts.num, i));
+        T[i] = t.rollout->T;
+        most = T[i] > most ? T[i] : most;
+    }
+    assert_true(T[0] == 2 + 2 && T[3] == 5 + 1 && T[7] == 8 + 1);
+    assert_int_equal(most, t.rollout->most_steps);
+    tiny_close(&t);
 }
 
 /* A rank's part of the items, which begins and ends within groups. */
@@ -526,6 +580,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_prompts_are_an_order_per_epoch),
     cmocka_unit_test(test_samples_follow_from_their_names),
     cmocka_unit_test(test_what_samples_share_is_theirs),
+    cmocka_unit_test(test_steps_of_second_order),
     cmocka_unit_test(test_a_part_of_a_group_shares_too),
     cmocka_unit_test(test_steps_are_the_configuration_s),
     cmocka_unit_test(test_failed_samples_stand_alone),

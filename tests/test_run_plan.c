@@ -299,6 +299,13 @@ static void test_rollout_does_what_is_planned(void **state)
     static const char *const late[] = { "sampler.window_size=1",
                                         "sampler.window_start=2",
                                         "grpo.timestep_mode=window", NULL };
+    static const char *const flash[] = { "lora.rank=4",
+                                         "sampler.steps=9",
+                                         "sampler.window_size=1",
+                                         "sampler.window_start=2",
+                                         "sampler.window_solver=dpmpp_2m",
+                                         "grpo.timestep_mode=window",
+                                         NULL };
     static const char *const apart[] = { "sampler.init_noise=per_sample",
                                          "sampler.window_start=2",
                                          "sampler.window_size=1",
@@ -310,6 +317,9 @@ static void test_rollout_does_what_is_planned(void **state)
                 2 * compare_rollout(plain, 0, 0));
     compare_rollout(judged, 0, 1);
     compare_rollout(late, 0, 0);
+    /* 3 steps for 3 prompts and 2 for 12 samples; else 1 and 4 */
+    assert_true(51 * compare_rollout(flash, 0, 0) ==
+                33 * compare_rollout(plain, 0, 0));
     compare_rollout(apart, 0, 0);
 }
 
@@ -328,6 +338,7 @@ static void test_work_is_that_of_all_ranks(void **state)
     static const char *const best[] = { "grpo.best_of_n=true",
                                         "grpo.keep_top=1", "grpo.keep_bottom=2",
                                         NULL };
+    static const char *const twice[] = { "grpo.epochs=2", NULL };
     static const int encoded[] = { 0, 3, 4, 3, 6, 6 };
 
     (void)state;
@@ -343,6 +354,8 @@ static void test_work_is_that_of_all_ranks(void **state)
     }
     assert_int_equal(4 * work_of("iteration_update", 1, best),
                      3 * work_of("iteration_update", 1, NULL));
+    assert_int_equal(work_of("iteration_update", 1, twice),
+                     2 * work_of("iteration_update", 1, NULL));
 }
 
 static uint64_t bytes_of(const char *key, int ranks, const char *const *sets)

@@ -29,7 +29,9 @@ static void make_terms(ByHand *h, const double *x)
         h->result[i] =
             (StepResult) { .ratio = exp(x[i]),
                            .approx_kl = dg_objective_approx_kl(x[i]) };
-    h->update = (Update) { .num_updates = 3,
+    h->update = (Update) { .num_parts = 3,
+                           .epochs = 1,
+                           .num_updates = 3,
                            .steps_per_item = STEPS,
                            .num_kept = ITEMS,
                            .belongs = h->belongs,
@@ -73,6 +75,32 @@ static void test_later_updates_by_their_closed_form(void **state)
     assert_true(fabs(s.clip_high - 1 / 10.0) < 1e-15);
     assert_true(fabs(s.clip_fraction - 3 / 10.0) < 1e-15);
     assert_true(s.ratio_max_deviation == 0);
+}
+
+/* Two passes of the same terms: the first update's count in the second, and parts
+ * and means are of all. */
+static void test_passes_are_told_together(void **state)
+{
+    ByHand h;
+    UpdateStats one, two;
+
+    (void)state;
+    make_terms(&h, moved);
+    for (int i = 0; i < ITEMS * STEPS; i++)
+        h.result[i].loss = h.result[i].kl = 1 + 0.125 * i;
+    h.result[2].clipped = h.result[8].clipped = 1;
+    one = stats_of(&h);
+    h.update.epochs = 2;
+    h.update.num_updates = 6;
+    two = stats_of(&h);
+    assert_int_equal(one.later_terms, 6);
+    assert_int_equal(two.later_terms, 16);
+    assert_true(fabs(two.approx_kl / one.approx_kl - 12 / 16.0) < 1e-14);
+    assert_true(fabs(two.clip_fraction - one.clip_fraction) < 1e-15);
+    assert_true(fabs(two.clip_low - one.clip_low) < 1e-15);
+    assert_true(fabs(two.loss / one.loss - 1) < 1e-14);
+    assert_true(fabs(two.kl / one.kl - 1) < 1e-14);
+    assert_true(two.ratio_max_deviation == 0);
 }
 
 /* A sample that was set aside has no ratio, whatever is written there. */
@@ -167,6 +195,26 @@ static void test_of_a_run_they_are_those_of_the_terms(void **state)
     tiny_close(&t);
 }
 
+/* Of a side's own key, and of grpo.clip_range where it has none. */
+static void test_sides_of_the_clip(void **state)
+{
+    TinyRun t;
+    const UpdateStats both = run(&t, NULL, 1);
+    UpdateStats s;
+
+    (void)state;
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_low=1", 1);
+    assert_true(s.clip_low == 0 && s.clip_high == both.clip_high);
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_high=1e3", 1);
+    assert_true(s.clip_high == 0 && s.clip_low == both.clip_low);
+    tiny_close(&t);
+    s = run(&t, "grpo.clip_range_high=1e-5", 1);
+    assert_true(s.clip_high == both.clip_high && s.loss == both.loss);
+    tiny_close(&t);
+}
+
 /* There is nothing to tell of where the rollout's policy is never left. */
 static void test_one_update_has_none(void **state)
 {
@@ -181,8 +229,10 @@ static void test_one_update_has_none(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_later_updates_by_their_closed_form),
+    cmocka_unit_test(test_passes_are_told_together),
     cmocka_unit_test(test_samples_set_aside_have_no_part),
     cmocka_unit_test(test_of_a_run_they_are_those_of_the_terms),
+    cmocka_unit_test(test_sides_of_the_clip),
     cmocka_unit_test(test_one_update_has_none),
 };
 

@@ -42,6 +42,11 @@ typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
 
 /* sampler.window_move */
 typedef enum WindowMove { DG_WINDOW_SLIDE, DG_WINDOW_RANDOM } WindowMove;
+/* sampler.window_solver: of the steps behind it */
+typedef enum WindowSolver {
+    DG_SOLVER_ODE,     /* Euler's, as all others */
+    DG_SOLVER_DPMPP_2M /* DPM-Solver++ of second order, fewer */
+} WindowSolver;
 typedef enum DecodeFrom {
     DG_DECODE_AUTO, /* until dg_config_settle() */
     DG_DECODE_X0,

@@ -128,6 +128,8 @@ typedef struct SamplerConfig {
     int64_t window_every; /* iterations between moves; 0: fixed */
     WindowMove window_move;
     int64_t window_end; /* it stays before this step; 0: the last */
+    WindowSolver window_solver;
+    double window_compress; /* dpmpp_2m: part of the steps that is taken */
     DecodeFrom decode;
     int cps_gaussian; /* 1: true Gaussian log-density, 0: -(z'-mu)^2 */
 } SamplerConfig;
@@ -135,10 +137,12 @@ typedef struct SamplerConfig {
 typedef struct GrpoConfig {
     int64_t num_generations; /* G: samples per prompt */
     int64_t prompts_per_iteration;
-    int64_t updates_per_iteration;
+    int64_t updates_per_iteration; /* of a pass over the samples */
+    int64_t epochs;                /* passes */
     UpdateSplit update_split;
     RatioKind ratio;
     double clip_range;
+    double clip_range_low, clip_range_high; /* by sides; 0: clip_range */
     double advantage_clip;
     double timestep_fraction; /* tau */
     TimestepMode timestep_mode;

@@ -35,6 +35,7 @@ typedef enum ModelTime {
 typedef struct Schedule {
     ScheduleKind kind;
     int num_steps;         /* T: transitions of one trajectory */
+    double shift;          /* flow: k */
     float *sigma;          /* [T + 1] flow: noise level, 1 .. 0; else NULL */
     int32_t *timestep;     /* [T] integer model times, falling */
     float *alpha_bar;      /* [T] DDIM: at timestep; else NULL */
@@ -50,6 +51,17 @@ typedef struct Schedule {
  * DG_ENOMEM; *out is then untouched. Release with dg_schedule_fini().
  */
 int dg_schedule_init_flow(Schedule *out, int num_steps, double shift);
+
+/**
+ * A flow schedule whose steps behind level 'from' are fewer: l falls evenly from
+ * there to 0 in num_steps, and is shifted as before. As many as there were are
+ * those that there were.
+ * out   has room for full's levels, as dg_schedule_init_flow() makes it
+ * from  0 .. T - 1; num_steps 1 .. T - from, of full's T
+ * Not collective. Breaking these panics.
+ */
+void dg_schedule_shorten(Schedule *out, const Schedule *full, int from,
+                         int num_steps);
 
 /**
  * Fills Stable Diffusion 1.x's DDIM schedule.

@@ -21,9 +21,16 @@
  *   ddim      x0 = (z - sqrt(1 - a) u) / sqrt(a), a = alpha_bar,
  *             std^2 = eta^2 (1 - a_next)/(1 - a) (1 - a / a_next),
  *             mu = sqrt(a_next) x0 + sqrt(1 - a_next - std^2) u
- * eta = 0 gives exactly the ode coefficients of the schedule.
+ * eta = 0 gives exactly the ode coefficients of the schedule. A step of second
+ * order of the ode on a flow schedule, DPM-Solver++ (2M), goes on from what the
+ * step before predicted, too, x0 = z - sigma u there. With lambda =
+ * ln((1 - sigma) / sigma), h this step's and h_before the last one's, c = h /
+ * (2 h_before) and q = sigma_next / sigma,
+ *             z_next = q z + (1 - q) ((1 + c) x0 - c x0_before)
+ *                    = mean_z z + mean_u u + mean_x0 x0_before
+ * c = 0 is the ode's step.
  * Sources: DanceGRPO eq. (7), (8); Flow-GRPO; Flow-CPS arXiv:2509.05952;
- * DDIM eq. (12), (16).
+ * DDIM eq. (12), (16); DPM-Solver++, arXiv:2211.01095, Algorithm 2.
  *
  * A kernel works on one sample of D elements; samples never meet. Sums run
  * in the fixed order of base/lanes.h, in double, so a result depends on the
@@ -56,6 +63,8 @@ typedef struct SdeStep {
     float mean_u;     /* d mu / d u, the spec's kappa */
     float std;        /* of z_next given z */
     float x0_z, x0_u; /* decoded x0 = x0_z z + x0_u u */
+    int multistep;    /* 1: + mean_x0 x0_before, by who runs the steps */
+    float mean_x0;
     double precision; /* log_prob = offset - precision/2 mean (z' - mu)^2 */
     double offset;    /* -ln std - ln(2 pi)/2, or 0 (squared form) */
     double inv_var;   /* 1 / std^2; 0 when deterministic. For the KL term */
@@ -75,6 +84,15 @@ const char *dg_sde_kind_name(SdeKind kind);
  */
 int dg_sde_step_init(SdeStep *out, const SdeOpts *o, const Schedule *s,
                      int index);
+
+/**
+ * The step of DPM-Solver++ (2M) that goes on from step index - 1, in data
+ * prediction; the ode's where either ends of both are infinitely far in lambda:
+ * sigma_next = 0, or sigma = 1 before.
+ * index  1 <= index < s->num_steps
+ * Errors: DG_EINVAL for another index or a DDIM schedule.
+ */
+int dg_sde_step_init_2m(SdeStep *out, const Schedule *s, int index);
 
 /**
  * mu of the transition.

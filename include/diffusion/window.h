@@ -6,7 +6,9 @@
  * steps 0..T-2, or those before an end, as training goes on: on by one step and
  * from the last to 0, or to a place that is drawn.
  * Sources: MixGRPO, progressive and random; its window may end up empty at the
- * end, ours is clipped to at least one step. Flow-GRPO-Fast draws, too.
+ * end, ours is clipped to at least one step. Flow-GRPO-Fast draws, too. The steps
+ * behind the window, which nothing is trained on, may be fewer and of second
+ * order (MixGRPO-Flash).
  */
 #include <stdint.h>
 
@@ -50,5 +52,21 @@ int dg_window_has(const SdeWindow *w, int i);
  */
 int dg_window_steps(SdeStep *steps, const SdeOpts *o, const Schedule *s,
                     const SdeWindow *w);
+
+/**
+ * Steps that are taken behind a window that ends before step 'end', of T - end
+ * that there are: the whole part of their 'part', at least one.
+ * 1 <= end < num_steps; 0 < part <= 1
+ */
+int dg_window_behind(int end, int num_steps, double part);
+
+/**
+ * Steps behind the window, after dg_window_steps(), to those of DPM-Solver++
+ * (2M) where there is a step behind it before and one after them: the first,
+ * which has nothing to go on from that has no noise, and the last, to sigma 0,
+ * stay the ode's.
+ * Not collective. Errors: those of dg_sde_step_init_2m().
+ */
+int dg_window_solve(SdeStep *steps, const Schedule *s, const SdeWindow *w);
 
 #endif

@@ -35,16 +35,19 @@ typedef struct Rollout {
     int64_t G, P, N;                   /* generations, prompts, items = P G */
     int64_t first, num;                /* this rank's items */
     int64_t first_prompt, num_prompts; /* prompt slots they belong to */
+    int most_steps;                    /* of an iteration, whose steps are */
     int T;
     int64_t D, K; /* elements of a latent, rewards */
     int64_t iteration;
-    int64_t *prompt; /* [P] index into the prompt list */
-    int64_t most;    /* prompts of the longest list, and */
-    int32_t *order;  /* [most] their order in an epoch */
-    Schedule schedule;
+    int64_t *prompt;   /* [P] index into the prompt list */
+    int64_t most;      /* prompts of the longest list, and */
+    int32_t *order;    /* [most] their order in an epoch */
+    Schedule schedule; /* of sampler.steps, and */
+    Schedule fewer;    /* of an iteration by sampler.window_solver; or empty */
     SdeWindow window;
-    SdeStep *steps;    /* [T] */
-    float *time;       /* [T] given to the network */
+    SdeStep *steps; /* [most_steps] of them T */
+    float *time;    /* the same, given to the network */
+    ModelTime time_kind;
     Conditions *cache; /* borrowed: read in place of encoding; or NULL */
     /* on the host, brought up to date by dg_rollout_fetch(): */
     float *conditions; /* [num_prompts, condition] */
@@ -85,7 +88,8 @@ void dg_rollout_destroy(Rollout *r);
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most);
 
-/** SDE steps and window of an iteration. Errors: those of the schedule. */
+/** Window, T, steps and their times of an iteration. Errors: those of the
+ *  schedule. */
 int dg_rollout_steps(Rollout *r, const Config *c, int64_t iteration);
 
 /** Predictions that all samples of a prompt share in an iteration with such a

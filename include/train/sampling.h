@@ -20,9 +20,10 @@ typedef struct Sample {
     const float *condition;
     float *latents;  /* keep_all: [T+1, D]; else [D], overwritten */
     float *log_prob; /* [T], or NULL */
-    float *final;    /* [D] latent to decode; NULL: it is not wanted */
-    int64_t twins;   /* samples that part from it, see SamplingRun.room */
-    int failed;      /* out: 1 when the network gave NaN or Inf */
+    float *final;  /* [D] latent to decode; NULL: it is not wanted, and no step
+                        is of second order, which has this for its own before */
+    int64_t twins; /* samples that part from it, see SamplingRun.room */
+    int failed;    /* out: 1 when the network gave NaN or Inf */
     int failed_step;
     char reason[256]; /* out: layer and op that gave it first */
 } Sample;

@@ -32,17 +32,20 @@ typedef struct StepResult {
 } StepResult;
 
 typedef struct Update {
-    int num_updates;    /* per iteration */
+    int num_parts;      /* updates of a pass: the samples are dealt to them */
+    int epochs;         /* passes */
+    int num_updates;    /* per iteration: of all passes */
     int steps_per_item; /* T_sub */
     int64_t num_kept;   /* of all N items */
     int64_t *kept;      /* [num_kept] item numbers, rising */
-    int32_t *belongs;   /* [num_kept] update the item belongs to */
+    int32_t *belongs;   /* [num_kept] of num_parts, in each pass */
     float *advantage;   /* [N, K] */
     float *total;       /* [N] */
     RewardStats *stats; /* [K] */
     int32_t *steps;     /* [num_local_kept, T] chosen first */
-    StepResult *result; /* [num_kept, T_sub] all ranks' after sharing */
-    int32_t *set_aside; /* [num_kept] an Aside */
+    StepResult *result; /* [num_kept, T_sub] all ranks' after sharing, of the
+                           last pass */
+    int32_t *set_aside; /* [num_kept] an Aside, of the last pass */
     int64_t *local;     /* scratch: this rank's items of one update */
     double *weight;     /* [T] of a step's advantages */
     int64_t first_kept, num_local; /* this rank's part of kept */
@@ -62,7 +65,7 @@ typedef struct UpdateStats {
      * the extremes of the ratio: its spread about 1 is sqrt(2 approx_kl). */
     double approx_kl, ratio_min, ratio_max;
     int64_t later_terms;
-    double clip_low, clip_high; /* clip_fraction by the side of 1 - c, 1 + c */
+    double clip_low, clip_high; /* clip_fraction by sides of 1 */
     double grad_norm;           /* largest of the iteration's updates */
     double lr;
     int64_t set_aside;
@@ -79,6 +82,9 @@ int dg_update_outline(Update *out, const Config *c, const Rollout *r);
 /** Bytes of worker scratch that dg_update_run() needs. Errors: DG_EINVAL
  *  naming the key that leaves no step to train. */
 int dg_update_scratch(size_t *out, const Policy *p, const Config *c);
+
+/** Updates of an iteration. */
+int64_t dg_update_number(const Config *c);
 
 /** Rows of D floats at its beginning that grpo.ratio = guard takes: of noise, and
  *  of a batch's answers. */

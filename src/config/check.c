@@ -145,6 +145,23 @@ static int check_window(const SamplerConfig *s)
     return DG_OK;
 }
 
+/* Levels of a DDIM schedule are the network's own, not to be spread. */
+static int check_solver(const Config *c)
+{
+    const SamplerConfig *s = &c->sampler;
+
+    if (s->window_solver == DG_SOLVER_ODE)
+        return DG_OK;
+    if (s->window_size == 0)
+        return dg_fail(DG_EINVAL, "sampler.window_solver = dpmpp_2m: needs "
+                                  "sampler.window_size > 0");
+    if (c->policy.prediction == DG_PREDICT_EPSILON)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_solver = dpmpp_2m: must be ode with "
+                       "policy.prediction = epsilon");
+    return DG_OK;
+}
+
 static int check_sampler(const SamplerConfig *s)
 {
     if (s->sde == DG_SDE_CPS && s->eta > 1)
@@ -182,15 +199,10 @@ static int check_cfg(const Config *c)
     return DG_OK;
 }
 
-/* The drift of the mean takes the seed's place of the KL's reference. */
 static int check_guard(const GrpoConfig *g, const SamplerConfig *s)
 {
     if (g->ratio != DG_RATIO_GUARD)
         return DG_OK;
-    if (g->kl_beta != 0)
-        return dg_fail(DG_EINVAL,
-                       "grpo.kl_beta = %g: must be 0 with grpo.ratio = guard",
-                       g->kl_beta);
     if (s->sde == DG_SDE_CPS && !s->cps_gaussian)
         return dg_fail(DG_EINVAL, "sampler.cps_gaussian = false: must be true "
                                   "with grpo.ratio = guard");
@@ -276,6 +288,8 @@ int dg_config_check(const Config *c)
 
     if (!err)
         err = check_sampler(&c->sampler);
+    if (!err)
+        err = check_solver(c);
     if (!err)
         err = check_epsilon(c);
     if (!err)

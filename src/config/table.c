@@ -273,6 +273,15 @@ static const Option rows[] = {
          "all samples"),
     INT("sampler.window_end", "0", 0, 999, sampler.window_end, 0,
         "the window ends before this step; 0: before the last step"),
+    ENUM("sampler.window_solver", "\"ode\"", "ode|dpmpp_2m",
+         sampler.window_solver, 0,
+         "how the rollout takes the steps behind the window, which are not "
+         "trained: ode, Euler steps, as before the window; dpmpp_2m, fewer "
+         "steps "
+         "of DPM-Solver++ (2M), of second order (MixGRPO-Flash)"),
+    REAL("sampler.window_compress", "0.4", 1e-3, 1, sampler.window_compress, 0,
+         "dpmpp_2m: the fraction of the steps behind the window that is taken, "
+         "rounded down, at least one"),
     ENUM(
         "sampler.decode", "\"auto\"", "auto|x0|zT", sampler.decode, 0,
         "what is decoded to the picture: the predicted x0 of the last step, or "
@@ -293,7 +302,10 @@ static const Option rows[] = {
     INT("grpo.prompts_per_iteration", "8", 1, 1048575,
         grpo.prompts_per_iteration, 0, "groups per iteration"),
     INT("grpo.updates_per_iteration", "1", 1, 1024, grpo.updates_per_iteration,
-        0, "optimizer updates per iteration"),
+        0, "optimizer updates per iteration, in each of grpo.epochs"),
+    INT("grpo.epochs", "1", 1, 1024, grpo.epochs, 0,
+        "passes over an iteration's samples, each with the same updates; from "
+        "the second pass on no ratio is 1"),
     ENUM("grpo.update_split", "\"auto\"", "auto|groups|samples",
          grpo.update_split, 0,
          "what an update gets: whole groups, or a part of each group's "
@@ -304,6 +316,10 @@ static const Option rows[] = {
          "mean and scaled by the step's noise. guard needs another clip_range"),
     REAL("grpo.clip_range", "1e-4", 1e-9, 1, grpo.clip_range, 0,
          "ratio is clipped to 1 +- this"),
+    REAL("grpo.clip_range_low", "0", 0, 1, grpo.clip_range_low, 0,
+         "with a negative advantage: to 1 - this; 0: clip_range"),
+    REAL("grpo.clip_range_high", "0", 0, 1e3, grpo.clip_range_high, 0,
+         "with a positive advantage: to 1 + this; 0: clip_range"),
     REAL("grpo.advantage_clip", "5.0", 1e-3, 1e9, grpo.advantage_clip, 0,
          "advantages are clipped to +- this"),
     REAL("grpo.timestep_fraction", "0.6", 1e-6, 1, grpo.timestep_fraction, 0,

@@ -19,6 +19,20 @@ static float linspace_down(int i, int num_steps)
     return 0.0f - step * (float)(num_steps - i);
 }
 
+static float shifted(float l, double shift)
+{
+    return (float)shift * l / (1.0f + (float)(shift - 1.0) * l);
+}
+
+/* The last level, whatever comes before it. */
+static void end_flow(Schedule *s, int num_steps)
+{
+    s->num_steps = num_steps;
+    s->sigma[num_steps] = 0.0f;
+    for (int i = 0; i < num_steps; i++)
+        s->timestep[i] = (int32_t)(s->sigma[i] * 1000.0f);
+}
+
 int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
 {
     if (num_steps < 1)
@@ -27,24 +41,18 @@ int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
     if (!(shift > 0) || !isfinite(shift))
         return dg_fail(DG_EINVAL, "sampler.shift = %g: must be > 0", shift);
 
-    Schedule s = { .kind = DG_SCHEDULE_FLOW, .num_steps = num_steps };
+    Schedule s = { .kind = DG_SCHEDULE_FLOW, .shift = shift };
     s.sigma = calloc((size_t)num_steps + 1, sizeof *s.sigma);
     s.timestep = calloc((size_t)num_steps, sizeof *s.timestep);
     if (s.sigma == NULL || s.timestep == NULL) {
         dg_schedule_fini(&s);
         return dg_fail(DG_ENOMEM, "schedule of %d steps", num_steps);
     }
-    const float k = (float)shift, k1 = (float)(shift - 1.0);
-
-    for (int i = 0; i <= num_steps; i++) {
-        const float l = linspace_down(i, num_steps);
-
-        s.sigma[i] = k * l / (1.0f + k1 * l);
-    }
+    for (int i = 0; i <= num_steps; i++)
+        s.sigma[i] = shifted(linspace_down(i, num_steps), shift);
     s.sigma[0] = 1.0f;
-    s.sigma[num_steps] = 0.0f;
-    for (int i = 0; i < num_steps; i++) {
-        s.timestep[i] = (int32_t)(s.sigma[i] * 1000.0f);
+    end_flow(&s, num_steps);
+    for (int i = 0; i < num_steps; i++)
         /* an extreme shift would round two levels to one: no step there */
         if (s.sigma[i + 1] >= s.sigma[i]) {
             dg_schedule_fini(&s);
@@ -52,9 +60,27 @@ int dg_schedule_init_flow(Schedule *out, int num_steps, double shift)
                            "sampler.shift = %g: too far from 1 for %d steps",
                            shift, num_steps);
         }
-    }
     *out = s;
     return DG_OK;
+}
+
+void dg_schedule_shorten(Schedule *out, const Schedule *full, int from,
+                         int num_steps)
+{
+    const int T = full->num_steps, left = T - from;
+    const double l = linspace_down(from, T);
+
+    if (full->kind != DG_SCHEDULE_FLOW || from < 0 || num_steps < 1 ||
+        num_steps > left)
+        dg_panic("schedule: %d steps behind level %d of %d", num_steps, from,
+                 T);
+    out->kind = full->kind;
+    out->shift = full->shift;
+    memcpy(out->sigma, full->sigma, sizeof *out->sigma * (size_t)(T + 1));
+    for (int j = 1; j < num_steps && num_steps < left; j++)
+        out->sigma[from + j] =
+            shifted((float)(l * (num_steps - j) / num_steps), full->shift);
+    end_flow(out, from + num_steps);
 }
 
 /* linspace in float as for the flow table, then squared in float; the

@@ -149,6 +149,38 @@ int dg_sde_step_init(SdeStep *out, const SdeOpts *o, const Schedule *s,
     return DG_OK;
 }
 
+/* Half the log of the signal-to-noise ratio of a flow; no noise: Inf. */
+static double lambda(double sigma)
+{
+    return log((1.0 - sigma) / sigma);
+}
+
+int dg_sde_step_init_2m(SdeStep *out, const Schedule *s, int index)
+{
+    const SdeOpts ode = { .kind = DG_SDE_ODE };
+    const int err = dg_sde_step_init(out, &ode, s, index);
+    double here, q, c;
+
+    if (err)
+        return err;
+    if (s->kind != DG_SCHEDULE_FLOW || index < 1)
+        return dg_fail(DG_EINVAL,
+                       "step %d: none of second order, which needs a flow "
+                       "schedule and a step before",
+                       index);
+    if (s->sigma[index + 1] == 0 || s->sigma[index - 1] == 1)
+        return DG_OK; /* infinitely far in lambda: the ode's */
+    here = lambda(s->sigma[index]);
+    q = (double)s->sigma[index + 1] / s->sigma[index];
+    c = 0.5 * (lambda(s->sigma[index + 1]) - here) /
+        (here - lambda(s->sigma[index - 1]));
+    out->multistep = 1;
+    out->mean_z = (float)(1.0 + (1.0 - q) * c);
+    out->mean_u = (float)(((double)out->sigma_next - out->sigma) * (1.0 + c));
+    out->mean_x0 = (float)((q - 1.0) * c);
+    return DG_OK;
+}
+
 /* out = cz z + cu u */
 static void weighted(float *out, float cz, const float *z, float cu,
                      const float *u, int64_t D)

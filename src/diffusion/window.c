@@ -82,3 +82,20 @@ int dg_window_steps(SdeStep *steps, const SdeOpts *o, const Schedule *s,
     }
     return DG_OK;
 }
+
+int dg_window_behind(int end, int num_steps, double part)
+{
+    /* 1e-9: a part such as 0.4 is not exact in binary */
+    const int steps = (int)(part * (num_steps - end) + 1e-9);
+
+    return steps < 1 ? 1 : steps;
+}
+
+int dg_window_solve(SdeStep *steps, const Schedule *s, const SdeWindow *w)
+{
+    int err = DG_OK;
+
+    for (int i = w->start + w->size + 1; i < s->num_steps - 1 && !err; i++)
+        err = dg_sde_step_init_2m(&steps[i], s, i);
+    return err;
+}

@@ -13,11 +13,12 @@ static double clamp(double x, double lo, double hi)
 static int add_clipped(double *loss, double *slope, const ObjectiveOpts *o,
                        double ratio, double advantage, double w)
 {
-    const double c = o->clip_range, limit = o->advantage_clip;
+    const double least = 1 - o->clip.low, most = 1 + o->clip.high;
+    const double limit = o->advantage_clip;
     const double A = limit > 0 ? clamp(advantage, -limit, limit) : advantage;
     const double plain = -A * ratio;
-    const double held = -A * clamp(ratio, 1 - c, 1 + c);
-    const int clipped = (A > 0 && ratio > 1 + c) || (A < 0 && ratio < 1 - c);
+    const double held = -A * clamp(ratio, least, most);
+    const int clipped = (A > 0 && ratio > most) || (A < 0 && ratio < least);
 
     *loss += w * fmax(plain, held);
     if (!clipped)
@@ -56,7 +57,8 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
     const double moved = (double)in->log_prob - (double)in->log_prob_old;
     const double ratio = exp(by * (moved + (guard ? in->drift : 0)));
     const double kappa = s->mean_u, share = 1.0 / in->divisor;
-    double loss = 0, slope = 0, pull;
+    const double pull = kappa * kappa * s->inv_var / (double)in->D * share;
+    double loss = 0, slope = 0;
     int clipped = 0;
     const int err = check(o, s, in, ratio);
 
@@ -74,8 +76,6 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
     }
     if (o->kl_beta != 0)
         loss += o->kl_beta * in->kl;
-    /* no drift: u is the rollout's, which the seed then does not ask for */
-    pull = !guard ? o->kl_beta : in->drift > 0 ? by * slope * ratio : 0;
     *out = (ObjectiveTerm) {
         .loss = loss * share,
         .ratio = ratio,
@@ -83,7 +83,9 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
         .clipped = clipped,
         .coef =
             by * slope * ratio * kappa * s->precision / (double)in->D * share,
-        .kl_coef = pull * kappa * kappa * s->inv_var / (double)in->D * share,
+        .kl_coef = o->kl_beta * pull,
+        /* no drift: u is the rollout's, which the seed then does not ask for */
+        .drift_coef = guard && in->drift > 0 ? by * slope * ratio * pull : 0,
     };
     return DG_OK;
 }
@@ -105,4 +107,6 @@ void dg_objective_seed(float *grad_u, const ObjectiveTerm *term,
     dg_sde_grad_u(grad_u, s, x->z, x->u, x->z_next, term->coef, D);
     if (term->kl_coef != 0)
         dg_sde_grad_kl(grad_u, x->u, x->u_ref, term->kl_coef, D);
+    if (term->drift_coef != 0)
+        dg_sde_grad_kl(grad_u, x->u, x->u_old, term->drift_coef, D);
 }

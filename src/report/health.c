@@ -219,7 +219,8 @@ static void clipping(Health *h, const Run *run)
     const int64_t at = late(run);
     const double share = mean(run->col[COL_CLIP] + at, run->n - at);
     const int none = run->config_known && share == 0;
-    const int one = run->config.grpo.updates_per_iteration == 1;
+    const int one = run->config.grpo.updates_per_iteration == 1 &&
+                    run->config.grpo.epochs == 1;
     char text[DG_VALUE_BYTES];
 
     if (isnan(share))

@@ -25,7 +25,7 @@ typedef enum Column {
     COL_SKIPPED,
     COL_RATIO,
     COL_CLIP,
-    COL_CLIP_LOW, /* the side of 1 - clip_range */
+    COL_CLIP_LOW, /* the side of ratios below 1 */
     COL_CLIP_HIGH,
     COL_APPROX_KL, /* this and the next two: of updates after the first */
     COL_RATIO_MIN,

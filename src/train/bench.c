@@ -117,7 +117,8 @@ static void fill(BenchIteration *out, const Trainer *t, const Meter *m)
 
     out->items = t->rollout->N;
     out->steps = t->rollout->T;
-    out->terms = t->update->num_kept * t->update->steps_per_item;
+    out->terms =
+        t->update->num_kept * t->update->steps_per_item * t->update->epochs;
     out->total = t->phases.total;
     out->rollout = t->phases.rollout;
     out->reward = t->phases.reward;
@@ -154,7 +155,8 @@ static int measure_iteration(BenchIteration *out, Trainer *t, Meter *m,
         return err;
     out->exact_rate = (double)t->team->workers[0].sum.num / exact;
     out->adamw_rate = (double)t->learner->place.shard.num / adamw;
-    out->exact = exact * (double)t->update->num_kept;
+    out->exact =
+        exact * (double)t->update->num_kept * (double)t->update->epochs;
     out->adamw = adamw * (double)t->update->num_updates;
     fill(out, t, m);
     return DG_OK;

@@ -23,6 +23,7 @@ static void shorten(Config *c, int64_t samples)
     c->grpo.prompts_per_iteration = 1;
     c->grpo.num_generations = samples;
     c->grpo.updates_per_iteration = 1;
+    c->grpo.epochs = 1;
     c->grpo.update_split = DG_SPLIT_AUTO;
     c->grpo.best_of_n = 0;
     c->grpo.timestep_fraction = 1;

@@ -38,17 +38,19 @@ static float *reserve_mirror(Rollout *r, const Policy *p, int which,
 
 static int reserve_all(Rollout *r, const Policy *p, int guided)
 {
+    const int most = r->most_steps;
+
     r->prompt = reserve(r, r->P, sizeof *r->prompt);
     r->order = reserve(r, r->most, sizeof *r->order);
-    r->steps = reserve(r, r->T, sizeof *r->steps);
-    r->time = reserve(r, r->T, sizeof *r->time);
+    r->steps = reserve(r, most, sizeof *r->steps);
+    r->time = reserve(r, most, sizeof *r->time);
     r->conditions = reserve_mirror(r, p, DG_ROLLOUT_CONDITIONS,
                                    r->num_prompts * p->shape.condition);
     if (guided)
         r->uncond = reserve_mirror(r, p, DG_ROLLOUT_UNCOND, p->shape.condition);
     r->latents =
-        reserve_mirror(r, p, DG_ROLLOUT_LATENTS, r->num * (r->T + 1) * r->D);
-    r->log_prob = reserve_mirror(r, p, DG_ROLLOUT_LOG_PROB, r->num * r->T);
+        reserve_mirror(r, p, DG_ROLLOUT_LATENTS, r->num * (most + 1) * r->D);
+    r->log_prob = reserve_mirror(r, p, DG_ROLLOUT_LOG_PROB, r->num * most);
     r->final = reserve_mirror(r, p, DG_ROLLOUT_FINAL, r->num * r->D);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
     r->pictures = reserve(r, r->P, sizeof *r->pictures);
@@ -65,13 +67,26 @@ static int reserve_all(Rollout *r, const Policy *p, int guided)
     return DG_OK;
 }
 
+/* Where a window ends last of all, the most steps are left as they are. */
+static int most_steps(const SamplerConfig *c)
+{
+    const int T = (int)c->steps;
+    const int64_t before = c->window_end > 0 ? c->window_end : T - 1;
+    const int64_t end = c->window_start + c->window_size;
+    const int last = (int)(c->window_every > 0 || end > before ? before : end);
+
+    return c->window_solver == DG_SOLVER_ODE
+               ? T
+               : last + dg_window_behind(last, T, c->window_compress);
+}
+
 static void set_sizes(Rollout *r, const Config *c, const Policy *p,
                       RankPlace at, int64_t most)
 {
     r->G = c->grpo.num_generations;
     r->P = c->grpo.prompts_per_iteration;
     r->N = r->G * r->P;
-    r->T = (int)c->sampler.steps;
+    r->T = r->most_steps = most_steps(&c->sampler);
     r->D = p->shape.elements;
     r->K = c->num_rewards;
     r->most = most;
@@ -79,6 +94,16 @@ static void set_sizes(Rollout *r, const Config *c, const Policy *p,
     r->first_prompt = r->first / r->G;
     if (r->num > 0)
         r->num_prompts = (r->first + r->num - 1) / r->G - r->first_prompt + 1;
+}
+
+static int make_schedules(Rollout *r, const Config *c, const Policy *p)
+{
+    const int T = (int)c->sampler.steps;
+    int err = dg_policy_schedule(p, &r->schedule, T, c->sampler.shift);
+
+    if (!err && c->sampler.window_solver != DG_SOLVER_ODE)
+        err = dg_policy_schedule(p, &r->fewer, T, c->sampler.shift);
+    return err;
 }
 
 int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
@@ -91,13 +116,12 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     if (r == NULL)
         return dg_fail(DG_ENOMEM, "rollout");
     set_sizes(r, c, p, (RankPlace) { s->comm->rank, s->comm->size }, most);
-    err = dg_policy_schedule(p, &r->schedule, r->T, c->sampler.shift);
+    r->time_kind = p->shape.time;
+    err = make_schedules(r, c, p);
     if (!err)
         err = reserve_all(r, p, dg_guided_wanted(c));
     if (!err)
         err = dg_witness_reserve(r, c, p, s->comm->size);
-    for (int i = 0; i < r->T && !err; i++)
-        r->time[i] = dg_schedule_time(&r->schedule, i, p->shape.time);
     if (err) {
         dg_rollout_destroy(r);
         return err;
@@ -116,7 +140,15 @@ static int place_window(Rollout *r, const Config *config, int64_t iteration)
                                 .move = c->window_move,
                                 .seed = (uint64_t)config->run.seed };
 
-    return dg_window_at(&r->window, &window, r->T, iteration);
+    const int err = dg_window_at(&r->window, &window, (int)c->steps, iteration);
+    const int end = r->window.start + r->window.size;
+
+    if (!err)
+        r->T = c->window_solver == DG_SOLVER_ODE
+                   ? (int)c->steps
+                   : end + dg_window_behind(end, (int)c->steps,
+                                            c->window_compress);
+    return err;
 }
 
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
@@ -141,6 +173,7 @@ void dg_rollout_destroy(Rollout *r)
     if (r == NULL)
         return;
     dg_schedule_fini(&r->schedule);
+    dg_schedule_fini(&r->fewer);
     free(r->prompt);
     free(r->order);
     free(r->steps);
@@ -238,10 +271,22 @@ int dg_rollout_steps(Rollout *r, const Config *config, int64_t iteration)
                               ? DG_LOG_PROB_GAUSSIAN
                               : DG_LOG_PROB_SQUARED,
                           c->eta };
-    const int err = place_window(r, config, iteration);
+    const Schedule *levels = &r->schedule;
+    int err = place_window(r, config, iteration), end;
 
-    return err ? err
-               : dg_window_steps(r->steps, &sde, &r->schedule, &r->window);
+    if (err)
+        return err;
+    end = r->window.start + r->window.size;
+    if (c->window_solver != DG_SOLVER_ODE) {
+        levels = &r->fewer;
+        dg_schedule_shorten(&r->fewer, &r->schedule, end, r->T - end);
+    }
+    err = dg_window_steps(r->steps, &sde, levels, &r->window);
+    if (!err && c->window_solver != DG_SOLVER_ODE)
+        err = dg_window_solve(r->steps, levels, &r->window);
+    for (int i = 0; i < r->T && !err; i++)
+        r->time[i] = dg_schedule_time(levels, i, r->time_kind);
+    return err;
 }
 
 int dg_rollout_shared(const Config *c, const SdeWindow *w)

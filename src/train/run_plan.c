@@ -306,6 +306,7 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t encode = seen * run->encode_flops;
     const uint64_t rollout = predictions(o, seen) * predict;
     const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
+                            (uint64_t)o->update.epochs *
                             (run == &o->again ? again : kept);
     const uint64_t decode = (uint64_t)r->N * run->decode_flops;
     const uint64_t reward = seen * run->reward.encode_flops +

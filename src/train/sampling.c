@@ -66,6 +66,28 @@ static void start(const Worker *w, const SamplingRun *r, Sample *s)
         w->engine->normal(s->latents, r->policy->shape.elements, &s->init);
 }
 
+/* A step of second order goes on from what the one before predicted, which waits
+ * where the latent to decode will be; both are deterministic, so that the place
+ * of noise is free. */
+static void take_multistep(Worker *w, const SamplingRun *r, Sample *s, int i,
+                           const float *z, const float *u, float *next)
+{
+    const int64_t D = r->policy->shape.elements;
+    const SdeStep *step = &r->steps[i];
+    const SdeStep add = { .mean_z = 1, .mean_u = step->mean_x0 };
+
+    w->engine->x0(w->room, step, z, u, D); /* next may be z */
+    w->engine->next(next, step, z, u, &s->noise, NULL, D);
+    if (step->multistep)
+        w->engine->next(next, &add, next, s->final, &s->noise, NULL, D);
+    dg_kernel_copy(w->ctx.backend, s->final, w->room, D);
+}
+
+static int is_of_two(const SamplingRun *r, int i)
+{
+    return i < r->num_steps && r->steps[i].multistep;
+}
+
 static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
                     const float *u)
 {
@@ -78,7 +100,9 @@ static void advance(Worker *w, const SamplingRun *r, Sample *s, int i,
     if (last && r->decode == DG_DECODE_X0)
         w->engine->x0(s->final, step, z, u, D);
     s->noise.step = (uint32_t)step->index;
-    if (!r->score_given)
+    if (!r->score_given && (is_of_two(r, i) || is_of_two(r, i + 1)))
+        take_multistep(w, r, s, i, z, u, next);
+    else if (!r->score_given)
         w->engine->next(next, step, z, u, &s->noise, w->room, D);
     if (s->log_prob != NULL)
         w->engine->log_prob(&s->log_prob[i], step, z, u, next, D);
@@ -207,6 +231,8 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
         dg_panic("a batch of %lld samples", (long long)num);
     if (r->decode == DG_DECODE_AUTO)
         dg_panic("sampler.decode is not settled");
+    if (!r->score_given && is_of_two(r, 0))
+        dg_panic("a step of second order without the one before");
     for (int64_t b = 0; b < num; b++)
         start(w, r, &samples[b]);
     dg_worker_unflag(w);

@@ -133,7 +133,7 @@ static int init_worker(Worker *w, const TeamOpts *o)
         err = dg_mirror_new(&w->log_prob, be, DG_TEAM_NUMBERS * sizeof(float),
                             "numbers of a step");
     if (!err)
-        err = dg_mirror_new(&w->kl, be, DG_TEAM_NUMBERS * sizeof(double),
+        err = dg_mirror_new(&w->kl, be, 2 * DG_TEAM_NUMBERS * sizeof(double),
                             "numbers of a step");
     if (!err)
         err = dg_mirror_new(&w->bad, be, DG_TEAM_NUMBERS * sizeof(int64_t),

@@ -88,7 +88,7 @@ static int learn(Trainer *t)
     const double at = dg_clock_now();
     int err;
 
-    dg_progress_start("update", t->update->num_local);
+    dg_progress_start("update", t->update->num_local * t->update->epochs);
     err = dg_update_run(&job, &t->stats);
     dg_progress_end();
     t->phases.update = dg_clock_now() - at;

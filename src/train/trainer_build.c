@@ -249,6 +249,7 @@ static void describe(const Trainer *t)
 {
     const Session *s = t->session;
     const Rollout *r = t->rollout;
+    const GrpoConfig *g = &s->config->grpo;
     const int64_t idle = s->comm->size - r->N;
 
     dg_info("%lld parameters trained; %lld prompt%s x %lld samples over %d "
@@ -262,11 +263,13 @@ static void describe(const Trainer *t)
         dg_warn("%d ranks for %lld work item%s: %lld rank%s idle",
                 s->comm->size, (long long)r->N, dg_plural(r->N),
                 (long long)idle, idle == 1 ? " is" : "s are");
-    if (r->uncond != NULL && s->config->grpo.updates_per_iteration > 1)
-        dg_warn("grpo.updates_per_iteration = %lld with cfg.scale = %g: guided "
-                "training is stable with one update per iteration",
-                (long long)s->config->grpo.updates_per_iteration,
-                s->config->cfg.scale);
+    if (r->uncond != NULL && dg_update_number(s->config) > 1)
+        dg_warn(
+            "%s = %lld with cfg.scale = %g: guided "
+            "training is stable with one update per iteration",
+            g->epochs > 1 ? "grpo.epochs" : "grpo.updates_per_iteration",
+            (long long)(g->epochs > 1 ? g->epochs : g->updates_per_iteration),
+            s->config->cfg.scale);
 }
 
 size_t dg_trainer_kept_bytes(const Config *c, const Shard *shard)
@@ -338,9 +341,9 @@ int dg_trainer_reserve(Trainer *t)
                   : dg_policy_reference_on_node(&t->reference, t->policy, c,
                                                 s->comm);
     if (!err)
-        err = dg_learner_create(
-            &t->learner, t->policy, num, &c->optim,
-            c->run.iterations * c->grpo.updates_per_iteration, &place);
+        err =
+            dg_learner_create(&t->learner, t->policy, num, &c->optim,
+                              c->run.iterations * dg_update_number(c), &place);
     /* before the host reserves sums: it has no room for both */
     if (!t->reads_copies && !pools(s)) {
         err = dg_agree(s->comm, err);

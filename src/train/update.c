@@ -8,14 +8,14 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 /* One update in work. */
 typedef struct Part {
     const UpdateJob *job;
     ObjectiveOpts objective;
     Guidance guidance;
-    int index;      /* of the update */
+    int index;      /* of the update, in all passes */
+    int part;       /* of the samples */
     double divisor; /* terms of the update, all ranks */
 } Part;
 
@@ -91,10 +91,18 @@ static float *seeds_at(const Worker *w, const Part *p, int64_t j)
            (dg_update_guard_rows(c) + j) * p->job->rollout->D;
 }
 
-/* Log-densities, divergences where there is a reference, and whether all is
- * finite, of all these steps to the host: one wait. */
+/* What other weights answer at the same latents; NULL: nobody asks. */
+typedef struct Others {
+    const float *ref, *old; /* the reference's, the rollout's */
+} Others;
+
+/* Where w->kl has the divergences from the rollout's. */
+enum { DRIFT = DG_TEAM_NUMBERS };
+
+/* Log-densities, divergences from others, and whether all is finite, of all
+ * these steps to the host: one wait. */
 static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
-                     const float *u_ref)
+                     const Others *others)
 {
     const Rollout *r = p->job->rollout;
     const int64_t D = r->D, item = p->job->update->kept[s->k];
@@ -106,21 +114,26 @@ static int densities(Worker *w, const Part *p, const Steps *s, const float *u,
 
         w->engine->log_prob((float *)w->log_prob.at + b, step, z, u + b * D,
                             z + D, D);
-        if (u_ref != NULL)
+        if (others->ref != NULL)
             w->engine->kl((double *)w->kl.at + b, step, u + b * D,
-                          u_ref + b * D, D);
+                          others->ref + b * D, D);
+        if (others->old != NULL)
+            w->engine->kl((double *)w->kl.at + DRIFT + b, step, u + b * D,
+                          others->old + b * D, D);
     }
     dg_worker_unflag(w);
     w->engine->flag(w->bad.at, 0, u, s->num * D);
     err = dg_mirror_down(&w->log_prob);
     if (!err)
         err = dg_mirror_down(&w->bad);
-    return err || u_ref == NULL ? err : dg_mirror_down(&w->kl);
+    return err || (others->ref == NULL && others->old == NULL)
+               ? err
+               : dg_mirror_down(&w->kl);
 }
 
 /* One term, the b-th of these steps: ratio, loss; its seed goes to grad. */
 static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
-                    const float *u, const float *u_ref, float *grad)
+                    const float *u, const Others *others, float *grad)
 {
     const Update *up = p->job->update;
     const Rollout *r = p->job->rollout;
@@ -135,10 +148,17 @@ static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
         .log_prob_old = r->log_prob[(item - r->first) * r->T + s->index],
         .total = up->total[item],
         .advantage = up->advantage + item * r->K,
-        .kl = u_ref != NULL && !is_guarded(p) ? kl[b] : 0,
-        .drift = is_guarded(p) ? kl[b] : 0,
+        .kl = others->ref != NULL ? kl[b] : 0,
+        .drift = others->old != NULL ? kl[DRIFT + b] : 0,
         .D = D,
         .divisor = p->divisor,
+    };
+    const ObjectiveTensors x = {
+        .z = z,
+        .u = u + b * D,
+        .z_next = next,
+        .u_ref = others->ref != NULL ? others->ref + b * D : NULL,
+        .u_old = others->old != NULL ? others->old + b * D : NULL,
     };
     ObjectiveTerm term;
     int err;
@@ -154,9 +174,8 @@ static int one_term(const Worker *w, const Part *p, const Steps *of, int64_t b,
     res->loss = term.loss;
     res->kl = in.kl;
     res->approx_kl = term.approx_kl;
-    res->seeded = term.coef != 0 || term.kl_coef != 0;
-    w->engine->seed(grad, &term, s, &(ObjectiveTensors) { z, u, next, u_ref },
-                    D);
+    res->seeded = term.coef != 0 || term.kl_coef != 0 || term.drift_coef != 0;
+    w->engine->seed(grad + b * D, &term, s, &x, D);
     return DG_OK;
 }
 
@@ -266,7 +285,7 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     const int64_t D = p->job->rollout->D;
     Forward f = { .w = w, .part = p, .batch = &s->batch };
     Tensor *u, *grad, *ref;
-    const float *other; /* of the reference, or the rollout's */
+    Others others;
     int err;
 
     go_forward(&f, s);
@@ -275,16 +294,14 @@ static int run_steps(Worker *w, const Part *p, Steps *s, Waiting *later)
     grad = u != NULL ? dg_tensor_like(&w->ctx, u) : NULL;
     if (grad == NULL)
         return dg_context_error(&w->ctx);
-    other = is_guarded(p) ? rollout_u(w, p, s)
-            : ref != NULL ? dg_tensor_f32(ref)
-                          : NULL;
-    err = densities(w, p, s, dg_tensor_f32(u), other);
+    others = (Others) { .ref = ref != NULL ? dg_tensor_f32(ref) : NULL,
+                        .old = is_guarded(p) ? rollout_u(w, p, s) : NULL };
+    err = densities(w, p, s, dg_tensor_f32(u), &others);
     if (!err && *(const int64_t *)w->bad.host >= 0)
         return name_layer(w, p, &s->batch);
     for (int64_t b = 0; b < s->num && !err; b++)
-        err = one_term(w, p, s, b, dg_tensor_f32(u) + b * D,
-                       other != NULL ? other + b * D : NULL,
-                       dg_tensor_f32(grad) + b * D);
+        err = one_term(w, p, s, b, dg_tensor_f32(u), &others,
+                       dg_tensor_f32(grad));
     if (err)
         return err;
     if (dg_guided_twice(&p->guidance))
@@ -445,7 +462,8 @@ static int run_item(Worker *w, int64_t i, void *user)
     return err;
 }
 
-/* Items of this update: local ones listed, all counted. A sample whose score
+/* Items of this update: local ones listed, all counted, and none set aside, as it
+ * may have been in a pass before. A sample whose score
  * is missing keeps its place in the divisor and has no gradient. */
 static int64_t list_items(const Part *p, int64_t *num_local)
 {
@@ -453,9 +471,10 @@ static int64_t list_items(const Part *p, int64_t *num_local)
     int64_t count = 0, local = 0;
 
     for (int64_t k = 0; k < u->num_kept; k++) {
-        if (u->belongs[k] != p->index)
+        if (u->belongs[k] != p->part)
             continue;
         count++;
+        u->set_aside[k] = DG_ASIDE_NOT;
         if (k >= u->first_kept && k < u->first_kept + u->num_local)
             u->local[local++] = k;
     }
@@ -474,7 +493,7 @@ static int apply(const Part *p, UpdateStats *stats)
 
     for (int64_t k = 0; k < u->num_kept; k++)
         failed +=
-            u->belongs[k] == p->index && u->set_aside[k] == DG_ASIDE_FAILED;
+            u->belongs[k] == p->part && u->set_aside[k] == DG_ASIDE_FAILED;
     if (failed > 0) {
         stats->skipped_updates++;
         return DG_OK;
@@ -513,6 +532,14 @@ static int run_part(Part *p, UpdateStats *stats)
     return apply(p, stats);
 }
 
+static ClipRange clip_of(const GrpoConfig *g)
+{
+    return (ClipRange) {
+        g->clip_range_low > 0 ? g->clip_range_low : g->clip_range,
+        g->clip_range_high > 0 ? g->clip_range_high : g->clip_range
+    };
+}
+
 int dg_update_run(const UpdateJob *job, UpdateStats *stats)
 {
     const Config *c = job->session->config;
@@ -522,14 +549,12 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
     dg_update_stats_begin(stats);
     for (int64_t k = 0; k < c->num_rewards; k++)
         weights[k] = c->rewards[k].weight;
-    memset(job->update->set_aside, 0,
-           sizeof(int32_t) * (size_t)job->update->num_kept);
     job->update->note[0] = '\0';
     job->update->note_item = job->rollout->N;
     for (int i = 0; i < job->update->num_updates && !err; i++) {
         Part p = {
             .job = job,
-            .objective = { .clip_range = c->grpo.clip_range,
+            .objective = { .clip = clip_of(&c->grpo),
                            .advantage_clip = c->grpo.advantage_clip,
                            .agg = c->grpo.adv_agg,
                            .kl_beta = c->grpo.kl_beta,
@@ -539,6 +564,7 @@ int dg_update_run(const UpdateJob *job, UpdateStats *stats)
                            .step_weight = job->update->weight },
             .guidance = dg_rollout_guidance(job->rollout, c),
             .index = i,
+            .part = i % job->update->num_parts,
         };
 
         err = run_part(&p, stats);

@@ -3,7 +3,7 @@
 
 int64_t dg_update_guard_rows(const Config *c)
 {
-    return c->grpo.ratio == DG_RATIO_GUARD && c->grpo.updates_per_iteration > 1
+    return c->grpo.ratio == DG_RATIO_GUARD && dg_update_number(c) > 1
                ? 1 + c->grpo.micro_batch
                : 0;
 }

@@ -28,15 +28,22 @@ static TimestepOpts timestep_opts(const Config *c)
     };
 }
 
+int64_t dg_update_number(const Config *c)
+{
+    return c->grpo.updates_per_iteration * c->grpo.epochs;
+}
+
 static int set_sizes(Update *u, const Config *c, const Rollout *r)
 {
     const GrpoConfig *g = &c->grpo;
     const int64_t per_group =
         g->best_of_n ? g->keep_top + g->keep_bottom : r->G;
 
-    u->num_updates = (int)g->updates_per_iteration;
+    u->num_parts = (int)g->updates_per_iteration;
+    u->epochs = (int)g->epochs;
+    u->num_updates = (int)dg_update_number(c);
     u->num_kept = r->P * per_group;
-    if (u->num_updates > u->num_kept)
+    if (u->num_parts > u->num_kept)
         return dg_fail(DG_EINVAL,
                        "grpo.updates_per_iteration = %lld: must be at most "
                        "the %lld samples trained in an iteration",
@@ -55,11 +62,11 @@ static int reserve_all(Update *u, const Rollout *r)
     u->stats = reserve(u, r->K, sizeof *u->stats);
     u->reward = reserve(u, r->N * r->K, sizeof *u->reward);
     u->missing = reserve(u, r->N * r->K, sizeof *u->missing);
-    u->steps = reserve(u, r->num * r->T, sizeof *u->steps);
+    u->steps = reserve(u, r->num * r->most_steps, sizeof *u->steps);
     u->local = reserve(u, u->num_kept, sizeof *u->local);
-    u->weight = reserve(u, r->T, sizeof *u->weight);
+    u->weight = reserve(u, r->most_steps, sizeof *u->weight);
     /* windows change size at their end: room for every step */
-    u->result = reserve(u, u->num_kept * r->T, sizeof *u->result);
+    u->result = reserve(u, u->num_kept * r->most_steps, sizeof *u->result);
     if (u->outline)
         return DG_OK;
     if (u->kept == NULL || u->belongs == NULL || u->set_aside == NULL ||
@@ -145,12 +152,13 @@ int dg_update_check_steps(const Config *c, Rollout *r)
 {
     const TimestepOpts o = timestep_opts(c);
     const int64_t every = c->sampler.window_every;
+    const int64_t places = c->sampler.steps - 2;
     int64_t moves = 0;
     int err = DG_OK;
 
     if (c->sampler.window_size > 0 && every > 0 && c->run.iterations > 0)
         moves = (c->run.iterations - 1) / every;
-    for (int64_t k = 0; k <= moves && k <= r->T - 2 && !err; k++) {
+    for (int64_t k = 0; k <= moves && k <= places && !err; k++) {
         char reason[256];
         int num;
 
@@ -225,11 +233,11 @@ static void assign_updates(Update *u, const Config *c, const Rollout *r)
 {
     const int64_t per_group = u->num_kept / r->P;
     const int whole = c->grpo.update_split == DG_SPLIT_AUTO
-                          ? r->P % u->num_updates == 0
+                          ? r->P % u->num_parts == 0
                           : c->grpo.update_split == DG_SPLIT_GROUPS;
 
     for (int64_t k = 0; k < u->num_kept; k++)
-        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_updates);
+        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_parts);
 }
 
 static int choose_steps(Update *u, const Session *s, const Rollout *r)

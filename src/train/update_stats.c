@@ -22,10 +22,11 @@ static void add_later(UpdateStats *s, const StepResult *res, double terms)
 
 void dg_update_stats_add(UpdateStats *s, const Update *u, int index)
 {
-    const double terms = (double)u->num_kept * (double)u->steps_per_item;
+    const double terms =
+        (double)u->num_kept * (double)u->steps_per_item * (double)u->epochs;
 
     for (int64_t k = 0; k < u->num_kept; k++) {
-        if (u->belongs[k] != index)
+        if (u->belongs[k] != index % u->num_parts)
             continue;
         s->set_aside += u->set_aside[k] != 0;
         for (int j = 0; j < u->steps_per_item && !u->set_aside[k]; j++) {

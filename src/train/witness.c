@@ -82,12 +82,25 @@ typedef struct Shown {
     float *condition, *latents; /* the two of a step */
 } Shown;
 
+/* The turn-th of the steps that need nothing but their own latent: those of
+ * second order do not come round. */
+static int step_of(const Rollout *r, int64_t turn)
+{
+    int alone[r->T], num = 1;
+
+    alone[0] = 0;
+    for (int i = 1; i < r->T; i++)
+        if (!r->steps[i].multistep)
+            alone[num++] = i;
+    return alone[turn % num];
+}
+
 /* One of this rank's samples, step and iteration by iteration another. */
 static int show(Shown *out, const Rollout *r, const Session *s, const Policy *p)
 {
     const int64_t turn = r->iteration / s->config->run.witness_every;
     const int64_t C = p->shape.condition, D = r->D;
-    const int step = (int)(turn % r->T);
+    const int step = step_of(r, turn);
     int64_t item, place;
     int err = DG_OK;
 
