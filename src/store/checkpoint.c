@@ -350,7 +350,7 @@ static int read_counter(H5File *f, const char *counter, int64_t *value)
     if (err || !dg_h5_has_key(f, name, "sha256"))
         return err;
     err = dg_sha256_bytes(digest, value, sizeof *value);
-    return err ? err : dg_h5_match_digest(f, name, "sha256", digest);
+    return err ? err : dg_h5_match_digest(f, name, 0, "sha256", digest);
 }
 
 /* All but the arrays. values [num_counters + 1] out: the iteration, then the
