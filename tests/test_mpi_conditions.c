@@ -1,10 +1,10 @@
+#define _GNU_SOURCE /* memmem */
 #include "mpi_test.h"
 #include "base/error.h"
 #include "store/conditions.h"
 #include "store/file.h"
 #include "weights/half.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { NUM = 300, WIDTH = 3000, AT_ONCE = 7 };
