@@ -295,7 +295,15 @@ static void test_config_values(void **state)
                  "y.json: not a JSON object");
     expect_error(dg_model_config_parse(&c, "y.json", "", 0), DG_EFORMAT,
                  "y.json: not a JSON object");
-    /* Python would take the last one */
+}
+
+/* Python would take the last one. */
+static void test_config_keys_have_one_value(void **state)
+{
+    const char *text;
+    ModelConfig *c;
+
+    (void)state;
     text = "{\"a\":{\"n\":16,\"b\":[{\"n\":1},2],\"m\":4,\"n\":32}}";
     expect_error(dg_model_config_parse(&c, "y.json", text, strlen(text)),
                  DG_EFORMAT, "y.json: key n is there twice, with two values");
@@ -315,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_shards_come_back),
         cmocka_unit_test(test_digest_sees_names_and_values),
         cmocka_unit_test(test_config_values),
+        cmocka_unit_test(test_config_keys_have_one_value),
     };
 
     return cmocka_run_group_tests_name("snapshot", tests, scratch_make,

@@ -98,6 +98,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         data = made = wrap(data, size, &size);
     if (dg_torch_file_parse(&f, "fuzz", data, size) == 0) {
         read_all(f);
+        (void)dg_weight_file_verify(f);
         dg_weight_file_close(f);
     }
     free(made);
