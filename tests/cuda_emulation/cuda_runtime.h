@@ -239,10 +239,10 @@ extern "C" void cuda_emulation_order(int reversed);
  * there is no room that call fails.
  */
 cudaError_t cuda_emulation_own(int64_t bytes);
-/** A launch of kernel is asked for, or its attributes. Ends the program where that
+/** A launch of kernel is asked for, or else its attributes. Ends the program where that
  *  is the first time, and captured: a real driver may not be able to load it
  *  then. */
-cudaError_t cuda_emulation_load(const void *kernel);
+cudaError_t cuda_emulation_load(const void *kernel, bool launched);
 /** Kernels are about to be loaded, own ones or a library's. With
  *  CUDA_EMULATION_LOAD=waits in the environment that waits for all streams, as a
  *  driver may; what others do not send it waits for in vain. */
@@ -286,7 +286,7 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes,
                                          const void *kernel)
 {
     *attributes = cudaFuncAttributes {};
-    return cuda_emulation_load(kernel);
+    return cuda_emulation_load(kernel, false);
 }
 
 template <typename... P, size_t... I>
@@ -323,7 +323,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
         void (*kernel)(P...);
         void **args;
     } call = { kernel, args };
-    const cudaError_t loaded = cuda_emulation_load((const void *)kernel);
+    const cudaError_t loaded = cuda_emulation_load((const void *)kernel, true);
 
     if (loaded != cudaSuccess)
         return loaded;

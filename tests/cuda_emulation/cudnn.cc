@@ -541,7 +541,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h,
                         "cannot be\n");
         abort();
     }
-    if (cuda_emulation_load(p->graph.get()) != cudaSuccess)
+    if (cuda_emulation_load(p->graph.get(), true) != cudaSuccess)
         return CUDNN_STATUS_EXECUTION_FAILED;
     for (int64_t i = 0; i < num; ++i) {
         const int64_t id =

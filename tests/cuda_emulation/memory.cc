@@ -338,25 +338,32 @@ cudaError_t cuda_emulation_own(int64_t bytes)
     return cudaSuccess;
 }
 
-cudaError_t cuda_emulation_load(const void *kernel)
+/* Of what is loaded before it is launched bytes are counted then: CODE_BYTES are
+ * many, and most of that is never launched. */
+cudaError_t cuda_emulation_load(const void *kernel, bool launched)
 {
     static std::unordered_set<const void *> *const loaded =
+        new std::unordered_set<const void *>;
+    static std::unordered_set<const void *> *const counted =
         new std::unordered_set<const void *>;
     static std::mutex loads;
 
     loads.lock();
     const bool there = loaded->count(kernel) > 0;
     loads.unlock();
-    if (there)
-        return cudaSuccess;
-    cuda_emulation_not_captured("the first launch of a kernel");
-    cuda_emulation_loads(); /* and there others may be launched */
+    if (!there) {
+        cuda_emulation_not_captured("the first launch of a kernel");
+        cuda_emulation_loads(); /* and there others may be launched */
+    }
     const std::lock_guard<std::mutex> held(loads);
-    if (!loaded->insert(kernel).second)
+    loaded->insert(kernel);
+    if (!launched || !counted->insert(kernel).second)
         return cudaSuccess;
     const cudaError_t e = cuda_emulation_own(CODE_BYTES);
-    if (e != cudaSuccess)
+    if (e != cudaSuccess) {
         loaded->erase(kernel);
+        counted->erase(kernel);
+    }
     return e;
 }
 
