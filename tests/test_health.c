@@ -165,7 +165,7 @@ static void test_clipping_has_three_levels(void **state)
     fill(COL_CLIP, 0.99, 0.99);
     says(LEVEL_WRONG, "Is the clipping in range", "No: 99");
     fill(COL_CLIP, 0, 0);
-    says(LEVEL_GOOD, "Is the clipping in range", "none with several updates");
+    says(LEVEL_GOOD, "Is the clipping in range", "in spite of several updates");
     run.config.grpo.updates_per_iteration = 1;
     says(LEVEL_GOOD, "Is the clipping in range", "none ever is");
 }

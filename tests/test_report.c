@@ -214,6 +214,8 @@ static void test_right_run_is_called_right(void **state)
                       "0.800]; <b>+0.300</b>, and the 95\u202f% intervals do "
                       "not overlap.");
     assert_says(page, "count&lt;ing&gt;");
+    /* charts are no wider than a narrow screen */
+    assert_says(page, "minmax(min(340px,100%),1fr)");
     assert_level(page, "Is the ratio exactly 1", "good");
     assert_level(page, "Does the reward rise?", "good");
     assert_level(page, "Is it better on held-out prompts?", "good");

@@ -113,15 +113,17 @@ static void options(void)
 
 static void environment(void)
 {
-    printf(
-        ".SH ENVIRONMENT\n"
-        ".TP\n.B DANCEGRPO_MPI_THREADS\n"
-        "\\fIfunneled\\fR: do not ask MPI for "
-        "\\fIMPI_THREAD_MULTIPLE\\fR; files are then\nwritten between "
-        "iterations and not beside them. \\fImultiple\\fR is the default.\n"
-        ".TP\n.B DANCEGRPO\n"
-        "in the batch scripts of\n.IR jobs/ :\nthe program to start, if it is "
-        "not\n.IR bin/dancegrpo .\n");
+    printf(".SH ENVIRONMENT\n"
+           ".TP\n.B DANCEGRPO_MPI_THREADS\n"
+           "\\fIfunneled\\fR: do not ask MPI for "
+           "\\fIMPI_THREAD_MULTIPLE\\fR; files are then\nwritten between "
+           "iterations and not beside them. \\fImultiple\\fR is the default.\n"
+           ".TP\n.B DANCEGRPO\n"
+           "in the batch scripts of\n.IR jobs/ :\nthe program to start; by "
+           "default\n.IR bin/dancegrpo ,\nor else the one that is installed\n"
+           ".TP\n.B DANCEGRPO_JOBS\n"
+           "there too: the folder of\n.IR launch.sh ,\nif it is neither\n"
+           ".I jobs\nnor that of the installation\n");
 }
 
 void dg_man_end(void)
