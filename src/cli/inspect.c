@@ -112,7 +112,9 @@ int dg_cli_inspect(int argc, char **argv)
           "a row for each item of trajectories: rewards, strict "
           "scores, advantages, ratios, prompt; RUN_DIR: all of its",
           .on = &w.csv },
-        { "--digest", "only the SHA-256 of weights or conditions",
+        { "--digest",
+          "only the SHA-256 of weights or conditions, which are checked; "
+          "of a trajectory all is",
           .on = &w.digest },
         { "--pictures",
           "PNG file to write: a trajectory's pictures, that of "
