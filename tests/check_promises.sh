@@ -372,6 +372,14 @@ cp "$file" "$work/planted.h5"
 "$tools/plant" "$work/planted.h5" flip state/weights 65000
 expect_code "trajectories: which finds a changed bit" 1 \
     "state/weights: SHA-256" "$bin" inspect --digest "$work/planted.h5"
+# of every number that a file holds
+for at in "latents 30000" "log_prob 7" "reward 3" "kept 2" "state/adam_v 5"; do
+    read -r name index <<<"$at"
+    cp "$file" "$work/planted.h5"
+    "$tools/plant" "$work/planted.h5" flip "$name" "$index"
+    expect_code "trajectories: a changed bit of $name" 1 "dataset $name: SHA-256" \
+        "$bin" inspect --digest "$work/planted.h5"
+done
 cp "$file" "$work/old.h5"
 expect "trajectories: a file of version 1" "$tools/as_version_1" \
     "$work/old.h5" "$work/base/trajectories/iter_000003.h5"

@@ -1,5 +1,9 @@
+#define _GNU_SOURCE /* memmem */
 #include "mpi_test.h"
 #include "base/error.h"
+#include "base/piece_digest.h"
+#include "store/file.h"
+#include "store/inspect.h"
 #include "store/trajectory.h"
 
 enum { ITEMS = 10, STEPS = 3, SIZE = 40 };
@@ -115,9 +119,52 @@ static void test_missing_folder_fails_together(void **state)
     VERDICT();
 }
 
+/* As formats.md tells, whoever wrote which rows; and a damaged number is found. */
+static void test_numbers_have_digests(void **state)
+{
+    static float latents[ITEMS][STEPS + 1][SIZE];
+    char want[DG_SHA256_HEX], *stored = NULL, *bytes = NULL;
+    size_t num = 0;
+    H5File *f = NULL;
+
+    (void)state;
+    make_folder(folder);
+    for (int i = 0; i < ITEMS; i++)
+        for (int t = 0; t <= STEPS; t++)
+            for (int e = 0; e < SIZE; e++)
+                latents[i][t][e] = value(i, t, e);
+    EXPECT(!dg_piece_digest(want, latents, sizeof latents));
+    EXPECT(write_file(9) == DG_OK);
+    dg_trajectory_path(path, sizeof path, folder, 9);
+    EXPECT(dg_trajectory_open(&f, path) == DG_OK);
+    EXPECT(!dg_h5_get_text(f, "latents", "sha256_pieces", &stored));
+    EXPECT(stored != NULL && strcmp(stored, want) == 0);
+    EXPECT(dg_h5_has_key(f, "sigmas", "sha256_pieces"));
+    EXPECT(!dg_h5_has_key(f, "prompts", "sha256_pieces"));
+    free(stored);
+    dg_h5_close(f);
+    EXPECT(dg_inspect_digest(path, want) == DG_EFORMAT); /* no weights in it */
+    EXPECT(strstr(dg_last_error()->text, "state/weights") != NULL);
+    dg_comm_barrier(&comm);
+    EXPECT(dg_file_read(path, &bytes, &num) == DG_OK);
+    char *at = memmem(bytes, num, latents[7], sizeof latents[7]);
+    EXPECT(at != NULL);
+    if (at != NULL)
+        at[100] ^= 1;
+    if (comm.rank == 0)
+        EXPECT(dg_file_write(path, bytes, num) == DG_OK);
+    dg_comm_barrier(&comm);
+    EXPECT(dg_inspect_digest(path, want) == DG_EFORMAT);
+    EXPECT(strstr(dg_last_error()->text, "latents: SHA-256") != NULL);
+    free(bytes);
+    drop_folder(folder);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_items_of_all_ranks_are_there),
     cmocka_unit_test(test_missing_folder_fails_together),
+    cmocka_unit_test(test_numbers_have_digests),
 };
 
 MPI_MAIN(mpi_trajectory, tests)

@@ -27,7 +27,8 @@ int dg_inspect_table(const char *const *paths, int num, FILE *out);
  * SHA-256 of the weights in a file, computed from the data.
  * A checkpoint: of arrays/weights, float32 as they lie in memory. A weights
  * file: of all tensors in the order of their names, each name with its zero
- * byte before its data as stored. A trajectory: of state/weights.
+ * byte before its data as stored. A trajectory: of state/weights; all that has a
+ * digest is checked.
  * Errors: DG_EFORMAT for other files, or when a stored checksum fails.
  */
 int dg_inspect_digest(const char *path, char hex[DG_SHA256_HEX]);

@@ -4,7 +4,8 @@
  * Trajectory files: everything an iteration computed from, and what came out,
  * so that `replay` can compute it again. DIR/iter_000100.h5. The datasets are
  * the trainer's: it passes a list of H5Item, those of work items as shared
- * over the ranks. Names, shapes and meaning: doc/formats.md.
+ * over the ranks. Each of numbers gets its digest in pieces. Names, shapes and
+ * meaning: doc/formats.md.
  */
 #include <stdint.h>
 

@@ -30,6 +30,12 @@ typedef struct Session {
  *  collective. */
 int dg_session_links(const Session *s);
 
+/** From now on this thread's digests are taken by all of the rank's threads,
+ *  which have nothing else to do, unless the session says otherwise; to the
+ *  end. */
+void dg_session_digests_begin(const Session *s);
+void dg_session_digests_end(void);
+
 /** Ends of a run that are not errors. */
 typedef enum RunEnd {
     DG_RUN_DONE,

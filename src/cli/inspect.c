@@ -112,7 +112,9 @@ int dg_cli_inspect(int argc, char **argv)
           "print a row for each sample of trajectories: rewards, strict "
           "scores, advantages, ratios, prompt; of a run's folder, all of them",
           .on = &w.csv },
-        { "--digest", "print only the SHA-256 of weights or conditions",
+        { "--digest",
+          "check the data and print only the SHA-256 of weights or conditions; "
+          "of a trajectory all of it is checked",
           .on = &w.digest },
         { "--pictures",
           "paint the pictures of a trajectory, that of the greatest reward "

@@ -241,58 +241,110 @@ typedef struct Digest {
     /* what is stored of it: that of the pieces, or of all bytes; attributes of
      * the dataset, or of the root */
     const char *pieces, *whole;
-    int of_root;
+    int of_root; /* then other datasets may have one of their own */
     int64_t num;
 } Digest;
 
 /* The digest of all that counts, and that of the dataset at hand, or of its
  * pieces. */
 typedef struct Sums {
-    Sha256 *all, one;
-    int in_pieces;
+    Sha256 *all, one; /* all NULL: it does not count */
+    char *room;       /* NULL: not in pieces; one that has begun, */
+    size_t filled;    /* and how much of it is there */
 } Sums;
+
+/* Rows come by as they are, pieces end where they do. */
+static int add_to_pieces(Sums *s, const char *data, size_t bytes)
+{
+    int err = DG_OK;
+
+    while (bytes > 0 && !err) {
+        size_t n = bytes / DG_PIECE_BYTES * DG_PIECE_BYTES;
+
+        if (s->filled == 0 && n > 0) {
+            err = dg_piece_add(&s->one, data, n);
+        } else {
+            n = DG_PIECE_BYTES - s->filled;
+            n = n < bytes ? n : bytes;
+            memcpy(s->room + s->filled, data, n);
+            s->filled += n;
+        }
+        if (!err && s->filled == DG_PIECE_BYTES) {
+            err = dg_piece_add(&s->one, s->room, s->filled);
+            s->filled = 0;
+        }
+        data += n;
+        bytes -= n;
+    }
+    return err;
+}
 
 static int add_bytes(void *user, const void *data, H5Type type, int64_t num)
 {
     Sums *sums = user;
     const size_t bytes = (size_t)num * dg_h5_type_bytes(type);
 
-    dg_sha256_update(sums->all, data, bytes);
-    if (sums->in_pieces) /* an array comes by in whole ones */
-        return dg_piece_add(&sums->one, data, bytes);
+    if (sums->all != NULL)
+        dg_sha256_update(sums->all, data, bytes);
+    if (sums->room != NULL)
+        return add_to_pieces(sums, data, bytes);
     dg_sha256_update(&sums->one, data, bytes);
     return DG_OK;
+}
+
+/* Of a dataset, in pieces if there is room for one. */
+static int sum_set(H5File *f, const char *name, Sums *sums,
+                   char hex[DG_SHA256_HEX])
+{
+    H5Shape s;
+    int err = dg_h5_shape(f, name, &s);
+
+    if (!err)
+        err = dg_sha256_init(&sums->one);
+    if (err)
+        return err;
+    err = look(f, name, &s, add_bytes, sums);
+    if (!err && sums->filled > 0)
+        err = dg_piece_add(&sums->one, sums->room, sums->filled);
+    if (err)
+        dg_sha256_fini(&sums->one);
+    else
+        dg_sha256_final(&sums->one, hex);
+    return err;
+}
+
+/* A dataset against the digest that is stored of it, in key. */
+static int check_set(H5File *f, const char *name, Sha256 *all, int pieces,
+                     int of_root, const char *key)
+{
+    Sums sums = { .all = all, .room = pieces ? malloc(DG_PIECE_BYTES) : NULL };
+    char hex[DG_SHA256_HEX];
+    int err = pieces && sums.room == NULL
+                  ? dg_fail(DG_ENOMEM, "%s: dataset %s", dg_h5_path(f), name)
+                  : sum_set(f, name, &sums, hex);
+
+    free(sums.room);
+    return err ? err : dg_h5_match_digest(f, name, of_root, key, hex);
 }
 
 static int digest_set(H5File *f, const char *name, void *user)
 {
     Digest *d = user;
-    Sums sums = { .all = &d->sum,
-                  .in_pieces =
-                      dg_h5_has_key(f, d->of_root ? NULL : name, d->pieces) };
-    char hex[DG_SHA256_HEX];
-    H5Shape s;
-    int err;
+    const int counts =
+        d->named ? strncmp(name, d->starts_with, strlen(d->starts_with)) == 0
+                 : strcmp(name, d->starts_with) == 0;
+    int pieces;
 
-    if (strncmp(name, d->starts_with, strlen(d->starts_with)) != 0 ||
-        (!d->named && strcmp(name, d->starts_with) != 0))
-        return DG_OK;
-    err = dg_h5_shape(f, name, &s);
-    if (!err)
-        err = dg_sha256_init(&sums.one);
-    if (err)
-        return err;
+    if (!counts)
+        return d->of_root && dg_h5_has_key(f, name, DG_CHECKPOINT_PIECES)
+                   ? check_set(f, name, NULL, 1, 0, DG_CHECKPOINT_PIECES)
+                   : DG_OK;
+    pieces = dg_h5_has_key(f, d->of_root ? NULL : name, d->pieces);
     if (d->named)
         dg_sha256_update(&d->sum, name, strlen(name) + 1);
-    err = look(f, name, &s, add_bytes, &sums);
-    if (err) {
-        dg_sha256_fini(&sums.one);
-        return err;
-    }
-    dg_sha256_final(&sums.one, hex);
     d->num++;
-    return dg_h5_match_digest(f, name, d->of_root,
-                              sums.in_pieces ? d->pieces : d->whole, hex);
+    return check_set(f, name, &d->sum, pieces, d->of_root,
+                     pieces ? d->pieces : d->whole);
 }
 
 static int choose(Digest *d, H5File *f)

@@ -8,7 +8,6 @@
 #include "tensor/mirror.h"
 #include "train/pool.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -240,18 +239,6 @@ int dg_learner_digest_whole(const Learner *l, const Comm *c, char hex[65])
     return dg_agree(c, err);
 }
 
-/* Digests are taken by all of the rank's threads, which have nothing else to
- * do, unless the session says otherwise. */
-static void begin_digests(const Session *s)
-{
-    omp_set_num_threads(s->host_threads > 0 ? s->host_threads : s->num_threads);
-}
-
-static void end_digests(void)
-{
-    omp_set_num_threads(1); /* as dg_team_create() left it */
-}
-
 int dg_learner_digest(const Learner *l, const Session *s, char hex[65])
 {
     CheckpointArray a;
@@ -259,9 +246,9 @@ int dg_learner_digest(const Learner *l, const Session *s, char hex[65])
     int err;
 
     weights_array(&a, &of, l, l->num);
-    begin_digests(s);
+    dg_session_digests_begin(s);
     err = dg_checkpoint_digest_pieces(hex, s->comm, &a);
-    end_digests();
+    dg_session_digests_end();
     if (!err)
         dg_comm_bcast(s->comm, hex, DG_SHA256_HEX, 0);
     return err;
@@ -280,10 +267,10 @@ int dg_learner_save(const Learner *l, const Session *s, const char *dir,
         return err;
     }
     c.k.iteration = iteration;
-    begin_digests(s);
+    dg_session_digests_begin(s);
     err = dg_checkpoint_write(s->comm, dir, &c.k, &s->info,
                               s->config->checkpoint.keep);
-    end_digests();
+    dg_session_digests_end();
     free(c.params);
     return err;
 }
@@ -296,9 +283,9 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
 
     if (err)
         return err;
-    begin_digests(s);
+    dg_session_digests_begin(s);
     err = dg_checkpoint_resume(s->comm, dir, &c.k, &s->info, found);
-    end_digests();
+    dg_session_digests_end();
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;

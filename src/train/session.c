@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "train/engine.h"
 
+#include <omp.h>
 #include <signal.h>
 #include <string.h>
 
@@ -35,6 +36,16 @@ void dg_stop_install(void)
     action.sa_flags = SA_RESTART | SA_RESETHAND; /* who insists, may */
     sigaction(SIGINT, &action, NULL);
     started = dg_clock_now();
+}
+
+void dg_session_digests_begin(const Session *s)
+{
+    omp_set_num_threads(s->host_threads > 0 ? s->host_threads : s->num_threads);
+}
+
+void dg_session_digests_end(void)
+{
+    omp_set_num_threads(1); /* as dg_team_create() left it */
 }
 
 int dg_stop_asked(void)

@@ -454,9 +454,11 @@ int dg_trainer_write_trajectory(const Trainer *t, const Trajectory *k,
             { "base_sha256_pieces", t->policy->base_pieces, 0 },
         };
 
+        dg_session_digests_begin(s);
         err = dg_trajectory_write(s->comm, t->dir.trajectories, k->iteration,
                                   k->items.item, k->items.num, notes, num_notes,
                                   &s->info);
+        dg_session_digests_end();
     }
     return err;
 }

@@ -65,6 +65,16 @@ static int change_note(hid_t file, const char *pieces, const char *whole,
            H5Adelete(file, pieces) >= 0 && put_text(file, whole, hex);
 }
 
+static herr_t forget_digest(hid_t file, const char *name,
+                            const H5O_info_t *info, void *user)
+{
+    (void)info;
+    (void)user;
+    if (H5Aexists_by_name(file, name, "sha256_pieces", H5P_DEFAULT) > 0)
+        return H5Adelete_by_name(file, name, "sha256_pieces", H5P_DEFAULT);
+    return 0;
+}
+
 /* What came with version 2. */
 static int remove_newer(hid_t file)
 {
@@ -77,7 +87,8 @@ static int remove_newer(hid_t file)
         ok = H5Ldelete(file, sets[i], H5P_DEFAULT) >= 0;
     for (size_t i = 0; i < sizeof keys / sizeof *keys && ok; i++)
         ok = H5Adelete(file, keys[i]) >= 0;
-    return ok;
+    return ok && H5Ovisit2(file, H5_INDEX_NAME, H5_ITER_NATIVE, forget_digest,
+                           NULL, H5O_INFO_BASIC) >= 0;
 }
 
 static int change_trajectory(hid_t file, const char *path)
