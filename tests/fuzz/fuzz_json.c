@@ -9,12 +9,11 @@
  * What is accepted has to be whole: texts with an end, metadata in range and
  * the same after it was written and read; a report without "nan" in a place.
  */
+#include "base/error.h"
 #include "report/report.h"
 #include "store/file.h"
 #include "store/metrics.h"
 #include "store/prompts.h"
-
-#include "base/error.h"
 
 #include "fuzz_folder.h"
 
