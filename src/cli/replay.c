@@ -3,17 +3,30 @@
 #include "base/error.h"
 #include "train/trainer.h"
 
+/* Of the command line. */
+typedef struct Moved {
+    int threads;
+    const char *folder, *weights;
+} Moved;
+
 enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 
-/* The configuration is the file's own; threads may be chosen anew. */
-static int take_config(Cli *cli, int threads)
+/* The configuration is the file's own; threads may be chosen anew, and what was
+ * read elsewhere may have moved: what it holds is checked. */
+static int take_config(Cli *cli, const Moved *m)
 {
-    const int err = dg_cli_stored_config(cli, cli->args[0]);
+    PolicyConfig *p = &cli->config.policy;
 
+    int err = dg_cli_stored_config(cli, cli->args[0]);
+
+    if (!err)
+        err = dg_cli_moved(p->path, "--folder", m->folder);
+    if (!err)
+        err = dg_cli_moved(p->weights, "--weights", m->weights);
     if (err)
         return err;
-    if (threads != AS_IT_WAS)
-        cli->config.run.threads = threads;
+    if (m->threads != AS_IT_WAS)
+        cli->config.run.threads = m->threads;
     cli->config.trajectory.every = 0; /* no file is written, */
     cli->config.evaluate.every = 0;   /* and nothing evaluated */
     dg_config_settle(&cli->config);
@@ -22,9 +35,8 @@ static int take_config(Cli *cli, int threads)
 
 static int replay(Cli *cli, void *options)
 {
-    const int *threads = options;
     Session session;
-    int err = dg_agree(&cli->comm, take_config(cli, *threads));
+    int err = dg_agree(&cli->comm, take_config(cli, options));
 
     if (!err)
         err = dg_cli_session(&session, cli);
@@ -37,10 +49,13 @@ static int replay(Cli *cli, void *options)
 
 int dg_cli_replay(int argc, char **argv)
 {
-    int threads = AS_IT_WAS;
+    Moved m = { .threads = AS_IT_WAS };
     const CliFlag flags[] = {
         { "--threads", "workers of each rank; 0: as run.threads = 0",
-          .number = &threads, .least = 0, .most = MOST_THREADS },
+          .number = &m.threads, .least = 0, .most = MOST_THREADS },
+        { "--folder", "where policy.path is now", .value = &m.folder },
+        { "--weights", "of adapters: where policy.weights is now",
+          .value = &m.weights },
     };
     const CliSpec spec = {
         .work = replay,
@@ -53,8 +68,8 @@ int dg_cli_replay(int argc, char **argv)
         .min_args = 1,
         .max_args = 1,
         .flags = flags,
-        .num_flags = 1,
+        .num_flags = 3,
     };
 
-    return dg_cli_run(&spec, &threads, argc, argv);
+    return dg_cli_run(&spec, &m, argc, argv);
 }
