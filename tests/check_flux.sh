@@ -50,10 +50,13 @@ expect_code "flux: and on the folder moved" 0 "all" "$bin" evaluate "$TINY" \
     --set policy.path="$work/moved" --set policy.weights="$adapters" \
     --json "$work/lora2.json"
 expect "flux: the same pictures" cmp "$work/lora.json" "$work/lora2.json"
+again=("$bin" replay --folder "$work/moved" "$work/lora/trajectories/iter_000003.h5")
+expect "flux: adapters, replay with the folder moved" "${again[@]}"
 # another base: one weight of the transformer turned about
 vec=$work/moved/transformer/diffusion_pytorch_model-00002-of-00002.safetensors
 printf '\x12' | dd of="$vec" bs=1 conv=notrunc status=none \
     seek=$(($(stat -c %s "$vec") - 2))
+expect_code "flux: on another base no replay" 1 "SHA-256" "${again[@]}"
 expect_code "flux: on another base they are refused" 1 "SHA-256" "$bin" \
     evaluate "$TINY" --set policy.path="$work/moved" \
     --set policy.weights="$adapters"

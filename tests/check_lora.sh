@@ -80,6 +80,14 @@ expect_code "lora: a trajectory of then is replayed" 0 "agree bit for bit" \
 expect_code "lora: a base with a changed bit is told" 1 "the file is damaged" \
     "$bin" replay --threads 1 "$trajectory"
 "$tools/plant" "$masters" flip arrays/weights 77
+mv "$masters" "$work/away.h5"
+expect_code "lora: no replay on a base that is not where it was" 1 "$masters" \
+    "$bin" replay --threads 1 "$trajectory"
+expect_code "lora: but where it is" 0 "agree bit for bit" "$bin" replay \
+    --threads 1 --weights "$work/away.h5" "$trajectory"
+expect_code "lora: nor under a name that is cut" 2 "at most 511 bytes" \
+    "$bin" replay --weights "$(printf '%0600d' 0)" "$trajectory"
+mv "$work/away.h5" "$masters"
 expect_code "lora: adapters of version 1 with their base" 0 "mean of tasks" \
     "$bin" evaluate configs/tiny.cfg --set run.threads=1 \
     --set policy.weights="$work/other.h5"

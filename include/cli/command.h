@@ -111,6 +111,11 @@ int dg_cli_threads(const Cli *cli);
  *  keys. */
 int dg_cli_stored_config(Cli *cli, const char *path);
 
+/** A path of that configuration to what flag says instead; NULL: as it was.
+ *  Errors: DG_EUSAGE when it is too long. */
+int dg_cli_moved(char path[DG_CONFIG_STRING], const char *flag,
+                 const char *now);
+
 /** What the long commands share: ranks, configuration, kernels, provenance.
  *  Borrows from cli. With run.device = "cuda" this rank takes a GPU: that of
  *  its number on the node. Collective. Errors, agreed: DG_EDEVICE when

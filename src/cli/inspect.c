@@ -54,16 +54,17 @@ static int paint(Cli *cli, Wanted *w)
 {
     Config *c = &cli->config;
     Session session;
-    int err = dg_agree(&cli->comm, dg_cli_stored_config(cli, cli->args[0]));
+    int err = dg_cli_stored_config(cli, cli->args[0]);
 
+    if (!err)
+        err = dg_cli_moved(c->policy.path, "--folder", w->folder);
+    err = dg_agree(&cli->comm, err);
     if (err)
         return err;
     c->run.device = DG_DEVICE_CPU;
     c->run.dtype = DG_STORE_FLOAT32;
     c->run.attention = DG_ATTENTION_OWN;
     c->run.threads = 0;
-    if (w->folder != NULL)
-        snprintf(c->policy.path, sizeof c->policy.path, "%s", w->folder);
     dg_config_settle(c);
     err = dg_cli_session(&session, cli);
     w->shown.out = w->pictures;

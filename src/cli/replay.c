@@ -5,11 +5,19 @@
 
 #include <sys/stat.h>
 
+/* Of the command line. */
+typedef struct Moved {
+    int threads;
+    const char *folder, *weights;
+} Moved;
+
 enum { AS_IT_WAS = -1, MOST_THREADS = 4096 }; /* as run.threads */
 
-/* The configuration is the file's own; threads may be chosen anew. */
-static int take_config(Cli *cli, int threads)
+/* The configuration is the file's own; threads may be chosen anew, and what was
+ * read elsewhere may have moved: what it holds is checked. */
+static int take_config(Cli *cli, const Moved *m)
 {
+    PolicyConfig *p = &cli->config.policy;
     struct stat st;
     int err;
 
@@ -20,11 +28,14 @@ static int take_config(Cli *cli, int threads)
                        "trajectory.every > 0 writes",
                        cli->args[0], cli->args[0]);
     err = dg_cli_stored_config(cli, cli->args[0]);
-
+    if (!err)
+        err = dg_cli_moved(p->path, "--folder", m->folder);
+    if (!err)
+        err = dg_cli_moved(p->weights, "--weights", m->weights);
     if (err)
         return err;
-    if (threads != AS_IT_WAS)
-        cli->config.run.threads = threads;
+    if (m->threads != AS_IT_WAS)
+        cli->config.run.threads = m->threads;
     cli->config.trajectory.every = 0; /* no file is written, */
     cli->config.evaluate.every = 0;   /* and nothing evaluated */
     dg_config_settle(&cli->config);
@@ -33,9 +44,8 @@ static int take_config(Cli *cli, int threads)
 
 static int replay(Cli *cli, void *options)
 {
-    const int *threads = options;
     Session session;
-    int err = dg_agree(&cli->comm, take_config(cli, *threads));
+    int err = dg_agree(&cli->comm, take_config(cli, options));
 
     if (!err)
         err = dg_cli_session(&session, cli);
@@ -48,12 +58,16 @@ static int replay(Cli *cli, void *options)
 
 int dg_cli_replay(int argc, char **argv)
 {
-    int threads = AS_IT_WAS;
+    Moved m = { .threads = AS_IT_WAS };
     const CliFlag flags[] = {
         { "--threads",
           "threads per rank, 0: the cores of the node shared among its "
           "ranks (default: as the run had them)",
-          .number = &threads, .least = 0, .most = MOST_THREADS },
+          .number = &m.threads, .least = 0, .most = MOST_THREADS },
+        { "--folder", "where the folder of policy.path is now",
+          .value = &m.folder, .takes = "FOLDER" },
+        { "--weights", "of adapters: where the file of policy.weights is now",
+          .value = &m.weights, .takes = "FILE" },
     };
     const CliSpec spec = {
         .work = replay,
@@ -66,8 +80,8 @@ int dg_cli_replay(int argc, char **argv)
         .min_args = 1,
         .max_args = 1,
         .flags = flags,
-        .num_flags = 1,
+        .num_flags = 3,
     };
 
-    return dg_cli_run(&spec, &threads, argc, argv);
+    return dg_cli_run(&spec, &m, argc, argv);
 }

@@ -261,6 +261,18 @@ int dg_cli_stored_config(Cli *cli, const char *path)
     return err;
 }
 
+int dg_cli_moved(char path[DG_CONFIG_STRING], const char *flag, const char *now)
+{
+    const size_t length = now != NULL ? strlen(now) : 0;
+
+    if (length >= DG_CONFIG_STRING)
+        return dg_fail(DG_EUSAGE, "%s %.40s...: at most %d bytes are allowed",
+                       flag, now, DG_CONFIG_STRING - 1);
+    if (now != NULL)
+        memcpy(path, now, length + 1);
+    return DG_OK;
+}
+
 int dg_cli_session(Session *out, Cli *cli)
 {
     int err;
