@@ -79,7 +79,7 @@ taken=$(CUDA_EMULATION_MEMORY=1000000000 CUDA_EMULATION_TELL=1 "$gpu" bench \
     configs/tiny.cfg --repeats 1 --product 16 --dry-run --set run.device=cuda \
     --set run.threads=1 2>&1 |
     sed -n 's/^cuda emulation: \([0-9]*\) bytes of memory at most/\1/p')
-numbers=1280
+numbers=1792
 planned()
 {
     local sets=() x

@@ -34,7 +34,7 @@ typedef struct Worker {
     void *scratch; /* [scratch_bytes] */
     void *room;    /* the same of kernel memory; the host's: scratch itself */
     /* numbers of a batch of steps: kernel memory, and their place here */
-    Mirror log_prob, kl; /* [DG_TEAM_NUMBERS] f32, f64 */
+    Mirror log_prob, kl; /* [DG_TEAM_NUMBERS] f32; [2, DG_TEAM_NUMBERS] f64 */
     void *saved; /* dg_context_saved_bytes(), for a way back that is replayed;
                     NULL: none is */
     Mirror bad;  /* [DG_TEAM_NUMBERS] i64: where NaN came up first, or -1 */

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static pthread_mutex_t turn = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
@@ -124,4 +125,19 @@ const char *dg_h5_library(void)
     dg_h5_release();
     snprintf(text, sizeof text, "HDF5 %u.%u.%u", major, minor, release);
     return text;
+}
+
+int dg_h5_match_digest(H5File *f, const char *name, int of_root,
+                       const char *key, const char *digest)
+{
+    char *stored = NULL;
+    int err = dg_h5_get_text(f, of_root ? NULL : name, key, &stored);
+
+    if (!err && strcmp(digest, stored) != 0)
+        err = dg_fail(DG_EFORMAT,
+                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
+                      "%.16s...: the file is damaged",
+                      f->path, name, digest, stored);
+    free(stored);
+    return err;
 }

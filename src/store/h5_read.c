@@ -585,18 +585,3 @@ int dg_h5_get_f64(H5File *f, const char *object, const char *key, double *value)
 {
     return get_number(f, object, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value);
 }
-
-int dg_h5_match_digest(H5File *f, const char *name, int of_root,
-                       const char *key, const char *digest)
-{
-    char *stored = NULL;
-    int err = dg_h5_get_text(f, of_root ? NULL : name, key, &stored);
-
-    if (!err && strcmp(digest, stored) != 0)
-        err = dg_fail(DG_EFORMAT,
-                      "%s: dataset %s: SHA-256 is %.16s..., stored is "
-                      "%.16s...: the file is damaged",
-                      f->path, name, digest, stored);
-    free(stored);
-    return err;
-}
