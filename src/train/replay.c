@@ -162,7 +162,7 @@ static int compare_results(const Trainer *t, H5File *f)
     const Update *u = t->update;
     const int64_t dims[] = { u->num_kept, u->steps_per_item };
     const int64_t num = dims[0] * dims[1];
-    float *column = malloc(sizeof *column * (size_t)num);
+    float *column = calloc((size_t)num + 1, sizeof *column);
     int err;
 
     if (column == NULL)
