@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cuda/cuda.h"
 #include "node_file.h"
+#include "train/learner.h"
 #include "train/setup.h"
 
 enum { PAGE = 4096, SEED = 3 };
@@ -134,6 +135,44 @@ static void test_what_is_trained_on_the_host_is_a_ranks_own(void **state)
     VERDICT();
 }
 
+/* A run that AdamW's host has the masters of goes on from a checkpoint, which has
+ * the text encoders too: none of them is a rank's own for it. */
+static void test_a_resume_leaves_text_encoders_once(void **state)
+{
+    const Config c = config(bf16);
+    const LearnerPlace place = { .offload = 1 };
+    Session s = { .comm = &comm,
+                  .config = &c,
+                  .backend = dg_backend_cuda(),
+                  .num_threads = 1 };
+    Policy *p = placed(&c);
+    const int64_t net = p->net.count, text = p->text.count;
+    int64_t iteration = 0;
+    Learner *l = NULL;
+    char folder[256];
+    int found = 0;
+
+    (void)state;
+    s.info = (FileInfo) {
+        .program = "test", .git_commit = "", .command = "", .config = ""
+    };
+    make_folder(folder);
+    EXPECT(!dg_learner_create(&l, p, net, &c.optim, 100, &place));
+    EXPECT(!dg_policy_settle(p, &comm));
+    EXPECT(!dg_learner_save(l, &s, folder, 7));
+    memset(p->values, 0, sizeof *p->values * (size_t)net);
+    EXPECT(!dg_learner_resume(l, &s, folder, &iteration, &found));
+    EXPECT(found && iteration == 7);
+    expect_values(p, &c, 0, net + text);
+    expect_bytes(text);
+    if (comm.node_size > 1)
+        EXPECT(node_file_own_bytes(&p->text.values[text / 2]) == 0);
+    dg_learner_destroy(l);
+    dg_policy_destroy(p);
+    drop_folder(folder);
+    VERDICT();
+}
+
 /* Where nothing is wanted on the host nothing is left of it. */
 static void test_a_policy_that_paints_leaves_nothing(void **state)
 {
@@ -217,6 +256,7 @@ static void test_a_reference_is_there_once(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup(test_text_encoders_stay_once, open_device),
     cmocka_unit_test(test_what_is_trained_on_the_host_is_a_ranks_own),
+    cmocka_unit_test(test_a_resume_leaves_text_encoders_once),
     cmocka_unit_test(test_a_policy_that_paints_leaves_nothing),
     cmocka_unit_test(test_adapters_are_a_ranks_own),
     cmocka_unit_test(test_a_reference_is_there_once),
