@@ -2,6 +2,7 @@
  * on an emulated GPU: what is there, and how often. */
 #include "mpi_test.h"
 
+#include "../src/train/trainer.h"
 #include "base/error.h"
 #include "cuda/cuda.h"
 #include "node_file.h"
@@ -253,6 +254,38 @@ static void test_a_reference_is_there_once(void **state)
     VERDICT();
 }
 
+/* A run's copies go before its host has reserved the rest, of which there is most
+ * where ranks have ranges. */
+static void check_run(const char *level)
+{
+    const char *const sets[] = { "run.dtype=bfloat16", "trajectory.every=0",
+                                 "parallel.offload_sums=true", level, NULL };
+    const Config c = config(sets);
+    const Session s = { .comm = &comm,
+                        .config = &c,
+                        .backend = dg_backend_cuda(),
+                        .num_threads = 1 };
+    Trainer t = { .session = &s };
+
+    EXPECT(!dg_rewards_init(t.rewards, &c));
+    EXPECT(!dg_rewards_open(t.rewards, &c, c.num_rewards, &comm));
+    EXPECT(!dg_setup_prompts(&s, c.prompts.file, &t.prompts));
+    EXPECT(!dg_setup_policy(&s, 0, &t.policy));
+    EXPECT(!dg_trainer_place(t.policy, &s));
+    expect_bytes(t.policy->num_values);
+    EXPECT(!dg_trainer_reserve(&t));
+    expect_bytes(t.policy->text.count);
+    dg_trainer_close(&t);
+}
+
+static void test_a_run_gives_copies_back(void **state)
+{
+    (void)state;
+    check_run("parallel.shard=gradients");
+    check_run("parallel.shard=parameters");
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup(test_text_encoders_stay_once, open_device),
     cmocka_unit_test(test_what_is_trained_on_the_host_is_a_ranks_own),
@@ -260,6 +293,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_policy_that_paints_leaves_nothing),
     cmocka_unit_test(test_adapters_are_a_ranks_own),
     cmocka_unit_test(test_a_reference_is_there_once),
+    cmocka_unit_test(test_a_run_gives_copies_back),
 };
 
 MPI_MAIN(cuda_policy, tests)
