@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -273,6 +274,7 @@ static pid_t start_pipes(const char *folder)
         close(there[0]);
         return child;
     }
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* goes with the test */
     end = open(path, O_RDONLY | O_NONBLOCK);
     for (int i = 0; i < 256; i++)
         if (i != there[1])
