@@ -2,9 +2,11 @@
  * on an emulated GPU: what is there, and how often. */
 #include "mpi_test.h"
 
+#include "../src/train/trainer.h"
 #include "base/error.h"
 #include "cuda/cuda.h"
 #include "node_file.h"
+#include "train/learner.h"
 #include "train/setup.h"
 
 enum { PAGE = 4096, SEED = 3 };
@@ -134,6 +136,44 @@ static void test_what_is_trained_on_the_host_is_a_ranks_own(void **state)
     VERDICT();
 }
 
+/* A run that AdamW's host has the masters of goes on from a checkpoint, which has
+ * the text encoders too: none of them is a rank's own for it. */
+static void test_a_resume_leaves_text_encoders_once(void **state)
+{
+    const Config c = config(bf16);
+    const LearnerPlace place = { .offload = 1 };
+    Session s = { .comm = &comm,
+                  .config = &c,
+                  .backend = dg_backend_cuda(),
+                  .num_threads = 1 };
+    Policy *p = placed(&c);
+    const int64_t net = p->net.count, text = p->text.count;
+    int64_t iteration = 0;
+    Learner *l = NULL;
+    char folder[256];
+    int found = 0;
+
+    (void)state;
+    s.info = (FileInfo) {
+        .program = "test", .git_commit = "", .command = "", .config = ""
+    };
+    make_folder(folder);
+    EXPECT(!dg_learner_create(&l, p, net, &c.optim, 100, &place));
+    EXPECT(!dg_policy_settle(p, &comm));
+    EXPECT(!dg_learner_save(l, &s, folder, 7));
+    memset(p->values, 0, sizeof *p->values * (size_t)net);
+    EXPECT(!dg_learner_resume(l, &s, folder, &iteration, &found));
+    EXPECT(found && iteration == 7);
+    expect_values(p, &c, 0, net + text);
+    expect_bytes(text);
+    if (comm.node_size > 1)
+        EXPECT(node_file_own_bytes(&p->text.values[text / 2]) == 0);
+    dg_learner_destroy(l);
+    dg_policy_destroy(p);
+    drop_folder(folder);
+    VERDICT();
+}
+
 /* Where nothing is wanted on the host nothing is left of it. */
 static void test_a_policy_that_paints_leaves_nothing(void **state)
 {
@@ -214,12 +254,46 @@ static void test_a_reference_is_there_once(void **state)
     VERDICT();
 }
 
+/* A run's copies go before its host has reserved the rest, of which there is most
+ * where ranks have ranges. */
+static void check_run(const char *level)
+{
+    const char *const sets[] = { "run.dtype=bfloat16", "trajectory.every=0",
+                                 "parallel.offload_sums=true", level, NULL };
+    const Config c = config(sets);
+    const Session s = { .comm = &comm,
+                        .config = &c,
+                        .backend = dg_backend_cuda(),
+                        .num_threads = 1 };
+    Trainer t = { .session = &s };
+
+    EXPECT(!dg_rewards_init(t.rewards, &c));
+    EXPECT(!dg_rewards_open(t.rewards, &c, c.num_rewards, &comm));
+    EXPECT(!dg_setup_prompts(&s, c.prompts.file, &t.prompts));
+    EXPECT(!dg_setup_policy(&s, 0, &t.policy));
+    EXPECT(!dg_trainer_place(t.policy, &s));
+    expect_bytes(t.policy->num_values);
+    EXPECT(!dg_trainer_reserve(&t));
+    expect_bytes(t.policy->text.count);
+    dg_trainer_close(&t);
+}
+
+static void test_a_run_gives_copies_back(void **state)
+{
+    (void)state;
+    check_run("parallel.shard=gradients");
+    check_run("parallel.shard=parameters");
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup(test_text_encoders_stay_once, open_device),
     cmocka_unit_test(test_what_is_trained_on_the_host_is_a_ranks_own),
+    cmocka_unit_test(test_a_resume_leaves_text_encoders_once),
     cmocka_unit_test(test_a_policy_that_paints_leaves_nothing),
     cmocka_unit_test(test_adapters_are_a_ranks_own),
     cmocka_unit_test(test_a_reference_is_there_once),
+    cmocka_unit_test(test_a_run_gives_copies_back),
 };
 
 MPI_MAIN(cuda_policy, tests)

@@ -8,15 +8,37 @@
 #include "parallel/node_memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, PAGES = 2000, BYTES = PAGES * PAGE + 100 };
 
-/* In place of libc's: 1 fails on this rank. */
-static int no_file, no_room;
+/* In place of libc's: 1 fails on this rank; so many calls are interrupted first;
+ * this rank is said to be another process. */
+static int no_file, no_room, interruptions;
+static pid_t another;
+
+int fallocate(int fd, int mode, off_t from, off_t bytes)
+{
+    if (mode == 0 && interruptions > 0) {
+        interruptions--;
+        errno = EINTR;
+        return -1;
+    }
+    return (int)syscall(SYS_fallocate, fd, mode, (long)from, (long)bytes);
+}
+
+pid_t getpid(void)
+{
+    return another != 0 ? another : (pid_t)syscall(SYS_getpid);
+}
 
 int memfd_create(const char *name, unsigned int flags)
 {
@@ -221,6 +243,71 @@ static void test_where_it_cannot_be_each_has_its_own(void **state)
     VERDICT();
 }
 
+/* By a signal nothing is lost. */
+static void test_a_signal_only_interrupts(void **state)
+{
+    NodeMemory *m;
+
+    (void)state;
+    interruptions = comm.node_rank == 0 ? 3 : 0;
+    m = filled(); /* together */
+    EXPECT(interruptions == 0 || comm.node_size == 1);
+    interruptions = 0;
+    EXPECT(first_wrong(dg_node_memory_at(m), 0, BYTES) == BYTES);
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
+/* A process whose files are all a pipe that nobody writes to. */
+static pid_t start_pipes(const char *folder)
+{
+    char path[300], ready = 0;
+    int there[2], end;
+    pid_t child;
+
+    snprintf(path, sizeof path, "%s/pipe", folder);
+    EXPECT(mkfifo(path, 0600) == 0 && pipe(there) == 0);
+    child = fork();
+    if (child != 0) {
+        close(there[1]);
+        EXPECT(read(there[0], &ready, 1) == 1);
+        close(there[0]);
+        return child;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* goes with the test */
+    end = open(path, O_RDONLY | O_NONBLOCK);
+    for (int i = 0; i < 256; i++)
+        if (i != there[1])
+            dup2(end, i);
+    if (end < 0 || write(there[1], &ready, 1) != 1)
+        _exit(1);
+    dup2(end, there[1]);
+    for (;;)
+        pause();
+}
+
+/* Where ranks have processes of their own numbers, the first's is somebody else's
+ * for others: whose files are none of theirs, and are not opened. */
+static void test_another_process_is_left_alone(void **state)
+{
+    char folder[256];
+
+    (void)state;
+    make_folder(folder);
+    if (comm.node_rank == 0)
+        another = start_pipes(folder);
+    alarm(60); /* who opens one waits for ever */
+    expect_alone();
+    alarm(0);
+    if (another != 0) {
+        kill(another, SIGKILL);
+        waitpid(another, NULL, 0);
+    }
+    another = 0;
+    drop_folder(folder);
+    VERDICT();
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_write_is_seen_by_nobody_else),
     cmocka_unit_test(test_it_is_there_once),
@@ -228,6 +315,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_what_one_rank_keeps_stays),
     cmocka_unit_test(test_nothing_kept_is_nothing_left),
     cmocka_unit_test(test_where_it_cannot_be_each_has_its_own),
+    cmocka_unit_test(test_a_signal_only_interrupts),
+    cmocka_unit_test(test_another_process_is_left_alone),
 };
 
 MPI_MAIN(node_memory, tests)

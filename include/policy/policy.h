@@ -238,6 +238,9 @@ void dg_policy_drop(Policy *p, int float32s);
 int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num);
 void dg_policy_put(const Policy *p, const float *from, int64_t first,
                    int64_t num);
+/** To p->values alone, of which nothing is dropped: dg_policy_send() follows. */
+void dg_policy_set(const Policy *p, const float *from, int64_t first,
+                   int64_t num);
 
 /** The first num values, those that are trained, kernel memory to p->values:
  *  of stored bfloat16 the masters there are. Waits. Errors: DG_EDEVICE. */

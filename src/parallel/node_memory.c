@@ -47,6 +47,20 @@ static size_t page_bytes(void)
 
 /* --- making it -------------------------------------------------------------- */
 
+/* So many pages are there from now on. A signal interrupts it, and what a call has
+ * taken by then is given back: each takes little, and is made again. */
+static int take_pages(int file, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += HUGE_PAGE) {
+        const size_t num = bytes - at < HUGE_PAGE ? bytes - at : HUGE_PAGE;
+
+        while (fallocate(file, 0, (off_t)at, (off_t)num) != 0)
+            if (errno != EINTR)
+                return -1;
+    }
+    return 0;
+}
+
 /* A file of memory alone, all of it there. -1: none, as where files may not
  * become as long; errno says why. */
 static int make_file(size_t bytes)
@@ -60,8 +74,8 @@ static int make_file(size_t bytes)
         return -1;
     }
     file = memfd_create("dancegrpo-weights", MFD_CLOEXEC);
-    if (file >= 0 && (ftruncate(file, (off_t)bytes) != 0 ||
-                      fallocate(file, 0, 0, (off_t)bytes) != 0)) {
+    if (file >= 0 &&
+        (ftruncate(file, (off_t)bytes) != 0 || take_pages(file, bytes) != 0)) {
         const int why = errno;
 
         close(file);
@@ -83,25 +97,25 @@ static int fill_ticket(Ticket *t, int file)
     return 0;
 }
 
+/* What is not that file is not opened either: of another's pipe that would wait. */
 static int open_file(const Ticket *t)
 {
     char path[64];
     struct stat st;
-    int file;
 
     if (t->file < 0) { /* the first rank's reason is told */
         errno = ENOENT;
         return -1;
     }
     snprintf(path, sizeof path, "/proc/%ld/fd/%d", (long)t->process, t->file);
-    file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file >= 0 && (fstat(file, &st) != 0 || st.st_dev != t->device ||
-                      st.st_ino != t->node || st.st_size != t->bytes)) {
-        close(file);
+    if (stat(path, &st) != 0)
+        return -1;
+    if (st.st_dev != t->device || st.st_ino != t->node ||
+        st.st_size != t->bytes) {
         errno = ESTALE;
-        file = -1;
+        return -1;
     }
-    return file;
+    return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 /* Addresses alone: whoever touches them too early finds nothing there. */

@@ -303,6 +303,12 @@ static void copy_changed(float *to, const float *from, int64_t num)
     }
 }
 
+void dg_policy_set(const Policy *p, const float *from, int64_t first,
+                   int64_t num)
+{
+    copy_changed(p->values + first, from, num);
+}
+
 void dg_policy_put(const Policy *p, const float *from, int64_t first,
                    int64_t num)
 {
@@ -313,7 +319,7 @@ void dg_policy_put(const Policy *p, const float *from, int64_t first,
         p->on->upload(float_at(p, first), from, sizeof *from * (size_t)away);
     if (num == away)
         return;
-    copy_changed(p->values + rest, from + away, num - away);
+    dg_policy_set(p, from + away, rest, num - away);
     /* what has no masters is where the networks read it as it is stored */
     if (p->on != NULL && !p->held && rest < num_placed(p))
         dg_policy_upload(p, rest,

@@ -167,19 +167,25 @@ static int put_weights(void *user, const void *from, int64_t first, int64_t num)
 {
     const WeightsOf *w = user;
 
-    dg_policy_put(w->policy, from, w->first + first, num);
+    if (w->policy->dropped > 0)
+        dg_policy_put(w->policy, from, w->first + first, num);
+    else /* sent once all is there */
+        dg_policy_set(w->policy, from, w->first + first, num);
     return DG_OK;
 }
 
 /* num of them, or of those in ranges this rank's: the last one's ends with the
  * text encoders, which are behind the network. They are the host's, or
- * fetched in pieces. */
+ * fetched in pieces; and taken in pieces where others of the node have some of
+ * them too, so that what is the same is not written. */
 static void weights_array(CheckpointArray *a, WeightsOf *of, const Learner *l,
                           int64_t num)
 {
     const Policy *p = l->policy;
     const Shard *s = &l->place.shard;
-    const int apart = p->dropped > 0;
+    const int apart =
+        p->dropped > 0 || (p->adapters.num_params == 0 && p->together != NULL &&
+                           dg_node_memory_together(p->together));
 
     *of = (WeightsOf) { p, dg_learner_in_ranges(l) ? s->first : 0 };
     *a = (CheckpointArray) { .name = "weights",

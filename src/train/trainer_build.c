@@ -345,7 +345,7 @@ int dg_trainer_reserve(Trainer *t)
             dg_learner_create(&t->learner, t->policy, num, &c->optim,
                               c->run.iterations * dg_update_number(c), &place);
     /* before the host reserves sums: it has no room for both */
-    if (!t->reads_copies && !pools(s)) {
+    if (!t->reads_copies) {
         err = dg_agree(s->comm, err);
         if (!err)
             err = drop_copies(t);
@@ -556,11 +556,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_pool_beside(t->pool, s);
     if (!err)
         err = open_beside(t);
-    if (!err) {
-        if (pools(s)) /* which has read them */
-            err = drop_copies(t);
+    if (!err)
         describe(t);
-    }
     return err;
 }
 
