@@ -123,7 +123,7 @@ planned()
 # foretold COMMAND OFFLOAD SET...: the bytes that `plan --command` says it takes
 # of a GPU are those that it took at last, but for a worker's numbers, and for a
 # byte wherever there is nothing, as for what a replay's learner lacks
-numbers=1280
+numbers=1792
 foretold()
 {
     local command=$1 offload='"offload_optimizer":false,"offload_sums":false' gpu_bytes nothing
