@@ -300,7 +300,7 @@ expect_code "table: files of other rewards" 1 "its rewards are others than" \
     "$bin" inspect --csv "$work/base" "$work/still"
 expect_code "table: a run without trajectories" 1 "trajectory.every > 0" \
     "$bin" inspect --csv "$work/inexact"
-expect_code "table: of another file" 1 'wanted is "dancegrpo trajectory"' \
+expect_code "table: of another file" 1 'a "dancegrpo trajectory" file is wanted' \
     "$bin" inspect --csv "$work/base/checkpoints/iter_000003.h5"
 expect_code "table: of trajectories alone" 2 "at a time" \
     "$bin" inspect --csv --digest "$work/base"
@@ -319,7 +319,7 @@ file=$work/gaps/trajectories/iter_000002.h5
 expect_code "pictures: none of an item that lacks a reward" 0 "20 of 24 items" \
     pictures gaps.png --num 256
 file=$work/base/checkpoints/iter_000003.h5
-expect_code "pictures: of a trajectory alone" 1 'wanted is "dancegrpo trajectory"' \
+expect_code "pictures: of a trajectory alone" 1 'a "dancegrpo trajectory" file is wanted' \
     pictures none.png
 expect_code "pictures: or something else" 2 "at a time" pictures none.png --csv
 expect_code "pictures: how many, of none" 2 "say which --pictures" "$bin" \

@@ -74,7 +74,7 @@ static void test_unknown_key_is_met_with_a_proposal(void **state)
     refuse("run = 3;", DG_EINVAL, "'run' is a group");
     refuse_set("grpo.clip=1", DG_EINVAL, "did you mean 'grpo.clip_range'?");
     refuse_set("grpo.clip_range_low=1.1", DG_EINVAL,
-               "grpo.clip_range_low = 1.1: must be number in [0, 1]");
+               "grpo.clip_range_low = 1.1: must be a number in [0, 1]");
     refuse_set("optim.l=1", DG_EINVAL, "did you mean 'optim.lr'?");
     refuse_set(
         "checkpoint.everything=1", DG_EINVAL,

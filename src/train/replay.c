@@ -225,35 +225,31 @@ static int rescore_one(Worker *w, int64_t i, void *user)
 {
     const Rescore *j = user;
     const Rollout *r = j->t->rollout;
-    Mirror log_prob, final = { 0 };
+    const Backend *be = w->ctx.backend;
+    Mirror log_prob;
     Sample sample = {
         .condition = dg_rollout_condition(r, j->t->policy, r->first + i),
         .latents = dg_rollout_latent(r, r->first + i, 0),
+        .final = w->room,
     };
-    int err = dg_mirror_new(&log_prob, w->ctx.backend,
-                            sizeof(float) * (size_t)r->T, "log-densities");
+    int err = dg_mirror_new(&log_prob, be, sizeof(float) * (size_t)r->T,
+                            "log-densities");
 
     if (err)
         return err;
-    err = dg_mirror_new(&final, w->ctx.backend, sizeof(float) * (size_t)r->D,
-                        "a decoded latent");
-    if (!err) {
-        sample.log_prob = log_prob.at;
-        sample.final = final.at;
-        err = dg_sampling_run(w, &j->run, &sample, 1);
-    }
+    sample.log_prob = log_prob.at;
+    err = dg_sampling_run(w, &j->run, &sample, 1);
     if (!err)
         err = dg_mirror_down(&log_prob);
-    if (!err)
-        err = dg_mirror_down(&final);
+    if (!err && be->apart) /* elsewhere the room is the scratch itself */
+        err = be->download(w->scratch, w->room, sizeof(float) * (size_t)r->D);
     if (!err)
         err = same(j->path, "log_prob", log_prob.host, r->log_prob + i * r->T,
                    r->T, (r->first + i) * r->T);
     if (!err)
-        err = same(j->path, "decoded", final.host, r->final + i * r->D, r->D,
+        err = same(j->path, "decoded", w->scratch, r->final + i * r->D, r->D,
                    (r->first + i) * r->D);
     dg_mirror_free(&log_prob);
-    dg_mirror_free(&final);
     return err;
 }
 
