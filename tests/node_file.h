@@ -1,12 +1,29 @@
 #ifndef DG_TESTS_NODE_FILE_H
 #define DG_TESTS_NODE_FILE_H
 /* How much of a node's memory (parallel/node_memory.h) there is. */
+#include "mpi_test.h"
+
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/** Whether ranks have it together: some node has several of them. Collective. */
+static inline int node_file_is_shared(void)
+{
+    int64_t several = comm.node_size > 1;
+
+    dg_comm_max_i64(&comm, &several, 1);
+    return (int)several;
+}
+
+/** 1: the last of all ranks is on this node; they go from node to node. */
+static inline int node_has_last(void)
+{
+    return comm.rank - comm.node_rank + comm.node_size == comm.size;
+}
 
 /** Bytes of all such files that this process has open; -1: it has none. */
 static inline long long node_file_bytes(void)
