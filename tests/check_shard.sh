@@ -314,9 +314,11 @@ expect_code "shard: nor of sums alone" 1 \
 expect_code "shard: weights in ranges want one worker a rank" 1 \
     'parallel.shard = "parameters": run.threads = 2: must be 1' \
     mpirun --oversubscribe -n 2 "$cpu" train configs/tiny.cfg \
-    --set run.threads=2 --set parallel.shard=parameters
+    --set run.dir="$work/none" --set run.threads=2 \
+    --set parallel.shard=parameters
 expect_code "shard: so do float sums of passes that go back together" 1 \
     'parallel.passes = "together": run.threads = 2: must be 1 with' "$cpu" \
-    train configs/tiny.cfg --set run.threads=2 --set parallel.shard=gradients \
-    --set parallel.passes=together --set parallel.exact_sum=false
+    train configs/tiny.cfg --set run.dir="$work/none" --set run.threads=2 \
+    --set parallel.shard=gradients --set parallel.passes=together \
+    --set parallel.exact_sum=false
 exit $bad
