@@ -67,7 +67,7 @@ refused_run "window beyond the steps" "sampler.window_start" \
 # not after the iterations before it
 refused "window that moves to where no step is trained" \
     "leaves none of 1 steps, must be >= 1, in iteration 4" "$bin" train \
-    configs/tiny.cfg --dry-run --set sampler.window_size=2 \
+    configs/tiny.cfg --set run.dir="$work/none" --dry-run --set sampler.window_size=2 \
     --set sampler.window_every=1 --set run.iterations=4
 refused "noise that DDIM does not have" \
     "sampler.eta = 2: too large for ddim at step 0" "$bin" train \
@@ -99,9 +99,9 @@ refused_run "prompts that no reward can be told from" \
     prompts.file="$work/bare.txt"
 refused "pictures that the world does not paint" \
     "pictures of 24 pixels a side: must be 32 to 128" "$bin" pretrain \
-    configs/tiny.cfg --dry-run --set pretrain.image_size=24
+    configs/tiny.cfg --set run.dir="$work/none" --dry-run --set pretrain.image_size=24
 refused "pictures that a reward does not score" "it scores pictures of 32 to 128" \
-    "$bin" train configs/tiny.cfg --dry-run --set pretrain.image_size=24
+    "$bin" train configs/tiny.cfg --set run.dir="$work/none" --dry-run --set pretrain.image_size=24
 refused_run "prompts too long" "long.txt: prompt 1" \
     prompts.file="$work/long.txt"
 refused_run "prompts of an unknown kind" "name.csv" \

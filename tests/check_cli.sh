@@ -19,7 +19,8 @@ expect "cli: which breaks texts at blanks" grep -Pzqo \
 expect_code "cli: and names the rewards that a wrong name is told" 1 \
     "must be $(tr -s ' \n' ' ' <"$work/out" |
         sed 's/.*which reward: \(.*pickscore\) text of.*/\1/')" "$bin" train \
-    configs/tiny.cfg --dry-run --set 'rewards=({ name = "none"; })'
+    configs/tiny.cfg --set run.dir="$work/none" --dry-run \
+    --set 'rewards=({ name = "none"; })'
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
 expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
     sample configs/tiny.cfg --seed 3
