@@ -1,7 +1,8 @@
 #include "h5_internal.h"
 
+#include "base/signal_chain.h"
+
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -35,12 +36,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 
     while (signals[i] != signal)
         i++;
-    if ((before[i].sa_flags & SA_SIGINFO) != 0)
-        before[i].sa_sigaction(signal, info, context);
-    else if (before[i].sa_handler != SIG_DFL && before[i].sa_handler != SIG_IGN)
-        before[i].sa_handler(signal);
-    else
-        sigaction(signal, &before[i], NULL); /* and again, with what follows */
+    dg_signal_pass_on(signal, info, context, &before[i]);
 }
 
 static void on_signal(int signal, siginfo_t *info, void *context)
@@ -58,14 +54,8 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 
 static void listen(void)
 {
-    struct sigaction action;
-
-    memset(&action, 0, sizeof action);
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO;
-    sigemptyset(&action.sa_mask);
     for (int i = 0; i < NUM_SIGNALS; i++)
-        sigaction(signals[i], &action, &before[i]);
+        dg_signal_take(signals[i], on_signal, &before[i]);
 }
 
 void dg_h5_enter(const char *path)

@@ -2,11 +2,11 @@
 
 #include "base/error.h"
 #include "base/in_file.h"
+#include "base/signal_chain.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,23 +30,12 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 
     if (g != NULL && at >= g->bytes && at < g->bytes + g->num_bytes)
         siglongjmp(g->out, 1);
-    if ((before.sa_flags & SA_SIGINFO) != 0)
-        before.sa_sigaction(signal, info, context);
-    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
-        before.sa_handler(signal);
-    else
-        sigaction(SIGBUS, &before, NULL); /* and again, with what follows */
+    dg_signal_pass_on(signal, info, context, &before);
 }
 
 static void listen(void)
 {
-    struct sigaction action;
-
-    memset(&action, 0, sizeof action);
-    action.sa_sigaction = on_bus_error;
-    action.sa_flags = SA_SIGINFO;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, &before);
+    dg_signal_take(SIGBUS, on_bus_error, &before);
 }
 
 int dg_map_open(const char *path, const unsigned char **bytes,
