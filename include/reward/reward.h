@@ -81,6 +81,8 @@ typedef struct RewardKind {
 
 struct Reward {
     const RewardKind *kind;
+    char name
+        [64]; /* as the configuration names it: in metrics, files, messages */
     double weight;
     double threshold; /* NAN: none; else 1 above it and 0 below */
     void *net;        /* of the kind's net; NULL: none, or not opened */

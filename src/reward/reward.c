@@ -74,6 +74,7 @@ int dg_rewards_init(Reward *out, const Config *c)
         out[k] = (Reward) { .kind = kind,
                             .weight = rc->weight,
                             .threshold = rc->threshold };
+        snprintf(out[k].name, sizeof out[k].name, "%s", rc->name);
     }
     return err;
 }
@@ -87,7 +88,7 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
                            "rewards[%lld].name = \"%s\": it scores square "
                            "pictures, these are %lld pixels high and %lld wide "
                            "(policy.height, policy.width)",
-                           (long long)k, r[k].kind->name, (long long)height,
+                           (long long)k, r[k].name, (long long)height,
                            (long long)width);
         else if (r[k].kind->most_side > 0 && (width < r[k].kind->least_side ||
                                               width > r[k].kind->most_side))
@@ -95,7 +96,7 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
                            "rewards[%lld].name = \"%s\": it scores pictures of "
                            "%d to %d pixels a side, these have %lld "
                            "(pretrain.image_size, policy.height, policy.width)",
-                           (long long)k, r[k].kind->name, r[k].kind->least_side,
+                           (long long)k, r[k].name, r[k].kind->least_side,
                            r[k].kind->most_side, (long long)width);
     return DG_OK;
 }
@@ -149,7 +150,7 @@ static int check_meta(const Reward *r, int64_t k, const PromptList *list)
                    "rewards[%lld].name = \"%s\": none of the %d prompts has "
                    "what it scores by, metadata of the shapes world "
                    "(\"include\", in a .jsonl file)",
-                   (long long)k, r[k].kind->name, (int)list->num);
+                   (long long)k, r[k].name, (int)list->num);
 }
 
 int dg_rewards_check_prompts(const Reward *r, int64_t num,
@@ -262,7 +263,7 @@ static int score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (r->kind->net == NULL)
         return r->kind->score(in, out);
     if (r->net == NULL || in->features == NULL)
-        dg_panic("reward %s scores before it was opened", r->kind->name);
+        dg_panic("reward %s scores before it was opened", r->name);
     own.features += r->features;
     return r->kind->net->score(r->net, &own, out);
 }
@@ -274,8 +275,7 @@ void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (score(r, in, &s) != DG_OK) {
         s.missing = 1;
     } else if (!isfinite(s.value)) {
-        dg_fail(DG_ENUMERIC, "reward %s gave %g", r->kind->name,
-                (double)s.value);
+        dg_fail(DG_ENUMERIC, "reward %s gave %g", r->name, (double)s.value);
         s.missing = 1;
     } else if (!isnan(r->threshold)) {
         s.value = (double)s.value > r->threshold ? 1.0f : 0.0f;

@@ -466,7 +466,7 @@ static int score_one(Worker *w, int64_t i, void *user)
                      "missing: %.300s",
                      (long long)r->iteration + 1,
                      (long long)r->prompt[item / r->G],
-                     (long long)(item % r->G), j->rewards[k].kind->name,
+                     (long long)(item % r->G), j->rewards[k].name,
                      dg_last_error()->text);
         }
     }

@@ -101,7 +101,7 @@ static void put_rewards(Trainer *t)
     for (int64_t k = 0; k < t->rollout->K; k++) {
         const RewardStats *s = &t->update->stats[k];
 
-        dg_metrics_enter(t->metrics, t->rewards[k].kind->name);
+        dg_metrics_enter(t->metrics, t->rewards[k].name);
         dg_metrics_real(t->metrics, "mean", s->mean);
         dg_metrics_real(t->metrics, "std", s->std);
         dg_metrics_int(t->metrics, "missing", s->missing);

@@ -163,7 +163,7 @@ static int take_columns(Columns *c, const Trainer *t)
         c->std[i] = r->steps[i].std;
     }
     for (int64_t k = 0; k < r->K; k++) {
-        c->reward_name[k] = t->rewards[k].kind->name;
+        c->reward_name[k] = t->rewards[k].name;
         c->reward_weight[k] = t->rewards[k].weight;
     }
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
