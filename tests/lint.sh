@@ -67,6 +67,7 @@ check_apis()
         'cuda/'
     check_local cuDNN '\bcudnn[A-Z]|CUDNN_(ATTR|BACKEND|TYPE)|cudnn_backend\.h' 'cuda/cudnn_'
     check_local NCCL '\bnccl[A-Z]|nccl\.h' 'cuda/'
+    check_local libjpeg '\bjpeg_[a-z]+\(|jpeglib\.h' 'src/store/jpeg\.c'
     check_local OpenSSL '\bEVP_|openssl/' 'src/base/sha256\.c'
 }
 

@@ -153,6 +153,9 @@ static void test_rewards_with_a_network_allocate_nothing(void **state)
     static const char *const sets[] = {
         "rewards=({name=\"hpsv2\";path=\"tests/golden/clip_tiny\";"
         "tokenizer=\"tests/golden/sd_tiny/tokenizer\";},"
+        "{name=\"aesthetic\";path=\"tests/golden/clip_tiny\";"
+        "head=\"tests/golden/head_tiny.pth\";},"
+        "{name=\"jpeg_size\";weight=-1.0;},"
         "{name=\"brightness\";})",
         "log.level=\"warn\"", NULL
     };

@@ -43,6 +43,35 @@ static void test_scores_are_the_cpus(void **state)
     clip_close(&device);
 }
 
+/* The aesthetic predictor, which has no texts: its weights add up to some tens,
+ * each of a feature that differs as above. */
+static void test_aesthetic_scores_are_the_cpus(void **state)
+{
+    static const char alone[] =
+        "rewards=({name=\"aesthetic\";path=\"" CLIP_FOLDER
+        "\";head=\"tests/golden/head_tiny.pth\";})";
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST);
+    ClipBed host, device;
+    float want, got;
+
+    (void)state;
+    assert_non_null(rgb);
+    clip_picture(rgb, 64, 64);
+    clip_open(&host, dg_backend_cpu(), alone);
+    clip_open(&device, dg_backend_cuda(), alone);
+    want = clip_score(&host, 0, rgb, 64, 0).value;
+    got = clip_score(&device, 0, rgb, 64, 0).value;
+    clip_near("score", &got, &want, 1, 1e-4);
+    for (int i = 0; i < 3; i++) /* as graphs are replayed */
+        assert_true(clip_score(&device, 0, rgb, 64, 0).value == got);
+    assert_int_equal(device.ctx.arena.peak, device.plan.bytes);
+    rgb[0] = 1 - rgb[0];
+    assert_true(clip_score(&device, 0, rgb, 64, 0).value != got);
+    free(rgb);
+    clip_close(&host);
+    clip_close(&device);
+}
+
 /* A picture that is not finite has no score, and the reason is told. */
 static void test_bad_picture_is_missing(void **state)
 {
@@ -66,6 +95,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_texts_as_transformers),
     cmocka_unit_test(test_scores_as_transformers),
     cmocka_unit_test(test_scores_are_the_cpus),
+    cmocka_unit_test(test_aesthetic_scores_are_the_cpus),
     cmocka_unit_test(test_bad_picture_is_missing),
 };
 

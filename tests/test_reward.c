@@ -86,12 +86,15 @@ static void test_what_fails_is_missing_with_its_reason(void **state)
 
 static void test_scratch_is_the_largest(void **state)
 {
+    static const RewardKind wide = { .scratch_bytes = 7, .pixel_bytes = 3 };
     const Reward r[] = { { .kind = &first_value }, { .kind = &sleepy } };
+    const Reward by_pixels = { .kind = &wide };
 
     (void)state;
     assert_int_equal(dg_rewards_scratch(r, 1, 8, 8), 24);
     assert_int_equal(dg_rewards_scratch(r, 2, 8, 8), 80);
     assert_int_equal(dg_rewards_scratch(r, 0, 8, 8), 0);
+    assert_int_equal(dg_rewards_scratch(&by_pixels, 1, 5, 7), 7 + 3 * 35);
 }
 
 static void test_names_are_known_or_listed(void **state)
@@ -130,31 +133,144 @@ static void test_keys_of_networks_are_checked(void **state)
     assert_non_null(strstr(dg_last_error()->text, "rewards[1].path"));
 }
 
-static void test_brightness_is_the_mean_luma(void **state)
+/* Keys of other kinds would have no effect: they are told, and so are files
+ * that must be there. */
+static void test_keys_are_of_the_kind(void **state)
 {
-    float rgb[3 * 4 * 4];
-    double sum = 0;
+    static const struct {
+        const char *reward, *text;
+    } wrong[] = {
+        { "name=\"aesthetic\";", "rewards[0].path = \"\"" },
+        { "name=\"aesthetic\";path=\"x\";", "rewards[0].head = \"\"" },
+        { "name=\"aesthetic\";path=\"x\";head=\"y\";tokenizer=\"z\";",
+          "rewards[0].tokenizer = \"z\": must be empty, aesthetic has no "
+          "tokenizer" },
+        { "name=\"aesthetic\";path=\"x\";head=\"y\";scale=\"logit\";",
+          "rewards[0].scale: must be cos" },
+        { "name=\"clip\";path=\"x\";head=\"y\";", "rewards[0].head = \"y\"" },
+        { "name=\"clip\";path=\"x\";target=0.5;",
+          "rewards[0].target: must be left out" },
+        { "name=\"jpeg_size\";path=\"x\";", "jpeg_size has no network" },
+        { "name=\"colourfulness\";quantize=\"trunc\";",
+          "rewards[0].quantize: must be rint, colourfulness" },
+        { "name=\"brightness\";scale=\"logit_26\";", "rewards[0].scale" },
+        { "name=\"shapes\";target=0.5;", "rewards[0].target" },
+    };
     Config c;
-    Reward r;
-    RewardScore s;
+    Reward r[DG_CONFIG_REWARDS];
 
     (void)state;
     dg_config_defaults(&c);
-    MUST(dg_config_set(&c, "rewards=({name=\"brightness\";})"));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char set[200];
+
+        snprintf(set, sizeof set, "rewards=({%s})", wrong[i].reward);
+        MUST(dg_config_set(&c, set));
+        assert_int_equal(dg_rewards_init(r, &c), DG_EINVAL);
+        if (strstr(dg_last_error()->text, wrong[i].text) == NULL)
+            fail_msg("%s: %s", wrong[i].reward, dg_last_error()->text);
+    }
+    MUST(dg_config_set(&c, "rewards=({name=\"jpeg_size\";quantize=\"trunc\";},"
+                           "{name=\"brightness\";target=0.5;})"));
+    MUST(dg_rewards_init(r, &c));
+}
+
+/* What the only reward of a configuration says of a picture. */
+static float plain_score(const char *reward, const float *rgb, int64_t height,
+                         int64_t width)
+{
+    char set[200];
+    Config c;
+    Reward r;
+    RewardScore s;
+    void *scratch;
+
+    dg_config_defaults(&c);
+    snprintf(set, sizeof set, "rewards=({%s})", reward);
+    MUST(dg_config_set(&c, set));
     MUST(dg_rewards_init(&r, &c));
+    scratch = malloc(dg_rewards_scratch(&r, 1, height, width) + 1);
+    assert_non_null(scratch);
+    dg_reward_score(&r,
+                    &(RewardInput) { .rgb = rgb,
+                                     .height = height,
+                                     .width = width,
+                                     .prompt = &prompt,
+                                     .scratch = scratch },
+                    &s);
+    free(scratch);
+    return s.missing ? NAN : s.value;
+}
+
+static void test_brightness_is_the_mean_luma(void **state)
+{
+    float rgb[3 * 4 * 4];
+    double mean = 0;
+
+    (void)state;
     for (int i = 0; i < 48; i++) {
         static const double luma[] = { 0.299, 0.587, 0.114 };
 
         rgb[i] = (float)(i % 7) / 7;
-        sum += luma[i % 3] * (double)rgb[i];
+        mean += luma[i % 3] * (double)rgb[i] / 16;
     }
-    dg_reward_score(
-        &r,
-        &(RewardInput) {
-            .rgb = rgb, .height = 4, .width = 4, .prompt = &prompt },
-        &s);
-    assert_false(s.missing);
-    assert_true(fabs((double)s.value - sum / 16) < 1e-6);
+    assert_true(fabs((double)plain_score("name=\"brightness\";", rgb, 4, 4) -
+                     mean) < 1e-6);
+    /* with a target, the distance from it, on either side */
+    assert_true(
+        fabs((double)plain_score("name=\"brightness\";target=0.9;", rgb, 4, 4) -
+             (mean - 0.9)) < 1e-6);
+    assert_true(
+        fabs((double)plain_score("name=\"brightness\";target=0.0;", rgb, 4, 4) +
+             mean) < 1e-6);
+}
+
+/* rg and yb of red are 255 and 127.5, of blue 0 and -255, of grey 0 and 0. */
+static void test_colourfulness_in_closed_form(void **state)
+{
+    static const float grey[] = { 0.2f, 0.2f, 0.2f, 0.9f, 0.9f, 0.9f };
+    static const float red[] = { 1, 0, 0, 1, 0, 0 };
+    static const float three[] = { 1, 0, 0, 0, 0, 1, 0.5f, 0.5f, 0.5f };
+    const double length = sqrt(255 * 255 + 127.5 * 127.5);
+    const double rg = 255.0 / 3, yb = -127.5 / 3;
+    const double var =
+        (255 * 255 + 127.5 * 127.5 + 255 * 255) / 3 - (rg * rg + yb * yb);
+    const double want = sqrt(var) + 0.3 * sqrt(rg * rg + yb * yb);
+
+    (void)state;
+    assert_true(plain_score("name=\"colourfulness\";", grey, 1, 2) == 0);
+    assert_true(fabs((double)plain_score("name=\"colourfulness\";", red, 2, 1) -
+                     0.3 * length) < 1e-4);
+    assert_true(
+        fabs((double)plain_score("name=\"colourfulness\";", three, 1, 3) -
+             want) < 1e-4);
+}
+
+/* A gradient whose bytes libjpeg and Pillow count alike, 22,490 (test_jpeg.c);
+ * values between are rounded, or cut. */
+static void test_jpeg_size_is_of_eight_bits(void **state)
+{
+    enum { SIDE = 512, NUM = 3 * SIDE * SIDE };
+    float *rgb = malloc(sizeof *rgb * NUM);
+
+    (void)state;
+    assert_non_null(rgb);
+    for (int i = 0; i < NUM; i++) {
+        const int x = i / 3 % SIDE, y = i / 3 / SIDE;
+        const int v = i % 3 == 0 ? x / 2 : i % 3 == 1 ? y / 2 : (x + y) / 4;
+
+        rgb[i] = ((float)v + 0.3f) / 255;
+    }
+    assert_true(plain_score("name=\"jpeg_size\";", rgb, SIDE, SIDE) == 22.49f);
+    for (int i = 0; i < NUM; i++)
+        rgb[i] += i % 7 == 0 ? 0.4f / 255 : 0;
+    assert_true(plain_score("name=\"jpeg_size\";", rgb, SIDE, SIDE) > 30);
+    assert_true(plain_score("name=\"jpeg_size\";quantize=\"trunc\";", rgb, SIDE,
+                            SIDE) == 22.49f);
+    rgb[4] = NAN;
+    assert_true(isnan(plain_score("name=\"jpeg_size\";", rgb, SIDE, SIDE)));
+    assert_non_null(strstr(dg_last_error()->text, "channel 1 of pixel 1"));
+    free(rgb);
 }
 
 /* The shapes reward needs to know what was asked for. */
@@ -297,7 +413,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_scratch_is_the_largest),
     cmocka_unit_test(test_names_are_known_or_listed),
     cmocka_unit_test(test_keys_of_networks_are_checked),
+    cmocka_unit_test(test_keys_are_of_the_kind),
     cmocka_unit_test(test_brightness_is_the_mean_luma),
+    cmocka_unit_test(test_colourfulness_in_closed_form),
+    cmocka_unit_test(test_jpeg_size_is_of_eight_bits),
     cmocka_unit_test(test_shapes_without_metadata_is_missing),
     cmocka_unit_test(test_wide_pictures),
     cmocka_unit_test(test_prompts_without_metadata),

@@ -162,8 +162,10 @@ typedef struct RewardConfig {
     char name[64];
     double weight;
     double threshold; /* NAN: as is; else 1 above it, 0 below */
+    double target;    /* brightness: NAN: none */
     /* of rewards with a network */
     char path[DG_CONFIG_STRING];      /* weights: a file or a folder */
+    char head[DG_CONFIG_STRING];      /* aesthetic: its own layers' */
     char tokenizer[DG_CONFIG_STRING]; /* folder or list; "": with weights */
     char model[64];                   /* sizes by name; "": beside them */
     RewardScale scale;

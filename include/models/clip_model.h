@@ -11,6 +11,7 @@ typedef struct ClipModelConfig {
     ClipTextConfig text;
     ClipVisionConfig vision;
     int64_t projection_dim;
+    int vision_only; /* no text tower, nor the scale of its logits */
 } ClipModelConfig;
 
 typedef struct ClipModel ClipModel;
@@ -32,7 +33,7 @@ void dg_clip_model_destroy(ClipModel *m);
 const ClipModelConfig *dg_clip_model_config(const ClipModel *m);
 
 /** [B, projection_dim], not normalised, of ids [B, tokens]; as
- *  dg_clip_forward(). */
+ *  dg_clip_forward(). Not of one that is vision_only, nor its scale. */
 Tensor *dg_clip_model_text(const ClipModel *m, Context *ctx, const int32_t *ids,
                            int64_t B, int64_t tokens);
 

@@ -27,6 +27,17 @@ typedef struct RewardScore {
 
 typedef struct Reward Reward;
 
+/* Keys of rewards[] that not every kind has. */
+enum {
+    DG_KEY_PATH = 1,
+    DG_KEY_HEAD = 2,
+    DG_KEY_TOKENIZER = 4,
+    DG_KEY_MODEL = 8,
+    DG_KEY_SCALE = 16,
+    DG_KEY_QUANTIZE = 32,
+    DG_KEY_TARGET = 64
+};
+
 /* What one is scored from. */
 typedef struct RewardInput {
     const float *rgb; /* [height, width, 3] in [0, 1] */
@@ -36,6 +47,7 @@ typedef struct RewardInput {
                               where no reward has any */
     Context *ctx;          /* for networks; is reset */
     void *scratch;         /* this thread's own, dg_rewards_scratch() bytes */
+    const Reward *reward;  /* the one that scores: dg_reward_score() sets it */
 } RewardInput;
 
 /** What a reward with a network provides besides. */
@@ -69,10 +81,11 @@ typedef struct RewardNet {
 /** What one kind of reward provides. */
 typedef struct RewardKind {
     const char *name;
-    int has_strict; /* it has a strict 0/1 metric besides */
-    size_t scratch_bytes;
-    int square;                /* it scores square pictures only, */
-    int least_side, most_side; /* of so many pixels; 0: of any size */
+    unsigned keys;                     /* DG_KEY_...: those it has */
+    int has_strict;                    /* it has a strict 0/1 metric besides */
+    size_t scratch_bytes, pixel_bytes; /* needed; and for every pixel besides */
+    int square;                        /* it scores square pictures only, */
+    int least_side, most_side;         /* of so many pixels; 0: of any size */
     int wants_meta; /* a prompt without metadata of the world has no score */
     /* Scores one picture. Errors: a picture it cannot score. */
     int (*score)(const RewardInput *in, RewardScore *out);
@@ -85,6 +98,8 @@ struct Reward {
         [64]; /* as the configuration names it: in metrics, files, messages */
     double weight;
     double threshold; /* NAN: none; else 1 above it and 0 below */
+    double target;    /* brightness: NAN: none */
+    Quantize quantize;
     void *net;        /* of the kind's net; NULL: none, or not opened */
     int64_t features; /* where its own begin in a prompt's */
 };

@@ -37,17 +37,26 @@ enum { FREE = OPT_MAY_CHANGE };
 static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
-      "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
-      "pickscore",
+      "which reward: shapes, shapes_strict, brightness, colourfulness, "
+      "jpeg_size, aesthetic, hpsv2, clip or pickscore",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
     { "threshold", OPT_REAL, "nan", -1e30, 1e30, REWARD(threshold), 0, NULL,
       "reward becomes 1 above it, else 0; left out: as scored", 0, NO_LIST },
+    { "target", OPT_REAL, "nan", 0, 1, REWARD(target), 0, NULL,
+      "brightness: score is minus the distance from it; left out: brightness "
+      "itself",
+      0, NO_LIST },
     { "path", OPT_STRING, "\"\"", 0, 0, REWARD(path),
       sizeof((RewardConfig *)0)->path, NULL,
-      "hpsv2, clip, pickscore: their weights, a file in OpenCLIP's layout or a "
-      "Hugging Face folder",
+      "hpsv2, clip, pickscore, aesthetic: weights of their CLIP, a file in "
+      "OpenCLIP's layout or a Hugging Face folder",
+      0, NO_LIST },
+    { "head", OPT_STRING, "\"\"", 0, 0, REWARD(head),
+      sizeof((RewardConfig *)0)->head, NULL,
+      "aesthetic: file of the layers behind its CLIP, as "
+      "sac+logos+ava1-l14-linearMSE.pth",
       0, NO_LIST },
     { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
       sizeof((RewardConfig *)0)->tokenizer, NULL,
@@ -66,7 +75,7 @@ static const Option reward_rows[] = {
       "that",
       0, NO_LIST },
     { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
-      "pictures to 8 bits: rounded or cut", 0, NO_LIST },
+      "pictures to 8 bits, networks and jpeg_size: rounded or cut", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

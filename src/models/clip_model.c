@@ -59,12 +59,14 @@ static int add_projections(ClipModel *m, ParamSet *set, const char *prefix)
     LayerPath p;
 
     dg_path_init(&p, set, prefix);
-    m->text_projection = dg_layer_linear(
-        &p, "text_projection", m->c.text.hidden_size, e, 0, DG_INIT_NORMAL_FAN);
+    if (!m->c.vision_only)
+        m->text_projection =
+            dg_layer_linear(&p, "text_projection", m->c.text.hidden_size, e, 0,
+                            DG_INIT_NORMAL_FAN);
     m->visual_projection =
         dg_layer_linear(&p, "visual_projection", m->c.vision.hidden_size, e, 0,
                         DG_INIT_NORMAL_FAN);
-    if (p.err)
+    if (p.err || m->c.vision_only)
         return p.err;
     memcpy(key, p.text, strlen(p.text) + 1);
     strcat(key, "logit_scale");
@@ -87,7 +89,8 @@ int dg_clip_model_create(ClipModel **out, const ClipModelConfig *c,
     if (m == NULL)
         return dg_fail(DG_ENOMEM, "clip");
     m->c = *c;
-    err = dg_clip_create(&m->text, &c->text, set, prefix);
+    err = c->vision_only ? DG_OK
+                         : dg_clip_create(&m->text, &c->text, set, prefix);
     if (!err)
         err = dg_clip_vision_create(&m->vision, &c->vision, set, prefix);
     if (!err)

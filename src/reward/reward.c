@@ -8,8 +8,9 @@
 #include <string.h>
 
 static const RewardKind *const kinds[] = {
-    &dg_reward_shapes, &dg_reward_shapes_strict, &dg_reward_brightness,
-    &dg_reward_hpsv2,  &dg_reward_clip,          &dg_reward_pickscore,
+    &dg_reward_shapes,        &dg_reward_shapes_strict, &dg_reward_brightness,
+    &dg_reward_colourfulness, &dg_reward_jpeg_size,     &dg_reward_aesthetic,
+    &dg_reward_hpsv2,         &dg_reward_clip,          &dg_reward_pickscore,
 };
 
 enum { NUM_KINDS = sizeof kinds / sizeof *kinds };
@@ -36,21 +37,60 @@ static int unknown(const char *name, int64_t k)
                    (long long)k, name, names);
 }
 
-/* Keys that only networks have. */
-static int check_plain(const RewardConfig *c, int64_t k)
+/* Keys of texts that this kind does not have. */
+static int check_texts(const RewardKind *kind, const RewardConfig *c, int64_t k)
 {
     const struct {
+        unsigned bit;
         const char *key, *value;
-    } texts[] = { { "path", c->path },
-                  { "tokenizer", c->tokenizer },
-                  { "model", c->model } };
+    } texts[] = { { DG_KEY_PATH, "path", c->path },
+                  { DG_KEY_HEAD, "head", c->head },
+                  { DG_KEY_TOKENIZER, "tokenizer", c->tokenizer },
+                  { DG_KEY_MODEL, "model", c->model } };
 
-    for (int i = 0; i < 3; i++)
-        if (texts[i].value[0] != '\0')
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (!(kind->keys & texts[i].bit) && texts[i].value[0] != '\0')
             return dg_fail(DG_EINVAL,
                            "rewards[%lld].%s = \"%s\": must be empty, %s has "
-                           "no network",
-                           (long long)k, texts[i].key, texts[i].value, c->name);
+                           "no %s",
+                           (long long)k, texts[i].key, texts[i].value, c->name,
+                           kind->net == NULL ? "network" : texts[i].key);
+    return DG_OK;
+}
+
+/* And of choices and numbers: they would have no effect. */
+static int check_others(const RewardKind *kind, const RewardConfig *c,
+                        int64_t k)
+{
+    const struct {
+        unsigned bit;
+        int set;
+        const char *key, *must;
+    } others[] = { { DG_KEY_SCALE, c->scale != DG_SCALE_COS, "scale", "cos" },
+                   { DG_KEY_QUANTIZE, c->quantize != DG_QUANTIZE_RINT,
+                     "quantize", "rint" },
+                   { DG_KEY_TARGET, !isnan(c->target), "target", "left out" } };
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (!(kind->keys & others[i].bit) && others[i].set)
+            return dg_fail(
+                DG_EINVAL, "rewards[%lld].%s: must be %s, %s does not have it",
+                (long long)k, others[i].key, others[i].must, c->name);
+    return DG_OK;
+}
+
+/* Files that a kind cannot do without. */
+static int check_files(const RewardKind *kind, const RewardConfig *c, int64_t k)
+{
+    if ((kind->keys & DG_KEY_PATH) && c->path[0] == '\0')
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].path = \"\": must name the weights of %s",
+                       (long long)k, c->name);
+    if ((kind->keys & DG_KEY_HEAD) && c->head[0] == '\0')
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].head = \"\": must name the file with the "
+                       "last layers of %s",
+                       (long long)k, c->name);
     return DG_OK;
 }
 
@@ -64,16 +104,16 @@ int dg_rewards_init(Reward *out, const Config *c)
 
         if (kind == NULL)
             return unknown(rc->name, k);
-        if (kind->net == NULL)
-            err = check_plain(rc, k);
-        else if (rc->path[0] == '\0')
-            err = dg_fail(DG_EINVAL,
-                          "rewards[%lld].path = \"\": must name the weights of "
-                          "%s",
-                          (long long)k, rc->name);
+        err = check_texts(kind, rc, k);
+        if (!err)
+            err = check_others(kind, rc, k);
+        if (!err)
+            err = check_files(kind, rc, k);
         out[k] = (Reward) { .kind = kind,
                             .weight = rc->weight,
-                            .threshold = rc->threshold };
+                            .threshold = rc->threshold,
+                            .target = rc->target,
+                            .quantize = rc->quantize };
         snprintf(out[k].name, sizeof out[k].name, "%s", rc->name);
     }
     return err;
@@ -190,8 +230,10 @@ size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t height,
 
     for (int64_t k = 0; k < num; k++) {
         const size_t bytes =
-            r[k].net != NULL ? r[k].kind->net->scratch(r[k].net, height, width)
-                             : r[k].kind->scratch_bytes;
+            r[k].net != NULL
+                ? r[k].kind->net->scratch(r[k].net, height, width)
+                : r[k].kind->scratch_bytes +
+                      r[k].kind->pixel_bytes * (size_t)(height * width);
 
         if (bytes > most)
             most = bytes;
@@ -260,11 +302,14 @@ static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
     RewardInput own = *in;
 
+    own.reward = r;
     if (r->kind->net == NULL)
-        return r->kind->score(in, out);
-    if (r->net == NULL || in->features == NULL)
+        return r->kind->score(&own, out);
+    if (r->net == NULL ||
+        (in->features == NULL && r->kind->net->num_features(r->net) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
-    own.features += r->features;
+    if (in->features != NULL)
+        own.features += r->features;
     return r->kind->net->score(r->net, &own, out);
 }
 

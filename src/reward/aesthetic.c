@@ -1,0 +1,113 @@
+/* How much people like the picture, whatever its prompt: the LAION aesthetic
+ * predictor (sac+logos+ava1-l14-linearMSE), layers without activations on the
+ * picture's features of OpenAI's CLIP ViT-L/14. Prompts are not read, and of
+ * the CLIP only the vision tower is. */
+#include "kinds.h"
+
+#include "base/error.h"
+#include "clip_net.h"
+#include "linear_head.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct Aesthetic {
+    ClipNet net; /* comes first */
+    LinearHead head;
+} Aesthetic;
+
+static const ClipFlavour flavour = { "ViT-L-14-quickgelu", DG_RESAMPLE_U8, 0,
+                                     1 };
+
+static void destroy(void *net)
+{
+    Aesthetic *n = net;
+
+    dg_clip_net_fini(&n->net);
+    dg_linear_head_fini(&n->head);
+    free(n);
+}
+
+static int create(void **net, const RewardConfig *c, int64_t index)
+{
+    Aesthetic *n = calloc(1, sizeof *n);
+    int err;
+
+    if (n == NULL)
+        return dg_fail(DG_ENOMEM, "reward %s", c->name);
+    err = dg_clip_net_init(&n->net, c, index, &flavour);
+    if (err)
+        destroy(n);
+    else
+        *net = n;
+    return err;
+}
+
+/* The head first, which is small. */
+static int load(void *net, const Comm *comm)
+{
+    Aesthetic *n = net;
+    char key[64];
+    int err = dg_agree(comm, dg_clip_net_find(&n->net));
+
+    snprintf(key, sizeof key, "rewards[%lld].head", (long long)n->net.index);
+    if (!err)
+        err = dg_linear_head_load(&n->head, comm, n->net.c.head,
+                                  n->net.config.projection_dim, key);
+    if (!err)
+        err = dg_clip_net_load(&n->net, comm, DG_OK);
+    return err;
+}
+
+static int64_t num_features(const void *net)
+{
+    (void)net;
+    return 0;
+}
+
+static int read_list(void *net, const PromptList *list)
+{
+    (void)net;
+    (void)list;
+    return DG_OK;
+}
+
+static int encode(const void *net, Context *ctx, const Prompt *prompt,
+                  float *features)
+{
+    (void)net;
+    (void)ctx;
+    (void)prompt;
+    (void)features;
+    return DG_OK;
+}
+
+static int score(const void *net, const RewardInput *in, RewardScore *out)
+{
+    const Aesthetic *n = net;
+    const float *image = dg_clip_net_see(&n->net, in);
+
+    if (image == NULL)
+        return dg_context_error(in->ctx);
+    out->value = (float)dg_linear_head_apply(&n->head, image);
+    return DG_OK;
+}
+
+static const RewardNet aesthetic_net = {
+    .create = create,
+    .destroy = destroy,
+    .load = load,
+    .place = dg_clip_net_place,
+    .num_values = dg_clip_net_num_values,
+    .scratch = dg_clip_net_scratch,
+    .num_features = num_features,
+    .read = read_list,
+    .encode = encode,
+    .score = score,
+};
+
+const RewardKind dg_reward_aesthetic = {
+    .name = "aesthetic",
+    .keys = DG_KEY_PATH | DG_KEY_HEAD | DG_KEY_MODEL | DG_KEY_QUANTIZE,
+    .net = &aesthetic_net,
+};
