@@ -37,6 +37,29 @@ expect_code "clip: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg \
 expect_code "clip: the plan knows the networks" 0 "weights: rewards" "$bin" \
     plan configs/tiny.cfg --set "$both"
 
+# --- a network that reads no texts, and rewards without one -----------------------
+looks="rewards=({ name=\"aesthetic\"; path=\"tests/golden/clip_tiny\"; head=\"tests/golden/head_tiny.pth\"; },
+    { name=\"jpeg_size\"; weight=-1.0; quantize=\"trunc\"; }, { name=\"colourfulness\"; },
+    { name=\"brightness\"; target=0.5; })"
+expect "looks: a run" tiny 1 1 looks "$looks"
+expect "looks: the ratio is 1, exactly, in every iteration" test \
+    "$(metric looks ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
+expect "looks: peak_bytes is plan_bytes" equal_bytes looks
+expect "looks: none is missing" test "$(grep -cE \
+    '"aesthetic":\{"mean":[1-9][^,]*,"std":[^0,][^,]*,"missing":0\},"jpeg_size":\{"mean":[1-9]\.[^,]*,"std":[^,]*,"missing":0\},"colourfulness":\{"mean":[1-9][^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":-0[^,]*,"std":[^,]*,"missing":0\}' \
+    "$work/looks/metrics.jsonl")" = 3
+# libjpeg's vector code is left alone: the same pictures have the same size
+JSIMD_FORCENONE=1 tiny 2 1 looks2 "$looks"
+same_digest "looks: two ranks, the same weights" looks2 "$(digest looks)"
+tiny 3 2 looks3 "$looks" grpo.micro_batch=1
+same_digest "looks: three ranks of two threads, the same weights" looks3 "$(digest looks)"
+expect "looks: replay, without the networks" "$bin" replay \
+    "$work/looks/trajectories/iter_000002.h5"
+expect_code "looks: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg \
+    --set "$looks" --set policy.weights="$work/looks/checkpoints/iter_000003.h5"
+expect_code "looks: the plan knows the network" 0 "weights: rewards" "$bin" \
+    plan configs/tiny.cfg --set "${looks//head_tiny/none}"
+
 # --- weights that do not serve ------------------------------------------------
 # refused NAME TEXT REWARD [ARGUMENT]: exit code 1, one message with the text
 refused()
@@ -67,4 +90,15 @@ refused "no words" "rewards[0].tokenizer" \
     'name="pickscore"; path="tests/golden/clip_tiny";'
 refused "not this network's weights" "clip_tiny" \
     "name=\"hpsv2\"; path=\"tests/golden/clip_tiny\"; model=\"ViT-L-14\"; $words"
+
+looks='name="aesthetic"; path="tests/golden/clip_tiny";'
+refused "no head" "rewards[0].head = \"\": must name" "$looks"
+refused "no such head, dry run" "rewards[0].head = \"none.pth\": No such file" \
+    "$looks head=\"none.pth\";" --dry-run
+refused "a head of other features" "layers.0.weight is [20, 24], must be [20, 768]" \
+    "$looks model=\"ViT-L-14\"; head=\"tests/golden/head_tiny.pth\";"
+refused "a head that is something else" "layers.0.weight" \
+    "$looks head=\"tests/golden/clip_tiny/open_clip.pt\";"
+refused "a head with words" "rewards[0].tokenizer" \
+    "$looks head=\"tests/golden/head_tiny.pth\"; $words"
 exit $bad

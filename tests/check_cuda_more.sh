@@ -7,25 +7,26 @@
 
 # --- rewards with a network ----------------------------------------------------
 clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
-both="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"brightness\"; }, { name=\"clip\"; weight=1.4; $clip })"
+both="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"brightness\"; }, { name=\"clip\"; weight=1.4; $clip }, { name=\"aesthetic\"; path=\"tests/golden/clip_tiny\"; head=\"tests/golden/head_tiny.pth\"; })"
 set_rewards=("$both" run.iterations=1 trajectory.every=0)
 
 # means RUN: of all rewards, a line each
 means() { grep -o '"mean":[^,]*' "$work/$1/metrics.jsonl" | cut -d: -f2; }
 
-# near_means RUN OTHER: within 1e-5, and of as many
+# near_means RUN OTHER: within 1e-5 (one is above 1: relative), and of as many
 near_means()
 {
-    [ "$(means "$1" | wc -l)" = 3 ] && paste <(means "$1") <(means "$2") |
-        awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 1e-5)) bad = 1 }
-             END { exit bad || NR != 3 }'
+    [ "$(means "$1" | wc -l)" = 4 ] && paste <(means "$1") <(means "$2") |
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if ($2 > 1) d /= $2
+               if (!(d <= 1e-5)) bad = 1 }
+             END { exit bad || NR != 4 }'
 }
 
 on_cpu seen.host "${set_rewards[@]}"
 expect "cuda rewards: a run" on_gpu 1 seen "${set_rewards[@]}"
 expect "cuda rewards: the ratio is 1" ratio_is_one seen 1
 expect "cuda rewards: none is missing" test \
-    "$(grep -o '"missing":0' "$work/seen/metrics.jsonl" | wc -l)" = 3
+    "$(grep -o '"missing":0' "$work/seen/metrics.jsonl" | wc -l)" = 4
 expect "cuda rewards: memory used is memory planned" equal_bytes seen 1
 expect "cuda rewards: the CPU's scores within 1e-5" near_means seen seen.host
 expect "cuda rewards: the CPU's weights within 1e-5" near seen seen.host 1

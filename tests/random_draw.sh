@@ -268,15 +268,23 @@ draw_rewards()
     local names=(brightness) name list=
     [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
-    names+=(hpsv2 clip pickscore)
+    names+=(hpsv2 clip pickscore aesthetic jpeg_size colourfulness)
     for name in "${names[@]}"; do
         [ -n "$list" ] && { once_in 3 || continue; }
         list+="${list:+, }{ name = \"$name\"; "
         one_of 1 1 0.5 -0.7 0
         list+="weight = $one; "
         case $name in
-        brightness) once_in 4 && list+="threshold = 0.5; " ;;
-        shapes) ;;
+        brightness)
+            once_in 4 && list+="threshold = 0.5; "
+            once_in 4 && list+="target = 0.7; "
+            ;;
+        shapes | colourfulness) ;;
+        jpeg_size | aesthetic)
+            one_of rint trunc
+            list+="quantize = \"$one\"; "
+            [ "$name" = aesthetic ] && list+='path="tests/golden/clip_tiny"; head="tests/golden/head_tiny.pth"; '
+            ;;
         *)
             one_of cos logit logit_26
             list+="$net scale = \"$one\"; "
