@@ -46,7 +46,7 @@ expect "looks: the ratio is 1, exactly, in every iteration" test \
     "$(metric looks ratio_max_deviation | tr '\n' ' ')" = "0 0 0 "
 expect "looks: peak_bytes is plan_bytes" equal_bytes looks
 expect "looks: none is missing" test "$(grep -cE \
-    '"aesthetic":\{"mean":[1-9][^,]*,"std":[^0,][^,]*,"missing":0\},"jpeg_size":\{"mean":[1-9]\.[^,]*,"std":[^,]*,"missing":0\},"colourfulness":\{"mean":[1-9][^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":-0[^,]*,"std":[^,]*,"missing":0\}' \
+    '"aesthetic":\{"mean":[1-9][^,]*,"std":[^,]*,"missing":0\},"jpeg_size":\{"mean":[1-9]\.[^,]*,"std":[^,]*,"missing":0\},"colourfulness":\{"mean":[1-9][^,]*,"std":[^,]*,"missing":0\},"brightness":\{"mean":-0[^,]*,"std":[^,]*,"missing":0\}' \
     "$work/looks/metrics.jsonl")" = 3
 # libjpeg's vector code is left alone: the same pictures have the same size
 JSIMD_FORCENONE=1 tiny 2 1 looks2 "$looks"
