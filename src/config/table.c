@@ -75,7 +75,8 @@ static const Option reward_rows[] = {
       "that",
       0, NO_LIST },
     { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
-      "pictures to 8 bits, networks and jpeg_size: rounded or cut", 0, NO_LIST },
+      "pictures to 8 bits, networks and jpeg_size: rounded or cut", 0,
+      NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */
