@@ -292,7 +292,8 @@ static void test_compare_lists_differing_keys(void **state)
     assert_string_equal(text,
                         "sampler.eta: 0.3 -> 0.5\n"
                         "rewards: () -> ( { name = \"shapes\"; weight = 0.0; "
-                        "threshold = 0.0; path = \"\"; tokenizer = \"\"; "
+                        "threshold = 0.0; target = 0.0; path = \"\"; head = "
+                        "\"\"; tokenizer = \"\"; "
                         "model = \"\"; scale = \"cos\"; "
                         "quantize = \"rint\"; } )\n");
     free(text);

@@ -67,7 +67,7 @@ static void test_unknown_key_is_met_with_a_proposal(void **state)
     refuse("reward = ();", DG_EINVAL, "mean 'rewards'");
     refuse("rewards = ({ nme = \"shapes\"; });", DG_EINVAL,
            "rewards: unknown key 'nme': must be one of name, weight, "
-           "threshold, path,");
+           "threshold, target, path,");
     refuse("zzzzzzzzzzzz = 1;", DG_EINVAL, "unknown key 'zzzzzzzzzzzz'");
     refuse("zzzz: { };", DG_EINVAL, "unknown key 'zzzz'");
     refuse("run: { deep: { seed = 1; }; };", DG_EINVAL, "run.deep");
