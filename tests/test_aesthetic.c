@@ -2,8 +2,10 @@
  * the networks of tests/golden/clip_tiny: tests/golden/make_head_fixture.py. */
 #include "clip_bed.h"
 
+#include "../src/reward/clip_net.h"
 #include "../src/reward/linear_head.h"
 #include "weights/safetensors.h"
+#include "weights/snapshot.h"
 
 #include <unistd.h>
 
@@ -104,9 +106,51 @@ static void test_scores_as_the_layers_one_by_one(void **state)
     clip_close(&b);
 }
 
-/* open_clip.pt has the same values, in float16, beside the folder's sizes. */
-static void test_both_layouts_are_the_same(void **state)
+/* open_clip.pt as newer OpenCLIP writes it: texts' names stand behind "text.".
+ * The folder's sizes are beside it. */
+static void write_newer(const char *folder)
 {
+    WeightSource *s;
+    WeightOut t[128];
+    char names[128][100], path[300], command[600];
+    int64_t num;
+
+    MUST(dg_snapshot_open(&s, CLIP_FOLDER "/open_clip.pt", NULL));
+    num = dg_source_num(s);
+    assert_true(num <= 128);
+    for (int64_t i = 0; i < num; i++) {
+        const WeightInfo *info = dg_source_info(s, i);
+        const char *name = info->name + strlen("state_dict.");
+        float *data = malloc(sizeof *data * (size_t)info->count);
+
+        assert_non_null(data);
+        MUST(dg_source_read(s, i, 0, info->count, data));
+        snprintf(names[i], sizeof names[i], "%s%s",
+                 strncmp(name, "visual.", 7) == 0 ||
+                         strcmp(name, "logit_scale") == 0
+                     ? ""
+                     : "text.",
+                 name);
+        t[i] = (WeightOut) { .name = names[i],
+                             .type = DG_WEIGHT_F32,
+                             .num_dims = info->num_dims,
+                             .data = data };
+        memcpy(t[i].dims, info->dims, sizeof t[i].dims);
+    }
+    snprintf(path, sizeof path, "%s/open_clip.safetensors", folder);
+    MUST(dg_safetensors_write(path, t, num, NULL, NULL));
+    for (int64_t i = 0; i < num; i++)
+        free((void *)t[i].data);
+    dg_source_close(s);
+    snprintf(command, sizeof command, "cp " CLIP_FOLDER "/config.json '%s'",
+             folder);
+    assert_int_equal(system(command), 0);
+}
+
+/* open_clip.pt has the same values, in float16, beside the folder's sizes. */
+static void test_all_layouts_are_the_same(void **state)
+{
+    char folder[256], newer[600];
     ClipBed b;
     float first;
 
@@ -117,6 +161,16 @@ static void test_both_layouts_are_the_same(void **state)
     clip_open(&b, dg_backend_cpu(), LOOKS(CLIP_FOLDER "/open_clip.pt"));
     assert_true(look(&b, 0).value == first);
     clip_close(&b);
+    tiny_folder(folder);
+    write_newer(folder);
+    snprintf(newer, sizeof newer,
+             "rewards=({name=\"aesthetic\";path=\"%s/open_clip.safetensors\";"
+             "head=\"" HEAD "\";})",
+             folder);
+    clip_open(&b, dg_backend_cpu(), newer);
+    assert_true(look(&b, 0).value == first);
+    clip_close(&b);
+    tiny_drop(folder);
 }
 
 /* Beside one that reads texts: the plan is what is used, and that one's
@@ -161,6 +215,8 @@ static void test_public_size_without_texts(void **state)
     clip_count(&b, dg_backend_cpu(), 512);
     assert_true(fabs((double)b.plan.score_flops / 162.0e9 - 1) < 1e-3);
     assert_int_equal(b.plan.encode_flops, 0);
+    assert_int_equal(((ClipNet *)b.r[0].net)->config.vision.act,
+                     DG_CLIP_QUICK_GELU); /* nothing else would tell */
     MUST(dg_clip_model_named(&c, "ViT-L-14-quickgelu"));
     c.vision_only = 1;
     MUST(dg_params_init(&set, 1));
@@ -259,7 +315,7 @@ static void test_heads_that_do_not_fit_are_refused(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_published_head),
     cmocka_unit_test(test_scores_as_the_layers_one_by_one),
-    cmocka_unit_test(test_both_layouts_are_the_same),
+    cmocka_unit_test(test_all_layouts_are_the_same),
     cmocka_unit_test(test_beside_a_reward_with_texts),
     cmocka_unit_test(test_public_size_without_texts),
     cmocka_unit_test(test_widths_are_the_files),

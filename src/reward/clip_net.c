@@ -94,11 +94,14 @@ void dg_clip_net_fini(ClipNet *n)
 /* --- weights ------------------------------------------------------------ */
 
 /* What is not the vision tower's, in transformers' layout and OpenCLIP's. */
-static const char *const texts[] = {
-    "text_model.*",         "text_projection*", "logit_scale",
-    "logit_bias",           "transformer.*",    "token_embedding.weight",
-    "positional_embedding", "ln_final.*",       "text.*"
-};
+static const char *const texts[] = { "text_model.*",
+                                     "text_projection*",
+                                     "logit_scale",
+                                     "transformer.*",
+                                     "token_embedding.weight",
+                                     "positional_embedding",
+                                     "ln_final.*",
+                                     "text.*" };
 static const ManifestOpts without_texts = { .ignore = texts,
                                             .num_ignore =
                                                 sizeof texts / sizeof *texts };
