@@ -23,8 +23,8 @@ typedef struct Columns {
     int32_t *update;
     const char **prompts;
     int64_t *prompt_index;
-    float *sigma;                 /* [T + 1] */
-    float *mean_z, *mean_u, *std; /* [T] */
+    float *sigma;                        /* [T + 1] */
+    float *time, *mean_z, *mean_u, *std; /* [T] */
     const char **reward_name;     /* [K] */
     double *reward_weight;
 } Columns;
@@ -84,6 +84,7 @@ static void free_columns(Columns *c)
     free(c->prompts);
     free(c->prompt_index);
     free(c->sigma);
+    free(c->time);
     free(c->mean_z);
     free(c->mean_u);
     free(c->std);
@@ -121,6 +122,7 @@ static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
     c->prompts = column(NULL, r->P, sizeof *c->prompts);
     c->prompt_index = column(r->prompt, r->P, sizeof *c->prompt_index);
     c->sigma = column(NULL, r->T + 1, sizeof *c->sigma);
+    c->time = column(r->time, r->T, sizeof *c->time);
     c->mean_z = column(NULL, r->T, sizeof *c->mean_z);
     c->mean_u = column(NULL, r->T, sizeof *c->mean_u);
     c->std = column(NULL, r->T, sizeof *c->std);
@@ -129,8 +131,8 @@ static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
     if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
         !c->reward || !c->strict || !c->missing || !c->advantage || !c->total ||
         !c->kept || !c->update || !c->prompts || !c->prompt_index ||
-        !c->sigma || !c->mean_z || !c->mean_u || !c->std || !c->reward_name ||
-        !c->reward_weight)
+        !c->sigma || !c->time || !c->mean_z || !c->mean_u || !c->std ||
+        !c->reward_name || !c->reward_weight)
         return dg_fail(DG_ENOMEM, "trajectory file");
     return DG_OK;
 }
@@ -219,7 +221,7 @@ static void put_steps(Items *to, const Trainer *t, const Columns *c)
 
     dims(put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step"), 1,
          r->T + 1, 0, 0);
-    dims(put(to, "time", DG_H5_F32, r->time, "times given to the network",
+    dims(put(to, "time", DG_H5_F32, c->time, "times given to the network",
              "step"),
          1, r->T, 0, 0);
     dims(put(to, "mean_z", DG_H5_F32, c->mean_z,
