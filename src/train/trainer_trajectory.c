@@ -25,7 +25,7 @@ typedef struct Columns {
     int64_t *prompt_index;
     float *sigma;                        /* [T + 1] */
     float *time, *mean_z, *mean_u, *std; /* [T] */
-    const char **reward_name;     /* [K] */
+    const char **reward_name;            /* [K] */
     double *reward_weight;
 } Columns;
 
