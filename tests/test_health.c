@@ -106,6 +106,10 @@ static void test_the_worst_ratio_is_named(void **state)
     says(LEVEL_WRONG, "Is the ratio exactly 1",
          "first differed in iteration 4;");
     assert_non_null(strstr(h.finding[0].answer, "in iteration 10."));
+    fill(COL_RATIO, 0, 0);
+    column[COL_RATIO][3] = NAN; /* all was set aside there */
+    says(LEVEL_GOOD, "Is the ratio exactly 1",
+         "of the 39 iterations that trained a sample");
     fill(COL_RATIO, NAN, NAN);
     says(LEVEL_UNKNOWN, "Is the ratio exactly 1", "No iteration");
 }

@@ -62,10 +62,12 @@ numbers()
 # same_numbers NAME RUN RUN
 same_numbers() { same "$1" "$(numbers "$2")" "$(numbers "$3")"; }
 
-# ratio_is_one RUN ITERATIONS: in every iteration, exactly
+# ratio_is_one RUN ITERATIONS: in every iteration, exactly; null where no sample was
+# trained
 ratio_is_one()
 {
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+    metric "$1" ratio_max_deviation | grep -qx 0 &&
+        [ "$(metric "$1" ratio_max_deviation | grep -cxE '0|null')" = "$2" ] &&
         [ "$(metric "$1" grad_norm | wc -l)" = "$2" ]
 }
 

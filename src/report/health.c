@@ -102,11 +102,14 @@ static void ratio(Health *h, const Run *run)
         "gradient is not the one of the method. Do not trust this run; "
         "replay a trajectory file to find the step.";
     const RatioFinding r = dg_health_ratio(run);
-    char worst[DG_VALUE_BYTES], measured[48] = "the one iteration";
+    char worst[DG_VALUE_BYTES], measured[80] = "the one iteration";
 
     dg_value_text(worst, r.worst);
     if (r.measured > 1)
-        snprintf(measured, sizeof measured, "all %lld iterations",
+        snprintf(measured, sizeof measured,
+                 r.measured < run->n
+                     ? "the %lld iterations that trained a sample"
+                     : "all %lld iterations",
                  (long long)r.measured);
     if (r.measured == 0)
         dg_health_say(h, LEVEL_UNKNOWN, question, "",
