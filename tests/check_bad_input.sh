@@ -287,7 +287,7 @@ expect "bad input: file size limit lifted" tiny 1 1 limit t5.d_ff=32768 \
     "${sets[@]}" run.iterations=1
 
 # --- fewer threads than a rank is to have ---------------------------------------------
-OMP_THREAD_LIMIT=1 refused "bad input: OMP_THREAD_LIMIT below run.threads" \
+OMP_THREAD_LIMIT=1 refused_run "OMP_THREAD_LIMIT below run.threads" \
     "run.threads = 2: OpenMP has 1 here" run.threads=2
 OMP_THREAD_LIMIT=1 expect "bad input: run.threads = 0 keeps to it" tiny 1 0 few \
     "${sets[@]}" run.iterations=1
