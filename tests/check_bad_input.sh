@@ -286,6 +286,12 @@ expect "bad input: file size limit, one message, nothing half-written" \
 expect "bad input: file size limit lifted" tiny 1 1 limit t5.d_ff=32768 \
     "${sets[@]}" run.iterations=1
 
+# --- fewer threads than a rank is to have ---------------------------------------------
+OMP_THREAD_LIMIT=1 refused_run "OMP_THREAD_LIMIT below run.threads" \
+    "run.threads = 2: OpenMP has 1 here" run.threads=2
+OMP_THREAD_LIMIT=1 expect "bad input: run.threads = 0 keeps to it" tiny 1 0 few \
+    "${sets[@]}" run.iterations=1
+
 # --- numbers that are not finite: named, set aside, or the end ---------------------------
 wild=(run.iterations=8 optim.lr=1 optim.weight_decay=10 checkpoint.keep=0)
 expect "bad input: NaN in the network, the run goes on" tiny 1 2 wild \

@@ -188,6 +188,12 @@ refused "encode: cache in bfloat16 of a float32 run" \
 refused "encode: cache in float32 where bfloat16 is named" \
     'or set prompts.cache_dtype = "float32"' \
     prompts.cache="$cache" $half
+# the key of the file may change while a run goes on, the bits may not
+refused "encode: no cache of a float32 run where bfloat16 is named" \
+    'prompts.cache = "": prompts.cache_dtype = "bfloat16"' $half
+expect_code "encode: nor of evaluate" 1 'prompts.cache = "": prompts.cache_dtype' \
+    "$bin" evaluate configs/tiny.cfg --set $half \
+    --set policy.weights="$work/without/checkpoints/iter_000003.h5"
 refused "encode: cache is a checkpoint" "dancegrpo checkpoint" \
     prompts.cache="$work/without/checkpoints/iter_000003.h5"
 printf 'a red circle\na red circle and a purple circle\n' >"$work/few.txt"

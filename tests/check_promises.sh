@@ -214,6 +214,12 @@ variant flash sampler.steps=8 sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 sampler.window_solver=dpmpp_2m \
     sampler.window_compress=0.8 grpo.timestep_mode=window run.witness_every=1
 facts "fewer steps behind a window, of second order" flash 2 $shown
+expect_code "trajectories: of second order is one of them" 0 \
+    "1 steps of second order" "$tools/trajectory_facts" \
+    "$work/flash/trajectories/iter_000002.h5" "$work/flash/metrics.jsonl" $shown
+# of other times than the next one's, during which it was written
+expect "promises: flash, an iteration before the window moved, replayed" \
+    "$bin" replay "$work/flash/trajectories/iter_000001.h5"
 variant per_sample sampler.init_noise=per_sample sampler.decode=zT
 facts "the last latent is decoded" per_sample 2 $shown
 variant best_of_n grpo.best_of_n=true grpo.keep_top=1 grpo.keep_bottom=2

@@ -106,6 +106,10 @@ static void test_the_worst_ratio_is_named(void **state)
     says(LEVEL_WRONG, "Is the ratio exactly 1",
          "first differed in iteration 4;");
     assert_non_null(strstr(h.finding[0].answer, "in iteration 10."));
+    fill(COL_RATIO, 0, 0);
+    column[COL_RATIO][3] = NAN; /* all was set aside there */
+    says(LEVEL_GOOD, "Is the ratio exactly 1",
+         "of the 39 iterations that trained a sample");
     fill(COL_RATIO, NAN, NAN);
     says(LEVEL_UNKNOWN, "Is the ratio exactly 1", "No iteration");
 }
@@ -150,6 +154,12 @@ static void test_groups_are_counted_of_all_rewards(void **state)
     for (int i = 31; i < N; i++)
         column[COL_ZERO][i] = NAN; /* the mean is of those there are */
     says(LEVEL_WRONG, "Do the groups teach", "Hardly: 100");
+    /* a group without two scores has no gradient either */
+    fill(COL_ZERO, 2, 2);
+    fill(COL_SKIPPED, 6, 6);
+    says(LEVEL_WRONG, "Do the groups teach",
+         "equal rewards, or fewer than two, and so no gradient");
+    says(LEVEL_WRONG, "Do the groups teach", "Hardly: 100");
     run.config_known = 0;
     says(LEVEL_UNKNOWN, "Do the groups teach", "not known without config.cfg");
 }
@@ -190,6 +200,9 @@ static void test_gradients_that_grow_or_stop_are_told(void **state)
     says(LEVEL_GOOD, "Is the gradient calm", "in iteration 13.");
     fill(COL_GRAD, 0, 0);
     says(LEVEL_WRONG, "Is the gradient calm", "0 in every iteration");
+    for (int i = 25; i < N; i++) /* what it begins with is no explosion */
+        column[COL_GRAD][i] = 1;
+    says(LEVEL_LOOK, "Is the gradient calm", "median 0 in the first half");
     fill(COL_GRAD, NAN, NAN);
     says(LEVEL_UNKNOWN, "Is the gradient calm", "No gradient norm");
 }
@@ -216,7 +229,9 @@ static void test_what_is_not_finite_is_found(void **state)
     says(LEVEL_LOOK, "Are all numbers finite",
          "3 samples set aside and 1 updates skipped, first in iteration 6.");
     column[COL_SKIPPED_UPDATES][5] = 0;
-    says(LEVEL_LOOK, "Are all numbers finite", "first in iteration 9.");
+    says(LEVEL_LOOK, "Are all numbers finite",
+         "3 samples were set aside that no reward has scored, first in "
+         "iteration 9.");
 }
 
 static void test_groups_that_become_alike_are_told(void **state)

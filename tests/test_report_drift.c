@@ -11,6 +11,7 @@ typedef struct Case {
     double share;
     int lopsided;        /* iterations */
     double below, above; /* of ratios, elsewhere */
+    double lower;        /* than 1.001, what rose most in these */
     int from_grey;       /* diversity rises from 0 instead */
     const char *without; /* a line's numbers in place of all these */
 } Case;
@@ -39,7 +40,7 @@ static void put_run(const Case *c)
                 "\"approx_kl\":%.9g,\"ratio_min\":%.9g,\"ratio_max\":%.9g,"
                 "\"diversity\":%.9g,",
                 bad ? 3e-5 : 2e-9, bad ? 0.95 : 1 - c->below,
-                bad ? 1.001 : 1 + c->above,
+                bad ? 1.001 - c->lower : 1 + c->above,
                 c->from_grey ? fmax(0, u - 0.2) : 0.1 * (1 - u + c->share * u));
         at += (size_t)sprintf(text + at, "\"grad_norm\":1}\n");
     }
@@ -127,6 +128,8 @@ static void test_lopsided_ratios_are_counted(void **state)
     check(&c, "look   " NEAR "No: in 7 of 7 iterations ");
     c.n = c.lopsided = 8;
     check(&c, "WRONG  " NEAR);
+    c.lower = 0.002; /* none rose at all */
+    check(&c, "Furthest: 0.050 below, 0 above; ");
 }
 
 /* Five times as far, and what rounding alone makes of ratios. */

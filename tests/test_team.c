@@ -67,6 +67,33 @@ static void test_each_item_runs_once(void **state)
     dg_team_destroy(NULL);
 }
 
+static int see_threads(Worker *w, int64_t i, void *user)
+{
+    int *seen = user;
+
+    (void)i;
+    seen[w->index] = omp_get_num_threads();
+    return DG_OK;
+}
+
+/* OMP_DYNAMIC has no more threads than processors, and fewer where these are
+ * busy: rounds, in which workers wait for each other, take all of them. */
+static void test_all_threads_are_there(void **state)
+{
+    const int threads = omp_get_num_procs() + 2;
+    int seen[threads];
+    Team *t;
+
+    (void)state;
+    memset(seen, 0, sizeof seen);
+    omp_set_dynamic(1);
+    t = new_team(threads);
+    MUST(dg_team_run(t, threads, see_threads, seen));
+    for (int i = 0; i < threads; i++)
+        assert_int_equal(seen[i], threads);
+    dg_team_destroy(t);
+}
+
 /* Whoever fails first, the message is that of the lowest item. */
 static void test_lowest_failure_is_told(void **state)
 {
@@ -154,6 +181,7 @@ static void test_full_arena_is_an_error(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_each_item_runs_once),
+    cmocka_unit_test(test_all_threads_are_there),
     cmocka_unit_test(test_lowest_failure_is_told),
     cmocka_unit_test(test_sums_do_not_depend_on_threads),
     cmocka_unit_test(test_flops_and_peaks_are_collected),

@@ -123,6 +123,10 @@ static void test_samples_set_aside_have_no_part(void **state)
     s = stats_of(&h);
     assert_true(isnan(s.approx_kl) && isnan(s.ratio_min) && isnan(s.ratio_max));
     assert_int_equal(s.set_aside, 3);
+    assert_true(s.ratio_max_deviation == 0);
+    h.set_aside[0] = h.set_aside[3] = DG_ASIDE_NO_SCORE; /* nor of the first */
+    s = stats_of(&h);
+    assert_true(isnan(s.ratio_max_deviation));
 }
 
 /* --- terms of a run -------------------------------------------------------- */

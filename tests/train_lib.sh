@@ -29,13 +29,22 @@ digest()
         "$work/$1/checkpoints/iter_$(printf %06d "${2:-3}").h5" | cut -c 1-64
 }
 
-# same_digest NAME RUN WANTED [ITERATION]
+# same_digest NAME RUN WANTED [ITERATION]: on failure, whether there is no digest,
+# or one of other bits, and from which iteration on metrics have others, too
 same_digest()
 {
     local got
     got=$(digest "$2" "${4:-3}" 2>&1)
     expect "$1" test "${#3}" = 64 -a "$got" = "$3"
-    [ "$got" = "$3" ] || { echo "    $got, not $3" && [ -e "$work/$2.out" ] && tail -n 5 "$work/$2.out"; }
+    [ "$got" != "$3" ] || return 0
+    if [[ $got =~ ^[0-9a-f]{64}$ ]]; then
+        echo "    other bits: $got, not $3; reward_mean, grad_norm, loss:"
+        paste <(metric "$2" reward_mean) <(metric "$2" grad_norm) \
+            <(metric "$2" loss) | sed 's/^/    /'
+    else
+        echo "    no digest: $got"
+    fi
+    [ ! -e "$work/$2.out" ] || tail -n 5 "$work/$2.out"
 }
 
 # metric RUN KEY: its values, one a line, of every iteration
@@ -53,10 +62,12 @@ numbers()
 # same_numbers NAME RUN RUN
 same_numbers() { same "$1" "$(numbers "$2")" "$(numbers "$3")"; }
 
-# ratio_is_one RUN ITERATIONS: in every iteration, exactly
+# ratio_is_one RUN ITERATIONS: in every iteration, exactly; null where no sample was
+# trained
 ratio_is_one()
 {
-    [ "$(metric "$1" ratio_max_deviation | grep -cx 0)" = "$2" ] &&
+    metric "$1" ratio_max_deviation | grep -qx 0 &&
+        [ "$(metric "$1" ratio_max_deviation | grep -cxE '0|null')" = "$2" ] &&
         [ "$(metric "$1" grad_norm | wc -l)" = "$2" ]
 }
 

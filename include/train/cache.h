@@ -24,7 +24,7 @@ int dg_encode(const Session *s, int dry);
 H5Type dg_cache_type(const Config *c);
 
 /**
- * Opens prompts.cache; *out = NULL when the key is empty. Collective.
+ * Opens prompts.cache; *out = NULL when the key is empty, and may be. Collective.
  * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO; DG_EINVAL
  * when it is not of the type that a float32 run wants, or when guidance (cfg.scale) needs the empty prompt and it is not in it.
  */

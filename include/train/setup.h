@@ -45,6 +45,10 @@ int dg_setup_rundir(const Session *s, RunDir *dir, const char *command);
  *  Collective. Errors: the same. */
 int dg_setup_look_rundir(const Session *s, const char *command);
 
+/** Whether prompts.cache may be empty: that key may change while a run goes on, the
+ *  bits of its conditions may not. Errors: DG_EINVAL. */
+int dg_setup_check_cache(const Config *c);
+
 /** Whether as many workers a rank as there are can do without whole weights or
  *  gradients, where parallel.shard and parallel.passes want that. Errors:
  *  DG_EINVAL. */

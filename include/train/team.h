@@ -87,6 +87,7 @@ typedef struct Team {
     int64_t early;
 } Team;
 
+/** Errors: DG_ENOMEM; DG_EDEVICE; DG_EINVAL where OpenMP has fewer threads. */
 int dg_team_create(Team **out, const TeamOpts *o);
 void dg_team_destroy(Team *t);
 

@@ -58,7 +58,8 @@ typedef struct Update {
 } Update;
 
 typedef struct UpdateStats {
-    double ratio_max_deviation; /* of the first update: must be 0 */
+    double ratio_max_deviation; /* of the first update: must be 0; NAN where no
+                                   sample of it was trained */
     double clip_fraction, loss, kl;
     /* Of the updates after the first, where the policy is no longer the
      * rollout's: over their terms that have a ratio, NAN where none has. Only

@@ -14,13 +14,35 @@ void dg_signal_take(int signal, SignalHandler *handler,
     sigaction(signal, &action, before);
 }
 
+/* As the system does what is there before us: by default a process ends. What
+ * somebody sent comes once; what the processor met comes again. */
+static void fall_back(int signal, const siginfo_t *info,
+                      const struct sigaction *before)
+{
+    const int sent = info->si_code <= 0;
+
+    if (sent && before->sa_handler == SIG_IGN)
+        return;
+    sigaction(signal, before, NULL);
+    if (sent)
+        raise(signal);
+}
+
 void dg_signal_pass_on(int signal, siginfo_t *info, void *context,
                        const struct sigaction *before)
 {
+    const struct sigaction once = { .sa_handler = SIG_DFL };
+
+    if ((before->sa_flags & SA_SIGINFO) == 0 &&
+        (before->sa_handler == SIG_DFL || before->sa_handler == SIG_IGN)) {
+        fall_back(signal, info, before);
+        return;
+    }
+    /* it counts on that: what it returns to meets the same again */
+    if ((before->sa_flags & SA_RESETHAND) != 0)
+        sigaction(signal, &once, NULL);
     if ((before->sa_flags & SA_SIGINFO) != 0)
         before->sa_sigaction(signal, info, context);
-    else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
-        before->sa_handler(signal);
     else
-        sigaction(signal, before, NULL); /* and again, with what follows */
+        before->sa_handler(signal);
 }

@@ -10,6 +10,7 @@
 #include "config/option.h"
 #include "policy/policy.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -413,6 +414,8 @@ int dg_cli_threads(const Cli *cli)
     for (int i = 0; i < cli->comm.size; i++)
         same += memcmp(&all[i], &mine, sizeof mine) == 0;
     free(all);
-    const int threads = CPU_COUNT(&mine.cores) / same;
+    const int cores = CPU_COUNT(&mine.cores) / same;
+    const int most = omp_get_thread_limit();
+    const int threads = cores < most ? cores : most;
     return threads > 0 ? threads : 1;
 }

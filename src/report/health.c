@@ -102,11 +102,14 @@ static void ratio(Health *h, const Run *run)
         "gradient is not the one of the method. Do not trust this run; "
         "replay a trajectory file to find the step.";
     const RatioFinding r = dg_health_ratio(run);
-    char worst[DG_VALUE_BYTES], measured[48] = "the one iteration";
+    char worst[DG_VALUE_BYTES], measured[80] = "the one iteration";
 
     dg_value_text(worst, r.worst);
     if (r.measured > 1)
-        snprintf(measured, sizeof measured, "all %lld iterations",
+        snprintf(measured, sizeof measured,
+                 r.measured < run->n
+                     ? "the %lld iterations that trained a sample"
+                     : "all %lld iterations",
                  (long long)r.measured);
     if (r.measured == 0)
         dg_health_say(h, LEVEL_UNKNOWN, question, "",
@@ -180,8 +183,11 @@ static void idle_groups(Health *h, const Run *run)
         "are too easy or too hard, too small an eta, or a coarse reward do "
         "this; more samples per prompt help.";
     const int64_t at = late(run);
-    const double each = mean(run->col[COL_ZERO] + at, run->n - at);
+    const double skipped = mean(run->col[COL_SKIPPED] + at, run->n - at);
+    const double each = mean(run->col[COL_ZERO] + at, run->n - at) +
+                        (skipped > 0 ? skipped : 0);
     const double share = each / groups(run);
+    const char *few = skipped > 0 ? ", or fewer than two," : "";
     char text[DG_VALUE_BYTES];
 
     if (isnan(each))
@@ -190,9 +196,9 @@ static void idle_groups(Health *h, const Run *run)
         dg_value_text(text, each);
         dg_health_say(
             h, LEVEL_UNKNOWN, question, "",
-            "%s group%s of equal rewards per iteration; how many groups "
+            "%s group%s of equal rewards%s per iteration; how many groups "
             "there are is not known without config.cfg.",
-            text, each == 1 ? "" : "s");
+            text, each == 1 ? "" : "s", few);
         return;
     }
     dg_percent_text(text, share);
@@ -202,12 +208,12 @@ static void idle_groups(Health *h, const Run *run)
         : share <= 0.9 ? LEVEL_LOOK
                        : LEVEL_WRONG,
         question, advice,
-        "%s%s of the groups in %s had equal rewards and so no "
+        "%s%s of the groups in %s had equal rewards%s and so no "
         "gradient (up to 50\u202f%% is usual, above 90\u202f%% is wrong).",
         share <= 0.5   ? "Yes: "
         : share <= 0.9 ? "Only in part: "
                        : "Hardly: ",
-        share == 0 ? "none" : text, late_text(run));
+        share == 0 ? "none" : text, late_text(run), few);
 }
 
 static void clipping(Health *h, const Run *run)
@@ -271,7 +277,7 @@ static void gradient(Health *h, const Run *run)
                       "Nothing can be learnt: look at the rewards and at "
                       "grpo.timestep_fraction.",
                       "It is 0 in every iteration.");
-    else if (after > 10 * before)
+    else if (before > 0 && after > 10 * before)
         dg_health_say(
             h, LEVEL_WRONG, question,
             "Go back to an earlier checkpoint, and lower optim.lr.",
@@ -336,12 +342,21 @@ static void not_finite(Health *h, const Run *run)
     if (first < 0)
         dg_health_say(h, LEVEL_GOOD, question, advice,
                       "Yes: no sample was set aside, no update skipped.");
-    else
+    else if (updates > 0)
         dg_health_say(
             h, LEVEL_LOOK, question, advice,
             "No: %.0f samples set aside and %.0f updates skipped, first in "
             "iteration %lld.",
             samples, updates, (long long)first);
+    else
+        dg_health_say(
+            h, LEVEL_LOOK, question,
+            "log.txt names tensor, layer and sample of a NaN or Inf, or says "
+            "why the reward failed.",
+            "All of the updates, but not all of the pictures or scores: %.0f "
+            "samples were set aside that no reward has scored, first in "
+            "iteration %lld.",
+            samples, (long long)first);
 }
 
 static void spread(Health *h, const Run *run)

@@ -100,7 +100,7 @@ void dg_health_drift(Health *h, const Run *run)
     if (d.measured == 0)
         return;
     dg_value_text(below, 1 - d.least);
-    dg_value_text(above, d.most - 1);
+    dg_value_text(above, fmax(d.most - 1, 0)); /* if none rose */
     dg_value_text(kl, d.kl);
     dg_health_say(
         h,

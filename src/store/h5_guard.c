@@ -41,7 +41,8 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 
 static void on_signal(int signal, siginfo_t *info, void *context)
 {
-    if (reading.depth == 0) {
+    /* another process is no fault of a file's */
+    if (reading.depth == 0 || info->si_code == SI_USER) {
         pass_on(signal, info, context);
         return;
     }

@@ -169,7 +169,7 @@ int dg_cache_open(Conditions **out, const Session *s, const Policy *p)
 
     *out = NULL;
     if (path[0] == '\0')
-        return DG_OK;
+        return dg_setup_check_cache(s->config);
     err = open_one(out, path, p);
     if (!err)
         err = check_type(*out, s->config);

@@ -299,6 +299,19 @@ int dg_setup_look_rundir(const Session *s, const char *command)
     return err ? err : agree_on_folder(s, stored, &dir, command);
 }
 
+int dg_setup_check_cache(const Config *c)
+{
+    if (c->prompts.cache[0] != '\0' || c->run.dtype == DG_STORE_BFLOAT16 ||
+        c->prompts.cache_dtype != DG_CACHE_BFLOAT16)
+        return DG_OK;
+    return dg_fail(
+        DG_EINVAL,
+        "prompts.cache = \"\": prompts.cache_dtype = \"bfloat16\" "
+        "with run.dtype = \"float32\" needs the file that `dancegrpo "
+        "encode` writes: prompts that are encoded as needed are not "
+        "rounded, and give other bits");
+}
+
 int dg_setup_check_threads(const Session *s)
 {
     const Config *c = s->config;

@@ -163,6 +163,27 @@ static void fini_worker(Worker *w, const Backend *sums)
         dg_context_fini(&w->ctx);
 }
 
+/* Workers of a round wait for each other: OpenMP may not give fewer threads, as
+ * OMP_DYNAMIC has it do where a machine is busy. */
+static int open_threads(int num)
+{
+    int there = 1;
+
+    if (num == 1)
+        return DG_OK;
+    omp_set_dynamic(0);
+    if (omp_get_max_active_levels() < 1)
+        omp_set_max_active_levels(1);
+#pragma omp parallel num_threads(num)
+#pragma omp single
+    there = omp_get_num_threads();
+    return there == num ? DG_OK
+                        : dg_fail(DG_EINVAL,
+                                  "run.threads = %d: OpenMP has %d here: must "
+                                  "be at most as many (OMP_THREAD_LIMIT)",
+                                  num, there);
+}
+
 int dg_team_create(Team **out, const TeamOpts *o)
 {
     Team *t = calloc(1, sizeof *t);
@@ -170,6 +191,11 @@ int dg_team_create(Team **out, const TeamOpts *o)
 
     if (t == NULL)
         return dg_fail(DG_ENOMEM, "team");
+    err = open_threads(o->num_threads);
+    if (err) {
+        free(t);
+        return err;
+    }
     t->workers = calloc((size_t)o->num_threads, sizeof *t->workers);
     if (t->workers == NULL) {
         free(t);

@@ -516,6 +516,8 @@ int dg_trainer_build(Trainer *t, const Session *s)
     t->session = s;
     err = dg_trainer_check(c);
     if (!err)
+        err = dg_setup_check_cache(c);
+    if (!err)
         err = dg_setup_check_threads(s);
     if (!err)
         err = dg_rewards_init(t->rewards, c);

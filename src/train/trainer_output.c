@@ -186,16 +186,19 @@ static void show(const Trainer *t, const Means *m)
     const int64_t all = t->session->config->run.iterations;
     const int64_t done = t->iteration - t->resumed;
     const double spent = dg_clock_now() - t->started;
-    char eta[DG_DURATION_BYTES], strict[32] = "";
+    const double off = t->stats.ratio_max_deviation;
+    char eta[DG_DURATION_BYTES], strict[32] = "", ratio[16] = "none";
 
     dg_clock_duration(eta, spent / (double)done * (double)(all - t->iteration));
     if (!isnan(m->strict))
         snprintf(strict, sizeof strict, " | strict %.3f", m->strict);
-    dg_info("it %4lld/%lld | reward %.4f%s | ratio %.4f | clip %3.0f%% | grad "
+    if (!isnan(off))
+        snprintf(ratio, sizeof ratio, "%.4f", 1 + off);
+    dg_info("it %4lld/%lld | reward %.4f%s | ratio %s | clip %3.0f%% | grad "
             "%.3g | %.1f s | ETA %s",
-            (long long)t->iteration, (long long)all, m->reward, strict,
-            1 + t->stats.ratio_max_deviation, 100 * t->stats.clip_fraction,
-            t->stats.grad_norm, t->phases.total, eta);
+            (long long)t->iteration, (long long)all, m->reward, strict, ratio,
+            100 * t->stats.clip_fraction, t->stats.grad_norm, t->phases.total,
+            eta);
 }
 
 int dg_trainer_report(Trainer *t)

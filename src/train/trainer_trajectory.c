@@ -23,9 +23,9 @@ typedef struct Columns {
     int32_t *update;
     const char **prompts;
     int64_t *prompt_index;
-    float *sigma;                 /* [T + 1] */
-    float *mean_z, *mean_u, *std; /* [T] */
-    const char **reward_name;     /* [K] */
+    float *sigma;                                  /* [T + 1] */
+    float *time, *mean_z, *mean_u, *mean_x0, *std; /* [T] */
+    const char **reward_name;                      /* [K] */
     double *reward_weight;
 } Columns;
 
@@ -84,8 +84,10 @@ static void free_columns(Columns *c)
     free(c->prompts);
     free(c->prompt_index);
     free(c->sigma);
+    free(c->time);
     free(c->mean_z);
     free(c->mean_u);
+    free(c->mean_x0);
     free(c->std);
     free(c->reward_name);
     free(c->reward_weight);
@@ -121,16 +123,18 @@ static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
     c->prompts = column(NULL, r->P, sizeof *c->prompts);
     c->prompt_index = column(r->prompt, r->P, sizeof *c->prompt_index);
     c->sigma = column(NULL, r->T + 1, sizeof *c->sigma);
+    c->time = column(r->time, r->T, sizeof *c->time);
     c->mean_z = column(NULL, r->T, sizeof *c->mean_z);
     c->mean_u = column(NULL, r->T, sizeof *c->mean_u);
+    c->mean_x0 = column(NULL, r->T, sizeof *c->mean_x0);
     c->std = column(NULL, r->T, sizeof *c->std);
     c->reward_name = column(NULL, r->K, sizeof *c->reward_name);
     c->reward_weight = column(NULL, r->K, sizeof *c->reward_weight);
     if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
         !c->reward || !c->strict || !c->missing || !c->advantage || !c->total ||
         !c->kept || !c->update || !c->prompts || !c->prompt_index ||
-        !c->sigma || !c->mean_z || !c->mean_u || !c->std || !c->reward_name ||
-        !c->reward_weight)
+        !c->sigma || !c->time || !c->mean_z || !c->mean_u || !c->mean_x0 ||
+        !c->std || !c->reward_name || !c->reward_weight)
         return dg_fail(DG_ENOMEM, "trajectory file");
     return DG_OK;
 }
@@ -160,6 +164,7 @@ static int take_columns(Columns *c, const Trainer *t)
         c->sigma[i] = r->steps[i].sigma;
         c->mean_z[i] = r->steps[i].mean_z;
         c->mean_u[i] = r->steps[i].mean_u;
+        c->mean_x0[i] = r->steps[i].mean_x0;
         c->std[i] = r->steps[i].std;
     }
     for (int64_t k = 0; k < r->K; k++) {
@@ -219,7 +224,7 @@ static void put_steps(Items *to, const Trainer *t, const Columns *c)
 
     dims(put(to, "sigma", DG_H5_F32, c->sigma, "noise levels", "step"), 1,
          r->T + 1, 0, 0);
-    dims(put(to, "time", DG_H5_F32, r->time, "times given to the network",
+    dims(put(to, "time", DG_H5_F32, c->time, "times given to the network",
              "step"),
          1, r->T, 0, 0);
     dims(put(to, "mean_z", DG_H5_F32, c->mean_z,
@@ -228,9 +233,25 @@ static void put_steps(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "mean_u", DG_H5_F32, c->mean_u,
              "factor of the prediction in a step's mean", "step"),
          1, r->T, 0, 0);
+    dims(put(to, "mean_x0", DG_H5_F32, c->mean_x0,
+             "factor in it of the data that the step before predicted, 0 but "
+             "in steps of second order",
+             "step"),
+         1, r->T, 0, 0);
     dims(put(to, "std", DG_H5_F32, c->std,
              "standard deviation of a step's noise, 0 without", "step"),
          1, r->T, 0, 0);
+}
+
+static const char *next_latent(const Config *c)
+{
+    return c->sampler.window_solver == DG_SOLVER_ODE
+               ? "latents[step + 1] = mean_z latents[step] + mean_u u + std "
+                 "noise, u what the network predicts, with guidance"
+               : "latents[step + 1] = mean_z latents[step] + mean_u u + "
+                 "mean_x0 x0 + std noise, u what the network predicts, with "
+                 "guidance, x0 = latents[step - 1] - sigma[step - 1] u of the "
+                 "step before";
 }
 
 static void put_samples(Items *to, const Trainer *t)
@@ -239,8 +260,7 @@ static void put_samples(Items *to, const Trainer *t)
     H5Item *i = put(to, "latents", DG_H5_F32, r->latents,
                     "latents of every step, packed", "item, step, element");
 
-    i->equation = "latents[step + 1] = mean_z latents[step] + mean_u u + std "
-                  "noise, u what the network predicts, with guidance";
+    i->equation = next_latent(t->session->config);
     dims(i, 3, r->N, r->T + 1, r->D);
     share(i, r->first, r->num);
     i = put(to, "log_prob", DG_H5_F32, r->log_prob,
@@ -516,11 +536,15 @@ static int match(H5File *f, const H5Item *of)
     return err;
 }
 
-/* Files of version 1 lack these. */
+/* Files of version 1 lack these, and older ones of version 2 the last. */
 static int is_new(const H5Item *i)
 {
-    return strcmp(i->name, "mean_z") == 0 || strcmp(i->name, "mean_u") == 0 ||
-           strcmp(i->name, "std") == 0;
+    static const char *const names[] = { "mean_z", "mean_u", "std", "mean_x0" };
+
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++)
+        if (strcmp(i->name, names[n]) == 0)
+            return 1;
+    return 0;
 }
 
 int dg_trainer_match_trajectory(const Trainer *t, H5File *f)

@@ -4,7 +4,9 @@
 
 void dg_update_stats_begin(UpdateStats *s)
 {
-    *s = (UpdateStats) { .ratio_min = NAN, .ratio_max = NAN };
+    *s = (UpdateStats) { .ratio_max_deviation = NAN,
+                         .ratio_min = NAN,
+                         .ratio_max = NAN };
 }
 
 /* A term of an update after the first. */
@@ -33,8 +35,8 @@ void dg_update_stats_add(UpdateStats *s, const Update *u, int index)
             const StepResult *res = &u->result[k * u->steps_per_item + j];
             const double off = fabs(res->ratio - 1);
 
-            if (index == 0 && off > s->ratio_max_deviation)
-                s->ratio_max_deviation = off;
+            if (index == 0) /* NAN gives way */
+                s->ratio_max_deviation = fmax(s->ratio_max_deviation, off);
             s->clip_fraction += res->clipped / terms;
             s->loss += res->loss / u->num_updates;
             s->kl += res->kl / terms;

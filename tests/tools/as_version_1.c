@@ -78,8 +78,9 @@ static herr_t forget_digest(hid_t file, const char *name,
 /* What came with version 2. */
 static int remove_newer(hid_t file)
 {
-    static const char *const sets[] = { "mean_z", "mean_u", "std",
-                                        "reward_name", "reward_weight" };
+    static const char *const sets[] = {
+        "mean_z", "mean_u", "mean_x0", "std", "reward_name", "reward_weight"
+    };
     static const char *const keys[] = { "num_generations", "height", "width" };
     int ok = 1;
 

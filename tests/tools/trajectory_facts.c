@@ -163,6 +163,42 @@ static void check_densities(void)
     }
 }
 
+/* Half the log of the signal-to-noise ratio. */
+static double lambda(double sigma)
+{
+    return log((1 - sigma) / sigma);
+}
+
+/* Steps of second order are the published ones, by the levels alone. */
+static void check_second_order(void)
+{
+    hsize_t of[DIMS];
+    const double *mx = read_all("mean_x0", of), *sigma = read_of("sigma");
+    const double *mz = read_of("mean_z"), *mu = read_of("mean_u");
+    const double *std = read_of("std");
+    const hsize_t end =
+        (hsize_t)(note_of("window_start") + note_of("window_size"));
+    int num = 0;
+
+    for (hsize_t i = 0; i < of[0]; i++) {
+        double q, c;
+
+        if (mx[i] == 0)
+            continue;
+        must(i > end && i + 1 < of[0] && std[i] == 0,
+             "a step of second order is one behind the window", (long long)i);
+        num++;
+        q = sigma[i + 1] / sigma[i];
+        c = (lambda(sigma[i + 1]) - lambda(sigma[i])) / 2 /
+            (lambda(sigma[i]) - lambda(sigma[i - 1]));
+        must(close_to(mz[i], 1 + (1 - q) * c) && close_to(mx[i], (q - 1) * c) &&
+                 close_to(mu[i], (sigma[i + 1] - sigma[i]) * (1 + c)),
+             "a step of second order", (long long)i);
+    }
+    if (num > 0)
+        printf("%d steps of second order\n", num);
+}
+
 /* Advantages of a group's members for one of K rewards. */
 static void check_group(const double *reward, const double *missing,
                         const double *advantage, hsize_t G, hsize_t K)
@@ -335,6 +371,7 @@ int main(int argc, char **argv)
     line = line_of(argv[2], note_of("iteration"), "iteration");
     must(line != NULL, "no line of its iteration", note_of("iteration"));
     check_samples(argc == 4);
+    check_second_order();
     check_prompts(argv[3]);
     if (argc > 4) {
         check_rewards(line, argv + 4, argc - 4);
