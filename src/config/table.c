@@ -38,7 +38,7 @@ static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
       "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
-      "pickscore",
+      "pickscore; with plugin a name of your own",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
@@ -67,6 +67,13 @@ static const Option reward_rows[] = {
       0, NO_LIST },
     { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
       "pictures to 8 bits: rounded or cut", 0, NO_LIST },
+    { "plugin", OPT_STRING, "\"\"", 0, 0, REWARD(plugin),
+      sizeof((RewardConfig *)0)->plugin, NULL,
+      "a shared library that scores, see dancegrpo/reward_plugin.h", 0,
+      NO_LIST },
+    { "options", OPT_STRING, "\"\"", 0, 0, REWARD(options),
+      sizeof((RewardConfig *)0)->options, NULL,
+      "a text for the library of plugin", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

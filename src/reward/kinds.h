@@ -10,4 +10,7 @@ extern const RewardKind dg_reward_hpsv2;
 extern const RewardKind dg_reward_clip;
 extern const RewardKind dg_reward_pickscore;
 
+/* A user's own, under names of the user's: of rewards[].plugin. */
+extern const RewardKind dg_reward_of_plugin;
+
 #endif

@@ -54,26 +54,80 @@ static int check_plain(const RewardConfig *c, int64_t k)
     return DG_OK;
 }
 
+/* --- a user's own ---------------------------------------------------------- */
+
+static int check_own_name(const RewardConfig *c, int64_t k, const char *key)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+
+    if (find(c->name) != NULL)
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].name = \"%s\": is the program's own: "
+                       "with rewards[%lld].%s it must be another name",
+                       (long long)k, c->name, (long long)k, key);
+    if (c->name[strspn(c->name, allowed)] != '\0')
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].name = \"%s\": must be of letters, "
+                       "digits, _ and -",
+                       (long long)k, c->name);
+    return DG_OK;
+}
+
+/* Keys that say how a network of the program scores. */
+static int check_own(const RewardConfig *c, int64_t k, const char *key)
+{
+    int err = check_own_name(c, k, key);
+
+    if (!err)
+        err = check_plain(c, k);
+    if (!err && (c->scale != DG_SCALE_COS || c->quantize != DG_QUANTIZE_RINT))
+        err = dg_fail(DG_EINVAL,
+                      "rewards[%lld].%s: must be left out, %s has no network",
+                      (long long)k,
+                      c->scale != DG_SCALE_COS ? "scale" : "quantize", c->name);
+    return err;
+}
+
+/* The kind of rewards[k]; its keys are checked. */
+static int kind_of(const RewardKind **kind, const RewardConfig *c, int64_t k)
+{
+    if (c->plugin[0] == '\0' && c->options[0] != '\0')
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].options = \"%s\": must be empty without "
+                       "rewards[%lld].plugin",
+                       (long long)k, c->options, (long long)k);
+    if (c->plugin[0] != '\0') {
+        *kind = &dg_reward_of_plugin;
+        return check_own(c, k, "plugin");
+    }
+    *kind = find(c->name);
+    if (*kind == NULL)
+        return unknown(c->name, k);
+    if ((*kind)->net == NULL)
+        return check_plain(c, k);
+    return c->path[0] != '\0' ? DG_OK
+                              : dg_fail(DG_EINVAL,
+                                        "rewards[%lld].path = \"\": must name "
+                                        "the weights of %s",
+                                        (long long)k, c->name);
+}
+
 int dg_rewards_init(Reward *out, const Config *c)
 {
     int err = DG_OK;
 
     for (int64_t k = 0; k < c->num_rewards && !err; k++) {
         const RewardConfig *rc = &c->rewards[k];
-        const RewardKind *kind = find(rc->name);
+        const RewardKind *kind;
 
-        if (kind == NULL)
-            return unknown(rc->name, k);
-        if (kind->net == NULL)
-            err = check_plain(rc, k);
-        else if (rc->path[0] == '\0')
-            err = dg_fail(DG_EINVAL,
-                          "rewards[%lld].path = \"\": must name the weights of "
-                          "%s",
-                          (long long)k, rc->name);
+        err = kind_of(&kind, rc, k);
+        if (err)
+            break;
         out[k] = (Reward) { .kind = kind,
                             .weight = rc->weight,
-                            .threshold = rc->threshold };
+                            .threshold = rc->threshold,
+                            .gpu = -1 };
         snprintf(out[k].name, sizeof out[k].name, "%s", rc->name);
     }
     return err;
@@ -101,6 +155,12 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
     return DG_OK;
 }
 
+void dg_rewards_seat(Reward *r, int64_t num, int gpu)
+{
+    for (int64_t k = 0; k < num; k++)
+        r[k].gpu = gpu;
+}
+
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
@@ -123,9 +183,13 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
 {
     int err = dg_agree(comm, dg_rewards_outline(r, c, num));
 
-    for (int64_t k = 0; k < num && !err; k++)
-        if (r[k].net != NULL)
-            err = r[k].kind->net->load(r[k].net, comm);
+    for (int64_t k = 0; k < num && !err; k++) {
+        if (r[k].net == NULL)
+            continue;
+        if (r[k].kind->net->seat != NULL)
+            r[k].kind->net->seat(r[k].net, r[k].gpu);
+        err = r[k].kind->net->load(r[k].net, comm);
+    }
     return err;
 }
 
@@ -258,21 +322,25 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
 
 static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
+    const RewardNet *net = r->kind->net;
     RewardInput own = *in;
 
-    if (r->kind->net == NULL)
+    if (net == NULL)
         return r->kind->score(in, out);
-    if (r->net == NULL || in->features == NULL)
+    if (r->net == NULL ||
+        (in->features == NULL && net->num_features(r->net) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
-    own.features += r->features;
-    return r->kind->net->score(r->net, &own, out);
+    if (in->features != NULL)
+        own.features += r->features;
+    return net->score(r->net, &own, out);
 }
 
-void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
     RewardScore s = { .value = NAN, .strict = NAN };
+    const int err = score(r, in, &s);
 
-    if (score(r, in, &s) != DG_OK) {
+    if (err != DG_OK) {
         s.missing = 1;
     } else if (!isfinite(s.value)) {
         dg_fail(DG_ENUMERIC, "reward %s gave %g", r->name, (double)s.value);
@@ -283,4 +351,5 @@ void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (s.missing)
         s.value = s.strict = NAN;
     *out = s;
+    return err == DG_EREWARD ? err : DG_OK;
 }

@@ -113,9 +113,10 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    for (int k = 0; k < e->job->with_scores; k++)
-        dg_reward_score(&e->job->rewards[k], &in, &e->scores[item * e->K + k]);
-    return DG_OK;
+    for (int k = 0; k < e->job->with_scores && !err; k++)
+        err = dg_reward_score(&e->job->rewards[k], &in,
+                              &e->scores[item * e->K + k]);
+    return err;
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)
