@@ -1,6 +1,7 @@
 /* A user's library as a reward: tests/reward_plugin.c, built in several ways. */
 #include "base/error.h"
 #include "base/sha256.h"
+#include "dancegrpo/reward_plugin.h"
 #include "reward/reward.h"
 #include "store/file.h"
 #include "tiny_run.h"
@@ -119,6 +120,7 @@ static void test_score_that_cannot_be_had_is_missing(void **state)
     one("missing=1", DG_OK, "not today: \"a red circle\"");
     one("silent", DG_OK, "its library gave no reason");
     one("endless", DG_OK, "xxxxxxxxxxxxxxxx");
+    assert_int_equal(strlen(dg_last_error()->text), DG_REWARD_REASON - 1);
     one("nan", DG_OK, "reward mine gave nan");
 }
 

@@ -17,7 +17,7 @@ typedef struct Session {
     int host_threads; /* of the host beside a GPU's worker; 0: one */
     /* ranks on this rank's device, where the backend's memory is apart */
     int device_ranks;
-    int gpu;    /* this rank's, by its number among those that it sees; there too */
+    int gpu; /* this rank's, by its number among those that it sees; there too */
     int unlike; /* a rank that computes otherwise than rank 0 by what is known of
                    its kernels; 0: none */
     int links;  /* 1: they sum on their own, as plans of GPUs have it; else ask
