@@ -78,6 +78,18 @@ set_mine=$(mine "$plugins/good.so" "strict=1")
 expect_code "plugin: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg --set \
     "$set_mine" --set policy.weights="$work/mine/checkpoints/iter_000003.h5"
 expect "plugin: evaluate names it" grep -q mine "$work/out"
+long=a_name_of_more_than_thirty_one_letters
+expect_code "plugin: evaluate, a score that is missing" 0 \
+    ", seed 0: reward ${long}_2 is missing: its library gave no reason" ranks 2 \
+    "$bin" evaluate configs/tiny.cfg --json "$work/long.json" \
+    --set policy.weights="$work/mine/checkpoints/iter_000003.h5" --set \
+    "rewards=({ name = \"${long}_1\"; plugin = \"$plugins/good.so\"; },
+        { name = \"${long}_2\"; plugin = \"$plugins/good.so\"; options = \"silent\"; })"
+expect "plugin: evaluate has whole names" bash -c \
+    "grep -o '\"name\":\"${long}_[12]\"' '$work/long.json' | wc -l | grep -qx 2"
+expect_code "plugin: evaluate, it cannot go on" 1 "the model is gone" "$bin" \
+    evaluate configs/tiny.cfg --set "$(mine "$plugins/good.so" fatal)" \
+    --set policy.weights="$work/mine/checkpoints/iter_000003.h5"
 expect_code "plugin: config" 0 "plugin = \"$plugins/good.so\";" "$bin" config \
     configs/tiny.cfg --set "$set_mine"
 expect_code "plugin: plan opens nothing" 0 "scratch" "$bin" plan \

@@ -119,7 +119,7 @@ int dg_rewards_init(Reward *out, const Config *c)
 
     for (int64_t k = 0; k < c->num_rewards && !err; k++) {
         const RewardConfig *rc = &c->rewards[k];
-        const RewardKind *kind;
+        const RewardKind *kind = NULL;
 
         err = kind_of(&kind, rc, k);
         if (err)
