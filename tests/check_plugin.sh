@@ -117,6 +117,10 @@ expect_code "plugin: it cannot go on, three ranks" 1 "the model is gone" ranks 3
     "$(mine "$plugins/good.so" "fatal")"
 expect "plugin: it cannot go on, three ranks, one message" test \
     "$(grep -c '^ERROR' "$work/out")" = 1
+expect_code "plugin: it learns its rank" 1 \
+    "mine rank 0 of 2, of its node 0 of 2, device -1" ranks 2 "$bin" train \
+    configs/tiny.cfg --set run.dir="$work/seat" --set \
+    "$(mine "$plugins/good.so" seat)"
 mkdir "$work/a" "$work/b"
 cp "$plugins/good.so" "$work/a/mine.so"
 cp "$plugins/threads.so" "$work/b/mine.so"

@@ -294,7 +294,8 @@ static void test_compare_lists_differing_keys(void **state)
                         "rewards: () -> ( { name = \"shapes\"; weight = 0.0; "
                         "threshold = 0.0; path = \"\"; tokenizer = \"\"; "
                         "model = \"\"; scale = \"cos\"; "
-                        "quantize = \"rint\"; } )\n");
+                        "quantize = \"rint\"; plugin = \"\"; "
+                        "options = \"\"; } )\n");
     free(text);
     /* a decaying learning rate depends on the number of iterations */
     b = a;

@@ -38,7 +38,7 @@ static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
       "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
-      "pickscore; with plugin a name of your own",
+      "pickscore",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
@@ -69,8 +69,9 @@ static const Option reward_rows[] = {
       "pictures to 8 bits: rounded or cut", 0, NO_LIST },
     { "plugin", OPT_STRING, "\"\"", 0, 0, REWARD(plugin),
       sizeof((RewardConfig *)0)->plugin, NULL,
-      "a shared library that scores, see dancegrpo/reward_plugin.h", 0,
-      NO_LIST },
+      "a shared library that scores, under a name of your own: see "
+      "dancegrpo/reward_plugin.h",
+      0, NO_LIST },
     { "options", OPT_STRING, "\"\"", 0, 0, REWARD(options),
       sizeof((RewardConfig *)0)->options, NULL,
       "a text for the library of plugin", 0, NO_LIST },
