@@ -71,7 +71,7 @@ ALL_CFLAGS += $(SANITIZE)
 SAN_OBJECT  = $(BUILD)/tests/san_dlclose.o $(BUILD)/tests/san_openmp.o
 $(BUILD)/tests/san_openmp.o: SANITIZE = -g
 endif
-ALL_LIBS = $(DEP_LIBS) -fopenmp -lm
+ALL_LIBS = $(DEP_LIBS) -fopenmp -lm -ldl
 
 SOURCES := $(filter-out src/cli/main.c,$(wildcard src/*/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
@@ -334,8 +334,14 @@ $(SLOW_DISK): tests/slow_disk.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -Wall -Wextra $(DEP_CFLAGS) -fPIC -shared -o $@ $<
 
+# users' rewards, good and bad ones; without a sanitizer, as users build them
+PLUGINS = $(patsubst %,$(BUILD)/tests/plugins/%.so,good threads upward abi flags score null symbol)
+$(BUILD)/tests/plugins/%.so: tests/reward_plugin.c include/dancegrpo/reward_plugin.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iinclude -DPLUGIN_$* -fPIC -shared -o $@ $<
+
 # with nvcc, what it makes of the kernels is tested too
-tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(if $(wildcard $(NVCC)),$(PTX))
+tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(PLUGINS) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
 	@./deps.sh build && echo "deps: all that the program needs is there"
@@ -390,7 +396,7 @@ lint: $(BINARY)
 	@DG_BIN=$(BINARY) tests/lint.sh
 
 format:
-	clang-format -i include/*/*.h src/*/*.[ch] tests/*.[ch] tests/*/*.c \
+	clang-format -i include/*/*.h src/*/*.[ch] examples/*.c tests/*.[ch] tests/*/*.c \
 	    cuda/*.cu cuda/*.h tests/cuda_emulation/* tests/ptx/*.h tests/ptx/*.cc
 
 doc: $(BINARY)
@@ -406,19 +412,22 @@ install: $(BINARY)
 	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo
 	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/dancegrpo
+	install -d $(DESTDIR)$(PREFIX)/include/dancegrpo
+	install -m 644 include/dancegrpo/reward_plugin.h \
+	    $(DESTDIR)$(PREFIX)/include/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 644 src/cli/completion.bash \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 doc/dancegrpo.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	cp -R configs jobs doc $(DESTDIR)$(PREFIX)/share/dancegrpo
+	cp -R configs jobs doc examples $(DESTDIR)$(PREFIX)/share/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
 	cp -R tests/golden/flux_tiny tests/golden/sd_tiny \
 	    $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/dancegrpo
-	rm -rf $(DESTDIR)$(PREFIX)/share/dancegrpo
+	rm -rf $(DESTDIR)$(PREFIX)/share/dancegrpo $(DESTDIR)$(PREFIX)/include/dancegrpo
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/dancegrpo.1
 

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 bin=${DG_BIN:-bin/dancegrpo}
 bad=0
 headers=$(find include -name '*.h')
-sources=$(find src cuda -name '*.[ch]' -o -name '*.cu')
+sources=$(find src cuda examples -name '*.[ch]' -o -name '*.cu')
 tests=$(find tests -name '*.[ch]' -o -name '*.cc')
 
 # name, complaints ("" is good)
@@ -40,7 +40,7 @@ check_cppcheck()
         --suppress=internalAstError --suppress=arrayIndexThenCheck --suppress=compareBoolExpressionWithInt \
         --suppress=checkersReport --suppress=unmatchedSuppression \
         --template='{file}:{line}: {severity}: {message} [{id}]' \
-        --max-configs=2 src 2>&1)
+        --max-configs=2 src examples 2>&1)
     verdict "lint: cppcheck" "$out"
 }
 
@@ -68,6 +68,8 @@ check_apis()
     check_local cuDNN '\bcudnn[A-Z]|CUDNN_(ATTR|BACKEND|TYPE)|cudnn_backend\.h' 'cuda/cudnn_'
     check_local NCCL '\bnccl[A-Z]|nccl\.h' 'cuda/'
     check_local libjpeg '\bjpeg_[a-z]+\(|jpeglib\.h' 'src/store/jpeg\.c'
+    check_local dlopen '\bdl(open|sym|close|error)\(|dlfcn\.h' \
+        'src/reward/plugin\.c|cuda/cudnn_library\.cu'
     check_local OpenSSL '\bEVP_|openssl/' 'src/base/sha256\.c'
 }
 
@@ -137,7 +139,7 @@ check_lengths()
 check_index()
 {
     local out= folder file
-    for folder in src/*/ cuda/ configs/ jobs/; do
+    for folder in src/*/ cuda/ configs/ jobs/ examples/; do
         for file in "$folder"*.c "$folder"*.cu "$folder"*.cfg "$folder"*.sh \
             "$folder"train.*; do
             [ -e "$file" ] || continue
@@ -209,7 +211,7 @@ check_named()
             grep -rqw "$name" include src cuda || out="$out$page: $name()
 "
         done
-        for name in $(grep -oE '\b(src|include|cuda|tests|jobs)/[A-Za-z0-9_./]+\b' \
+        for name in $(grep -oE '\b(src|include|cuda|tests|jobs|examples)/[A-Za-z0-9_./]+\b' \
             "$page" | sort -u); do
             [ -e "$name" ] || [ "$name" = tests/test_x.c ] ||
                 out="$out$page: $name

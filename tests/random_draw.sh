@@ -268,7 +268,7 @@ draw_rewards()
     local names=(brightness) name list=
     [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
-    names+=(hpsv2 clip pickscore aesthetic jpeg_size colourfulness)
+    names+=(hpsv2 clip pickscore aesthetic jpeg_size colourfulness mine)
     for name in "${names[@]}"; do
         [ -n "$list" ] && { once_in 3 || continue; }
         list+="${list:+, }{ name = \"$name\"; "
@@ -284,6 +284,10 @@ draw_rewards()
             one_of rint trunc
             list+="quantize = \"$one\"; "
             [ "$name" = aesthetic ] && list+='path="tests/golden/clip_tiny"; head="tests/golden/head_tiny.pth"; '
+            ;;
+        mine)
+            one_of "" words "missing=5"
+            list+="plugin = \"${DG_BUILD:-build}/tests/plugins/good.so\"; options = \"$one\"; "
             ;;
         *)
             one_of cos logit logit_26

@@ -295,7 +295,8 @@ static void test_compare_lists_differing_keys(void **state)
                         "threshold = 0.0; target = 0.0; path = \"\"; head = "
                         "\"\"; tokenizer = \"\"; "
                         "model = \"\"; scale = \"cos\"; "
-                        "quantize = \"rint\"; } )\n");
+                        "quantize = \"rint\"; plugin = \"\"; "
+                        "options = \"\"; } )\n");
     free(text);
     /* a decaying learning rate depends on the number of iterations */
     b = a;

@@ -20,7 +20,8 @@ enum {
     DG_EDEVICE,  /* an accelerator or its library failed */
     DG_ESTOP,    /* stopped early on request (signal, time) */
     DG_EUSAGE,   /* command line not understood */
-    DG_EBUSY     /* another process has it: to be tried again later */
+    DG_EBUSY,    /* another process has it: to be tried again later */
+    DG_EREWARD   /* a user's reward cannot go on */
 };
 
 typedef struct Error {

@@ -170,6 +170,9 @@ typedef struct RewardConfig {
     char model[64];                   /* sizes by name; "": beside them */
     RewardScale scale;
     Quantize quantize;
+    /* of a user's own */
+    char plugin[DG_CONFIG_STRING];  /* a library that scores; "": none */
+    char options[DG_CONFIG_STRING]; /* what it is told */
 } RewardConfig;
 
 typedef struct OptimConfig {

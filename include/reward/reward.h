@@ -35,7 +35,8 @@ enum {
     DG_KEY_MODEL = 8,
     DG_KEY_SCALE = 16,
     DG_KEY_QUANTIZE = 32,
-    DG_KEY_TARGET = 64
+    DG_KEY_TARGET = 64,
+    DG_KEY_OPTIONS = 128
 };
 
 /* What one is scored from. */
@@ -56,6 +57,9 @@ typedef struct RewardNet {
      * DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
     int (*create)(void **net, const RewardConfig *c, int64_t index);
     void (*destroy)(void *net);
+    /* What this rank's networks run on, before load: see dg_rewards_seat(). May
+     * be NULL. */
+    void (*seat)(void *net, int gpu);
     /* Reserves and reads the weights. Collective; errors agreed. */
     int (*load)(void *net, const Comm *comm);
     /* Copies the weights to the memory of a backend that is apart; the host's
@@ -74,7 +78,8 @@ typedef struct RewardNet {
      * is read or written. */
     int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
-    /* in->features is this reward's own. As encode. */
+    /* in->features is this reward's own. As encode. DG_EREWARD: it will never
+     * score again. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
 } RewardNet;
 
@@ -94,14 +99,15 @@ typedef struct RewardKind {
 
 struct Reward {
     const RewardKind *kind;
-    char name
-        [64]; /* as the configuration names it: in metrics, files, messages */
+    /* as the configuration names it: in metrics, files, messages */
+    char name[64];
     double weight;
     double threshold; /* NAN: none; else 1 above it and 0 below */
     double target;    /* brightness: NAN: none */
     Quantize quantize;
     void *net;        /* of the kind's net; NULL: none, or not opened */
     int64_t features; /* where its own begin in a prompt's */
+    int gpu;          /* see dg_rewards_seat(); -1: none */
 };
 
 /**
@@ -117,6 +123,11 @@ int dg_rewards_init(Reward *out, const Config *c);
 int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
                              int64_t width);
 
+/** Tells rewards that are yet to be opened which GPU this rank computes on, by
+ *  its number among those that it sees; -1, as it is before: none. A user's
+ *  library may want to know. Not collective. */
+void dg_rewards_seat(Reward *r, int64_t num, int gpu);
+
 /**
  * Makes the networks of the first num rewards, sizes only: enough to plan.
  * Not collective. Errors: see RewardNet.create. Then dg_rewards_close().
@@ -124,7 +135,8 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 
 /** The same, and reads their weights. Collective.
- *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file. */
+ *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file; DG_EREWARD:
+ *  a user's library refuses. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
 
 /** Whether each of them can score some of these prompts: DG_EINVAL naming the
@@ -177,10 +189,21 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
                     int64_t height, int64_t width);
 
 /**
- * Scores one picture. Never fails: a reward that does, or gives NaN or Inf,
- * is reported missing, with the reason in dg_last_error(). A threshold is
- * applied here.
+ * The libraries of a user's rewards (rewards[].plugin), a line for each, without
+ * an end of line behind the last: NAME: FILE, SHA-256 HEX. What stands in a run's
+ * files, so that another library is told. One that cannot be read has no
+ * digest: dg_rewards_open() says why.
+ * *text  out: the same on all ranks, rank 0's; to be freed. "": there are none.
+ * Collective. Errors, agreed: DG_ENOMEM.
  */
-void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
+int dg_rewards_plugins(char **text, const Config *c, const Comm *comm);
+
+/**
+ * Scores one picture. A reward that fails, or gives NaN or Inf, is reported
+ * missing, with the reason in dg_last_error(). A threshold is applied here.
+ * Errors: DG_EREWARD alone: a user's reward that cannot go on, whose run has to
+ * end; the score is then missing too.
+ */
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
 
 #endif

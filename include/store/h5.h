@@ -43,6 +43,8 @@ typedef struct FileInfo {
     const char *config;     /* effective configuration, defaults too */
     int64_t seed;
     const char *arithmetic; /* what bits depend on, dg_cpu_arithmetic() */
+    const char *plugins;    /* libraries that score, dg_rewards_plugins(); "" or
+                            NULL: none, and nothing is written of them */
 } FileInfo;
 
 /** Copies rows first .. first + num - 1 of a whole dataset to the host. */
@@ -169,9 +171,9 @@ int dg_h5_get_i64(H5File *f, const char *object, const char *key,
                   int64_t *value);
 int dg_h5_get_f64(H5File *f, const char *object, const char *key,
                   double *value);
-/** Tells where f was written by another build, or computed by other kernels,
- *  than now: then bits may be others, and nobody is to look for a fault. A file
- *  of before these were noted is passed over. */
+/** Tells where f was written by another build, computed by other kernels, or
+ *  scored by other libraries, than now: then bits may be others, and nobody is to
+ *  look for a fault. A file of before these were noted is passed over. */
 void dg_h5_tell_origin(H5File *f, const FileInfo *now);
 /** digest is the one stored of the dataset, as attribute key ("sha256") of it,
  *  or of the root. Errors: DG_EFORMAT naming file and dataset. */

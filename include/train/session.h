@@ -17,6 +17,7 @@ typedef struct Session {
     int host_threads; /* of the host beside a GPU's worker; 0: one */
     /* ranks on this rank's device, where the backend's memory is apart */
     int device_ranks;
+    int gpu; /* this rank's, by its number among those that it sees; there too */
     int unlike; /* a rank that computes otherwise than rank 0 by what is known of
                    its kernels; 0: none */
     int links;  /* 1: they sum on their own, as plans of GPUs have it; else ask
@@ -29,6 +30,10 @@ typedef struct Session {
 /** Whether the devices of all ranks sum on their own: not through the host. Not
  *  collective. */
 int dg_session_links(const Session *s);
+
+/** The number of this rank's GPU, -1 where its kernels are the host's. Not
+ *  collective. */
+int dg_session_gpu(const Session *s);
 
 /** From now on this thread's digests are taken by all of the rank's threads,
  *  which have nothing else to do, unless the session says otherwise; to the

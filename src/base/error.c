@@ -47,7 +47,7 @@ const char *dg_error_name(int code)
     static const char *const names[] = {
         "ok",         "invalid value", "out of memory",  "file error",
         "bad format", "not finite",    "broken promise", "device error",
-        "stopped",    "usage",         "busy",
+        "stopped",    "usage",         "busy",           "reward failed",
     };
 
     if (code < 0 || code >= (int)(sizeof names / sizeof *names))

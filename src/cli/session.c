@@ -113,6 +113,7 @@ static int open_gpu(Session *s, Cli *cli)
         return err;
     dg_info("%s", cli->arithmetic);
     s->backend = dg_backend_cuda();
+    s->gpu = c->node_rank % count;
     s->host_threads = s->num_threads;
     s->num_threads = 1;
     return DG_OK;

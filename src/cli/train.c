@@ -3,7 +3,10 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "report/report.h"
+#include "reward/reward.h"
 #include "train/trainer.h"
+
+#include <stdlib.h>
 
 /* The run is safe whatever becomes of its page. */
 static void write_report(const Cli *cli)
@@ -22,6 +25,7 @@ static void write_report(const Cli *cli)
 static int train(Cli *cli, void *none)
 {
     RunEnd end = DG_RUN_DONE;
+    char *plugins = NULL;
     Session session;
     int err = dg_cli_session(&session, cli);
 
@@ -30,7 +34,11 @@ static int train(Cli *cli, void *none)
         return err;
     if (cli->dry_run)
         return dg_train_check(&session);
-    err = dg_train(&session, &end);
+    err = dg_rewards_plugins(&plugins, &cli->config, &cli->comm);
+    session.info.plugins = plugins;
+    if (!err)
+        err = dg_train(&session, &end);
+    free(plugins);
     if (err)
         return err;
     if (end != DG_RUN_NOT_BEGUN)

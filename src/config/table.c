@@ -77,6 +77,14 @@ static const Option reward_rows[] = {
     { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
       "pictures to 8 bits, networks and jpeg_size: rounded or cut", 0,
       NO_LIST },
+    { "plugin", OPT_STRING, "\"\"", 0, 0, REWARD(plugin),
+      sizeof((RewardConfig *)0)->plugin, NULL,
+      "a shared library that scores, under a name of your own: see "
+      "dancegrpo/reward_plugin.h",
+      0, NO_LIST },
+    { "options", OPT_STRING, "\"\"", 0, 0, REWARD(options),
+      sizeof((RewardConfig *)0)->options, NULL,
+      "a text for the library of plugin", 0, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

@@ -1,6 +1,6 @@
 #ifndef DG_SRC_REWARD_KINDS_H
 #define DG_SRC_REWARD_KINDS_H
-/* All kinds of rewards; reward.c lists them. */
+/* All kinds of rewards; kinds.c lists them. */
 #include "reward/reward.h"
 
 extern const RewardKind dg_reward_shapes;
@@ -12,5 +12,15 @@ extern const RewardKind dg_reward_aesthetic;
 extern const RewardKind dg_reward_hpsv2;
 extern const RewardKind dg_reward_clip;
 extern const RewardKind dg_reward_pickscore;
+
+/* A user's own, under names of the user's: of rewards[].plugin. */
+extern const RewardKind dg_reward_of_plugin;
+
+/**
+ * The kind of rewards[k]. Errors: DG_EINVAL naming rewards[k].name and the
+ * names there are, a key that the kind does not have, or one that it must have.
+ */
+int dg_reward_kind_of(const RewardKind **kind, const RewardConfig *c,
+                      int64_t k);
 
 #endif

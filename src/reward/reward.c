@@ -7,113 +7,23 @@
 #include <stdio.h>
 #include <string.h>
 
-static const RewardKind *const kinds[] = {
-    &dg_reward_shapes,        &dg_reward_shapes_strict, &dg_reward_brightness,
-    &dg_reward_colourfulness, &dg_reward_jpeg_size,     &dg_reward_aesthetic,
-    &dg_reward_hpsv2,         &dg_reward_clip,          &dg_reward_pickscore,
-};
-
-enum { NUM_KINDS = sizeof kinds / sizeof *kinds };
-
-static const RewardKind *find(const char *name)
-{
-    for (int i = 0; i < NUM_KINDS; i++)
-        if (strcmp(kinds[i]->name, name) == 0)
-            return kinds[i];
-    return NULL;
-}
-
-static int unknown(const char *name, int64_t k)
-{
-    char names[256] = "";
-
-    for (int i = 0; i < NUM_KINDS; i++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s",
-                 i == 0               ? ""
-                 : i == NUM_KINDS - 1 ? " or "
-                                      : ", ",
-                 kinds[i]->name);
-    return dg_fail(DG_EINVAL, "rewards[%lld].name = \"%s\": must be %s",
-                   (long long)k, name, names);
-}
-
-/* Keys of texts that this kind does not have. */
-static int check_texts(const RewardKind *kind, const RewardConfig *c, int64_t k)
-{
-    const struct {
-        unsigned bit;
-        const char *key, *value;
-    } texts[] = { { DG_KEY_PATH, "path", c->path },
-                  { DG_KEY_HEAD, "head", c->head },
-                  { DG_KEY_TOKENIZER, "tokenizer", c->tokenizer },
-                  { DG_KEY_MODEL, "model", c->model } };
-
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
-        if (!(kind->keys & texts[i].bit) && texts[i].value[0] != '\0')
-            return dg_fail(DG_EINVAL,
-                           "rewards[%lld].%s = \"%s\": must be empty, %s has "
-                           "no %s",
-                           (long long)k, texts[i].key, texts[i].value, c->name,
-                           kind->net == NULL ? "network" : texts[i].key);
-    return DG_OK;
-}
-
-/* And of choices and numbers: they would have no effect. */
-static int check_others(const RewardKind *kind, const RewardConfig *c,
-                        int64_t k)
-{
-    const struct {
-        unsigned bit;
-        int set;
-        const char *key, *must;
-    } others[] = { { DG_KEY_SCALE, c->scale != DG_SCALE_COS, "scale", "cos" },
-                   { DG_KEY_QUANTIZE, c->quantize != DG_QUANTIZE_RINT,
-                     "quantize", "rint" },
-                   { DG_KEY_TARGET, !isnan(c->target), "target", "left out" } };
-
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (!(kind->keys & others[i].bit) && others[i].set)
-            return dg_fail(
-                DG_EINVAL, "rewards[%lld].%s: must be %s, %s does not have it",
-                (long long)k, others[i].key, others[i].must, c->name);
-    return DG_OK;
-}
-
-/* Files that a kind cannot do without. */
-static int check_files(const RewardKind *kind, const RewardConfig *c, int64_t k)
-{
-    if ((kind->keys & DG_KEY_PATH) && c->path[0] == '\0')
-        return dg_fail(DG_EINVAL,
-                       "rewards[%lld].path = \"\": must name the weights of %s",
-                       (long long)k, c->name);
-    if ((kind->keys & DG_KEY_HEAD) && c->head[0] == '\0')
-        return dg_fail(DG_EINVAL,
-                       "rewards[%lld].head = \"\": must name the file with the "
-                       "last layers of %s",
-                       (long long)k, c->name);
-    return DG_OK;
-}
-
 int dg_rewards_init(Reward *out, const Config *c)
 {
     int err = DG_OK;
 
     for (int64_t k = 0; k < c->num_rewards && !err; k++) {
         const RewardConfig *rc = &c->rewards[k];
-        const RewardKind *kind = find(rc->name);
+        const RewardKind *kind = NULL;
 
-        if (kind == NULL)
-            return unknown(rc->name, k);
-        err = check_texts(kind, rc, k);
-        if (!err)
-            err = check_others(kind, rc, k);
-        if (!err)
-            err = check_files(kind, rc, k);
+        err = dg_reward_kind_of(&kind, rc, k);
+        if (err)
+            break;
         out[k] = (Reward) { .kind = kind,
                             .weight = rc->weight,
                             .threshold = rc->threshold,
                             .target = rc->target,
-                            .quantize = rc->quantize };
+                            .quantize = rc->quantize,
+                            .gpu = -1 };
         snprintf(out[k].name, sizeof out[k].name, "%s", rc->name);
     }
     return err;
@@ -141,6 +51,12 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
     return DG_OK;
 }
 
+void dg_rewards_seat(Reward *r, int64_t num, int gpu)
+{
+    for (int64_t k = 0; k < num; k++)
+        r[k].gpu = gpu;
+}
+
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
@@ -163,9 +79,13 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
 {
     int err = dg_agree(comm, dg_rewards_outline(r, c, num));
 
-    for (int64_t k = 0; k < num && !err; k++)
-        if (r[k].net != NULL)
-            err = r[k].kind->net->load(r[k].net, comm);
+    for (int64_t k = 0; k < num && !err; k++) {
+        if (r[k].net == NULL)
+            continue;
+        if (r[k].kind->net->seat != NULL)
+            r[k].kind->net->seat(r[k].net, r[k].gpu);
+        err = r[k].kind->net->load(r[k].net, comm);
+    }
     return err;
 }
 
@@ -300,24 +220,26 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
 
 static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
+    const RewardNet *net = r->kind->net;
     RewardInput own = *in;
 
     own.reward = r;
-    if (r->kind->net == NULL)
+    if (net == NULL)
         return r->kind->score(&own, out);
     if (r->net == NULL ||
-        (in->features == NULL && r->kind->net->num_features(r->net) > 0))
+        (in->features == NULL && net->num_features(r->net) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
     if (in->features != NULL)
         own.features += r->features;
-    return r->kind->net->score(r->net, &own, out);
+    return net->score(r->net, &own, out);
 }
 
-void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
     RewardScore s = { .value = NAN, .strict = NAN };
+    const int err = score(r, in, &s);
 
-    if (score(r, in, &s) != DG_OK) {
+    if (err != DG_OK) {
         s.missing = 1;
     } else if (!isfinite(s.value)) {
         dg_fail(DG_ENUMERIC, "reward %s gave %g", r->name, (double)s.value);
@@ -328,4 +250,5 @@ void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (s.missing)
         s.value = s.strict = NAN;
     *out = s;
+    return err == DG_EREWARD ? err : DG_OK;
 }

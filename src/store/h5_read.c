@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 #include "base/in_file.h"
-#include "base/log.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -528,34 +527,6 @@ int dg_h5_get_text(H5File *f, const char *object, const char *key, char **value)
     else
         *value = text;
     return err;
-}
-
-/* *value stays NULL where there is none */
-static int get_if_there(H5File *f, const char *key, char **value)
-{
-    return dg_h5_has_key(f, NULL, key) ? dg_h5_get_text(f, NULL, key, value)
-                                       : DG_OK;
-}
-
-void dg_h5_tell_origin(H5File *f, const FileInfo *now)
-{
-    char *commit = NULL, *arithmetic = NULL;
-
-    if (get_if_there(f, "git_commit", &commit) ||
-        get_if_there(f, "arithmetic", &arithmetic))
-        dg_warn("%s", dg_last_error()->text);
-    if (commit != NULL && now->git_commit != NULL &&
-        strcmp(commit, now->git_commit) != 0)
-        dg_info("%s was written by commit %s, this program is commit %s: last "
-                "bits may differ where kernels changed",
-                f->path, commit, now->git_commit);
-    if (arithmetic != NULL && now->arithmetic != NULL &&
-        strcmp(arithmetic, now->arithmetic) != 0)
-        dg_warn("%s was computed with %s; here it is %s: results may differ in "
-                "their last bits from those of one kind of machine",
-                f->path, arithmetic, now->arithmetic);
-    free(commit);
-    free(arithmetic);
 }
 
 static int get_number(H5File *f, const char *object, const char *key,

@@ -221,6 +221,8 @@ static int put_info(H5File *f, const FileInfo *info)
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts && !err; i++)
         err = put_text(f, NULL, texts[i][0], texts[i][1] ? texts[i][1] : "");
+    if (!err && info->plugins != NULL && info->plugins[0] != '\0')
+        err = put_text(f, NULL, "reward_plugins", info->plugins);
     err = dg_agree(f->comm, err);
     if (!err)
         err = dg_h5_put_i64(f, NULL, "ranks", f->comm->size);

@@ -119,7 +119,8 @@ static int cannot(char *text, size_t bytes, const Config *c)
     for (int64_t i = 0; i < c->num_rewards; i++)
         if (is_absent(text, bytes, "rewards: path", c->rewards[i].path) ||
             is_absent(text, bytes, "rewards: tokenizer",
-                      c->rewards[i].tokenizer))
+                      c->rewards[i].tokenizer) ||
+            is_absent(text, bytes, "rewards: plugin", c->rewards[i].plugin))
             return 1;
     return is_absent(text, bytes, "policy.path", c->policy.path) ||
            is_absent(text, bytes, "policy.weights", c->policy.weights) ||

@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "diffusion/window.h"
 #include "train/cache.h"
@@ -27,7 +28,9 @@ struct Eval {
     int K;                 /* scores of a picture, at least one */
     RewardScore *scores;   /* [N, K] */
     int64_t num_features;
-    float *features; /* [num_local_prompts, num_features] of the rewards */
+    float *features;   /* [num_local_prompts, num_features] of the rewards */
+    int64_t note_item; /* the first that lacks a score; N: none, and */
+    char note[512];    /* why */
 };
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -87,7 +90,20 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
-static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
+static void note_missing(Eval *e, int64_t item, int k)
+{
+#pragma omp critical(dg_evaluate_note)
+    if (item < e->note_item) {
+        e->note_item = item;
+        snprintf(e->note, sizeof e->note,
+                 "evaluation of \"%.60s\", seed %lld: reward %s is missing: "
+                 "%.300s",
+                 prompt_of(e, item)->text, (long long)(item % e->job->seeds),
+                 e->job->rewards[k].name, dg_last_error()->text);
+    }
+}
+
+static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
 {
     const Policy *p = e->job->policy;
     const size_t picture =
@@ -113,14 +129,19 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    for (int k = 0; k < e->job->with_scores; k++)
-        dg_reward_score(&e->job->rewards[k], &in, &e->scores[item * e->K + k]);
-    return DG_OK;
+    for (int k = 0; k < e->job->with_scores && !err; k++) {
+        RewardScore *score = &e->scores[item * e->K + k];
+
+        err = dg_reward_score(&e->job->rewards[k], &in, score);
+        if (!err && score->missing)
+            note_missing(e, item, k);
+    }
+    return err;
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)
 {
-    const Eval *e = user;
+    Eval *e = user;
     const EvaluateJob *job = e->job;
     const int64_t from = (e->begun + index) * job->batch;
     const int64_t D = job->policy->shape.elements;
@@ -350,7 +371,7 @@ static void reward_stats(EvaluateReward *r, const Eval *e, int k,
 {
     const Config *c = e->job->session->config;
 
-    snprintf(r->name, sizeof r->name, "%.31s", c->rewards[k].name);
+    snprintf(r->name, sizeof r->name, "%s", c->rewards[k].name);
     for (int64_t i = 0; i < e->N; i++)
         r->missing += e->scores[i * e->K + k].missing;
     for (int strict = 0; strict < 2; strict++) {
@@ -467,6 +488,20 @@ static int paint_in_rounds(int *stopped, Eval *e, double seconds)
     return err;
 }
 
+/* The first note of any rank. */
+static void tell_note(Eval *e)
+{
+    const Comm *c = e->job->session->comm;
+    int64_t first = e->note_item;
+
+    dg_comm_min_i64(c, &first, 1);
+    if (first == e->N)
+        return;
+    dg_comm_bcast(c, e->note, sizeof e->note,
+                  dg_share_owner(e->N, c->size, first));
+    dg_warn("%s", e->note);
+}
+
 int dg_evaluate_open(Eval **out, const EvaluateJob *job)
 {
     const Comm *comm = job->session->comm;
@@ -498,6 +533,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
         err = dg_agree(comm, encode(e));
     e->encoded = !err;
     e->begun = 0;
+    e->note_item = e->N;
     if (!err)
         err =
             seconds != NULL
@@ -512,6 +548,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
         *out = (Evaluation) { .stopped = 1 };
         return DG_OK;
     }
+    tell_note(e);
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
     if (job->pictures != NULL)

@@ -106,6 +106,7 @@ static int open_parts(Infer *x, const Session *s, const InferOpts *o,
         err = dg_rewards_check_picture(x->rewards, scored,
                                        x->policy->shape.height,
                                        x->policy->shape.width);
+    dg_rewards_seat(x->rewards, c->num_rewards, dg_session_gpu(s));
     if (!err)
         err = dg_rewards_open(x->rewards, c, scored, s->comm);
     return err || o->num_prompts > 0 ? err : open_cache(x, s);

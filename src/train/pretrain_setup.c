@@ -429,6 +429,7 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
+    dg_rewards_seat(t->rewards, c->num_rewards, dg_session_gpu(s));
     if (!err && t->heldout.num > 0) /* evaluated by the first */
         err = dg_rewards_open(t->rewards, c, c->num_rewards > 0, s->comm);
     if (!err)

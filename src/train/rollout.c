@@ -441,22 +441,20 @@ static int score_one(Worker *w, int64_t i, void *user)
                        .ctx = &w->ctx,
                        .scratch =
                            (char *)w->scratch + picture_bytes(j->policy) };
-    const int err = dg_policy_decode(
-        j->policy, &w->ctx, in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
+    int err = dg_policy_decode(j->policy, &w->ctx,
+                               in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
 
     if (r->features != NULL)
         in.features =
             r->features + (item / r->G - r->first_prompt) * r->num_features;
 
-    if (err)
-        return err;
-    for (int64_t k = 0; k < r->K; k++) {
+    for (int64_t k = 0; k < r->K && !err; k++) {
         RewardScore *score = &r->scores[item * r->K + k];
 
         if (score->missing) /* the sampler set the sample aside */
             continue;
-        dg_reward_score(&j->rewards[k], &in, score);
-        if (!score->missing)
+        err = dg_reward_score(&j->rewards[k], &in, score);
+        if (err || !score->missing)
             continue;
 #pragma omp critical(dg_rollout_note)
         if (item < r->note_item) {
@@ -470,8 +468,9 @@ static int score_one(Worker *w, int64_t i, void *user)
                      dg_last_error()->text);
         }
     }
-    add_picture(r, item, rgb, &j->policy->shape);
-    return DG_OK;
+    if (!err)
+        add_picture(r, item, rgb, &j->policy->shape);
+    return err;
 }
 
 static int64_t num_seen(const Rollout *r)

@@ -14,6 +14,11 @@ int dg_session_links(const Session *s)
     return s->links || (e->sends != NULL && e->sends(s->comm));
 }
 
+int dg_session_gpu(const Session *s)
+{
+    return s->backend->apart ? s->gpu : -1;
+}
+
 static volatile sig_atomic_t asked;
 static double started;
 

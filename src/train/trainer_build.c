@@ -523,6 +523,7 @@ int dg_trainer_build(Trainer *t, const Session *s)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
+    dg_rewards_seat(t->rewards, c->num_rewards, dg_session_gpu(s));
     if (!err)
         err = dg_rewards_open(t->rewards, c, c->num_rewards, s->comm);
     if (!err)
