@@ -455,6 +455,7 @@ draw_free()
     vary parallel.ahead true false
     vary parallel.offload_optimizer false false true
     vary parallel.offload_sums false false true
+    vary parallel.offload_ema false false true
     once_in 4 && env+=(CUDA_EMULATION_DEVICES=1)
     once_in 3 && env+=(CUDA_EMULATION_STREAMS=early)
     return 0

@@ -6,6 +6,8 @@
 
 #include "../src/store/h5_internal.h"
 #include "base/signal_chain.h"
+#include "cpu/cpu.h"
+#include "train/beside.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +71,27 @@ static void touch_after(void)
     dg_h5_leave(0);
     dg_h5_leave(0);
     touch();
+}
+
+static int touch_item(Worker *none, int64_t i, void *user)
+{
+    (void)none;
+    (void)i;
+    (void)user;
+    touch();
+    return 0;
+}
+
+/* By the thread that files are written by. */
+static void touch_beside(void)
+{
+    Beside *b;
+
+    if (dg_beside_create(&b, &(TeamOpts) { .backend = dg_backend_cpu() }) != 0)
+        _exit(1);
+    dg_beside_start(b, touch_item, NULL);
+    dg_beside_give(b, 1);
+    dg_beside_finish(b);
 }
 
 static void be_child(const struct sigaction *action, int signal,
@@ -153,6 +176,7 @@ static void test_handlers_are_told(void **state)
     action.sa_flags = SA_SIGINFO;
     action.sa_sigaction = theirs_with_place;
     expect_calls(end_of(&action, SIGSEGV, touch), 1);
+    expect_calls(end_of(&action, SIGSEGV, touch_beside), 1);
 }
 
 /* That of MPI may be one: it tells where, and what it returns to faults again. */

@@ -80,13 +80,17 @@ static void *run(void *user)
     return NULL;
 }
 
-/* Signals stay with the main thread. */
+/* Signals stay with the main thread, but those of its own faults: who has them
+ * blocked ends without a word. */
 static int start_thread(Beside *b)
 {
+    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
     sigset_t all, before;
     int failed;
 
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     failed = pthread_create(&b->thread, NULL, run, b);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
