@@ -214,20 +214,57 @@ static void test_engines_are_chosen(void **state)
     }
 }
 
+static void upload_narrow(const float *to, const float *from, int64_t num)
+{
+    uint16_t *narrow = malloc((size_t)num * 2);
+
+    dg_bfloat_narrow(narrow, from, num);
+    dg_cuda_upload((void *)to, narrow, (size_t)num * 2);
+    done();
+    free(narrow);
+}
+
+/* Maps that are the same everywhere, no bias, weights that the second half of channels, of either side,
+ * has with the other sign: forward and the map's gradient are sums of 0, of which
+ * nothing is left but how they were rounded. */
+static void cancel(const ConvArgs *a)
+{
+    enum { MOST = 8192 };
+    const int64_t taps = a->kernel_h * a->kernel_w;
+    float *w = malloc(MOST * sizeof *w), all[MOST], zeros[64] = { 0 };
+
+    assert_true(a->out * a->in * taps <= MOST && a->h * a->w * a->in <= MOST &&
+                a->out_h * a->out_w * a->out <= MOST && a->out <= 64);
+    for (int64_t i = 0; i < MOST; ++i)
+        all[i] = 1.1f; /* products of many digits */
+    for (int64_t i = 0; i < a->out * a->in * taps; ++i) {
+        const int64_t t = i % taps, c = i / taps % a->in, o = i / taps / a->in;
+        const int64_t c2 = c % (a->in / 2), o2 = o % (a->out / 2);
+
+        w[i] = c2 == c && o2 == o ? kernel_draw()
+                                  : w[(o2 * a->in + c2) * taps + t] *
+                                        ((c2 == c) == (o2 == o) ? 1.0f : -1.0f);
+    }
+    upload_narrow(a->x, all, a->h * a->w * a->in);
+    upload_narrow(a->dy, all, a->out_h * a->out_w * a->out);
+    upload_narrow(a->weight, w, a->out * a->in * taps);
+    upload_narrow(a->bias, zeros, a->out);
+    free(w);
+}
+
 /* A library whose sums have another order each time, and that says nothing of
- * it, is an error that says what to do: each way. Of many values some are rounded
- * otherwise. */
+ * it, is an error that says what to do: each way. */
 static void test_bits_that_do_not_repeat_are_told(void **state)
 {
-    static const Shape many[] = { { 16, 16, 8, 136, 1, 1, 1, 1, 0, 3 },
-                                  { 16, 16, 136, 8, 1, 1, 1, 1, 0, 3 },
-                                  { 6, 6, 8, 8, 1, 1, 1, 1, 0, 3 } };
+    static const Shape s = { 6, 6, 24, 24, 1, 1, 1, 1, 0, 3 };
 
     (void)state;
     for (int way = 0; emulated() && way < 3; ++way) {
         assert_int_equal(open_stream("vary"), 1);
-        const ConvArgs a = open_args(&many[way], 1);
+        const ConvArgs a = open_args(&s, 1);
 
+        if (way < 2)
+            cancel(&a);
         assert_int_equal(calls[way](&a), 1);
         assert_int_equal(dg_cuda_wait(), DG_EDEVICE);
         assert_non_null(strstr(dg_last_error()->text,
