@@ -225,11 +225,11 @@ $(BUILD)/emulated/session.o: src/cli/session.c
 
 # What the real cuDNN says of the plans that are asked of it, without a GPU:
 # tests/cudnn_driver.c is a driver that has none.
-CUDNN_TEST = $(BUILD)/tests/test_cudnn_plans
-CUDNN_OBJECTS = $(patsubst %,$(BUILD)/tests/real/%.o,cudnn_plan cudnn_library)
+CUDNN_TESTS = $(patsubst %,$(BUILD)/tests/%,test_cudnn_plans test_cudnn_conv_plans)
+CUDNN_OBJECTS = $(patsubst %,$(BUILD)/tests/real/cudnn_%.o,plan attention conv library)
 CUDNN_DRIVER = $(BUILD)/tests/cudnn_driver.so
-$(BUILD)/tests/test_cudnn_plans.o: ALL_CFLAGS += -DDG_CUDNN=$(CUDNN)
-$(CUDNN_TEST): $(BUILD)/tests/test_cudnn_plans.o $(CUDNN_OBJECTS) $(SAN_OBJECT) $(LIB) $(CUDNN_DRIVER)
+$(CUDNN_TESTS:=.o): ALL_CFLAGS += -DDG_CUDNN=$(CUDNN)
+$(CUDNN_TESTS): %: %.o $(CUDNN_OBJECTS) $(SAN_OBJECT) $(LIB) $(CUDNN_DRIVER)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %.so,$^) $(CUDNN_PATH_OF_TEST) -lcmocka $(ALL_LIBS) -ldl
 ifeq ($(CUDNN),1)
 CUDNN_PATH_OF_TEST = -Wl,-rpath,$(dir $(CUDNN_LIB)) -Wl,-rpath,$(CUDA_HOME)/lib64
