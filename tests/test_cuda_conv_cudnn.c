@@ -8,19 +8,21 @@
 #include "base/clock.h"
 #include "cuda/conv_cudnn.h"
 
-static CudaStream *stream;
+/* One for all that asks no library of a kind of its own: a kernel that the library
+ * compiles takes it a second. */
+static CudaStream *shared, *stream;
 
-/* A stream of its own, whose library has not been asked yet. 0: this machine
+/* As the current stream one whose library has not been asked yet. 0: this machine
  * has none. */
-static int open_stream(const char *mode)
+static int open_stream(CudaStream **out, const char *mode)
 {
     char version[32];
 
     if (mode != NULL)
         setenv("CUDA_EMULATION_CUDNN", mode, 1);
-    assert_int_equal(dg_cuda_stream_create(&stream, 0), DG_OK);
-    dg_cuda_use(stream);
-    if (dg_cuda_conv_library(stream, version, sizeof version) == DG_OK)
+    assert_int_equal(dg_cuda_stream_create(out, 0), DG_OK);
+    dg_cuda_use(*out);
+    if (dg_cuda_conv_library(*out, version, sizeof version) == DG_OK)
         return 1;
     print_message("left out: %s\n", dg_last_error()->text);
     return 0;
@@ -30,6 +32,17 @@ static void close_stream(void)
 {
     dg_cuda_stream_destroy(stream);
     unsetenv("CUDA_EMULATION_CUDNN");
+}
+
+/* The shared one from now on. */
+static int with_library(void)
+{
+    static int there;
+
+    if (shared == NULL)
+        there = open_stream(&shared, NULL);
+    dg_cuda_use(shared);
+    return there;
 }
 
 static int emulated(void)
@@ -87,7 +100,7 @@ static void close_args(const ConvArgs *a)
 static void test_library_is_asked(void **state)
 {
     (void)state;
-    if (open_stream(NULL))
+    if (with_library())
         for (int i = 0; i < NUM; ++i) {
             const ConvArgs a = open_args(&shapes[i], 2);
 
@@ -97,29 +110,26 @@ static void test_library_is_asked(void **state)
             done();
             close_args(&a);
         }
-    close_stream();
 }
 
 static void test_as_double_loops(void **state)
 {
     (void)state;
-    if (open_stream(NULL))
+    if (with_library())
         for (int i = 0; i < NUM; ++i) {
             kernel_draws_from(40u + (unsigned)i);
             check_loops(&shapes[i], 0, 1.0);
         }
-    close_stream();
 }
 
 static void test_neighbours_do_not_matter(void **state)
 {
     (void)state;
-    if (open_stream(NULL))
+    if (with_library())
         for (int i = 0; i < NUM; ++i) {
             kernel_draws_from(60u + (unsigned)i);
             check_batch(&shapes[i]);
         }
-    close_stream();
 }
 
 /* A convolution of no bias is the same with one of zeros. */
@@ -128,7 +138,7 @@ static void test_without_a_bias(void **state)
     const Shape *s = &shapes[0];
 
     (void)state;
-    if (open_stream(NULL)) {
+    if (with_library()) {
         ConvArgs a = open_args(s, 1);
         const size_t bytes = (size_t)(a.out_h * a.out_w * a.out) * 2;
         char *first = malloc(bytes), *second = malloc(bytes);
@@ -153,7 +163,6 @@ static void test_without_a_bias(void **state)
         free(first);
         free(second);
     }
-    close_stream();
 }
 
 /* which of the three, and back for the gradients */
@@ -183,7 +192,7 @@ static void test_what_it_has_not_is_own(void **state)
     const Shape *plain = &shapes[0];
 
     (void)state;
-    if (open_stream(NULL)) {
+    if (with_library()) {
         expect(&odd, 0, 0, 0);
         if (emulated()) {
             expect(&lacking, 0, 0, 0);
@@ -197,7 +206,6 @@ static void test_what_it_has_not_is_own(void **state)
         done();
         close_args(&a);
     }
-    close_stream();
 }
 
 /* Engines that sum in any order, or split sums, are none. */
@@ -208,7 +216,7 @@ static void test_engines_are_chosen(void **state)
 
     (void)state;
     for (int i = 0; emulated() && i < 4; ++i) {
-        assert_int_equal(open_stream(modes[i]), 1);
+        assert_int_equal(open_stream(&stream, modes[i]), 1);
         expect(&shapes[0], i == 3, 0, 0);
         close_stream();
     }
@@ -260,7 +268,7 @@ static void test_bits_that_do_not_repeat_are_told(void **state)
 
     (void)state;
     for (int way = 0; emulated() && way < 3; ++way) {
-        assert_int_equal(open_stream("vary"), 1);
+        assert_int_equal(open_stream(&stream, "vary"), 1);
         const ConvArgs a = open_args(&s, 1);
 
         if (way < 2)
@@ -280,7 +288,7 @@ static void test_calls_that_cannot_be_captured_are_told(void **state)
 {
     (void)state;
     for (int replays = 0; emulated() && replays < 2; ++replays) {
-        assert_int_equal(open_stream("uncaptured"), 1);
+        assert_int_equal(open_stream(&stream, "uncaptured"), 1);
         if (replays)
             assert_int_equal(dg_cuda_replays(stream), DG_OK);
         const ConvArgs a = open_args(&shapes[0], 1);
@@ -304,7 +312,7 @@ static void test_bits_repeat(void **state)
     const Shape *s = emulated() ? &few : &many;
 
     (void)state;
-    if (open_stream(NULL)) {
+    if (with_library()) {
         const ConvArgs a = open_args(s, 2);
         const void *const at[] = { a.y, a.dx, a.dweight };
         const size_t bytes[] = { (size_t)(a.batch * a.out_h * a.out_w * a.out) *
@@ -330,7 +338,6 @@ static void test_bits_repeat(void **state)
         }
         close_args(&a);
     }
-    close_stream();
 }
 
 /* ms of a call of a table's, the least of some */
@@ -352,23 +359,16 @@ static double least_ms(void (*call)(const ConvArgs *a), const ConvArgs *a)
     return 1e3 * least;
 }
 
-/* ms of the three; of own kernels, or with the library */
-static void measure(double ms[3], const Shape *s, int64_t batch, int library)
+/* ms of the three on the current stream */
+static void measure(double ms[3], const Shape *s, int64_t batch)
 {
     const Backend *t = under_test();
-    char version[32];
-
-    assert_int_equal(dg_cuda_stream_create(&stream, 0), DG_OK);
-    dg_cuda_use(stream);
-    if (library)
-        assert_int_equal(dg_cuda_conv_library(stream, version, sizeof version),
-                         DG_OK);
     const ConvArgs a = open_args(s, batch);
+
     ms[0] = least_ms(t->conv, &a);
     ms[1] = least_ms(t->conv_input_grad, &a);
     ms[2] = least_ms(t->conv_weight_grad, &a);
     close_args(&a);
-    dg_cuda_stream_destroy(stream);
 }
 
 /* No test, but what a GPU is asked for: whose convolutions are faster. */
@@ -381,17 +381,18 @@ static void test_speed_beside_own(void **state)
                                    { 64, 64, 320, 320, 2, 1, 1, 1, 0, 3 },
                                    { 32, 32, 640, 640, 1, 1, 1, 2, 0, 3 } };
     static const Shape little[] = { { 4, 4, 8, 8, 1, 1, 1, 1, 0, 3 } };
-    const int there = open_stream(NULL);
 
     (void)state;
-    close_stream();
-    for (int i = 0; there && i < (emulated() ? 2 : 12); ++i) {
+    for (int i = 0; with_library() && i < (emulated() ? 2 : 12); ++i) {
         const Shape *s = emulated() ? little : &large[i / 2];
         const int64_t batch = i % 2 ? 8 : 1;
         double own[3], cudnn[3];
 
-        measure(own, s, batch, 0);
-        measure(cudnn, s, batch, 1);
+        measure(cudnn, s, batch);
+        assert_int_equal(dg_cuda_stream_create(&stream, 0), DG_OK);
+        dg_cuda_use(stream);
+        measure(own, s, batch);
+        dg_cuda_stream_destroy(stream);
         print_message("speed: %d x %d x %d to %d%s, batch %d: own %.3f, %.3f, "
                       "%.3f ms, cuDNN %.3f, %.3f, %.3f ms\n",
                       (int)s->h, (int)s->w, (int)s->in, (int)s->out,
@@ -403,17 +404,16 @@ static void test_speed_beside_own(void **state)
     }
 }
 
-/* Both ask the same library, which has one room. */
 static void test_without_a_library_is_told(void **state)
 {
     (void)state;
     if (!emulated())
         return;
-    assert_int_equal(open_stream("none"), 0);
+    assert_int_equal(open_stream(&stream, "none"), 0);
     assert_non_null(strstr(dg_last_error()->text,
                            "run.convolution = \"cudnn\": no cuDNN 9"));
     close_stream();
-    assert_int_equal(open_stream("old"), 0);
+    assert_int_equal(open_stream(&stream, "old"), 0);
     assert_non_null(strstr(dg_last_error()->text, "9.19 or later"));
     close_stream();
 }
@@ -434,5 +434,8 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    dg_cuda_stream_destroy(shared);
+    return failed;
 }
