@@ -163,7 +163,7 @@ check-cuda:
 	@test "$(NCCL)" = 1 || echo "CUDA=1: no NCCL (nccl.h and libnccl.so) below" \
 	    "NCCL_HOME=$(NCCL_HOME): sums between ranks go through the host" >&2
 	@test "$(CUDNN)" = 1 || echo "CUDA=1: no cuDNN of 9.19 or later (cudnn_backend.h" \
-	    "and libcudnn.so.9) below CUDNN_HOME=$(CUDNN_HOME): attention has own" \
+	    "and libcudnn.so.9) below CUDNN_HOME=$(CUDNN_HOME): all has own" \
 	    "kernels alone" >&2
 	@test -n "$(CUDA_LT)" || { echo "CUDA=1: no libcublasLt below" \
 	    "$(CUDA_HOME): it comes with the toolkit's cuBLAS" >&2; exit 1; }
@@ -225,11 +225,11 @@ $(BUILD)/emulated/session.o: src/cli/session.c
 
 # What the real cuDNN says of the plans that are asked of it, without a GPU:
 # tests/cudnn_driver.c is a driver that has none.
-CUDNN_TEST = $(BUILD)/tests/test_cudnn_plans
-CUDNN_OBJECTS = $(patsubst %,$(BUILD)/tests/real/%.o,cudnn_plan cudnn_library)
+CUDNN_TESTS = $(patsubst %,$(BUILD)/tests/%,test_cudnn_plans test_cudnn_conv_plans)
+CUDNN_OBJECTS = $(patsubst %,$(BUILD)/tests/real/cudnn_%.o,plan attention conv library)
 CUDNN_DRIVER = $(BUILD)/tests/cudnn_driver.so
-$(BUILD)/tests/test_cudnn_plans.o: ALL_CFLAGS += -DDG_CUDNN=$(CUDNN)
-$(CUDNN_TEST): $(BUILD)/tests/test_cudnn_plans.o $(CUDNN_OBJECTS) $(SAN_OBJECT) $(LIB) $(CUDNN_DRIVER)
+$(CUDNN_TESTS:=.o): ALL_CFLAGS += -DDG_CUDNN=$(CUDNN)
+$(CUDNN_TESTS): %: %.o $(CUDNN_OBJECTS) $(SAN_OBJECT) $(LIB) $(CUDNN_DRIVER)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $(filter-out %.so,$^) $(CUDNN_PATH_OF_TEST) -lcmocka $(ALL_LIBS) -ldl
 ifeq ($(CUDNN),1)
 CUDNN_PATH_OF_TEST = -Wl,-rpath,$(dir $(CUDNN_LIB)) -Wl,-rpath,$(CUDA_HOME)/lib64
@@ -239,6 +239,15 @@ $(BUILD)/tests/real/%.o: cuda/%.cu
 	@mkdir -p $(@D)
 	$(CXX) $(filter-out -Itests/cuda_emulation -DDG_CUDNN=1,$(CXX_FLAGS)) $(SANITIZE_KERNELS) -DDG_CUDNN=$(CUDNN) \
 	    $(CUDNN_DIR:%=-I%) -I$(CUDA_HOME)/include -x c++ -c -o $@ $<
+
+# and what a program says that is built without cuDNN's header
+CUDNN_MISSING = $(patsubst %,$(BUILD)/tests/missing/%.o,attention_cudnn conv_cudnn cudnn_stream)
+$(BUILD)/tests/test_cudnn_missing: %: %.o $(CUDNN_MISSING) $(SAN_OBJECT) $(LIB)
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ -lcmocka $(ALL_LIBS) -lstdc++
+
+$(BUILD)/tests/missing/%.o: cuda/%.cu
+	@mkdir -p $(@D)
+	$(CXX) $(filter-out -DDG_CUDNN=1,$(CXX_FLAGS)) $(SANITIZE_KERNELS) -x c++ -c -o $@ $<
 
 $(CUDNN_DRIVER): tests/cudnn_driver.c
 	@mkdir -p $(@D)
@@ -458,7 +467,7 @@ help:
 -include $(PTX:.ptx=.d) $(PTX_NEEDS:=.d) $(OBJECTS:.o=.d) $(BUILD)/src/cli/main.d $(TESTS:=.d) $(TOOLS:=.d) $(REFS:.o=.d) \
     $(KERNELS:cuda/%.cu=$(BUILD)/tests/as_gpu/%.d) \
          $(FUZZED:%.c=$(BUILD)/fuzz/%.d) $(FUZZERS:=.d) \
-         $(EMULATED:.o=.d) $(CUDNN_OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
+         $(EMULATED:.o=.d) $(CUDNN_OBJECTS:.o=.d) $(CUDNN_MISSING:.o=.d) $(CUDA_OBJECTS:.o=.d) $(BUILD)/emulated/session.d
 .PHONY: all tests fuzz deps check check-long check-deps demo lint format doc \
         prompts check-cuda check-gpu gpu-bundle gpu-gathered gpu-tests \
         want-cuda install uninstall clean \

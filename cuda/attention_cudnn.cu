@@ -1,6 +1,5 @@
-#include "cudnn_plan.h"
+#include "cudnn_stream.h"
 #include "device.h"
-#include "stream.h"
 
 extern "C" {
 #include "base/log.h"
@@ -33,9 +32,7 @@ typedef struct Known {
 } Known;
 
 struct AttentionLibrary {
-    struct CudnnLibrary *library;
-    char *room; /* [DG_CUDNN_ROOM]; NULL: no way back here */
-    int major;  /* of the device's compute capability */
+    struct StreamCudnn *cudnn; /* without room: no way back here */
     int num;
     Known known[MOST_SHAPES];
 };
@@ -44,27 +41,17 @@ struct AttentionLibrary {
 
 int dg_cuda_attention_open(CudaStream *s, int back)
 {
-    struct AttentionLibrary *a =
-        (struct AttentionLibrary *)calloc(1, sizeof *a);
-    cudaError_t e = cudaSuccess;
-    int err;
+    struct AttentionLibrary *a;
+    const int err = dg_cuda_cudnn_open(s, "run.attention", back);
 
+    if (err)
+        return err;
+    a = (struct AttentionLibrary *)calloc(1, sizeof *a);
     if (a == NULL)
         return dg_fail(DG_ENOMEM, "attention by cuDNN");
+    a->cudnn = s->cudnn;
     s->attention = a;
-    err = dg_cudnn_open(&a->library);
-    if (!err)
-        err = dg_cudnn_use(a->library, s->stream);
-    if (!err)
-        e = cudaDeviceGetAttribute(&a->major, cudaDevAttrComputeCapabilityMajor,
-                                   s->device);
-    if (!err && e == cudaSuccess && back)
-        e = cudaMalloc((void **)&a->room, DG_CUDNN_ROOM);
-    if (e == cudaSuccess)
-        return err;
-    cudaGetLastError();
-    return dg_fail(DG_ENOMEM, "CUDA: %zu bytes for cuDNN's attention: %s",
-                   DG_CUDNN_ROOM, cudaGetErrorString(e));
+    return DG_OK;
 }
 
 extern "C" int dg_cuda_attention_library(CudaStream *s, char *version,
@@ -73,7 +60,7 @@ extern "C" int dg_cuda_attention_library(CudaStream *s, char *version,
     const int err = dg_cuda_attention_open(s, 1);
 
     if (!err)
-        snprintf(version, bytes, "%s", dg_cudnn_version(s->attention->library));
+        snprintf(version, bytes, "%s", dg_cudnn_version(s->cudnn->library));
     return err;
 }
 
@@ -85,8 +72,6 @@ void dg_cuda_attention_close(struct AttentionLibrary *a)
         dg_cudnn_plan_free(a->known[i].forward);
         dg_cudnn_plan_free(a->known[i].backward);
     }
-    dg_cudnn_close(a->library);
-    cudaFree(a->room);
     free(a);
 }
 
@@ -108,8 +93,8 @@ static void ask_backward(const struct AttentionLibrary *a, Known *k, char *why)
         if (s->heads % g != 0 ||
             (g < s->heads && (size_t)g * head > DG_CUDNN_ROOM))
             continue;
-        dg_cudnn_backward(&k->backward, a->library, &some, DG_CUDNN_ROOM, why,
-                          MOST_WHY);
+        dg_cudnn_backward(&k->backward, a->cudnn->library, &some, DG_CUDNN_ROOM,
+                          why, MOST_WHY);
         k->group = g;
     }
 }
@@ -122,7 +107,7 @@ static void ask_backward(const struct AttentionLibrary *a, Known *k, char *why)
  */
 static int spoiled(const struct AttentionLibrary *a, const Shape *s)
 {
-    return a->major == 9 && (s->sk % 128 == 64 || s->sq == 1);
+    return a->cudnn->major == 9 && (s->sk % 128 == 64 || s->sq == 1);
 }
 
 /* NULL: the library may be asked */
@@ -147,8 +132,8 @@ static void ask(const struct AttentionLibrary *a, Known *k, char *why)
         snprintf(why, MOST_WHY, "%s", no);
         return;
     }
-    dg_cudnn_forward(&k->forward, a->library, &all, HALF_FLOATS * sizeof(float),
-                     why, MOST_WHY);
+    dg_cudnn_forward(&k->forward, a->cudnn->library, &all,
+                     HALF_FLOATS * sizeof(float), why, MOST_WHY);
     if (k->forward != NULL)
         ask_backward(a, k, why);
     if (k->backward == NULL) {
@@ -279,7 +264,7 @@ static void run_back(CudaStream *s, const Known *k, const AttentionArgs *a,
     given[DG_CUDNN_DV] = past_bf16(a->dv, kv);
     given[DG_CUDNN_DELTA] = s->workspace;
     given[DG_CUDNN_ONE] = &one;
-    run(k->backward, given, s->attention->room);
+    run(k->backward, given, s->cudnn->room);
 }
 
 static void backward(CudaStream *s, const Known *k, const AttentionArgs *a)
@@ -357,7 +342,7 @@ extern "C" int dg_cuda_attention_cudnn_grad(const AttentionArgs *a)
     Known *its = known(s, a);
     if (its == NULL)
         return 0;
-    if (s->attention->room == NULL)
+    if (s->cudnn->room == NULL)
         dg_panic("a way back of attention on a side stream");
     if (!walks(s, its, a))
         try_out(s, its, a, 1);
@@ -366,10 +351,7 @@ extern "C" int dg_cuda_attention_cudnn_grad(const AttentionArgs *a)
 #else
 int dg_cuda_attention_open(CudaStream *s, int back)
 {
-    (void)s, (void)back;
-    return dg_fail(DG_EDEVICE,
-                   "run.attention = \"cudnn\": this program was built without "
-                   "cuDNN's header (make CUDA=1 CUDNN_HOME=...); use \"own\"");
+    return dg_cuda_cudnn_open(s, "run.attention", back);
 }
 
 extern "C" int dg_cuda_attention_library(CudaStream *s, char *version,

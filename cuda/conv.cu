@@ -4,6 +4,10 @@
 #include "gemm.h"
 #include "wide.h"
 
+extern "C" {
+#include "cuda/conv_cudnn.h"
+}
+
 /*
  * A convolution is a matrix product over windows, as in src/cpu/conv.c: tiles
  * of output pixels one after the other, each gathered into rows of scratch.
@@ -13,7 +17,7 @@
  * never share a product, and a tile's rows follow from one sample's sizes.
  *
  * One tap at each pixel is a product over the map as it stands. In bfloat16
- * 3 x 3 taps are conv_mma.cu's.
+ * 3 x 3 taps are conv_mma.cu's, or all but that a library's (conv_cudnn.cu).
  */
 enum { TILE_UNIT = 64 };
 
@@ -364,7 +368,8 @@ template <typename T> void dg_cuda_conv(const ConvArgs *a)
     const int64_t pixels = a->h * a->w;
     LinearArgs l = {};
 
-    if (sizeof(T) == 2 && dg_cuda_conv_mma(a))
+    if (sizeof(T) == 2 && !pointwise(a) &&
+        (dg_cuda_conv_cudnn(a) || dg_cuda_conv_mma(a)))
         return;
     if (!pointwise(a)) {
         each_tile(a, forward_tile<T>);
@@ -407,7 +412,8 @@ template <typename T> static void input_grad_pointwise(const ConvArgs *a)
 
 template <typename T> void dg_cuda_conv_input_grad(const ConvArgs *a)
 {
-    if (sizeof(T) == 2 && dg_cuda_conv_mma_input_grad(a))
+    if (sizeof(T) == 2 && !pointwise(a) &&
+        (dg_cuda_conv_cudnn_input_grad(a) || dg_cuda_conv_mma_input_grad(a)))
         return;
     if (pointwise(a)) {
         input_grad_pointwise<T>(a);
@@ -439,7 +445,9 @@ template <typename T> void dg_cuda_conv_weight_grad(const ConvArgs *a)
 {
     LinearGradArgs l = {};
 
-    if (sizeof(T) == 2 && dg_cuda_conv_mma_weight_grad(a)) {
+    if (sizeof(T) == 2 && !pointwise(a) &&
+        (dg_cuda_conv_cudnn_weight_grad(a) ||
+         dg_cuda_conv_mma_weight_grad(a))) {
         dg_cuda_bias_grad<T>(a->dbias, a->dy, a->batch, a->out_h * a->out_w,
                              a->out);
         return;

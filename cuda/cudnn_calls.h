@@ -1,7 +1,7 @@
 #ifndef DG_CUDA_CUDNN_CALLS_H
 #define DG_CUDA_CUDNN_CALLS_H
 /*
- * What cudnn_library.cu and cudnn_plan.cu share. Internal to them.
+ * What the files of cuDNN share. Internal to cuda/cudnn_*.
  */
 #include "cudnn_plan.h"
 

@@ -12,26 +12,26 @@ extern "C" {
 #include <dlfcn.h>
 
 template <typename F>
-static int find(const CudnnLibrary *l, F *function, const char *name)
+static int find(const CudnnLibrary *l, const char *key, F *function,
+                const char *name)
 {
     *function = (F)dlsym(l->file, name);
-    return *function != NULL ? DG_OK
-                             : dg_fail(DG_EDEVICE,
-                                       "run.attention = \"cudnn\": the library "
-                                       "has no %s",
-                                       name);
+    return *function != NULL
+               ? DG_OK
+               : dg_fail(DG_EDEVICE, "%s = \"cudnn\": the library has no %s",
+                         key, name);
 }
 
-static int find_all(CudnnLibrary *l)
+static int find_all(CudnnLibrary *l, const char *key)
 {
     int err = DG_OK;
 
-#define FIND(name) err = err ? err : find(l, &l->name, #name);
+#define FIND(name) err = err ? err : find(l, key, &l->name, #name);
     FUNCTIONS(FIND)
     return err;
 }
 
-int dg_cudnn_open(struct CudnnLibrary **out)
+int dg_cudnn_open(struct CudnnLibrary **out, const char *key)
 {
     CudnnLibrary *l = (CudnnLibrary *)calloc(1, sizeof *l);
     int err;
@@ -39,20 +39,21 @@ int dg_cudnn_open(struct CudnnLibrary **out)
     if (l == NULL)
         return dg_fail(DG_ENOMEM, "cuDNN");
     l->file = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-    err = l->file != NULL ? find_all(l)
-                          : dg_fail(DG_EDEVICE,
-                                    "run.attention = \"cudnn\": no cuDNN 9 on "
-                                    "this machine (%s); use \"own\"",
-                                    dlerror());
+    err = l->file != NULL
+              ? find_all(l, key)
+              : dg_fail(DG_EDEVICE,
+                        "%s = \"cudnn\": no cuDNN 9 on this machine "
+                        "(%s); use \"own\"",
+                        key, dlerror());
     const size_t v = err ? 0 : l->cudnnGetVersion();
     l->number = v;
     snprintf(l->version, sizeof l->version, "%zu.%zu.%zu", v / 10000,
              v / 100 % 100, v % 100);
     if (!err && v < DG_CUDNN_LEAST)
         err = dg_fail(DG_EDEVICE,
-                      "run.attention = \"cudnn\": this machine's cuDNN is %s; "
-                      "%d.%d or later is needed, or use \"own\"",
-                      l->version, DG_CUDNN_LEAST / 10000,
+                      "%s = \"cudnn\": this machine's cuDNN is %s; %d.%d or "
+                      "later is needed, or use \"own\"",
+                      key, l->version, DG_CUDNN_LEAST / 10000,
                       DG_CUDNN_LEAST / 100 % 100);
     if (err)
         free(l);

@@ -1,320 +1,31 @@
-#include "cudnn_calls.h"
+#include "cudnn_making.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #if DG_CUDNN
 /*
- * Forward is the library's one operation. Backward is a graph of products and
- * elementwise operations, which the library recognises and runs as one kernel:
- * its one operation for backward is there for some devices only.
- *
- * Order of sums. An engine may carry the note that its results differ from run
- * to run, and then it is not taken. That is not enough: where dq is summed into
- * an accumulator of float32, which is the fast way, the kernel adds to it by
- * atomics (seen in its machine code), and no note says so. The graph here has
- * no such accumulator: dq is a product of all of dS, which the library keeps in
- * its workspace, [heads, sq, sk] of bfloat16. For the Blackwell of data centres
- * it has two kernels instead, one for dk and dv and one for dq, and no
- * workspace; but its lists do not name them. Kernels of such plans have no
- * reduction of floats (tests/test_cudnn_plans.c reads them).
+ * What all plans have in common: a graph, the library's lists of configurations
+ * for it, which of them may be taken.
  */
-enum {
-    MOST_NOTES = 16,
-    MOST_CONFIGS = 16,
-    MOST_OPS = 24,
-    FIRST_BETWEEN = 100 /* number of the first tensor that nobody is given */
-};
+enum { MOST_NOTES = 16, MOST_CONFIGS = 16, MOST_KNOBS = 24 };
 
-/* While a plan is made: the first call that failed, and what became of it. */
-typedef struct Making {
-    CudnnPlan *p;
-    const CudnnLibrary *l;
-    CudnnShape s;
-    Desc op[MOST_OPS];
-    int num_ops;
-    int64_t next; /* number of a tensor between operations */
-    int failed;
-    char *why;
-    size_t bytes;
-} Making;
-
-/* --- descriptors --------------------------------------------------------- */
-
-/* keeps the first failure */
-static int good(Making *m, cudnnStatus_t e)
+Making dg_cudnn_begin(struct CudnnPlan **out, const struct CudnnLibrary *l,
+                      char *why, size_t bytes)
 {
-    if (e != CUDNN_STATUS_SUCCESS && !m->failed) {
-        m->failed = 1;
-        dg_cudnn_said(m->l, e, m->why, m->bytes);
-    }
-    return e == CUDNN_STATUS_SUCCESS;
-}
+    CudnnPlan *p = (CudnnPlan *)calloc(1, sizeof *p);
+    Making m = { p, l, {}, false, {}, 0, FIRST_BETWEEN, p == NULL, why, bytes };
 
-/* After a failure there are only NULLs, of which nothing more is asked. */
-static Desc make(Making *m, cudnnBackendDescriptorType_t type)
-{
-    Desc d = NULL;
-
-    if (m->failed)
-        return NULL;
-    if (m->p->num == MOST_MADE) {
-        m->failed = 1;
-        snprintf(m->why, m->bytes, "more descriptors than are kept");
-        return NULL;
-    }
-    if (!good(m, m->l->cudnnBackendCreateDescriptor(type, &d)))
-        return NULL;
-    m->p->made[m->p->num++] = d;
-    return d;
-}
-
-static void set(Making *m, Desc d, cudnnBackendAttributeName_t name,
-                cudnnBackendAttributeType_t type, int64_t count,
-                const void *value)
-{
-    if (!m->failed)
-        good(m, m->l->cudnnBackendSetAttribute(d, name, type, count, value));
-}
-
-static void set_desc(Making *m, Desc d, cudnnBackendAttributeName_t name,
-                     Desc value)
-{
-    set(m, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
-}
-
-static void finish(Making *m, Desc d)
-{
-    if (!m->failed)
-        good(m, m->l->cudnnBackendFinalize(d));
-}
-
-/* --- tensors ------------------------------------------------------------- */
-
-/* A tensor of one sample: [1, heads, rows, columns], and elements from one to
- * the next of each. */
-typedef struct Lies {
-    int64_t rows, columns, by_sample, by_head, by_row, by_column;
-} Lies;
-
-enum Kind { GIVEN, BY_VALUE, BETWEEN };
-
-static Desc tensor(Making *m, int64_t number, enum Kind kind,
-                   cudnnDataType_t type, int64_t heads, const Lies *l)
-{
-    const int64_t dims[] = { 1, heads, l->rows, l->columns };
-    const int64_t strides[] = { l->by_sample, l->by_head, l->by_row,
-                                l->by_column };
-    const int64_t align = type == CUDNN_DATA_BFLOAT16 ? 16 : 4;
-    const bool yes = true;
-    Desc t = make(m, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-
-    set(m, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &number);
-    set(m, t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
-    set(m, t, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, dims);
-    set(m, t, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, strides);
-    set(m, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &align);
-    if (kind == BY_VALUE)
-        set(m, t, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &yes);
-    if (kind == BETWEEN)
-        set(m, t, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &yes);
-    finish(m, t);
-    if (kind != BETWEEN && m->p->num_given < DG_CUDNN_GIVEN)
-        m->p->given[m->p->num_given++] = number;
-    return t;
-}
-
-/* rows of the heads of a sample, turned: [d, s] */
-static Desc heads_of(Making *m, int64_t number, int64_t s, bool turned,
-                     enum Kind kind)
-{
-    const int64_t d = m->s.d, ld = m->s.all_heads * d;
-    const Lies straight = { s, d, s * ld, d, ld, 1 },
-               across = { d, s, s * ld, d, 1, ld };
-
-    return tensor(m, number, kind, CUDNN_DATA_BFLOAT16, m->s.heads,
-                  turned ? &across : &straight);
-}
-
-static Desc given(Making *m, int64_t number, int64_t s)
-{
-    return heads_of(m, number, s, false, GIVEN);
-}
-
-/* a number for each query */
-static Desc per_query(Making *m, int64_t number, enum Kind kind)
-{
-    const Lies l = { m->s.sq, 1, m->s.heads * m->s.sq, m->s.sq, 1, 1 };
-
-    return tensor(m, number, kind, CUDNN_DATA_FLOAT, m->s.heads, &l);
-}
-
-static Desc number_of_host(Making *m, int64_t number)
-{
-    const Lies l = { 1, 1, 1, 1, 1, 1 };
-
-    return tensor(m, number, BY_VALUE, CUDNN_DATA_FLOAT, 1, &l);
-}
-
-/* scores, and what becomes of them: [sq, sk], float32 */
-static Desc scores(Making *m)
-{
-    const int64_t all = m->s.sq * m->s.sk;
-    const Lies l = { m->s.sq, m->s.sk, m->s.heads * all, all, m->s.sk, 1 };
-
-    return tensor(m, m->next++, BETWEEN, CUDNN_DATA_FLOAT, m->s.heads, &l);
-}
-
-/* the same turned, [sk, sq], and rounded */
-static Desc turned_scores(Making *m)
-{
-    const int64_t all = m->s.sq * m->s.sk;
-    const Lies l = { m->s.sk, m->s.sq, m->s.heads * all, all, 1, m->s.sk };
-
-    return tensor(m, m->next++, BETWEEN, CUDNN_DATA_BFLOAT16, m->s.heads, &l);
-}
-
-/* --- operations ---------------------------------------------------------- */
-
-static void add_op(Making *m, Desc op)
-{
-    finish(m, op);
-    if (m->num_ops < MOST_OPS)
-        m->op[m->num_ops++] = op;
-}
-
-static const cudnnDataType_t in_float = CUDNN_DATA_FLOAT;
-
-/* y = x mode b; b NULL: of x alone */
-static Desc pointwise(Making *m, cudnnPointwiseMode_t mode, Desc x, Desc b,
-                      Desc y)
-{
-    Desc how = make(m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    set(m, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    set(m, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1,
-        &in_float);
-    finish(m, how);
-    Desc op = make(m, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
-    if (b != NULL)
-        set_desc(m, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-    add_op(m, op);
-    return y;
-}
-
-/* c = a b per head */
-static Desc product(Making *m, Desc a, Desc b, Desc c)
-{
-    Desc how = make(m, CUDNN_BACKEND_MATMUL_DESCRIPTOR);
-    set(m, how, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1,
-        &in_float);
-    finish(m, how);
-    Desc op = make(m, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, how);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
-    add_op(m, op);
-    return c;
-}
-
-/* y: sums of x over columns */
-static Desc row_sums(Making *m, Desc x, Desc y)
-{
-    const cudnnReduceTensorOp_t add = CUDNN_REDUCE_TENSOR_ADD;
-    Desc how = make(m, CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
-    set(m, how, CUDNN_ATTR_REDUCTION_OPERATOR,
-        CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &add);
-    set(m, how, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1,
-        &in_float);
-    finish(m, how);
-    Desc op = make(m, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, how);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
-    add_op(m, op);
-    return y;
-}
-
-/* y: x as y lies */
-static Desc reshaped(Making *m, Desc x, Desc y)
-{
-    Desc op = make(m, CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR);
-
-    set_desc(m, op, CUDNN_ATTR_OPERATION_RESHAPE_XDESC, x);
-    set_desc(m, op, CUDNN_ATTR_OPERATION_RESHAPE_YDESC, y);
-    add_op(m, op);
-    return y;
-}
-
-/* o = softmax(scale q k^T) v, and lse */
-static void forward_ops(Making *m)
-{
-    const int64_t sq = m->s.sq, sk = m->s.sk;
-    Desc op = make(m, CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR);
-
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_QDESC,
-             given(m, DG_CUDNN_Q, sq));
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_KDESC,
-             given(m, DG_CUDNN_K, sk));
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_VDESC,
-             given(m, DG_CUDNN_V, sk));
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC,
-             given(m, DG_CUDNN_O, sq));
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_STATSDESC,
-             per_query(m, DG_CUDNN_LSE, GIVEN));
-    set_desc(m, op, CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC,
-             number_of_host(m, DG_CUDNN_SCALE));
-    add_op(m, op);
-}
-
-/*
- * delta = sums of o d_o,  p = exp(scale q k^T - lse),  dv = p^T d_o
- * ds = scale p (d_o v^T - delta),  dk = ds^T q,  dq = ds k
- * in the order, and with the two operations that do nothing (a factor of 1, k
- * turned twice), by which the library knows attention.
- */
-static void backward_ops(Making *m)
-{
-    const int64_t sq = m->s.sq, sk = m->s.sk;
-    const int64_t all = sq * m->s.d;
-    const Lies dots = { sq, m->s.d, m->s.heads * all, all, m->s.d, 1 };
-    Desc q = given(m, DG_CUDNN_Q, sq), o = given(m, DG_CUDNN_O, sq);
-    Desc d_o = given(m, DG_CUDNN_DO, sq);
-    Desc kt = heads_of(m, DG_CUDNN_K, sk, true, GIVEN);
-    Desc vt = heads_of(m, DG_CUDNN_V, sk, true, GIVEN);
-    Desc scale = number_of_host(m, DG_CUDNN_SCALE);
-    Desc delta = per_query(m, DG_CUDNN_DELTA, GIVEN);
-
-    Desc t = pointwise(
-        m, CUDNN_POINTWISE_MUL, d_o, o,
-        tensor(m, m->next++, BETWEEN, CUDNN_DATA_FLOAT, m->s.heads, &dots));
-    t = row_sums(m, t, per_query(m, m->next++, BETWEEN));
-    pointwise(m, CUDNN_POINTWISE_MUL, t, number_of_host(m, DG_CUDNN_ONE),
-              delta);
-
-    t = product(m, q, kt, scores(m));
-    t = pointwise(m, CUDNN_POINTWISE_MUL, t, scale, scores(m));
-    t = pointwise(m, CUDNN_POINTWISE_SUB, t, per_query(m, DG_CUDNN_LSE, GIVEN),
-                  scores(m));
-    Desc p = pointwise(m, CUDNN_POINTWISE_EXP, t, NULL, scores(m));
-    product(m, reshaped(m, p, turned_scores(m)), d_o,
-            given(m, DG_CUDNN_DV, sk));
-
-    t = product(m, d_o, vt, scores(m));
-    t = pointwise(m, CUDNN_POINTWISE_SUB, t, delta, scores(m));
-    t = pointwise(m, CUDNN_POINTWISE_MUL, t, p, scores(m));
-    Desc ds = pointwise(m, CUDNN_POINTWISE_MUL, t, scale, scores(m));
-    product(m, reshaped(m, ds, turned_scores(m)), q, given(m, DG_CUDNN_DK, sk));
-    t = reshaped(m, kt, heads_of(m, m->next++, sk, false, BETWEEN));
-    product(m, ds, t, given(m, DG_CUDNN_DQ, sq));
+    *out = p;
+    snprintf(why, bytes, "%s", p == NULL ? "no memory" : "");
+    if (p != NULL)
+        p->l = l;
+    return m;
 }
 
 /* --- plans --------------------------------------------------------------- */
 
-static Desc graph_of(Making *m)
+Desc dg_cudnn_graph(Making *m)
 {
     Desc g = make(m, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
 
@@ -349,13 +60,112 @@ static int64_t configs_of(Making *m, Desc *config, Desc graph,
     return num < MOST_CONFIGS ? num : (int64_t)MOST_CONFIGS;
 }
 
-/* Its engine's notes: sums in an order of their own, and graphs. */
-static bool may_be_taken(Making *m, Desc config)
+/* What the library notes of an engine, as bits of their numbers. */
+typedef struct Notes {
+    unsigned numbers, behaviour;
+} Notes;
+
+static bool notes_of(Making *m, Desc engine, Notes *out)
 {
     cudnnBackendNumericalNote_t note[MOST_NOTES];
     cudnnBackendBehaviorNote_t behaves[MOST_NOTES];
-    int64_t num = 0, num_behaves = 0, one;
-    bool ordered = true, graphs = false;
+    int64_t num = 0, num_behaves = 0;
+
+    if (!good(m, m->l->cudnnBackendGetAttribute(
+                     engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+                     CUDNN_TYPE_NUMERICAL_NOTE, MOST_NOTES, &num, note)) ||
+        !good(m,
+              m->l->cudnnBackendGetAttribute(
+                  engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
+                  CUDNN_TYPE_BEHAVIOR_NOTE, MOST_NOTES, &num_behaves, behaves)))
+        return false;
+    *out = Notes { 0, 0 };
+    for (int i = 0; i < num && i < MOST_NOTES; ++i)
+        out->numbers |= 1u << note[i];
+    for (int i = 0; i < num_behaves && i < MOST_NOTES; ++i)
+        out->behaviour |= 1u << behaves[i];
+    return true;
+}
+
+/* NULL: none of them is against it */
+static const char *notes_against(const Making *m, const Notes *n)
+{
+    const unsigned narrower =
+        1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
+        1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION |
+        1u << CUDNN_NUMERICAL_NOTE_FFT | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD;
+
+    if (n->numbers & 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)
+        return "sums in any order";
+    if (m->whole)
+        return n->numbers & narrower ? "has sums of its own kind" : NULL;
+    return n->behaviour &
+                   1u << CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API
+               ? NULL
+               : "cannot be captured";
+}
+
+/* A choice by which several blocks have parts of one sum: added by atomics, or
+ * from a workspace, and no note says which. */
+static bool splits(cudnnBackendKnobType_t type, int64_t value)
+{
+    switch (type) {
+    case CUDNN_KNOB_TYPE_SPLIT_K:
+    case CUDNN_KNOB_TYPE_SPLIT_K_SLC:
+    case CUDNN_KNOB_TYPE_SPLIT_P_SLC:
+    case CUDNN_KNOB_TYPE_SPLIT_RS:
+    case CUDNN_KNOB_TYPE_SPLIT_H:
+    case CUDNN_KNOB_TYPE_SPLIT_COLS:
+        return value > 1;
+    case CUDNN_KNOB_TYPE_CTA_SPLIT_K_MODE:
+    case CUDNN_KNOB_TYPE_STREAM_K:
+        return value > 0;
+    default:
+        return false;
+    }
+}
+
+static bool choice_splits(Making *m, Desc choice)
+{
+    cudnnBackendKnobType_t type;
+    int64_t value = 0, one;
+
+    return good(m, m->l->cudnnBackendGetAttribute(
+                       choice, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
+                       CUDNN_TYPE_KNOB_TYPE, 1, &one, &type)) &&
+           good(m, m->l->cudnnBackendGetAttribute(
+                       choice, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE,
+                       CUDNN_TYPE_INT64, 1, &one, &value)) &&
+           splits(type, value);
+}
+
+/* of a configuration's choices; descriptors are for this look only */
+static bool any_splits(Making *m, Desc config)
+{
+    Desc choice[MOST_KNOBS] = {};
+    int64_t num = 0;
+    bool found = false;
+
+    for (int i = 0; i < MOST_KNOBS; ++i)
+        if (!m->failed)
+            good(m, m->l->cudnnBackendCreateDescriptor(
+                        CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choice[i]));
+    if (!m->failed)
+        good(m, m->l->cudnnBackendGetAttribute(
+                    config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+                    CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_KNOBS, &num, choice));
+    for (int i = 0; i < num && i < MOST_KNOBS && !m->failed; ++i)
+        found |= choice_splits(m, choice[i]);
+    for (int i = 0; i < MOST_KNOBS; ++i)
+        if (choice[i] != NULL)
+            m->l->cudnnBackendDestroyDescriptor(choice[i]);
+    return found || num > MOST_KNOBS;
+}
+
+bool dg_cudnn_may(Making *m, Desc config)
+{
+    int64_t one;
+    Notes notes;
     Desc engine = make(m, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
 
     if (m->failed ||
@@ -365,27 +175,20 @@ static bool may_be_taken(Making *m, Desc config)
         !good(m, m->l->cudnnBackendGetAttribute(
                      engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64,
                      1, &one, &m->p->engine)) ||
-        !good(m, m->l->cudnnBackendGetAttribute(
-                     engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
-                     CUDNN_TYPE_NUMERICAL_NOTE, MOST_NOTES, &num, note)) ||
-        !good(m,
-              m->l->cudnnBackendGetAttribute(
-                  engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
-                  CUDNN_TYPE_BEHAVIOR_NOTE, MOST_NOTES, &num_behaves, behaves)))
+        !notes_of(m, engine, &notes))
         return false;
-    for (int i = 0; i < num && i < MOST_NOTES; ++i)
-        ordered &= note[i] != CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
-    for (int i = 0; i < num_behaves && i < MOST_NOTES; ++i)
-        graphs |=
-            behaves[i] == CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API;
-    if (!ordered || !graphs)
+
+    const char *no = notes_against(m, &notes);
+
+    if (no == NULL && m->whole && any_splits(m, config))
+        no = "splits its sums";
+    if (no != NULL && !m->failed)
         snprintf(m->why, m->bytes, "engine %lld %s", (long long)m->p->engine,
-                 ordered ? "cannot be captured" : "sums in any order");
-    return ordered && graphs;
+                 no);
+    return no == NULL && !m->failed;
 }
 
-/* True: the plan of this configuration is the one. */
-static bool plan_of(Making *m, Desc config, size_t most)
+bool dg_cudnn_plan(Making *m, Desc config, size_t most)
 {
     int64_t bytes = 0, one;
     Desc plan = make(m, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
@@ -421,96 +224,19 @@ static bool choose(Making *m, Desc graph, cudnnBackendHeurMode_t mode,
         snprintf(m->why, m->bytes, "it has no engine");
     m->failed = 0;
     for (int64_t i = 0; i < num; ++i) {
-        if (may_be_taken(m, config[i]) && plan_of(m, config[i], most))
+        if (dg_cudnn_may(m, config[i]) && dg_cudnn_plan(m, config[i], most))
             return true;
         m->failed = 0;
     }
     return false;
 }
-
-/* The two kernels of Blackwell, by the numbers that NVIDIA's own front end asks
- * for them with. Of any other device the library refuses them. */
-static bool in_two_kernels(Making *m, Desc graph, size_t most)
+void dg_cudnn_choose(struct CudnnPlan **out, Making *m, Desc graph, size_t most)
 {
-    typedef struct Knob {
-        cudnnBackendKnobType_t type;
-        int64_t value;
-    } Knob;
-    static const Knob before[] = { { CUDNN_KNOB_TYPE_STAGES, 2 },
-                                   { CUDNN_KNOB_TYPE_KERNEL_CFG, 31 } };
-    static const Knob since_9_23[] = {
-        { CUDNN_KNOB_TYPE_STAGES, 2 },     { CUDNN_KNOB_TYPE_KERNEL_CFG, 2 },
-        { CUDNN_KNOB_TYPE_TILE_M, 3 },     { CUDNN_KNOB_TYPE_TILE_N, 2 },
-        { CUDNN_KNOB_TYPE_TILE_CGA_M, 0 }, { CUDNN_KNOB_TYPE_STREAM_K, 0 }
-    };
-    const bool now = m->l->number >= 92300;
-    const Knob *knob = now ? since_9_23 : before;
-    const int num = now ? 6 : 2;
-    const int64_t number = 5;
-    Desc choice[6] = {}, engine = make(m, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-
-    set_desc(m, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
-    set(m, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1,
-        &number);
-    if (m->l->device != NULL)
-        set_desc(m, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, m->l->device);
-    finish(m, engine);
-    for (int i = 0; i < num; ++i) {
-        choice[i] = make(m, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-        set(m, choice[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
-            CUDNN_TYPE_KNOB_TYPE, 1, &knob[i].type);
-        set(m, choice[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64,
-            1, &knob[i].value);
-        finish(m, choice[i]);
-    }
-    Desc config = make(m, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    set_desc(m, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
-    set(m, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
-        CUDNN_TYPE_BACKEND_DESCRIPTOR, num, choice);
-    finish(m, config);
-    const bool taken =
-        !m->failed && may_be_taken(m, config) && plan_of(m, config, most);
-    m->failed = 0; /* what comes next says why */
-    m->why[0] = '\0';
-    return taken;
-}
-
-static void plan_make(struct CudnnPlan **out, const struct CudnnLibrary *l,
-                      const CudnnShape *s, void (*ops)(Making *), size_t most,
-                      char *why, size_t bytes)
-{
-    CudnnPlan *p = (CudnnPlan *)calloc(1, sizeof *p);
-    Making m = { p, l, *s, {}, 0, FIRST_BETWEEN, 0, why, bytes };
-
-    *out = NULL;
-    why[0] = '\0';
-    if (p == NULL) {
-        snprintf(why, bytes, "no memory");
+    if (!m->failed && (choose(m, graph, CUDNN_HEUR_MODE_A, most) ||
+                       choose(m, graph, CUDNN_HEUR_MODE_FALLBACK, most)))
         return;
-    }
-    p->l = l;
-    ops(&m);
-    Desc graph = graph_of(&m);
-    if (!m.failed &&
-        ((ops == backward_ops && in_two_kernels(&m, graph, most)) ||
-         choose(&m, graph, CUDNN_HEUR_MODE_A, most) ||
-         choose(&m, graph, CUDNN_HEUR_MODE_FALLBACK, most)))
-        *out = p;
-    else
-        dg_cudnn_plan_free(p);
-}
-
-void dg_cudnn_forward(struct CudnnPlan **out, const struct CudnnLibrary *l,
-                      const CudnnShape *s, size_t most, char *why, size_t bytes)
-{
-    plan_make(out, l, s, forward_ops, most, why, bytes);
-}
-
-void dg_cudnn_backward(struct CudnnPlan **out, const struct CudnnLibrary *l,
-                       const CudnnShape *s, size_t most, char *why,
-                       size_t bytes)
-{
-    plan_make(out, l, s, backward_ops, most, why, bytes);
+    dg_cudnn_plan_free(*out);
+    *out = NULL;
 }
 
 void dg_cudnn_plan_free(struct CudnnPlan *p)

@@ -2,11 +2,11 @@
 #define DG_CUDA_CUDNN_PLAN_H
 /*
  * The one place that speaks with cuDNN: its library, opened by name when a run
- * asks for it, and plans for the attention of ONE sample, forward and backward,
- * of values stored as bfloat16. Nothing here needs a GPU: a plan can also be
- * made for one that is only described. Internal to cuda.
+ * asks for it, and plans for the attention or a convolution of ONE sample, forward
+ * and backward, of values stored as bfloat16. Nothing here needs a GPU: a plan can
+ * also be made for one that is only described. Internal to cuda.
  *
- * Tensors are [heads, s, d] of one sample as they lie in [s, all heads, d]:
+ * Attention's tensors are [heads, s, d] of one sample as they lie in [s, all heads, d]:
  * d apart from head to head, all_heads d from row to row.
  *
  * DG_CUDNN 0, or not defined: built without cuDNN's header, and nothing of this
@@ -22,7 +22,7 @@ extern "C" {
 /** The oldest version that is taken; older ones were never asked. */
 enum { DG_CUDNN_LEAST = 91900 };
 
-/** What a plan's call is given, by these numbers. */
+/** What the call of attention's plan is given, by these numbers. */
 enum {
     DG_CUDNN_Q = 1,
     DG_CUDNN_K,
@@ -44,14 +44,40 @@ typedef struct CudnnShape {
     int64_t heads, all_heads, d, sq, sk;
 } CudnnShape;
 
+/** What a convolution's is: which of them is written the way says. */
+enum {
+    DG_CUDNN_X = 1, /* [h, w, in] bfloat16, or its gradient */
+    DG_CUDNN_W,    /* [out, kernel_h, kernel_w, in] bfloat16, or its gradient */
+    DG_CUDNN_BIAS, /* [out] bfloat16 */
+    DG_CUDNN_Y,    /* [out_h, out_w, out] bfloat16, or its gradient */
+    DG_CUDNN_CONV_GIVEN
+};
+
+/** One sample's convolution: ConvArgs of a map as windows see it. Zeros reach as
+ *  far as out_h and out_w do. */
+typedef struct CudnnConv {
+    int64_t h, w, in, out_h, out_w, out;
+    int64_t kernel_h, kernel_w, stride, top, left;
+} CudnnConv;
+
+/** What is asked of it. Sums are float32 in all of them. */
+typedef enum CudnnWay {
+    DG_CUDNN_BIASED,  /* y = conv(x, w) + bias, rounded once */
+    DG_CUDNN_BARE,    /* y = conv(x, w) */
+    DG_CUDNN_DX,      /* the map's gradient */
+    DG_CUDNN_DX_SUMS, /* the same, X being float32 */
+    DG_CUDNN_DW_SUMS, /* the weights' gradient, W being float32 */
+    DG_CUDNN_WAYS
+} CudnnWay;
+
 struct CudnnLibrary;
 struct CudnnPlan;
 
 /**
- * Opens libcudnn.so.9.
+ * Opens libcudnn.so.9. key: what asks for it, run.attention or another.
  * Errors: DG_EDEVICE where there is none, or one too old.
  */
-int dg_cudnn_open(struct CudnnLibrary **out);
+int dg_cudnn_open(struct CudnnLibrary **out, const char *key);
 /** NULL is allowed. The library itself stays in memory. */
 void dg_cudnn_close(struct CudnnLibrary *l);
 /** "9.19.0"; a pointer into l. */
@@ -77,6 +103,15 @@ void dg_cudnn_forward(struct CudnnPlan **out, const struct CudnnLibrary *l,
 void dg_cudnn_backward(struct CudnnPlan **out, const struct CudnnLibrary *l,
                        const CudnnShape *s, size_t most, char *why,
                        size_t bytes);
+/**
+ * Of a convolution the first that sums in an order of its own, splits no sum
+ * between blocks, keeps sums in float32 and wants at most 'most' bytes. Whether it
+ * can be captured no note says of the library's fastest engines: the caller tries
+ * it. As above where there is none.
+ */
+void dg_cudnn_conv(struct CudnnPlan **out, const struct CudnnLibrary *l,
+                   const CudnnConv *s, CudnnWay way, size_t most, char *why,
+                   size_t bytes);
 /** NULL is allowed. */
 void dg_cudnn_plan_free(struct CudnnPlan *p);
 int64_t dg_cudnn_engine(const struct CudnnPlan *p);
@@ -85,7 +120,8 @@ size_t dg_cudnn_workspace(const struct CudnnPlan *p);
  *  NULL where it does not. */
 char *dg_cudnn_text(const struct CudnnPlan *p);
 
-/** Queues it; given by DG_CUDNN_Q and so on, what is not wanted being NULL.
+/** Queues it; given by DG_CUDNN_Q, or DG_CUDNN_X, and so on, what is not wanted
+ *  being NULL.
  *  Returns NULL, or what the library says. */
 const char *dg_cudnn_run(const struct CudnnPlan *p, void *const *given,
                          void *workspace);

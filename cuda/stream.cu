@@ -230,6 +230,8 @@ extern "C" void dg_cuda_stream_destroy(CudaStream *s)
     dg_cuda_link_destroy(s->link);
     dg_cuda_graphs_destroy(s->graphs);
     dg_cuda_attention_close(s->attention);
+    dg_cuda_conv_close(s->conv);
+    dg_cuda_cudnn_close(s->cudnn);
     dg_cuda_gemm_cache_destroy(s->gemm);
     cudaFreeHost(s->staging);
     cudaFreeHost(s->result_host);

@@ -30,7 +30,9 @@ enum {
 struct GemmCache;
 struct CudaLink;
 struct GraphCache;
+struct StreamCudnn;
 struct AttentionLibrary;
+struct ConvLibrary;
 
 /* what becomes of launches: they are queued, noted only, or both into a graph */
 typedef enum StreamMode {
@@ -47,7 +49,9 @@ struct CudaStream {
     struct GemmCache *gemm; /* library handle and algorithms, gemm.cu */
     struct CudaLink *link;  /* to the other ranks' streams, comm.cu; or NULL */
     struct GraphCache *graphs; /* of replayed steps, graph.cu; or NULL */
-    struct AttentionLibrary *attention; /* attention_cudnn.cu; or NULL */
+    struct StreamCudnn *cudnn; /* cudnn_stream.cu; or NULL, and so below */
+    struct AttentionLibrary *attention; /* attention_cudnn.cu */
+    struct ConvLibrary *conv;           /* conv_cudnn.cu */
     StreamMode mode;
     /* held while a step is captured: until then no other thread may make the
      * stream wait (dg_cuda_side_after()), which would spoil the capture */
@@ -117,7 +121,9 @@ int dg_cuda_load_kernels(void);
 /** NULL is allowed. */
 void dg_cuda_link_destroy(struct CudaLink *link);
 void dg_cuda_graphs_destroy(struct GraphCache *g);
+void dg_cuda_cudnn_close(struct StreamCudnn *c);
 void dg_cuda_attention_close(struct AttentionLibrary *a);
+void dg_cuda_conv_close(struct ConvLibrary *l);
 
 /** dg_cuda_attention_library(); back: with room for a way back. */
 int dg_cuda_attention_open(CudaStream *s, int back);

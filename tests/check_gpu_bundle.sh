@@ -55,6 +55,11 @@ expect_code "bundle: its command, cuDNN's attention" 0 " 0 failed" \
 expect "bundle: cuDNN's attention, or none of it" grep -qE \
     "^cuDNN: ratio, .*( ok .* 1 in 2 iter| none .* no cuDNN on)" \
     "$work/results/table.txt"
+expect_code "bundle: its command, cuDNN's convolutions" 0 " 0 failed" \
+    in_it ONLY="convolutions*1" "$folder/tests/gpu/run.sh"
+expect "bundle: cuDNN's convolutions, or none of them" grep -qE \
+    "^convolutions by cuDNN: .*( ok .* 1 in 2 iter| none .* no cuDNN on)" \
+    "$work/results/table.txt"
 # PyTorch's libraries, in a Python of a folder's own
 mkdir -p "$work/site-packages/nvidia/none/lib"
 touch "$work/site-packages/nvidia/none/lib/libnone.so.9"

@@ -1,5 +1,5 @@
 /*
- * In the driver's place, for tests/test_cudnn_plans.c: cuDNN looks for a driver
+ * In the driver's place, for tests/test_cudnn*.c: cuDNN looks for a driver
  * before it makes a plan, and of one that has no device it wants no more. Built
  * as a library of the driver's name.
  */

@@ -415,7 +415,10 @@ draw_config()
     [ "$device" = cpu ] || some run.dtype float32 bfloat16
     # to a float32 run a file in bfloat16 is not what it would encode
     case $one in
-    bfloat16) some prompts.cache_dtype run float32 bfloat16 ;;
+    bfloat16)
+        some prompts.cache_dtype run float32 bfloat16
+        some run.convolution own own cudnn
+        ;;
     *) some prompts.cache_dtype run float32 ;;
     esac
     sets+=("run.device=$device" "checkpoint.keep=0")

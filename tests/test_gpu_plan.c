@@ -1,4 +1,5 @@
 /* Plans of FLUX.1 on GPUs, with the bytes as published. */
+#include "cuda/cudnn_room.h"
 #include "plan_case.h"
 
 /* FLUX.1-dev by hand: 4 bytes of 11 901 408 320 network values and 4 885 371
@@ -195,11 +196,36 @@ static void test_a_node_has_networks_once(void **state)
     assert_true(g.beside_start < 2000000000);
 }
 
+/* Attention and convolutions by cuDNN, or both: a stream has one room for them. */
+static void test_cudnn_has_one_room(void **state)
+{
+    static const char *const own[] = { "run.device=cuda", "run.dtype=bfloat16",
+                                       NULL, NULL, NULL };
+    const char *sets[3][5];
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        memcpy(sets[i], own, sizeof own);
+    sets[0][2] = sets[2][2] = "run.attention=cudnn";
+    sets[1][2] = sets[2][3] = "run.convolution=cudnn";
+
+    const GpuPlan without =
+        planned("configs/tiny_unet.cfg", own, 1, DG_SHARD_NONE, 0);
+    for (int i = 0; i < 3; i++) {
+        const GpuPlan with =
+            planned("configs/tiny_unet.cfg", sets[i], 1, DG_SHARD_NONE, 0);
+
+        assert_true(with.gpu == without.gpu + DG_CUDNN_ROOM);
+        assert_true(with.rest == without.rest + DG_CUDNN_ROOM);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_flux_on_gpus_is_planned),
     cmocka_unit_test(test_flux_in_8_bits_is_planned),
     cmocka_unit_test(test_start_has_all_networks),
     cmocka_unit_test(test_a_node_has_networks_once),
+    cmocka_unit_test(test_cudnn_has_one_room),
 };
 
 TINY_MAIN(tests)

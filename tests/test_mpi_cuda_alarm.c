@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cuda/attention_cudnn.h"
+#include "cuda/conv_cudnn.h"
 #include "cuda/comm.h"
 #include "cuda/cuda.h"
 #include "tensor/backend.h"
@@ -163,6 +164,28 @@ static void new_way_back(float *at)
     attend(at, 8, 1);
 }
 
+static void new_convolution(float *at)
+{
+    const ConvArgs a = { .batch = 1,
+                         .h = 2,
+                         .w = 2,
+                         .in = 8,
+                         .out_h = 2,
+                         .out_w = 2,
+                         .out = 8,
+                         .kernel_h = 3,
+                         .kernel_w = 3,
+                         .stride = 1,
+                         .top = 1,
+                         .left = 1,
+                         .zoom = 1,
+                         .x = at,
+                         .weight = at,
+                         .y = at + 400 };
+
+    EXPECT(dg_cuda_conv_cudnn(&a));
+}
+
 static int for_a_kernels_code(float *at)
 {
     return for_code(new_kernel, at);
@@ -188,6 +211,11 @@ static int for_a_way_backs_code(float *at)
     return for_code(new_way_back, at);
 }
 
+static int for_a_convolutions_code(float *at)
+{
+    return for_code(new_convolution, at);
+}
+
 /* Nobody's GPU fails: one rank has, and gives an alarm in place of its part. */
 static void hear(int (*wait)(float *at))
 {
@@ -199,6 +227,7 @@ static void hear(int (*wait)(float *at))
 
     EXPECT(dg_cuda_replays(s) == DG_OK);
     EXPECT(dg_cuda_attention_library(s, version, sizeof version) == DG_OK);
+    EXPECT(dg_cuda_conv_library(s, version, sizeof version) == DG_OK);
     EXPECT(dg_cuda_take(&sum, NUM * sizeof(int64_t)) == DG_OK);
     EXPECT(dg_cuda_take(&at, PINNED + 4) == DG_OK);
     multiply(at, 1, 5); /* which is known when a batch of it comes, */
@@ -239,7 +268,8 @@ static void test_who_waits_behind_a_sum_hears(void **unused)
                                              for_a_products_code,
                                              for_a_batchs_code,
                                              for_an_attentions_code,
-                                             for_a_way_backs_code };
+                                             for_a_way_backs_code,
+                                             for_a_convolutions_code };
 
     (void)unused;
     for (size_t i = 0; i < sizeof waits / sizeof *waits && comm.size > 1; i++)

@@ -18,6 +18,8 @@ typedef enum AttentionKind {
     DG_ATTENTION_OWN,
     DG_ATTENTION_CUDNN
 } AttentionKind;
+/* Whose convolutions. */
+typedef enum ConvKind { DG_CONV_OWN, DG_CONV_CUDNN } ConvKind;
 typedef enum NanPolicy { DG_NAN_SKIP, DG_NAN_STOP } NanPolicy;
 typedef enum PolicyKind { DG_POLICY_FLUX, DG_POLICY_SD } PolicyKind;
 typedef enum CodecKind { DG_CODEC_PIXELS, DG_CODEC_VAE } CodecKind;

@@ -39,6 +39,7 @@ typedef struct RunConfig {
     DeviceKind device;
     StoreKind dtype; /* of weights and activations in the networks */
     AttentionKind attention;
+    ConvKind convolution;
     NanPolicy on_nan;
     int64_t witness_every; /* iterations; 0: never */
 } RunConfig;

@@ -12,12 +12,7 @@
  * multiple of 8, has own kernels for both; the log says which it is, once.
  */
 #include "cuda/cuda.h"
-
-/** Bytes of device memory that a stream takes for it: dS of as many heads as
- *  it holds is there at a time, so that its size shows in no bit. */
-#ifndef DG_CUDNN_ROOM
-#define DG_CUDNN_ROOM ((size_t)257 << 20)
-#endif
+#include "cuda/cudnn_room.h"
 
 /**
  * From now on s asks cuDNN first, and so do its side streams, which have no

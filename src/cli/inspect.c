@@ -64,6 +64,7 @@ static int paint(Cli *cli, Wanted *w)
     c->run.device = DG_DEVICE_CPU;
     c->run.dtype = DG_STORE_FLOAT32;
     c->run.attention = DG_ATTENTION_OWN;
+    c->run.convolution = DG_CONV_OWN;
     c->run.threads = 0;
     dg_config_settle(c);
     err = dg_cli_session(&session, cli);

@@ -14,6 +14,7 @@
 #include "cuda/attention_cudnn.h"
 #include "cuda/bare.h"
 #include "cuda/comm.h"
+#include "cuda/conv_cudnn.h"
 #include "cuda/cuda.h"
 
 /* A rank's GPU, and the first rank of its node. */
@@ -67,19 +68,28 @@ static int join(const Comm *c, int most, double patience_s)
     return DG_OK;
 }
 
-/* Whose attention it is belongs to what bits depend on. */
-static int open_attention(Cli *cli)
+/* Whose kernels they are belongs to what bits depend on. */
+static int open_library(Cli *cli, const char *what,
+                        int (*open)(CudaStream *, char *, size_t))
 {
     const size_t used = strlen(cli->arithmetic);
     char version[32];
-    int err;
+    const int err = open(cli->gpu, version, sizeof version);
 
-    if (cli->config.run.attention == DG_ATTENTION_OWN)
-        return DG_OK;
-    err = dg_cuda_attention_library(cli->gpu, version, sizeof version);
     if (!err)
         snprintf(cli->arithmetic + used, sizeof cli->arithmetic - used,
-                 ", attention by cuDNN %s", version);
+                 ", %s by cuDNN %s", what, version);
+    return err;
+}
+
+static int open_libraries(Cli *cli)
+{
+    int err = DG_OK;
+
+    if (cli->config.run.attention == DG_ATTENTION_CUDNN)
+        err = open_library(cli, "attention", dg_cuda_attention_library);
+    if (!err && cli->config.run.convolution == DG_CONV_CUDNN)
+        err = open_library(cli, "convolutions", dg_cuda_conv_library);
     return err;
 }
 
@@ -101,7 +111,7 @@ static int open_gpu(Session *s, Cli *cli)
     if (!err && cli->config.parallel.graphs)
         err = dg_cuda_replays(cli->gpu);
     if (!err)
-        err = open_attention(cli);
+        err = open_libraries(cli);
     err = dg_agree(c, err);
     if (err)
         return err;
@@ -274,9 +284,19 @@ int dg_cli_moved(char path[DG_CONFIG_STRING], const char *flag, const char *now)
     return DG_OK;
 }
 
+static int check_library(const Config *c, const char *key)
+{
+    if (c->run.dtype == DG_STORE_BFLOAT16)
+        return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "%s = \"cudnn\": only with run.dtype = \"bfloat16\", which "
+                   "is a GPU's; use \"own\"",
+                   key);
+}
+
 int dg_cli_session(Session *out, Cli *cli)
 {
-    int err;
+    int err = DG_OK;
 
     *out = (Session) {
         .comm = &cli->comm,
@@ -296,11 +316,12 @@ int dg_cli_session(Session *out, Cli *cli)
         return dg_fail(DG_EINVAL, "run.dtype = \"bfloat16\": only with "
                                   "run.device = \"cuda\"; on the CPU it must "
                                   "be \"float32\"");
-    if (cli->config.run.attention == DG_ATTENTION_CUDNN &&
-        cli->config.run.dtype != DG_STORE_BFLOAT16)
-        return dg_fail(DG_EINVAL, "run.attention = \"cudnn\": only with "
-                                  "run.dtype = \"bfloat16\", which is a "
-                                  "GPU's; use \"own\"");
+    if (cli->config.run.attention == DG_ATTENTION_CUDNN)
+        err = check_library(&cli->config, "run.attention");
+    if (!err && cli->config.run.convolution == DG_CONV_CUDNN)
+        err = check_library(&cli->config, "run.convolution");
+    if (err)
+        return err;
     if (cli->spec->on_gpu == DG_CLI_ANYWHERE)
         return DG_OK;
     err = open_kernels(out, cli);

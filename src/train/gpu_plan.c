@@ -2,7 +2,7 @@
 #include "train/run_plan.h"
 
 #include "base/error.h"
-#include "cuda/attention_cudnn.h"
+#include "cuda/cudnn_room.h"
 #include "plan_outline.h"
 
 /* Policy and KL's reference as they are stored (run.dtype), the first without
@@ -191,8 +191,9 @@ static int count(GpuPlan *out, Outline *o)
 /* What a stream has taken before a run looks for memory. */
 static void add_streams(GpuPlan *out, const Config *config)
 {
-    const uint64_t bytes =
-        config->run.attention == DG_ATTENTION_CUDNN ? DG_CUDNN_ROOM : 0;
+    const int theirs = config->run.attention == DG_ATTENTION_CUDNN ||
+                       config->run.convolution == DG_CONV_CUDNN;
+    const uint64_t bytes = theirs ? DG_CUDNN_ROOM : 0;
 
     out->rest += bytes;
     out->gpu += bytes;

@@ -1,5 +1,6 @@
 /* cudnn_backend.h: descriptors, with what the real ones refuse. */
 #include "cudnn_graph.h"
+#include "cudnn_rules.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,88 +29,6 @@ struct Descriptor {
     std::shared_ptr<CudnnGraph> graph; /* of a graph and what comes of it */
     CudnnEngine engine; /* of a configuration, an engine, a plan */
     CudnnTensor tensor;
-};
-
-/* What a descriptor takes: its attribute, of a type, so many at least and most;
- * least 0: it may be missing. */
-struct Rule {
-    cudnnBackendDescriptorType_t of;
-    cudnnBackendAttributeName_t name;
-    cudnnBackendAttributeType_t type;
-    int64_t least, most;
-};
-
-#define ONE(of, name, type)                                                    \
-    {                                                                          \
-        CUDNN_BACKEND_##of##_DESCRIPTOR, CUDNN_ATTR_##name, CUDNN_TYPE_##type, \
-            1, 1                                                               \
-    }
-#define MAYBE(of, name, type)                                                  \
-    {                                                                          \
-        CUDNN_BACKEND_##of##_DESCRIPTOR, CUDNN_ATTR_##name, CUDNN_TYPE_##type, \
-            0, 1                                                               \
-    }
-#define MANY(of, name, type, least, most)                                      \
-    {                                                                          \
-        CUDNN_BACKEND_##of##_DESCRIPTOR, CUDNN_ATTR_##name, CUDNN_TYPE_##type, \
-            least, most                                                        \
-    }
-#define OP(of, name)                                                         \
-    {                                                                        \
-        CUDNN_BACKEND_OPERATION_##of##_DESCRIPTOR,                           \
-            CUDNN_ATTR_OPERATION_##name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, 1 \
-    }
-
-const Rule rules[] = {
-    ONE(TENSOR, TENSOR_UNIQUE_ID, INT64),
-    ONE(TENSOR, TENSOR_DATA_TYPE, DATA_TYPE),
-    MANY(TENSOR, TENSOR_DIMENSIONS, INT64, 4, 4),
-    MANY(TENSOR, TENSOR_STRIDES, INT64, 4, 4),
-    ONE(TENSOR, TENSOR_BYTE_ALIGNMENT, INT64),
-    MAYBE(TENSOR, TENSOR_IS_BY_VALUE, BOOLEAN),
-    MAYBE(TENSOR, TENSOR_IS_VIRTUAL, BOOLEAN),
-    ONE(POINTWISE, POINTWISE_MODE, POINTWISE_MODE),
-    ONE(POINTWISE, POINTWISE_MATH_PREC, DATA_TYPE),
-    OP(POINTWISE, POINTWISE_PW_DESCRIPTOR),
-    OP(POINTWISE, POINTWISE_XDESC),
-    MAYBE(OPERATION_POINTWISE, OPERATION_POINTWISE_BDESC, BACKEND_DESCRIPTOR),
-    OP(POINTWISE, POINTWISE_YDESC),
-    ONE(MATMUL, MATMUL_COMP_TYPE, DATA_TYPE),
-    OP(MATMUL, MATMUL_DESC),
-    OP(MATMUL, MATMUL_ADESC),
-    OP(MATMUL, MATMUL_BDESC),
-    OP(MATMUL, MATMUL_CDESC),
-    ONE(REDUCTION, REDUCTION_OPERATOR, REDUCTION_OPERATOR_TYPE),
-    ONE(REDUCTION, REDUCTION_COMP_TYPE, DATA_TYPE),
-    OP(REDUCTION, REDUCTION_DESC),
-    OP(REDUCTION, REDUCTION_XDESC),
-    OP(REDUCTION, REDUCTION_YDESC),
-    OP(RESHAPE, RESHAPE_XDESC),
-    OP(RESHAPE, RESHAPE_YDESC),
-    OP(SDPA_FWD, SDPA_FWD_QDESC),
-    OP(SDPA_FWD, SDPA_FWD_KDESC),
-    OP(SDPA_FWD, SDPA_FWD_VDESC),
-    OP(SDPA_FWD, SDPA_FWD_ODESC),
-    OP(SDPA_FWD, SDPA_FWD_STATSDESC),
-    OP(SDPA_FWD, SDPA_FWD_SCALEDESC),
-    MANY(OPERATIONGRAPH, OPERATIONGRAPH_OPS, BACKEND_DESCRIPTOR, 1, 100),
-    MAYBE(OPERATIONGRAPH, OPERATIONGRAPH_HANDLE, HANDLE),
-    ONE(ENGINEHEUR, ENGINEHEUR_OPERATION_GRAPH, BACKEND_DESCRIPTOR),
-    ONE(ENGINEHEUR, ENGINEHEUR_MODE, HEUR_MODE),
-    MAYBE(ENGINEHEUR, ENGINEHEUR_DEVICEPROP, BACKEND_DESCRIPTOR),
-    ONE(ENGINE, ENGINE_OPERATION_GRAPH, BACKEND_DESCRIPTOR),
-    ONE(ENGINE, ENGINE_GLOBAL_INDEX, INT64),
-    MAYBE(ENGINE, ENGINE_DEVICEPROP, BACKEND_DESCRIPTOR),
-    ONE(KNOB_CHOICE, KNOB_CHOICE_KNOB_TYPE, KNOB_TYPE),
-    ONE(KNOB_CHOICE, KNOB_CHOICE_KNOB_VALUE, INT64),
-    ONE(ENGINECFG, ENGINECFG_ENGINE, BACKEND_DESCRIPTOR),
-    MANY(ENGINECFG, ENGINECFG_KNOB_CHOICES, BACKEND_DESCRIPTOR, 1, 100),
-    ONE(EXECUTION_PLAN, EXECUTION_PLAN_ENGINE_CONFIG, BACKEND_DESCRIPTOR),
-    ONE(EXECUTION_PLAN, EXECUTION_PLAN_HANDLE, HANDLE),
-    MAYBE(EXECUTION_PLAN, EXECUTION_PLAN_DEVICEPROP, BACKEND_DESCRIPTOR),
-    MANY(VARIANT_PACK, VARIANT_PACK_UNIQUE_IDS, INT64, 1, 100),
-    MANY(VARIANT_PACK, VARIANT_PACK_DATA_POINTERS, VOID_PTR, 1, 100),
-    ONE(VARIANT_PACK, VARIANT_PACK_WORKSPACE, VOID_PTR),
 };
 
 thread_local const char *last = "";
@@ -192,6 +111,25 @@ const CudnnTensor &tensor_of(const Descriptor *op,
     return other(op, name)->tensor;
 }
 
+/* of a convolution; others have none */
+void windows_of(CudnnOp *op, const Descriptor *d)
+{
+    for (const auto name :
+         { CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC })
+        if (d->set.count(name) > 0)
+            for (int i = 0; i < 2; ++i) {
+                const Descriptor *w = other(d, name);
+                op->step[i] =
+                    at<int64_t>(w, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, i);
+                op->before[i] =
+                    at<int64_t>(w, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, i);
+                op->after[i] =
+                    at<int64_t>(w, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, i);
+            }
+}
+
 /* what an operation reads and writes */
 CudnnOp op_of(const Descriptor *d)
 {
@@ -225,8 +163,17 @@ CudnnOp op_of(const Descriptor *d)
         READS(SDPA_FWD, SDPA_FWD_SCALEDESC),
         WRITES(SDPA_FWD, SDPA_FWD_ODESC),
         WRITES(SDPA_FWD, SDPA_FWD_STATSDESC),
+        READS(CONVOLUTION_FORWARD, CONVOLUTION_FORWARD_X),
+        READS(CONVOLUTION_FORWARD, CONVOLUTION_FORWARD_W),
+        WRITES(CONVOLUTION_FORWARD, CONVOLUTION_FORWARD_Y),
+        READS(CONVOLUTION_BACKWARD_DATA, CONVOLUTION_BWD_DATA_W),
+        READS(CONVOLUTION_BACKWARD_DATA, CONVOLUTION_BWD_DATA_DY),
+        WRITES(CONVOLUTION_BACKWARD_DATA, CONVOLUTION_BWD_DATA_DX),
+        READS(CONVOLUTION_BACKWARD_FILTER, CONVOLUTION_BWD_FILTER_X),
+        READS(CONVOLUTION_BACKWARD_FILTER, CONVOLUTION_BWD_FILTER_DY),
+        WRITES(CONVOLUTION_BACKWARD_FILTER, CONVOLUTION_BWD_FILTER_DW),
     };
-    CudnnOp op = { d->type, 0, {}, {} };
+    CudnnOp op = { d->type, 0, {}, {}, {}, {}, {} };
 
     for (const Row &r : rows)
         if (r.of == d->type && d->set.count(r.name) > 0)
@@ -235,6 +182,7 @@ CudnnOp op_of(const Descriptor *d)
         op.mode =
             at<int>(other(d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR),
                     CUDNN_ATTR_POINTWISE_MODE);
+    windows_of(&op, d);
     return op;
 }
 
@@ -269,7 +217,7 @@ bool finish_config(Descriptor *d)
     const Descriptor *engine = other(d, CUDNN_ATTR_ENGINECFG_ENGINE);
 
     d->graph = other(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH)->graph;
-    d->engine = { 5, true, true, true };
+    d->engine = { 5, true, true, true, 1, true };
     return is("blackwell") && d->graph->back &&
            at<int64_t>(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) == 5;
 }
@@ -338,6 +286,30 @@ cudnnStatus_t give_configs(const Descriptor *d, int64_t wanted, int64_t *count,
     return CUDNN_STATUS_SUCCESS;
 }
 
+/* A configuration's choices: a tile, which says nothing, and the last how a sum
+ * is split. */
+cudnnStatus_t give_choices(const Descriptor *d, int64_t wanted, int64_t *count,
+                           void *values)
+{
+    const int types[] = { CUDNN_KNOB_TYPE_TILE_M, CUDNN_KNOB_TYPE_SPLIT_K_SLC };
+    const int64_t chosen[] = { 3, d->engine.splits };
+
+    if (wanted < 2)
+        return fails(CUDNN_STATUS_BAD_PARAM, "number of elements");
+    for (int i = 0; i < 2; ++i) {
+        Descriptor *to = of(((cudnnBackendDescriptor_t *)values)[i]);
+        to->set[CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE] = {
+            1, std::string((const char *)&types[i], sizeof types[i])
+        };
+        to->set[CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE] = {
+            1, std::string((const char *)&chosen[i], sizeof chosen[i])
+        };
+        to->done = true;
+    }
+    *count = 2;
+    return CUDNN_STATUS_SUCCESS;
+}
+
 /* an engine's notes */
 cudnnStatus_t give_notes(const Descriptor *d, cudnnBackendAttributeName_t name,
                          int64_t *count, void *values)
@@ -348,7 +320,8 @@ cudnnStatus_t give_notes(const Descriptor *d, cudnnBackendAttributeName_t name,
     *count = 1;
     if (name == CUDNN_ATTR_ENGINE_NUMERICAL_NOTE && !d->engine.ordered)
         note[(*count)++] = CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
-    if (name == CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE && d->engine.graphs)
+    if (name == CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE && d->engine.graphs &&
+        d->engine.told)
         note[(*count)++] = CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API;
     return CUDNN_STATUS_SUCCESS;
 }
@@ -500,6 +473,12 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t from,
         *count = 1;
         return CUDNN_STATUS_SUCCESS;
     }
+    case CUDNN_ATTR_ENGINECFG_KNOB_CHOICES:
+        return give_choices(d, wanted, count, values);
+    case CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE:
+        return give(values, count, at<int>(d, name));
+    case CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE:
+        return give(values, count, at<int64_t>(d, name));
     case CUDNN_ATTR_ENGINE_GLOBAL_INDEX:
         return give(values, count, d->engine.index);
     case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE:
@@ -536,6 +515,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t h,
 
     if (!p->done || !v->done || cuda_emulation_last() != cudaSuccess)
         return fails(CUDNN_STATUS_EXECUTION_FAILED, "not finalized");
+    if (cuda_emulation_captures() && p->graph->conv && is("uncaptured"))
+        return fails(CUDNN_STATUS_EXECUTION_FAILED, "captured");
     if (cuda_emulation_captures() && !p->engine.graphs) {
         fprintf(stderr, "cuda emulation: an engine of cuDNN is captured that "
                         "cannot be\n");

@@ -23,6 +23,15 @@ int64_t CudnnTensor::extent() const
     return last + 1;
 }
 
+bool CudnnOp::convolves() const
+{
+    return type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR ||
+           type ==
+               CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR ||
+           type ==
+               CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR;
+}
+
 namespace
 {
 
@@ -61,6 +70,40 @@ bool attention_fits(const CudnnOp &op)
            stats.dims[3] == 1 && stats.type == CUDNN_DATA_FLOAT;
 }
 
+/* map, weights and result of a convolution, whichever is written */
+struct Conv {
+    const CudnnTensor &x, &w, &y;
+};
+
+Conv conv_of(const CudnnOp &op)
+{
+    const CudnnTensor &a = op.in[0], &b = op.in[1], &c = op.out[0];
+
+    switch (op.type) {
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+        return { a, b, c };
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
+        return { c, a, b };
+    default:
+        return { a, c, b };
+    }
+}
+
+bool conv_fits(const CudnnOp &op)
+{
+    const Conv c = conv_of(op);
+
+    for (int i = 0; i < 2; ++i)
+        if (op.step[i] < 1 || op.before[i] < 0 || op.after[i] < 0 ||
+            (c.x.dims[2 + i] + op.before[i] + op.after[i] - c.w.dims[2 + i]) /
+                        op.step[i] +
+                    1 !=
+                c.y.dims[2 + i])
+            return false;
+    return c.x.dims[1] == c.w.dims[1] && c.w.dims[0] == c.y.dims[1] &&
+           c.x.dims[0] == c.y.dims[0];
+}
+
 /* what is between operations has been made before, what is given is one
  * thing */
 bool known(std::map<int64_t, CudnnTensor> *made, CudnnGraph *g,
@@ -82,6 +125,13 @@ bool CudnnGraph::close()
     std::map<int64_t, CudnnTensor> made;
 
     for (const CudnnOp &op : ops) {
+        if (op.convolves()) {
+            if (!conv_fits(op))
+                return false;
+            conv = true, d = conv_of(op).x.dims[1];
+            back = op.type !=
+                   CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR;
+        }
         for (const CudnnTensor &t : op.in)
             if (!known(&made, this, t, false))
                 return false;
@@ -102,7 +152,7 @@ bool CudnnGraph::close()
             sk = op.in[1].dims[2], d = op.in[0].dims[3];
         }
     }
-    return sq > 0;
+    return sq > 0 || conv;
 }
 
 size_t CudnnGraph::workspace(const CudnnEngine &e) const
@@ -111,19 +161,26 @@ size_t CudnnGraph::workspace(const CudnnEngine &e) const
 
     if (e.bare)
         return 0;
-    return back ? (size_t)(heads * rows * columns * 2 + 256) : 256;
+    return back && !conv ? (size_t)(heads * rows * columns * 2 + 256) : 256;
 }
 
 std::vector<CudnnEngine> CudnnGraph::engines(bool fallback) const
 {
-    if (fallback || is("nothing") || d == 56 || d % 8 != 0 ||
+    const CudnnEngine unordered = { 6, false, true, false, 1, true };
+    const CudnnEngine split = { 10, true, true, false, 2, false };
+
+    if (fallback || is("nothing") || d == 56 || (!conv && d % 8 != 0) ||
         (back && is("forward")))
         return {};
     if (is("unordered"))
-        return { { 6, false, true, false } };
-    return { { 6, false, true, false },
-             { 9, true, false, false },
-             { 8, true, true, false } };
+        return { unordered };
+    if (conv && is("splits"))
+        return { split };
+    if (conv)
+        return { unordered, split, { 41, true, true, false, 1, false } };
+    return { unordered,
+             { 9, true, false, false, 1, true },
+             { 8, true, true, false, 1, true } };
 }
 
 namespace
@@ -214,7 +271,8 @@ void run_pointwise(Run *r, const CudnnOp &op)
             op.in.size() > 1 ? r->get(op.in[1], op.in[1].place(n, h, i, j)) : 0;
 
         r->put(y, y.place(n, h, i, j),
-               op.mode == CUDNN_POINTWISE_MUL   ? at * by
+               op.mode == CUDNN_POINTWISE_ADD   ? at + by
+               : op.mode == CUDNN_POINTWISE_MUL ? at * by
                : op.mode == CUDNN_POINTWISE_SUB ? at - by
                : op.mode == CUDNN_POINTWISE_EXP ? expf(at)
                                                 : at);
@@ -273,6 +331,71 @@ void run_attention(Run *r, const CudnnOp &op)
     });
 }
 
+/* of channel c, 0 outside the map */
+float seen(Run *r, const CudnnTensor &x, int64_t c, int64_t i, int64_t j)
+{
+    return i < 0 || j < 0 || i >= x.dims[2] || j >= x.dims[3]
+               ? 0.0f
+               : r->get(x, x.place(0, c, i, j));
+}
+
+void run_conv(Run *r, const CudnnOp &op)
+{
+    const Conv v = conv_of(op);
+    const int64_t wide = v.w.dims[3], taps = v.w.dims[2] * wide;
+
+    r->each(v.y, [&](int64_t n, int64_t o, int64_t i, int64_t j) {
+        r->put(v.y, v.y.place(n, o, i, j),
+               r->sum(v.x.dims[1] * taps, [&](int64_t k) {
+                   const int64_t c = k / taps, t = k % taps;
+                   return seen(r, v.x, c,
+                               i * op.step[0] + t / wide - op.before[0],
+                               j * op.step[1] + t % wide - op.before[1]) *
+                          r->get(v.w, v.w.place(o, c, t / wide, t % wide));
+               }));
+    });
+}
+
+/* the place of the result whose tap sees 'at', or -1 */
+int64_t looks(int64_t at, int64_t tap, const CudnnOp &op, int i)
+{
+    const int64_t off = at + op.before[i] - tap;
+
+    return off % op.step[i] != 0 ? -1 : off / op.step[i];
+}
+
+void run_map_grad(Run *r, const CudnnOp &op)
+{
+    const Conv v = conv_of(op);
+    const int64_t wide = v.w.dims[3], taps = v.w.dims[2] * wide;
+
+    r->each(v.x, [&](int64_t n, int64_t c, int64_t y, int64_t x) {
+        r->put(v.x, v.x.place(n, c, y, x),
+               r->sum(v.y.dims[1] * taps, [&](int64_t k) {
+                   const int64_t o = k / taps, t = k % taps;
+                   return seen(r, v.y, o, looks(y, t / wide, op, 0),
+                               looks(x, t % wide, op, 1)) *
+                          r->get(v.w, v.w.place(o, c, t / wide, t % wide));
+               }));
+    });
+}
+
+void run_weights_grad(Run *r, const CudnnOp &op)
+{
+    const Conv v = conv_of(op);
+    const int64_t columns = v.y.dims[3];
+
+    r->each(v.w, [&](int64_t o, int64_t c, int64_t t, int64_t u) {
+        r->put(v.w, v.w.place(o, c, t, u),
+               r->sum(v.y.dims[2] * columns, [&](int64_t k) {
+                   const int64_t i = k / columns, j = k % columns;
+                   return r->get(v.y, v.y.place(0, o, i, j)) *
+                          seen(r, v.x, c, i * op.step[0] + t - op.before[0],
+                               j * op.step[1] + u - op.before[1]);
+               }));
+    });
+}
+
 void run_op(Run *r, const CudnnOp &op)
 {
     for (const CudnnTensor &t : op.out)
@@ -286,6 +409,12 @@ void run_op(Run *r, const CudnnOp &op)
         return run_reduction(r, op);
     case CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR:
         return run_reshape(r, op);
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+        return run_conv(r, op);
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
+        return run_map_grad(r, op);
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR:
+        return run_weights_grad(r, op);
     default:
         return run_attention(r, op);
     }

@@ -26,20 +26,25 @@ struct CudnnOp {
     cudnnBackendDescriptorType_t type;
     int mode; /* cudnnPointwiseMode_t */
     /* what it reads, what it writes; as the attributes come: q k v scale, o
-     * stats of attention */
+     * stats of attention; x w, y of a convolution, w y or x y of its gradients */
     std::vector<CudnnTensor> in, out;
+    int64_t step[2], before[2], after[2]; /* of a convolution's windows */
+
+    bool convolves() const;
 };
 
 struct CudnnEngine {
     int64_t index;
     bool ordered, graphs, bare; /* bare: without a workspace */
+    int64_t splits = 1;         /* of a sum, by a knob */
+    bool told = true;           /* by a note, that it can be captured */
 };
 
 struct CudnnGraph {
     std::vector<CudnnOp> ops;
     std::map<int64_t, CudnnTensor> given; /* by number */
     int64_t heads, sq, sk, d;
-    bool back;
+    bool back, conv;
 
     /** False: the operations do not fit together. */
     bool close();

@@ -297,7 +297,7 @@ beside()
 # of the first
 ratio_in()
 {
-    local type=$1 batch=$2 run=${DANCEGRPO_PRODUCTS:-}ratio_$1_$2${3:+_${3#*=}}
+    local type=$1 batch=$2 run=${DANCEGRPO_PRODUCTS:-}ratio_$1_$2${3:+_$3}
     shift 2
     on cuda "$run" run.iterations="$iterations" run.dtype="$type" \
         grpo.micro_batch="$batch" "$@" || return 1
@@ -305,12 +305,13 @@ ratio_in()
     ratio_is_one "$run" "$iterations" && same_weights "$run"
 }
 
-# theirs COMMAND...: with cuDNN's attention
+# theirs KEY COMMAND...: with cuDNN's attention or convolutions, run.KEY
 theirs()
 {
-    local rc
+    local rc key=$1
+    shift
     [ -n "$cudnn" ] || { numbers="no cuDNN on this machine" && return 77; }
-    "$@" run.attention=cudnn
+    "$@" "run.$key=cudnn"
     rc=$?
     [ $rc = 0 ] || ! grep -q 'cuDNN is .* or later is needed' "$work/step.out" ||
         { numbers="an older cuDNN" && return 77; }
@@ -446,7 +447,7 @@ describe()
     if [ -n "$cudnn" ]; then
         echo "cuDNN of $cudnn"
     else
-        echo "no cuDNN on this machine: attention has own kernels alone"
+        echo "no cuDNN on this machine: own kernels alone"
     fi
     [[ $path != */without* ]] ||
         echo "no NCCL on this machine: one GPU only"
@@ -556,11 +557,19 @@ step "without graphs, same weights" 40 again run.dtype=bfloat16 parallel.graphs=
 DANCEGRPO_PRODUCTS=own step "own products: bfloat16, ratio" 60 own_products
 # and so has cuDNN's attention
 first=
-step "cuDNN: ratio, micro-batch 1" 60 theirs ratio_in bfloat16 1
-step "cuDNN: ratio, micro-batch 12" 60 theirs ratio_in bfloat16 12
-step "cuDNN: recomputation, same weights" 60 theirs again run.dtype=bfloat16
-step "cuDNN: without graphs, same weights" 60 theirs again run.dtype=bfloat16 \
-    parallel.graphs=false
+step "cuDNN: ratio, micro-batch 1" 60 theirs attention ratio_in bfloat16 1
+step "cuDNN: ratio, micro-batch 12" 60 theirs attention ratio_in bfloat16 12
+step "cuDNN: recomputation, same weights" 60 theirs attention again run.dtype=bfloat16
+step "cuDNN: without graphs, same weights" 60 theirs attention again \
+    run.dtype=bfloat16 parallel.graphs=false
+# and its convolutions, of a U-Net
+first=
+export TINY=configs/tiny_unet.cfg
+step "convolutions by cuDNN: micro-batch 1" 60 theirs convolution ratio_in bfloat16 1
+step "convolutions by cuDNN: micro-batch 12" 60 theirs convolution ratio_in bfloat16 12
+step "convolutions by cuDNN: without graphs" 60 theirs convolution again \
+    run.dtype=bfloat16 parallel.graphs=false
+unset TINY
 step "beside the CPU: tiny" 40 beside tiny run.iterations=3
 for family in eps sd unet flux; do
     TINY=configs/tiny_$family.cfg step "beside the CPU: tiny_$family" 40 \
@@ -569,8 +578,10 @@ done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
 step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
     --set run.dtype=bfloat16
-step "bench: blocks, cuDNN's attention" 90 theirs bench bench_blocks_cudnn \
-    configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
+step "bench: blocks, cuDNN's attention" 90 theirs attention bench \
+    bench_blocks_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
+step "bench: blocks, cuDNN's convolutions" 90 theirs convolution bench \
+    bench_blocks_conv_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
 [ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
     configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16 \
