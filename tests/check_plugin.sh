@@ -80,7 +80,7 @@ expect_code "plugin: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg --set \
 expect "plugin: evaluate names it" grep -q mine "$work/out"
 long=a_name_of_more_than_thirty_one_letters
 expect_code "plugin: evaluate, a score that is missing" 0 \
-    ", seed 0: reward ${long}_2 is missing: its library gave no reason" ranks 2 \
+    "prompt 0, picture 0: reward ${long}_2 is missing: its library gave no reason" ranks 2 \
     "$bin" evaluate configs/tiny.cfg --json "$work/long.json" \
     --set policy.weights="$work/mine/checkpoints/iter_000003.h5" --set \
     "rewards=({ name = \"${long}_1\"; plugin = \"$plugins/good.so\"; },

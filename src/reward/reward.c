@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "kinds.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,63 +55,57 @@ static int check_plain(const RewardConfig *c, int64_t k)
     return DG_OK;
 }
 
-/* --- a user's own ---------------------------------------------------------- */
-
-static int check_own_name(const RewardConfig *c, int64_t k, const char *key)
+/* A reward that the user brings. */
+static int is_own(const RewardConfig *c)
 {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
-                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    return c->plugin[0] != '\0';
+}
 
+static const RewardKind *kind_of(const RewardConfig *c)
+{
+    return is_own(c) ? &dg_reward_of_plugin : find(c->name);
+}
+
+/* It has a name of the user's, and no network here. */
+static int check_own(const RewardConfig *c, int64_t k)
+{
+    const int64_t most = sizeof c->name - 1;
+    int good = 0;
+
+    for (; c->name[good] != '\0'; good++)
+        if (!isalnum((unsigned char)c->name[good]) && c->name[good] != '_' &&
+            c->name[good] != '-')
+            return dg_fail(DG_EINVAL,
+                           "rewards[%lld].name = \"%s\": of a reward of your "
+                           "own, must be of letters, digits, _ and -, at most "
+                           "%lld",
+                           (long long)k, c->name, (long long)most);
     if (find(c->name) != NULL)
         return dg_fail(DG_EINVAL,
-                       "rewards[%lld].name = \"%s\": is the program's own: "
-                       "with rewards[%lld].%s it must be another name",
-                       (long long)k, c->name, (long long)k, key);
-    if (c->name[strspn(c->name, allowed)] != '\0')
-        return dg_fail(DG_EINVAL,
-                       "rewards[%lld].name = \"%s\": must be of letters, "
-                       "digits, _ and -",
+                       "rewards[%lld].name = \"%s\": must be a name of your "
+                       "own, this program has a reward of that one",
                        (long long)k, c->name);
-    return DG_OK;
-}
-
-/* Keys that say how a network of the program scores. */
-static int check_own(const RewardConfig *c, int64_t k, const char *key)
-{
-    int err = check_own_name(c, k, key);
-
-    if (!err)
-        err = check_plain(c, k);
-    if (!err && (c->scale != DG_SCALE_COS || c->quantize != DG_QUANTIZE_RINT))
-        err = dg_fail(DG_EINVAL,
-                      "rewards[%lld].%s: must be left out, %s has no network",
-                      (long long)k,
-                      c->scale != DG_SCALE_COS ? "scale" : "quantize", c->name);
-    return err;
-}
-
-/* The kind of rewards[k]; its keys are checked. */
-static int kind_of(const RewardKind **kind, const RewardConfig *c, int64_t k)
-{
-    if (c->plugin[0] == '\0' && c->options[0] != '\0')
+    if (c->scale != DG_SCALE_COS)
         return dg_fail(DG_EINVAL,
-                       "rewards[%lld].options = \"%s\": must be empty without "
-                       "rewards[%lld].plugin",
-                       (long long)k, c->options, (long long)k);
-    if (c->plugin[0] != '\0') {
-        *kind = &dg_reward_of_plugin;
-        return check_own(c, k, "plugin");
-    }
-    *kind = find(c->name);
-    if (*kind == NULL)
-        return unknown(c->name, k);
-    if ((*kind)->net == NULL)
-        return check_plain(c, k);
-    return c->path[0] != '\0' ? DG_OK
-                              : dg_fail(DG_EINVAL,
-                                        "rewards[%lld].path = \"\": must name "
-                                        "the weights of %s",
-                                        (long long)k, c->name);
+                       "rewards[%lld].scale: must be left out, %s has no "
+                       "network",
+                       (long long)k, c->name);
+    if (c->quantize != DG_QUANTIZE_RINT)
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].quantize: must be left out, %s has no "
+                       "network",
+                       (long long)k, c->name);
+    return check_plain(c, k);
+}
+
+static int check_options(const RewardConfig *c, int64_t k)
+{
+    if (c->plugin[0] != '\0' || c->options[0] == '\0')
+        return DG_OK;
+    return dg_fail(DG_EINVAL,
+                   "rewards[%lld].options = \"%s\": must be empty without "
+                   "rewards[%lld].plugin",
+                   (long long)k, c->options, (long long)k);
 }
 
 int dg_rewards_init(Reward *out, const Config *c)
@@ -119,11 +114,21 @@ int dg_rewards_init(Reward *out, const Config *c)
 
     for (int64_t k = 0; k < c->num_rewards && !err; k++) {
         const RewardConfig *rc = &c->rewards[k];
-        const RewardKind *kind = NULL;
+        const RewardKind *kind = kind_of(rc);
 
-        err = kind_of(&kind, rc, k);
-        if (err)
-            break;
+        if (kind == NULL)
+            return unknown(rc->name, k);
+        if (is_own(rc))
+            err = check_own(rc, k);
+        else if (kind->net == NULL)
+            err = check_plain(rc, k);
+        else if (rc->path[0] == '\0')
+            err = dg_fail(DG_EINVAL,
+                          "rewards[%lld].path = \"\": must name the weights of "
+                          "%s",
+                          (long long)k, rc->name);
+        if (!err)
+            err = check_options(rc, k);
         out[k] = (Reward) { .kind = kind,
                             .weight = rc->weight,
                             .threshold = rc->threshold,
@@ -322,17 +327,16 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
 
 static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
-    const RewardNet *net = r->kind->net;
     RewardInput own = *in;
 
-    if (net == NULL)
+    if (r->kind->net == NULL)
         return r->kind->score(in, out);
     if (r->net == NULL ||
-        (in->features == NULL && net->num_features(r->net) > 0))
+        (in->features == NULL && r->kind->net->num_features(r->net) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
-    if (in->features != NULL)
+    if (own.features != NULL)
         own.features += r->features;
-    return net->score(r->net, &own, out);
+    return r->kind->net->score(r->net, &own, out);
 }
 
 int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
