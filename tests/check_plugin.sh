@@ -80,7 +80,7 @@ expect_code "plugin: evaluate" 0 "all" "$bin" evaluate configs/tiny.cfg --set \
 expect "plugin: evaluate names it" grep -q mine "$work/out"
 long=a_name_of_more_than_thirty_one_letters
 expect_code "plugin: evaluate, a score that is missing" 0 \
-    ", seed 0: reward ${long}_2 is missing: its library gave no reason" ranks 2 \
+    "prompt 0, picture 0: reward ${long}_2 is missing: its library gave no reason" ranks 2 \
     "$bin" evaluate configs/tiny.cfg --json "$work/long.json" \
     --set policy.weights="$work/mine/checkpoints/iter_000003.h5" --set \
     "rewards=({ name = \"${long}_1\"; plugin = \"$plugins/good.so\"; },
@@ -90,6 +90,12 @@ expect "plugin: evaluate has whole names" bash -c \
 expect_code "plugin: evaluate, it cannot go on" 1 "the model is gone" "$bin" \
     evaluate configs/tiny.cfg --set "$(mine "$plugins/good.so" fatal)" \
     --set policy.weights="$work/mine/checkpoints/iter_000003.h5"
+expect_code "plugin: doctor" 0 "network    ok " ranks 2 "$bin" doctor \
+    configs/tiny.cfg --set run.dir="$work/doctor" --set "$(mine "$plugins/good.so" "")"
+expect_code "plugin: doctor names a rank whose library scores otherwise" 1 \
+    "rank 1" ranks 3 "$bin" doctor configs/tiny.cfg --set run.dir="$work/doctor" \
+    --set "$(mine "$plugins/good.so" by_rank)"
+expect "plugin: by its scores" grep -q "^network *FAIL.*scores" "$work/out"
 expect_code "plugin: config" 0 "plugin = \"$plugins/good.so\";" "$bin" config \
     configs/tiny.cfg --set "$set_mine"
 expect_code "plugin: plan opens nothing" 0 "scratch" "$bin" plan \

@@ -11,6 +11,7 @@
  *   seat         open() refuses with what it is told
  *   words        the score is the length of the prompt and its metadata
  *   scratch=N    N bytes of scratch are written; the score is where they begin
+ *   by_rank      the score of the second rank is another
  *   at_once      the score is how many threads were seen in it
  *   upward       it rounds upward, and leaves it so
  */
@@ -30,7 +31,7 @@
 #define LOOKS 20
 #endif
 
-static atomic_int inside, most_inside, opened;
+static atomic_int inside, most_inside, opened, rank;
 
 static int is(const char *options, const char *key)
 {
@@ -51,6 +52,7 @@ __attribute__((constructor)) static void begin(void)
 
 static int open_it(void **self, const DgRewardSeat *s, char *reason)
 {
+    rank = s->rank;
     if (is(s->options, "upward"))
         fesetround(FE_UPWARD);
     if (is(s->options, "refuse"))
@@ -145,6 +147,8 @@ __attribute__((unused)) static int score(void *self, const DgRewardPicture *p,
         memset(p->scratch, 0x5a, scratch_bytes(options, p->height, p->width));
         out->score = (float)((uintptr_t)p->scratch % 64);
     }
+    if (is(options, "by_rank") && rank == 1)
+        out->score = nextafterf(out->score, 1);
     if (is(options, "at_once"))
         out->score = count_threads();
     if (is(options, "upward"))

@@ -352,8 +352,8 @@ static void test_keys_of_a_users_reward_are_checked(void **state)
 {
     (void)state;
     bad_keys("name=\"brightness\";plugin=\"x.so\";",
-             "rewards[1].name = \"brightness\": is the program's own: with "
-             "rewards[1].plugin it must be another name");
+             "rewards[1].name = \"brightness\": must be a name of your own, "
+             "this program has a reward of that one");
     bad_keys("name=\"my ocr\";plugin=\"x.so\";",
              "must be of letters, digits, _ and -");
     bad_keys("name=\"ocr\";plugin=\"x.so\";path=\"y\";", "rewards[1].path");

@@ -47,9 +47,9 @@ extern "C" {
 /** Bytes of a reason, with the zero at its end. */
 #define DG_REWARD_REASON 512
 
-/** Flags of a library. Without DG_REWARD_THREAD_SAFE one call of score() ends
- *  before the next begins, those of other such libraries too. With it, the
- *  threads of a rank (run.threads) call at the same time. */
+/** Flags of a library. Without DG_REWARD_THREAD_SAFE one call of it ends before
+ *  the next begins, those of other such libraries too. With it, the threads of a
+ *  rank (run.threads) call score() and scratch_bytes() at the same time. */
 enum { DG_REWARD_THREAD_SAFE = 1 };
 
 /** What score() returns. Anything else ends the run as DG_REWARD_FATAL does. */

@@ -25,7 +25,7 @@ typedef struct EvaluateTag {
 
 /* One of the rewards, over all pictures. */
 typedef struct EvaluateReward {
-    char name[64]; /* as Reward has it */
+    char name[64];
     int64_t missing;
     Interval reward, strict; /* strict: NAN if it has none */
 } EvaluateReward;

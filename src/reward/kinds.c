@@ -97,20 +97,20 @@ static int check_files(const RewardKind *kind, const RewardConfig *c, int64_t k)
 }
 
 /* A reward that the user brings has a name of the user's. */
-static int check_own_name(const RewardConfig *c, int64_t k, const char *key)
+static int check_own_name(const RewardConfig *c, int64_t k)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
                                   "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
 
-    if (find(c->name) != NULL)
-        return dg_fail(DG_EINVAL,
-                       "rewards[%lld].name = \"%s\": is the program's own: "
-                       "with rewards[%lld].%s it must be another name",
-                       (long long)k, c->name, (long long)k, key);
     if (c->name[strspn(c->name, allowed)] != '\0')
         return dg_fail(DG_EINVAL,
-                       "rewards[%lld].name = \"%s\": must be of letters, "
-                       "digits, _ and -",
+                       "rewards[%lld].name = \"%s\": of a reward of your own, "
+                       "must be of letters, digits, _ and -, at most %zu",
+                       (long long)k, c->name, sizeof c->name - 1);
+    if (find(c->name) != NULL)
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].name = \"%s\": must be a name of your "
+                       "own, this program has a reward of that one",
                        (long long)k, c->name);
     return DG_OK;
 }
@@ -123,7 +123,7 @@ int dg_reward_kind_of(const RewardKind **kind, const RewardConfig *c, int64_t k)
     if (*kind == NULL)
         return unknown(c->name, k);
     if (c->plugin[0] != '\0')
-        err = check_own_name(c, k, "plugin");
+        err = check_own_name(c, k);
     if (!err)
         err = check_texts(*kind, c, k);
     if (!err)

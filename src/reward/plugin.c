@@ -124,7 +124,6 @@ static int open_library(PluginReward *n)
     snprintf(path, sizeof path, "%s%s",
              strchr(n->c.plugin, '/') != NULL ? "" : "./", n->c.plugin);
     n->library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    dg_float_env_standard();
     if (n->library == NULL)
         return refuse(DG_EFORMAT, n, dlerror());
     *(void **)&table = dlsym(n->library, "dg_reward_plugin");
@@ -152,18 +151,22 @@ static void destroy(void *net)
 static int create(void **net, const RewardConfig *c, int64_t index)
 {
     PluginReward *n = calloc(1, sizeof *n);
-    int err;
+    int64_t bytes;
+    int fd, err;
 
     if (n == NULL)
         return dg_fail(DG_ENOMEM, "reward %s", c->name);
     n->c = *c;
     n->index = index;
     n->gpu = -1;
-    err = digest_file(n->sha256, c->plugin);
-    if (err)
+    err = dg_in_open(&fd, &bytes, c->plugin); /* a pipe would be waited for */
+    if (err) {
         err = refuse_again(err, n);
-    else
+    } else {
+        close(fd);
         err = open_library(n);
+        dg_float_env_standard();
+    }
     if (err)
         destroy(n);
     else
@@ -175,11 +178,16 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 
 /* Ranks whose libraries differ would make scores a matter of who has which
  * sample. */
-static int compare_ranks(const PluginReward *n, const Comm *comm)
+static int compare_ranks(PluginReward *n, const Comm *comm)
 {
     char first[DG_SHA256_HEX], why[160];
-    int err = DG_OK;
+    int err = digest_file(n->sha256, n->c.plugin);
 
+    if (err)
+        err = refuse_again(err, n);
+    err = dg_agree(comm, err);
+    if (err)
+        return err;
     memcpy(first, n->sha256, sizeof first);
     dg_comm_bcast(comm, first, sizeof first, 0);
     if (strcmp(first, n->sha256) != 0) {
@@ -286,6 +294,7 @@ static size_t scratch(const void *net, int64_t height, int64_t width)
 {
     const size_t bytes = wanted(net, height, width);
 
+    dg_float_env_standard();
     return bytes == 0                        ? 0
            : bytes > PTRDIFF_MAX - ALIGNMENT ? PTRDIFF_MAX
                                              : bytes + ALIGNMENT;
@@ -298,17 +307,30 @@ static void *aligned(void *scratch)
     return (char *)scratch + (ALIGNMENT - at % ALIGNMENT) % ALIGNMENT;
 }
 
-static int ask(const PluginReward *n, const DgRewardPicture *picture,
-               DgRewardScore *out)
+static int call(const PluginReward *n, const RewardInput *in,
+                DgRewardScore *out)
+{
+    DgRewardPicture picture = { .rgb = in->rgb,
+                                .height = in->height,
+                                .width = in->width,
+                                .prompt = in->prompt->text,
+                                .metadata = in->prompt->json };
+
+    if (wanted(n, in->height, in->width) > 0)
+        picture.scratch = aligned(in->scratch);
+    return n->plugin->score(n->self, &picture, out);
+}
+
+static int ask(const PluginReward *n, const RewardInput *in, DgRewardScore *out)
 {
     int status;
 
     if (n->plugin->flags & DG_REWARD_THREAD_SAFE) {
-        status = n->plugin->score(n->self, picture, out);
+        status = call(n, in, out);
     } else {
         /* all libraries: two of them may be built on one that is not safe */
 #pragma omp critical(dg_reward_plugin)
-        status = n->plugin->score(n->self, picture, out);
+        status = call(n, in, out);
     }
     dg_float_env_standard();
     out->reason[sizeof out->reason - 1] = '\0';
@@ -334,18 +356,11 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const PluginReward *n = net;
     DgRewardScore made = { .score = NAN, .strict = NAN };
-    DgRewardPicture picture = { .rgb = in->rgb,
-                                .height = in->height,
-                                .width = in->width };
     int status;
 
     if (in->rgb == NULL) /* a plan, of the program's own networks */
         return DG_OK;
-    picture.prompt = in->prompt->text;
-    picture.metadata = in->prompt->json;
-    if (wanted(n, in->height, in->width) > 0)
-        picture.scratch = aligned(in->scratch);
-    status = ask(n, &picture, &made);
+    status = ask(n, in, &made);
     if (status == DG_REWARD_MISSING)
         return dg_fail(DG_EFORMAT, "%s",
                        made.reason[0] != '\0' ? made.reason

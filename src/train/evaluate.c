@@ -29,8 +29,8 @@ struct Eval {
     RewardScore *scores;   /* [N, K] */
     int64_t num_features;
     float *features;   /* [num_local_prompts, num_features] of the rewards */
-    int64_t note_item; /* the first that lacks a score; N: none, and */
-    char note[512];    /* why */
+    char note[512];    /* why the first score of this rank's is missing, */
+    int64_t note_item; /* of this item; N: none is */
 };
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -90,17 +90,33 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
-static void note_missing(Eval *e, int64_t item, int k)
+static void note_missing(Eval *e, int64_t item, const char *reward)
 {
 #pragma omp critical(dg_evaluate_note)
     if (item < e->note_item) {
         e->note_item = item;
         snprintf(e->note, sizeof e->note,
-                 "evaluation of \"%.60s\", seed %lld: reward %s is missing: "
-                 "%.300s",
-                 prompt_of(e, item)->text, (long long)(item % e->job->seeds),
-                 e->job->rewards[k].name, dg_last_error()->text);
+                 "prompt %lld, picture %lld: reward %s is missing: %.360s",
+                 (long long)(item / e->job->seeds),
+                 (long long)(item % e->job->seeds), reward,
+                 dg_last_error()->text);
     }
+}
+
+/* The first of all ranks'. */
+static void tell_missing(const Eval *e)
+{
+    const Comm *comm = e->job->session->comm;
+    int64_t first = e->note_item;
+    char text[sizeof e->note];
+
+    dg_comm_min_i64(comm, &first, 1);
+    if (first == e->N)
+        return;
+    memcpy(text, e->note, sizeof text);
+    dg_comm_bcast(comm, text, sizeof text,
+                  dg_share_owner(e->N, comm->size, first));
+    dg_warn("%s", text);
 }
 
 static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
@@ -133,8 +149,8 @@ static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
         RewardScore *score = &e->scores[item * e->K + k];
 
         err = dg_reward_score(&e->job->rewards[k], &in, score);
-        if (!err && score->missing)
-            note_missing(e, item, k);
+        if (score->missing)
+            note_missing(e, item, e->job->rewards[k].name);
     }
     return err;
 }
@@ -488,20 +504,6 @@ static int paint_in_rounds(int *stopped, Eval *e, double seconds)
     return err;
 }
 
-/* The first note of any rank. */
-static void tell_note(Eval *e)
-{
-    const Comm *c = e->job->session->comm;
-    int64_t first = e->note_item;
-
-    dg_comm_min_i64(c, &first, 1);
-    if (first == e->N)
-        return;
-    dg_comm_bcast(c, e->note, sizeof e->note,
-                  dg_share_owner(e->N, c->size, first));
-    dg_warn("%s", e->note);
-}
-
 int dg_evaluate_open(Eval **out, const EvaluateJob *job)
 {
     const Comm *comm = job->session->comm;
@@ -548,9 +550,9 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
         *out = (Evaluation) { .stopped = 1 };
         return DG_OK;
     }
-    tell_note(e);
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
+    tell_missing(e);
     if (job->pictures != NULL)
         dg_comm_share_items(comm, job->pictures, e->N,
                             (size_t)picture_values(job->policy));

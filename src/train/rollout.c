@@ -428,6 +428,20 @@ static void add_picture(Rollout *r, int64_t item, const float *rgb,
     dg_diversity_add(&r->pictures[item / r->G], cells);
 }
 
+/* Why the first of them is missing. */
+static void note_missing(Rollout *r, int64_t item, const char *reward)
+{
+#pragma omp critical(dg_rollout_note)
+    if (item < r->note_item) {
+        r->note_item = item;
+        snprintf(r->note, sizeof r->note,
+                 "iteration %lld, prompt %lld, sample %lld: reward %s is "
+                 "missing: %.300s",
+                 (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
+                 (long long)(item % r->G), reward, dg_last_error()->text);
+    }
+}
+
 static int score_one(Worker *w, int64_t i, void *user)
 {
     const Scoring *j = user;
@@ -454,23 +468,13 @@ static int score_one(Worker *w, int64_t i, void *user)
         if (score->missing) /* the sampler set the sample aside */
             continue;
         err = dg_reward_score(&j->rewards[k], &in, score);
-        if (err || !score->missing)
-            continue;
-#pragma omp critical(dg_rollout_note)
-        if (item < r->note_item) {
-            r->note_item = item;
-            snprintf(r->note, sizeof r->note,
-                     "iteration %lld, prompt %lld, sample %lld: reward %s is "
-                     "missing: %.300s",
-                     (long long)r->iteration + 1,
-                     (long long)r->prompt[item / r->G],
-                     (long long)(item % r->G), j->rewards[k].name,
-                     dg_last_error()->text);
-        }
+        if (score->missing)
+            note_missing(r, item, j->rewards[k].name);
     }
-    if (!err)
-        add_picture(r, item, rgb, &j->policy->shape);
-    return err;
+    if (err)
+        return err;
+    add_picture(r, item, rgb, &j->policy->shape);
+    return DG_OK;
 }
 
 static int64_t num_seen(const Rollout *r)
