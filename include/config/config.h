@@ -168,6 +168,11 @@ typedef struct RewardConfig {
     char model[64];                   /* sizes by name; "": beside them */
     RewardScale scale;
     Quantize quantize;
+    /* of rewards that are programs of the user's */
+    char command[DG_CONFIG_STRING]; /* for /bin/sh; "": none */
+    int64_t processes;              /* programs of a rank */
+    double timeout_seconds;         /* for a picture's score */
+    double start_seconds;           /* until it is ready; of the first score */
 } RewardConfig;
 
 typedef struct OptimConfig {

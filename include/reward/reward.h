@@ -9,6 +9,10 @@
  * the caller, on the host; its activations lie in the step arena of the
  * caller's context, on whose device it runs. A picture's score depends on
  * picture and prompt alone.
+ *
+ * One of the user's own is a program (rewards[].command) that runs beside each
+ * rank and is asked for one picture at a time. It is started by
+ * dg_rewards_start(), by those who score alone.
  */
 #include "config/config.h"
 #include "parallel/comm.h"
@@ -38,7 +42,14 @@ typedef struct RewardInput {
     void *scratch;         /* this thread's own, dg_rewards_scratch() bytes */
 } RewardInput;
 
-/** What a reward with a network provides besides. */
+/* Where programs are started. */
+typedef struct RewardSeat {
+    const Comm *comm;
+    int cuda;             /* the rank's own networks run on a GPU */
+    int (*stopped)(void); /* ends the wait until they are ready; or NULL */
+} RewardSeat;
+
+/** What a reward with a network, or a program, provides besides. */
 typedef struct RewardNet {
     /* The network of rewards[index], sizes only. DG_EINVAL naming the key,
      * DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
@@ -62,8 +73,17 @@ typedef struct RewardNet {
      * is read or written. */
     int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
-    /* in->features is this reward's own. As encode. */
+    /* in->features is this reward's own. As encode; in->rgb NULL: a plan. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
+    /* Of programs, NULL for networks: starts them. Not collective. DG_EIO. */
+    int (*start)(void *net, const RewardSeat *seat);
+    /* Waits until they are ready, or stopped() is. Collective; errors agreed. */
+    int (*await)(void *net, const RewardSeat *seat);
+    /* Whether there will be no score any more: the error that the run is to
+     * end with. */
+    int (*is_over)(const void *net);
+    /* Number of faults since the last call, the first one's text out. */
+    int (*take_note)(const void *net, char *text, size_t bytes);
 } RewardNet;
 
 /** What one kind of reward provides. */
@@ -129,7 +149,21 @@ int dg_rewards_place(Reward *r, int64_t num, const Backend *backend);
  */
 int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
 
-/** Gives the networks back, opened or not. */
+/**
+ * Starts the programs among them and waits until they are ready. What has
+ * started stays; others than programs are passed over. After
+ * dg_rewards_open(), before the first score. Collective.
+ * stopped  NULL, or asked meanwhile: once it says so, the wait ends with DG_OK,
+ *          and nothing may be scored
+ * Errors, agreed: DG_EIO, DG_EINVAL naming the key and what the program said.
+ */
+int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
+                     int (*stopped)(void));
+
+/** Warns of programs that failed since the last call, on any rank. Collective. */
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm);
+
+/** Gives the networks back, opened or not, and ends the programs. */
 void dg_rewards_close(Reward *r, int64_t num);
 
 /** Room on the host that one thread needs for any of them, bytes, where
@@ -162,10 +196,11 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
                     int64_t height, int64_t width);
 
 /**
- * Scores one picture. Never fails: a reward that does, or gives NaN or Inf,
- * is reported missing, with the reason in dg_last_error(). A threshold is
- * applied here.
+ * Scores one picture. A reward that fails, or gives NaN or Inf, is reported
+ * missing, with the reason in dg_last_error(). A threshold is applied here.
+ * Errors: DG_EIO where its program is started no more: there will be no scores,
+ * and the run is to end.
  */
-void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
 
 #endif

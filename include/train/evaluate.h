@@ -25,7 +25,7 @@ typedef struct EvaluateTag {
 
 /* One of the rewards, over all pictures. */
 typedef struct EvaluateReward {
-    char name[32];
+    char name[64];
     int64_t missing;
     Interval reward, strict; /* strict: NAN if it has none */
 } EvaluateReward;

@@ -38,7 +38,7 @@ static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
       "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
-      "pickscore",
+      "pickscore; with command a name of your own",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
@@ -67,6 +67,20 @@ static const Option reward_rows[] = {
       0, NO_LIST },
     { "quantize", OPT_ENUM, "\"rint\"", 0, 0, REWARD(quantize), 0, "rint|trunc",
       "pictures to 8 bits: rounded or cut", 0, NO_LIST },
+    { "command", OPT_STRING, "\"\"", 0, 0, REWARD(command),
+      sizeof((RewardConfig *)0)->command, NULL,
+      "a program that scores, as a shell starts it (doc/howto.md, A reward of "
+      "your own: an external program); name is then yours",
+      OPT_SHELL, NO_LIST },
+    { "processes", OPT_INT, "1", 1, 64, REWARD(processes), 0, NULL,
+      "command: programs of a rank, so that as many threads score at once",
+      FREE, NO_LIST },
+    { "timeout_seconds", OPT_REAL, "300", 1e-3, 1e9, REWARD(timeout_seconds), 0,
+      NULL, "command: how long a picture's score may take", FREE, NO_LIST },
+    { "start_seconds", OPT_REAL, "1800", 1e-3, 1e9, REWARD(start_seconds), 0,
+      NULL,
+      "command: how long it may take until it is ready, and its first score",
+      FREE, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

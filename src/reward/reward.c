@@ -1,8 +1,11 @@
 #include "reward/reward.h"
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/plural.h"
 #include "kinds.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -54,17 +57,57 @@ static int check_plain(const RewardConfig *c, int64_t k)
     return DG_OK;
 }
 
+/* A reward that the user brings. */
+static int is_own(const RewardConfig *c)
+{
+    return c->command[0] != '\0';
+}
+
+static const RewardKind *kind_of(const RewardConfig *c)
+{
+    return is_own(c) ? &dg_reward_command : find(c->name);
+}
+
+/* It has a name of the user's, and no network here. */
+static int check_own(const RewardConfig *c, int64_t k)
+{
+    const int64_t most = sizeof c->name - 1;
+    int good = 0;
+
+    for (; c->name[good] != '\0'; good++)
+        if (!isalnum((unsigned char)c->name[good]) && c->name[good] != '_' &&
+            c->name[good] != '-')
+            return dg_fail(DG_EINVAL,
+                           "rewards[%lld].name = \"%s\": of a reward of your "
+                           "own, must be of letters, digits, _ and -, at most "
+                           "%lld",
+                           (long long)k, c->name, (long long)most);
+    if (find(c->name) != NULL)
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].name = \"%s\": must be a name of your "
+                       "own, this program has a reward of that one",
+                       (long long)k, c->name);
+    if (c->scale != DG_SCALE_COS)
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].scale: must be left out, %s has no "
+                       "network",
+                       (long long)k, c->name);
+    return check_plain(c, k);
+}
+
 int dg_rewards_init(Reward *out, const Config *c)
 {
     int err = DG_OK;
 
     for (int64_t k = 0; k < c->num_rewards && !err; k++) {
         const RewardConfig *rc = &c->rewards[k];
-        const RewardKind *kind = find(rc->name);
+        const RewardKind *kind = kind_of(rc);
 
         if (kind == NULL)
             return unknown(rc->name, k);
-        if (kind->net == NULL)
+        if (is_own(rc))
+            err = check_own(rc, k);
+        else if (kind->net == NULL)
             err = check_plain(rc, k);
         else if (rc->path[0] == '\0')
             err = dg_fail(DG_EINVAL,
@@ -174,6 +217,48 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
     return err;
 }
 
+int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
+                     int (*stopped)(void))
+{
+    const RewardSeat seat = { .comm = comm,
+                              .cuda = c->run.device == DG_DEVICE_CUDA,
+                              .stopped = stopped };
+    int err = DG_OK, any = 0;
+
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL && r[k].kind->net->start != NULL) {
+            any = 1;
+            err = r[k].kind->net->start(r[k].net, &seat);
+        }
+    if (any)
+        err = dg_agree(comm, err);
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL && r[k].kind->net->await != NULL)
+            err = r[k].kind->net->await(r[k].net, &seat);
+    return err;
+}
+
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm)
+{
+    for (int64_t k = 0; k < num; k++) {
+        int64_t first = comm->size, all;
+        char text[640] = "";
+
+        if (r[k].net == NULL || r[k].kind->net->take_note == NULL)
+            continue;
+        all = r[k].kind->net->take_note(r[k].net, text, sizeof text);
+        if (all > 0)
+            first = comm->rank;
+        dg_comm_min_i64(comm, &first, 1);
+        if (first == comm->size)
+            continue;
+        dg_comm_sum_i64(comm, &all, 1);
+        dg_comm_bcast(comm, text, sizeof text, (int)first);
+        dg_warn("%s (%lld time%s on all ranks, the first on rank %lld)", text,
+                (long long)all, dg_plural(all), (long long)first);
+    }
+}
+
 void dg_rewards_close(Reward *r, int64_t num)
 {
     for (int64_t k = 0; k < num; k++) {
@@ -262,13 +347,15 @@ static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 
     if (r->kind->net == NULL)
         return r->kind->score(in, out);
-    if (r->net == NULL || in->features == NULL)
+    if (r->net == NULL ||
+        (in->features == NULL && r->kind->net->num_features(r->net) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
-    own.features += r->features;
+    if (own.features != NULL)
+        own.features += r->features;
     return r->kind->net->score(r->net, &own, out);
 }
 
-void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
     RewardScore s = { .value = NAN, .strict = NAN };
 
@@ -283,4 +370,7 @@ void dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (s.missing)
         s.value = s.strict = NAN;
     *out = s;
+    return s.missing && r->kind->net != NULL && r->kind->net->is_over != NULL
+               ? r->kind->net->is_over(r->net)
+               : DG_OK;
 }

@@ -113,9 +113,10 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    for (int k = 0; k < e->job->with_scores; k++)
-        dg_reward_score(&e->job->rewards[k], &in, &e->scores[item * e->K + k]);
-    return DG_OK;
+    for (int k = 0; k < e->job->with_scores && !err; k++)
+        err = dg_reward_score(&e->job->rewards[k], &in,
+                              &e->scores[item * e->K + k]);
+    return err;
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)
@@ -350,7 +351,7 @@ static void reward_stats(EvaluateReward *r, const Eval *e, int k,
 {
     const Config *c = e->job->session->config;
 
-    snprintf(r->name, sizeof r->name, "%.31s", c->rewards[k].name);
+    snprintf(r->name, sizeof r->name, "%s", c->rewards[k].name);
     for (int64_t i = 0; i < e->N; i++)
         r->missing += e->scores[i * e->K + k].missing;
     for (int strict = 0; strict < 2; strict++) {
@@ -514,6 +515,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
     }
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
+    dg_rewards_tell(job->rewards, job->with_scores, comm);
     if (job->pictures != NULL)
         dg_comm_share_items(comm, job->pictures, e->N,
                             (size_t)picture_values(job->policy));

@@ -428,6 +428,20 @@ static void add_picture(Rollout *r, int64_t item, const float *rgb,
     dg_diversity_add(&r->pictures[item / r->G], cells);
 }
 
+/* Why the first of them is missing. */
+static void note_missing(Rollout *r, int64_t item, const char *reward)
+{
+#pragma omp critical(dg_rollout_note)
+    if (item < r->note_item) {
+        r->note_item = item;
+        snprintf(r->note, sizeof r->note,
+                 "iteration %lld, prompt %lld, sample %lld: reward %s is "
+                 "missing: %.300s",
+                 (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
+                 (long long)(item % r->G), reward, dg_last_error()->text);
+    }
+}
+
 static int score_one(Worker *w, int64_t i, void *user)
 {
     const Scoring *j = user;
@@ -441,35 +455,24 @@ static int score_one(Worker *w, int64_t i, void *user)
                        .ctx = &w->ctx,
                        .scratch =
                            (char *)w->scratch + picture_bytes(j->policy) };
-    const int err = dg_policy_decode(
-        j->policy, &w->ctx, in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
+    int err = dg_policy_decode(j->policy, &w->ctx,
+                               in_of(r, DG_ROLLOUT_FINAL) + i * r->D, rgb);
 
     if (r->features != NULL)
         in.features =
             r->features + (item / r->G - r->first_prompt) * r->num_features;
 
-    if (err)
-        return err;
-    for (int64_t k = 0; k < r->K; k++) {
+    for (int64_t k = 0; k < r->K && !err; k++) {
         RewardScore *score = &r->scores[item * r->K + k];
 
         if (score->missing) /* the sampler set the sample aside */
             continue;
-        dg_reward_score(&j->rewards[k], &in, score);
-        if (!score->missing)
-            continue;
-#pragma omp critical(dg_rollout_note)
-        if (item < r->note_item) {
-            r->note_item = item;
-            snprintf(r->note, sizeof r->note,
-                     "iteration %lld, prompt %lld, sample %lld: reward %s is "
-                     "missing: %.300s",
-                     (long long)r->iteration + 1,
-                     (long long)r->prompt[item / r->G],
-                     (long long)(item % r->G), j->rewards[k].name,
-                     dg_last_error()->text);
-        }
+        err = dg_reward_score(&j->rewards[k], &in, score);
+        if (score->missing)
+            note_missing(r, item, j->rewards[k].name);
     }
+    if (err)
+        return err;
     add_picture(r, item, rgb, &j->policy->shape);
     return DG_OK;
 }
