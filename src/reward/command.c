@@ -1,14 +1,12 @@
 /* A program of the user's that scores (rewards[].command): it is sent a picture
  * and its prompt, and answers with a number. */
-#include "answer.h"
+#include "dialogue.h"
 #include "kinds.h"
 #include "program.h"
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/legible.h"
 #include "base/log.h"
-#include "base/text_out.h"
 #include "reward/picture.h"
 
 #include <pthread.h>
@@ -27,10 +25,10 @@ enum {
 typedef struct Scorer {
     Program program;
     int busy;
-    int fresh;    /* has not answered since it was started */
-    int failures; /* since its last answer */
-    int64_t id;   /* of the last picture */
-    char *header; /* [room] what is sent before a picture */
+    int fresh;     /* has not answered yet */
+    int failures;  /* since its last answer */
+    int64_t id;    /* of the last picture */
+    char *request; /* [room] what is sent before a picture */
     size_t room;
 } Scorer;
 
@@ -56,65 +54,16 @@ typedef struct CommandReward {
 
 /* --- what is sent -------------------------------------------------------- */
 
-/* Bytes that are counted where there is no room. */
-typedef struct Writer {
-    char *at;
-    size_t room, used;
-} Writer;
-
-static void put(Writer *w, const char *text, size_t num)
-{
-    if (w->used + num <= w->room)
-        memcpy(w->at + w->used, text, num);
-    w->used += num;
-}
-
-static void put_text(Writer *w, const char *text)
-{
-    put(w, text, strlen(text));
-}
-
-static void put_string(Writer *w, const char *text)
-{
-    char room[DG_JSON_CHAR];
-
-    put_text(w, "\"");
-    while (*text != '\0')
-        put_text(w, dg_json_char(room, &text));
-    put_text(w, "\"");
-}
-
-/* In front of height * width * 3 bytes. */
-static void put_header(Writer *w, const CommandReward *n, int64_t id,
-                       const Prompt *prompt, const int64_t size[2])
-{
-    char numbers[160];
-
-    snprintf(numbers, sizeof numbers,
-             "{\"id\": %lld, \"prompt\": ", (long long)id);
-    put_text(w, numbers);
-    put_string(w, prompt->text);
-    if (prompt->json != NULL) {
-        put_text(w, ", \"metadata\": ");
-        put_text(w, prompt->json);
-    }
-    snprintf(numbers, sizeof numbers,
-             ", \"height\": %lld, \"width\": %lld, \"quantize\": \"%s\"}\n",
-             (long long)size[0], (long long)size[1],
-             n->c.quantize == DG_QUANTIZE_TRUNC ? "trunc" : "rint");
-    put_text(w, numbers);
-}
-
 static int make_room(Scorer *s, size_t bytes)
 {
     char *more;
 
     if (bytes <= s->room)
         return DG_OK;
-    more = realloc(s->header, bytes);
+    more = realloc(s->request, bytes);
     if (more == NULL)
         return dg_fail(DG_ENOMEM, "a prompt of %zu bytes", bytes);
-    s->header = more;
+    s->request = more;
     s->room = bytes;
     return DG_OK;
 }
@@ -122,35 +71,37 @@ static int make_room(Scorer *s, size_t bytes)
 /* All prompts of a run have room from its start. */
 static int read_list(void *net, const PromptList *list)
 {
-    static const int64_t size[2] = { INT64_MAX, INT64_MAX };
     const CommandReward *n = net;
     size_t most = 0;
     int err = DG_OK;
 
     for (int32_t i = 0; i < list->num; i++) {
-        Writer w = { NULL, 0, 0 };
+        const Request r = { .id = INT64_MAX,
+                            .prompt = &list->item[i],
+                            .height = INT64_MAX,
+                            .width = INT64_MAX };
+        const size_t bytes = dg_request_write(NULL, 0, &r);
 
-        put_header(&w, n, INT64_MAX, &list->item[i], size);
-        most = w.used > most ? w.used : most;
+        most = bytes > most ? bytes : most;
     }
     for (int i = 0; i < n->crew->num && !err; i++)
         err = make_room(&n->crew->scorer[i], most);
     return err;
 }
 
-static int write_header(Scorer *s, const CommandReward *n,
-                        const RewardInput *in, size_t *bytes)
+static int write_request(Scorer *s, const CommandReward *n,
+                         const RewardInput *in, size_t *bytes)
 {
-    const int64_t size[2] = { in->height, in->width };
-    Writer w = { s->header, s->room, 0 };
-    int err;
+    const Request r = { .id = s->id,
+                        .prompt = in->prompt,
+                        .height = in->height,
+                        .width = in->width,
+                        .quantize = n->c.quantize };
+    int err = make_room(s, dg_request_write(NULL, 0, &r));
 
-    put_header(&w, n, s->id, in->prompt, size);
-    *bytes = w.used;
-    if (w.used <= w.room)
-        return DG_OK;
-    err = make_room(s, w.used);
-    return err ? err : write_header(s, n, in, bytes);
+    if (!err)
+        *bytes = dg_request_write(s->request, s->room, &r);
+    return err;
 }
 
 /* --- a program's life ---------------------------------------------------- */
@@ -207,7 +158,6 @@ static void fail_saying(const CommandReward *n, Scorer *s)
 
 static int start_one(const CommandReward *n, Scorer *s)
 {
-    s->fresh = 1;
     s->program.name = n->c.name;
     return dg_program_start(&s->program, n->c.command, n->crew->env);
 }
@@ -316,10 +266,10 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
 
     s->id++;
     if (!err)
-        err = write_header(s, n, in, &parts[0].num);
+        err = write_request(s, n, in, &parts[0].num);
     if (err)
         return err;
-    parts[0].at = s->header;
+    parts[0].at = s->request;
     if (s->fresh && patience.seconds < n->c.start_seconds)
         patience.seconds = n->c.start_seconds;
     end = dg_program_ask(&s->program, parts, &patience, &line);
@@ -409,7 +359,7 @@ static void destroy(void *net)
         dg_program_dismiss(&crew->scorer[i].program);
     for (int i = 0; crew != NULL && i < crew->num; i++) {
         dg_program_end(&crew->scorer[i].program, GRACE_S, NULL, 0);
-        free(crew->scorer[i].header);
+        free(crew->scorer[i].request);
     }
     if (crew != NULL) {
         pthread_cond_destroy(&crew->news);
@@ -441,6 +391,8 @@ static int create(void **net, const RewardConfig *c, int64_t index)
         return dg_fail(DG_ENOMEM, "reward %s", c->name);
     }
     n->crew->num = (int)c->processes;
+    for (int i = 0; i < n->crew->num; i++)
+        n->crew->scorer[i].fresh = 1;
     *net = n;
     return DG_OK;
 }

@@ -33,12 +33,16 @@ enum {
     GUARD_FD = 3
 };
 
-/* In front of the command. HUP and TERM, which may be sent to all processes of
- * a job, do not end the guard before the program. */
+/* In front of the command. Signals by which this process is asked for a stop may
+ * be sent to all of a job: the shells are not ended by any, nor the program by
+ * those that nobody else uses (a shell hands on what is ignored, not what is
+ * blocked; libraries end their own children by TERM). */
 static const char guard[] =
+    "trap '' INT USR1 USR2\n"
     "{ trap '' HUP TERM; read -r _; sleep 5; kill -KILL 0; } "
     "<&3 >/dev/null 2>&1 &\n"
-    "exec 3<&-\n";
+    "exec 3<&-\n"
+    "trap : HUP TERM\n";
 
 /* --- start --------------------------------------------------------------- */
 
@@ -135,15 +139,14 @@ static int close_others(posix_spawn_file_actions_t *actions)
 #endif
 }
 
+/* As if nothing of what the calling thread blocks, or this process ignores, had
+ * ever been said. */
 static int set_signals(posix_spawnattr_t *attr)
 {
     sigset_t set;
     int code;
 
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGUSR1);
-    sigaddset(&set, SIGUSR2);
     code = posix_spawnattr_setsigmask(attr, &set);
     sigfillset(&set);
     sigdelset(&set, SIGKILL);
@@ -473,16 +476,22 @@ ProgramEnd dg_program_ask(Program *p, const ProgramBytes parts[2],
 
 static void describe(char *how, size_t bytes, int status, int by_us)
 {
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+
     if (how == NULL)
         return;
     if (by_us || (!WIFEXITED(status) && !WIFSIGNALED(status)))
         how[0] = '\0';
     else if (WIFSIGNALED(status))
-        snprintf(how, bytes, "was ended by signal %d (%s)", WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
+        snprintf(how, bytes, "was ended by signal %d", WTERMSIG(status));
+    else if (code > 128 && code <= 128 + 64) /* so a shell tells */
+        snprintf(how, bytes, "ended with exit code %d, by signal %d", code,
+                 code - 128);
     else
-        snprintf(how, bytes, "ended with exit code %d%s", WEXITSTATUS(status),
-                 WEXITSTATUS(status) == 127 ? ": not found, by the shell" : "");
+        snprintf(how, bytes, "ended with exit code %d%s", code,
+                 code == 127   ? ", which is a shell's for what it did not find"
+                 : code == 126 ? ", which is a shell's for what may not be run"
+                               : "");
 }
 
 void dg_program_dismiss(Program *p)

@@ -10,7 +10,7 @@
  * by SIGKILL, and it should end then; a second shell, its guard, sees the end of
  * a pipe of its own and kills the group a little later.
  *
- * SIGINT, SIGUSR1 and SIGUSR2 are blocked in it: a launcher may send them to all
+ * SIGINT, SIGUSR1 and SIGUSR2 are ignored in it: a launcher may send them to all
  * processes of a job, to ask this one for a stop, which needs the program for
  * what it still does.
  */

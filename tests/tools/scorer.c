@@ -7,10 +7,14 @@
  *   slow=S           takes S seconds for a picture
  *   die=N once=FILE  exits at its N-th picture, but not if FILE is there, which
  *                    it makes
- *   at=N DO          does what follows at its N-th picture alone (0: at each)
- *   exit, kill, hang, silent (answers nothing, reads on), nonsense, other, nan,
- *   huge, missing, long, text, strict, stricter, twice, shut, noise, deaf, child
- *   no-hello, bad-hello, late-hello, quit
+ *   quit, no-hello, bad-hello, late-hello=S  at its start
+ *   deaf             answers before it has read the picture, which it does not
+ *   stays            does not end when it should
+ *   strict           has a strict score
+ *   at=0, at=bad     does what is named besides at each picture, or at those of
+ *                    prompts that begin with "bad": exit, kill, hang, child,
+ *                    shut, noise, nonsense, other, nan, huge, text, missing,
+ *                    stricter, long, twice
  */
 #include <signal.h>
 #include <stdio.h>
@@ -20,7 +24,7 @@
 
 typedef struct Request {
     long id, height, width;
-    char line[1 << 16];
+    char line[1 << 18];
 } Request;
 
 static char how[1024];
@@ -84,10 +88,12 @@ static void note(const Request *r)
 
     if (f == NULL)
         return;
-    fprintf(f, "%s %s/%s %s/%s %s pid %ld: %s", getenv("DANCEGRPO_REWARD"),
+    fprintf(f, "%s %s/%s %s/%s %s%s pid %ld: %s", getenv("DANCEGRPO_REWARD"),
             getenv("DANCEGRPO_RANK"), getenv("DANCEGRPO_RANKS"),
             getenv("DANCEGRPO_LOCAL_RANK"), getenv("DANCEGRPO_LOCAL_RANKS"),
-            getenv("DANCEGRPO_DEVICE"), (long)getpid(), r->line);
+            getenv("DANCEGRPO_DEVICE"),
+            getenv("OMPI_COMM_WORLD_RANK") != NULL ? " MPI's" : "",
+            (long)getpid(), r->line);
     fclose(f);
 }
 
@@ -160,7 +166,7 @@ static int misbehave(const Request *r)
         for (int i = 0; i < 9000; i++)
             putchar(' ');
     fflush(stdout);
-    return !value("twice") && !value("noise") && !value("strict");
+    return !value("twice") && !value("noise");
 }
 
 static void answer(const Request *r, double score)
@@ -185,25 +191,31 @@ int main(int argc, char **argv)
     snprintf(how, sizeof how, "%s", argc > 1 ? argv[1] : "plain");
     hello();
     while (read_request(&r)) {
-        const char *at = value("at"), *die = value("die");
-        const long when = at != NULL ? atol(at) : -1;
+        const char *at = value("at");
+        const int now =
+            at != NULL && (strcmp(at, "0") == 0 ||
+                           strstr(r.line, "\"prompt\": \"bad") != NULL);
+        const long die = value("die") != NULL ? atol(value("die")) : 0;
         double score;
 
         n++;
-        if (die != NULL && n == atol(die) && access(value("once"), F_OK) != 0) {
+        if (n == die && access(value("once"), F_OK) != 0) {
             fclose(fopen(value("once"), "w"));
             fprintf(stderr, "CUDA out of memory\n");
             exit(5);
         }
         note(&r);
         if (value("deaf")) { /* answers, and does not read pictures */
-            put("{\"id\": 1, \"score\": 0.5}\n");
+            printf("{\"id\": %ld, \"score\": 0.5}\n", r.id);
+            fflush(stdout);
             pause();
         }
         score = read_picture(&r);
-        if ((when == 0 || when == n) && misbehave(&r))
+        if (now && misbehave(&r))
             continue;
         answer(&r, score);
     }
+    while (value("stays"))
+        pause();
     return 0;
 }

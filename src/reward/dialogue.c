@@ -1,7 +1,8 @@
-#include "answer.h"
+#include "dialogue.h"
 
 #include "base/error.h"
 #include "base/json_keys.h"
+#include "base/text_out.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -9,6 +10,54 @@
 #include <string.h>
 
 enum { SHOWN = 80 }; /* characters of a line in a message */
+
+/* Bytes that are counted where there is no room. */
+typedef struct Writer {
+    char *at;
+    size_t room, used;
+} Writer;
+
+static void put(Writer *w, const char *text)
+{
+    const size_t num = strlen(text);
+
+    if (w->used + num <= w->room)
+        memcpy(w->at + w->used, text, num);
+    w->used += num;
+}
+
+static void put_string(Writer *w, const char *text)
+{
+    char room[DG_JSON_CHAR];
+
+    put(w, "\"");
+    while (*text != '\0')
+        put(w, dg_json_char(room, &text));
+    put(w, "\"");
+}
+
+size_t dg_request_write(char *text, size_t room, const Request *r)
+{
+    Writer w = { text, room, 0 };
+    char numbers[160];
+
+    snprintf(numbers, sizeof numbers,
+             "{\"id\": %lld, \"prompt\": ", (long long)r->id);
+    put(&w, numbers);
+    put_string(&w, r->prompt->text);
+    if (r->prompt->json != NULL) {
+        put(&w, ", \"metadata\": ");
+        put(&w, r->prompt->json);
+    }
+    snprintf(numbers, sizeof numbers,
+             ", \"height\": %lld, \"width\": %lld, \"quantize\": \"%s\"}\n",
+             (long long)r->height, (long long)r->width,
+             r->quantize == DG_QUANTIZE_TRUNC ? "trunc" : "rint");
+    put(&w, numbers);
+    return w.used;
+}
+
+/* --- answers ------------------------------------------------------------- */
 
 /* Python writes NaN and Infinity, which JSON has not: here an empty list, which
  * is no number either. */
