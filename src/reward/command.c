@@ -25,7 +25,7 @@ enum {
 typedef struct Scorer {
     Program program;
     int busy;
-    int fresh;     /* has not answered yet */
+    int fresh;     /* was not asked yet */
     int failures;  /* since its last answer */
     int64_t id;    /* of the last picture */
     char *request; /* [room] what is sent before a picture */
@@ -260,7 +260,7 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
     ProgramPatience patience = { n->c.timeout_seconds, NULL };
     ProgramBytes parts[2] = { { NULL, 0 }, { in->scratch, bytes } };
     AnswerKind kind;
-    const char *line;
+    const char *line, *key;
     ProgramEnd end;
     int err = s->program.pid == 0 ? start_again(n, s) : DG_OK;
 
@@ -272,10 +272,12 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
     parts[0].at = s->request;
     if (s->fresh && patience.seconds < n->c.start_seconds)
         patience.seconds = n->c.start_seconds;
+    key = patience.seconds > n->c.timeout_seconds ? "start_seconds"
+                                                  : "timeout_seconds";
     end = dg_program_ask(&s->program, parts, &patience, &line);
+    s->fresh = 0;
     if (end != DG_PROGRAM_LINE_THERE) {
-        fail_waiting(n, s, end, patience.seconds,
-                     s->fresh ? "start_seconds" : "timeout_seconds");
+        fail_waiting(n, s, end, patience.seconds, key);
         return DG_EIO;
     }
     kind = dg_answer_read(out, line, s->id);
@@ -283,7 +285,7 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
         fail_saying(n, s);
         return DG_EIO;
     }
-    s->fresh = s->failures = 0;
+    s->failures = 0;
     return kind == DG_ANSWER_SCORE ? DG_OK : dg_last_error()->code;
 }
 

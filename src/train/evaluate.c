@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "diffusion/window.h"
 #include "train/cache.h"
@@ -27,7 +28,9 @@ struct Eval {
     int K;                 /* scores of a picture, at least one */
     RewardScore *scores;   /* [N, K] */
     int64_t num_features;
-    float *features; /* [num_local_prompts, num_features] of the rewards */
+    float *features;   /* [num_local_prompts, num_features] of the rewards */
+    char note[512];    /* why the first score of this rank's is missing, */
+    int64_t note_item; /* of this item; N: none is */
 };
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -87,7 +90,36 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
-static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
+static void note_missing(Eval *e, int64_t item, const char *reward)
+{
+#pragma omp critical(dg_evaluate_note)
+    if (item < e->note_item) {
+        e->note_item = item;
+        snprintf(e->note, sizeof e->note,
+                 "prompt %lld, picture %lld: reward %s is missing: %.360s",
+                 (long long)(item / e->job->seeds),
+                 (long long)(item % e->job->seeds), reward,
+                 dg_last_error()->text);
+    }
+}
+
+/* The first of all ranks'. */
+static void tell_missing(const Eval *e)
+{
+    const Comm *comm = e->job->session->comm;
+    int64_t first = e->note_item;
+    char text[sizeof e->note];
+
+    dg_comm_min_i64(comm, &first, 1);
+    if (first == e->N)
+        return;
+    memcpy(text, e->note, sizeof text);
+    dg_comm_bcast(comm, text, sizeof text,
+                  dg_share_owner(e->N, comm->size, first));
+    dg_warn("%s", text);
+}
+
+static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
 {
     const Policy *p = e->job->policy;
     const size_t picture =
@@ -113,15 +145,19 @@ static int score_one(Worker *w, const Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    for (int k = 0; k < e->job->with_scores && !err; k++)
-        err = dg_reward_score(&e->job->rewards[k], &in,
-                              &e->scores[item * e->K + k]);
+    for (int k = 0; k < e->job->with_scores && !err; k++) {
+        RewardScore *score = &e->scores[item * e->K + k];
+
+        err = dg_reward_score(&e->job->rewards[k], &in, score);
+        if (score->missing)
+            note_missing(e, item, e->job->rewards[k].name);
+    }
     return err;
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)
 {
-    const Eval *e = user;
+    Eval *e = user;
     const EvaluateJob *job = e->job;
     const int64_t from = (e->begun + index) * job->batch;
     const int64_t D = job->policy->shape.elements;
@@ -499,6 +535,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
         err = dg_agree(comm, encode(e));
     e->encoded = !err;
     e->begun = 0;
+    e->note_item = e->N;
     if (!err)
         err =
             seconds != NULL
@@ -516,6 +553,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
     dg_rewards_tell(job->rewards, job->with_scores, comm);
+    tell_missing(e);
     if (job->pictures != NULL)
         dg_comm_share_items(comm, job->pictures, e->N,
                             (size_t)picture_values(job->policy));
