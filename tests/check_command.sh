@@ -66,6 +66,11 @@ SCORER_LOG=$work/dry "$bin" train configs/tiny.cfg --dry-run \
     --set run.dir="$work/dryrun" --set "$(by "quit")" >"$work/out" 2>&1
 expect "command: and does not start it" test $? = 0 -a ! -e "$work/dry"
 
+tiny 2 1 versions "$(by plain,version=abc)" run.iterations=1
+expect "command: its version is told" grep -q "s, abc: $scorer" "$work/versions.out"
+expect "command: and in a trajectory file" grep -q '^reward_version: text' <("$bin" inspect \
+    "$work/versions/trajectories/iter_000001.h5")
+
 # --- accidents ---------------------------------------------------------------
 tiny 3 1 dies "$(by "die=3,once=$work/once")"
 same_digest "command: a program that dies once is not seen in the bits" dies \

@@ -82,6 +82,8 @@ typedef struct RewardNet {
     /* Whether there will be no score any more: the error that the run is to
      * end with. */
     int (*is_over)(const void *net);
+    /* What they say they are; "" where they do not say. */
+    const char *(*version)(const void *net);
     /* Number of faults since the last call, the first one's text out. */
     int (*take_note)(const void *net, char *text, size_t bytes);
 } RewardNet;
@@ -159,6 +161,10 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
  */
 int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
                      int (*stopped)(void));
+
+/** What its program says it is, such as a digest of its weights; "" where it is
+ *  none, or has not been started. */
+const char *dg_reward_version(const Reward *r);
 
 /** Warns of programs that failed since the last call, on any rank. Collective. */
 void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm);

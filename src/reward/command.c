@@ -334,6 +334,11 @@ static int is_over(const void *net)
     return e.code;
 }
 
+static const char *version_of(const void *net)
+{
+    return ((const CommandReward *)net)->version;
+}
+
 static int take_note(const void *net, char *text, size_t bytes)
 {
     const CommandReward *n = net;
@@ -546,6 +551,7 @@ static const RewardNet command_net = {
     .start = start,
     .await = await,
     .is_over = is_over,
+    .version = version_of,
     .take_note = take_note,
 };
 

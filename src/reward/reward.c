@@ -238,6 +238,13 @@ int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
     return err;
 }
 
+const char *dg_reward_version(const Reward *r)
+{
+    const RewardNet *net = r->kind->net;
+
+    return r->net != NULL && net->version != NULL ? net->version(r->net) : "";
+}
+
 void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm)
 {
     for (int64_t k = 0; k < num; k++) {
