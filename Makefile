@@ -411,7 +411,7 @@ install: $(BINARY)
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 doc/dancegrpo.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	cp -R configs jobs doc $(DESTDIR)$(PREFIX)/share/dancegrpo
+	cp -R configs examples jobs doc $(DESTDIR)$(PREFIX)/share/dancegrpo
 	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
 	cp -R tests/golden/flux_tiny tests/golden/sd_tiny \
 	    $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
