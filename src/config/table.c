@@ -38,7 +38,7 @@ static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
       "which reward: shapes, shapes_strict, brightness, hpsv2, clip or "
-      "pickscore; with command a name of your own",
+      "pickscore",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },

@@ -49,9 +49,15 @@ static const char guard[] =
 /* A launcher's, and MPI's own. */
 static int is_mpi(const char *variable)
 {
-    static const char *const prefixes[] = { "OMPI_",     "ORTE_",    "PRTE_",
-                                            "PMIX_",     "PMI_",     "PMI2_",
-                                            "MV2_COMM_", "MPI_LOCAL" };
+    static const char *const prefixes[] = { "OMPI_",
+                                            "ORTE_",
+                                            "PRTE_",
+                                            "PMIX_",
+                                            "PMI_",
+                                            "PMI2_",
+                                            "MV2_COMM_",
+                                            "MPI"
+                                            "_LOCAL" };
 
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (strncmp(variable, prefixes[i], strlen(prefixes[i])) == 0)

@@ -35,7 +35,9 @@ static int unknown(const char *name, int64_t k)
                  : i == NUM_KINDS - 1 ? " or "
                                       : ", ",
                  kinds[i]->name);
-    return dg_fail(DG_EINVAL, "rewards[%lld].name = \"%s\": must be %s",
+    return dg_fail(DG_EINVAL,
+                   "rewards[%lld].name = \"%s\": must be %s; one of your own "
+                   "has a command",
                    (long long)k, name, names);
 }
 
