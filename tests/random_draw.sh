@@ -265,7 +265,8 @@ draw_grpo()
 draw_rewards()
 {
     local net='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
-    local names=(brightness) name list=
+    local names=(brightness) name
+    list=
     [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
     names+=(hpsv2 clip pickscore aesthetic jpeg_size colourfulness mine)
@@ -422,6 +423,20 @@ draw_config()
     *) some prompts.cache_dtype run float32 ;;
     esac
     sets+=("run.device=$device" "checkpoint.keep=0")
+    once_in 3 && draw_own_reward
+    return 0
+}
+
+# a program of the user's beside those in $list
+draw_own_reward()
+{
+    local own="name = \"own\"; command = \"'$tools/scorer' strict\"; "
+    one_of 1 1 2
+    own+="processes = $one; "
+    one_of rint trunc
+    own+="quantize = \"$one\"; "
+    one_of "" "threshold = 0.5; " "timeout_seconds = 100.0; start_seconds = 200.0; "
+    sets+=("rewards=($list, { $own$one})")
 }
 
 # draw_free RANKS: threads, free and env, in which a run is free

@@ -255,6 +255,10 @@ static void test_print_parses_back_to_the_same_bits(void **state)
     a.rewards[0].threshold = NAN;
     strcpy(a.rewards[1].name, "b");
     a.rewards[1].threshold = 0.25;
+    for (int i = 0; i < 2; i++) {
+        a.rewards[i].processes = 2;
+        a.rewards[i].timeout_seconds = a.rewards[i].start_seconds = 0.5;
+    }
     assert_int_equal(dg_config_print(&first, &a), DG_OK);
     dg_config_defaults(&b);
     assert_non_null(strstr(first, "timeout_seconds = 600.0;"));
@@ -296,8 +300,22 @@ static void test_compare_lists_differing_keys(void **state)
                         "\"\"; tokenizer = \"\"; "
                         "model = \"\"; scale = \"cos\"; "
                         "quantize = \"rint\"; plugin = \"\"; "
-                        "options = \"\"; } )\n");
+                        "options = \"\"; command = \"\"; "
+                        "processes = 0; timeout_seconds = 0.0; "
+                        "start_seconds = 0.0; } )\n");
     free(text);
+    /* keys of a list's groups that may change, and one that may not */
+    a = b;
+    b.rewards[0].processes = 3;
+    b.rewards[0].timeout_seconds = b.rewards[0].start_seconds = 2;
+    assert_int_equal(dg_config_compare(&text, &a, &b), DG_OK);
+    assert_string_equal(text, "");
+    free(text);
+    b.rewards[0].weight = 2;
+    assert_int_equal(dg_config_compare(&text, &a, &b), DG_OK);
+    assert_non_null(strstr(text, "rewards: ( { name = \"shapes\"; weight = 0"));
+    free(text);
+    dg_config_defaults(&a);
     /* a decaying learning rate depends on the number of iterations */
     b = a;
     b.run.iterations = 7;

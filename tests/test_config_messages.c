@@ -116,6 +116,10 @@ static void test_a_shell_s_names_are_refused(void **state)
     assert_int_equal(dg_config_check_names(&c), DG_EINVAL);
     assert_non_null(
         strstr(dg_last_error()->text, "rewards[1].path = \"~/h.pt\""));
+    assert_int_equal(dg_config_set(&c, "rewards=({name=\"mine\"; "
+                                       "command=\"~/x $HOME\";})"),
+                     DG_OK); /* which a shell reads */
+    assert_int_equal(dg_config_check_names(&c), DG_OK);
 }
 
 int main(void)

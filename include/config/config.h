@@ -174,6 +174,11 @@ typedef struct RewardConfig {
     /* of a user's own */
     char plugin[DG_CONFIG_STRING];  /* a library that scores; "": none */
     char options[DG_CONFIG_STRING]; /* what it is told */
+    /* of rewards that are programs of the user's */
+    char command[DG_CONFIG_STRING]; /* for /bin/sh; "": none */
+    int64_t processes;              /* programs of a rank */
+    double timeout_seconds;         /* for a picture's score */
+    double start_seconds;           /* until it is ready; of the first score */
 } RewardConfig;
 
 typedef struct OptimConfig {

@@ -18,7 +18,10 @@ typedef enum OptionType {
     OPT_LIST    /* list of groups: 'sub' rows, relative to one element */
 } OptionType;
 
-enum { OPT_MAY_CHANGE = 1 }; /* may differ when a run is continued */
+enum {
+    OPT_MAY_CHANGE = 1, /* may differ when a run is continued */
+    OPT_SHELL = 2       /* a shell reads it: ~ and $NAME are its own */
+};
 
 typedef struct Option {
     const char *key;

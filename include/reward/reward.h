@@ -9,6 +9,10 @@
  * the caller, on the host; its activations lie in the step arena of the
  * caller's context, on whose device it runs. A picture's score depends on
  * picture and prompt alone.
+ *
+ * One of the user's own is a program (rewards[].command) that runs beside each
+ * rank and is asked for one picture at a time. It is started by
+ * dg_rewards_start(), by those who score alone.
  */
 #include "config/config.h"
 #include "parallel/comm.h"
@@ -51,7 +55,14 @@ typedef struct RewardInput {
     const Reward *reward;  /* the one that scores: dg_reward_score() sets it */
 } RewardInput;
 
-/** What a reward with a network provides besides. */
+/* Where programs are started. */
+typedef struct RewardSeat {
+    const Comm *comm;
+    int cuda;             /* the rank's own networks run on a GPU */
+    int (*stopped)(void); /* ends the wait until they are ready; or NULL */
+} RewardSeat;
+
+/** What a reward with a network, or a program, provides besides. */
 typedef struct RewardNet {
     /* The network of rewards[index], sizes only. DG_EINVAL naming the key,
      * DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
@@ -78,9 +89,20 @@ typedef struct RewardNet {
      * is read or written. */
     int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
-    /* in->features is this reward's own. As encode. DG_EREWARD: it will never
-     * score again. */
+    /* in->features is this reward's own. As encode; in->rgb NULL: a plan.
+     * DG_EREWARD: it will never score again. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
+    /* Of programs, NULL for networks: starts them. Not collective. DG_EIO. */
+    int (*start)(void *net, const RewardSeat *seat);
+    /* Waits until they are ready, or stopped() is. Collective; errors agreed. */
+    int (*await)(void *net, const RewardSeat *seat);
+    /* Whether there will be no score any more: the error that the run is to
+     * end with. */
+    int (*is_over)(const void *net);
+    /* What they say they are; "" where they do not say. */
+    const char *(*version)(const void *net);
+    /* Number of faults since the last call, the first one's text out. */
+    int (*take_note)(const void *net, char *text, size_t bytes);
 } RewardNet;
 
 /** What one kind of reward provides. */
@@ -156,7 +178,25 @@ int dg_rewards_place(Reward *r, int64_t num, const Backend *backend);
  */
 int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
 
-/** Gives the networks back, opened or not. */
+/**
+ * Starts the programs among them and waits until they are ready. What has
+ * started stays; others than programs are passed over. After
+ * dg_rewards_open(), before the first score. Collective.
+ * stopped  NULL, or asked meanwhile: once it says so, the wait ends with DG_OK,
+ *          and nothing may be scored
+ * Errors, agreed: DG_EIO, DG_EINVAL naming the key and what the program said.
+ */
+int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
+                     int (*stopped)(void));
+
+/** What its program says it is, such as a digest of its weights; "" where it is
+ *  none, or has not been started. */
+const char *dg_reward_version(const Reward *r);
+
+/** Warns of programs that failed since the last call, on any rank. Collective. */
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm);
+
+/** Gives the networks back, opened or not, and ends the programs. */
 void dg_rewards_close(Reward *r, int64_t num);
 
 /** Room on the host that one thread needs for any of them, bytes, where
@@ -201,8 +241,9 @@ int dg_rewards_plugins(char **text, const Config *c, const Comm *comm);
 /**
  * Scores one picture. A reward that fails, or gives NaN or Inf, is reported
  * missing, with the reason in dg_last_error(). A threshold is applied here.
- * Errors: DG_EREWARD alone: a user's reward that cannot go on, whose run has to
- * end; the score is then missing too.
+ * Errors: of a user's reward that cannot go on, whose run has to end; the score
+ * is then missing too: DG_EREWARD of a library, DG_EIO of a program that is
+ * started no more.
  */
 int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
 

@@ -23,7 +23,7 @@ static int check_name(const Option *o, const char *key, const void *base)
 {
     const char *text = dg_option_value(o, base);
 
-    if (o->type != OPT_STRING || !is_shells(text))
+    if (o->type != OPT_STRING || (o->flags & OPT_SHELL) || !is_shells(text))
         return DG_OK;
     return dg_fail(DG_EINVAL,
                    "%s = \"%.200s\": ~ and $NAME stand for nothing here: must "

@@ -85,6 +85,20 @@ static const Option reward_rows[] = {
     { "options", OPT_STRING, "\"\"", 0, 0, REWARD(options),
       sizeof((RewardConfig *)0)->options, NULL,
       "a text for the library of plugin", 0, NO_LIST },
+    { "command", OPT_STRING, "\"\"", 0, 0, REWARD(command),
+      sizeof((RewardConfig *)0)->command, NULL,
+      "a program that scores, as a shell starts it (doc/howto.md, A reward of "
+      "your own: an external program); name is then yours",
+      OPT_SHELL, NO_LIST },
+    { "processes", OPT_INT, "1", 1, 64, REWARD(processes), 0, NULL,
+      "command: programs of a rank, so that as many threads score at once",
+      FREE, NO_LIST },
+    { "timeout_seconds", OPT_REAL, "300", 1e-3, 1e9, REWARD(timeout_seconds), 0,
+      NULL, "command: how long a picture's score may take", FREE, NO_LIST },
+    { "start_seconds", OPT_REAL, "1800", 1e-3, 1e9, REWARD(start_seconds), 0,
+      NULL,
+      "command: how long it may take until it is ready, and its first score",
+      FREE, NO_LIST },
 };
 
 /* clang-format off: a table reads by its columns */

@@ -109,15 +109,43 @@ static int may_change(const Option *o, const Config *a, const Config *b)
     return (o->flags & OPT_MAY_CHANGE) != 0;
 }
 
-int dg_config_compare(char **text, const Config *a, const Config *b)
+static size_t field_bytes(const Option *o)
+{
+    return o->type == OPT_STRING ? o->size
+           : o->type == OPT_INT  ? sizeof(int64_t)
+           : o->type == OPT_REAL ? sizeof(double)
+                                 : sizeof(int);
+}
+
+/* Of the groups of a list, what may change becomes what it is in b. */
+static void take_free(Config *a, const Option *o, const Config *b)
+{
+    for (int i = 0; i < o->num_sub * (int)o->size; i++) {
+        const Option *sub = &o->sub[i % o->num_sub];
+        const size_t at = o->at + (size_t)(i / o->num_sub) * o->stride;
+
+        if (sub->flags & OPT_MAY_CHANGE)
+            memcpy(dg_option_field(sub, (char *)a + at),
+                   dg_option_value(sub, (const char *)b + at),
+                   field_bytes(sub));
+    }
+}
+
+int dg_config_compare(char **text, const Config *before, const Config *b)
 {
     int num;
     const Option *rows = dg_option_table(&num);
+    Config made = *before;
+    const Config *a = &made;
     TextOut out;
     const int err = dg_text_open(&out, "comparison of configurations");
 
     for (int i = 0; !err && !out.failed && i < num; i++) {
-        char *old = value_text(&rows[i], a), *new = value_text(&rows[i], b);
+        char *old, *new;
+
+        take_free(&made, &rows[i], b);
+        old = value_text(&rows[i], a);
+        new = value_text(&rows[i], b);
 
         out.failed = old == NULL || new == NULL;
         if (!out.failed && !may_change(&rows[i], a, b) && strcmp(old, new) != 0)

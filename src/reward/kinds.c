@@ -33,9 +33,9 @@ static int unknown(const char *name, int64_t k)
                                       : ", ",
                  kinds[i]->name);
     return dg_fail(DG_EINVAL,
-                   "rewards[%lld].name = \"%s\": must be %s, or with "
-                   "rewards[%lld].plugin a name of your own",
-                   (long long)k, name, names, (long long)k);
+                   "rewards[%lld].name = \"%s\": must be %s; one of your own "
+                   "has a command or a plugin",
+                   (long long)k, name, names);
 }
 
 /* Keys of texts that this kind does not have. */
@@ -119,10 +119,17 @@ int dg_reward_kind_of(const RewardKind **kind, const RewardConfig *c, int64_t k)
 {
     int err = DG_OK;
 
-    *kind = c->plugin[0] != '\0' ? &dg_reward_of_plugin : find(c->name);
+    *kind = c->command[0] != '\0'  ? &dg_reward_command
+            : c->plugin[0] != '\0' ? &dg_reward_of_plugin
+                                   : find(c->name);
     if (*kind == NULL)
         return unknown(c->name, k);
-    if (c->plugin[0] != '\0')
+    if (c->command[0] != '\0' && c->plugin[0] != '\0')
+        return dg_fail(DG_EINVAL,
+                       "rewards[%lld].plugin = \"%s\": must be empty where "
+                       "rewards[%lld].command is set",
+                       (long long)k, c->plugin, (long long)k);
+    if (c->command[0] != '\0' || c->plugin[0] != '\0')
         err = check_own_name(c, k);
     if (!err)
         err = check_texts(*kind, c, k);

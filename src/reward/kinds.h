@@ -13,8 +13,9 @@ extern const RewardKind dg_reward_hpsv2;
 extern const RewardKind dg_reward_clip;
 extern const RewardKind dg_reward_pickscore;
 
-/* A user's own, under names of the user's: of rewards[].plugin. */
+/* A user's own, under names of the user's: rewards[].plugin and .command. */
 extern const RewardKind dg_reward_of_plugin;
+extern const RewardKind dg_reward_command;
 
 /**
  * The kind of rewards[k]. Errors: DG_EINVAL naming rewards[k].name and the

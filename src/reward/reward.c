@@ -1,8 +1,11 @@
 #include "reward/reward.h"
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/plural.h"
 #include "kinds.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -134,6 +137,55 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
     return err;
 }
 
+int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
+                     int (*stopped)(void))
+{
+    const RewardSeat seat = { .comm = comm,
+                              .cuda = c->run.device == DG_DEVICE_CUDA,
+                              .stopped = stopped };
+    int err = DG_OK, any = 0;
+
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL && r[k].kind->net->start != NULL) {
+            any = 1;
+            err = r[k].kind->net->start(r[k].net, &seat);
+        }
+    if (any)
+        err = dg_agree(comm, err);
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL && r[k].kind->net->await != NULL)
+            err = r[k].kind->net->await(r[k].net, &seat);
+    return err;
+}
+
+const char *dg_reward_version(const Reward *r)
+{
+    const RewardNet *net = r->kind->net;
+
+    return r->net != NULL && net->version != NULL ? net->version(r->net) : "";
+}
+
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm)
+{
+    for (int64_t k = 0; k < num; k++) {
+        int64_t first = comm->size, all;
+        char text[640] = "";
+
+        if (r[k].net == NULL || r[k].kind->net->take_note == NULL)
+            continue;
+        all = r[k].kind->net->take_note(r[k].net, text, sizeof text);
+        if (all > 0)
+            first = comm->rank;
+        dg_comm_min_i64(comm, &first, 1);
+        if (first == comm->size)
+            continue;
+        dg_comm_sum_i64(comm, &all, 1);
+        dg_comm_bcast(comm, text, sizeof text, (int)first);
+        dg_warn("%s (%lld time%s on all ranks, the first on rank %lld)", text,
+                (long long)all, dg_plural(all), (long long)first);
+    }
+}
+
 void dg_rewards_close(Reward *r, int64_t num)
 {
     for (int64_t k = 0; k < num; k++) {
@@ -250,5 +302,9 @@ int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (s.missing)
         s.value = s.strict = NAN;
     *out = s;
-    return err == DG_EREWARD ? err : DG_OK;
+    if (err == DG_EREWARD)
+        return err;
+    return s.missing && r->kind->net != NULL && r->kind->net->is_over != NULL
+               ? r->kind->net->is_over(r->net)
+               : DG_OK;
 }

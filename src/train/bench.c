@@ -229,6 +229,15 @@ typedef struct Hall {
     Trainer alone, together;
 } Hall;
 
+static int build(Trainer *t, const Session *s)
+{
+    const Config *c = s->config;
+    const int err = dg_trainer_build(t, s);
+
+    return err ? err
+               : dg_rewards_start(t->rewards, c, c->num_rewards, s->comm, NULL);
+}
+
 static int measure_alone(Bench *out, Hall *h, const Session *s,
                          const BenchOpts *o, int repeats)
 {
@@ -240,7 +249,7 @@ static int measure_alone(Bench *out, Hall *h, const Session *s,
     h->solo.backend = &h->meter.table;
     dg_meter_init(&h->meter, s->backend);
     h->meter.on = 0;
-    err = dg_trainer_build(&h->alone, &h->solo);
+    err = build(&h->alone, &h->solo);
     return err ? err
                : measure_iteration(&out->iteration, &h->alone, &h->meter,
                                    o->repeats < MAX_REPEATS ? o->repeats
@@ -261,7 +270,7 @@ static int measure_hall(Bench *out, Hall *h, const Session *s,
         return err;
     h->shared = *s;
     h->shared.num_threads = 1;
-    err = dg_trainer_build(&h->together, &h->shared);
+    err = build(&h->together, &h->shared);
     return err ? err
                : measure_ranks(&out->ranks, s->comm, &h->alone, &h->together,
                                repeats);

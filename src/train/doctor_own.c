@@ -493,6 +493,9 @@ static int try_all(DoctorOwn *out, Trial *x, const Comm *self)
     DoctorFound first = { .seconds = 0 };
     int err = dg_trainer_build(&x->t, &x->brief);
 
+    if (!err)
+        err = dg_rewards_start(x->t.rewards, &x->config, x->config.num_rewards,
+                               x->brief.comm, NULL);
     if (err)
         return err;
     x->plain = *x->brief.backend;

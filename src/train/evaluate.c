@@ -552,6 +552,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
     }
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
+    dg_rewards_tell(job->rewards, job->with_scores, comm);
     tell_missing(e);
     if (job->pictures != NULL)
         dg_comm_share_items(comm, job->pictures, e->N,

@@ -247,6 +247,9 @@ int dg_infer_evaluate(const Session *s, const InferOpts *o)
                   ? dg_fail(DG_EINVAL, "rewards: evaluation needs one")
                   : open_infer(&x, s, o, (int)s->config->num_rewards);
 
+    if (!err && !o->dry)
+        err = dg_rewards_start(x.rewards, s->config, s->config->num_rewards,
+                               s->comm, NULL);
     if (!err && !o->dry) {
         const EvaluateJob job = job_of(&x, s, o, (int)s->config->num_rewards);
 

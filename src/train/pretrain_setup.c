@@ -476,7 +476,11 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
                               c->pretrain.steps);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->step);
-    return dg_agree(s->comm, err);
+    err = dg_agree(s->comm, err);
+    return err || t->heldout.num == 0
+               ? err
+               : dg_rewards_start(t->rewards, c, c->num_rewards > 0, s->comm,
+                                  dg_stop_asked);
 }
 
 void dg_pretrain_close(Pretrain *t)

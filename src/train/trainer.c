@@ -77,6 +77,7 @@ int dg_trainer_experience(Trainer *t)
     if (err)
         return err;
     dg_rollout_share(r, s->comm);
+    dg_rewards_tell(t->rewards, r->K, s->comm);
     t->phases.reward = dg_clock_now() - at;
     err = tell_note(t, r->note, r->note_item);
     return err ? err : dg_update_prepare(t->update, s, r);
@@ -244,6 +245,9 @@ int dg_train(const Session *s, RunEnd *end)
         err = dg_trainer_build(&t, s);
     if (!err)
         err = dg_trainer_open_files(&t);
+    if (!err)
+        err = dg_rewards_start(t.rewards, s->config, s->config->num_rewards,
+                               s->comm, dg_stop_asked);
     if (!err)
         err = resume(&t, &stop);
     while (!err && !stop && t.iteration < s->config->run.iterations)

@@ -26,6 +26,8 @@ typedef struct Columns {
     float *sigma;                                  /* [T + 1] */
     float *time, *mean_z, *mean_u, *mean_x0, *std; /* [T] */
     const char **reward_name;                      /* [K] */
+    const char **reward_version;                   /* [K] */
+    int versions; /* 1: there is one that is not empty */
     double *reward_weight;
 } Columns;
 
@@ -90,6 +92,7 @@ static void free_columns(Columns *c)
     free(c->mean_x0);
     free(c->std);
     free(c->reward_name);
+    free(c->reward_version);
     free(c->reward_weight);
 }
 
@@ -129,12 +132,13 @@ static int reserve_columns(Columns *c, const Rollout *r, const Update *u)
     c->mean_x0 = column(NULL, r->T, sizeof *c->mean_x0);
     c->std = column(NULL, r->T, sizeof *c->std);
     c->reward_name = column(NULL, r->K, sizeof *c->reward_name);
+    c->reward_version = column(NULL, r->K, sizeof *c->reward_version);
     c->reward_weight = column(NULL, r->K, sizeof *c->reward_weight);
     if (!c->step || !c->clipped || !c->ratio || !c->log_prob || !c->loss ||
         !c->reward || !c->strict || !c->missing || !c->advantage || !c->total ||
         !c->kept || !c->update || !c->prompts || !c->prompt_index ||
         !c->sigma || !c->time || !c->mean_z || !c->mean_u || !c->mean_x0 ||
-        !c->std || !c->reward_name || !c->reward_weight)
+        !c->std || !c->reward_name || !c->reward_version || !c->reward_weight)
         return dg_fail(DG_ENOMEM, "trajectory file");
     return DG_OK;
 }
@@ -169,6 +173,8 @@ static int take_columns(Columns *c, const Trainer *t)
     }
     for (int64_t k = 0; k < r->K; k++) {
         c->reward_name[k] = t->rewards[k].name;
+        c->reward_version[k] = dg_reward_version(&t->rewards[k]);
+        c->versions |= c->reward_version[k][0] != '\0';
         c->reward_weight[k] = t->rewards[k].weight;
     }
     c->sigma[r->T] = r->steps[r->T - 1].sigma_next;
@@ -319,6 +325,10 @@ static void put_scores(Items *to, const Trainer *t, const Columns *c)
     dims(put(to, "reward_weight", DG_H5_F64, c->reward_weight, "their weights",
              "reward"),
          1, r->K, 0, 0);
+    if (c->versions)
+        dims(put(to, "reward_version", DG_H5_TEXT, c->reward_version,
+                 "what programs that score say they are", "reward"),
+             1, r->K, 0, 0);
     dims(put(to, "prompt", DG_H5_TEXT, c->prompts, "prompts", "prompt"), 1,
          r->P, 0, 0);
     dims(put(to, "prompt_index", DG_H5_I64, c->prompt_index,
