@@ -9,5 +9,6 @@ extern const RewardKind dg_reward_brightness;
 extern const RewardKind dg_reward_hpsv2;
 extern const RewardKind dg_reward_clip;
 extern const RewardKind dg_reward_pickscore;
+extern const RewardKind dg_reward_imagereward;
 
 #endif
