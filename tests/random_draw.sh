@@ -268,7 +268,7 @@ draw_rewards()
     local names=(brightness) name list=
     [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
-    names+=(hpsv2 clip pickscore)
+    names+=(hpsv2 clip pickscore imagereward)
     for name in "${names[@]}"; do
         [ -n "$list" ] && { once_in 3 || continue; }
         list+="${list:+, }{ name = \"$name\"; "
@@ -277,6 +277,11 @@ draw_rewards()
         case $name in
         brightness) once_in 4 && list+="threshold = 0.5; " ;;
         shapes) ;;
+        imagereward)
+            list+='path="tests/golden/image_reward_tiny/ImageReward.pt"; tokenizer="tests/golden/bert_small"; '
+            one_of rint trunc
+            list+="quantize = \"$one\"; "
+            ;;
         *)
             one_of cos logit logit_26
             list+="$net scale = \"$one\"; "

@@ -153,6 +153,8 @@ static void test_rewards_with_a_network_allocate_nothing(void **state)
     static const char *const sets[] = {
         "rewards=({name=\"hpsv2\";path=\"tests/golden/clip_tiny\";"
         "tokenizer=\"tests/golden/sd_tiny/tokenizer\";},"
+        "{name=\"imagereward\";path=\"tests/golden/image_reward_tiny/"
+        "ImageReward.pt\";tokenizer=\"tests/golden/bert_small\";},"
         "{name=\"brightness\";})",
         "log.level=\"warn\"", NULL
     };

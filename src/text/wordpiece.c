@@ -131,7 +131,9 @@ static int encode_raw(void *arg, const char *text, size_t size)
         err = dg_unicode_nfd(&k->decomposed, k->spaced.at, k->spaced.used);
     if (!err)
         err = strip_marks(&k->text, k->decomposed.at, k->decomposed.used);
-    return err ? err : encode_words(k, k->text.at, k->text.used);
+    if (!err && k->text.used > 0)
+        err = encode_words(k, k->text.at, k->text.used);
+    return err;
 }
 
 int dg_wordpiece_encode(const WordPiece *w, int32_t *ids, int32_t length,
