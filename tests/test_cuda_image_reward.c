@@ -34,6 +34,9 @@ static void test_scores_are_the_cpus(void **state)
         for (int p = 0; p < IR_PROMPTS; p++)
             assert_true(ir_score(&device, rgb, 0, p).value == got[p]);
     assert_int_equal(device.ctx.arena.peak, device.plan.bytes);
+    device.ctx.flops = 0;
+    ir_score(&device, rgb, 0, IR_LONG);
+    assert_int_equal(device.ctx.flops, device.plan.score_flops);
     rgb[0] = 1 - rgb[0];
     assert_true(ir_score(&device, rgb, 0, 0).value != got[0]);
     free(rgb);

@@ -306,12 +306,16 @@ static void test_eight_bits_are_a_choice(void **state)
     free(rgb);
 }
 
-/* Operations as reckoned from the published sizes, without any weights. */
+/* Operations as reckoned from the published sizes, without any weights. They
+ * do not know of the heads. */
 static void test_public_sizes(void **state)
 {
+    const ImageRewardConfig c = dg_image_reward_v1();
     IrBed b;
 
     (void)state;
+    assert_int_equal(c.vision.num_attention_heads, 16);
+    assert_int_equal(c.text.num_attention_heads, 12);
     ir_configure(&b, "path=\"nowhere/at_all.pt\";");
     MUST(dg_rewards_outline(b.r, &b.config, 1));
     ir_count(&b, dg_backend_cpu(), 512);
@@ -323,27 +327,42 @@ static void test_public_sizes(void **state)
 
 /* --- what does not serve ----------------------------------------------------- */
 
-/* The fixture's file in a folder with another config.json. */
-static void refuse_config(const char *json, const char *said)
+static void write_text(const char *folder, const char *name, const char *text)
 {
-    char folder[256], path[512], keys[512];
-    IrBed b;
+    char path[512];
     FILE *f;
 
-    tiny_folder(folder);
-    snprintf(path, sizeof path, "%s/config.json", folder);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     f = fopen(path, "w");
     assert_non_null(f);
-    fputs(json, f);
+    fputs(text, f);
     fclose(f);
+}
+
+/* Sizes of a file that is not there from a config.json that is. */
+static int outline(IrBed *b, const char *json)
+{
+    char folder[256], keys[512];
+    int err;
+
+    tiny_folder(folder);
+    write_text(folder, "config.json", json);
     snprintf(keys, sizeof keys, "path=\"%s/none.pt\";", folder);
-    ir_configure(&b, keys);
-    assert_int_equal(dg_rewards_outline(b.r, &b.config, 1), DG_EFORMAT);
+    ir_configure(b, keys);
+    err = dg_rewards_outline(b->r, &b->config, 1);
+    tiny_drop(folder);
+    return err;
+}
+
+static void refuse_config(const char *json, const char *said)
+{
+    IrBed b;
+
+    assert_int_equal(outline(&b, json), DG_EFORMAT);
     if (strstr(dg_last_error()->text, said) == NULL ||
         strstr(dg_last_error()->text, "config.json") == NULL)
         fail_msg("\"%s\" lacks \"%s\"", dg_last_error()->text, said);
     dg_rewards_close(b.r, 1);
-    tiny_drop(folder);
 }
 
 #define SIZES(vision, text)                                          \
@@ -352,7 +371,7 @@ static void refuse_config(const char *json, const char *said)
     "\"num_hidden_layers\":2,\"num_attention_heads\":3" vision       \
     "},\"text_config\":{\"vocab_size\":2979,\"hidden_size\":32,"     \
     "\"intermediate_size\":64,\"num_hidden_layers\":2,"              \
-    "\"num_attention_heads\":2,\"max_position_embeddings\":40" text "}}"
+    "\"num_attention_heads\":2,\"max_position_embeddings\":" text "}}"
 
 static void test_bad_sizes_are_named(void **state)
 {
@@ -360,12 +379,27 @@ static void test_bad_sizes_are_named(void **state)
     refuse_config("{\"model_type\":\"clip\"}", "model_type is \"clip\"");
     refuse_config("{}", "model_type");
     refuse_config("{\"model_type\":\"blip\"}", "vision_config.image_size");
-    refuse_config(SIZES(",\"hidden_act\":\"quick_gelu\"", ""),
+    refuse_config(SIZES(",\"hidden_act\":\"quick_gelu\"", "40"),
                   "vision_config.hidden_act is \"quick_gelu\": must be gelu");
-    refuse_config(SIZES(",\"layer_norm_eps\":1e-5", ""),
+    refuse_config(SIZES(",\"layer_norm_eps\":1e-5", "40"),
                   "vision_config.layer_norm_eps is 1e-05: must be 1e-06");
-    refuse_config(SIZES("", ",\"layer_norm_eps\":1e-6"),
+    refuse_config(SIZES("", "40,\"layer_norm_eps\":1e-6"),
                   "text_config.layer_norm_eps is 1e-06: must be 1e-12");
+}
+
+/* A network that knows fewer places reads fewer tokens. */
+static void test_few_places(void **state)
+{
+    IrBed b;
+
+    (void)state;
+    MUST(outline(&b, SIZES("", "20")));
+    assert_int_equal(dg_rewards_num_features(b.r, 1), 20);
+    ir_count(&b, dg_backend_cpu(), 64);
+    dg_rewards_close(b.r, 1);
+    MUST(outline(&b, SIZES("", "36")));
+    assert_int_equal(dg_rewards_num_features(b.r, 1), IR_TOKENS);
+    dg_rewards_close(b.r, 1);
 }
 
 static void refuse(const char *keys, int code, const char *said)
@@ -381,9 +415,25 @@ static void refuse(const char *keys, int code, const char *said)
     dg_rewards_close(b.r, 1);
 }
 
+/* The fixture's vocabulary with a token more than the network has. */
+static void refuse_more_words(void)
+{
+    char folder[256], command[600], keys[700];
+
+    tiny_folder(folder);
+    snprintf(command, sizeof command, "cp " IR_WORDS "/vocab.txt '%s'", folder);
+    assert_int_equal(system(command), 0);
+    write_text(folder, "added_tokens.json", "{\"[X]\":2979}");
+    snprintf(keys, sizeof keys, "path=\"" IR_FILE "\";tokenizer=\"%s\";",
+             folder);
+    refuse(keys, DG_EFORMAT, "2980 ids, and the network has 2979");
+    tiny_drop(folder);
+}
+
 static void test_what_does_not_serve_is_named(void **state)
 {
     (void)state;
+    refuse_more_words();
     refuse(IR_KEYS "model=\"ViT-L-14\";", DG_EINVAL,
            "rewards[0].model = \"ViT-L-14\": must be empty");
     refuse(IR_KEYS "scale=\"logit\";", DG_EINVAL, "rewards[0].scale");
@@ -411,6 +461,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_eight_bits_are_a_choice),
     cmocka_unit_test(test_public_sizes),
     cmocka_unit_test(test_bad_sizes_are_named),
+    cmocka_unit_test(test_few_places),
     cmocka_unit_test(test_what_does_not_serve_is_named),
 };
 

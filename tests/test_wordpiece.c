@@ -89,6 +89,7 @@ static void test_long_words_and_cuts(void **state)
 {
     const int32_t known[] = { CLS, A, SEP }, unknown[] = { CLS, UNK, SEP };
     const int32_t cut[] = { CLS, A, A, SEP };
+    const int32_t behind[] = { CLS, UNK, B, SEP };
     WordPiece *w = of_vocab(VOCAB "##\xC3\x9F\n", NULL);
     char text[300] = "a";
     int32_t ids[104];
@@ -102,6 +103,12 @@ static void test_long_words_and_cuts(void **state)
     assert_memory_equal(ids, known, 2 * sizeof *ids);
     strcat(text, "\xC3\x9F");
     case_expect(unknown, 3, encode, w, text);
+    strcat(text, " b");
+    case_expect(behind, 4, encode, w, text);
+    memmove(text + 1, text + 3, strlen(text) - 2); /* 100 of them are left */
+    assert_int_equal(encode(w, ids, 104, &count, text), DG_OK);
+    assert_int_equal(count.used, 103);
+    assert_memory_equal(ids, known, 2 * sizeof *ids);
     assert_int_equal(encode(w, ids, 4, &count, "a a a"), DG_OK);
     assert_true(count.used == 4 && count.truncated);
     assert_memory_equal(ids, cut, sizeof cut);
@@ -109,6 +116,23 @@ static void test_long_words_and_cuts(void **state)
     assert_true(count.used == 4 && !count.truncated);
     assert_int_equal(encode(w, ids, 1, &count, "a"), DG_EINVAL);
     dg_wordpiece_destroy(w);
+}
+
+/* As a file that Windows wrote, and one whose last line has no end. */
+static void test_ends_of_lines(void **state)
+{
+    const int32_t want[] = { CLS, A, SEP };
+    WordPiece *w =
+        of_vocab("[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\na", NULL);
+
+    (void)state;
+    case_expect(want, 3, encode, w, "a");
+    assert_int_equal(dg_wordpiece_info(w)->num_ids, 6);
+    dg_wordpiece_destroy(w);
+    assert_true(dg_wordpiece_is_list("a\r\n[UNK]\r\n", 10));
+    assert_true(dg_wordpiece_is_list("a\n[UNK]", 7));
+    assert_false(dg_wordpiece_is_list("a\n[UNK] b\n", 10));
+    assert_false(dg_wordpiece_is_list("", 0));
 }
 
 static void test_added_tokens(void **state)
@@ -250,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_words_are_the_longest_pieces),
         cmocka_unit_test(test_long_words_and_cuts),
+        cmocka_unit_test(test_ends_of_lines),
         cmocka_unit_test(test_added_tokens),
         cmocka_unit_test(test_bad_vocabularies_are_named),
         cmocka_unit_test(test_json),
