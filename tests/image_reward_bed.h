@@ -64,6 +64,20 @@ static inline void ir_configure(IrBed *b, const char *keys)
     MUST(dg_rewards_init(b->r, &b->config));
 }
 
+/** Room for any of the pictures. */
+static inline size_t ir_scratch(const IrBed *b)
+{
+    size_t most = dg_rewards_scratch(b->r, 1, 90, 90);
+
+    for (int i = 0; i < CLIP_SIZES; i++) {
+        const size_t bytes =
+            dg_rewards_scratch(b->r, 1, clip_sizes[i][0], clip_sizes[i][1]);
+
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 static inline void ir_open(IrBed *b, const Backend *backend, const char *keys)
 {
     ir_configure(b, keys);
@@ -71,7 +85,7 @@ static inline void ir_open(IrBed *b, const Backend *backend, const char *keys)
     MUST(dg_rewards_place(b->r, 1, backend));
     ir_count(b, backend, 90);
     MUST(dg_context_init(&b->ctx, backend, b->plan.bytes));
-    b->scratch = malloc(dg_rewards_scratch(b->r, 1, 90, 90));
+    b->scratch = malloc(ir_scratch(b));
     assert_non_null(b->scratch);
     assert_int_equal(dg_rewards_num_features(b->r, 1), IR_TOKENS);
     for (int p = 0; p < IR_PROMPTS; p++) {
