@@ -58,12 +58,16 @@ static inline void clip_picture(float *rgb, int height, int width)
             }
 }
 
-/** The block "name count" of golden.txt. */
-static inline void clip_golden(float *out, int num, const char *name, int index)
+/** The block "name count" of a folder's golden.txt. */
+static inline void clip_golden_of(const char *folder, float *out, int num,
+                                  const char *name, int index)
 {
-    char wanted[80], found[64];
-    FILE *f = fopen(CLIP_FOLDER "/golden.txt", "r");
+    char wanted[80], found[64], path[256];
+    FILE *f;
     int there;
+
+    snprintf(path, sizeof path, "%s/golden.txt", folder);
+    f = fopen(path, "r");
 
     assert_non_null(f);
     snprintf(wanted, sizeof wanted, "%s%d", name, index);
@@ -84,7 +88,12 @@ static inline void clip_golden(float *out, int num, const char *name, int index)
             return;
         }
     }
-    fail_msg("no block %s in golden.txt", wanted);
+    fail_msg("no block %s in %s", wanted, path);
+}
+
+static inline void clip_golden(float *out, int num, const char *name, int index)
+{
+    clip_golden_of(CLIP_FOLDER, out, num, name, index);
 }
 
 static inline void clip_near(const char *what, const float *got,

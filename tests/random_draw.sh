@@ -269,7 +269,7 @@ draw_rewards()
     list=
     [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
-    names+=(hpsv2 clip pickscore aesthetic jpeg_size colourfulness mine)
+    names+=(hpsv2 clip pickscore imagereward aesthetic jpeg_size colourfulness mine)
     for name in "${names[@]}"; do
         [ -n "$list" ] && { once_in 3 || continue; }
         list+="${list:+, }{ name = \"$name\"; "
@@ -289,6 +289,11 @@ draw_rewards()
         mine)
             one_of "" words "missing=5"
             list+="plugin = \"${DG_BUILD:-build}/tests/plugins/good.so\"; options = \"$one\"; "
+            ;;
+        imagereward)
+            list+='path="tests/golden/image_reward_tiny/ImageReward.pt"; tokenizer="tests/golden/bert_small"; '
+            one_of rint trunc
+            list+="quantize = \"$one\"; "
             ;;
         *)
             one_of cos logit logit_26

@@ -297,7 +297,7 @@ spoil_run()
 spoil_folder()
 {
     local files file base set=() args=()
-    one_of flux_tiny sd_tiny clip_tiny
+    one_of flux_tiny sd_tiny clip_tiny image_reward_tiny
     local kind=$one
     cp -r "tests/golden/$kind" "$work/folder"
     mapfile -t files < <(cd "$work/folder" && find . -type f ! -name '*.txt' | sort)
@@ -316,8 +316,12 @@ spoil_folder()
         base=configs/tiny.cfg
         set=("rewards=({name=\"hpsv2\"; path=\"$work/folder\"; tokenizer=\"tests/golden/sd_tiny/tokenizer\";})")
         ;;
+    image_reward_tiny)
+        base=configs/tiny.cfg
+        set=("rewards=({name=\"imagereward\"; path=\"$work/folder/ImageReward.pt\"; tokenizer=\"tests/golden/bert_small\";})")
+        ;;
     esac
-    [ "$kind" = clip_tiny ] || set+=("policy.path=$work/folder")
+    [[ $kind = clip_tiny || $kind = image_reward_tiny ]] || set+=("policy.path=$work/folder")
     set+=("run.dir=$work/spoiled" run.threads=1 run.iterations=1 sampler.steps=2
         grpo.num_generations=2 grpo.prompts_per_iteration=1 grpo.timestep_fraction=1
         grpo.updates_per_iteration=1 pretrain.image_size=32 report.prompts=1)

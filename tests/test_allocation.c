@@ -156,6 +156,8 @@ static void test_rewards_with_a_network_allocate_nothing(void **state)
         "{name=\"aesthetic\";path=\"tests/golden/clip_tiny\";"
         "head=\"tests/golden/head_tiny.pth\";},"
         "{name=\"jpeg_size\";weight=-1.0;},"
+        "{name=\"imagereward\";path=\"tests/golden/image_reward_tiny/"
+        "ImageReward.pt\";tokenizer=\"tests/golden/bert_small\";},"
         "{name=\"brightness\";})",
         "log.level=\"warn\"", NULL
     };

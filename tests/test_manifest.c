@@ -5,6 +5,7 @@
 
 #include "models/clip_model.h"
 #include "models/flux_transformer.h"
+#include "models/image_reward.h"
 #include "models/t5.h"
 #include "models/unet.h"
 #include "models/vae.h"
@@ -171,6 +172,49 @@ static void test_clip_h_is_the_public_one(void **state)
     free(wants);
     free(rows);
     dg_clip_model_destroy(m);
+    dg_params_fini(&set);
+}
+
+/* ImageReward.pt's tensors, whose three products of attention are one there,
+ * against the network; two projections and position_ids are not needed. */
+static void test_image_reward_is_the_public_one(void **state)
+{
+    static const char *const unused[] = { "blip.vision_proj.*",
+                                          "blip.text_proj.*" };
+    const ManifestOpts o = { unused, 2 };
+    const ImageRewardConfig c = dg_image_reward_v1();
+    ImageReward *m;
+    ParamSet set;
+    WeightWant *wants;
+    WeightSource *s;
+    WeightPlan *p;
+    int num, num_rows;
+    ManifestRow *rows = manifest_rows("image_reward", &num_rows);
+
+    (void)state;
+    dg_params_init(&set, 1);
+    assert_int_equal(dg_image_reward_create(&m, &c, &set), DG_OK);
+    assert_int_equal(dg_params_num_values(&set), 446665953 - 459264);
+    assert_int_equal(dg_manifest_of_params(&wants, &num, &set, ""), DG_OK);
+    assert_int_equal(num_rows, 625);
+    make_hollow(in_scratch("open.safetensors"), rows, num_rows);
+    assert_int_equal(dg_snapshot_open(&s, in_scratch("open.safetensors"), NULL),
+                     DG_OK);
+    if (dg_manifest_plan(&p, s, wants, num, &o))
+        fail_msg("%s", dg_last_error()->text);
+    dg_manifest_free(p);
+    expect_error(dg_manifest_plan(&p, s, wants, num, NULL), DG_EFORMAT,
+                 "4 unexpected (blip.text_proj.bias");
+    dg_source_close(s);
+    make_hollow(in_scratch("short.safetensors"), rows, num_rows - 1);
+    assert_int_equal(
+        dg_snapshot_open(&s, in_scratch("short.safetensors"), NULL), DG_OK);
+    expect_error(dg_manifest_plan(&p, s, wants, num, &o), DG_EFORMAT,
+                 "1 missing (mlp.layers.7.weight)");
+    dg_source_close(s);
+    free(wants);
+    free(rows);
+    dg_image_reward_destroy(m);
     dg_params_fini(&set);
 }
 
@@ -487,6 +531,7 @@ int main(void)
         cmocka_unit_test(test_unet_is_the_public_one),
         cmocka_unit_test(test_autoencoders_are_the_public_ones),
         cmocka_unit_test(test_clip_h_is_the_public_one),
+        cmocka_unit_test(test_image_reward_is_the_public_one),
         cmocka_unit_test(test_rules_cover_the_original_layout),
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_layouts_give_the_same_values),

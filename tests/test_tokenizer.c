@@ -98,7 +98,8 @@ static void test_bad_folders_are_named(void **state)
     (void)state;
     case_folder(folder);
     assert_int_equal(dg_tokenizer_open(&t, folder), DG_EIO);
-    case_said("no tokenizer.json, spiece.model (T5) or merges.txt (CLIP)");
+    case_said("no tokenizer.json, spiece.model (T5), merges.txt (CLIP) or ");
+    case_said("vocab.txt (BERT) in it");
     case_said(folder);
     assert_int_equal(dg_tokenizer_open(&t, "tests/no_such_folder"), DG_EIO);
     case_said("tests/no_such_folder");
@@ -137,13 +138,14 @@ static void test_bad_prompts_are_named(void **state)
         "\xF8\x88\x80\x80",
         "ok \xE2\x28\xA1",
     };
-    static const char *const folders[] = { GOLDEN "clip_small", NULL };
+    static const char *const folders[] = { GOLDEN "clip_small", NULL,
+                                           GOLDEN "bert_small" };
     char t5[256];
 
     (void)state;
     case_folder(t5);
     put_copy(t5, "spiece.model", GOLDEN "t5_small/spiece.model");
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
         Tokenizer *t;
         int32_t ids[77];
         char *text = malloc(DG_TOKENIZER_TEXT_BYTES + 2);

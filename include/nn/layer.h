@@ -66,6 +66,10 @@ Norm dg_layer_layer_norm(LayerPath *p, const char *name, int64_t width);
 const Tensor *dg_layer_table(LayerPath *p, const char *name, int64_t rows,
                              int64_t width, double std);
 
+/** A parameter of that name that is no layer's weight or bias. */
+const Tensor *dg_layer_tensor(LayerPath *p, const char *name, ParamInit init,
+                              int num_dims, const int64_t *dims);
+
 /** in -> width -> width, both with bias. */
 Mlp2 dg_layer_mlp2(LayerPath *p, const char *name, int64_t in, int64_t width,
                    ParamInit init);

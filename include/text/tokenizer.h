@@ -1,7 +1,7 @@
 #ifndef DG_TEXT_TOKENIZER_H
 #define DG_TEXT_TOKENIZER_H
 /*
- * The tokenizers of real text encoders, CLIP's and T5's, behind one face:
+ * The tokenizers of real text encoders, CLIP's, T5's and BERT's, behind one face:
  * opened from a Hugging Face tokenizer folder by what is in it.
  *
  * A tokenizer is not changed after it was opened: threads may share one.
@@ -12,8 +12,9 @@
 typedef struct Tokenizer Tokenizer;
 
 typedef enum TokenizerKind {
-    DG_TOKENIZER_CLIP, /* byte-pair encoding, see text/clip_bpe.h */
-    DG_TOKENIZER_T5    /* SentencePiece unigram, see text/t5_unigram.h */
+    DG_TOKENIZER_CLIP,     /* byte-pair encoding, see text/clip_bpe.h */
+    DG_TOKENIZER_T5,       /* SentencePiece unigram, see text/t5_unigram.h */
+    DG_TOKENIZER_WORDPIECE /* BERT's, see text/wordpiece.h */
 } TokenizerKind;
 
 /* A longer prompt is refused. */
@@ -24,7 +25,7 @@ typedef struct TokenizerInfo {
     int32_t num_ids;  /* all ids are in [0, num_ids) */
     int32_t bos, eos; /* bos -1: none */
     int32_t pad, unk; /* ids behind the end mark, for unknown characters */
-    int32_t length;   /* usual ids per prompt: 77 (CLIP) or 512 (T5) */
+    int32_t length;   /* usual ids per prompt: 77 (CLIP) or 512 (T5, BERT) */
 } TokenizerInfo;
 
 /* What became of one prompt. */
@@ -35,10 +36,11 @@ typedef struct TokenCount {
 
 /**
  * Opens a folder, or a file, which is a list of CLIP's rules (see
- * dg_clip_bpe_open_list()). A folder is T5's if it has a tokenizer.json with a Unigram model
- * or a spiece.model, CLIP's if it has a merges.txt (with or without
- * vocab.json) or a tokenizer.json with CLIP's BPE model. tokenizer.json goes
- * before spiece.model, merges.txt before tokenizer.json.
+ * dg_clip_bpe_open_list()) or BERT's vocab.txt. A folder is T5's if it has a tokenizer.json
+ * with a Unigram model or a spiece.model, BERT's if it has one with a WordPiece model or a
+ * vocab.txt, CLIP's if it has a merges.txt (with or without vocab.json) or a
+ * tokenizer.json with CLIP's BPE model. tokenizer.json goes before
+ * spiece.model and vocab.txt, merges.txt before tokenizer.json.
  * Not collective: every rank may open, or fail, alone.
  * Errors, each naming the file and what is wrong in it: DG_EIO (cannot be
  * read; none of these files is there), DG_EFORMAT, DG_ENOMEM. *out is set on
@@ -49,9 +51,10 @@ int dg_tokenizer_open(Tokenizer **out, const char *path);
 const TokenizerInfo *dg_tokenizer_info(const Tokenizer *t);
 
 /**
- * A prompt to ids: begin mark (CLIP), tokens, end mark, pads.
+ * A prompt to ids: begin mark (CLIP, BERT), tokens, end mark, pads.
  * ids     [length] i32 out; tokens that do not fit are cut off at the end,
- *         the marks never: length >= 2 (CLIP), >= 1 (T5)
+ *         the marks never: length >= 2 (CLIP, BERT), >= 1
+ *         (T5)
  * count   out, may be NULL
  * text    UTF-8; "" is allowed
  * Errors: DG_EINVAL (not UTF-8: the byte is named; length; longer than

@@ -38,7 +38,9 @@ static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
       "which reward: shapes, shapes_strict, brightness, colourfulness, "
-      "jpeg_size, aesthetic, hpsv2, clip or pickscore",
+      "jpeg_size, aesthetic, hpsv2, clip, pickscore or imagereward, or a name "
+      "of "
+      "your own with command or plugin",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },
@@ -51,7 +53,7 @@ static const Option reward_rows[] = {
     { "path", OPT_STRING, "\"\"", 0, 0, REWARD(path),
       sizeof((RewardConfig *)0)->path, NULL,
       "hpsv2, clip, pickscore, aesthetic: weights of their CLIP, a file in "
-      "OpenCLIP's layout or a Hugging Face folder",
+      "OpenCLIP's layout or a Hugging Face folder; imagereward: ImageReward.pt",
       0, NO_LIST },
     { "head", OPT_STRING, "\"\"", 0, 0, REWARD(head),
       sizeof((RewardConfig *)0)->head, NULL,
@@ -60,9 +62,9 @@ static const Option reward_rows[] = {
       0, NO_LIST },
     { "tokenizer", OPT_STRING, "\"\"", 0, 0, REWARD(tokenizer),
       sizeof((RewardConfig *)0)->tokenizer, NULL,
-      "CLIP's tokenizer: a folder, or a list of its rules; empty: the folder "
-      "of "
-      "the weights",
+      "CLIP's tokenizer: a folder, or a list of its rules; imagereward: "
+      "bert-base-uncased's folder or vocab.txt; empty: the folder of the "
+      "weights",
       0, NO_LIST },
     { "model", OPT_STRING, "\"\"", 0, 0, REWARD(model),
       sizeof((RewardConfig *)0)->model, NULL,

@@ -7,6 +7,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+static const ClipNames clip_names = {
+    "encoder.layers", "self_attn", "q_proj",      "k_proj",
+    "v_proj",         "out_proj",  "layer_norm1", "layer_norm2",
+};
+
 Act dg_clip_act(ClipAct act)
 {
     return act == DG_CLIP_GELU ? DG_ACT_GELU_ERF : DG_ACT_QUICK_GELU;
@@ -30,21 +35,22 @@ static void add_layer(ClipLayer *l, LayerPath *p, const ClipEncoder *e)
 {
     const int64_t D = e->width, M = e->inner;
     const double shrink = 1 / sqrt(2.0 * e->num_layers);
-    size_t mark = dg_path_enter(p, "self_attn");
+    const ClipNames *n = e->names;
+    size_t mark = dg_path_enter(p, "%s", n->attn);
 
-    l->q = dg_layer_linear(p, "q_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->k = dg_layer_linear(p, "k_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->v = dg_layer_linear(p, "v_proj", D, D, 1, DG_INIT_NORMAL_FAN);
-    l->out = dg_layer_linear_normal(p, "out_proj", D, D, 1,
-                                    shrink / sqrt((double)D));
+    l->q = dg_layer_linear(p, n->q, D, D, 1, DG_INIT_NORMAL_FAN);
+    l->k = dg_layer_linear(p, n->k, D, D, 1, DG_INIT_NORMAL_FAN);
+    l->v = dg_layer_linear(p, n->v, D, D, 1, DG_INIT_NORMAL_FAN);
+    l->out =
+        dg_layer_linear_normal(p, n->out, D, D, 1, shrink / sqrt((double)D));
     dg_path_leave(p, mark);
-    l->norm_1 = dg_layer_layer_norm(p, "layer_norm1", D);
+    l->norm_1 = dg_layer_layer_norm(p, n->norm_1, D);
     mark = dg_path_enter(p, "mlp");
     l->fc1 = dg_layer_linear(p, "fc1", D, M, 1, DG_INIT_NORMAL_FAN);
     l->fc2 =
         dg_layer_linear_normal(p, "fc2", M, D, 1, shrink / sqrt((double)M));
     dg_path_leave(p, mark);
-    l->norm_2 = dg_layer_layer_norm(p, "layer_norm2", D);
+    l->norm_2 = dg_layer_layer_norm(p, n->norm_2, D);
 }
 
 int dg_clip_encoder_add(ClipEncoder *e, LayerPath *p)
@@ -52,8 +58,12 @@ int dg_clip_encoder_add(ClipEncoder *e, LayerPath *p)
     e->layers = calloc((size_t)e->num_layers, sizeof *e->layers);
     if (e->layers == NULL)
         return dg_fail(DG_ENOMEM, "clip encoder");
+    if (e->names == NULL)
+        e->names = &clip_names;
+    if (e->eps == 0)
+        e->eps = DG_CLIP_EPS;
     for (int i = 0; i < e->num_layers; i++) {
-        const size_t mark = dg_path_enter(p, "encoder.layers.%d", i);
+        const size_t mark = dg_path_enter(p, "%s.%d", e->names->layers, i);
 
         dg_path_group(p);
         add_layer(&e->layers[i], p, e);
@@ -84,14 +94,14 @@ static void block(Context *ctx, const void *args, Tensor *const *in,
                                  .causal = a->e->causal };
     Tensor *x = in[0], *n, *h, *q, *k;
 
-    dg_scope_push(ctx, "encoder.layers", a->index);
-    n = dg_op_layer_norm(ctx, x, l->norm_1.w, l->norm_1.b, DG_CLIP_EPS);
+    dg_scope_push(ctx, a->e->names->layers, a->index);
+    n = dg_op_layer_norm(ctx, x, l->norm_1.w, l->norm_1.b, a->e->eps);
     q = dg_linear(ctx, n, &l->q, DG_ACT_NONE);
     k = dg_linear(ctx, n, &l->k, DG_ACT_NONE);
     h = dg_linear(ctx, n, &l->v, DG_ACT_NONE);
     h = dg_op_attention(ctx, q, k, h, &opts);
     x = dg_op_add(ctx, x, dg_linear(ctx, h, &l->out, DG_ACT_NONE));
-    n = dg_op_layer_norm(ctx, x, l->norm_2.w, l->norm_2.b, DG_CLIP_EPS);
+    n = dg_op_layer_norm(ctx, x, l->norm_2.w, l->norm_2.b, a->e->eps);
     h = dg_linear(ctx, n, &l->fc1, a->e->act);
     out[0] = dg_op_add(ctx, x, dg_linear(ctx, h, &l->fc2, DG_ACT_NONE));
     dg_scope_pop(ctx);

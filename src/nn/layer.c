@@ -130,6 +130,21 @@ const Tensor *dg_layer_table(LayerPath *p, const char *name, int64_t rows,
     return add(p, name, ".weight", DG_INIT_NORMAL, std, dims);
 }
 
+const Tensor *dg_layer_tensor(LayerPath *p, const char *name, ParamInit init,
+                              int num_dims, const int64_t *dims)
+{
+    char key[2 * DG_PARAM_NAME];
+    const Tensor *t;
+
+    if (p->err)
+        return NULL;
+    snprintf(key, sizeof key, "%s%s", p->text, name);
+    t = dg_params_add(p->set, key, init, num_dims, dims);
+    if (t == NULL)
+        p->err = dg_last_error()->code;
+    return t;
+}
+
 Mlp2 dg_layer_mlp2(LayerPath *p, const char *name, int64_t in, int64_t width,
                    ParamInit init)
 {

@@ -7,9 +7,10 @@
 #include <string.h>
 
 static const RewardKind *const kinds[] = {
-    &dg_reward_shapes,    &dg_reward_shapes_strict, &dg_reward_brightness,
-    &dg_reward_hpsv2,     &dg_reward_clip,          &dg_reward_pickscore,
-    &dg_reward_aesthetic, &dg_reward_jpeg_size,     &dg_reward_colourfulness,
+    &dg_reward_shapes,      &dg_reward_shapes_strict, &dg_reward_brightness,
+    &dg_reward_hpsv2,       &dg_reward_clip,          &dg_reward_pickscore,
+    &dg_reward_aesthetic,   &dg_reward_jpeg_size,     &dg_reward_colourfulness,
+    &dg_reward_imagereward,
 };
 
 enum { NUM_KINDS = sizeof kinds / sizeof *kinds };

@@ -12,6 +12,7 @@ extern const RewardKind dg_reward_aesthetic;
 extern const RewardKind dg_reward_hpsv2;
 extern const RewardKind dg_reward_clip;
 extern const RewardKind dg_reward_pickscore;
+extern const RewardKind dg_reward_imagereward;
 
 /* A user's own, under names of the user's: rewards[].plugin and .command. */
 extern const RewardKind dg_reward_of_plugin;

@@ -69,9 +69,33 @@ int dg_unicode_is_word(int32_t c)
            category == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D;
 }
 
-int dg_unicode_nfc(Bytes *out, const char *text, size_t size)
+int dg_unicode_is_control(int32_t c)
 {
-    utf8proc_uint8_t *composed = NULL;
+    const utf8proc_category_t category = utf8proc_category(c);
+
+    return category == UTF8PROC_CATEGORY_CN ||
+           (category >= UTF8PROC_CATEGORY_CC &&
+            category <= UTF8PROC_CATEGORY_CO);
+}
+
+int dg_unicode_is_nonspacing(int32_t c)
+{
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_MN;
+}
+
+int dg_unicode_is_punctuation(int32_t c)
+{
+    const utf8proc_category_t category = utf8proc_category(c);
+
+    if (c > 0x20 && c < 0x7F)
+        return dg_unicode_class(c) == CHAR_OTHER;
+    return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+}
+
+static int normalise(Bytes *out, const char *text, size_t size,
+                     utf8proc_option_t form)
+{
+    utf8proc_uint8_t *formed = NULL;
     utf8proc_ssize_t n;
     size_t ascii = 0;
     int err;
@@ -81,15 +105,25 @@ int dg_unicode_nfc(Bytes *out, const char *text, size_t size)
     if (ascii == size)
         return dg_bytes_add(out, text, size);
     n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size,
-                     &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+                     &formed, UTF8PROC_STABLE | form);
     if (n == UTF8PROC_ERROR_NOMEM)
         return dg_fail(DG_ENOMEM, "tokenizer: %zu bytes of text", size);
     if (n < 0)
         return dg_fail(DG_EINVAL, "tokenizer: %s",
                        utf8proc_errmsg((utf8proc_ssize_t)n));
-    err = dg_bytes_add(out, composed, (size_t)n);
-    free(composed);
+    err = dg_bytes_add(out, formed, (size_t)n);
+    free(formed);
     return err;
+}
+
+int dg_unicode_nfc(Bytes *out, const char *text, size_t size)
+{
+    return normalise(out, text, size, UTF8PROC_COMPOSE);
+}
+
+int dg_unicode_nfd(Bytes *out, const char *text, size_t size)
+{
+    return normalise(out, text, size, UTF8PROC_DECOMPOSE);
 }
 
 int dg_unicode_lower(Bytes *out, int32_t c)

@@ -27,12 +27,24 @@ int dg_unicode_is_space(int32_t c);
 /** What regular expressions call \w: letters, marks, digits, connectors. */
 int dg_unicode_is_word(int32_t c);
 
+/** Controls, formats, private and unassigned code points (C*). */
+int dg_unicode_is_control(int32_t c);
+
+/** Marks that stand on another letter (Mn). */
+int dg_unicode_is_nonspacing(int32_t c);
+
+/** P*, and all of ASCII that is neither letter, number, space nor control. */
+int dg_unicode_is_punctuation(int32_t c);
+
 /** Appends what a half- or full-width form, U+FF01 to U+FFEE, is a form of.
  *  Errors: DG_ENOMEM. */
 int dg_unicode_usual_width(Bytes *out, int32_t c);
 
 /** Appends text in normalisation form C. Errors: DG_ENOMEM, DG_EINVAL. */
 int dg_unicode_nfc(Bytes *out, const char *text, size_t size);
+
+/** Appends text in normalisation form D. Errors: DG_ENOMEM, DG_EINVAL. */
+int dg_unicode_nfd(Bytes *out, const char *text, size_t size);
 
 /** Appends c in lower case, each letter by itself (no final sigma).
  *  Errors: DG_ENOMEM. */

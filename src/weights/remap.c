@@ -184,6 +184,14 @@ static const RemapRule rules[] = {
       "text.transformer.resblocks.#.mlp.c_fc.*", ALL },
     { "text_model.encoder.layers.#.mlp.fc2.*",
       "text.transformer.resblocks.#.mlp.c_proj.*", ALL },
+
+    /* timm's vision transformers, as BLIP has them: one product for three */
+    { "*visual_encoder.blocks.#.attn.q.*",
+      "*visual_encoder.blocks.#.attn.qkv.*", PART(0) },
+    { "*visual_encoder.blocks.#.attn.k.*",
+      "*visual_encoder.blocks.#.attn.qkv.*", PART(1) },
+    { "*visual_encoder.blocks.#.attn.v.*",
+      "*visual_encoder.blocks.#.attn.qkv.*", PART(2) },
 };
 
 static const char *const ignored[] = {

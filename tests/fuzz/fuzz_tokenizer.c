@@ -8,6 +8,8 @@
  *   '4' tokenizer.json as T5's
  *   '5' a character map as it stands in spiece.model, then the text of a prompt
  *   '6' a prompt, for the cleaning of OpenCLIP's texts
+ *   '7' vocab.txt of BERT, a zero byte, added_tokens.json
+ *   '8' tokenizer.json as BERT's
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 #include "text/clip_bpe.h"
 #include "text/clip_clean.h"
 #include "text/t5_unigram.h"
+#include "text/wordpiece.h"
 
 static const char *const prompts[] = {
     "",
@@ -63,6 +66,18 @@ static void use_t5(T5Unigram *u, const char *prompt)
     dg_t5_unigram_destroy(u);
 }
 
+static void use_wordpiece(WordPiece *w, const char *prompt)
+{
+    int32_t ids[35];
+    TokenCount count;
+
+    for (int i = -1; i < 4; i++)
+        if (dg_wordpiece_encode(w, ids, 35, &count,
+                                i < 0 ? prompt : prompts[i]) == DG_OK)
+            check(dg_wordpiece_info(w), ids, 35, &count);
+    dg_wordpiece_destroy(w);
+}
+
 /* s up to a zero byte; *left is what stands behind it. */
 static size_t part(const char *s, size_t size, const char **left)
 {
@@ -86,6 +101,18 @@ static void clip_of_files(const char *s, size_t size, const char *prompt)
         f.config_bytes = part(config, size - (size_t)(config - s), &end);
     }
     use_clip(&f, prompt);
+}
+
+static void wordpiece_of_vocab(const char *s, size_t size, const char *prompt)
+{
+    const char *added;
+    const size_t n = part(s, size, &added);
+    WordPiece *w = NULL;
+
+    if (dg_wordpiece_from_vocab(&w, "vocab.txt", s, n,
+                                added < s + size ? added : NULL,
+                                size - (size_t)(added - s)) == DG_OK)
+        use_wordpiece(w, prompt);
 }
 
 /* A model of three pieces around the given map, as protobuf. */
@@ -136,6 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const size_t n = size > 0 ? size - 1 : 0;
     char prompt[65] = "";
     T5Unigram *u = NULL;
+    WordPiece *w = NULL;
 
     if (n == 0)
         return 0;
@@ -163,6 +191,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case '6':
         clean(s, n);
+        break;
+    case '7':
+        wordpiece_of_vocab(s, n, prompt);
+        break;
+    case '8':
+        if (dg_wordpiece_from_json(&w, "tokenizer.json", s, n) == DG_OK)
+            use_wordpiece(w, prompt);
         break;
     default:
         t5_of_map(s, n, prompt);

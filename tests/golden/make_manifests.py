@@ -97,10 +97,58 @@ def open_clip_h():
     yield from tower("visual.", 1280, 32)
 
 
+def image_reward():
+    """ImageReward.pt, from the published modules' description: names and
+    shapes of what is float32."""
+    def linear(name, rows, width):
+        yield name + ".weight", (rows, width)
+        yield name + ".bias", (rows,)
+
+    def norm(name, width):
+        yield name + ".weight", (width,)
+        yield name + ".bias", (width,)
+
+    v, t = "blip.visual_encoder.", "blip.text_encoder."
+    yield v + "cls_token", (1, 1, 1024)
+    yield v + "pos_embed", (1, 197, 1024)
+    yield v + "patch_embed.proj.weight", (1024, 3, 16, 16)
+    yield v + "patch_embed.proj.bias", (1024,)
+    for i in range(24):
+        p = f"{v}blocks.{i}."
+        yield from norm(p + "norm1", 1024)
+        yield from linear(p + "attn.qkv", 3072, 1024)
+        yield from linear(p + "attn.proj", 1024, 1024)
+        yield from norm(p + "norm2", 1024)
+        yield from linear(p + "mlp.fc1", 4096, 1024)
+        yield from linear(p + "mlp.fc2", 1024, 4096)
+    yield from norm(v + "norm", 1024)
+    yield t + "embeddings.word_embeddings.weight", (30524, 768)
+    yield t + "embeddings.position_embeddings.weight", (512, 768)
+    yield from norm(t + "embeddings.LayerNorm", 768)
+    for i in range(12):
+        p = f"{t}encoder.layer.{i}."
+        for attention, width in ("attention", 768), ("crossattention", 1024):
+            a = p + attention
+            yield from linear(a + ".self.query", 768, 768)
+            yield from linear(a + ".self.key", 768, width)
+            yield from linear(a + ".self.value", 768, width)
+            yield from linear(a + ".output.dense", 768, 768)
+            yield from norm(a + ".output.LayerNorm", 768)
+        yield from linear(p + "intermediate.dense", 3072, 768)
+        yield from linear(p + "output.dense", 768, 3072)
+        yield from norm(p + "output.LayerNorm", 768)
+    yield from linear("blip.vision_proj", 256, 1024)
+    yield from linear("blip.text_proj", 256, 768)
+    sizes = (768, 1024, 128, 64, 16, 1)
+    for k, i in enumerate((0, 2, 4, 6, 7)):
+        yield from linear(f"mlp.layers.{i}", sizes[k + 1], sizes[k])
+
+
 def write(file, rows, dtype):
     with open(f"{OUT}/{file}.tsv", "w", encoding="utf-8") as f:
         for name, shape in sorted(rows):
-            f.write(f"{name}\t{','.join(map(str, shape))}\t{dtype}\n")
+            of = "I64" if name.endswith("position_ids") else dtype
+            f.write(f"{name}\t{','.join(map(str, shape))}\t{of}\n")
 
 
 def main():
@@ -118,6 +166,10 @@ def main():
     rows = list(open_clip_h())
     assert sum(math.prod(shape) for _, shape in rows) == 986109441
     write("clip_h_open", rows, "F16")
+    rows = list(image_reward())
+    assert sum(math.prod(shape) for _, shape in rows) == 446665953
+    rows += [("blip.text_encoder.embeddings.position_ids", (1, 512))]
+    write("image_reward", rows, "F32")
 
 
 main()

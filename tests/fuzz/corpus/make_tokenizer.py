@@ -57,6 +57,19 @@ def clip():
                   "merges": [m.split() for m in merges]}}).encode())
 
 
+def bert():
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "cat"]
+    added = {"[ENC]": len(tokens)}
+    save("bert_vocab", b"7" + "\n".join(tokens).encode() + b"\n\0"
+         + json.dumps(added).encode())
+    save("bert_json", b"8" + json.dumps({
+        "added_tokens": [{"id": 3, "content": "[SEP]", "normalized": False}],
+        "normalizer": {"type": "BertNormalizer", "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]",
+                  "vocab": {t: i for i, t in enumerate(tokens)}}}).encode())
+
+
 def t5():
     pieces = [("<pad>", 0, 3), ("</s>", 0, 3), ("<unk>", 0, 2), ("\u2581", -2, 1),
               ("a", -3, 1), ("\u2581a", -2.5, 1), ("cat", -5, 1), ("e", -4, 1),
@@ -92,3 +105,4 @@ def t5():
 os.makedirs(HERE, exist_ok=True)
 clip()
 t5()
+bert()

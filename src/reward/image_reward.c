@@ -1,0 +1,391 @@
+/* ImageReward: how well people would say that the picture does what its prompt
+ * asks for. Text and picture meet in the network, so that a prompt's features
+ * are its ids and all is computed per picture. */
+#include "kinds.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "clip_config.h"
+#include "models/image_reward.h"
+#include "net.h"
+#include "tensor/mirror.h"
+#include "tensor/ops.h"
+#include "weights/model_config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct ImageRewardNet {
+    char name[64];
+    int64_t index; /* in rewards */
+    RewardConfig c;
+    ImageRewardConfig config;
+    PictureOpts picture;
+    NetWeights weights;
+    ImageReward *model;
+    Tokenizer *tokenizer;
+    NetPrompts prompts;
+} ImageRewardNet;
+
+/* Tensors of the file that scores do not need: what BLIP was trained with. */
+static const char *const unused[] = { "blip.vision_proj.*",
+                                      "blip.text_proj.*" };
+static const ManifestOpts besides = { unused, 2 };
+
+/* --- sizes ------------------------------------------------------------------ */
+
+/* Features are ids as float32, which has all integers up to here. */
+enum { MOST_WORDS = 1 << 24, MOST_WIDTH = 65536, MOST_LAYERS = 200 };
+
+static int read_layers(const ModelConfig *file, const char *key, int *layers)
+{
+    int64_t value = *layers;
+    int err = dg_model_config_int(file, key, 1, MOST_LAYERS, &value);
+
+    *layers = (int)value;
+    return err;
+}
+
+/* What is fixed, where a file says something of it. */
+static int check_fixed(const ModelConfig *file, const char *path)
+{
+    static const struct {
+        const char *act, *eps;
+        double want;
+    } of[] = {
+        { "vision_config.hidden_act", "vision_config.layer_norm_eps", 1e-6 },
+        { "text_config.hidden_act", "text_config.layer_norm_eps", 1e-12 }
+    };
+    const char *text = "";
+    int err = dg_model_config_text(file, "model_type", &text);
+
+    if (!err && strcmp(text, "blip") != 0)
+        return dg_fail(DG_EFORMAT, "%s: model_type is \"%.60s\": must be blip",
+                       path, text);
+    for (int i = 0; i < 2 && !err; i++) {
+        double eps = of[i].want;
+
+        text = "gelu";
+        if (dg_model_config_has(file, of[i].act))
+            err = dg_model_config_text(file, of[i].act, &text);
+        if (!err && strcmp(text, "gelu") != 0)
+            err = dg_fail(DG_EFORMAT, "%s: %s is \"%.60s\": must be gelu", path,
+                          of[i].act, text);
+        if (!err && dg_model_config_has(file, of[i].eps))
+            err = dg_model_config_real(file, of[i].eps, &eps);
+        if (!err && fabs(eps / of[i].want - 1) > 1e-6)
+            err = dg_fail(DG_EFORMAT, "%s: %s is %g: must be %g", path,
+                          of[i].eps, eps, of[i].want);
+    }
+    return err;
+}
+
+static int read_sizes(ImageRewardConfig *c, const ModelConfig *file)
+{
+    const struct {
+        const char *key;
+        int64_t most, *to;
+    } sizes[] = {
+        { "vision_config.image_size", 4096, &c->vision.image_size },
+        { "vision_config.patch_size", 4096, &c->vision.patch_size },
+        { "vision_config.hidden_size", MOST_WIDTH, &c->vision.hidden_size },
+        { "vision_config.intermediate_size", 4 * MOST_WIDTH,
+          &c->vision.intermediate_size },
+        { "vision_config.num_attention_heads", 1024,
+          &c->vision.num_attention_heads },
+        { "text_config.vocab_size", MOST_WORDS, &c->text.vocab_size },
+        { "text_config.hidden_size", MOST_WIDTH, &c->text.hidden_size },
+        { "text_config.intermediate_size", 4 * MOST_WIDTH,
+          &c->text.intermediate_size },
+        { "text_config.num_attention_heads", 1024,
+          &c->text.num_attention_heads },
+        { "text_config.max_position_embeddings", MOST_WIDTH,
+          &c->text.max_position_embeddings },
+    };
+    int err = DG_OK;
+
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes && !err; i++)
+        err = dg_model_config_int(file, sizes[i].key, 1, sizes[i].most,
+                                  sizes[i].to);
+    if (!err)
+        err = read_layers(file, "vision_config.num_hidden_layers",
+                          &c->vision.num_hidden_layers);
+    if (!err)
+        err = read_layers(file, "text_config.num_hidden_layers",
+                          &c->text.num_hidden_layers);
+    return err;
+}
+
+/* ImageReward's own, or those of a config.json of transformers' BLIP beside
+ * the weights. */
+static int choose_sizes(ImageRewardNet *n)
+{
+    char folder[DG_CLIP_PATH], path[DG_CLIP_PATH + 16];
+    ModelConfig *file;
+    int err;
+
+    n->config = dg_image_reward_v1();
+    dg_clip_folder(folder, n->c.path);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    if (access(path, F_OK) != 0)
+        return DG_OK;
+    err = dg_model_config_open(&file, path);
+    if (err)
+        return err;
+    err = check_fixed(file, path);
+    if (!err)
+        err = read_sizes(&n->config, file);
+    dg_model_config_close(file);
+    return err;
+}
+
+/* --- creation --------------------------------------------------------------- */
+
+static void destroy(void *net)
+{
+    ImageRewardNet *n = net;
+
+    dg_image_reward_destroy(n->model);
+    dg_net_fini(&n->weights);
+    dg_tokenizer_destroy(n->tokenizer);
+    free(n->prompts.ids);
+    free(n);
+}
+
+static int make_model(ImageRewardNet *n)
+{
+    char reason[512];
+    int err = choose_sizes(n);
+
+    if (err)
+        return err;
+    err = dg_image_reward_create(&n->model, &n->config, &n->weights.params);
+    if (err == DG_EINVAL) {
+        snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
+        err = dg_fail(DG_EFORMAT, "rewards[%lld], %s: %s", (long long)n->index,
+                      n->c.path, reason);
+    }
+    return err;
+}
+
+static int create(void **net, const RewardConfig *c, int64_t index)
+{
+    ImageRewardNet *n = calloc(1, sizeof *n);
+    int err;
+
+    if (n == NULL)
+        return dg_fail(DG_ENOMEM, "reward %s", c->name);
+    snprintf(n->name, sizeof n->name, "%s", c->name);
+    n->index = index;
+    n->c = *c;
+    err = dg_params_init(&n->weights.params, DG_PARAMS_REWARD);
+    if (!err)
+        err = make_model(n);
+    if (err) {
+        destroy(n);
+        return err;
+    }
+    n->picture = (PictureOpts) { .side = n->config.vision.image_size,
+                                 .resampler = DG_RESAMPLE_U8,
+                                 .quantize = c->quantize,
+                                 .colours = dg_picture_colours_clip() };
+    n->prompts.tokens = DG_IMAGE_REWARD_TOKENS;
+    if (n->prompts.tokens > n->config.text.max_position_embeddings)
+        n->prompts.tokens = n->config.text.max_position_embeddings;
+    *net = n;
+    return DG_OK;
+}
+
+/* --- weights and words ------------------------------------------------------ */
+
+static int open_tokenizer(ImageRewardNet *n)
+{
+    int err = dg_net_tokenizer(&n->tokenizer, &n->c, n->index,
+                               DG_TOKENIZER_WORDPIECE);
+    const TokenizerInfo *info;
+
+    if (err)
+        return err;
+    info = dg_tokenizer_info(n->tokenizer);
+    if (info->num_ids > n->config.text.vocab_size)
+        return dg_fail(DG_EFORMAT,
+                       "rewards[%lld].tokenizer = \"%s\": %d ids, and the "
+                       "network has %lld",
+                       (long long)n->index, n->c.tokenizer, info->num_ids,
+                       (long long)n->config.text.vocab_size);
+    return DG_OK;
+}
+
+static int load(void *net, const Comm *comm)
+{
+    ImageRewardNet *n = net;
+    int err = dg_net_find(&n->c, n->index);
+
+    if (!err)
+        err = open_tokenizer(n);
+    err = dg_net_load(&n->weights, &n->c, &besides, comm, err);
+    if (!err)
+        dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
+                n->name, n->c.path,
+                (long long)dg_params_num_values(&n->weights.params),
+                (long long)n->picture.side, (long long)n->picture.side);
+    return err;
+}
+
+static int place(void *net, const Backend *backend)
+{
+    return dg_net_place(&((ImageRewardNet *)net)->weights, backend);
+}
+
+static int64_t num_values(const void *net)
+{
+    return ((const ImageRewardNet *)net)->weights.params.count;
+}
+
+static int64_t num_features(const void *net)
+{
+    return ((const ImageRewardNet *)net)->prompts.tokens;
+}
+
+static int read_one(const void *net, int32_t *ids, const char *text, int *cut)
+{
+    const ImageRewardNet *n = net;
+    TokenCount count = { 0 };
+    const int err = dg_tokenizer_encode(
+        n->tokenizer, ids, (int32_t)n->prompts.tokens, &count, text);
+
+    *cut = count.truncated;
+    return err;
+}
+
+static int read_list(void *net, const PromptList *list)
+{
+    ImageRewardNet *n = net;
+
+    return dg_net_read(&n->prompts, list, n->name, read_one, n);
+}
+
+/* --- scores ----------------------------------------------------------------- */
+
+static int encode(const void *net, Context *ctx, const Prompt *prompt,
+                  float *features)
+{
+    const ImageRewardNet *n = net;
+    int32_t ids[DG_IMAGE_REWARD_TOKENS];
+    int err;
+
+    dg_context_reset(ctx);
+    if (!ctx->backend->computes)
+        return DG_OK;
+    err = dg_net_ids(&n->prompts, ids, prompt, read_one, n);
+    for (int64_t i = 0; i < n->prompts.tokens && !err; i++)
+        features[i] = (float)ids[i];
+    return err;
+}
+
+static size_t scratch(const void *net, int64_t height, int64_t width)
+{
+    return dg_net_picture_bytes(&((const ImageRewardNet *)net)->picture, height,
+                                width);
+}
+
+/* Ids of features, without the pads behind the end mark, which is none: what
+ * is left is all that counts. In a plan as many as there may be. */
+static int64_t ids_of(const ImageRewardNet *n, int32_t *ids,
+                      const float *features)
+{
+    int64_t used = n->prompts.tokens;
+
+    memset(ids, 0, sizeof *ids * (size_t)used);
+    if (features == NULL)
+        return used;
+    for (int64_t i = 0; i < used; i++)
+        ids[i] = (int32_t)features[i];
+    while (used > 1 && ids[used - 1] == dg_tokenizer_info(n->tokenizer)->pad)
+        used--;
+    return used;
+}
+
+/* A picture on its way through the vision transformer. */
+typedef struct Seeing {
+    const ImageRewardNet *net;
+    Context *ctx;
+    const float *pixels; /* as the network takes them, the host's */
+    Tensor *seen;
+    uint64_t flops; /* counted before */
+} Seeing;
+
+static void run_vision(void *user)
+{
+    Seeing *s = user;
+    const int64_t side = s->net->picture.side, dims[4] = { 1, side, side, 3 };
+
+    dg_context_reset(s->ctx);
+    s->ctx->flops = s->flops;
+    s->seen = dg_image_reward_see(s->net->model, s->ctx,
+                                  dg_op_input(s->ctx, s->pixels, 4, dims));
+}
+
+/* It is the same launches for all pictures; BERT's depend on the length of the
+ * prompt, and would take a graph each. */
+static Tensor *look(const ImageRewardNet *n, const RewardInput *in)
+{
+    Seeing s = { .net = n, .ctx = in->ctx, .flops = in->ctx->flops };
+    Arena host;
+    int err = DG_OK;
+
+    dg_context_reset(s.ctx);
+    if (s.ctx->backend->computes) {
+        dg_arena_init_over(&host, "picture", in->scratch,
+                           scratch(n, in->height, in->width));
+        s.pixels = dg_net_picture(&n->picture, in->rgb, in->height, in->width,
+                                  &host, &err);
+    }
+    if (!err)
+        dg_context_replay(s.ctx, run_vision, &s, NULL, 0, 0);
+    else
+        s.ctx->err = err;
+    return s.seen;
+}
+
+static int score(const void *net, const RewardInput *in, RewardScore *out)
+{
+    const ImageRewardNet *n = net;
+    int32_t ids[DG_IMAGE_REWARD_TOKENS];
+    const int64_t tokens = ids_of(n, ids, in->features);
+    Context *ctx = in->ctx;
+    Tensor *t = look(n, in);
+    float m;
+    int err;
+
+    t = dg_image_reward_judge(n->model, ctx, t, ids, tokens);
+    if (dg_context_error(ctx) || !ctx->backend->computes)
+        return dg_context_error(ctx);
+    err = dg_kernel_download(ctx->backend, &m, t->data, sizeof m);
+    if (!err)
+        out->value = (float)(((double)m - DG_IMAGE_REWARD_MEAN) /
+                             DG_IMAGE_REWARD_DEVIATION);
+    return err;
+}
+
+static const RewardNet net = {
+    .create = create,
+    .destroy = destroy,
+    .load = load,
+    .place = place,
+    .num_values = num_values,
+    .scratch = scratch,
+    .num_features = num_features,
+    .read = read_list,
+    .encode = encode,
+    .score = score,
+};
+
+const RewardKind dg_reward_imagereward = { .name = "imagereward",
+                                           .keys = DG_KEY_PATH |
+                                                   DG_KEY_TOKENIZER |
+                                                   DG_KEY_QUANTIZE,
+                                           .net = &net };
