@@ -32,7 +32,7 @@ told()
         "$(grep -c "${text:-^.  FAILED  . test_}" "$work/told")" -gt 0
 }
 
-programs="attention_mma conv gemm_own memory graph learner products beside training rewards networks"
+programs="attention_mma conv conv_cudnn gemm_own memory graph learner products beside training rewards networks"
 [ "${LONG:-0}" = 1 ] && programs="$programs bench kernels bf16"
 export CUDA_EMULATION_PTX_GLOBAL=1
 for p in $programs; do

@@ -41,7 +41,10 @@ static const char alike[] =
     "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,"
     "\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,"
     "\"supportCoopLaunch\":1,\"smClockRateKHz\":1980000,"
-    "\"memClockRateKHz\":2619000,\"totalGlobalMem\":85000000000";
+    "\"memClockRateKHz\":2619000,\"totalGlobalMem\":85000000000,"
+    /* asked for since 9.28 */
+    "\"memoryBusWidth\":5120,\"smCountOrigin\":0,"
+    "\"oversizedSharedMemoryPerBlock\":0";
 
 /* instructions of sm_80 to sm_100 by their lowest 9 bits, three more being the form
  * of their operands: RED, REDG, ATOMG of floats, and UTMAREDG, which adds a tile;
@@ -144,7 +147,7 @@ static Found count_plan(const struct CudnnPlan *p)
 /* From now on plans are for this device. 0: there is no library. */
 static int describe(const char *device)
 {
-    char text[1000];
+    char text[1200];
 
     if (library == NULL)
         return 0;

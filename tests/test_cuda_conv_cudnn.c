@@ -34,13 +34,15 @@ static void close_stream(void)
     unsetenv("CUDA_EMULATION_CUDNN");
 }
 
-/* The shared one from now on. */
+/* The shared one from now on; its first calls are graphs too. */
 static int with_library(void)
 {
     static int there;
 
-    if (shared == NULL)
+    if (shared == NULL) {
         there = open_stream(&shared, NULL);
+        assert_int_equal(dg_cuda_replays(shared), DG_OK);
+    }
     dg_cuda_use(shared);
     return there;
 }

@@ -129,10 +129,10 @@ static const Option rows[] = {
          "attention of networks stored as bfloat16 on a GPU: the program's own "
          "kernels, or cuDNN's (9.19 or later) where it supports a sample's "
          "shape, with other last bits"),
-    ENUM(
-        "run.convolution", "\"own\"", "own|cudnn", run.convolution, FREE,
-        "convolutions of more than one tap of networks stored as bfloat16 on a "
-        "GPU: the same"),
+    ENUM("run.convolution", "\"own\"", "own|cudnn", run.convolution, FREE,
+         "convolutions of more than one tap, of networks stored as bfloat16 on "
+         "a GPU: the program's own kernels, or cuDNN's (9.19 or later) where "
+         "it has a plan for a sample's shape, with other last bits"),
     ENUM("run.on_nan", "\"skip\"", "skip|stop", run.on_nan, FREE,
          "after a NaN or Inf: set the sample aside and go on, or stop"),
     INT("run.witness_every", "10", 0, 1e9, run.witness_every, FREE,
