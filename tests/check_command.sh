@@ -183,13 +183,14 @@ expect "command: no program of them is left" nobody_left
 
 # the example that users begin with
 if command -v python3 >/dev/null; then
-    example='rewards=({ name="colourful"; command="python3 examples/score.py"; })'
+    cp examples/score.py "$work"
+    example="rewards=({ name=\"colourful\"; command=\"python3 $work/score.py\"; })"
     expect "command: the example" tiny 1 1 example "$example"
     no_warning "command: the example, without a warning" "$work/example.out"
     tiny 2 1 example2 "$example"
     same_digest "command: the example, two ranks" example2 "$(digest example)"
     expect "command: the example ends" bash -c \
-        '! pgrep -f "^python3 examples/score.py"'
+        "! pgrep -f '^python3 $work/score.py'"
 else
     echo "no python3: examples/score.py is left out"
 fi
