@@ -181,6 +181,20 @@ expect "command: bench" "$bin" bench configs/tiny.cfg --set "$(by plain)" \
     --repeats 1
 expect "command: no program of them is left" nobody_left
 
+# the example that users begin with
+if command -v python3 >/dev/null; then
+    cp examples/score.py "$work"
+    example="rewards=({ name=\"colourful\"; command=\"python3 $work/score.py\"; })"
+    expect "command: the example" tiny 1 1 example "$example"
+    no_warning "command: the example, without a warning" "$work/example.out"
+    tiny 2 1 example2 "$example"
+    same_digest "command: the example, two ranks" example2 "$(digest example)"
+    expect "command: the example ends" bash -c \
+        "! pgrep -f '^python3 $work/score.py'"
+else
+    echo "no python3: examples/score.py is left out"
+fi
+
 # beside a GPU's rollout, none of it in a graph
 on_cpu host "$(by plain)" run.iterations=1
 bin=$gpu
