@@ -68,6 +68,8 @@ refused()
 refused "no path" "rewards[0].path" "$words"
 refused "no such file, dry run" "none.pt\": No such file" \
     "path=\"none.pt\"; $words" --dry-run
+refused "a model by name" "rewards[0].model" "$file $words model=\"ViT-L-14\";"
+refused "a scale" "rewards[0].scale" "$file $words scale=\"logit\";"
 refused "no words" "rewards[0].tokenizer = \"\": tokenizer folder tests/golden" "$file"
 refused "CLIP's words" "sd_tiny/tokenizer: not a BERT tokenizer" \
     "$file tokenizer=\"tests/golden/sd_tiny/tokenizer\";"

@@ -434,9 +434,6 @@ static void test_what_does_not_serve_is_named(void **state)
 {
     (void)state;
     refuse_more_words();
-    refuse(IR_KEYS "model=\"ViT-L-14\";", DG_EINVAL,
-           "rewards[0].model = \"ViT-L-14\": must be empty");
-    refuse(IR_KEYS "scale=\"logit\";", DG_EINVAL, "rewards[0].scale");
     refuse("path=\"nowhere/x.pt\";", DG_EIO, "rewards[0].path = \"nowhere/");
     refuse("path=\"" IR_FILE "\";", DG_EIO, "rewards[0].tokenizer = \"\": ");
     refuse("path=\"" IR_FILE "\";tokenizer=\"" CLIP_WORDS "\";", DG_EFORMAT,

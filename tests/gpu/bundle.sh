@@ -52,7 +52,7 @@ cp tests/lib.sh tests/train_lib.sh "$to/tests/" &&
     cp tests/gpu/run.sh "$to/tests/gpu/" || die "scripts are missing"
 mkdir -p "$to/tests/peers" && cp tests/peers/torch_*.py "$to/tests/peers/" ||
     die "scripts are missing"
-cp -R configs "$to/" && cp -R tests/golden/*_tiny "$to/tests/golden/" ||
+cp -R configs "$to/" && cp -R tests/golden/*_tiny tests/golden/bert_small "$to/tests/golden/" ||
     die "configurations are missing"
 rm -rf "$to/configs/weights" # nothing here begins from them
 
