@@ -14,7 +14,7 @@ own='rewards=({ name = "shapes"; }, { name = "brightness"; weight = 0.5; })'
 clip=', { name = "clip"; path = "tests/golden/clip_tiny"; tokenizer = "tests/golden/sd_tiny/tokenizer"; }'
 
 # --- the same as a reward of the program's ---------------------------------------
-tiny 1 1 own "$own"
+expect "plugin: a run of its twin" tiny 1 1 own "$own"
 whole=$(digest own)
 expect "plugin: a run" tiny 1 1 mine "$(mine "$plugins/good.so" "")"
 same_digest "plugin: the weights of its twin" mine "$whole"
@@ -45,7 +45,7 @@ same_digest "plugin: with missing scores, three ranks, the same weights" \
     missing3 "$(digest missing)"
 expect "plugin: no score at all counts as none" tiny 1 1 none "$(mine \
     "$plugins/good.so" "silent")"
-tiny 1 1 shapes 'rewards=({ name = "shapes"; })'
+expect "plugin: a run without it" tiny 1 1 shapes 'rewards=({ name = "shapes"; })'
 same_digest "plugin: and changes nothing" none "$(digest shapes)"
 
 # --- stop, resume, replay -----------------------------------------------------------
