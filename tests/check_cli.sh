@@ -236,12 +236,12 @@ root=$work/stage/opt/dg
 expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" PREFIX=/opt/dg
 for file in bin/dancegrpo share/man/man1/dancegrpo.1 \
     share/bash-completion/completions/dancegrpo share/dancegrpo/doc/howto.md \
-    include/dancegrpo/reward_plugin.h share/dancegrpo/examples/colourfulness.c; do
+    include/dancegrpo/reward_plugin.h share/dancegrpo/examples/named_colours.c; do
     expect "make: $file is installed" test -s "$root/$file"
 done
 expect "make: an installed reward of one's own, by the installed header" cc \
-    -fPIC -shared -I"$root/include" -o "$work/libcolour.so" \
-    "$root/share/dancegrpo/examples/colourfulness.c" -lm
+    -fPIC -shared -I"$root/include" -o "$work/libcolours.so" \
+    "$root/share/dancegrpo/examples/named_colours.c"
 mkdir "$work/elsewhere"
 for config in tiny tiny_flux tiny_sd; do
     expect_code "make: $config.cfg of an installation" 0 "reserved on rank 0" \

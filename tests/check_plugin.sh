@@ -14,7 +14,7 @@ own='rewards=({ name = "shapes"; }, { name = "brightness"; weight = 0.5; })'
 clip=', { name = "clip"; path = "tests/golden/clip_tiny"; tokenizer = "tests/golden/sd_tiny/tokenizer"; }'
 
 # --- the same as a reward of the program's ---------------------------------------
-tiny 1 1 own "$own"
+expect "plugin: a run of its twin" tiny 1 1 own "$own"
 whole=$(digest own)
 expect "plugin: a run" tiny 1 1 mine "$(mine "$plugins/good.so" "")"
 same_digest "plugin: the weights of its twin" mine "$whole"
@@ -45,7 +45,7 @@ same_digest "plugin: with missing scores, three ranks, the same weights" \
     missing3 "$(digest missing)"
 expect "plugin: no score at all counts as none" tiny 1 1 none "$(mine \
     "$plugins/good.so" "silent")"
-tiny 1 1 shapes 'rewards=({ name = "shapes"; })'
+expect "plugin: a run without it" tiny 1 1 shapes 'rewards=({ name = "shapes"; })'
 same_digest "plugin: and changes nothing" none "$(digest shapes)"
 
 # --- stop, resume, replay -----------------------------------------------------------
@@ -142,13 +142,24 @@ expect_code "plugin: ranks with libraries that differ" 1 \
 command=$(sed -n 's/^ *\(cc .*-shared.*\)$/\1/p' doc/howto.md | head -n 1)
 expect "plugin: the example, by the line of howto.md" bash -c \
     "${command/-o /-std=c99 -Wall -Wextra -Wpedantic -Werror -o $work/}"
-colour=$(mine "$work/libcolourfulness.so" "most=59")
-expect "plugin: a run with the example" tiny 1 1 colour "$colour"
-expect "plugin: pictures of noise are as colourful as it takes" test \
-    "$(grep -cE '"mine":\{"mean":[1-5][0-9.]*,"std":[^,]*,"missing":0\}' "$work/colour/metrics.jsonl")" = 3
+colours=$(mine "$work/libnamed_colours.so" "enough=0.2")
+expect "plugin: a run with the example" tiny 1 1 colours "$colours" run.iterations=1
+expect "plugin: every prompt of the list names a colour" grep -qE \
+    '"mine":\{"mean":0\.[0-9.]*,"std":[^,]*,"missing":0\}' "$work/colours/metrics.jsonl"
+printf 'a big cat\nTwo RED circles\nan infrared redhead\n' >"$work/three.txt"
+TINY=configs/tiny_flux.cfg # whose words are all there are
+expect "plugin: a run with prompts of which one names a colour" tiny 1 1 \
+    three_prompts prompts.file="$work/three.txt" prompts.eval_file= \
+    run.iterations=1 grpo.prompts_per_iteration=3 \
+    "rewards=({ name = \"mine\"; plugin = \"$work/libnamed_colours.so\"; })"
+expect "plugin: the others have no score" grep -qE '"missing":8[,}]' \
+    "$work/three_prompts/metrics.jsonl"
+expect "plugin: and it is said why" grep -q \
+    "reward mine is missing: the prompt names no colour" "$work/three_prompts.out"
+TINY=configs/tiny.cfg
 refused "plugin: the example tells a wrong option" \
-    'refuses to open: options = "least=3": must be most=NUMBER, above 0' \
-    "$(mine "$work/libcolourfulness.so" "least=3")"
+    'refuses to open: options = "enough=3": must be enough=SHARE, above 0 and at' \
+    "$(mine "$work/libnamed_colours.so" "enough=3")"
 echo '#include "dancegrpo/reward_plugin.h"' >"$work/header.cc"
 expect "plugin: the header is C++ too" c++ -std=c++98 -Wall -Wextra -Werror \
     -Iinclude -fsyntax-only "$work/header.cc"

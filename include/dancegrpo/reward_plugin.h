@@ -9,7 +9,7 @@
  *                weight = 1.0; });
  *
  * The library has one function of a given name, dg_reward_plugin(), which
- * returns a table of what it can do. A small one is examples/colourfulness.c.
+ * returns a table of what it can do. A small one is examples/named_colours.c.
  *
  *   cc -O2 -fPIC -shared -I PREFIX/include -o libmine.so mine.c -lm
  *
