@@ -18,7 +18,7 @@ expect "cli: which breaks texts at blanks" grep -Pzqo \
     "  rewards\[\]\.name               which reward: shapes, .*\n {31}[a-z0-9]" "$work/out"
 expect_code "cli: and names the rewards that a wrong name is told" 1 \
     "must be $(tr -s ' \n' ' ' <"$work/out" |
-        sed 's/.*which reward: \(.*imagereward\) text of.*/\1/')" "$bin" train \
+        sed 's/.*which reward: \(.*imagereward\); or, with command.*/\1/')" "$bin" train \
     configs/tiny.cfg --set run.dir="$work/none" --dry-run \
     --set 'rewards=({ name = "none"; })'
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry

@@ -156,6 +156,13 @@ check_index()
     verdict "lint: INDEX of every folder" "$out"
 }
 
+# what editors and merges leave
+check_leftovers()
+{
+    verdict "lint: no leftovers" "$(find README.md Makefile configs cuda doc examples include \
+        jobs src tests -name '*.orig' -o -name '*.rej' -o -name '*~')"
+}
+
 check_words()
 {
     local out
@@ -235,6 +242,7 @@ check_apis
 check_floors
 check_lengths
 check_index
+check_leftovers
 check_words
 if command -v objdump >/dev/null; then
     check_fused

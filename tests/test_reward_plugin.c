@@ -361,12 +361,17 @@ static void test_keys_of_a_users_reward_are_checked(void **state)
              "rewards[1].tokenizer");
     bad_keys("name=\"ocr\";plugin=\"x.so\";model=\"y\";", "rewards[1].model");
     bad_keys("name=\"ocr\";plugin=\"x.so\";scale=\"logit\";",
-             "rewards[1].scale: must be left out");
+             "rewards[1].scale: must be cos");
     bad_keys("name=\"ocr\";plugin=\"x.so\";quantize=\"trunc\";",
-             "rewards[1].quantize: must be left out");
+             "rewards[1].quantize: must be rint");
     bad_keys("name=\"brightness\";options=\"x\";",
-             "rewards[1].options = \"x\": must be empty without "
-             "rewards[1].plugin");
+             "rewards[1].options = \"x\": must be empty, brightness has no "
+             "options");
+    bad_keys("name=\"ocr\";plugin=\"x.so\";head=\"y\";", "rewards[1].head");
+    bad_keys("name=\"ocr\";plugin=\"x.so\";target=0.5;", "rewards[1].target");
+    bad_keys("name=\"ocr\";plugin=\"x.so\";command=\"y\";",
+             "rewards[1].plugin = \"x.so\": must be empty where "
+             "rewards[1].command is set");
     bad_keys("name=\"ocr\";", "must be shapes");
 }
 

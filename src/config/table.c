@@ -37,10 +37,9 @@ enum { FREE = OPT_MAY_CHANGE };
 static const Option reward_rows[] = {
     { "name", OPT_STRING, "\"\"", 0, 0, REWARD(name),
       sizeof((RewardConfig *)0)->name, NULL,
-      "which reward: shapes, shapes_strict, brightness, colourfulness, "
-      "jpeg_size, aesthetic, hpsv2, clip, pickscore or imagereward, or a name "
-      "of "
-      "your own with command or plugin",
+      "which reward: shapes, shapes_strict, brightness, hpsv2, clip, "
+      "pickscore, aesthetic, jpeg_size, colourfulness or imagereward; or, with "
+      "command or plugin, a name of your own",
       0, NO_LIST },
     { "weight", OPT_REAL, "1.0", -1e6, 1e6, REWARD(weight), 0, NULL,
       "factor of its advantage", 0, NO_LIST },

@@ -57,7 +57,9 @@ static int check_texts(const RewardKind *kind, const RewardConfig *c, int64_t k)
                            "rewards[%lld].%s = \"%s\": must be empty, %s has "
                            "no %s",
                            (long long)k, texts[i].key, texts[i].value, c->name,
-                           kind->net == NULL ? "network" : texts[i].key);
+                           kind->net == NULL && texts[i].bit != DG_KEY_OPTIONS
+                               ? "network"
+                               : texts[i].key);
     return DG_OK;
 }
 
