@@ -60,29 +60,6 @@ static int load(void *net, const Comm *comm)
     return err;
 }
 
-static int64_t num_features(const void *net)
-{
-    (void)net;
-    return 0;
-}
-
-static int read_list(void *net, const PromptList *list)
-{
-    (void)net;
-    (void)list;
-    return DG_OK;
-}
-
-static int encode(const void *net, Context *ctx, const Prompt *prompt,
-                  float *features)
-{
-    (void)net;
-    (void)ctx;
-    (void)prompt;
-    (void)features;
-    return DG_OK;
-}
-
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const Aesthetic *n = net;
@@ -101,9 +78,6 @@ static const RewardNet aesthetic_net = {
     .place = dg_net_place,
     .num_values = dg_net_num_values,
     .scratch = dg_net_scratch,
-    .num_features = num_features,
-    .read = read_list,
-    .encode = encode,
     .score = score,
 };
 
