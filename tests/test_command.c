@@ -220,14 +220,14 @@ static void test_one_that_always_fails_ends_the_run(void **state)
         assert_true(!score(&b).missing);
     }
     MUST(ask(&b, &bad, &s));
-    assert_int_equal(ask(&b, &bad, &s), DG_EIO);
+    assert_int_equal(ask(&b, &bad, &s), DG_EREWARD);
     assert_true(s.missing);
     assert_non_null(strstr(dg_last_error()->text,
                            "rewards[0].command: the program of mine failed 4 "
                            "times in a row; the last time it ended with exit "
                            "code 3; its last words on standard error: "
                            "ValueError: picture "));
-    assert_int_equal(ask(&b, &plain, &s), DG_EIO); /* nor ever again */
+    assert_int_equal(ask(&b, &plain, &s), DG_EREWARD); /* nor ever again */
     assert_true(s.missing);
     assert_non_null(strstr(dg_last_error()->text, "4 times in a row"));
     close_bed(&b);

@@ -75,7 +75,6 @@ static void test_tokens_of_pictures_as_transformers(void **state)
     Net n;
 
     (void)state;
-    assert_int_equal(dg_vit_tokens(&vision), 17);
     open_net(&n);
     for (int i = 0; i < CLIP_SIZES; i++) {
         const Tensor *t = see(&n, i);

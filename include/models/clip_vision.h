@@ -27,14 +27,11 @@ int dg_clip_vision_create(ClipVision **out, const ClipVisionConfig *c,
                           ParamSet *set, const char *prefix);
 void dg_clip_vision_destroy(ClipVision *m);
 
-/** 1 + (image_size / patch_size)^2; pixels beyond the last whole patch are
- *  not seen. */
-int64_t dg_clip_vision_tokens(const ClipVisionConfig *c);
-
 /**
  * The class token after the last norm, [B, hidden_size], of normalised
- * pictures [B, image_size, image_size, 3], channels-last. Without a tape one
- * layer's values are in memory at a time.
+ * pictures [B, image_size, image_size, 3], channels-last; pixels beyond the
+ * last whole patch are not seen. Without a tape one layer's values are in memory
+ * at a time.
  * NULL with the context's error set: DG_EINVAL on another size, or what an op
  * reports.
  */

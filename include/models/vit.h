@@ -29,13 +29,11 @@ int dg_vit_create(Vit **out, const VitConfig *c, ParamSet *set,
                   const char *prefix);
 void dg_vit_destroy(Vit *m);
 
-/** 1 + (image_size / patch_size)^2; pixels beyond the last whole patch are
- *  not seen. */
-int64_t dg_vit_tokens(const VitConfig *c);
-
 /**
  * All tokens after the last norm, [B, tokens, hidden_size], the class token
- * first, of normalised pictures [B, image_size, image_size, 3], channels-last.
+ * first, of normalised pictures [B, image_size, image_size, 3], channels-last:
+ * tokens = 1 + (image_size / patch_size)^2, and pixels beyond the last whole
+ * patch are not seen.
  * NULL with the context's error set: DG_EINVAL on another size, or what an op
  * reports.
  */

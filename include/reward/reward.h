@@ -10,8 +10,9 @@
  * caller's context, on whose device it runs. A picture's score depends on
  * picture and prompt alone.
  *
- * One of the user's own is a program (rewards[].command) that runs beside each
- * rank and is asked for one picture at a time. It is started by
+ * One of the user's own is a shared library (rewards[].plugin), which is opened
+ * by dg_rewards_open(), or a program (rewards[].command) that runs beside each
+ * rank, is asked for one picture at a time, and is started by
  * dg_rewards_start(), by those who score alone.
  */
 #include "config/config.h"
@@ -62,43 +63,46 @@ typedef struct RewardSeat {
     int (*stopped)(void); /* ends the wait until they are ready; or NULL */
 } RewardSeat;
 
-/** What a reward with a network, or a program, provides besides. */
+/**
+ * What a reward that is opened provides: one with a network, a user's library, a
+ * user's program. Members that may be NULL say so.
+ */
 typedef struct RewardNet {
-    /* The network of rewards[index], sizes only. DG_EINVAL naming the key,
-     * DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
+    /* The network of rewards[index], sizes only; a library's table. DG_EINVAL
+     * naming the key, DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
     int (*create)(void **net, const RewardConfig *c, int64_t index);
     void (*destroy)(void *net);
-    /* What this rank's networks run on, before load: see dg_rewards_seat(). May
-     * be NULL. */
+    /* What this rank's networks run on, before load: see dg_rewards_seat().
+     * NULL: it is not asked. */
     void (*seat)(void *net, int gpu);
-    /* Reserves and reads the weights. Collective; errors agreed. */
+    /* Reserves and reads the weights; opens a library; looks for a program.
+     * Collective; errors agreed. */
     int (*load)(void *net, const Comm *comm);
     /* Copies the weights to the memory of a backend that is apart; the host's
-     * copy is given back. DG_ENOMEM. */
+     * copy is given back. DG_ENOMEM. NULL: there are none. */
     int (*place)(void *net, const Backend *backend);
-    /* Parameters, with padding. */
+    /* Parameters, with padding. NULL: 0. */
     int64_t (*num_values)(const void *net);
     /* Host memory to make a picture of that size ready in, bytes. */
     size_t (*scratch)(const void *net, int64_t height, int64_t width);
-    /* Floats that stand for a prompt. */
+    /* Floats that stand for a prompt. NULL: 0, and then encode is NULL too. */
     int64_t (*num_features)(const void *net);
-    /* Reads all texts of a list that outlives net, so that encode need not. A
-     * prompt of no list, or of another, is read as it comes. */
+    /* Reads all texts of a list that outlives net, so that no later call has
+     * to. A prompt of no list, or of another, is read as it comes. NULL: there
+     * is nothing to be read beforehand. */
     int (*read)(void *net, const PromptList *list);
     /* A prompt's features [num_features] out. Resets ctx; in a plan nothing
      * is read or written. */
     int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
     /* in->features is this reward's own. As encode; in->rgb NULL: a plan.
-     * DG_EREWARD: it will never score again. */
+     * Errors: DG_EREWARD: it will never score again; others: this picture has
+     * no score. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
-    /* Of programs, NULL for networks: starts them. Not collective. DG_EIO. */
+    /* Of programs, NULL for others. Starts them. Not collective. DG_EIO. */
     int (*start)(void *net, const RewardSeat *seat);
     /* Waits until they are ready, or stopped() is. Collective; errors agreed. */
     int (*await)(void *net, const RewardSeat *seat);
-    /* Whether there will be no score any more: the error that the run is to
-     * end with. */
-    int (*is_over)(const void *net);
     /* What they say they are; "" where they do not say. */
     const char *(*version)(const void *net);
     /* Number of faults since the last call, the first one's text out. */
@@ -116,7 +120,7 @@ typedef struct RewardKind {
     int wants_meta; /* a prompt without metadata of the world has no score */
     /* Scores one picture. Errors: a picture it cannot score. */
     int (*score)(const RewardInput *in, RewardScore *out);
-    const RewardNet *net; /* in place of score; NULL: no network */
+    const RewardNet *net; /* in place of score; NULL: nothing to open */
 } RewardKind;
 
 struct Reward {
@@ -156,7 +160,7 @@ void dg_rewards_seat(Reward *r, int64_t num, int gpu);
  */
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 
-/** The same, and reads their weights. Collective.
+/** The same, reads their weights and opens libraries. Collective.
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file; DG_EREWARD:
  *  a user's library refuses. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
@@ -241,9 +245,8 @@ int dg_rewards_plugins(char **text, const Config *c, const Comm *comm);
 /**
  * Scores one picture. A reward that fails, or gives NaN or Inf, is reported
  * missing, with the reason in dg_last_error(). A threshold is applied here.
- * Errors: of a user's reward that cannot go on, whose run has to end; the score
- * is then missing too: DG_EREWARD of a library, DG_EIO of a program that is
- * started no more.
+ * Errors: DG_EREWARD: a user's reward will never score again, and the run has to
+ * end; the score is then missing too.
  */
 int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
 

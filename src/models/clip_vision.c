@@ -13,13 +13,6 @@ struct ClipVision {
     ClipEncoder encoder;
 };
 
-int64_t dg_clip_vision_tokens(const ClipVisionConfig *c)
-{
-    const int64_t side = c->image_size / c->patch_size;
-
-    return 1 + side * side;
-}
-
 static ClipEncoder encoder_of(const ClipVisionConfig *c)
 {
     return (ClipEncoder) { .width = c->hidden_size,
@@ -60,9 +53,9 @@ static int add_params(ClipVision *m, ParamSet *set, const char *prefix)
         &p, "class_embedding", DG_INIT_NORMAL_FAN, 1, &c->hidden_size);
     m->patches.w = dg_layer_tensor(&p, "patch_embedding.weight",
                                    DG_INIT_NORMAL_FAN, 4, patch);
-    m->patches.positions =
-        dg_layer_table(&p, "position_embedding", dg_clip_vision_tokens(c),
-                       c->hidden_size, 0.2);
+    m->patches.positions = dg_layer_table(
+        &p, "position_embedding",
+        dg_patches_tokens(c->image_size, c->patch_size), c->hidden_size, 0.2);
     dg_path_leave(&p, mark);
     m->pre_norm = dg_layer_layer_norm(&p, "pre_layrnorm", c->hidden_size);
     err = dg_clip_encoder_add(&m->encoder, &p);

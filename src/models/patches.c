@@ -4,6 +4,11 @@
 
 #include <string.h>
 
+int64_t dg_patches_tokens(int64_t side, int64_t patch)
+{
+    return 1 + (side / patch) * (side / patch);
+}
+
 const int32_t *dg_patches_first(Context *ctx, int64_t B)
 {
     int32_t *z;

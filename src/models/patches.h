@@ -11,6 +11,9 @@ typedef struct Patches {
     const Tensor *positions;   /* [tokens, width], and 1s before them */
 } Patches;
 
+/** 1 + (side / patch)^2: pixels beyond the last whole patch are not seen. */
+int64_t dg_patches_tokens(int64_t side, int64_t patch);
+
 /** pixels [B, side, side, 3] -> [B, tokens, width]. */
 Tensor *dg_patches(Context *ctx, const Patches *p, Tensor *pixels);
 

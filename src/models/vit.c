@@ -18,13 +18,6 @@ struct Vit {
 static const ClipNames names = { "blocks", "attn", "q",     "k",
                                  "v",      "proj", "norm1", "norm2" };
 
-int64_t dg_vit_tokens(const VitConfig *c)
-{
-    const int64_t side = c->image_size / c->patch_size;
-
-    return 1 + side * side;
-}
-
 static ClipEncoder encoder_of(const VitConfig *c)
 {
     return (ClipEncoder) { .width = c->hidden_size,
@@ -52,7 +45,7 @@ static int add_params(Vit *m, ParamSet *set, const char *prefix)
 {
     const int64_t D = m->c.hidden_size, patch = m->c.patch_size;
     const int64_t one[3] = { 1, 1, D };
-    const int64_t all[3] = { 1, dg_vit_tokens(&m->c), D };
+    const int64_t all[3] = { 1, dg_patches_tokens(m->c.image_size, patch), D };
     const int64_t kernel[4] = { D, 3, patch, patch };
     LayerPath p;
     int err;

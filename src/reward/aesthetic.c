@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 typedef struct Aesthetic {
-    ClipNet net; /* comes first */
+    ClipNet clip; /* comes first */
     LinearHead head;
 } Aesthetic;
 
@@ -23,7 +23,7 @@ static void destroy(void *net)
 {
     Aesthetic *n = net;
 
-    dg_clip_net_fini(&n->net);
+    dg_clip_net_fini(&n->clip);
     dg_linear_head_fini(&n->head);
     free(n);
 }
@@ -35,7 +35,7 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 
     if (n == NULL)
         return dg_fail(DG_ENOMEM, "reward %s", c->name);
-    err = dg_clip_net_init(&n->net, c, index, &flavour);
+    err = dg_clip_net_init(&n->clip, c, index, &flavour);
     if (err)
         destroy(n);
     else
@@ -48,44 +48,22 @@ static int load(void *net, const Comm *comm)
 {
     Aesthetic *n = net;
     char key[64];
-    int err = dg_agree(comm, dg_clip_net_find(&n->net));
+    int err = dg_agree(comm, dg_net_find(&n->clip.net));
 
-    snprintf(key, sizeof key, "rewards[%lld].head", (long long)n->net.index);
+    snprintf(key, sizeof key, "rewards[%lld].head",
+             (long long)n->clip.net.index);
     if (!err)
-        err = dg_linear_head_load(&n->head, comm, n->net.c.head,
-                                  n->net.config.projection_dim, key);
+        err = dg_linear_head_load(&n->head, comm, n->clip.net.c.head,
+                                  n->clip.config.projection_dim, key);
     if (!err)
-        err = dg_clip_net_load(&n->net, comm, DG_OK);
+        err = dg_clip_net_load(&n->clip, comm, DG_OK);
     return err;
-}
-
-static int64_t num_features(const void *net)
-{
-    (void)net;
-    return 0;
-}
-
-static int read_list(void *net, const PromptList *list)
-{
-    (void)net;
-    (void)list;
-    return DG_OK;
-}
-
-static int encode(const void *net, Context *ctx, const Prompt *prompt,
-                  float *features)
-{
-    (void)net;
-    (void)ctx;
-    (void)prompt;
-    (void)features;
-    return DG_OK;
 }
 
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const Aesthetic *n = net;
-    const float *image = dg_clip_net_see(&n->net, in);
+    const float *image = dg_clip_net_see(&n->clip, in);
 
     if (image == NULL)
         return dg_context_error(in->ctx);
@@ -97,12 +75,9 @@ static const RewardNet aesthetic_net = {
     .create = create,
     .destroy = destroy,
     .load = load,
-    .place = dg_clip_net_place,
-    .num_values = dg_clip_net_num_values,
-    .scratch = dg_clip_net_scratch,
-    .num_features = num_features,
-    .read = read_list,
-    .encode = encode,
+    .place = dg_net_place,
+    .num_values = dg_net_num_values,
+    .scratch = dg_net_scratch,
     .score = score,
 };
 

@@ -1,35 +1,20 @@
 #include "clip_config.h"
 
 #include "base/error.h"
+#include "net.h"
 #include "weights/model_config.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* A file being read. The first error stays; then readers do nothing. */
 typedef struct Reader {
-    char path[DG_CLIP_PATH];
+    char path[DG_NET_PATH];
     ModelConfig *file;
     int err;
 } Reader;
-
-void dg_clip_folder(char out[DG_CLIP_PATH], const char *path)
-{
-    struct stat s;
-    char *slash;
-
-    snprintf(out, DG_CLIP_PATH, "%s", path);
-    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
-        return;
-    slash = strrchr(out, '/');
-    if (slash == NULL)
-        snprintf(out, DG_CLIP_PATH, ".");
-    else
-        slash[slash == out] = '\0';
-}
 
 /* 1 if the file is there, and then open. */
 static int open_file(Reader *r, const char *folder, const char *file)

@@ -5,17 +5,12 @@
 #include "models/clip_model.h"
 #include "reward/picture.h"
 
-enum { DG_CLIP_PATH = 1024 };
-
 typedef struct ClipFolder {
     ClipModelConfig model;
     int squash;       /* pictures are squeezed to a square, not cut to one */
     int transformers; /* it is a folder of theirs */
     PictureColours colours;
 } ClipFolder;
-
-/** The folder of weights: path itself, or that of the file. */
-void dg_clip_folder(char out[DG_CLIP_PATH], const char *path);
 
 /**
  * The folder's open_clip_config.json, else its config.json of transformers

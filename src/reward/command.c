@@ -234,14 +234,26 @@ static void leave(Crew *crew, Scorer *s)
     pthread_mutex_unlock(&crew->lock);
 }
 
+/* The same is said of every picture from then on. */
+static int is_over(Crew *crew)
+{
+    Error e;
+
+    pthread_mutex_lock(&crew->lock);
+    e = crew->given_up;
+    pthread_mutex_unlock(&crew->lock);
+    dg_set_error(&e);
+    return e.code;
+}
+
 /* No other picture is tried: dg_last_error() is behind "its program ". */
-static void give_up(const CommandReward *n, const Scorer *s)
+static int give_up(const CommandReward *n, const Scorer *s)
 {
     Crew *crew = n->crew;
     char why[sizeof dg_last_error()->text];
 
     memcpy(why, dg_last_error()->text, sizeof why);
-    dg_fail(DG_EIO,
+    dg_fail(DG_EREWARD,
             "%s: the program of %s failed %d times in a row; the last time it "
             "%.700s",
             n->key, n->c.name, s->failures, why);
@@ -250,6 +262,7 @@ static void give_up(const CommandReward *n, const Scorer *s)
         crew->given_up = *dg_last_error();
     pthread_cond_broadcast(&crew->news);
     pthread_mutex_unlock(&crew->lock);
+    return is_over(crew);
 }
 
 /* Behind "its program "; where it runs no more, it failed. */
@@ -308,30 +321,19 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
         return err;
     s = take(n->crew);
     if (s == NULL)
-        return n->crew->given_up.code;
+        return is_over(n->crew);
     err = ask(n, s, in, out);
     for (int i = 1;
          i < TRIES && err && s->program.pid == 0 && s->failures < MOST_FAILURES;
          i++)
         err = ask(n, s, in, out);
-    memcpy(why, dg_last_error()->text, sizeof why);
     if (err && s->failures >= MOST_FAILURES)
-        give_up(n, s);
+        err = give_up(n, s);
     leave(n->crew, s);
-    return err ? dg_fail(err, "its program %.900s", why) : DG_OK;
-}
-
-static int is_over(const void *net)
-{
-    Crew *crew = ((const CommandReward *)net)->crew;
-    Error e;
-
-    pthread_mutex_lock(&crew->lock);
-    e = crew->given_up;
-    pthread_mutex_unlock(&crew->lock);
-    if (e.code != DG_OK)
-        dg_set_error(&e);
-    return e.code;
+    if (!err || err == DG_EREWARD)
+        return err;
+    memcpy(why, dg_last_error()->text, sizeof why);
+    return dg_fail(err, "its program %.900s", why);
 }
 
 static const char *version_of(const void *net)
@@ -506,51 +508,22 @@ static int await(void *net, const RewardSeat *seat)
     return err;
 }
 
-/* --- what networks have -------------------------------------------------- */
-
-static int place(void *net, const Backend *backend)
-{
-    (void)net;
-    (void)backend;
-    return DG_OK;
-}
-
-static int64_t none(const void *net)
-{
-    (void)net;
-    return 0;
-}
-
+/* The picture as bytes. */
 static size_t scratch(const void *net, int64_t height, int64_t width)
 {
     (void)net;
     return (size_t)(3 * height * width);
 }
 
-static int encode(const void *net, Context *ctx, const Prompt *prompt,
-                  float *features)
-{
-    (void)net;
-    (void)ctx;
-    (void)prompt;
-    (void)features;
-    return DG_OK;
-}
-
 static const RewardNet command_net = {
     .create = create,
     .destroy = destroy,
     .load = load,
-    .place = place,
-    .num_values = none,
     .scratch = scratch,
-    .num_features = none,
     .read = read_list,
-    .encode = encode,
     .score = score,
     .start = start,
     .await = await,
-    .is_over = is_over,
     .version = version_of,
     .take_note = take_note,
 };

@@ -4,12 +4,9 @@
 #include "kinds.h"
 
 #include "base/error.h"
-#include "base/log.h"
-#include "clip_config.h"
 #include "models/image_reward.h"
 #include "net.h"
 #include "tensor/mirror.h"
-#include "tensor/ops.h"
 #include "weights/model_config.h"
 
 #include <math.h>
@@ -19,12 +16,8 @@
 #include <unistd.h>
 
 typedef struct ImageRewardNet {
-    char name[64];
-    int64_t index; /* in rewards */
-    RewardConfig c;
+    Net net; /* comes first */
     ImageRewardConfig config;
-    PictureOpts picture;
-    NetWeights weights;
     ImageReward *model;
     Tokenizer *tokenizer;
     NetPrompts prompts;
@@ -123,12 +116,12 @@ static int read_sizes(ImageRewardConfig *c, const ModelConfig *file)
  * the weights. */
 static int choose_sizes(ImageRewardNet *n)
 {
-    char folder[DG_CLIP_PATH], path[DG_CLIP_PATH + 16];
+    char folder[DG_NET_PATH], path[DG_NET_PATH + 16];
     ModelConfig *file;
     int err;
 
     n->config = dg_image_reward_v1();
-    dg_clip_folder(folder, n->c.path);
+    dg_net_folder(folder, n->net.c.path);
     snprintf(path, sizeof path, "%s/config.json", folder);
     if (access(path, F_OK) != 0)
         return DG_OK;
@@ -149,7 +142,7 @@ static void destroy(void *net)
     ImageRewardNet *n = net;
 
     dg_image_reward_destroy(n->model);
-    dg_net_fini(&n->weights);
+    dg_net_fini(&n->net);
     dg_tokenizer_destroy(n->tokenizer);
     free(n->prompts.ids);
     free(n);
@@ -157,18 +150,12 @@ static void destroy(void *net)
 
 static int make_model(ImageRewardNet *n)
 {
-    char reason[512];
-    int err = choose_sizes(n);
+    const int err = choose_sizes(n);
 
     if (err)
         return err;
-    err = dg_image_reward_create(&n->model, &n->config, &n->weights.params);
-    if (err == DG_EINVAL) {
-        snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
-        err = dg_fail(DG_EFORMAT, "rewards[%lld], %s: %s", (long long)n->index,
-                      n->c.path, reason);
-    }
-    return err;
+    return dg_net_created(
+        &n->net, dg_image_reward_create(&n->model, &n->config, &n->net.params));
 }
 
 static int create(void **net, const RewardConfig *c, int64_t index)
@@ -178,20 +165,17 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 
     if (n == NULL)
         return dg_fail(DG_ENOMEM, "reward %s", c->name);
-    snprintf(n->name, sizeof n->name, "%s", c->name);
-    n->index = index;
-    n->c = *c;
-    err = dg_params_init(&n->weights.params, DG_PARAMS_REWARD);
+    err = dg_net_init(&n->net, c, index);
     if (!err)
         err = make_model(n);
     if (err) {
         destroy(n);
         return err;
     }
-    n->picture = (PictureOpts) { .side = n->config.vision.image_size,
-                                 .resampler = DG_RESAMPLE_U8,
-                                 .quantize = c->quantize,
-                                 .colours = dg_picture_colours_clip() };
+    n->net.picture = (PictureOpts) { .side = n->config.vision.image_size,
+                                     .resampler = DG_RESAMPLE_U8,
+                                     .quantize = c->quantize,
+                                     .colours = dg_picture_colours_clip() };
     n->prompts.tokens = DG_IMAGE_REWARD_TOKENS;
     if (n->prompts.tokens > n->config.text.max_position_embeddings)
         n->prompts.tokens = n->config.text.max_position_embeddings;
@@ -203,8 +187,7 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 
 static int open_tokenizer(ImageRewardNet *n)
 {
-    int err = dg_net_tokenizer(&n->tokenizer, &n->c, n->index,
-                               DG_TOKENIZER_WORDPIECE);
+    int err = dg_net_tokenizer(&n->tokenizer, &n->net, DG_TOKENIZER_WORDPIECE);
     const TokenizerInfo *info;
 
     if (err)
@@ -214,35 +197,19 @@ static int open_tokenizer(ImageRewardNet *n)
         return dg_fail(DG_EFORMAT,
                        "rewards[%lld].tokenizer = \"%s\": %d ids, and the "
                        "network has %lld",
-                       (long long)n->index, n->c.tokenizer, info->num_ids,
-                       (long long)n->config.text.vocab_size);
+                       (long long)n->net.index, n->net.c.tokenizer,
+                       info->num_ids, (long long)n->config.text.vocab_size);
     return DG_OK;
 }
 
 static int load(void *net, const Comm *comm)
 {
     ImageRewardNet *n = net;
-    int err = dg_net_find(&n->c, n->index);
+    int err = dg_net_find(&n->net);
 
     if (!err)
         err = open_tokenizer(n);
-    err = dg_net_load(&n->weights, &n->c, &besides, comm, err);
-    if (!err)
-        dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
-                n->name, n->c.path,
-                (long long)dg_params_num_values(&n->weights.params),
-                (long long)n->picture.side, (long long)n->picture.side);
-    return err;
-}
-
-static int place(void *net, const Backend *backend)
-{
-    return dg_net_place(&((ImageRewardNet *)net)->weights, backend);
-}
-
-static int64_t num_values(const void *net)
-{
-    return ((const ImageRewardNet *)net)->weights.params.count;
+    return dg_net_load(&n->net, &besides, comm, err);
 }
 
 static int64_t num_features(const void *net)
@@ -263,9 +230,7 @@ static int read_one(const void *net, int32_t *ids, const char *text, int *cut)
 
 static int read_list(void *net, const PromptList *list)
 {
-    ImageRewardNet *n = net;
-
-    return dg_net_read(&n->prompts, list, n->name, read_one, n);
+    return dg_net_read(&((ImageRewardNet *)net)->prompts, list, read_one, net);
 }
 
 /* --- scores ----------------------------------------------------------------- */
@@ -286,12 +251,6 @@ static int encode(const void *net, Context *ctx, const Prompt *prompt,
     return err;
 }
 
-static size_t scratch(const void *net, int64_t height, int64_t width)
-{
-    return dg_net_picture_bytes(&((const ImageRewardNet *)net)->picture, height,
-                                width);
-}
-
 /* Ids of features, without the pads behind the end mark, which is none: what
  * is left is all that counts. In a plan as many as there may be. */
 static int64_t ids_of(const ImageRewardNet *n, int32_t *ids,
@@ -309,55 +268,21 @@ static int64_t ids_of(const ImageRewardNet *n, int32_t *ids,
     return used;
 }
 
-/* A picture on its way through the vision transformer. */
-typedef struct Seeing {
-    const ImageRewardNet *net;
-    Context *ctx;
-    const float *pixels; /* as the network takes them, the host's */
-    Tensor *seen;
-    uint64_t flops; /* counted before */
-} Seeing;
-
-static void run_vision(void *user)
+static Tensor *see(const void *net, Context *ctx, Tensor *pixels)
 {
-    Seeing *s = user;
-    const int64_t side = s->net->picture.side, dims[4] = { 1, side, side, 3 };
-
-    dg_context_reset(s->ctx);
-    s->ctx->flops = s->flops;
-    s->seen = dg_image_reward_see(s->net->model, s->ctx,
-                                  dg_op_input(s->ctx, s->pixels, 4, dims));
+    return dg_image_reward_see(((const ImageRewardNet *)net)->model, ctx,
+                               pixels);
 }
 
-/* It is the same launches for all pictures; BERT's depend on the length of the
- * prompt, and would take a graph each. */
-static Tensor *look(const ImageRewardNet *n, const RewardInput *in)
-{
-    Seeing s = { .net = n, .ctx = in->ctx, .flops = in->ctx->flops };
-    Arena host;
-    int err = DG_OK;
-
-    dg_context_reset(s.ctx);
-    if (s.ctx->backend->computes) {
-        dg_arena_init_over(&host, "picture", in->scratch,
-                           scratch(n, in->height, in->width));
-        s.pixels = dg_net_picture(&n->picture, in->rgb, in->height, in->width,
-                                  &host, &err);
-    }
-    if (!err)
-        dg_context_replay(s.ctx, run_vision, &s, NULL, 0, 0);
-    else
-        s.ctx->err = err;
-    return s.seen;
-}
-
+/* BERT is not replayed: its launches depend on the length of the prompt, and
+ * would take a graph each. */
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const ImageRewardNet *n = net;
     int32_t ids[DG_IMAGE_REWARD_TOKENS];
     const int64_t tokens = ids_of(n, ids, in->features);
     Context *ctx = in->ctx;
-    Tensor *t = look(n, in);
+    Tensor *t = dg_net_look(n, in, see);
     float m;
     int err;
 
@@ -375,9 +300,9 @@ static const RewardNet net = {
     .create = create,
     .destroy = destroy,
     .load = load,
-    .place = place,
-    .num_values = num_values,
-    .scratch = scratch,
+    .place = dg_net_place,
+    .num_values = dg_net_num_values,
+    .scratch = dg_net_scratch,
     .num_features = num_features,
     .read = read_list,
     .encode = encode,

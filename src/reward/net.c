@@ -3,97 +3,149 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "clip_config.h"
+#include "tensor/ops.h"
 #include "weights/load.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* --- creation --------------------------------------------------------------- */
+
+int dg_net_init(Net *n, const RewardConfig *c, int64_t index)
+{
+    n->c = *c;
+    n->index = index;
+    return dg_params_init(&n->params, DG_PARAMS_REWARD);
+}
+
+void dg_net_fini(Net *n)
+{
+    if (n->on != NULL)
+        n->on->give(n->at);
+    dg_params_fini(&n->params);
+}
+
+int dg_net_created(const Net *n, int err)
+{
+    char reason[512];
+
+    if (err != DG_EINVAL)
+        return err;
+    snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
+    return dg_fail(DG_EFORMAT, "rewards[%lld], %s: %s", (long long)n->index,
+                   n->c.path, reason);
+}
 
 /* --- weights -------------------------------------------------------------- */
 
-int dg_net_find(const RewardConfig *c, int64_t index)
+void dg_net_folder(char out[DG_NET_PATH], const char *path)
 {
-    if (access(c->path, F_OK) != 0)
+    struct stat s;
+    char *slash;
+
+    snprintf(out, DG_NET_PATH, "%s", path);
+    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
+        return;
+    slash = strrchr(out, '/');
+    if (slash == NULL)
+        snprintf(out, DG_NET_PATH, ".");
+    else
+        slash[slash == out] = '\0';
+}
+
+int dg_net_find(const Net *n)
+{
+    if (access(n->c.path, F_OK) != 0)
         return dg_fail(DG_EIO, "rewards[%lld].path = \"%s\": %s",
-                       (long long)index, c->path, strerror(errno));
+                       (long long)n->index, n->c.path, strerror(errno));
     return DG_OK;
 }
 
-int dg_net_load(NetWeights *w, const RewardConfig *c, const ManifestOpts *m,
-                const Comm *comm, int err)
+int dg_net_load(Net *n, const ManifestOpts *m, const Comm *comm, int err)
 {
+    const int64_t side = n->picture.side;
     WeightWant *wants = NULL;
-    LoadOpts o = { .path = c->path, .manifest = m };
+    LoadOpts o = { .path = n->c.path, .manifest = m };
 
     if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, &w->params, "");
+        err = dg_manifest_of_params(&wants, &o.num_wants, &n->params, "");
     err = dg_agree(comm, err);
     o.wants = wants;
     if (!err) /* the files are checked before gigabytes are reserved */
         err = dg_load_values(comm, &o, 0, 0, NULL);
     if (!err)
-        err = dg_agree(comm, dg_params_allocate(&w->params, NULL));
+        err = dg_agree(comm, dg_params_allocate(&n->params, NULL));
     if (!err)
-        err = dg_load_values(comm, &o, 0, w->params.count, w->params.values);
+        err = dg_load_values(comm, &o, 0, n->params.count, n->params.values);
     free(wants);
+    if (!err)
+        dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
+                n->c.name, n->c.path,
+                (long long)dg_params_num_values(&n->params), (long long)side,
+                (long long)side);
     return err;
 }
 
-int dg_net_place(NetWeights *w, const Backend *backend)
+int dg_net_place(void *net, const Backend *backend)
 {
-    const int err = dg_params_place(&w->at, &w->params, backend, DG_F32);
+    Net *n = net;
+    const int err = dg_params_place(&n->at, &n->params, backend, DG_F32);
 
     if (err)
         return err;
-    w->on = backend;
-    dg_memory_drop(w->params.values,
-                   sizeof *w->params.values * (size_t)w->params.count);
+    n->on = backend;
+    dg_memory_drop(n->params.values,
+                   sizeof *n->params.values * (size_t)n->params.count);
     return DG_OK;
 }
 
-void dg_net_fini(NetWeights *w)
+int64_t dg_net_num_values(const void *net)
 {
-    if (w->on != NULL)
-        w->on->give(w->at);
-    dg_params_fini(&w->params);
+    return ((const Net *)net)->params.count;
 }
 
 /* --- words ------------------------------------------------------------------ */
 
-int dg_net_tokenizer(Tokenizer **out, const RewardConfig *c, int64_t index,
-                     TokenizerKind kind)
+void dg_net_words(char out[DG_NET_PATH], const Net *n)
+{
+    if (n->c.tokenizer[0] != '\0')
+        snprintf(out, DG_NET_PATH, "%s", n->c.tokenizer);
+    else
+        dg_net_folder(out, n->c.path);
+}
+
+int dg_net_tokenizer(Tokenizer **out, const Net *n, TokenizerKind kind)
 {
     static const char *const kinds[] = {
         [DG_TOKENIZER_CLIP] = "CLIP",
         [DG_TOKENIZER_T5] = "T5",
         [DG_TOKENIZER_WORDPIECE] = "BERT",
     };
-    char folder[DG_CLIP_PATH], reason[512];
+    char folder[DG_NET_PATH], reason[512];
     int err;
 
-    if (c->tokenizer[0] != '\0')
-        snprintf(folder, sizeof folder, "%s", c->tokenizer);
-    else
-        dg_clip_folder(folder, c->path);
+    dg_net_words(folder, n);
     err = dg_tokenizer_open(out, folder);
     if (err) {
         snprintf(reason, sizeof reason, "%.500s", dg_last_error()->text);
         return dg_fail(err, "rewards[%lld].tokenizer = \"%s\": %s",
-                       (long long)index, c->tokenizer, reason);
+                       (long long)n->index, n->c.tokenizer, reason);
     }
     if (dg_tokenizer_info(*out)->kind != kind)
         return dg_fail(DG_EFORMAT,
                        "rewards[%lld].tokenizer: %s: not a %s tokenizer",
-                       (long long)index, folder, kinds[kind]);
+                       (long long)n->index, folder, kinds[kind]);
     return DG_OK;
 }
 
-int dg_net_read(NetPrompts *p, const PromptList *list, const char *name,
-                NetRead *read, const void *net)
+int dg_net_read(NetPrompts *p, const PromptList *list, NetRead *read,
+                const void *net)
 {
+    const char *name = ((const Net *)net)->c.name;
     int64_t num_cut = 0;
     char reason[512];
     int err = DG_OK;
@@ -145,22 +197,65 @@ int dg_net_ids(const NetPrompts *p, int32_t *ids, const Prompt *prompt,
 
 /* --- pictures --------------------------------------------------------------- */
 
-const float *dg_net_picture(const PictureOpts *o, const float *rgb,
-                            int64_t height, int64_t width, Arena *a, int *err)
+/* The network's input made of a picture, on the host; a counting arena counts
+ * what that takes. */
+static const float *prepare(const Net *n, const float *rgb, int64_t height,
+                            int64_t width, Arena *a, int *err)
 {
+    const int64_t side = n->picture.side;
     float *pixels =
-        dg_arena_take(a, sizeof *pixels * (size_t)(3 * o->side * o->side));
+        dg_arena_take(a, sizeof *pixels * (size_t)(3 * side * side));
 
-    *err = dg_picture_prepare(pixels, o, rgb, height, width, a);
+    *err = dg_picture_prepare(pixels, &n->picture, rgb, height, width, a);
     return pixels;
 }
 
-size_t dg_net_picture_bytes(const PictureOpts *o, int64_t height, int64_t width)
+size_t dg_net_scratch(const void *net, int64_t height, int64_t width)
 {
     Arena a;
     int err;
 
     dg_arena_init_count(&a, "picture");
-    dg_net_picture(o, NULL, height, width, &a, &err);
+    prepare(net, NULL, height, width, &a, &err);
     return a.peak;
+}
+
+/* A picture on its way through the network. */
+typedef struct Seeing {
+    const Net *net;
+    NetSee *see;
+    Context *ctx;
+    const float *pixels; /* as the network takes them, the host's */
+    Tensor *seen;
+    uint64_t flops; /* counted before */
+} Seeing;
+
+static void run(void *user)
+{
+    Seeing *s = user;
+    const int64_t side = s->net->picture.side, dims[4] = { 1, side, side, 3 };
+
+    dg_context_reset(s->ctx);
+    s->ctx->flops = s->flops;
+    s->seen = s->see(s->net, s->ctx, dg_op_input(s->ctx, s->pixels, 4, dims));
+}
+
+Tensor *dg_net_look(const void *net, const RewardInput *in, NetSee *see)
+{
+    Context *ctx = in->ctx;
+    Seeing s = { .net = net, .see = see, .ctx = ctx, .flops = ctx->flops };
+    Arena host;
+    int err = DG_OK;
+
+    dg_context_reset(ctx);
+    if (ctx->backend->computes) {
+        dg_arena_init_over(&host, "picture", in->scratch,
+                           dg_net_scratch(net, in->height, in->width));
+        s.pixels = prepare(net, in->rgb, in->height, in->width, &host, &err);
+    }
+    if (!err)
+        dg_context_replay(ctx, run, &s, NULL, 0, 0);
+    else
+        ctx->err = err;
+    return s.seen;
 }

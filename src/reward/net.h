@@ -7,40 +7,55 @@
 #include "text/tokenizer.h"
 #include "weights/manifest.h"
 
-/* Where the weights of a network are. */
-typedef struct NetWeights {
+enum { DG_NET_PATH = 1024 };
+
+/* The first member of such a reward's net, so that a pointer to the one is
+ * one to the other. */
+typedef struct Net {
+    RewardConfig c;
+    int64_t index; /* in rewards */
+    PictureOpts picture;
     ParamSet params;
     void *at;          /* its values on a device of their own, and */
     const Backend *on; /* whose memory that is; NULL: the host's */
-} NetWeights;
+} Net;
 
-/** Whether there is anything at rewards[index].path. By this rank alone.
- *  Errors: DG_EIO naming the key. */
-int dg_net_find(const RewardConfig *c, int64_t index);
+/** RewardNet.create's part, before parameters are added: n is all zero, and to
+ *  be ended even on error. */
+int dg_net_init(Net *n, const RewardConfig *c, int64_t index);
+void dg_net_fini(Net *n);
+
+/** err of the network's creation: one of sizes, which are a file's, becomes
+ *  DG_EFORMAT naming reward and file. */
+int dg_net_created(const Net *n, int err);
+
+/** The folder of weights: path itself, or that of the file. */
+void dg_net_folder(char out[DG_NET_PATH], const char *path);
+
+/** Whether there is anything at its path. By this rank alone. Errors: DG_EIO
+ *  naming the key. */
+int dg_net_find(const Net *n);
+
+/** Where its tokenizer is: the key's, or the folder of the weights. */
+void dg_net_words(char out[DG_NET_PATH], const Net *n);
+
+/** Its tokenizer. By this rank alone. Errors: DG_EIO, DG_EFORMAT naming key and
+ *  file; also for one of another kind. */
+int dg_net_tokenizer(Tokenizer **out, const Net *n, TokenizerKind kind);
 
 /**
- * The tokenizer of rewards[index].tokenizer, or of the folder of the weights.
- * By this rank alone. Errors: DG_EIO, DG_EFORMAT naming key and file; also for
- * one of another kind.
- */
-int dg_net_tokenizer(Tokenizer **out, const RewardConfig *c, int64_t index,
-                     TokenizerKind kind);
-
-/**
- * Reserves and reads the weights, whose parameters are all added; the files
- * are checked before.
+ * RewardNet.load's part: reserves and reads the weights, whose parameters are
+ * all added; the files are checked before.
  * o    tensors of the files that it does not need; NULL: none
  * err  what went wrong on this rank before
  * Collective. Errors, agreed: err, dg_load_values()'s, DG_ENOMEM.
  */
-int dg_net_load(NetWeights *w, const RewardConfig *c, const ManifestOpts *o,
-                const Comm *comm, int err);
+int dg_net_load(Net *n, const ManifestOpts *o, const Comm *comm, int err);
 
-/** See RewardNet.place. */
-int dg_net_place(NetWeights *w, const Backend *backend);
-
-/** Gives them back, placed or not. */
-void dg_net_fini(NetWeights *w);
+/** RewardNet's, of any net that begins with a Net. */
+int dg_net_place(void *net, const Backend *backend);
+int64_t dg_net_num_values(const void *net);
+size_t dg_net_scratch(const void *net, int64_t height, int64_t width);
 
 /* Ids of a text [tokens] out; *cut = 1: its end is not read, else 0. */
 typedef int NetRead(const void *net, int32_t *ids, const char *text, int *cut);
@@ -49,26 +64,24 @@ typedef int NetRead(const void *net, int32_t *ids, const char *text, int *cut);
 typedef struct NetPrompts {
     const PromptList *list; /* NULL: none */
     int32_t *ids;           /* [list->num, tokens] */
-    int64_t tokens;
+    int64_t tokens;         /* is set by the reward */
 } NetPrompts;
 
-/** See RewardNet.read: texts that are cut are warned of. name: the reward's.
- *  p->tokens is set. Errors: read's, naming the prompt; DG_ENOMEM. */
-int dg_net_read(NetPrompts *p, const PromptList *list, const char *name,
-                NetRead *read, const void *net);
+/** RewardNet.read, of a net that begins with a Net: texts that are cut are
+ *  warned of. Errors: read's, naming the prompt; DG_ENOMEM. */
+int dg_net_read(NetPrompts *p, const PromptList *list, NetRead *read,
+                const void *net);
 
 /** ids [tokens] of a prompt, of the list or read now; zeros of NULL, a plan's.
  *  Errors: read's. */
 int dg_net_ids(const NetPrompts *p, int32_t *ids, const Prompt *prompt,
                NetRead *read, const void *net);
 
-/** A picture made ready in a, on the host; a counting arena counts what that
- *  takes. *err  out: dg_picture_prepare()'s. */
-const float *dg_net_picture(const PictureOpts *o, const float *rgb,
-                            int64_t height, int64_t width, Arena *a, int *err);
+/* What is made of pixels [1, side, side, 3] by the whole net. */
+typedef Tensor *NetSee(const void *net, Context *ctx, Tensor *pixels);
 
-/** Bytes that it takes. */
-size_t dg_net_picture_bytes(const PictureOpts *o, int64_t height,
-                            int64_t width);
+/** What is made of a picture, which is made ready first: the same launches for
+ *  all pictures. ctx is reset. NULL, and the context's error: it went wrong. */
+Tensor *dg_net_look(const void *net, const RewardInput *in, NetSee *see);
 
 #endif

@@ -249,37 +249,6 @@ static int load(void *net, const Comm *comm)
     return err;
 }
 
-/* What it does on a device is its own. */
-static int place(void *net, const Backend *backend)
-{
-    (void)net;
-    (void)backend;
-    return DG_OK;
-}
-
-static int64_t none(const void *net)
-{
-    (void)net;
-    return 0;
-}
-
-static int read_list(void *net, const PromptList *list)
-{
-    (void)net;
-    (void)list;
-    return DG_OK;
-}
-
-static int encode(const void *net, Context *ctx, const Prompt *prompt,
-                  float *features)
-{
-    (void)net;
-    (void)ctx;
-    (void)prompt;
-    (void)features;
-    return DG_OK;
-}
-
 /* --- scores ----------------------------------------------------------------- */
 
 static size_t wanted(const PluginReward *n, int64_t height, int64_t width)
@@ -380,12 +349,7 @@ static const RewardNet net = {
     .destroy = destroy,
     .seat = seat,
     .load = load,
-    .place = place,
-    .num_values = none,
     .scratch = scratch,
-    .num_features = none,
-    .read = read_list,
-    .encode = encode,
     .score = score,
 };
 

@@ -60,6 +60,16 @@ void dg_rewards_seat(Reward *r, int64_t num, int gpu)
         r[k].gpu = gpu;
 }
 
+/* Floats of a prompt's features of its own. */
+static int64_t num_features(const Reward *r)
+{
+    const RewardNet *net = r->kind->net;
+
+    return r->net != NULL && net->num_features != NULL
+               ? net->num_features(r->net)
+               : 0;
+}
+
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
@@ -73,7 +83,7 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
         err = net->create(&r[k].net, &c->rewards[k], k);
         r[k].features = features;
         if (!err)
-            features += net->num_features(r[k].net);
+            features += num_features(&r[k]);
     }
     return err;
 }
@@ -97,7 +107,7 @@ int dg_rewards_place(Reward *r, int64_t num, const Backend *backend)
     int err = DG_OK;
 
     for (int64_t k = 0; k < num && backend->apart && !err; k++)
-        if (r[k].net != NULL)
+        if (r[k].net != NULL && r[k].kind->net->place != NULL)
             err = r[k].kind->net->place(r[k].net, backend);
     return err;
 }
@@ -132,7 +142,7 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
     int err = DG_OK;
 
     for (int64_t k = 0; k < num && !err; k++)
-        if (r[k].net != NULL)
+        if (r[k].net != NULL && r[k].kind->net->read != NULL)
             err = r[k].kind->net->read(r[k].net, list);
     return err;
 }
@@ -218,7 +228,7 @@ int64_t dg_rewards_num_values(const Reward *r, int64_t num)
     int64_t values = 0;
 
     for (int64_t k = 0; k < num; k++)
-        if (r[k].net != NULL)
+        if (r[k].net != NULL && r[k].kind->net->num_values != NULL)
             values += r[k].kind->net->num_values(r[k].net);
     return values;
 }
@@ -228,8 +238,7 @@ int64_t dg_rewards_num_features(const Reward *r, int64_t num)
     int64_t features = 0;
 
     for (int64_t k = 0; k < num; k++)
-        if (r[k].net != NULL)
-            features += r[k].kind->net->num_features(r[k].net);
+        features += num_features(&r[k]);
     return features;
 }
 
@@ -239,7 +248,7 @@ int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
     int err = DG_OK;
 
     for (int64_t k = 0; k < num && !err; k++)
-        if (r[k].net != NULL)
+        if (num_features(&r[k]) > 0)
             err = r[k].kind->net->encode(
                 r[k].net, ctx, prompt,
                 features != NULL ? features + r[k].features : NULL);
@@ -272,18 +281,16 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
 
 static int score(const Reward *r, const RewardInput *in, RewardScore *out)
 {
-    const RewardNet *net = r->kind->net;
     RewardInput own = *in;
 
     own.reward = r;
-    if (net == NULL)
+    if (r->kind->net == NULL)
         return r->kind->score(&own, out);
-    if (r->net == NULL ||
-        (in->features == NULL && net->num_features(r->net) > 0))
+    if (r->net == NULL || (in->features == NULL && num_features(r) > 0))
         dg_panic("reward %s scores before it was opened", r->name);
     if (in->features != NULL)
         own.features += r->features;
-    return net->score(r->net, &own, out);
+    return r->kind->net->score(r->net, &own, out);
 }
 
 int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
@@ -302,9 +309,5 @@ int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (s.missing)
         s.value = s.strict = NAN;
     *out = s;
-    if (err == DG_EREWARD)
-        return err;
-    return s.missing && r->kind->net != NULL && r->kind->net->is_over != NULL
-               ? r->kind->net->is_over(r->net)
-               : DG_OK;
+    return err == DG_EREWARD ? err : DG_OK;
 }
