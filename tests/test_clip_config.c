@@ -214,6 +214,8 @@ static void test_what_does_not_serve_is_named(void **state)
     refuse("path=\"" CLIP_FOLDER "\";", DG_EIO, "rewards[0].tokenizer");
     refuse("path=\"" CLIP_FOLDER "\";tokenizer=\"tests/golden/clip_small\";",
            DG_EFORMAT, "the network has 1214");
+    refuse("path=\"" CLIP_FOLDER "\";tokenizer=\"tests/golden/bert_small\";",
+           DG_EFORMAT, "tests/golden/bert_small: not a CLIP tokenizer");
     refuse("path=\"" CLIP_FOLDER "/none.pt\";tokenizer=\"" CLIP_WORDS "\";",
            DG_EIO, "none.pt");
     refuse_changed("rm model.safetensors", DG_EIO, "model.safetensors");

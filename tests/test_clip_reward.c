@@ -160,7 +160,7 @@ static void test_same_bits_whatever_was_before(void **state)
 static void test_plan_is_what_is_used(void **state)
 {
     float *rgb = malloc(sizeof *rgb * CLIP_MOST);
-    ClipBed b;
+    ClipBed b, one;
 
     (void)state;
     assert_non_null(rgb);
@@ -174,6 +174,13 @@ static void test_plan_is_what_is_used(void **state)
     assert_int_equal(b.ctx.arena.peak, b.plan.bytes);
     free(rgb);
     clip_close(&b);
+    /* the three are of one size */
+    clip_configure(&one, "rewards=({name=\"clip\";" CLIP_KEYS "})");
+    MUST(dg_rewards_outline(one.r, &one.config, 1));
+    clip_count(&one, dg_backend_cpu(), 64);
+    assert_true(one.plan.score_flops > 0);
+    assert_int_equal(b.plan.score_flops, 3 * one.plan.score_flops);
+    dg_rewards_close(one.r, 1);
 }
 
 /* Once for all of them: 75 words of one token are the most. */
