@@ -27,9 +27,9 @@
 #endif
 
 enum {
-    FIRST_FD = 10,  /* ours are above those that a shell is given */
-    TICK_MS = 100,  /* how often a wait looks around */
-    LISTENS = 16,   /* reads in a row of its standard error: what a pipe holds */
+    FIRST_FD = 10, /* ours are above those that a shell is given */
+    TICK_MS = 100, /* how often a wait looks around */
+    LISTENS = 16,  /* reads in a row of its standard error: what a pipe holds */
     GUARD_FD = 3
 };
 
