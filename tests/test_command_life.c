@@ -38,7 +38,7 @@ static void test_a_start_that_fails_is_told(void **state)
     Bed b;
 
     (void)state;
-    refuse_start("quit", "", "rewards[0].command = \"build");
+    refuse_start("quit", "", "rewards[0].command = \"");
     refuse_start("quit", "",
                  "before it was ready, the program ended with exit code 7; its "
                  "last words on standard error: scorer: no such weights");
