@@ -538,7 +538,9 @@ void dg_program_end(Program *p, double grace_s, char *how, size_t bytes)
     if (waited == p->pid || how == NULL)
         describe(how, bytes, status, !exited);
     else /* the system keeps nothing of it */
-        snprintf(how, bytes, "ended, and how is not known: SIGCHLD is ignored");
+        snprintf(how, bytes,
+                 "ended, how is not known: SIGCHLD is ignored, or others have "
+                 "waited for it");
     p->pid = 0;
     close_end(&p->out);
     close_end(&p->err);
