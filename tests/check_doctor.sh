@@ -120,6 +120,9 @@ expect "doctor: nothing of it is tried" row network \
 expect_code "doctor: weights that are not there" 0 \
     "rewards: path = $work/no.pt is not there" "$bin" doctor "$cfg" \
     --set "rewards=({name=\"hpsv2\"; path=\"$work/no.pt\";})"
+expect_code "doctor: nor the layers behind them" 0 \
+    "rewards: head = $work/no.pth is not there" "$bin" doctor "$cfg" \
+    --set "rewards=({name=\"aesthetic\"; path=\"tests/golden/clip_tiny\"; head=\"$work/no.pth\";})"
 expect_code "doctor: prompts that are not there" 0 \
     "prompts.file = $work/no.txt is not there" "$bin" doctor "$cfg" \
     --set prompts.file="$work/no.txt"

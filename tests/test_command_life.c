@@ -2,6 +2,8 @@
  * in one message, several run at once, and none is left behind. */
 #include "command_bed.h"
 
+#include "base/log.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <omp.h>
@@ -36,7 +38,7 @@ static void test_a_start_that_fails_is_told(void **state)
     Bed b;
 
     (void)state;
-    refuse_start("quit", "", "rewards[0].command = \"build");
+    refuse_start("quit", "", "rewards[0].command = \"");
     refuse_start("quit", "",
                  "before it was ready, the program ended with exit code 7; its "
                  "last words on standard error: scorer: no such weights");
@@ -48,6 +50,50 @@ static void test_a_start_that_fails_is_told(void **state)
     times = 0;
     MUST(dg_rewards_start(&b.r, &b.config, 1, &tiny_comm, asked_later));
     assert_int_equal(times, 4);
+    close_bed(&b);
+}
+
+/* Time ends for one that fills its standard error without end. */
+static void test_a_flood_is_not_listened_to_for_ever(void **state)
+{
+    (void)state;
+    dg_log_setup(0, DG_LOG_WARN);
+    MUST(dg_log_open("/dev/null")); /* a line takes time, as in a run */
+    refuse_start("flood", "start_seconds=0.5;",
+                 "said nothing for 0.5 s (rewards.start_seconds); its last "
+                 "words on standard error: xxx");
+    MUST(dg_log_close());
+    dg_log_setup(0, DG_LOG_INFO);
+}
+
+/* What it says it is goes into files and logs. */
+static void test_a_version_is_a_line_of_utf8(void **state)
+{
+    Bed b;
+
+    (void)state;
+    open_bed(&b, "version=b\\\\u00f6se\\\\n\\\\u001b \xff", "");
+    assert_string_equal(dg_reward_version(&b.r), "b\xc3\xb6se ? ?");
+    close_bed(&b);
+}
+
+/* As some launchers leave it: the system keeps nothing of who has ended. */
+static void test_ends_are_not_made_up(void **state)
+{
+    Bed b;
+    int err;
+
+    (void)state;
+    set(&b, "quit", "");
+    signal(SIGCHLD, SIG_IGN);
+    err = dg_rewards_start(&b.r, &b.config, 1, &tiny_comm, NULL);
+    signal(SIGCHLD, SIG_DFL);
+    assert_int_equal(err, DG_EIO);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "before it was ready, the program ended, how is not "
+                           "known: SIGCHLD is ignored, or others have waited "
+                           "for it; its last words on standard error: scorer: "
+                           "no such weights"));
     close_bed(&b);
 }
 
@@ -318,6 +364,9 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_start_that_fails_is_told),
+        cmocka_unit_test(test_a_flood_is_not_listened_to_for_ever),
+        cmocka_unit_test(test_a_version_is_a_line_of_utf8),
+        cmocka_unit_test(test_ends_are_not_made_up),
         cmocka_unit_test(test_what_is_not_there_is_told_before_it_starts),
         cmocka_unit_test(test_names_of_ones_own),
         cmocka_unit_test(test_threads_have_a_program_each),

@@ -25,7 +25,7 @@ enum {
 typedef struct Scorer {
     Program program;
     int busy;
-    int fresh;     /* was not asked yet */
+    int fresh;     /* was not asked yet, since it was started */
     int failures;  /* since its last answer */
     int64_t id;    /* of the last picture */
     char *request; /* [room] what is sent before a picture */
@@ -131,6 +131,7 @@ static void fail(const CommandReward *n, Scorer *s, const char *what)
     dg_fail(DG_EIO, "%.300s%.*s", ended ? how : what, DG_PROGRAM_SAID + 47,
             said);
     s->failures++;
+    s->fresh = 1; /* whoever follows */
     note(n->crew);
 }
 
@@ -291,6 +292,8 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
     s->fresh = 0;
     if (end != DG_PROGRAM_LINE_THERE) {
         fail_waiting(n, s, end, patience.seconds, key);
+        if (end == DG_PROGRAM_LATE) /* a picture is not waited for twice so */
+            s->fresh = 0;
         return DG_EIO;
     }
     kind = dg_answer_read(out, line, s->id);

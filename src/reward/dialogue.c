@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/json_keys.h"
+#include "base/legible.h"
 #include "base/text_out.h"
 
 #include <cjson/cJSON.h>
@@ -165,6 +166,17 @@ AnswerKind dg_answer_read(RewardScore *out, const char *line, int64_t id)
     return kind;
 }
 
+/* It stands in logs and in files, where a line is a line and texts are UTF-8:
+ * a program may say anything, and a long one is cut anywhere. */
+static void take_version(char version[DG_VERSION_BYTES], const char *text)
+{
+    snprintf(version, DG_VERSION_BYTES, "%s", text);
+    dg_legible(version);
+    for (char *c = version; *c != '\0'; c++)
+        if (*c == '\n' || *c == '\t')
+            *c = ' ';
+}
+
 int dg_answer_hello(char version[DG_VERSION_BYTES], const char *line)
 {
     cJSON *o = parse(line);
@@ -178,8 +190,7 @@ int dg_answer_hello(char version[DG_VERSION_BYTES], const char *line)
                      "\"TEXT\"} in its first line",
                      line);
     else
-        snprintf(version, DG_VERSION_BYTES, "%s",
-                 text != NULL ? text->valuestring : "");
+        take_version(version, text != NULL ? text->valuestring : "");
     cJSON_Delete(o);
     return err;
 }

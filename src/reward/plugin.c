@@ -22,6 +22,9 @@
 
 enum { PIECE = 1 << 20, ALIGNMENT = 64, REASON = 500 };
 
+/* Scratch that no machine has; as much for each thread is still a number. */
+#define BEYOND ((size_t)1 << 50)
+
 typedef struct PluginReward {
     RewardConfig c;
     int64_t index; /* in rewards */
@@ -264,9 +267,7 @@ static size_t scratch(const void *net, int64_t height, int64_t width)
     const size_t bytes = wanted(net, height, width);
 
     dg_float_env_standard();
-    return bytes == 0                        ? 0
-           : bytes > PTRDIFF_MAX - ALIGNMENT ? PTRDIFF_MAX
-                                             : bytes + ALIGNMENT;
+    return bytes == 0 ? 0 : bytes > BEYOND ? BEYOND : bytes + ALIGNMENT;
 }
 
 static void *aligned(void *scratch)

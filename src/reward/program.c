@@ -27,9 +27,9 @@
 #endif
 
 enum {
-    FIRST_FD = 10,  /* ours are above those that a shell is given */
-    TICK_MS = 100,  /* how often a wait looks around */
-    EXIT_MS = 1000, /* between a program's last word and its end */
+    FIRST_FD = 10, /* ours are above those that a shell is given */
+    TICK_MS = 100, /* how often a wait looks around */
+    LISTENS = 16,  /* reads in a row of its standard error: what a pipe holds */
     GUARD_FD = 3
 };
 
@@ -319,20 +319,25 @@ static void tell(Program *p)
     dg_info("%s: %.1500s", p->name, shown);
 }
 
-/* Whatever is there; closed at its end. */
+/* What is there, but no more than a pipe holds: one that never stops is not
+ * listened to for ever. Closed at its end. */
 static void listen(Program *p)
 {
     char bytes[4096];
-    ssize_t got;
+    ssize_t got = 1;
 
-    while ((got = read(p->err, bytes, sizeof bytes)) > 0)
+    for (int k = 0; k < LISTENS; k++) {
+        got = read(p->err, bytes, sizeof bytes);
+        if (got <= 0)
+            break;
         for (ssize_t i = 0; i < got; i++) {
             if (bytes[i] != '\n' && bytes[i] != '\0')
                 p->says[p->saying++] = bytes[i];
             if (bytes[i] == '\n' || p->saying == sizeof p->says - 1)
                 tell(p);
         }
-    if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+    }
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
         tell(p);
         close_end(&p->err);
     }
@@ -511,6 +516,7 @@ void dg_program_end(Program *p, double grace_s, char *how, size_t bytes)
     const ProgramBytes nothing[2] = { { NULL, 0 }, { NULL, 0 } };
     const double until = dg_clock_now() + grace_s;
     int status = 0, exited;
+    pid_t waited;
 
     if (p->pid == 0)
         return;
@@ -526,9 +532,15 @@ void dg_program_end(Program *p, double grace_s, char *how, size_t bytes)
         listen(p);
     /* the group is there as long as the shell is not waited for */
     kill(-p->pid, SIGKILL);
-    while (waitpid(p->pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    describe(how, bytes, status, !exited);
+    do
+        waited = waitpid(p->pid, &status, 0);
+    while (waited < 0 && errno == EINTR);
+    if (waited == p->pid || how == NULL)
+        describe(how, bytes, status, !exited);
+    else /* the system keeps nothing of it */
+        snprintf(how, bytes,
+                 "ended, how is not known: SIGCHLD is ignored, or others have "
+                 "waited for it");
     p->pid = 0;
     close_end(&p->out);
     close_end(&p->err);

@@ -118,6 +118,7 @@ static int cannot(char *text, size_t bytes, const Config *c)
     }
     for (int64_t i = 0; i < c->num_rewards; i++)
         if (is_absent(text, bytes, "rewards: path", c->rewards[i].path) ||
+            is_absent(text, bytes, "rewards: head", c->rewards[i].head) ||
             is_absent(text, bytes, "rewards: tokenizer",
                       c->rewards[i].tokenizer) ||
             is_absent(text, bytes, "rewards: plugin", c->rewards[i].plugin))

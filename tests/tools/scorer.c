@@ -5,9 +5,10 @@
  *   plain            nothing else
  *   version=TEXT     says so in its first line
  *   slow=S           takes S seconds for a picture
+ *   lazy=S           takes S seconds more for its first
  *   die=N once=FILE  exits at its N-th picture, but not if FILE is there, which
  *                    it makes
- *   quit, no-hello, bad-hello, late-hello=S  at its start
+ *   quit, no-hello, bad-hello, late-hello=S, flood  at its start
  *   deaf             answers before it has read the picture, which it does not
  *   stays            does not end when it should
  *   strict           has a strict score
@@ -61,6 +62,17 @@ static void put(const char *text)
     fflush(stdout);
 }
 
+/* faster than anybody listens */
+static void flood(void)
+{
+    static char much[1 << 15];
+
+    for (size_t i = 0; i < sizeof much; i++)
+        much[i] = i % 4 == 3 ? '\n' : 'x';
+    while (write(2, much, sizeof much) > 0)
+        continue;
+}
+
 static void hello(void)
 {
     const char *version = value("version");
@@ -73,6 +85,8 @@ static void hello(void)
         sleep(atoi(value("late-hello")));
     while (value("no-hello"))
         pause();
+    if (value("flood"))
+        flood();
     if (value("bad-hello"))
         put("Loading weights ...\n");
     else if (version != NULL)
@@ -131,8 +145,10 @@ static int misbehave(const Request *r)
         fprintf(stderr, "Traceback:\nValueError: picture %ld\n", r->id);
         exit(3);
     }
-    if (value("kill"))
+    if (value("kill")) {
+        signal(SIGSEGV, SIG_DFL); /* not a sanitizer's to tell of */
         raise(SIGSEGV);
+    }
     while (value("hang"))
         pause();
     if (value("child") && fork() == 0) { /* it has our standard output */
@@ -172,10 +188,15 @@ static int misbehave(const Request *r)
 
 static void answer(const Request *r, double score)
 {
+    static int answered;
     const char *nap = value("slow");
 
     if (nap != NULL)
         usleep((useconds_t)(1e6 * atof(nap)));
+    nap = value("lazy");
+    if (nap != NULL && !answered)
+        usleep((useconds_t)(1e6 * atof(nap)));
+    answered = 1;
     printf("{\"id\": %ld, \"score\": %.17g%s}\n", r->id, score,
            value("strict") ? score > 0.5 ? ", \"strict\": 1" : ", \"strict\": 0"
                            : "");
