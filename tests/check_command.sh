@@ -76,7 +76,7 @@ tiny 3 1 dies "$(by "die=3,once=$work/once")"
 same_digest "command: a program that dies once is not seen in the bits" dies \
     "$whole"
 expect "command: but told of, with its last words" grep -q "^WARN  reward mine: \
-its program ended with exit code 5; its last words on standard error: CUDA out \
+its program was started anew, since it ended with exit code 5; its last words on standard error: CUDA out \
 of memory (1 time on all ranks, the first on rank [012])" "$work/dies.out"
 rm -f "$work/once"
 launch train 2 1 killed "$(by "slow=0.05")" checkpoint.keep=0
@@ -118,6 +118,7 @@ told() { expect "$1" grep -qF -- "$3" "$work/$2.out"; }
 expect "command: one that has no scores goes on" tiny 2 1 none "$(by missing,at=0)"
 told "command: and says why" none \
     "sample 0: reward mine is missing: its program says: no ?face"
+told "command: and of how many, on all ranks" none " (missing of 12: mine 12)"
 expect "command: all are missing" test "$(missing_of none)" = "12 12 12 "
 expect "command: and what others score is learned" test -n "$(digest none)" -a \
     "$(digest none)" != "$whole"

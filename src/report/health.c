@@ -298,30 +298,6 @@ static void gradient(Health *h, const Run *run)
                       (long long)iteration_at(run, peak));
 }
 
-static void missing_scores(Health *h, const Run *run)
-{
-    static const char question[] = "Are all scores there?";
-    static const char advice[] =
-        "Missing scores are left out, never counted as 0. See log.txt for "
-        "why the reward failed.";
-    const int rewards = run->num_rewards > 0 ? run->num_rewards : 1;
-    const double all = sum(run->col[COL_SAMPLES], run->n) * rewards;
-    const double lost = sum(run->col[COL_MISSING], run->n);
-    char text[DG_VALUE_BYTES], part[DG_VALUE_BYTES];
-
-    if (!dg_run_has(run, COL_MISSING) || !(all > 0))
-        return;
-    dg_count_text(text, lost > 0 ? lost : all);
-    dg_percent_text(part, lost / all);
-    if (lost == 0)
-        dg_health_say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
-    else
-        dg_health_say(
-            h, lost <= 0.05 * all ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
-            "No: %s %s missing, %s of all (above 5\u202f%% is wrong).", text,
-            lost == 1 ? "is" : "are", part);
-}
-
 static void not_finite(Health *h, const Run *run)
 {
     static const char question[] = "Are all numbers finite?";
@@ -576,7 +552,7 @@ void dg_health_find(Health *h, const Run *run)
                   "Lower optim.lr.");
     }
     gradient(h, run);
-    missing_scores(h, run);
+    dg_health_scores(h, run);
     not_finite(h, run);
     memory(h, run);
     whole(h, run);
