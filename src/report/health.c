@@ -364,6 +364,7 @@ static const char hacking[] = "Is the reward hacked?";
 static const char hacking_advice[] =
     "The policy may have learnt to please the reward and not its purpose: "
     "look at the pictures, stop earlier, add a second reward or grpo.kl_beta.";
+static const char by_eye[] = "Only your eyes can tell: compare the pictures.";
 
 /* By held-out evaluations, which know the same pictures by both scores. */
 static int hacked_by_evaluation(Health *h, const Run *run)
@@ -403,7 +404,9 @@ static int hacked_by_points(Health *h, const Run *run)
 
     if (!dg_held_out_find(&f, run, &r, significant(&r) > 0))
         return 0;
-    dg_health_say(h, f.level, hacking, hacking_advice, "%s", f.answer);
+    dg_health_say(h, f.level, hacking,
+                  f.level == LEVEL_UNKNOWN ? by_eye : hacking_advice, "%s",
+                  f.answer);
     return 1;
 }
 
@@ -412,8 +415,7 @@ static void hacked(Health *h, const Run *run)
     if (hacked_by_points(h, run) || hacked_by_evaluation(h, run))
         return;
     if (!dg_run_has(run, COL_STRICT)) {
-        dg_health_say(h, LEVEL_UNKNOWN, hacking,
-                      "Only your eyes can tell: compare the pictures.",
+        dg_health_say(h, LEVEL_UNKNOWN, hacking, by_eye,
                       "No reward here has a strict score to compare with.");
         return;
     }
