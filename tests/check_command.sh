@@ -56,7 +56,8 @@ expect "command: a file of names" grep -q mine <("$bin" inspect \
 mv "$scorer" "$scorer.away"
 expect "command: nor when it is away" "$bin" replay \
     "$work/whole/trajectories/iter_000002.h5"
-expect_code "command: a plan needs none" 0 "trajectories" "$bin" plan \
+expect_code "command: a plan needs none" 0 \
+    "What rewards of your own take of memory is not counted: mine." "$bin" plan \
     configs/tiny.cfg --set "$(by plain)"
 expect_code "command: a dry run looks for it" 1 \
     "rewards[0].command = \"$scorer 'plain'\": there is no program $scorer" \
@@ -87,7 +88,7 @@ expect "command: continued, with other times and numbers of programs" tiny 1 2 \
     killed "$(by "slow=0.05" "processes=3; timeout_seconds=7; start_seconds=9;")" \
     checkpoint.keep=0
 same_digest "command: continued, the same weights" killed "$whole"
-expect_code "command: another program is another configuration" 1 "rewards:" \
+expect_code "command: another program is another configuration" 1 "rewards[0].command: " \
     "$bin" train configs/tiny.cfg --set run.dir="$work/whole" \
     --set "$(by "slow=0.05")"
 

@@ -290,8 +290,8 @@ static void test_compare_lists_differing_keys(void **state)
     assert_string_equal(text, "");
     free(text);
     b.sampler.eta = 0.5;
-    assert_int_equal(
-        dg_config_set(&b, "rewards=({name=\"shapes\";weight=2;})"), DG_OK);
+    assert_int_equal(dg_config_set(&b, "rewards=({name=\"shapes\";weight=2;})"),
+                     DG_OK);
     assert_int_equal(dg_config_compare(&text, &a, &b), DG_OK);
     assert_string_equal(text,
                         "sampler.eta: 0.3 -> 0.5\n"

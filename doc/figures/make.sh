@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the pictures of this folder from the run that `make demo` left, and two more.
+# Makes the pictures of this folder from the run that `make demo` left, and from two
+# more that it starts.
 set -eu
 cd "$(dirname "$0")/../.."
 bin=${DG_BIN:-bin/dancegrpo}

@@ -201,8 +201,8 @@ void dg_rewards_count_missing(char *text, size_t bytes, const Reward *r,
         if (missing == 0)
             continue;
         if (used == 0)
-            used = (size_t)snprintf(text, bytes, " (missing of %lld:",
-                                    (long long)pictures);
+            used = (size_t)snprintf(text, bytes,
+                                    " (missing of %lld:", (long long)pictures);
         else if (used < bytes)
             used += (size_t)snprintf(text + used, bytes - used, ",");
         if (used < bytes)

@@ -31,8 +31,7 @@ static int tell_note(const Trainer *t, const char *note, int64_t item,
     dg_comm_bcast(s->comm, text, sizeof text,
                   dg_share_owner(t->rollout->N, s->comm->size, first));
     if (s->config->run.on_nan == DG_NAN_STOP)
-        return dg_fail(DG_ENUMERIC, "%s%s (run.on_nan = \"stop\")", text,
-                       more);
+        return dg_fail(DG_ENUMERIC, "%s%s (run.on_nan = \"stop\")", text, more);
     dg_warn("%s%s", text, more);
     return DG_OK;
 }
