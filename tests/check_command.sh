@@ -56,7 +56,8 @@ expect "command: a file of names" grep -q mine <("$bin" inspect \
 mv "$scorer" "$scorer.away"
 expect "command: nor when it is away" "$bin" replay \
     "$work/whole/trajectories/iter_000002.h5"
-expect_code "command: a plan needs none" 0 "trajectories" "$bin" plan \
+expect_code "command: a plan needs none" 0 \
+    "What rewards of your own take of memory is not counted: mine." "$bin" plan \
     configs/tiny.cfg --set "$(by plain)"
 expect_code "command: a dry run looks for it" 1 \
     "rewards[0].command = \"$scorer 'plain'\": there is no program $scorer" \
@@ -76,7 +77,7 @@ tiny 3 1 dies "$(by "die=3,once=$work/once")"
 same_digest "command: a program that dies once is not seen in the bits" dies \
     "$whole"
 expect "command: but told of, with its last words" grep -q "^WARN  reward mine: \
-its program ended with exit code 5; its last words on standard error: CUDA out \
+its program was started anew, since it ended with exit code 5; its last words on standard error: CUDA out \
 of memory (1 time on all ranks, the first on rank [012])" "$work/dies.out"
 rm -f "$work/once"
 launch train 2 1 killed "$(by "slow=0.05")" checkpoint.keep=0
@@ -87,7 +88,7 @@ expect "command: continued, with other times and numbers of programs" tiny 1 2 \
     killed "$(by "slow=0.05" "processes=3; timeout_seconds=7; start_seconds=9;")" \
     checkpoint.keep=0
 same_digest "command: continued, the same weights" killed "$whole"
-expect_code "command: another program is another configuration" 1 "rewards:" \
+expect_code "command: another program is another configuration" 1 "rewards[0].command: " \
     "$bin" train configs/tiny.cfg --set run.dir="$work/whole" \
     --set "$(by "slow=0.05")"
 
@@ -118,6 +119,7 @@ told() { expect "$1" grep -qF -- "$3" "$work/$2.out"; }
 expect "command: one that has no scores goes on" tiny 2 1 none "$(by missing,at=0)"
 told "command: and says why" none \
     "sample 0: reward mine is missing: its program says: no ?face"
+told "command: and of how many, on all ranks" none " (missing of 12: mine 12)"
 expect "command: all are missing" test "$(missing_of none)" = "12 12 12 "
 expect "command: and what others score is learned" test -n "$(digest none)" -a \
     "$(digest none)" != "$whole"

@@ -39,6 +39,9 @@ expect "plugin: some scores are missing" bash -c \
     "grep -E '\"mine\":\{\"mean\":0[^,]*,\"std\":[^,]*,\"missing\":[1-9]' '$work/missing/metrics.jsonl'"
 expect "plugin: and why" grep -q 'reward mine is missing: not today: "' \
     "$work/missing/log.txt"
+expect "plugin: of how many" grep -q ' (missing of 12: mine [1-9]' "$work/missing/log.txt"
+expect "plugin: the report names the reward" bash -c \
+    "'$bin' report --text '$work/missing' | tr -s ' \n' '  ' | grep -q '% of those of mine'"
 expect "plugin: with missing scores the ratio is 1" ratio_is_one missing 3
 tiny 3 1 missing3 "$(mine "$plugins/good.so" "missing=4")"
 same_digest "plugin: with missing scores, three ranks, the same weights" \
@@ -100,6 +103,8 @@ expect_code "plugin: config" 0 "plugin = \"$plugins/good.so\";" "$bin" config \
     configs/tiny.cfg --set "$set_mine"
 expect_code "plugin: plan opens nothing" 0 "scratch" "$bin" plan \
     configs/tiny.cfg --set "$(mine "$plugins/good.so" "refuse")"
+expect "plugin: and says what it does not know" grep -q \
+    "your own take of memory is not counted: mine.$" "$work/out"
 expect_code "plugin: dry run" 0 "all checks passed" "$bin" train \
     configs/tiny.cfg --dry-run --set run.dir="$work/dry" --set "$set_mine"
 expect_code "plugin: dry run opens it" 1 'refuses to open: no model for "mine"' \
@@ -112,6 +117,12 @@ refused "plugin: no such file" "${key}nowhere.so\": nowhere.so: cannot open" \
     "$(mine nowhere.so "")"
 refused "plugin: not a library" "${key}README.md\": ./README.md: " \
     "$(mine README.md "")"
+head -c 3000 "$plugins/good.so" >"$work/cut.so"
+refused "plugin: one that is cut short" \
+    "is cut short: it has 3000 bytes, and at least $(wc -c <"$plugins/good.so") by" \
+    "$(mine "$work/cut.so" "")"
+head -c 500 "$plugins/good.so" >"$work/cut.so"
+refused "plugin: or shorter" "cut.so\": " "$(mine "$work/cut.so" "")"
 refused "plugin: another version" "this program has version 1" \
     "$(mine "$plugins/abi.so" "")"
 refused "plugin: no such function" "has no function dg_reward_plugin()" \

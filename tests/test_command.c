@@ -134,7 +134,7 @@ static void test_faults_make_a_score_missing(void **state)
           "\"score\": NUMBER} or {\"id\": 2, \"missing\": \"WHY\"} was wanted",
           0 },
         { "text", "said \"{\"id\": 2, \"score\": \"0.5\"}\" where", 0 },
-        { "huge", "reward mine gave inf", 0 },
+        { "huge", "its score is inf", 0 },
         { "stricter", "\"strict\": 2}\" where \"strict\": 0 or 1 was wanted",
           0 },
         { "exit",
@@ -200,9 +200,10 @@ static void test_a_picture_is_shown_again(void **state)
     assert_true(pid_of(&b, 0) == pid_of(&b, 1));
     assert_true(pid_of(&b, 1) != pid_of(&b, 2));
     assert_int_equal(b.r.kind->net->take_note(b.r.net, note, sizeof note), 1);
-    assert_string_equal(note, "reward mine: its program ended with exit code "
-                              "5; its last words on standard error: CUDA out "
-                              "of memory");
+    assert_string_equal(note,
+                        "reward mine: its program was started anew, since "
+                        "it ended with exit code 5; its last words on "
+                        "standard error: CUDA out of memory");
     assert_int_equal(b.r.kind->net->take_note(b.r.net, note, sizeof note), 0);
     close_bed(&b);
 }

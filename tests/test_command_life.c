@@ -107,8 +107,8 @@ static void test_what_is_not_there_is_told_before_it_starts(void **state)
         { "A=1 B= exec no_such_program",
           "there is no program no_such_program" },
         { "no_such_program; true", "there is no program no_such_program" },
-        { "tests/lib.sh",
-          "there is no program tests/lib.sh" }, /* may not run */
+        { "tests/lib.sh", "\": tests/lib.sh may not be executed: chmod +x it, "
+                          "or name before " },
         { "tests", "there is no program tests" },
         { "  ", "must name a program" },
         { "sh -c true", NULL },

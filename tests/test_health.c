@@ -218,6 +218,19 @@ static void test_scores_that_are_missing_are_counted(void **state)
     says(LEVEL_LOOK, "Are all scores there", "No: 128 are missing, 5");
     column[COL_MISSING][6] = 2;
     says(LEVEL_WRONG, "Are all scores there", "No: 130 are missing");
+    /* 96 of 1280: a small part of all, but not of that reward's */
+    column[COL_MISSING][5] = 98;
+    strcpy(run.reward_name[1], "face");
+    run.missing[0] = 4;
+    run.missing[1] = 96;
+    says(LEVEL_WRONG, "Are all scores there",
+         "No: 100 are missing, 7.5\u202f% of those of face (above 5");
+    run.missing[0] = 36;
+    run.missing[1] = 64;
+    says(LEVEL_LOOK, "Are all scores there", "5\u202f% of those of face");
+    strcpy(run.reward_name[0], "face");
+    run.num_rewards = 1;
+    says(LEVEL_WRONG, "Are all scores there", "7.8\u202f% of all");
 }
 
 static void test_what_is_not_finite_is_found(void **state)

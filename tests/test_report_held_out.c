@@ -17,16 +17,20 @@ static const double drifting[LOOKS] = { 0.4, 0.4, 0.401 };
 static size_t put_look(char *to, int i, const double *reward,
                        const double *strict)
 {
+    char gold[120] = "";
+
+    if (strict != NULL)
+        sprintf(gold,
+                "\"strict_mean\":%g,\"strict_low\":%g,\"strict_high\":%g,",
+                strict[i], strict[i] - 0.05, strict[i] + 0.05);
     return (size_t)sprintf(
         to,
         "{\"iteration\":%d,\"held_out\":{\"prompts\":70,\"pictures\":210,"
         "\"reward_mean\":%g,\"reward_low\":%g,\"reward_high\":%g,"
         "\"rewards\":{\"dull\":{\"mean\":0.1,\"low\":0,\"high\":0.2,"
         "\"missing\":2},\"shapes\":{\"mean\":0.5,\"low\":0.4,\"high\":0.6,"
-        "\"strict_mean\":%g,\"strict_low\":%g,\"strict_high\":%g,"
-        "\"missing\":1}}},\"seconds\":{\"evaluate\":30}}\n",
-        20 * i, reward[i], reward[i] - 0.03, reward[i] + 0.03, strict[i],
-        strict[i] - 0.05, strict[i] + 0.05);
+        "%s\"missing\":1}}},\"seconds\":{\"evaluate\":30}}\n",
+        20 * i, reward[i], reward[i] - 0.03, reward[i] + 0.03, gold);
 }
 
 /* A run whose reward changes by so much over 40 iterations, with looks from the
@@ -95,6 +99,23 @@ static void test_what_rises_there_too_is_not_hacked(void **state)
                   "on held-out prompts the reward changed by +0.200 and the "
                   "strict score by +0.200 (iterations 0 to 40).");
     assert_answer(better, LEVEL_GOOD, "the strict score went from 0.400 to ");
+}
+
+/* By its own reward alone: that rises as well where pictures become empty. */
+static void test_without_a_strict_score_nobody_knows(void **state)
+{
+    (void)state;
+    put_run(0.3, 0, rising, NULL);
+    assert_answer(hacked, LEVEL_UNKNOWN,
+                  "changed by +0.200 (iterations 0 to 40), as it does when it "
+                  "is hacked too. No reward here has a strict score");
+    assert_answer(better, LEVEL_GOOD, "the reward went from 0.400 to ");
+    put_run(0, 0, rising, NULL);
+    assert_answer(hacked, LEVEL_UNKNOWN, "No reward here has a strict score");
+    put_run(0.3, 0, falling, NULL);
+    assert_answer(hacked, LEVEL_WRONG, "the reward from 0.400 to 0.200");
+    put_run(0, 0, level, NULL);
+    assert_answer(hacked, LEVEL_GOOD, "; in training it did not rise.");
 }
 
 static void test_what_falls_there_is_hacked(void **state)
@@ -194,6 +215,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_what_rises_there_too_is_not_hacked),
+        IN_FOLDER(test_without_a_strict_score_nobody_knows),
         IN_FOLDER(test_what_falls_there_is_hacked),
         IN_FOLDER(test_nothing_is_hacked_that_does_not_rise),
         IN_FOLDER(test_a_course_has_two_ends),

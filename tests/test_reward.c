@@ -70,7 +70,7 @@ static void test_what_is_not_finite_is_missing(void **state)
 
         assert_int_equal(s.missing, 1);
         assert_true(isnan(s.value) && isnan(s.strict));
-        assert_non_null(strstr(dg_last_error()->text, "reward mine gave"));
+        assert_non_null(strstr(dg_last_error()->text, "its score is "));
     }
 }
 
@@ -385,8 +385,8 @@ static void test_missing_scores_leave_the_group(void **state)
     for (int64_t i = 0; i < t.rollout->N; i++)
         missing += t.rollout->scores[i].missing;
     assert_in_range(missing, 1, t.rollout->N - 2);
-    assert_non_null(strstr(t.rollout->note, "reward brightness is missing: "
-                                            "reward brightness gave nan"));
+    assert_non_null(strstr(t.rollout->note, "reward brightness is missing: its "
+                                            "score is nan"));
     MUST(dg_update_prepare(t.update, &t.session, t.rollout));
     for (int64_t g = 0; g < t.rollout->P; g++) {
         double sum = 0;

@@ -121,7 +121,7 @@ static void test_score_that_cannot_be_had_is_missing(void **state)
     one("silent", DG_OK, "its library gave no reason");
     one("endless", DG_OK, "xxxxxxxxxxxxxxxx");
     assert_int_equal(strlen(dg_last_error()->text), DG_REWARD_REASON - 1);
-    one("nan", DG_OK, "reward mine gave nan");
+    one("nan", DG_OK, "its score is nan");
 }
 
 static void test_strict_is_zero_or_one(void **state)

@@ -200,6 +200,16 @@ const char *dg_reward_version(const Reward *r);
 /** Warns of programs that failed since the last call, on any rank. Collective. */
 void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm);
 
+/**
+ * How many scores of which rewards are missing, to go behind the reason of the
+ * first: " (missing of 12: warm 8, face 2)"; "" where none is.
+ * text    [bytes] out: cut where it does not fit
+ * scores  [pictures, stride] in, the first num of each picture count
+ */
+void dg_rewards_count_missing(char *text, size_t bytes, const Reward *r,
+                              int64_t num, const RewardScore *scores,
+                              int64_t pictures, int64_t stride);
+
 /** Gives the networks back, opened or not, and ends the programs. */
 void dg_rewards_close(Reward *r, int64_t num);
 

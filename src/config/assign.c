@@ -531,7 +531,8 @@ static void write_list(FILE *out, const Option *o, const char *base)
     for (int64_t i = 0; i < num; i++) {
         const char *element = base + o->at + (size_t)i * o->stride;
 
-        fputs(i ? ", { " : " { ", out);
+        /* a line each in the configuration that is printed */
+        fputs(i ? ",\n            { " : " { ", out);
         for (int j = 0; j < o->num_sub; j++) {
             const Option *m = &o->sub[j];
 

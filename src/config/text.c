@@ -85,15 +85,56 @@ int dg_config_print(char **text, const Config *c)
     return err ? err : dg_text_close(&out, text);
 }
 
+static int is_unset(const Option *o, const void *base)
+{
+    return o->type == OPT_REAL &&
+           isnan(*(const double *)dg_option_value(o, base));
+}
+
+static char *value_text(const Option *o, const void *base);
+
+/* Groups of a list without what is as it would be by itself: their rows are
+ * many, and a reward has few of them. */
+static void write_groups(TextOut *out, const Option *o, const char *base)
+{
+    const int64_t num = *(const int64_t *)(const void *)(base + o->at_count);
+
+    fputs("(", out->file);
+    for (int64_t i = 0; i < num && !out->failed; i++) {
+        const char *group = base + o->at + (size_t)i * o->stride;
+
+        fputs(i > 0 ? ", {" : " {", out->file);
+        for (int j = 0; j < o->num_sub; j++) {
+            const Option *m = &o->sub[j];
+            char *text = value_text(m, group);
+            const int same =
+                text != NULL &&
+                (is_unset(m, group) || strcmp(text, m->standard) == 0 ||
+                 (m->type == OPT_REAL &&
+                  strtod(text, NULL) == strtod(m->standard, NULL)));
+
+            out->failed |= text == NULL;
+            if (text != NULL && !same)
+                fprintf(out->file, " %s = %s;", m->key, text);
+            free(text);
+        }
+        fputs(" }", out->file);
+    }
+    fputs(num > 0 ? " )" : ")", out->file);
+}
+
 /* A key may stay the same in bits of text only: that is what is stored. */
-static char *value_text(const Option *o, const Config *c)
+static char *value_text(const Option *o, const void *base)
 {
     char *text = NULL;
     TextOut out;
 
     if (dg_text_open(&out, o->key) != DG_OK)
         return NULL;
-    dg_assign_write(out.file, o, c);
+    if (o->type == OPT_LIST)
+        write_groups(&out, o, base);
+    else
+        dg_assign_write(out.file, o, base);
     return dg_text_close(&out, &text) == DG_OK ? text : NULL;
 }
 
@@ -131,6 +172,38 @@ static void take_free(Config *a, const Option *o, const Config *b)
     }
 }
 
+/* One key, of a list's i-th group if list is not NULL. */
+static void compare_value(TextOut *out, const Option *o, const void *a,
+                          const void *b, const char *list, int64_t i)
+{
+    char *old = value_text(o, a), *new = value_text(o, b), where[80] = "";
+
+    out->failed |= old == NULL || new == NULL;
+    if (list != NULL)
+        snprintf(where, sizeof where, "%.50s[%lld].", list, (long long)i);
+    if (!out->failed && strcmp(old, new) != 0)
+        fprintf(out->file, "%s%s: %s -> %s\n", where, o->key,
+                is_unset(o, a) ? "unset" : old, is_unset(o, b) ? "unset" : new);
+    free(old);
+    free(new);
+}
+
+/* Of as many groups, key by key. */
+static void compare_groups(TextOut *out, const Option *o, const char *a,
+                           const char *b)
+{
+    const int64_t num = *(const int64_t *)(const void *)(a + o->at_count);
+
+    if (num != *(const int64_t *)(const void *)(b + o->at_count)) {
+        compare_value(out, o, a, b, NULL, 0);
+        return;
+    }
+    for (int64_t i = 0; i < num; i++)
+        for (int j = 0; j < o->num_sub && !out->failed; j++)
+            compare_value(out, &o->sub[j], a + o->at + (size_t)i * o->stride,
+                          b + o->at + (size_t)i * o->stride, o->key, i);
+}
+
 int dg_config_compare(char **text, const Config *before, const Config *b)
 {
     int num;
@@ -141,17 +214,13 @@ int dg_config_compare(char **text, const Config *before, const Config *b)
     const int err = dg_text_open(&out, "comparison of configurations");
 
     for (int i = 0; !err && !out.failed && i < num; i++) {
-        char *old, *new;
-
         take_free(&made, &rows[i], b);
-        old = value_text(&rows[i], a);
-        new = value_text(&rows[i], b);
-
-        out.failed = old == NULL || new == NULL;
-        if (!out.failed && !may_change(&rows[i], a, b) && strcmp(old, new) != 0)
-            fprintf(out.file, "%s: %s -> %s\n", rows[i].key, old, new);
-        free(old);
-        free(new);
+        if (may_change(&rows[i], a, b))
+            continue;
+        if (rows[i].type == OPT_LIST)
+            compare_groups(&out, &rows[i], (const char *)a, (const char *)b);
+        else
+            compare_value(&out, &rows[i], a, b, NULL, 0);
     }
     return err ? err : dg_text_close(&out, text);
 }

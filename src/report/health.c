@@ -298,30 +298,6 @@ static void gradient(Health *h, const Run *run)
                       (long long)iteration_at(run, peak));
 }
 
-static void missing_scores(Health *h, const Run *run)
-{
-    static const char question[] = "Are all scores there?";
-    static const char advice[] =
-        "Missing scores are left out, never counted as 0. See log.txt for "
-        "why the reward failed.";
-    const int rewards = run->num_rewards > 0 ? run->num_rewards : 1;
-    const double all = sum(run->col[COL_SAMPLES], run->n) * rewards;
-    const double lost = sum(run->col[COL_MISSING], run->n);
-    char text[DG_VALUE_BYTES], part[DG_VALUE_BYTES];
-
-    if (!dg_run_has(run, COL_MISSING) || !(all > 0))
-        return;
-    dg_count_text(text, lost > 0 ? lost : all);
-    dg_percent_text(part, lost / all);
-    if (lost == 0)
-        dg_health_say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
-    else
-        dg_health_say(
-            h, lost <= 0.05 * all ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
-            "No: %s %s missing, %s of all (above 5\u202f%% is wrong).", text,
-            lost == 1 ? "is" : "are", part);
-}
-
 static void not_finite(Health *h, const Run *run)
 {
     static const char question[] = "Are all numbers finite?";
@@ -388,6 +364,7 @@ static const char hacking[] = "Is the reward hacked?";
 static const char hacking_advice[] =
     "The policy may have learnt to please the reward and not its purpose: "
     "look at the pictures, stop earlier, add a second reward or grpo.kl_beta.";
+static const char by_eye[] = "Only your eyes can tell: compare the pictures.";
 
 /* By held-out evaluations, which know the same pictures by both scores. */
 static int hacked_by_evaluation(Health *h, const Run *run)
@@ -427,7 +404,9 @@ static int hacked_by_points(Health *h, const Run *run)
 
     if (!dg_held_out_find(&f, run, &r, significant(&r) > 0))
         return 0;
-    dg_health_say(h, f.level, hacking, hacking_advice, "%s", f.answer);
+    dg_health_say(h, f.level, hacking,
+                  f.level == LEVEL_UNKNOWN ? by_eye : hacking_advice, "%s",
+                  f.answer);
     return 1;
 }
 
@@ -436,8 +415,7 @@ static void hacked(Health *h, const Run *run)
     if (hacked_by_points(h, run) || hacked_by_evaluation(h, run))
         return;
     if (!dg_run_has(run, COL_STRICT)) {
-        dg_health_say(h, LEVEL_UNKNOWN, hacking,
-                      "Only your eyes can tell: compare the pictures.",
+        dg_health_say(h, LEVEL_UNKNOWN, hacking, by_eye,
                       "No reward here has a strict score to compare with.");
         return;
     }
@@ -576,7 +554,7 @@ void dg_health_find(Health *h, const Run *run)
                   "Lower optim.lr.");
     }
     gradient(h, run);
-    missing_scores(h, run);
+    dg_health_scores(h, run);
     not_finite(h, run);
     memory(h, run);
     whole(h, run);

@@ -58,6 +58,9 @@ void dg_health_say(Health *h, Level level, const char *question,
 /** Do the pictures of a group still differ, by the run's own beginning? */
 void dg_health_diversity(Health *h, const Run *run);
 
+/** Are all scores there? Judged by the reward that lacks most. */
+void dg_health_scores(Health *h, const Run *run);
+
 /** Are the updates after an iteration's first near the rollout's policy? */
 void dg_health_drift(Health *h, const Run *run);
 

@@ -107,18 +107,36 @@ static void tell_good(Finding *out, const Course *reward, const Course *strict,
              should ? "" : "; in training it did not rise");
 }
 
+/* A reward that is hacked rises on all prompts: it is no witness of itself. */
+static void tell_unknown(Finding *out, const Course *reward)
+{
+    char r[DG_VALUE_BYTES];
+
+    dg_signed_text(r, reward->last.mean - reward->first.mean);
+    snprintf(out->answer, sizeof out->answer,
+             "On held-out prompts the reward changed by %s (iterations %.0f to "
+             "%.0f), as it does when it is hacked too. No reward here has a "
+             "strict score to compare with.",
+             r, reward->first_at, reward->last_at);
+}
+
 int dg_held_out_find(Finding *out, const Run *run, const Trend *reward,
                      int rises)
 {
     const Course plain = course_of(run, 0), strict = course_of(run, 1);
+    const int should = rises || grew(&plain);
     const Level by_reward = judge(&plain, rises);
-    const Level by_strict = judge(&strict, rises || grew(&plain));
+    const Level by_strict = judge(&strict, should);
 
     if (plain.num < 2)
         return 0;
     out->level = by_strict > by_reward ? by_strict : by_reward;
-    if (out->level == LEVEL_GOOD)
-        tell_good(out, &plain, &strict, rises || grew(&plain));
+    if (out->level == LEVEL_GOOD && should && strict.num < 2)
+        out->level = LEVEL_UNKNOWN;
+    if (out->level == LEVEL_UNKNOWN)
+        tell_unknown(out, &plain);
+    else if (out->level == LEVEL_GOOD)
+        tell_good(out, &plain, &strict, should);
     else
         tell_trouble(out, out->level == by_strict ? &strict : &plain, reward);
     return 1;

@@ -12,6 +12,7 @@
  * *out. Returns 0 where there are fewer than two.
  * reward  the trend of the reward of training
  * rises   1 if that is one, beyond noise
+ * A reward that rises and has no strict score beside it is LEVEL_UNKNOWN.
  */
 int dg_held_out_find(Finding *out, const Run *run, const Trend *reward,
                      int rises);

@@ -131,6 +131,8 @@ static void take_rewards(Run *run, const cJSON *line)
             run->reward[k][run->n] = dg_json_number(one, "mean");
         if (!isnan(missing))
             *sum = (isnan(*sum) ? 0 : *sum) + missing;
+        if (!isnan(missing) && k >= 0)
+            run->missing[k] += missing;
     }
 }
 

@@ -354,8 +354,9 @@ static int take_note(const void *net, char *text, size_t bytes)
     num = crew->num_failures;
     crew->num_failures = 0;
     if (num > 0)
-        snprintf(text, bytes, "reward %s: its program %s", n->c.name,
-                 crew->failure);
+        snprintf(text, bytes,
+                 "reward %s: its program was started anew, since it %s",
+                 n->c.name, crew->failure);
     pthread_mutex_unlock(&crew->lock);
     return num;
 }

@@ -14,6 +14,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,48 @@ static int check_table(const PluginReward *n)
     return DG_OK;
 }
 
+/* How long a library of this machine's kind has to be, by its own tables; 0:
+ * not known. */
+static int64_t needed_bytes(int fd)
+{
+    ElfW(Ehdr) head;
+    ElfW(Phdr) part;
+    uint64_t most;
+
+    if (pread(fd, &head, sizeof head, 0) != (ssize_t)sizeof head ||
+        memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
+        head.e_ident[EI_CLASS] !=
+            (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32) ||
+        head.e_phentsize != sizeof part)
+        return 0;
+    most = head.e_shoff + (uint64_t)head.e_shnum * head.e_shentsize;
+    for (int i = 0; i < head.e_phnum; i++) {
+        const uint64_t at = head.e_phoff + (uint64_t)i * sizeof part;
+
+        if (pread(fd, &part, sizeof part, (off_t)at) != (ssize_t)sizeof part)
+            return (int64_t)(at + sizeof part);
+        if (part.p_type == PT_LOAD && part.p_offset + part.p_filesz > most)
+            most = part.p_offset + part.p_filesz;
+    }
+    return most < INT64_MAX ? (int64_t)most : 0;
+}
+
+/* dlopen() maps what the tables say, and to touch what a copy broke off has not
+ * brought ends the process. */
+static int check_length(const PluginReward *n, int fd, int64_t bytes)
+{
+    const int64_t needed = needed_bytes(fd);
+    char why[160];
+
+    if (bytes >= needed)
+        return DG_OK;
+    snprintf(why, sizeof why,
+             "is cut short: it has %lld bytes, and at least %lld by its own "
+             "tables; copy or build it again",
+             (long long)bytes, (long long)needed);
+    return refuse(DG_EFORMAT, n, why);
+}
+
 /* Of a name alone dlopen() would look elsewhere than other files are looked for.
  * A library that is not unmapped may leave threads behind. */
 static int open_library(PluginReward *n)
@@ -166,8 +209,10 @@ static int create(void **net, const RewardConfig *c, int64_t index)
     if (err) {
         err = refuse_again(err, n);
     } else {
+        err = check_length(n, fd, bytes);
         close(fd);
-        err = open_library(n);
+        if (!err)
+            err = open_library(n);
         dg_float_env_standard();
     }
     if (err)

@@ -248,11 +248,16 @@ static int is_shells(const char *word)
     return 0;
 }
 
-static int can_run(const char *path)
+static int is_file(const char *path)
 {
     struct stat s;
 
-    return stat(path, &s) == 0 && S_ISREG(s.st_mode) && access(path, X_OK) == 0;
+    return stat(path, &s) == 0 && S_ISREG(s.st_mode);
+}
+
+static int can_run(const char *path)
+{
+    return is_file(path) && access(path, X_OK) == 0;
 }
 
 static int is_in_path(const char *word)
@@ -293,6 +298,11 @@ int dg_program_find(const char *key, const char *command)
         return DG_OK; /* a shell's to find */
     if (strchr(word, '/') != NULL ? can_run(word) : is_in_path(word))
         return DG_OK;
+    if (strchr(word, '/') != NULL && is_file(word))
+        return dg_fail(DG_EINVAL,
+                       "%s = \"%.200s\": %.200s may not be executed: chmod +x "
+                       "it, or name before it what runs it, such as python3",
+                       key, command, word);
     return dg_fail(DG_EINVAL,
                    "%s = \"%.200s\": there is no program %.200s that could be "
                    "started%s",

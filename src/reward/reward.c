@@ -196,6 +196,33 @@ void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm)
     }
 }
 
+void dg_rewards_count_missing(char *text, size_t bytes, const Reward *r,
+                              int64_t num, const RewardScore *scores,
+                              int64_t pictures, int64_t stride)
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int64_t k = 0; k < num; k++) {
+        int64_t missing = 0;
+
+        for (int64_t i = 0; i < pictures; i++)
+            missing += scores[i * stride + k].missing != 0;
+        if (missing == 0)
+            continue;
+        if (used == 0)
+            used = (size_t)snprintf(text, bytes,
+                                    " (missing of %lld:", (long long)pictures);
+        else if (used < bytes)
+            used += (size_t)snprintf(text + used, bytes - used, ",");
+        if (used < bytes)
+            used += (size_t)snprintf(text + used, bytes - used, " %s %lld",
+                                     r[k].name, (long long)missing);
+    }
+    if (used > 0 && used < bytes)
+        snprintf(text + used, bytes - used, ")");
+}
+
 void dg_rewards_close(Reward *r, int64_t num)
 {
     for (int64_t k = 0; k < num; k++) {
@@ -301,7 +328,7 @@ int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
     if (err != DG_OK) {
         s.missing = 1;
     } else if (!isfinite(s.value)) {
-        dg_fail(DG_ENUMERIC, "reward %s gave %g", r->name, (double)s.value);
+        dg_fail(DG_ENUMERIC, "its score is %g", (double)s.value);
         s.missing = 1;
     } else if (!isnan(r->threshold)) {
         s.value = (double)s.value > r->threshold ? 1.0f : 0.0f;

@@ -108,7 +108,7 @@ static void tell_missing(const Eval *e)
 {
     const Comm *comm = e->job->session->comm;
     int64_t first = e->note_item;
-    char text[sizeof e->note];
+    char text[sizeof e->note], missing[256];
 
     dg_comm_min_i64(comm, &first, 1);
     if (first == e->N)
@@ -116,7 +116,9 @@ static void tell_missing(const Eval *e)
     memcpy(text, e->note, sizeof text);
     dg_comm_bcast(comm, text, sizeof text,
                   dg_share_owner(e->N, comm->size, first));
-    dg_warn("%s", text);
+    dg_rewards_count_missing(missing, sizeof missing, e->job->rewards,
+                             e->job->with_scores, e->scores, e->N, e->K);
+    dg_warn("%s%s", text, missing);
 }
 
 static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)

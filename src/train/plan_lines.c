@@ -2,6 +2,8 @@
 
 #include "base/error.h"
 
+#include <stdio.h>
+
 void dg_plan_put(PlanTable *t, const char *key, const char *text,
                  uint64_t value)
 {
@@ -69,4 +71,20 @@ void dg_plan_team(PlanTable *t, const TeamOpts *team)
                 n * team->step_bytes);
     dg_plan_put(t, "worker_scratch", "workers: pictures, scratch",
                 n * team->scratch_bytes);
+}
+
+void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num)
+{
+    char *text = out->own_rewards;
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int64_t k = 0; k < num && used < sizeof out->own_rewards; k++) {
+        const RewardConfig *r = &c->rewards[k];
+
+        if (r->plugin[0] != '\0' || r->command[0] != '\0')
+            used +=
+                (size_t)snprintf(text + used, sizeof out->own_rewards - used,
+                                 "%s%s", used > 0 ? ", " : "", r->name);
+    }
 }

@@ -21,5 +21,7 @@ void dg_plan_parameters(PlanTable *t, const Policy *p, int64_t trained,
 void dg_plan_learner(PlanTable *t, const LearnerPlace *place,
                      const OptimConfig *optim);
 void dg_plan_team(PlanTable *t, const TeamOpts *team);
+/** Names the user's own among the first num rewards. */
+void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num);
 
 #endif

@@ -243,6 +243,11 @@ int dg_run_plan_text(char **text, const RunPlan *p)
         gpu_table(f, &p->gpus);
     else if (p->gpus.num > 0)
         gpu_rooms(f, &p->gpus);
+    if (p->own_rewards[0] != '\0')
+        fprintf(f,
+                "\nWhat rewards of your own take of memory is not counted: "
+                "%s.\n",
+                p->own_rewards);
     if (p->no_folder[0] != '\0')
         fprintf(f,
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "

@@ -15,9 +15,10 @@ static int due(int64_t every, int64_t iteration)
     return every > 0 && iteration % every == 0;
 }
 
-/* The first note of any rank, once, on rank 0's log; with on_nan = stop it
- * ends the run. */
-static int tell_note(const Trainer *t, const char *note, int64_t item)
+/* The first note of any rank, once, on rank 0's log, with more behind it; with
+ * on_nan = stop it ends the run. */
+static int tell_note(const Trainer *t, const char *note, int64_t item,
+                     const char *more)
 {
     const Session *s = t->session;
     int64_t first = note[0] != '\0' ? item : t->rollout->N;
@@ -30,8 +31,8 @@ static int tell_note(const Trainer *t, const char *note, int64_t item)
     dg_comm_bcast(s->comm, text, sizeof text,
                   dg_share_owner(t->rollout->N, s->comm->size, first));
     if (s->config->run.on_nan == DG_NAN_STOP)
-        return dg_fail(DG_ENUMERIC, "%s (run.on_nan = \"stop\")", text);
-    dg_warn("%s", text);
+        return dg_fail(DG_ENUMERIC, "%s%s (run.on_nan = \"stop\")", text, more);
+    dg_warn("%s%s", text, more);
     return DG_OK;
 }
 
@@ -60,6 +61,7 @@ int dg_trainer_experience(Trainer *t)
         t->beside,   due(s->config->trajectory.every, t->iteration + 1)
     };
     double at = dg_clock_now(), now;
+    char missing[256];
     int err = dg_rollout_begin(r, s, t->prompts.num, t->iteration);
 
     if (err)
@@ -79,7 +81,9 @@ int dg_trainer_experience(Trainer *t)
     dg_rollout_share(r, s->comm);
     dg_rewards_tell(t->rewards, r->K, s->comm);
     t->phases.reward = dg_clock_now() - at;
-    err = tell_note(t, r->note, r->note_item);
+    dg_rewards_count_missing(missing, sizeof missing, t->rewards, r->K,
+                             r->scores, r->N, r->K);
+    err = tell_note(t, r->note, r->note_item, missing);
     return err ? err : dg_update_prepare(t->update, s, r);
 }
 
@@ -94,7 +98,7 @@ static int learn(Trainer *t)
     dg_progress_end();
     t->phases.update = dg_clock_now() - at;
     if (!err)
-        err = tell_note(t, t->update->note, t->update->note_item);
+        err = tell_note(t, t->update->note, t->update->note_item, "");
     return err;
 }
 
