@@ -3,6 +3,8 @@
  * tests/check_command.sh has whole runs. */
 #include "command_bed.h"
 
+#include <sys/resource.h>
+
 /* --- scores ---------------------------------------------------------------- */
 
 static void test_scores_are_those_of_a_plain_computation(void **state)
@@ -249,6 +251,30 @@ static void test_one_that_always_fails_ends_the_run(void **state)
     close_bed(&b);
 }
 
+/* One that the system does not start again says why. */
+static void test_why_it_cannot_be_started_again(void **state)
+{
+    struct rlimit before, none;
+    RewardScore s;
+    int err;
+    Bed b;
+
+    (void)state;
+    open_bed(&b, "exit,at=bad", "");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 3;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    err = ask(&b, &bad, &s);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_true(err == DG_OK && s.missing);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "its program could not be started again: mine: no "
+                           "program can be started: Too many open files"));
+    assert_true(!score(&b).missing);
+    close_bed(&b);
+}
+
 /* Answers that nobody asked for are not taken for the next picture's. */
 static void test_two_answers_to_one_picture(void **state)
 {
@@ -321,6 +347,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_picture_is_shown_again),
         cmocka_unit_test(test_the_first_answer_may_take_long),
         cmocka_unit_test(test_one_that_always_fails_ends_the_run),
+        cmocka_unit_test(test_why_it_cannot_be_started_again),
         cmocka_unit_test(test_two_answers_to_one_picture),
         cmocka_unit_test(test_much_on_standard_error),
         cmocka_unit_test(test_one_that_does_not_read),

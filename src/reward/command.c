@@ -194,8 +194,9 @@ static int start_again(const CommandReward *n, Scorer *s)
     int unused, err = start_one(n, s);
 
     if (err) {
+        snprintf(what, sizeof what, "%.400s", dg_last_error()->text);
         s->failures++;
-        return dg_fail(DG_EIO, "could not be started again");
+        return dg_fail(DG_EIO, "could not be started again: %s", what);
     }
     err = hear_hello(n, s, version, NULL, &unused);
     if (err || strcmp(version, n->version) == 0)
