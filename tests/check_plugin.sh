@@ -43,6 +43,10 @@ expect "plugin: of how many" grep -q ' (missing of 12: mine [1-9]' "$work/missin
 expect "plugin: the report names the reward" bash -c \
     "'$bin' report --text '$work/missing' | tr -s ' \n' '  ' | grep -q '% of those of mine'"
 expect "plugin: with missing scores the ratio is 1" ratio_is_one missing 3
+tiny 1 1 looked "$(mine "$plugins/good.so" "missing=4")" evaluate.every=3
+expect "plugin: on held-out prompts, and whose weights it was" test "$(grep -cE \
+    '^WARN  (averaged weights: )?prompt .* mine is missing: not' "$work/looked.out")" = 3 -a \
+    "$(grep -c '^WARN  averaged weights: prompt ' "$work/looked.out")" = 1
 tiny 3 1 missing3 "$(mine "$plugins/good.so" "missing=4")"
 same_digest "plugin: with missing scores, three ranks, the same weights" \
     missing3 "$(digest missing)"

@@ -70,6 +70,10 @@ typedef struct Eval Eval;
 int dg_evaluate_open(Eval **out, const EvaluateJob *job);
 void dg_evaluate_close(Eval *e); /* NULL is allowed */
 
+/** What the next runs are of, such as "averaged weights", for warnings. It is
+ *  borrowed; "", as in the beginning: nothing is said of it. */
+void dg_evaluate_tell_as(Eval *e, const char *what);
+
 /**
  * As dg_evaluate().
  * seconds  not NULL: given up, with out->stopped, as soon as dg_stop_wanted() of

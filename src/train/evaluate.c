@@ -31,6 +31,7 @@ struct Eval {
     float *features;   /* [num_local_prompts, num_features] of the rewards */
     char note[512];    /* why the first score of this rank's is missing, */
     int64_t note_item; /* of this item; N: none is */
+    const char *what;  /* dg_evaluate_tell_as(); or NULL */
 };
 
 static const Prompt *prompt_of(const Eval *e, int64_t item)
@@ -107,6 +108,7 @@ static void note_missing(Eval *e, int64_t item, const char *reward)
 static void tell_missing(const Eval *e)
 {
     const Comm *comm = e->job->session->comm;
+    const char *what = e->what != NULL ? e->what : "";
     int64_t first = e->note_item;
     char text[sizeof e->note], missing[256];
 
@@ -118,7 +120,7 @@ static void tell_missing(const Eval *e)
                   dg_share_owner(e->N, comm->size, first));
     dg_rewards_count_missing(missing, sizeof missing, e->job->rewards,
                              e->job->with_scores, e->scores, e->N, e->K);
-    dg_warn("%s%s", text, missing);
+    dg_warn("%s%s%s%s", what, what[0] != '\0' ? ": " : "", text, missing);
 }
 
 static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
@@ -524,6 +526,11 @@ int dg_evaluate_open(Eval **out, const EvaluateJob *job)
     }
     *out = e;
     return DG_OK;
+}
+
+void dg_evaluate_tell_as(Eval *e, const char *what)
+{
+    e->what = what;
 }
 
 int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)

@@ -242,8 +242,10 @@ static int run_average(Trainer *t, Evaluation *out, const double *seconds)
 
     if (!err)
         err = dg_learner_swap_ema(t->learner);
+    dg_evaluate_tell_as(t->eval, "averaged weights");
     if (!err)
         err = dg_evaluate_run(out, t->eval, seconds);
+    dg_evaluate_tell_as(t->eval, "");
     return err ? err : dg_learner_swap_ema(t->learner);
 }
 
