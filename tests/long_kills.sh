@@ -54,7 +54,7 @@ for file in "$work"/killed/trajectories/*.h5; do
     expect "kills: train, replay of $(basename "$file")" "$bin" replay "$file"
 done
 
-sets=(pretrain.steps=40 pretrain.batch=8 pretrain.item_size=2
+sets=(pretrain.steps=160 pretrain.batch=8 pretrain.item_size=2
     pretrain.eval_every=0 checkpoint.keep=5)
 launch pretrain 1 1 base "${sets[@]}"
 wait "$pid"
@@ -63,11 +63,11 @@ expect "kills: pretrain, 12 SIGKILLs" kills pretrain hurt 12 "${sets[@]}"
 launch pretrain 3 1 hurt "${sets[@]}"
 wait "$pid"
 expect "kills: pretrain, to the end" test $? = 0
-same_digest "kills: pretrain, the same checkpoint" hurt "$(digest base 40)" 40
+same_digest "kills: pretrain, the same checkpoint" hurt "$(digest base 160)" 160
 expect "kills: pretrain, the same weights file" test \
     "$("$bin" inspect --digest "$work/base/weights.h5" | cut -c 1-64)" = \
     "$("$bin" inspect --digest "$work/hurt/weights.h5" | cut -c 1-64)"
 expect "kills: pretrain, each step once" "$tools/json_lines" \
-    "$work/hurt/metrics.jsonl" 40
+    "$work/hurt/metrics.jsonl" 160
 expect "kills: pretrain, nothing half-written" no_unfinished hurt
 exit $bad
