@@ -76,19 +76,6 @@ if [ -w /dev/full ]; then
         bash -c "'$bin' config >/dev/full"
 fi
 
-# no daemon of MPI's runs beside a rank that no launcher started
-children() { awk -v of="$1" '/^Name:/ { name = $2 } /^PPid:/ && $2 == of { print name }' \
-    /proc/[0-9]*/status 2>/dev/null; }
-"$bin" train configs/tiny.cfg --set run.dir="$work/alone" --set run.iterations=1000 \
-    >/dev/null 2>&1 &
-alone=$!
-for ((i = 0; i < 200; i++)); do
-    [ ! -s "$work/alone/metrics.jsonl" ] && kill -0 $alone 2>/dev/null && sleep 0.1
-done
-expect "cli: a rank alone is alone" test "$(children $$ | grep -c dancegrpo):$(children $alone)" = 1:
-kill $alone
-wait $alone
-
 # what failed before it began must not bind the folder to its configuration
 once=(train configs/tiny.cfg --set "run.dir=$work/once" --set run.iterations=1)
 expect_code "cli: a missing prompts file is named" 1 "nope.jsonl: cannot open" \

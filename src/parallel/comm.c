@@ -59,24 +59,12 @@ static int wanted_level(int *level)
                          text);
 }
 
-/*
- * A rank that no launcher started: Open MPI puts a daemon of its own beside it,
- * which starts further processes if it is asked to, as nobody does here. It
- * cannot be had everywhere (it looks for ssh), costs time at every start, and
- * is one more that has to end at the end.
- */
-static void want_no_daemon(void)
-{
-    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
-}
-
 int dg_comm_init(Comm *c, int *argc, char ***argv)
 {
     int wanted, provided = 0;
     const int err = wanted_level(&wanted);
 
     *c = (Comm) { .size = 1, .node_size = 1 };
-    want_no_daemon();
     MPI_Init_thread(argc, argv, wanted, &provided);
     if (provided < MPI_THREAD_FUNNELED)
         return dg_fail(DG_EDEVICE,
