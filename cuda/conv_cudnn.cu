@@ -251,24 +251,27 @@ static void run(CudaStream *s, const Call *c)
 
 /* --- a first call is tried ------------------------------------------------- */
 
+typedef struct Tried {
+    const Call *call;
+    const char *why; /* what the library says; NULL: it is queued */
+} Tried;
+
+static void queue(void *user)
+{
+    Tried *t = (Tried *)user;
+
+    t->why = dg_cudnn_run(t->call->plan, t->call->given, t->call->workspace);
+}
+
 /* The call as a graph, once. */
 static cudaError_t run_graph(CudaStream *s, const Call *c)
 {
-    const char *why = NULL;
-    cudaGraph_t graph = NULL;
+    Tried tried = { c, NULL };
+    cudaGraph_t graph;
     cudaGraphExec_t exec = NULL;
+    cudaError_t e = dg_cuda_capture(s, &graph, queue, &tried);
 
-    pthread_mutex_lock(&s->captures);
-    dg_cuda_library_hold();
-    cudaError_t e =
-        cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
-    if (e == cudaSuccess) {
-        why = dg_cudnn_run(c->plan, c->given, c->workspace);
-        e = cudaStreamEndCapture(s->stream, &graph);
-    }
-    dg_cuda_library_release();
-    pthread_mutex_unlock(&s->captures);
-    if (e == cudaSuccess && why != NULL)
+    if (e == cudaSuccess && tried.why != NULL)
         e = cudaErrorInvalidValue;
     if (e == cudaSuccess)
         e = cudaGraphInstantiate(&exec, graph, 0);

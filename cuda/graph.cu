@@ -213,23 +213,28 @@ static cudaError_t place(CudaStream *s, cudaGraphExec_t *exec,
     return e;
 }
 
+typedef struct Captured {
+    CudaStream *s;
+    void (*step)(void *);
+    void *user;
+} Captured;
+
+static void capture_step(void *user)
+{
+    const Captured *c = (const Captured *)user;
+
+    go_through(c->s, DG_STREAM_CAPTURES, c->step, c->user);
+}
+
 /* NULL where the step cannot be captured: it has not been run then. */
 static Graph *capture(CudaStream *s, void (*step)(void *), void *user)
 {
     const int failed = s->failed;
-    cudaGraph_t graph = NULL;
+    Captured what = { s, step, user };
+    cudaGraph_t graph;
     cudaGraphExec_t exec = NULL;
+    cudaError_t e = dg_cuda_capture(s, &graph, capture_step, &what);
 
-    pthread_mutex_lock(&s->captures);
-    dg_cuda_library_hold();
-    cudaError_t e =
-        cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
-    if (e == cudaSuccess) {
-        go_through(s, DG_STREAM_CAPTURES, step, user);
-        e = cudaStreamEndCapture(s->stream, &graph);
-    }
-    dg_cuda_library_release();
-    pthread_mutex_unlock(&s->captures);
     if (e == cudaSuccess && !s->graphs->unfit)
         e = place(s, &exec, graph);
     if (graph != NULL)

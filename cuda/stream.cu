@@ -19,6 +19,23 @@ void dg_cuda_library_release(void)
     pthread_mutex_unlock(&library);
 }
 
+cudaError_t dg_cuda_capture(CudaStream *s, cudaGraph_t *graph,
+                            void (*what)(void *), void *user)
+{
+    *graph = NULL;
+    pthread_mutex_lock(&s->captures);
+    dg_cuda_library_hold();
+    cudaError_t e =
+        cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal);
+    if (e == cudaSuccess) {
+        what(user);
+        e = cudaStreamEndCapture(s->stream, graph);
+    }
+    dg_cuda_library_release();
+    pthread_mutex_unlock(&s->captures);
+    return e;
+}
+
 CudaStream *dg_cuda_current(void)
 {
     if (current == NULL)

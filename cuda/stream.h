@@ -91,6 +91,14 @@ uint64_t dg_cuda_digest(const void *at, size_t bytes);
 void dg_cuda_library_hold(void);
 void dg_cuda_library_release(void);
 
+/**
+ * What what() queues on the stream becomes a graph, and is not run; no other
+ * thread's captures or questions to a library meanwhile.
+ * *graph  out: to be destroyed; NULL on error
+ */
+cudaError_t dg_cuda_capture(CudaStream *s, cudaGraph_t *graph,
+                            void (*what)(void *), void *user);
+
 int dg_cuda_gemm_cache_create(struct GemmCache **out, int device);
 void dg_cuda_gemm_cache_destroy(struct GemmCache *c);
 /** Whether DANCEGRPO_PRODUCTS wants own kernels in the library's place: "own", or
