@@ -27,7 +27,8 @@ outside()
 
 expect "bundle: it is gathered" tests/gpu/bundle.sh "$folder" \
     "$build/emulated/dancegrpo" "$build/tests/tools/close" \
-    "$build/tests/test_cuda_memory" "$build/tests/test_cuda_training"
+    "$build/tests/test_cuda_memory" "$build/tests/test_cuda_training" \
+    "$build/tests/test_cuda_rewards"
 expect "bundle: all libraries are inside" test -z "$(outside)"
 expect_code "bundle: without a GPU one line says so" 77 "no GPU: ERROR" \
     in_it CUDA_EMULATION_DEVICES=0 "$folder/tests/gpu/run.sh"
@@ -35,7 +36,8 @@ expect "bundle: and nothing else" test "$(wc -l <"$work/out")" = 1
 # a folder for runs where nothing may be written, as where there is no room
 expect_code "bundle: its command, kernels, runs elsewhere than in /proc" 0 \
     "1 ok, 0 failed" in_it TMPDIR=/proc ONLY="kernels*memory" "$folder/tests/gpu/run.sh"
-for steps in "doctor*32" "ratio*12" "two*" "beside*tiny"; do
+# whose scores need files of the tests'
+for steps in "kernels*rewards" "doctor*32" "ratio*12" "two*" "beside*tiny"; do
     expect_code "bundle: its command, $steps" 0 "1 ok, 0 failed" \
         in_it ONLY="$steps" "$folder/tests/gpu/run.sh"
 done
@@ -46,7 +48,7 @@ touch "$work/order/gpu/test_cuda_"{attention_cudnn,beside,bf16,kernels}
 same "bundle: tests in the order of what depends on them" "kernels bf16 beside attention_cudnn" \
     "$(root=$work/order
     eval "$(sed -n "/^programs()/,/^}/p" tests/gpu/run.sh)"
-    programs | sed 's/.*cuda_//' | tr '\n' ' ' | sed 's/ $//')"
+    { programs && programs cudnn; } | sed 's/.*cuda_//' | tr '\n' ' ' | sed 's/ $//')"
 expect_code "bundle: its command, an update of FLUX, in small" 0 "1 ok, 0 failed" \
     in_it STEP=small ONLY="update*" "$folder/tests/gpu/run.sh"
 # where this machine has no cuDNN the table says so
@@ -68,7 +70,7 @@ chmod +x "$work/python"
 expect_code "bundle: PyTorch's libraries are found" 0 \
     "$work/site-packages/nvidia/none/lib" in_it PYTHON="$work/python" bash -c \
     'eval "$(sed -n "/^packages=/,/^# The driver/p" "$0")"; library_folder libnone.so.9' \
-    "$folder/tests/gpu/run.sh"
+    "$folder/tests/gpu/libraries.sh"
 # a run that cannot begin for another reason than that there is no GPU
 expect_code "bundle: a GPU that fails at once is no missing one" 1 \
     "a run begins" in_it CUDA_EMULATION_MEMORY=400000000 ONLY="kernels*memory" \

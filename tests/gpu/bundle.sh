@@ -49,11 +49,15 @@ cp "$program" "$to/bin/dancegrpo" && cp "$close" "$to/tests/tools/close" ||
     die "no $program or $close"
 [ $# = 0 ] || cp "$@" "$to/gpu/" || die "a test program is missing"
 cp tests/lib.sh tests/train_lib.sh "$to/tests/" &&
-    cp tests/gpu/run.sh "$to/tests/gpu/" || die "scripts are missing"
+    cp tests/gpu/{run,libraries}.sh "$to/tests/gpu/" || die "scripts are missing"
 mkdir -p "$to/tests/peers" && cp tests/peers/torch_*.py "$to/tests/peers/" ||
     die "scripts are missing"
-cp -R configs "$to/" && cp -R tests/golden/*_tiny tests/golden/bert_small "$to/tests/golden/" ||
+cp -R configs "$to/" && cp -R tests/golden/*_tiny{,.pth} tests/golden/bert_small "$to/tests/golden/" ||
     die "configurations are missing"
+grep -aoh 'tests/golden/[[:alnum:]_./]*' "$to"/gpu/* 2>/dev/null | sort -u |
+    while read -r file; do
+        [ -e "$to/$file" ] || die "a test program reads $file"
+    done || exit 1
 rm -rf "$to/configs/weights" # nothing here begins from them
 
 command -v ompi_info >/dev/null || die "no ompi_info: only Open MPI can be taken along"

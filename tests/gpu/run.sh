@@ -38,6 +38,7 @@ for folder in "${TMPDIR:-/tmp}" /var/tmp /dev/shm; do
 done
 . "$(dirname "$0")/../train_lib.sh"
 root=$PWD
+ulimit -c 0 # a program's core is as large as what it has mapped of the GPU
 limit=${LIMIT:-460}
 table=$out/table.txt logs=$out/logs.txt
 for file in "$table" "$logs"; do
@@ -59,126 +60,31 @@ export OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMPI_MCA_pml=ob1
 export PMIX_MCA_pcompress_base_silence_warning=1
 export OMPI_MCA_btl_base_warn_component_unused=0
-path=$root/lib loader= missing=
-
-# PyTorch brings CUDA's libraries along; its Python may be a folder's own
-packages=$(timeout 20 "${PYTHON:-python3}" -c 'import sys
-for p in sys.path:
-    if p.endswith("-packages"):
-        print(p + "/nvidia/*/lib")' 2>/dev/null)
-
-# found NAME: its folder by a look at the whole disk, one for all names: a disk
-# that nobody has read yet is slow
-found()
-{
-    [ -e "$work/found" ] ||
-        timeout 60 find / -xdev \( -path "$root" -o -path /proc -o -name stubs \) \
-            -prune -o \( -name 'libcu*.so.*' -o -name 'libn[cv]*.so.*' \) \
-            -print >"$work/found" 2>/dev/null
-    sed -n "s,/${1//./\\.}\$,,p" "$work/found" | head -n 1
-}
-
-# library_folder NAME: where it is on this machine, if anywhere
-library_folder()
-{
-    local f p given python='lib/python3*/*-packages/nvidia/*/lib'
-    # shellcheck disable=SC2086,SC2231
-    IFS=: read -ra given <<<"${LD_LIBRARY_PATH:-}"
-    for f in "${CUDA_HOME:-/usr/local/cuda}"/lib*/"$1" "${given[@]/%//$1}" \
-        /usr/local/cuda*/{lib64,targets/*/lib}/"$1" \
-        /usr/lib/*-linux-gnu/"$1" /usr/lib64/"$1" \
-        /opt/*/$python/"$1" /opt/*/{*,.[!.]*}/$python/"$1" \
-        /usr/{,local/}$python/"$1"; do
-        [ -e "$f" ] && dirname "$f" && return
-    done
-    for p in $packages; do
-        [ ! -e "$p/$1" ] || { echo "$p" && return; }
-    done
-    found "$1"
-}
-
-# The driver's library is opened by name when the program runs: a container may
-# have it where only its own LD_LIBRARY_PATH leads, or, for a loader that is not
-# this machine's, where that does not look (/usr/lib64, if the cache is stale).
-add_driver()
-{
-    local d places=(/usr/local/nvidia/lib{64,} /usr/lib/wsl/lib)
-    [ -z "$loader" ] || places+=(/usr/lib/*-linux-gnu /usr/lib64)
-    IFS=: read -ra d <<< "${LD_LIBRARY_PATH:-}"
-    for d in "${d[@]}" "${places[@]}"; do
-        [ ! -e "$d/libcuda.so.1" ] || path=$path:$d
-    done
-}
-
-# cuDNN is opened by name too, by runs that ask for it, and opens the compiler of
-# kernels; what is not there is said in the table.
-add_cudnn()
-{
-    local name folder=
-    cudnn=$(library_folder libcudnn.so.9)
-    [ -n "$cudnn" ] || return 0
-    path=$path:$cudnn
-    for name in libnvrtc.so.13 libnvrtc.so.12; do
-        [ -n "$folder" ] || folder=$(library_folder $name)
-    done
-    path=$path${folder:+:$folder}
-}
-
-# With this machine's C library, or where that is too old, or another, with the
-# one that the programs were linked with; CUDA's libraries from wherever they are.
-# Without NCCL one that does nothing takes its place: one GPU needs none.
-find_libraries()
-{
-    local name list folder
-    list=$(LD_LIBRARY_PATH=$path LD_TRACE_LOADED_OBJECTS=1 bin/dancegrpo 2>&1)
-    if ! grep -q '=>' <<< "$list" ||
-        grep -q "version .GLIBC.* not found" <<< "$list"; then
-        loader=$(echo "$root"/lib/libc/ld-linux*)
-        path=$root/lib/libc:$path
-        list=$("$loader" --library-path "$path" --list bin/dancegrpo 2>&1)
-    fi
-    for name in $(sed -n 's/^\s*\(\S*\) => not found.*/\1/p' <<< "$list"); do
-        folder=$(library_folder "$name")
-        [ -n "$folder" ] || case $name in
-        libnccl.so*) folder=$root/lib/without ;;
-        *) missing="$missing $name" ;;
-        esac
-        path=$path${folder:+:$folder}
-    done
-    add_driver
-    add_cudnn
-}
-
-# wrap PROGRAM: one of its name in $work/bin, which ends with its step
-wrap()
-{
-    local start="env LD_LIBRARY_PATH='$path' '$1'"
-    [ -z "$loader" ] || start="'$loader' --library-path '$path' '$1'"
-    cat >"$work/bin/${1##*/}" <<END
-#!/bin/bash
-left=\$((\${STEP_END:-0} - \$(date +%s)))
-exec timeout -k 5 \$((left > 1 ? left : 1)) $start "\$@"
-END
-    chmod +x "$work/bin/${1##*/}"
-}
-
-wrap_all()
-{
-    local f
-    mkdir "$work/bin"
-    for f in "$root"/bin/* "$root"/gpu/* "$root/tests/tools/close"; do wrap "$f"; done
-    PATH=$work/bin:$PATH
-    bin=$work/bin/dancegrpo tools=$work/bin
-}
+. "$(dirname "$0")/libraries.sh"
 
 # --- steps ----------------------------------------------------------------------
-# Of an output: the test that failed first, and the first reason given.
+# what_failed NUMBERS: of an output the test that failed first, and the first reason
+# given; where there is neither, and no numbers, what it says first.
 what_failed()
 {
-    awk '/^\[  FAILED  \] test_/ && name == "" { name = $4 ": " }
+    awk -v none="${1:+1}" '/^\[  FAILED  \] test_/ && name == "" { name = $4 ": " }
         /^ERROR|ERROR   \] ---|error:|error while|cuda emulation:|dumped|Signal|Killed/ &&
             why == "" { why = $0 }
-        END { print name why }' | sed 's/\[  ERROR   \] --- //' | cut -c 1-150
+        /[a-zA-Z]/ && any == "" { any = $0 }
+        END { all = name why; print all == "" && !none ? any : all }' | sed 's/\[  ERROR   \] --- //' | cut -c 1-150
+}
+
+# log FILE: among the logs, of more than a megabyte what comes first and last: what
+# all steps say together has to come back from where the GPU is
+log()
+{
+    if [ "$(wc -c <"$1")" -le 1000000 ]; then
+        cat "$1"
+    else
+        head -c 300000 "$1"
+        printf '\n-- and so on, until at last\n'
+        tail -c 100000 "$1"
+    fi >>"$logs"
 }
 
 # A GPU tells late of a kernel that failed, when somebody waits: once more, with
@@ -208,13 +114,14 @@ step()
     echo "== $name" >>"$logs"
     "$@" >"$work/step.out" 2>&1
     rc=$?
-    cat "$work/step.out" >>"$logs"
+    log "$work/step.out"
     case $rc in
     0) verdict=ok ;;
     77) verdict=none ;;
     *)
         verdict=FAILED bad=1
-        numbers="${numbers:+$numbers; }$(what_failed <"$work/step.out")"
+        numbers="${numbers:+$numbers; }$(
+            what_failed "$numbers" <"$work/step.out")"
         [ "$(date +%s)" -lt "$STEP_END" ] || {
             late=$((late + 1))
             numbers="more than $most s; last: $(grep -aE '\[ RUN |^so far: ' \
@@ -383,7 +290,10 @@ sanitized()
     [ -z "$loader" ] || { numbers="not with a C library of the bundle" && return 77; }
     sanitizer=$(find_sanitizer | head -n 1)
     [ -n "$sanitizer" ] || { numbers="no compute-sanitizer" && return 77; }
-    limited env LD_LIBRARY_PATH="$path" "$sanitizer" --tool "$tool" \
+    # calls of CUDA that fail are the program's to tell, or a library's that goes on
+    [ "$tool" != memcheck ] || sanitizer="$sanitizer --report-api-errors no"
+    # shellcheck disable=SC2086
+    limited env LD_LIBRARY_PATH="$path" $sanitizer --tool "$tool" \
         --print-limit 20 --error-exitcode 9 "$@" >"$work/sanitizer.out" 2>&1 </dev/null
     rc=$?
     cat "$work/sanitizer.out"
@@ -482,18 +392,31 @@ update()
         grep -q '^ERROR .*iter_000001\.h5' "$work/update.out"
 }
 
-# Programs of kernels' tests: first what all else depends on, last what a library
-# compiles its kernels for.
+# Programs of kernels' tests, or with cudnn of what a library compiles kernels for:
+# first what all else depends on.
 programs()
 {
     local name
+    if [ "${1:-}" = cudnn ]; then
+        compgen -G "$root/gpu/*cudnn" | sort
+        return
+    fi
     {
         for name in kernels products bf16 attention_mma conv memory graph training; do
             compgen -G "$root/gpu/test_cuda_$name"
         done
-        compgen -G "$root/gpu/*" | grep -v cudnn
-        compgen -G "$root/gpu/*cudnn"
+        compgen -G "$root/gpu/*" | grep -v cudnn | sort
     } | awk '!seen[$0]++'
+}
+
+# A driver that nobody uses shuts the GPU down when a program ends, and takes
+# seconds to begin anew for the next: it stays as long as this script has it open.
+hold_gpus()
+{
+    local device file
+    for device in /dev/nvidia[0-9]*; do
+        [ ! -c "$device" ] || exec {file}<"$device"
+    done 2>/dev/null
 }
 
 summary()
@@ -504,6 +427,7 @@ summary()
 }
 
 # --- all of them ----------------------------------------------------------------
+hold_gpus
 find_libraries
 if [ -n "$missing" ]; then
     echo "no GPU: this machine has not$missing: \`BUNDLE_CUDA=1 make gpu-bundle" \
@@ -537,9 +461,7 @@ describe | tee "$table"
         "${why:-exit code $begins}" | tee -a "$table"
 }
 for program in $(programs); do
-    most=60
-    [[ $program != *cudnn ]] || most=120
-    step "kernels: ${program##*/test_}" $most kernels "${program##*/}"
+    step "kernels: ${program##*/test_}" 60 kernels "${program##*/}"
 done
 step "doctor: float32" 40 doctor_in float32
 step "doctor: bfloat16" 40 doctor_in bfloat16
@@ -555,21 +477,6 @@ step "bfloat16: ratio, micro-batch 12" 40 ratio_in bfloat16 12
 step "bfloat16: recomputation, same weights" 40 again run.dtype=bfloat16
 step "without graphs, same weights" 40 again run.dtype=bfloat16 parallel.graphs=false
 DANCEGRPO_PRODUCTS=own step "own products: bfloat16, ratio" 60 own_products
-# and so has cuDNN's attention
-first=
-step "cuDNN: ratio, micro-batch 1" 60 theirs attention ratio_in bfloat16 1
-step "cuDNN: ratio, micro-batch 12" 60 theirs attention ratio_in bfloat16 12
-step "cuDNN: recomputation, same weights" 60 theirs attention again run.dtype=bfloat16
-step "cuDNN: without graphs, same weights" 60 theirs attention again \
-    run.dtype=bfloat16 parallel.graphs=false
-# and its convolutions, of a U-Net
-first=
-export TINY=configs/tiny_unet.cfg
-step "convolutions by cuDNN: micro-batch 1" 60 theirs convolution ratio_in bfloat16 1
-step "convolutions by cuDNN: micro-batch 12" 60 theirs convolution ratio_in bfloat16 12
-step "convolutions by cuDNN: without graphs" 60 theirs convolution again \
-    run.dtype=bfloat16 parallel.graphs=false
-unset TINY
 step "beside the CPU: tiny" 40 beside tiny run.iterations=3
 for family in eps sd unet flux; do
     TINY=configs/tiny_$family.cfg step "beside the CPU: tiny_$family" 40 \
@@ -578,14 +485,34 @@ done
 step "memcheck: training" 60 sanitized memcheck "$root/gpu/test_cuda_training"
 step "bench: blocks, bfloat16" 90 bench bench_blocks configs/tiny.cfg --blocks \
     --set run.dtype=bfloat16
-step "bench: blocks, cuDNN's attention" 90 theirs attention bench \
-    bench_blocks_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
-step "bench: blocks, cuDNN's convolutions" 90 theirs convolution bench \
-    bench_blocks_conv_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
 step "bench: tiny, float32" 30 bench bench_tiny configs/tiny.cfg
 [ "${FULL:-0}" = 0 ] || step "bench: FLUX.1-dev's sizes" 300 bench bench_flux \
     configs/sizes_flux_dev.cfg --network --set run.dtype=bfloat16 \
     --set parallel.recompute=true --set pretrain.image_size=1024
+# What is cuDNN's comes when all of the default has been seen: kernels that the library
+# compiles take it a second or two each, in each program anew. Its attention, too, has
+# weights of its own,
+for program in $(programs cudnn); do
+    step "kernels: ${program##*/test_}" 120 kernels "${program##*/}"
+done
+first=
+step "cuDNN: ratio, micro-batch 1" 60 theirs attention ratio_in bfloat16 1
+step "cuDNN: ratio, micro-batch 12" 60 theirs attention ratio_in bfloat16 12
+step "cuDNN: recomputation, same weights" 60 theirs attention again run.dtype=bfloat16
+step "cuDNN: without graphs, same weights" 60 theirs attention again \
+    run.dtype=bfloat16 parallel.graphs=false
+# and so have its convolutions, of a U-Net
+first=
+export TINY=configs/tiny_unet.cfg
+step "convolutions by cuDNN: micro-batch 1" 60 theirs convolution ratio_in bfloat16 1
+step "convolutions by cuDNN: micro-batch 12" 60 theirs convolution ratio_in bfloat16 12
+step "convolutions by cuDNN: without graphs" 60 theirs convolution again \
+    run.dtype=bfloat16 parallel.graphs=false
+unset TINY
+step "bench: blocks, cuDNN's attention" 90 theirs attention bench \
+    bench_blocks_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
+step "bench: blocks, cuDNN's convolutions" 90 theirs convolution bench \
+    bench_blocks_conv_cudnn configs/tiny.cfg --blocks --set run.dtype=bfloat16 --set
 step "memcheck: a run" 90 sanitized_run memcheck
 for program in attention_mma conv; do
     step "memcheck: $program" 60 sanitized memcheck "$root/gpu/test_cuda_$program"
