@@ -276,12 +276,13 @@ static void copy_wrongly(const Mirror *m)
 
 static void test_host_may_not_look(void **unused)
 {
-    Mirror m = filled(dg_backend_cuda(), 6);
     const int key = pkey_alloc(0, 0);
+    Mirror m;
 
     (void)unused;
     if (cuda_emulation_order == NULL)
         skip();
+    m = filled(dg_backend_cuda(), 6);
     assert_true(ends_by(SIGABRT, copy_wrongly, &m));
     if (key >= 0) /* the processor has protection keys */
         assert_true(ends_by(SIGSEGV, look, &m));
