@@ -379,7 +379,8 @@ static void test_json_keeps_a_task_s_name(void **state)
 static void test_every_reward_is_scored(void **state)
 {
     static const char *const kinds[] = { "brightness", "shapes" };
-    const char *two = "rewards=({name=\"brightness\";},{name=\"shapes\";})";
+    const char *two =
+        "rewards=({name=\"brightness\";weight=-2.0;},{name=\"shapes\";})";
     Evaluation both, one;
     char *text, *json;
     cJSON *root;
@@ -402,9 +403,14 @@ static void test_every_reward_is_scored(void **state)
     assert_true(both.rewards[1].reward.mean != both.all.reward.mean);
     MUST(dg_evaluation_text(&text, &both));
     assert_non_null(strstr(text, "\nshapes "));
+    assert_non_null(strstr(text, "\nweighted sum of the rewards: "));
     MUST(dg_evaluation_json(&json, &both));
     root = cJSON_Parse(json);
     assert_non_null(root);
+    assert_true(
+        fabs(cJSON_GetObjectItem(cJSON_GetObjectItem(root, "sum"), "high")
+                 ->valuedouble -
+             both.sum.high) < 1e-8);
     for (int k = 0; k < 2; k++) {
         const cJSON *r =
             cJSON_GetArrayItem(cJSON_GetObjectItem(root, "rewards"), k);

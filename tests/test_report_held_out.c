@@ -185,6 +185,41 @@ static void test_files_made_by_hand_come_first(void **state)
     assert_answer(better, LEVEL_GOOD, "from 0.300 to 0.800");
 }
 
+/* A weight below 0 turns the first reward's rise into the sum's fall. */
+static void put_sum(const char *name, double first, const char *sum)
+{
+    char text[400];
+
+    snprintf(text, sizeof text,
+             "{\"prompts\":9,\"seeds\":1,\"all\":{\"reward\":{\"mean\":%g,"
+             "\"low\":%g,\"high\":%g}},%s\"missing\":0}",
+             first, first - 0.01, first + 0.01, sum);
+    assert_int_equal(dg_file_write(in_dir(name), text, strlen(text)), DG_OK);
+}
+
+static void test_files_are_judged_by_what_was_trained(void **state)
+{
+    static const char base[] =
+        "\"sum\":{\"mean\":-5.0,\"low\":-5.1,\"high\":-4.9},";
+    char *page;
+    size_t bytes;
+
+    (void)state;
+    put_run(0.3, 3, NULL, NULL);
+    put_sum("evaluation_before.json", 5, base);
+    put_sum("evaluation_after.json", 3,
+            "\"sum\":{\"mean\":-3.0,\"low\":-3.1,\"high\":-2.9},");
+    assert_answer(better, LEVEL_GOOD, "the reward went from \u22125.00 to");
+    assert_int_equal(dg_report_write(dir), DG_OK);
+    assert_int_equal(dg_file_read(in_dir("report.html"), &page, &bytes), DG_OK);
+    assert_non_null(strstr(page, "First reward, as it scores"));
+    assert_non_null(strstr(page, "weighted sum of the rewards"));
+    free(page);
+    /* of a file from before there is the first reward alone */
+    put_sum("evaluation_after.json", 3, "");
+    assert_answer(better, LEVEL_WRONG, "the reward went from 5.00 to");
+}
+
 static void test_the_page_shows_them(void **state)
 {
     static const char *const parts[] = {
@@ -220,6 +255,7 @@ int main(void)
         IN_FOLDER(test_nothing_is_hacked_that_does_not_rise),
         IN_FOLDER(test_a_course_has_two_ends),
         IN_FOLDER(test_files_made_by_hand_come_first),
+        IN_FOLDER(test_files_are_judged_by_what_was_trained),
         IN_FOLDER(test_the_page_shows_them),
     };
 

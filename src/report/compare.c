@@ -86,7 +86,7 @@ static void put_iterations(char cell[CELL], const Run *run)
 static void put_held_out(char cell[CELL], const EvalFile *e)
 {
     const int strict = !isnan(e->all.strict.mean);
-    const Span *s = strict ? &e->all.strict : &e->all.reward;
+    const Span *s = strict ? &e->all.strict : &e->sum;
     char mean[DG_VALUE_BYTES], low[DG_VALUE_BYTES], high[DG_VALUE_BYTES];
 
     if (!e->present)

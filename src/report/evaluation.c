@@ -110,19 +110,45 @@ static void put_row(Page *p, const EvalRow *a, const EvalRow *b, int strict,
     dg_page_put(p, "</td></tr>\n");
 }
 
+/* Tasks are told by the first reward as scored. Is what training raises, the
+ * weighted sum, something else? */
+static int sum_is_other(const EvalFile *e)
+{
+    return e != NULL && isfinite(e->sum.mean) &&
+           e->sum.mean != e->all.reward.mean;
+}
+
+static void put_sum(Page *p, const EvalFile *a, const EvalFile *b)
+{
+    EvalRow x = { .pictures = NAN }, y = x;
+
+    if (a != NULL) {
+        x = a->all;
+        x.reward = a->sum;
+    }
+    if (b != NULL) {
+        y = b->all;
+        y.reward = b->sum;
+    }
+    put_row(p, a ? &x : NULL, b ? &y : NULL, 0, "weighted sum of the rewards",
+            "sum");
+}
+
 static void put_table(Page *p, const Run *run, int strict)
 {
     const EvalFile *a = run->before.present ? &run->before : NULL;
     const EvalFile *b = run->after.present ? &run->after : NULL;
     const EvalFile *any = b != NULL ? b : a;
+    const int other = !strict && (sum_is_other(a) || sum_is_other(b));
 
     dg_page_put(p,
                 "<h3>%s</h3>\n<div class=\"wide\"><table class=\"scores\">\n"
                 "<thead><tr><th>task</th><th>pictures</th><th>before</th>"
                 "<th>after</th><th>change</th><th>",
-                strict ? "Strict score: everything the prompt asks for, and "
-                         "nothing else"
-                       : "Reward: what was trained on");
+                strict  ? "Strict score: everything the prompt asks for, and "
+                          "nothing else"
+                : other ? "First reward, as it scores"
+                        : "Reward: what was trained on");
     put_scale(p);
     dg_page_put(p, "</th></tr></thead>\n<tbody>\n");
     for (int i = 0; i < any->num_tasks; i++) {
@@ -137,6 +163,8 @@ static void put_table(Page *p, const Run *run, int strict)
                 strict, "mean of the tasks", "sum");
     put_row(p, a ? &a->all : NULL, b ? &b->all : NULL, strict, "all pictures",
             "sum");
+    if (other)
+        put_sum(p, a, b);
     dg_page_put(p, "</tbody></table></div>\n");
 }
 

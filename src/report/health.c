@@ -371,7 +371,7 @@ static int hacked_by_evaluation(Health *h, const Run *run)
 {
     const EvalRow *a = &run->before.all, *b = &run->after.all;
     const double strict = b->strict.mean - a->strict.mean;
-    const double reward = b->reward.mean - a->reward.mean;
+    const double reward = run->after.sum.mean - run->before.sum.mean;
     char s[DG_VALUE_BYTES], r[DG_VALUE_BYTES];
 
     if (!run->before.present || !run->after.present || isnan(strict) ||
@@ -454,8 +454,8 @@ static void held_out(Health *h, const Run *run)
     if (!run->before.present || !run->after.present)
         return;
     const int strict = !isnan(a->strict.mean) && !isnan(b->strict.mean);
-    const Span x = strict ? a->strict : a->reward;
-    const Span y = strict ? b->strict : b->reward;
+    const Span x = strict ? a->strict : run->before.sum;
+    const Span y = strict ? b->strict : run->after.sum;
     const int better = y.low > x.high, worse = y.high < x.low;
     char from[DG_VALUE_BYTES], to[DG_VALUE_BYTES], by[DG_VALUE_BYTES];
 

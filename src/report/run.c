@@ -103,6 +103,7 @@ int dg_run_read_evaluation(EvalFile *out, const char *path)
     out->seeds = dg_json_number(root, "seeds");
     out->missing = dg_json_number(root, "missing");
     out->all = eval_row(all);
+    out->sum = dg_json_span(root, "sum");
     out->mean_of_tasks =
         eval_row(cJSON_GetObjectItemCaseSensitive(root, "mean_of_tasks"));
     cJSON_ArrayForEach(task, cJSON_GetObjectItemCaseSensitive(root, "tasks"))
@@ -343,10 +344,24 @@ static void take_point(EvalFile *out, const EvalPoint *p)
                         .prompts = p->prompts,
                         .seeds = p->pictures / p->prompts,
                         .missing = p->missing,
+                        .sum = p->reward,
                         .all = { .pictures = p->pictures,
                                  .reward = p->reward,
                                  .strict = p->strict } };
     out->mean_of_tasks.reward.mean = out->mean_of_tasks.strict.mean = NAN;
+}
+
+/* Files from before evaluations told the sum have the first reward alone: then
+ * both are told by it. */
+static void settle_sums(Run *run)
+{
+    const int lacks = (run->before.present && isnan(run->before.sum.mean)) ||
+                      (run->after.present && isnan(run->after.sum.mean));
+
+    if (!lacks)
+        return;
+    run->before.sum = run->before.all.reward;
+    run->after.sum = run->after.all.reward;
 }
 
 /* Where nobody evaluated by hand: the first of those that training made, if that
@@ -388,6 +403,7 @@ int dg_run_read(Run *run, const char *dir)
     snprintf(path, sizeof path, "%s/evaluation_after.json", dir);
     if (!err)
         err = dg_run_read_evaluation(&run->after, path);
+    settle_sums(run);
     if (!err)
         take_ends(run);
     return err ? err : read_pictures(run);

@@ -63,6 +63,8 @@ typedef struct EvalRow {
 typedef struct EvalFile {
     int present;
     double prompts, seeds, missing;
+    Span sum; /* of the weighted rewards, which training raises; where files do
+                 not have it, the first reward */
     EvalRow all, mean_of_tasks; /* the latter's pictures is NaN: absent */
     int num_tasks;
     EvalRow task[DG_RUN_TASKS];

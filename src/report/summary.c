@@ -41,7 +41,7 @@ static void put_span(Page *p, const Span *s)
 /* The score an evaluation is told by: strict where there is one. */
 static const Span *main_score(const EvalFile *e)
 {
-    return isnan(e->all.strict.mean) ? &e->all.reward : &e->all.strict;
+    return isnan(e->all.strict.mean) ? &e->sum : &e->all.strict;
 }
 
 static void put_held_out(Page *p, const Run *run)

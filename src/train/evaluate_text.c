@@ -120,6 +120,12 @@ static void head(Text *t, const char *name, const char *count, const char *mean)
     put(t, "%-14s %8s   %-23s  %s\n", name, count, mean, "strict [95 %]");
 }
 
+/* The same number, or none of both? */
+static int same(const Interval *a, const Interval *b)
+{
+    return a->mean == b->mean || (isnan(a->mean) && isnan(b->mean));
+}
+
 static void row(Text *t, const EvaluateTag *e)
 {
     line(t, e->tag, e->pictures, &e->reward, &e->strict);
@@ -145,6 +151,10 @@ int dg_evaluation_text(char **text, const Evaluation *e)
             line(&t, e->rewards[i].name, e->rewards[i].missing,
                  &e->rewards[i].reward, &e->rewards[i].strict);
     }
+    /* what training raises, where the first reward as scored is not that */
+    if (e->num_rewards > 0 && !same(&e->sum, &e->all.reward))
+        put(&t, "\nweighted sum of the rewards: %.4f [%.4f, %.4f]\n",
+            e->sum.mean, e->sum.low, e->sum.high);
     return finish(&t, text);
 }
 
@@ -196,6 +206,8 @@ int dg_evaluation_json(char **text, const Evaluation *e)
     put(&t, "{\"prompts\":%lld,\"seeds\":%lld,\"missing\":%lld,",
         (long long)e->prompts, (long long)e->seeds, (long long)e->missing);
     entry(&t, &e->all, "\"all\":");
+    put(&t, ",");
+    interval(&t, "sum", &e->sum);
     if (e->num_tags > 0)
         entry(&t, &e->mean_of_tags, ",\"mean_of_tasks\":");
     put(&t, ",\"tasks\":[");
