@@ -214,7 +214,7 @@ static void test_window_strides(void **state)
     const WindowOpts o = { .size = 4, .every = 3, .stride = 4 };
     const WindowOpts five = { .start = 5, .size = 3, .every = 2, .stride = 7 };
     int first[][2] = { { 5, 2 }, { 12, 2 }, { 19, 2 }, { 0, 2 },
-                             { 7, 2 }, { 14, 2 }, { 21, 2 }, { 0, 2 } };
+                       { 7, 2 }, { 14, 2 }, { 21, 2 }, { 0, 2 } };
     const int64_t far = (INT64_C(1) << 61) / (6 * 3) * (6 * 3);
     SdeWindow w;
 
