@@ -210,6 +210,10 @@ variant window sampler.window_size=2 sampler.window_start=1 \
 facts "steps of a window, behind it an ODE's" window 2 $shown
 variant window_drawn sampler.window_size=1 sampler.window_move=random \
     sampler.window_every=1 sampler.window_end=3 grpo.timestep_mode=window
+variant window_decay sampler.steps=6 sampler.window_size=2 \
+    sampler.window_start=1 sampler.window_every=2 sampler.window_stride=2 \
+    sampler.window_decay=exp sampler.window_decay_from=0 \
+    sampler.window_decay_rate=1 grpo.timestep_mode=window
 variant flash sampler.steps=8 sampler.window_size=2 sampler.window_start=1 \
     sampler.window_every=1 sampler.window_solver=dpmpp_2m \
     sampler.window_compress=0.8 grpo.timestep_mode=window run.witness_every=1

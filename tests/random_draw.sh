@@ -205,6 +205,13 @@ draw_sampler()
     return 0
 }
 
+draw_decay()
+{
+    some sampler.window_decay none linear exp
+    some sampler.window_decay_from 0 1 13
+    some sampler.window_decay_rate 0.1 1
+}
+
 # of so many steps: it slides, or is drawn, both before an end or none
 draw_window()
 {
@@ -216,7 +223,10 @@ draw_window()
         some sampler.window_every 1 2
         most=$((end - most + 1))
     else
-        some sampler.window_every 0 1 2
+        some sampler.window_every 1 2 0
+        [[ ${sets[*]} == *sampler.window_every=0* ]] || draw_decay
+        some sampler.window_stride 1 1 2 3
+        some sampler.window_wrap true true false
         most=$end
     fi
     draw "$most"

@@ -358,6 +358,46 @@ static void test_work_is_that_of_all_ranks(void **state)
                      2 * work_of("iteration_update", 1, NULL));
 }
 
+/* A window of 5 steps' first 4 trains 2, 2, 2 and 1 of them; before it and of its
+ * first, 3 prompts have one prediction each. At 0, 1, 2, 3 it stays for 4, 3, 2
+ * and 1 iterations by linear decay, and 13 iterations go on with 3 at 0. */
+static void test_work_is_a_mean_where_a_window_moves(void **state)
+{
+    static const char *const moving[] = {
+        "sampler.window_size=2",  "grpo.timestep_mode=window",
+        "sampler.window_every=4", "sampler.window_decay=linear",
+        "run.iterations=13",      NULL
+    };
+    static const char *const still[] = { "sampler.window_size=2",
+                                         "grpo.timestep_mode=window", NULL };
+    static const int stays[] = { 4 + 3, 3, 2, 1 };
+    uint64_t sum = 0, shared = 0, trained = 0;
+    Planned p;
+
+    (void)state;
+    for (uint64_t k = 0; k < 4; k++) {
+        const uint64_t at = (uint64_t)stays[k];
+
+        sum += at;
+        shared += at * (3 * (k + 1) + 12 * (5 - (k + 1)));
+        trained += at * 12 * (k < 3 ? 2 : 1);
+    }
+    assert_int_equal(sum, 13);
+    about((double)work_of("iteration_mean", 1, moving),
+          (double)work_of("iteration_encode", 1, moving) +
+              ((double)shared * (double)work_of("rollout", 1, moving) +
+               (double)trained * (double)work_of("update", 1, moving)) /
+                  13);
+    assert_int_equal(work_of("iteration", 1, moving),
+                     work_of("iteration", 1, still));
+    assert_true(work_of("iteration_mean", 1, moving) <
+                work_of("iteration", 1, moving));
+    plan_of(&p, "configs/tiny.cfg", 1,
+            still); /* every one the same: not told */
+    for (int i = 0; i < p.plan.flops.num; i++)
+        assert_string_not_equal(p.plan.flops.line[i].key, "iteration_mean");
+}
+
 static uint64_t bytes_of(const char *key, int ranks, const char *const *sets)
 {
     Planned p;
@@ -452,6 +492,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_few_samples_take_little),
     cmocka_unit_test(test_rollout_does_what_is_planned),
     cmocka_unit_test(test_work_is_that_of_all_ranks),
+    cmocka_unit_test(test_work_is_a_mean_where_a_window_moves),
     cmocka_unit_test(test_ranges_are_planned),
     cmocka_unit_test(test_what_only_plans_is_refused_elsewhere),
 };

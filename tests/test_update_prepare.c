@@ -207,11 +207,40 @@ static void check_windows(const char *every, int64_t good, const char *bad)
     tiny_close(&t);
 }
 
+/* Of steps 0..4 the first pass' places 1 and 3 hold two, of those from 0 on the
+ * last holds one, which is too few. */
+static void check_later_pass(void)
+{
+    static const char *const sets[] = { "sampler.steps=6",
+                                        "sampler.window_size=2",
+                                        "sampler.window_every=4",
+                                        "sampler.window_start=1",
+                                        "sampler.window_stride=2",
+                                        "sampler.window_decay=exp",
+                                        "sampler.window_decay_from=0",
+                                        "sampler.window_decay_rate=1",
+                                        "grpo.timestep_fraction=0.5",
+                                        NULL };
+    TinyRun t;
+
+    tiny_open(&t, 1, sets);
+    t.config.run.iterations = 1000; /* 2 at 1, 1 at 3; 4 at 0, 1 at 2, 1 at 4 */
+    assert_int_equal(dg_update_check_steps(&t.config, t.rollout), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text, "in iteration 9,"));
+    t.config.run.iterations = 8;
+    MUST(dg_update_check_steps(&t.config, t.rollout));
+    t.config.sampler.window_wrap = 0;
+    t.config.run.iterations = 1000;
+    MUST(dg_update_check_steps(&t.config, t.rollout));
+    tiny_close(&t);
+}
+
 static void test_windows_that_come_are_looked_at(void **state)
 {
     (void)state;
     check_windows("sampler.window_every=1", 3, "in iteration 4,");
     check_windows("sampler.window_every=2", 6, "in iteration 7,");
+    check_later_pass();
 }
 
 /* What is reserved is what is told: of 12 items, 2 rewards, 5 steps. */

@@ -189,6 +189,143 @@ static void test_window_is_drawn_to_the_last_place(void **state)
     assert_true(seen[20] > 0 && seen[21] > 0 && seen[20] + seen[21] == 40);
 }
 
+/* Where it is in every iteration, told by how long it stays at each place. */
+static void expect_places(const WindowOpts *o, int (*place)[2], int num)
+{
+    int64_t it = 0;
+    SdeWindow w;
+
+    for (int k = 0; k < num; k++) {
+        const int64_t until = it + place[k][1];
+
+        for (; it < until; it++) {
+            assert_int_equal(dg_window_at(&w, o, T, it), DG_OK);
+            assert_int_equal(w.start, place[k][0]);
+            if (k + 1 < num)
+                assert_int_equal(dg_window_next(o, T, it), until);
+        }
+    }
+}
+
+/* MixGRPO's window without overlap moves by its size, and so do others: its
+ * places are 0, 4, ... 20 of 24 steps, or from 5 on in the first pass. */
+static void test_window_strides(void **state)
+{
+    const WindowOpts o = { .size = 4, .every = 3, .stride = 4 };
+    const WindowOpts five = { .start = 5, .size = 3, .every = 2, .stride = 7 };
+    int first[][2] = { { 5, 2 }, { 12, 2 }, { 19, 2 }, { 0, 2 },
+                       { 7, 2 }, { 14, 2 }, { 21, 2 }, { 0, 2 } };
+    const int64_t far = (INT64_C(1) << 61) / (6 * 3) * (6 * 3);
+    SdeWindow w;
+
+    (void)state;
+    for (int it = 0; it < 100; it++) {
+        assert_int_equal(dg_window_at(&w, &o, T, it), DG_OK);
+        assert_int_equal(w.start, it / 3 % 6 * 4);
+        assert_int_equal(w.size, 4);
+        assert_int_equal(dg_window_at(&w, &o, T, far + it), DG_OK);
+        assert_int_equal(w.start, it / 3 % 6 * 4);
+        assert_int_equal(dg_window_next(&o, T, it), it / 3 * 3 + 3);
+    }
+    expect_places(&five, first, 8);
+    assert_int_equal(dg_window_at(&w, &five, T, 13), DG_OK);
+    assert_int_equal(w.size, 3); /* 21, 22, 23: whole */
+}
+
+/* Without another pass it stays at its last place. */
+static void test_window_comes_to_its_last_place(void **state)
+{
+    const WindowOpts o = {
+        .start = 1, .size = 4, .every = 2, .end = 12, .stride = 5, .no_wrap = 1
+    };
+    int places[][2] = { { 1, 2 }, { 6, 2 }, { 11, 90 } };
+    SdeWindow w;
+
+    (void)state;
+    expect_places(&o, places, 3);
+    assert_int_equal(dg_window_at(&w, &o, T, INT64_C(1) << 62), DG_OK);
+    assert_int_equal(w.start, 11);
+    assert_int_equal(w.size, 1);
+    assert_true(dg_window_next(&o, T, 3) == 4);
+    assert_true(dg_window_next(&o, T, 4) == INT64_MAX);
+}
+
+/* MixGRPO's decay with 25 steps, of which its window has the first 23: numbers
+ * of iterations at step 0, 1, ... as double precision makes them. From 25 to 2
+ * whole numbers are met, so that floor shows the last bit: 18 at step 6, not 19.
+ * Without rounding it is every - (every - least) t / 23. */
+static void test_window_decays_linearly(void **state)
+{
+    static const int ten[] = { 10, 9, 9, 8, 8, 8, 7, 7, 6, 6, 6, 5,
+                               5,  4, 4, 4, 3, 3, 2, 2, 2, 1, 1 };
+    static const int other[] = { 25, 24, 23, 22, 21, 20, 18, 18, 17, 16, 15, 14,
+                                 13, 12, 10, 10, 9,  8,  6,  6,  5,  4,  2 };
+    WindowOpts o = {
+        .size = 4, .every = 10, .end = 23, .decay = DG_WINDOW_LINEAR, .least = 1
+    };
+    int places[2 * 23][2];
+
+    (void)state;
+    for (int i = 0; i < 2 * 23; i++) {
+        places[i][0] = i % 23;
+        places[i][1] = ten[i % 23];
+    }
+    expect_places(&o, places, 2 * 23);
+    o.every = 25;
+    o.least = 2;
+    for (int i = 0; i < 2 * 23; i++)
+        places[i][1] = other[i % 23];
+    expect_places(&o, places, 2 * 23);
+    for (int i = 0; i < 23; i++) {
+        assert_true(other[i] <= 25 - i);
+        assert_true(other[i] >= 24 - i);
+    }
+}
+
+/* Its exp_decay with its own constants, 13 and 0.1, and 25 iterations; and a
+ * decay to a single one, with strides. */
+static void test_window_decays_exponentially(void **state)
+{
+    static const int stays[] = { 25, 23, 21, 19, 17, 16, 14, 13, 12, 11 };
+    const WindowOpts o = { .size = 4,
+                           .every = 25,
+                           .end = 23,
+                           .decay = DG_WINDOW_EXP,
+                           .from = 13,
+                           .rate = 0.1 };
+    const WindowOpts steep = { .size = 4,
+                               .every = 6,
+                               .stride = 6,
+                               .decay = DG_WINDOW_EXP,
+                               .from = 2,
+                               .rate = 100 };
+    int few[][2] = { { 0, 6 }, { 6, 1 }, { 12, 1 }, { 18, 1 }, { 0, 6 } };
+    int places[2 * 23][2];
+
+    (void)state;
+    for (int i = 0; i < 2 * 23; i++) {
+        places[i][0] = i % 23;
+        places[i][1] = i % 23 > 13 ? stays[i % 23 - 13] : 25;
+    }
+    expect_places(&o, places, 2 * 23);
+    expect_places(&steep, few, 5);
+}
+
+/* A window that is drawn anew, or never moves. */
+static void test_window_next_of_others(void **state)
+{
+    const WindowOpts drawn = { .size = 4,
+                               .every = 3,
+                               .move = DG_WINDOW_RANDOM };
+    const WindowOpts fixed = { .size = 4 }, off = { .every = 3 };
+
+    (void)state;
+    for (int it = 0; it < 9; it++)
+        assert_int_equal(dg_window_next(&drawn, T, it), it / 3 * 3 + 3);
+    assert_true(dg_window_next(&fixed, T, 5) == INT64_MAX);
+    assert_true(dg_window_next(&off, T, 5) == INT64_MAX);
+}
+
 static void test_window_refuses_bad_values(void **state)
 {
     const WindowOpts bad[] = {
@@ -207,6 +344,15 @@ static void test_window_refuses_bad_values(void **state)
           .end = 6,
           .move = DG_WINDOW_RANDOM },
         { .size = 4, .move = DG_WINDOW_RANDOM },
+        { .size = 4, .every = 1, .stride = -1 },
+        { .size = 4, .decay = DG_WINDOW_EXP },
+        { .size = 4,
+          .every = 2,
+          .decay = DG_WINDOW_EXP,
+          .move = DG_WINDOW_RANDOM },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_EXP, .rate = -1 },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_LINEAR },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_LINEAR, .least = 3 },
     };
     SdeWindow w = { 77, 77 };
 
@@ -248,6 +394,24 @@ static void test_window_of_a_configuration(void **state)
         assert_int_equal(dg_config_check(&c), DG_EINVAL);
         assert_non_null(strstr(dg_last_error()->text, bad[i].part));
     }
+    c.sampler.window_move = DG_WINDOW_SLIDE;
+    c.sampler.window_decay = DG_WINDOW_EXP;
+    assert_int_equal(dg_config_check(&c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "window_decay = exp: needs sampler.window_every >"));
+    c.sampler.window_every = 3;
+    c.sampler.window_decay = DG_WINDOW_LINEAR;
+    c.sampler.window_every_least = 4;
+    assert_int_equal(dg_config_check(&c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "window_every_least = 4: must be at most "
+                           "sampler.window_every = 3"));
+    c.sampler.window_every_least = 3;
+    c.sampler.window_move = DG_WINDOW_RANDOM;
+    assert_int_equal(dg_config_check(&c), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "window_decay = linear: needs sampler.window_move"));
+    c.sampler.window_decay = DG_WINDOW_EVEN;
     c.sampler.window_every = 1;
     dg_clear_error();
     dg_config_check(&c); /* other keys may be missing, none of these is wrong */
@@ -266,6 +430,11 @@ int main(void)
         cmocka_unit_test(test_window_stays_before_its_end),
         cmocka_unit_test(test_window_is_drawn),
         cmocka_unit_test(test_window_is_drawn_to_the_last_place),
+        cmocka_unit_test(test_window_strides),
+        cmocka_unit_test(test_window_comes_to_its_last_place),
+        cmocka_unit_test(test_window_decays_linearly),
+        cmocka_unit_test(test_window_decays_exponentially),
+        cmocka_unit_test(test_window_next_of_others),
         cmocka_unit_test(test_window_refuses_bad_values),
         cmocka_unit_test(test_window_of_a_configuration),
     };

@@ -44,6 +44,12 @@ typedef enum InitNoise { DG_NOISE_PER_PROMPT, DG_NOISE_PER_SAMPLE } InitNoise;
 
 /* sampler.window_move */
 typedef enum WindowMove { DG_WINDOW_SLIDE, DG_WINDOW_RANDOM } WindowMove;
+/* sampler.window_decay: how long it stays where it is, by where that is */
+typedef enum WindowDecay {
+    DG_WINDOW_EVEN,   /* as long everywhere */
+    DG_WINDOW_LINEAR, /* less with every step, down to a least */
+    DG_WINDOW_EXP     /* less from a step on, exponentially */
+} WindowDecay;
 /* sampler.window_solver: of the steps behind it */
 typedef enum WindowSolver {
     DG_SOLVER_ODE,     /* Euler's, as all others */

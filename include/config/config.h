@@ -128,7 +128,13 @@ typedef struct SamplerConfig {
     int64_t window_size;  /* 0: no window, every step is an SDE step */
     int64_t window_every; /* iterations between moves; 0: fixed */
     WindowMove window_move;
-    int64_t window_end; /* it stays before this step; 0: the last */
+    int64_t window_end;    /* it stays before this step; 0: the last */
+    int64_t window_stride; /* slide: steps of a move */
+    int window_wrap; /* slide: from the last place to step 0, or no more */
+    WindowDecay window_decay;
+    int64_t window_every_least; /* linear: window_every at the end */
+    int64_t window_decay_from;  /* exp: first step after which it decays */
+    double window_decay_rate;   /* exp: of a step */
     WindowSolver window_solver;
     double window_compress; /* dpmpp_2m: part of the steps that is taken */
     DecodeFrom decode;

@@ -3,10 +3,12 @@
 /*
  * Mixed ODE-SDE sampling: only the steps of a window are stochastic (and
  * trained), all others follow the ODE. The window moves over the trainable
- * steps 0..T-2, or those before an end, as training goes on: on by one step and
- * from the last to 0, or to a place that is drawn.
- * Sources: MixGRPO, progressive and random; its window may end up empty at the
- * end, ours is clipped to at least one step. Flow-GRPO-Fast draws, too. The steps
+ * steps 0..T-2, or those before an end, as training goes on: on by a stride and
+ * from the last place to 0, or to a place that is drawn. How long it stays may
+ * depend on where it is.
+ * Sources: MixGRPO, progressive, decay, exp_decay and random; its window may end
+ * up empty at the end, ours is clipped to at least one step and the end is never
+ * a place. Flow-GRPO-Fast draws, too. The steps
  * behind the window, which nothing is trained on, may be fewer and of second
  * order (MixGRPO-Flash).
  */
@@ -22,6 +24,13 @@ typedef struct WindowOpts {
     int end;   /* it stays before this step, 1..T-1; 0: T - 1 */
     WindowMove move;
     uint64_t seed; /* of where it is drawn */
+    /* slide: */
+    int stride;  /* steps of a move; 0: 1 */
+    int no_wrap; /* it stays at the last place, else goes on at step 0 */
+    WindowDecay decay;
+    int least;   /* linear: iterations that it would stay at the end */
+    int from;    /* exp: the step up to which it stays for 'every' */
+    double rate; /* exp: > 0 decays */
 } WindowOpts;
 
 typedef struct SdeWindow {
@@ -30,10 +39,18 @@ typedef struct SdeWindow {
 } SdeWindow;
 
 /**
- * The window of an iteration. Off: all num_steps steps. Else it begins at
- * (start + iteration / every) mod end and holds min(size, end - begin) >= 1
- * steps, or begins at one of start .. end - size, as likely as any other, drawn
- * again after 'every' iterations, and holds size steps.
+ * The window of an iteration. Off: all num_steps steps. Else
+ * - sliding, it begins at start, start + stride, ... < end, then at 0, stride,
+ *   ... < end again and again, and holds min(size, end - begin) >= 1 steps. With
+ *   step t for its first it stays for
+ *     even    every
+ *     linear  max(least, floor(every (1 - t / end) + least t / end))
+ *     exp     ceil(every exp(-rate max(0, t - from)))
+ *   iterations, at least one: MixGRPO's formulas, whose M is 'end', worked out
+ *   in double precision in its order, since floor shows the last bit;
+ * - drawn, it begins at one of start .. end - size, as likely as any other, drawn
+ *   again after 'every' iterations, and holds size steps.
+ * It depends on nothing but the options and the iteration.
  * num_steps  T >= 2
  * iteration  >= 0
  * Not collective. Errors: DG_EINVAL naming the sampler.window key; *out is
@@ -41,6 +58,13 @@ typedef struct SdeWindow {
  */
 int dg_window_at(SdeWindow *out, const WindowOpts *o, int num_steps,
                  int64_t iteration);
+
+/**
+ * The first iteration after this one in which the window has moved or is drawn
+ * anew; INT64_MAX where it never does.
+ * As dg_window_at(), which must take these options. Not collective.
+ */
+int64_t dg_window_next(const WindowOpts *o, int num_steps, int64_t iteration);
 
 /** 1 if step i is in the window. */
 int dg_window_has(const SdeWindow *w, int i);

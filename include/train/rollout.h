@@ -88,6 +88,13 @@ void dg_rollout_destroy(Rollout *r);
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
                        RankPlace at, int64_t most);
 
+/** Window and T of an iteration, as every rank and every run has them: of the
+ *  configuration and the iteration alone. Errors: those of dg_window_at(). */
+int dg_rollout_place(Rollout *r, const Config *c, int64_t iteration);
+
+/** The next iteration with another window: dg_window_next(). */
+int64_t dg_rollout_next_window(const Config *c, int64_t iteration);
+
 /** Window, T, steps and their times of an iteration. Errors: those of the
  *  schedule. */
 int dg_rollout_steps(Rollout *r, const Config *c, int64_t iteration);

@@ -95,6 +95,9 @@ int64_t dg_update_guard_rows(const Config *c);
  *  Errors as above. */
 int dg_update_most_steps(int *out, const Config *c);
 
+/** The same where r's window stands. Errors: those of dg_timesteps_count(). */
+int dg_update_steps(int *out, const Config *c, const Rollout *r);
+
 /** Whether each window that the run comes to has SDE steps, and a step to
  *  train, before anything is computed. Sets r's steps and window.
  *  Errors: DG_EINVAL naming the key, and the iteration if it is a later one. */

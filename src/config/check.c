@@ -114,6 +114,28 @@ static int check_policy(const Config *c)
     return err;
 }
 
+static int check_decay(const SamplerConfig *s)
+{
+    const int linear = s->window_decay == DG_WINDOW_LINEAR;
+
+    if (s->window_move != DG_WINDOW_SLIDE)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_decay = %s: needs "
+                       "sampler.window_move = slide",
+                       linear ? "linear" : "exp");
+    if (s->window_every == 0)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_decay = %s: needs "
+                       "sampler.window_every > 0",
+                       linear ? "linear" : "exp");
+    if (linear && s->window_every_least > s->window_every)
+        return dg_fail(DG_EINVAL,
+                       "sampler.window_every_least = %lld: must be at most "
+                       "sampler.window_every = %lld",
+                       (Long)s->window_every_least, (Long)s->window_every);
+    return DG_OK;
+}
+
 static int check_window(const SamplerConfig *s)
 {
     /* the last step is never trained: its transition ends at sigma 0 */
@@ -142,7 +164,7 @@ static int check_window(const SamplerConfig *s)
     if (drawn && s->window_every == 0)
         return dg_fail(DG_EINVAL, "sampler.window_move = random: needs "
                                   "sampler.window_every > 0");
-    return DG_OK;
+    return s->window_decay != DG_WINDOW_EVEN ? check_decay(s) : DG_OK;
 }
 
 /* Levels of a DDIM schedule are the network's own, not to be spread. */

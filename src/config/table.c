@@ -305,11 +305,28 @@ static const Option rows[] = {
         "iterations after which the window moves; 0: never"),
     ENUM("sampler.window_move", "\"slide\"", "slide|random",
          sampler.window_move, 0,
-         "how the window moves: slide, by one step, and from the last place to "
-         "step 0; or random, to a place from window_start on that is drawn for "
+         "how the window moves: slide, by window_stride steps towards the last "
+         "one; or random, to a place from window_start on that is drawn for "
          "all samples"),
     INT("sampler.window_end", "0", 0, 999, sampler.window_end, 0,
         "the window ends before this step; 0: before the last step"),
+    INT("sampler.window_stride", "1", 1, 999, sampler.window_stride, 0,
+        "slide: steps by which the window moves"),
+    BOOL("sampler.window_wrap", "true", sampler.window_wrap, 0,
+         "slide: from its last place the window moves to step 0; false: it "
+         "stays there"),
+    ENUM("sampler.window_decay", "\"none\"", "none|linear|exp",
+         sampler.window_decay, 0,
+         "slide: iterations that the window stays where it begins with step t: "
+         "none, window_every; linear, from window_every at step 0 to "
+         "window_every_least at window_end; exp, window_every exp(-rate (t - "
+         "from)) behind a step, rounded up"),
+    INT("sampler.window_every_least", "1", 1, 1e9, sampler.window_every_least,
+        0, "linear: what window_every comes down to"),
+    INT("sampler.window_decay_from", "13", 0, 999, sampler.window_decay_from, 0,
+        "exp: the step up to which the window stays for window_every"),
+    REAL("sampler.window_decay_rate", "0.1", 0, 100, sampler.window_decay_rate,
+         0, "exp: the rate, for each step behind window_decay_from"),
     ENUM("sampler.window_solver", "\"ode\"", "ode|dpmpp_2m",
          sampler.window_solver, 0,
          "how the rollout takes the steps behind the window, which are not "

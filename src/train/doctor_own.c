@@ -35,6 +35,7 @@ static void shorten(Config *c, int64_t samples)
     c->sampler.window_every = 0;
     c->sampler.window_end = 0;
     c->sampler.window_move = DG_WINDOW_SLIDE;
+    c->sampler.window_decay = DG_WINDOW_EVEN;
     c->trajectory.every = 0;
     c->prompts.eval_file[0] = '\0';
     c->evaluate.every = 0;

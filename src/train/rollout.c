@@ -130,16 +130,35 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     return DG_OK;
 }
 
-static int place_window(Rollout *r, const Config *config, int64_t iteration)
+static WindowOpts window_opts(const Config *config)
 {
     const SamplerConfig *c = &config->sampler;
-    const WindowOpts window = { .start = (int)c->window_start,
-                                .size = (int)c->window_size,
-                                .every = (int)c->window_every,
-                                .end = (int)c->window_end,
-                                .move = c->window_move,
-                                .seed = (uint64_t)config->run.seed };
 
+    return (WindowOpts) { .start = (int)c->window_start,
+                          .size = (int)c->window_size,
+                          .every = (int)c->window_every,
+                          .end = (int)c->window_end,
+                          .move = c->window_move,
+                          .seed = (uint64_t)config->run.seed,
+                          .stride = (int)c->window_stride,
+                          .no_wrap = !c->window_wrap,
+                          .decay = c->window_decay,
+                          .least = (int)c->window_every_least,
+                          .from = (int)c->window_decay_from,
+                          .rate = c->window_decay_rate };
+}
+
+int64_t dg_rollout_next_window(const Config *c, int64_t iteration)
+{
+    const WindowOpts window = window_opts(c);
+
+    return dg_window_next(&window, (int)c->sampler.steps, iteration);
+}
+
+int dg_rollout_place(Rollout *r, const Config *config, int64_t iteration)
+{
+    const SamplerConfig *c = &config->sampler;
+    const WindowOpts window = window_opts(config);
     const int err = dg_window_at(&r->window, &window, (int)c->steps, iteration);
     const int end = r->window.start + r->window.size;
 
@@ -162,7 +181,7 @@ int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,
     r->outline = 1;
     set_sizes(r, c, p, at, most);
     *out = r;
-    err = place_window(r, c, 0);
+    err = dg_rollout_place(r, c, 0);
     if (!err)
         err = reserve_all(r, p, dg_guided_wanted(c));
     return err ? err : dg_witness_reserve(r, c, p, at.size);
@@ -272,7 +291,7 @@ int dg_rollout_steps(Rollout *r, const Config *config, int64_t iteration)
                               : DG_LOG_PROB_SQUARED,
                           c->eta };
     const Schedule *levels = &r->schedule;
-    int err = place_window(r, config, iteration), end;
+    int err = dg_rollout_place(r, config, iteration), end;
 
     if (err)
         return err;

@@ -295,7 +295,42 @@ static uint64_t predictions(const Outline *o, uint64_t groups)
     return groups * shared + (uint64_t)r->N * ((uint64_t)r->T - shared);
 }
 
-static void tell_flops(PlanTable *t, const Outline *o, int ranks)
+enum { MOST_WINDOWS = 10000 }; /* that a mean is of, at most */
+
+typedef struct FlopsOfOne {
+    uint64_t predict, train; /* a sample and step */
+} FlopsOfOne;
+
+/* FLOPs of a rollout and an update on average over the run, where the window
+ * moves: iterations differ by where it is. Of a long run the first windows. */
+static int mean_work(double *out, const Outline *o, uint64_t groups,
+                     FlopsOfOne one)
+{
+    const Config *c = o->config;
+    const int64_t items = o->update.num_kept * o->update.epochs;
+    const int64_t end = c->run.iterations;
+    double sum = 0;
+    int64_t it = 0;
+    int err = DG_OK, steps;
+
+    for (int k = 0; k < MOST_WINDOWS && it < end && !err; k++) {
+        const int64_t next = dg_rollout_next_window(c, it);
+        const int64_t until = next < end ? next : end;
+
+        err = dg_rollout_place(o->rollout, c, it);
+        if (!err)
+            err = dg_update_steps(&steps, c, o->rollout);
+        if (!err)
+            sum += (double)(until - it) *
+                   ((double)predictions(o, groups) * (double)one.predict +
+                    (double)(items * steps) * (double)one.train);
+        it = until;
+    }
+    *out = sum / (double)it;
+    return err ? err : dg_rollout_place(o->rollout, c, 0);
+}
+
+static int tell_flops(PlanTable *t, const Outline *o, int ranks)
 {
     const Rollout *r = o->rollout;
     const StepPlan *run = o->config->parallel.recompute ? &o->again : &o->kept;
@@ -305,14 +340,20 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t seen = encoded_prompts(o, ranks);
     const uint64_t encode = seen * run->encode_flops;
     const uint64_t rollout = predictions(o, seen) * predict;
+    const uint64_t train = run == &o->again ? again : kept;
     const uint64_t update = (uint64_t)(o->update.num_kept * o->steps) *
-                            (uint64_t)o->update.epochs *
-                            (run == &o->again ? again : kept);
+                            (uint64_t)o->update.epochs * train;
     const uint64_t decode = (uint64_t)r->N * run->decode_flops;
     const uint64_t reward = seen * run->reward.encode_flops +
                             (uint64_t)r->N * run->reward.score_flops;
     const uint64_t all = encode + rollout + decode + reward + update;
+    const int moves =
+        dg_rollout_next_window(o->config, 0) < o->config->run.iterations;
+    double moving = 0;
+    int err = DG_OK;
 
+    if (moves)
+        err = mean_work(&moving, o, seen, (FlopsOfOne) { predict, train });
     dg_plan_put_some(t, "encode", "encode, a prompt", run->encode_flops);
     dg_plan_put(t, "rollout", "rollout step, a sample", predict);
     dg_plan_put_some(t, "decode", "decode, a picture", run->decode_flops);
@@ -327,10 +368,14 @@ static void tell_flops(PlanTable *t, const Outline *o, int ranks)
     dg_plan_put(t, "iteration", "iteration, all ranks", all);
     dg_plan_put(t, "iteration_rank", "iteration, the fullest rank",
                 (uint64_t)((double)all * (double)r->num / (double)r->N));
+    if (moves)
+        dg_plan_put(t, "iteration_mean", "iteration, all ranks, mean",
+                    (uint64_t)(moving + 0.5) + encode + decode + reward);
     dg_plan_put_some(t, "held_out", "an evaluation of held-out prompts",
                      (uint64_t)o->num_held_out *
                          ((uint64_t)o->config->evaluate.steps * predict +
                           run->decode_flops + run->reward.score_flops));
+    return err;
 }
 
 static void note_absent(RunPlan *out, const Outline *o)
@@ -370,7 +415,7 @@ int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)
                            dg_outline_reward_values(&o));
         tell_memory(&out->memory, &o);
         tell_activations(&out->activations, &o);
-        tell_flops(&out->flops, &o, ranks);
+        err = tell_flops(&out->flops, &o, ranks);
     }
     dg_outline_close(&o);
     return err;

@@ -135,6 +135,13 @@ int dg_update_most_steps(int *out, const Config *c)
     return dg_timesteps_count(out, &o, T, &window);
 }
 
+int dg_update_steps(int *out, const Config *c, const Rollout *r)
+{
+    const TimestepOpts o = timestep_opts(c);
+
+    return dg_timesteps_count(out, &o, r->T, &r->window);
+}
+
 int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
 {
     const Guidance g = { c->cfg.scale, c->cfg.grad, &(float) { 0 } };
@@ -150,27 +157,29 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
 
 int dg_update_check_steps(const Config *c, Rollout *r)
 {
-    const TimestepOpts o = timestep_opts(c);
     const int64_t every = c->sampler.window_every;
-    const int64_t places = c->sampler.steps - 2;
-    int64_t moves = 0;
+    int64_t it = 0;
     int err = DG_OK;
 
-    if (c->sampler.window_size > 0 && every > 0 && c->run.iterations > 0)
-        moves = (c->run.iterations - 1) / every;
-    for (int64_t k = 0; k <= moves && k <= places && !err; k++) {
+    /* a pass from window_start and one from step 0 see all the places that a
+     * sliding window has; a drawn one is as long everywhere */
+    for (int64_t k = 0; k < 2 * c->sampler.steps && !err; k++) {
         char reason[256];
         int num;
 
-        err = dg_rollout_steps(r, c, k * every);
+        err = dg_rollout_steps(r, c, it);
         if (!err)
-            err = dg_timesteps_count(&num, &o, r->T, &r->window);
-        if (!err || k == 0)
-            continue;
-        snprintf(reason, sizeof reason, "%.250s", dg_last_error()->text);
-        err = dg_fail(err,
-                      "%s, in iteration %lld, sampler.window_every being %lld",
-                      reason, (long long)(k * every + 1), (long long)every);
+            err = dg_update_steps(&num, c, r);
+        if (err && k > 0) {
+            snprintf(reason, sizeof reason, "%.250s", dg_last_error()->text);
+            return dg_fail(err,
+                           "%s, in iteration %lld, sampler.window_every being "
+                           "%lld",
+                           reason, (long long)it + 1, (long long)every);
+        }
+        it = dg_rollout_next_window(c, it);
+        if (it >= c->run.iterations)
+            break;
     }
     return err;
 }
@@ -243,7 +252,7 @@ static void assign_updates(Update *u, const Config *c, const Rollout *r)
 static int choose_steps(Update *u, const Session *s, const Rollout *r)
 {
     const TimestepOpts o = timestep_opts(s->config);
-    int err = dg_timesteps_count(&u->steps_per_item, &o, r->T, &r->window);
+    int err = dg_update_steps(&u->steps_per_item, s->config, r);
 
     dg_timesteps_weigh(u->weight, s->config->grpo.timestep_weight, r->steps,
                        r->T, &r->window);
