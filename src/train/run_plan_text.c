@@ -243,6 +243,11 @@ int dg_run_plan_text(char **text, const RunPlan *p)
         gpu_table(f, &p->gpus);
     else if (p->gpus.num > 0)
         gpu_rooms(f, &p->gpus);
+    if (p->shared_rewards[0] != '\0')
+        fprintf(f,
+                "\nRewards of the same weights have one network, which is "
+                "counted once: %s.\n",
+                p->shared_rewards);
     if (p->own_rewards[0] != '\0')
         fprintf(f,
                 "\nWhat rewards of your own take of memory is not counted: "
