@@ -96,6 +96,25 @@ static inline RewardScore clip_score(ClipBed *b, int k, const float *rgb,
     return s;
 }
 
+/** All of a square picture of 64 x 64, those of one network together. */
+static inline void clip_score_all(ClipBed *b, RewardScore *s, const float *rgb,
+                                  int prompt)
+{
+    const Prompt text = { .text = (char *)clip_prompts[prompt] };
+    const RewardInput in = {
+        .rgb = rgb,
+        .height = 64,
+        .width = 64,
+        .prompt = &text,
+        .features =
+            b->features + prompt * dg_rewards_num_features(b->r, b->num),
+        .ctx = &b->ctx,
+        .scratch = b->scratch,
+    };
+
+    MUST(dg_rewards_score(b->r, b->num, &in, s, NULL, NULL));
+}
+
 /** What transformers makes of the prompts. */
 static inline void clip_check_texts(const Backend *backend)
 {

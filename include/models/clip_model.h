@@ -21,6 +21,9 @@ typedef struct ClipModel ClipModel;
  *  (DFN). DG_EINVAL, nothing recorded, for another. */
 int dg_clip_model_named(ClipModelConfig *out, const char *name);
 
+/** Whether all sizes are the same, of towers that are left out too. */
+int dg_clip_model_same(const ClipModelConfig *a, const ClipModelConfig *b);
+
 /**
  * Adds the network's parameters to set, names preceded by prefix. c is copied,
  * set borrowed. Not collective.

@@ -8,7 +8,9 @@
  * it makes of a prompt, its features, is computed once per prompt and kept by
  * the caller, on the host; its activations lie in the step arena of the
  * caller's context, on whose device it runs. A picture's score depends on
- * picture and prompt alone.
+ * picture and prompt alone. Rewards whose files and sizes are the same have one
+ * network in memory, and those that also see the same in a picture look once
+ * (dg_rewards_score()).
  *
  * One of the user's own is a shared library (rewards[].plugin), which is opened
  * by dg_rewards_open(), or a program (rewards[].command) that runs beside each
@@ -53,7 +55,8 @@ typedef struct RewardInput {
                               where no reward has any */
     Context *ctx;          /* for networks; is reset */
     void *scratch;         /* this thread's own, dg_rewards_scratch() bytes */
-    const Reward *reward;  /* the one that scores: dg_reward_score() sets it */
+    const Reward *reward;  /* the one that scores: dg_reward_score() sets it, */
+    const float *seen;     /* and what its network saw: RewardNet.see */
 } RewardInput;
 
 /* Where programs are started. */
@@ -72,6 +75,13 @@ typedef struct RewardNet {
      * naming the key, DG_EIO, DG_EFORMAT naming the file, DG_ENOMEM. */
     int (*create)(void **net, const RewardConfig *c, int64_t index);
     void (*destroy)(void *net);
+    /* Whether net could have the network of other, of a kind with the same
+     * function, and whose files are read as its own would be: by this rank
+     * alone, before load. NULL: never. */
+    int (*same)(const void *net, const void *other);
+    /* From now on it has that network: of a host that joined nobody and loads
+     * and places it; it is not in num_values again. */
+    void (*join)(void *net, void *host);
     /* What this rank's networks run on, before load: see dg_rewards_seat().
      * NULL: it is not asked. */
     void (*seat)(void *net, int gpu);
@@ -95,7 +105,15 @@ typedef struct RewardNet {
      * is read or written. */
     int (*encode)(const void *net, Context *ctx, const Prompt *prompt,
                   float *features);
-    /* in->features is this reward's own. As encode; in->rgb NULL: a plan.
+    /* Floats that the network makes of a picture whatever its prompt; whether
+     * those are the same for other, which has the same network; and makes them:
+     * seen [num_seen] out, errors of score, in a plan nothing is written. NULL:
+     * score does all. */
+    int64_t (*num_seen)(const void *net);
+    int (*alike)(const void *net, const void *other);
+    int (*see)(const void *net, const RewardInput *in, float *seen);
+    /* in->features is this reward's own, in->seen what see made. As encode;
+     * in->rgb NULL: a plan, of those without see.
      * Errors: DG_EREWARD: it will never score again; others: this picture has
      * no score. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
@@ -133,7 +151,11 @@ struct Reward {
     Quantize quantize;
     void *net;        /* of the kind's net; NULL: none, or not opened */
     int64_t features; /* where its own begin in a prompt's */
-    int gpu;          /* see dg_rewards_seat(); -1: none */
+    int64_t
+        network;   /* the reward whose network it has, mostly its own number */
+    int64_t sight; /* the first that sees the same in a picture, likewise */
+    int64_t seen;  /* where that is in what all see of it */
+    int gpu;       /* see dg_rewards_seat(); -1: none */
 };
 
 /**
@@ -155,12 +177,14 @@ int dg_rewards_check_picture(const Reward *r, int64_t num, int64_t height,
 void dg_rewards_seat(Reward *r, int64_t num, int gpu);
 
 /**
- * Makes the networks of the first num rewards, sizes only: enough to plan.
+ * Makes the networks of the first num rewards, sizes only: enough to plan. One
+ * for all of those whose files are the same, by this rank's view of them.
  * Not collective. Errors: see RewardNet.create. Then dg_rewards_close().
  */
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 
-/** The same, reads their weights and opens libraries. Collective.
+/** The same, reads their weights and opens libraries. Files are the same where
+ *  all ranks say so. Collective.
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file; DG_EREWARD:
  *  a user's library refuses. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
@@ -218,7 +242,7 @@ void dg_rewards_close(Reward *r, int64_t num);
 size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t height,
                           int64_t width);
 
-/** Parameters of all networks, with padding. */
+/** Parameters of all networks, with padding; one that several have counts once. */
 int64_t dg_rewards_num_values(const Reward *r, int64_t num);
 
 /** Floats of a prompt's features, of all of them together. */
@@ -259,5 +283,16 @@ int dg_rewards_plugins(char **text, const Config *c, const Comm *comm);
  * end; the score is then missing too.
  */
 int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out);
+
+/**
+ * The same of the first num rewards, whose networks look once where they see the
+ * same: what one alone would score, bit for bit.
+ * out      [num] out; after an error those from the one that failed on stay
+ * missing  is called for each reward that is missing, by its number, while
+ *          dg_last_error() has the reason; NULL: nobody asks
+ */
+int dg_rewards_score(const Reward *r, int64_t num, const RewardInput *in,
+                     RewardScore *out, void (*missing)(void *user, int64_t k),
+                     void *user);
 
 #endif

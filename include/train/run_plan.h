@@ -89,7 +89,8 @@ typedef struct RunPlan {
     char no_folder[DG_CONFIG_STRING], no_weights[DG_CONFIG_STRING],
         no_prompts[DG_CONFIG_STRING];
     char no_held_out[DG_CONFIG_STRING]; /* the file of evaluate.every's */
-    char own_rewards[200]; /* a user's libraries and programs, whose memory
+    char shared_rewards[400]; /* "a, b; c, d": a and b have one network, ... */
+    char own_rewards[200];    /* a user's libraries and programs, whose memory
                               nobody knows: their names; "": none */
 } RunPlan;
 

@@ -50,6 +50,31 @@ int dg_clip_model_named(ClipModelConfig *out, const char *name)
     return DG_OK;
 }
 
+static int same_text(const ClipTextConfig *a, const ClipTextConfig *b)
+{
+    return a->vocab_size == b->vocab_size && a->hidden_size == b->hidden_size &&
+           a->intermediate_size == b->intermediate_size &&
+           a->num_hidden_layers == b->num_hidden_layers &&
+           a->num_attention_heads == b->num_attention_heads &&
+           a->max_position_embeddings == b->max_position_embeddings &&
+           a->act == b->act;
+}
+
+static int same_vision(const ClipVisionConfig *a, const ClipVisionConfig *b)
+{
+    return a->image_size == b->image_size && a->patch_size == b->patch_size &&
+           a->hidden_size == b->hidden_size &&
+           a->intermediate_size == b->intermediate_size &&
+           a->num_hidden_layers == b->num_hidden_layers &&
+           a->num_attention_heads == b->num_attention_heads && a->act == b->act;
+}
+
+int dg_clip_model_same(const ClipModelConfig *a, const ClipModelConfig *b)
+{
+    return a->projection_dim == b->projection_dim &&
+           same_text(&a->text, &b->text) && same_vision(&a->vision, &b->vision);
+}
+
 /* --- creation ----------------------------------------------------------- */
 
 static int add_projections(ClipModel *m, ParamSet *set, const char *prefix)

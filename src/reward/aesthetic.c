@@ -63,21 +63,23 @@ static int load(void *net, const Comm *comm)
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const Aesthetic *n = net;
-    const float *image = dg_clip_net_see(&n->clip, in);
 
-    if (image == NULL)
-        return dg_context_error(in->ctx);
-    out->value = (float)dg_linear_head_apply(&n->head, image);
+    out->value = (float)dg_linear_head_apply(&n->head, in->seen);
     return DG_OK;
 }
 
 static const RewardNet aesthetic_net = {
     .create = create,
     .destroy = destroy,
+    .same = dg_clip_net_same,
+    .join = dg_clip_net_join,
     .load = load,
     .place = dg_net_place,
     .num_values = dg_net_num_values,
     .scratch = dg_net_scratch,
+    .num_seen = dg_clip_net_num_seen,
+    .alike = dg_clip_net_alike,
+    .see = dg_clip_net_see,
     .score = score,
 };
 

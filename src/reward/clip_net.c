@@ -52,23 +52,70 @@ static int choose_sizes(ClipNet *n, const ClipFlavour *f)
     return DG_OK;
 }
 
+static void destroy_model(void *model)
+{
+    dg_clip_model_destroy(model);
+}
+
 int dg_clip_net_init(ClipNet *n, const RewardConfig *c, int64_t index,
                      const ClipFlavour *f)
 {
-    int err = dg_net_init(&n->net, c, index);
+    int err = dg_net_init(&n->net, c, index, destroy_model);
+    ClipModel *model;
 
     if (!err)
         err = choose_sizes(n, f);
     if (err)
         return err;
-    return dg_net_created(&n->net, dg_clip_model_create(&n->model, &n->config,
-                                                        &n->net.params, ""));
+    err = dg_clip_model_create(&model, &n->config, &n->net.tower->params, "");
+    if (!err)
+        n->net.tower->model = model;
+    return dg_net_created(&n->net, err);
 }
 
 void dg_clip_net_fini(ClipNet *n)
 {
-    dg_clip_model_destroy(n->model);
     dg_net_fini(&n->net);
+}
+
+const ClipModel *dg_clip_net_model(const ClipNet *n)
+{
+    return n->net.tower->model;
+}
+
+/* --- one network for several rewards ------------------------------------ */
+
+/* One without texts has the sizes of the whole network too. */
+int dg_clip_net_same(const void *net, const void *other)
+{
+    const ClipNet *a = net, *b = other;
+
+    return dg_net_same_path(&a->net, &b->net) &&
+           dg_clip_model_same(&a->config, &b->config);
+}
+
+static int has_texts(const Tower *t)
+{
+    return !dg_clip_model_config(t->model)->vision_only;
+}
+
+/* Where only this one has texts, its network is the one that all have: the
+ * towers change what they have, since others may be in the host's already. */
+void dg_clip_net_join(void *net, void *host)
+{
+    Tower *mine = ((ClipNet *)net)->net.tower,
+          *hosts = ((ClipNet *)host)->net.tower;
+
+    if (has_texts(mine) && !has_texts(hosts)) {
+        const Tower before = *hosts;
+        const int users = mine->users;
+
+        *hosts = *mine;
+        hosts->users = before.users;
+        *mine = before;
+        mine->users = users;
+    }
+    dg_net_join(net, host);
 }
 
 /* --- weights ------------------------------------------------------------ */
@@ -88,33 +135,53 @@ static const ManifestOpts without_texts = { .ignore = texts,
 
 int dg_clip_net_load(ClipNet *n, const Comm *comm, int err)
 {
-    return dg_net_load(&n->net, n->config.vision_only ? &without_texts : NULL,
+    return dg_net_load(&n->net, has_texts(n->net.tower) ? NULL : &without_texts,
                        comm, err);
 }
 
 /* --- pictures ----------------------------------------------------------- */
 
-static Tensor *see(const void *net, Context *ctx, Tensor *pixels)
+int64_t dg_clip_net_num_seen(const void *net)
 {
-    return dg_clip_model_image(((const ClipNet *)net)->model, ctx, pixels);
+    return ((const ClipNet *)net)->config.projection_dim;
 }
 
-float *dg_clip_net_see(const ClipNet *n, const RewardInput *in)
+static int same_colours(const PictureColours *a, const PictureColours *b)
 {
-    const int64_t e = n->config.projection_dim;
-    const size_t bytes = sizeof(float) * (size_t)e;
-    Context *ctx = in->ctx;
-    float *features;
-    Tensor *t = dg_net_look(n, in, see);
+    int same = 1;
 
-    if (t == NULL || !ctx->backend->computes)
-        return NULL;
-    features = dg_arena_take(&ctx->meta, bytes);
-    ctx->err = features != NULL
-                   ? dg_kernel_download(ctx->backend, features, t->data, bytes)
-                   : DG_ENOMEM;
-    if (ctx->err)
-        return NULL;
-    dg_clip_normalize(features, e);
-    return features;
+    for (int i = 0; i < 3; i++)
+        same &= a->mean[i] == b->mean[i] && a->deviation[i] == b->deviation[i];
+    return same;
+}
+
+int dg_clip_net_alike(const void *net, const void *other)
+{
+    const Net *a = net, *b = other;
+    const PictureOpts *p = &a->picture, *q = &b->picture;
+
+    return a->tower == b->tower && p->side == q->side &&
+           p->squash == q->squash && p->crop_low == q->crop_low &&
+           p->resampler == q->resampler && p->quantize == q->quantize &&
+           same_colours(&p->colours, &q->colours);
+}
+
+static Tensor *run(const void *net, Context *ctx, Tensor *pixels)
+{
+    return dg_clip_model_image(dg_clip_net_model(net), ctx, pixels);
+}
+
+int dg_clip_net_see(const void *net, const RewardInput *in, float *seen)
+{
+    const int64_t e = dg_clip_net_num_seen(net);
+    Context *ctx = in->ctx;
+    const Tensor *t = dg_net_look(net, in, run);
+
+    if (dg_context_error(ctx) || !ctx->backend->computes)
+        return dg_context_error(ctx);
+    ctx->err = dg_kernel_download(ctx->backend, seen, t->data,
+                                  sizeof *seen * (size_t)e);
+    if (!ctx->err)
+        dg_clip_normalize(seen, e);
+    return ctx->err;
 }

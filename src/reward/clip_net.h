@@ -17,7 +17,6 @@ typedef struct ClipNet {
     Net net; /* comes first */
     ClipModelConfig config;
     int clean; /* texts are, as OpenCLIP does and transformers do not */
-    ClipModel *model;
 } ClipNet;
 
 /** RewardNet.create's part: n is all zero, and to be ended even on error. */
@@ -28,8 +27,15 @@ void dg_clip_net_fini(ClipNet *n);
 /** RewardNet.load's part; err is what went wrong before, on this rank. */
 int dg_clip_net_load(ClipNet *n, const Comm *comm, int err);
 
-/** A picture's features [projection_dim], of length 1, on the host, alive
- *  until in->ctx is reset. NULL on error and in a plan. */
-float *dg_clip_net_see(const ClipNet *n, const RewardInput *in);
+/** The network, which other rewards may have too. */
+const ClipModel *dg_clip_net_model(const ClipNet *n);
+
+/** RewardNet's, of any net that begins with a ClipNet. What it sees in a picture
+ *  are the features [projection_dim], of length 1. */
+int dg_clip_net_same(const void *net, const void *other);
+void dg_clip_net_join(void *net, void *host);
+int64_t dg_clip_net_num_seen(const void *net);
+int dg_clip_net_alike(const void *net, const void *other);
+int dg_clip_net_see(const void *net, const RewardInput *in, float *seen);
 
 #endif

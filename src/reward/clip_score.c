@@ -98,7 +98,7 @@ static int load(void *net, const Comm *comm)
         err = open_tokenizer(n);
     err = dg_clip_net_load(&n->clip, comm, err);
     if (!err)
-        n->scale = dg_clip_model_scale(n->clip.model);
+        n->scale = dg_clip_model_scale(dg_clip_net_model(&n->clip));
     return err;
 }
 
@@ -148,7 +148,7 @@ static int encode(const void *net, Context *ctx, const Prompt *prompt,
     err = dg_net_ids(&n->prompts, ids, prompt, read_one, n);
     if (err)
         return err;
-    t = dg_clip_model_text(n->clip.model, ctx, ids, 1, tokens);
+    t = dg_clip_model_text(dg_clip_net_model(&n->clip), ctx, ids, 1, tokens);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     err = dg_kernel_download(ctx->backend, features, t->data,
@@ -161,26 +161,26 @@ static int encode(const void *net, Context *ctx, const Prompt *prompt,
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const ClipReward *n = net;
-    const float *image = dg_clip_net_see(&n->clip, in);
     double scale = 1;
 
-    if (image == NULL)
-        return dg_context_error(in->ctx);
     if (n->clip.net.c.scale != DG_SCALE_COS)
         scale = n->scale;
     if (n->clip.net.c.scale == DG_SCALE_LOGIT_26)
         scale /= 26;
-    out->value = (float)(scale * dg_clip_dot(image, in->features,
+    out->value = (float)(scale * dg_clip_dot(in->seen, in->features,
                                              n->clip.config.projection_dim));
     return DG_OK;
 }
 
-#define CLIP_NET(creator)                                        \
-    {                                                            \
-        .create = creator, .destroy = destroy, .load = load,     \
-        .place = dg_net_place, .num_values = dg_net_num_values,  \
-        .scratch = dg_net_scratch, .num_features = num_features, \
-        .read = read_list, .encode = encode, .score = score,     \
+#define CLIP_NET(creator)                                             \
+    {                                                                 \
+        .create = creator, .destroy = destroy, .load = load,          \
+        .same = dg_clip_net_same, .join = dg_clip_net_join,           \
+        .place = dg_net_place, .num_values = dg_net_num_values,       \
+        .scratch = dg_net_scratch, .num_features = num_features,      \
+        .num_seen = dg_clip_net_num_seen, .alike = dg_clip_net_alike, \
+        .see = dg_clip_net_see, .read = read_list, .encode = encode,  \
+        .score = score,                                               \
     }
 
 static const RewardNet hpsv2_net = CLIP_NET(create_hpsv2);

@@ -18,7 +18,6 @@
 typedef struct ImageRewardNet {
     Net net; /* comes first */
     ImageRewardConfig config;
-    ImageReward *model;
     Tokenizer *tokenizer;
     NetPrompts prompts;
 } ImageRewardNet;
@@ -137,11 +136,15 @@ static int choose_sizes(ImageRewardNet *n)
 
 /* --- creation --------------------------------------------------------------- */
 
+static void destroy_model(void *model)
+{
+    dg_image_reward_destroy(model);
+}
+
 static void destroy(void *net)
 {
     ImageRewardNet *n = net;
 
-    dg_image_reward_destroy(n->model);
     dg_net_fini(&n->net);
     dg_tokenizer_destroy(n->tokenizer);
     free(n->prompts.ids);
@@ -150,12 +153,15 @@ static void destroy(void *net)
 
 static int make_model(ImageRewardNet *n)
 {
-    const int err = choose_sizes(n);
+    ImageReward *model;
+    int err = choose_sizes(n);
 
     if (err)
         return err;
-    return dg_net_created(
-        &n->net, dg_image_reward_create(&n->model, &n->config, &n->net.params));
+    err = dg_image_reward_create(&model, &n->config, &n->net.tower->params);
+    if (!err)
+        n->net.tower->model = model;
+    return dg_net_created(&n->net, err);
 }
 
 static int create(void **net, const RewardConfig *c, int64_t index)
@@ -165,7 +171,7 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 
     if (n == NULL)
         return dg_fail(DG_ENOMEM, "reward %s", c->name);
-    err = dg_net_init(&n->net, c, index);
+    err = dg_net_init(&n->net, c, index, destroy_model);
     if (!err)
         err = make_model(n);
     if (err) {
@@ -181,6 +187,12 @@ static int create(void **net, const RewardConfig *c, int64_t index)
         n->prompts.tokens = n->config.text.max_position_embeddings;
     *net = n;
     return DG_OK;
+}
+
+/* Sizes are what lies beside the file says, or the original's. */
+static int same(const void *net, const void *other)
+{
+    return dg_net_same_path(net, other);
 }
 
 /* --- weights and words ------------------------------------------------------ */
@@ -270,8 +282,7 @@ static int64_t ids_of(const ImageRewardNet *n, int32_t *ids,
 
 static Tensor *see(const void *net, Context *ctx, Tensor *pixels)
 {
-    return dg_image_reward_see(((const ImageRewardNet *)net)->model, ctx,
-                               pixels);
+    return dg_image_reward_see(((const Net *)net)->tower->model, ctx, pixels);
 }
 
 /* BERT is not replayed: its launches depend on the length of the prompt, and
@@ -286,7 +297,7 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     float m;
     int err;
 
-    t = dg_image_reward_judge(n->model, ctx, t, ids, tokens);
+    t = dg_image_reward_judge(n->net.tower->model, ctx, t, ids, tokens);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     err = dg_kernel_download(ctx->backend, &m, t->data, sizeof m);
@@ -299,6 +310,8 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
 static const RewardNet net = {
     .create = create,
     .destroy = destroy,
+    .same = same,
+    .join = dg_net_join,
     .load = load,
     .place = dg_net_place,
     .num_values = dg_net_num_values,

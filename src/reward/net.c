@@ -15,18 +15,56 @@
 
 /* --- creation --------------------------------------------------------------- */
 
-int dg_net_init(Net *n, const RewardConfig *c, int64_t index)
+int dg_net_init(Net *n, const RewardConfig *c, int64_t index,
+                void (*destroy)(void *model))
 {
     n->c = *c;
     n->index = index;
-    return dg_params_init(&n->params, DG_PARAMS_REWARD);
+    n->tower = calloc(1, sizeof *n->tower);
+    if (n->tower == NULL)
+        return dg_fail(DG_ENOMEM, "reward %s", c->name);
+    *n->tower = (Tower) { .users = 1, .destroy = destroy };
+    return dg_params_init(&n->tower->params, DG_PARAMS_REWARD);
+}
+
+static void leave(Tower *t)
+{
+    if (t == NULL || --t->users > 0)
+        return;
+    if (t->model != NULL)
+        t->destroy(t->model);
+    if (t->on != NULL)
+        t->on->give(t->at);
+    dg_params_fini(&t->params);
+    free(t);
 }
 
 void dg_net_fini(Net *n)
 {
-    if (n->on != NULL)
-        n->on->give(n->at);
-    dg_params_fini(&n->params);
+    leave(n->tower);
+}
+
+/* A plan's files need not be there: then their names decide. */
+int dg_net_same_path(const Net *n, const Net *other)
+{
+    char *a = realpath(n->c.path, NULL), *b = realpath(other->c.path, NULL);
+    const int same = a != NULL && b != NULL
+                         ? strcmp(a, b) == 0
+                         : strcmp(n->c.path, other->c.path) == 0;
+
+    free(a);
+    free(b);
+    return same;
+}
+
+void dg_net_join(void *net, void *host)
+{
+    Net *n = net;
+
+    leave(n->tower);
+    n->tower = ((Net *)host)->tower;
+    n->tower->users++;
+    n->guest = 1;
 }
 
 int dg_net_created(const Net *n, int err)
@@ -68,44 +106,57 @@ int dg_net_find(const Net *n)
 int dg_net_load(Net *n, const ManifestOpts *m, const Comm *comm, int err)
 {
     const int64_t side = n->picture.side;
+    ParamSet *params = &n->tower->params;
     WeightWant *wants = NULL;
     LoadOpts o = { .path = n->c.path, .manifest = m };
 
+    if (n->guest) {
+        err = dg_agree(comm, err);
+        if (!err)
+            dg_info("reward %s: %s, the network that is there already",
+                    n->c.name, n->c.path);
+        return err;
+    }
     if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, &n->params, "");
+        err = dg_manifest_of_params(&wants, &o.num_wants, params, "");
     err = dg_agree(comm, err);
     o.wants = wants;
     if (!err) /* the files are checked before gigabytes are reserved */
         err = dg_load_values(comm, &o, 0, 0, NULL);
     if (!err)
-        err = dg_agree(comm, dg_params_allocate(&n->params, NULL));
+        err = dg_agree(comm, dg_params_allocate(params, NULL));
     if (!err)
-        err = dg_load_values(comm, &o, 0, n->params.count, n->params.values);
+        err = dg_load_values(comm, &o, 0, params->count, params->values);
     free(wants);
     if (!err)
         dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
-                n->c.name, n->c.path,
-                (long long)dg_params_num_values(&n->params), (long long)side,
-                (long long)side);
+                n->c.name, n->c.path, (long long)dg_params_num_values(params),
+                (long long)side, (long long)side);
     return err;
 }
 
 int dg_net_place(void *net, const Backend *backend)
 {
-    Net *n = net;
-    const int err = dg_params_place(&n->at, &n->params, backend, DG_F32);
+    const Net *n = net;
+    Tower *t = n->tower;
+    int err;
 
+    if (n->guest)
+        return DG_OK;
+    err = dg_params_place(&t->at, &t->params, backend, DG_F32);
     if (err)
         return err;
-    n->on = backend;
-    dg_memory_drop(n->params.values,
-                   sizeof *n->params.values * (size_t)n->params.count);
+    t->on = backend;
+    dg_memory_drop(t->params.values,
+                   sizeof *t->params.values * (size_t)t->params.count);
     return DG_OK;
 }
 
 int64_t dg_net_num_values(const void *net)
 {
-    return ((const Net *)net)->params.count;
+    const Net *n = net;
+
+    return n->guest ? 0 : n->tower->params.count;
 }
 
 /* --- words ------------------------------------------------------------------ */

@@ -9,21 +9,39 @@
 
 enum { DG_NET_PATH = 1024 };
 
+/* A network and its weights, which rewards of the same files have together. */
+typedef struct Tower {
+    int users;
+    ParamSet params;
+    void *at;          /* its values on a device of their own, and */
+    const Backend *on; /* whose memory that is; NULL: the host's */
+    void *model;       /* over params; NULL: not made yet */
+    void (*destroy)(void *model);
+} Tower;
+
 /* The first member of such a reward's net, so that a pointer to the one is
  * one to the other. */
 typedef struct Net {
     RewardConfig c;
     int64_t index; /* in rewards */
     PictureOpts picture;
-    ParamSet params;
-    void *at;          /* its values on a device of their own, and */
-    const Backend *on; /* whose memory that is; NULL: the host's */
+    Tower *tower;
+    int guest; /* the tower is an earlier reward's, which loads and places it */
 } Net;
 
 /** RewardNet.create's part, before parameters are added: n is all zero, and to
- *  be ended even on error. */
-int dg_net_init(Net *n, const RewardConfig *c, int64_t index);
+ *  be ended even on error.
+ *  destroy  of the network that will be the tower's model */
+int dg_net_init(Net *n, const RewardConfig *c, int64_t index,
+                void (*destroy)(void *model));
 void dg_net_fini(Net *n);
+
+/** Whether both paths lead to the same file or folder. By this rank alone. */
+int dg_net_same_path(const Net *n, const Net *other);
+
+/** RewardNet.join, of any net that begins with a Net: net lets its own tower go
+ *  and is a guest in host's. */
+void dg_net_join(void *net, void *host);
 
 /** err of the network's creation: one of sizes, which are a file's, becomes
  *  DG_EFORMAT naming reward and file. */
@@ -45,7 +63,7 @@ int dg_net_tokenizer(Tokenizer **out, const Net *n, TokenizerKind kind);
 
 /**
  * RewardNet.load's part: reserves and reads the weights, whose parameters are
- * all added; the files are checked before.
+ * all added; the files are checked before. Of a guest nothing is left to do.
  * o    tensors of the files that it does not need; NULL: none
  * err  what went wrong on this rank before
  * Collective. Errors, agreed: err, dg_load_values()'s, DG_ENOMEM.

@@ -70,7 +70,15 @@ static int64_t num_features(const Reward *r)
                : 0;
 }
 
-int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
+/* Floats that its network makes of a picture. */
+static int64_t num_seen(const Reward *r)
+{
+    const RewardNet *net = r->kind->net;
+
+    return r->net != NULL && net->see != NULL ? net->num_seen(r->net) : 0;
+}
+
+static int create_all(Reward *r, const Config *c, int64_t num)
 {
     int64_t features = 0;
     int err = DG_OK;
@@ -78,6 +86,7 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
     for (int64_t k = 0; k < num && !err; k++) {
         const RewardNet *net = r[k].kind->net;
 
+        r[k].network = r[k].sight = k;
         if (net == NULL)
             continue;
         err = net->create(&r[k].net, &c->rewards[k], k);
@@ -88,10 +97,84 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
     return err;
 }
 
+/* --- one network for several ------------------------------------------- */
+
+/* The first reward of each one's files; its own number where it is that, or has
+ * nothing to share. */
+static void find_hosts(int64_t *host, const Reward *r, int64_t num)
+{
+    for (int64_t k = 0; k < num; k++) {
+        const RewardNet *net = r[k].kind->net;
+
+        host[k] = k;
+        for (int64_t j = 0; j < k && host[k] == k; j++)
+            if (r[k].net != NULL && r[j].net != NULL && net->same != NULL &&
+                r[j].kind->net->same == net->same &&
+                net->same(r[k].net, r[j].net))
+                host[k] = j;
+    }
+}
+
+/* What not all ranks say is not so: a link may lead elsewhere on a node. */
+static void agree_hosts(int64_t *host, int64_t num, const Comm *comm)
+{
+    int64_t least[DG_CONFIG_REWARDS], most[DG_CONFIG_REWARDS];
+
+    memcpy(least, host, sizeof *host * (size_t)num);
+    memcpy(most, host, sizeof *host * (size_t)num);
+    dg_comm_min_i64(comm, least, num);
+    dg_comm_max_i64(comm, most, num);
+    for (int64_t k = 0; k < num; k++)
+        host[k] = least[k] == most[k] ? least[k] : k;
+}
+
+static int sees_as(const Reward *r, int64_t k, int64_t j)
+{
+    return num_seen(&r[j]) > 0 && r[j].network == r[k].network &&
+           r[k].kind->net->alike(r[k].net, r[j].net);
+}
+
+static void join_all(Reward *r, const int64_t *host, int64_t num)
+{
+    int64_t seen = 0;
+
+    for (int64_t k = 0; k < num; k++) {
+        r[k].network = host[k];
+        if (host[k] != k)
+            r[k].kind->net->join(r[k].net, r[host[k]].net);
+    }
+    for (int64_t k = 0; k < num; k++) {
+        for (int64_t j = 0; j < k && num_seen(&r[k]) > 0; j++)
+            if (r[k].sight == k && sees_as(r, k, j))
+                r[k].sight = j;
+        r[k].seen = r[k].sight != k ? r[r[k].sight].seen : seen;
+        if (r[k].sight == k)
+            seen += num_seen(&r[k]);
+    }
+}
+
+int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
+{
+    int64_t host[DG_CONFIG_REWARDS];
+    const int err = create_all(r, c, num);
+
+    if (err)
+        return err;
+    find_hosts(host, r, num);
+    join_all(r, host, num);
+    return DG_OK;
+}
+
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
 {
-    int err = dg_agree(comm, dg_rewards_outline(r, c, num));
+    int64_t host[DG_CONFIG_REWARDS];
+    int err = dg_agree(comm, create_all(r, c, num));
 
+    if (err)
+        return err;
+    find_hosts(host, r, num);
+    agree_hosts(host, num, comm);
+    join_all(r, host, num);
     for (int64_t k = 0; k < num && !err; k++) {
         if (r[k].net == NULL)
             continue;
@@ -232,6 +315,22 @@ void dg_rewards_close(Reward *r, int64_t num)
     }
 }
 
+static size_t aligned_bytes(int64_t floats)
+{
+    return (sizeof(float) * (size_t)floats + 63) & ~(size_t)63;
+}
+
+/* Of what networks make of a picture, once for those that see the same. */
+static size_t seen_bytes(const Reward *r, int64_t num)
+{
+    int64_t seen = 0;
+
+    for (int64_t k = 0; k < num; k++)
+        if (r[k].sight == k)
+            seen += num_seen(&r[k]);
+    return aligned_bytes(seen);
+}
+
 size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t height,
                           int64_t width)
 {
@@ -247,7 +346,7 @@ size_t dg_rewards_scratch(const Reward *r, int64_t num, int64_t height,
         if (bytes > most)
             most = bytes;
     }
-    return most;
+    return seen_bytes(r, num) + most;
 }
 
 int64_t dg_rewards_num_values(const Reward *r, int64_t num)
@@ -282,9 +381,19 @@ int dg_rewards_encode(const Reward *r, int64_t num, Context *ctx,
     return err;
 }
 
+static int plan_score(const Reward *r, int64_t k, const RewardInput *in)
+{
+    const RewardNet *net = r[k].kind->net;
+
+    if (net->see == NULL)
+        return net->score(r[k].net, in, NULL);
+    return r[k].sight == k ? net->see(r[k].net, in, NULL) : DG_OK;
+}
+
 int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
                     int64_t height, int64_t width)
 {
+    const RewardInput in = { .height = height, .width = width, .ctx = ctx };
     RewardPlan plan = { 0 };
     int err;
 
@@ -295,10 +404,7 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
     ctx->flops = 0;
     for (int64_t k = 0; k < num && !err; k++)
         if (r[k].net != NULL)
-            err = r[k].kind->net->score(
-                r[k].net,
-                &(RewardInput) { .height = height, .width = width, .ctx = ctx },
-                NULL);
+            err = plan_score(r, k, &in);
     plan.score_flops = ctx->flops;
     plan.bytes = ctx->arena.peak;
     if (!err)
@@ -306,25 +412,38 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
     return err;
 }
 
-static int score(const Reward *r, const RewardInput *in, RewardScore *out)
-{
-    RewardInput own = *in;
+/* --- scores ------------------------------------------------------------ */
 
-    own.reward = r;
-    if (r->kind->net == NULL)
-        return r->kind->score(&own, out);
-    if (r->net == NULL || (in->features == NULL && num_features(r) > 0))
-        dg_panic("reward %s scores before it was opened", r->name);
-    if (in->features != NULL)
-        own.features += r->features;
-    return r->kind->net->score(r->net, &own, out);
+/* Scratch behind what is seen. */
+static void *behind(const RewardInput *in, size_t bytes)
+{
+    return bytes > 0 ? (char *)in->scratch + bytes : in->scratch;
 }
 
-int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
+/* seen: room for what its network makes of the picture; *known: it is there. */
+static int look_and_score(const Reward *r, RewardInput own, float *seen,
+                          int *known, RewardScore *out)
 {
-    RewardScore s = { .value = NAN, .strict = NAN };
-    const int err = score(r, in, &s);
+    const RewardNet *net = r->kind->net;
+    int err = DG_OK;
 
+    own.reward = r;
+    own.seen = seen;
+    if (net == NULL)
+        return r->kind->score(&own, out);
+    if (r->net == NULL || (own.features == NULL && num_features(r) > 0))
+        dg_panic("reward %s scores before it was opened", r->name);
+    if (own.features != NULL)
+        own.features += r->features;
+    if (net->see != NULL && !*known)
+        err = net->see(r->net, &own, seen);
+    *known = !err;
+    return err ? err : net->score(r->net, &own, out);
+}
+
+/* What comes of it: err, of the reward that gave s. */
+static int conclude(const Reward *r, int err, RewardScore s, RewardScore *out)
+{
     if (err != DG_OK) {
         s.missing = 1;
     } else if (!isfinite(s.value)) {
@@ -337,4 +456,38 @@ int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
         s.value = s.strict = NAN;
     *out = s;
     return err == DG_EREWARD ? err : DG_OK;
+}
+
+int dg_reward_score(const Reward *r, const RewardInput *in, RewardScore *out)
+{
+    RewardScore s = { .value = NAN, .strict = NAN };
+    RewardInput own = *in;
+    int known = 0, err;
+
+    own.scratch = behind(in, aligned_bytes(num_seen(r)));
+    err = look_and_score(r, own, in->scratch, &known, &s);
+    return conclude(r, err, s, out);
+}
+
+int dg_rewards_score(const Reward *r, int64_t num, const RewardInput *in,
+                     RewardScore *out, void (*missing)(void *user, int64_t k),
+                     void *user)
+{
+    int known[DG_CONFIG_REWARDS] = { 0 };
+    RewardInput own = *in;
+    float *seen = in->scratch;
+    int err = DG_OK;
+
+    own.scratch = behind(in, seen_bytes(r, num));
+    for (int64_t k = 0; k < num && !err; k++) {
+        RewardScore s = { .value = NAN, .strict = NAN };
+
+        err = look_and_score(&r[k], own,
+                             num_seen(&r[k]) > 0 ? seen + r[k].seen : NULL,
+                             &known[r[k].sight], &s);
+        err = conclude(&r[k], err, s, &out[k]);
+        if (out[k].missing && missing != NULL)
+            missing(user, k);
+    }
+    return err;
 }

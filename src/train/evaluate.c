@@ -91,15 +91,25 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
         to[i] = (uint8_t)lrintf(255 * rgb[i]);
 }
 
-static void note_missing(Eval *e, int64_t item, const char *reward)
+/* A picture that is scored. */
+typedef struct Judged {
+    Eval *eval;
+    int64_t item;
+} Judged;
+
+static void note_missing(void *user, int64_t k)
 {
+    const Judged *judged = user;
+    Eval *e = judged->eval;
+    const int64_t item = judged->item;
+
 #pragma omp critical(dg_evaluate_note)
     if (item < e->note_item) {
         e->note_item = item;
         snprintf(e->note, sizeof e->note,
                  "prompt %lld, picture %lld: reward %s is missing: %.360s",
                  (long long)(item / e->job->seeds),
-                 (long long)(item % e->job->seeds), reward,
+                 (long long)(item % e->job->seeds), e->job->rewards[k].name,
                  dg_last_error()->text);
     }
 }
@@ -129,6 +139,7 @@ static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
     const size_t picture =
         (sizeof(float) * (size_t)picture_values(p) + 63) & ~(size_t)63;
     float *rgb = w->scratch;
+    Judged judged = { e, item };
     RewardInput in = { .rgb = rgb,
                        .height = p->shape.height,
                        .width = p->shape.width,
@@ -149,14 +160,8 @@ static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
-    for (int k = 0; k < e->job->with_scores && !err; k++) {
-        RewardScore *score = &e->scores[item * e->K + k];
-
-        err = dg_reward_score(&e->job->rewards[k], &in, score);
-        if (score->missing)
-            note_missing(e, item, e->job->rewards[k].name);
-    }
-    return err;
+    return dg_rewards_score(e->job->rewards, e->job->with_scores, &in,
+                            &e->scores[item * e->K], note_missing, &judged);
 }
 
 static int run_batch(Worker *w, int64_t index, void *user)

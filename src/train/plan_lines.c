@@ -3,6 +3,7 @@
 #include "base/error.h"
 
 #include <stdio.h>
+#include <string.h>
 
 void dg_plan_put(PlanTable *t, const char *key, const char *text,
                  uint64_t value)
@@ -87,4 +88,32 @@ void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num)
                 (size_t)snprintf(text + used, sizeof out->own_rewards - used,
                                  "%s%s", used > 0 ? ", " : "", r->name);
     }
+}
+
+/* "; A, B, C" of reward k and those that have its network too; nothing where
+ * nobody has. */
+static size_t name_users(char *text, size_t bytes, const Reward *r, int64_t k,
+                         int64_t num)
+{
+    size_t used = 0;
+
+    for (int64_t j = k + 1; j < num && used < bytes; j++)
+        if (r[j].network == k)
+            used += (size_t)snprintf(text + used, bytes - used, "%s%s, %s",
+                                     used > 0 ? "" : "; ",
+                                     used > 0 ? "" : r[k].name, r[j].name);
+    return used;
+}
+
+void dg_plan_shared_rewards(RunPlan *out, const Reward *r, int64_t num)
+{
+    const size_t bytes = sizeof out->shared_rewards;
+    char text[sizeof out->shared_rewards] = "; ";
+    size_t used = 0;
+
+    for (int64_t k = 0; k < num && used < bytes; k++)
+        if (r[k].network == k)
+            used += name_users(text + used, bytes - used, r, k, num);
+    memcpy(out->shared_rewards, text + 2, bytes - 2);
+    out->shared_rewards[bytes - 2] = '\0';
 }

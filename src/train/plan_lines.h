@@ -1,6 +1,7 @@
 #ifndef DG_SRC_TRAIN_PLAN_LINES_H
 #define DG_SRC_TRAIN_PLAN_LINES_H
 /* Lines of plans that several commands have. Not public. */
+#include "reward/reward.h"
 #include "train/learner.h"
 #include "train/run_plan.h"
 #include "train/team.h"
@@ -23,5 +24,7 @@ void dg_plan_learner(PlanTable *t, const LearnerPlace *place,
 void dg_plan_team(PlanTable *t, const TeamOpts *team);
 /** Names the user's own among the first num rewards. */
 void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num);
+/** Names those of the first num that have a network together. */
+void dg_plan_shared_rewards(RunPlan *out, const Reward *r, int64_t num);
 
 #endif

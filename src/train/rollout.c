@@ -447,9 +447,19 @@ static void add_picture(Rollout *r, int64_t item, const float *rgb,
     dg_diversity_add(&r->pictures[item / r->G], cells);
 }
 
+/* An item that is scored. */
+typedef struct Judged {
+    const Scoring *scoring;
+    int64_t item;
+} Judged;
+
 /* Why the first of them is missing. */
-static void note_missing(Rollout *r, int64_t item, const char *reward)
+static void note_missing(void *user, int64_t k)
 {
+    const Judged *judged = user;
+    Rollout *r = judged->scoring->rollout;
+    const int64_t item = judged->item;
+
 #pragma omp critical(dg_rollout_note)
     if (item < r->note_item) {
         r->note_item = item;
@@ -457,7 +467,8 @@ static void note_missing(Rollout *r, int64_t item, const char *reward)
                  "iteration %lld, prompt %lld, sample %lld: reward %s is "
                  "missing: %.300s",
                  (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
-                 (long long)(item % r->G), reward, dg_last_error()->text);
+                 (long long)(item % r->G), judged->scoring->rewards[k].name,
+                 dg_last_error()->text);
     }
 }
 
@@ -467,6 +478,7 @@ static int score_one(Worker *w, int64_t i, void *user)
     Rollout *r = j->rollout;
     const int64_t item = r->first + i;
     float *rgb = w->scratch;
+    Judged judged = { j, item };
     RewardInput in = { .rgb = rgb,
                        .height = j->policy->shape.height,
                        .width = j->policy->shape.width,
@@ -481,15 +493,10 @@ static int score_one(Worker *w, int64_t i, void *user)
         in.features =
             r->features + (item / r->G - r->first_prompt) * r->num_features;
 
-    for (int64_t k = 0; k < r->K && !err; k++) {
-        RewardScore *score = &r->scores[item * r->K + k];
-
-        if (score->missing) /* the sampler set the sample aside */
-            continue;
-        err = dg_reward_score(&j->rewards[k], &in, score);
-        if (score->missing)
-            note_missing(r, item, j->rewards[k].name);
-    }
+    /* one that is missing before: the sampler set the sample aside */
+    if (!err && r->K > 0 && !r->scores[item * r->K].missing)
+        err = dg_rewards_score(j->rewards, r->K, &in, &r->scores[item * r->K],
+                               note_missing, &judged);
     if (err)
         return err;
     add_picture(r, item, rgb, &j->policy->shape);

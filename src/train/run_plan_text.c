@@ -219,6 +219,20 @@ static int trains(const RunPlan *p)
            p->command == DG_PLAN_REPLAY;
 }
 
+static void tell_rewards(FILE *f, const RunPlan *p)
+{
+    if (p->shared_rewards[0] != '\0')
+        fprintf(f,
+                "\nRewards of the same weights have one network, which is "
+                "counted once: %s.\n",
+                p->shared_rewards);
+    if (p->own_rewards[0] != '\0')
+        fprintf(f,
+                "\nWhat rewards of your own take of memory is not counted: "
+                "%s.\n",
+                p->own_rewards);
+}
+
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
@@ -243,11 +257,7 @@ int dg_run_plan_text(char **text, const RunPlan *p)
         gpu_table(f, &p->gpus);
     else if (p->gpus.num > 0)
         gpu_rooms(f, &p->gpus);
-    if (p->own_rewards[0] != '\0')
-        fprintf(f,
-                "\nWhat rewards of your own take of memory is not counted: "
-                "%s.\n",
-                p->own_rewards);
+    tell_rewards(f, p);
     if (p->no_folder[0] != '\0')
         fprintf(f,
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "
