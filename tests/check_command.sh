@@ -51,6 +51,9 @@ same_digest "command: two ranks, threads and programs each, the same weights" \
     two "$whole"
 expect "command: replay needs no program" "$bin" replay \
     "$work/whole/trajectories/iter_000002.h5"
+expect_code "command: replay, weights beside a file that has them" 2 \
+    "--weights other.h5: only for a run that trained adapters (lora.rank > 0)" "$bin" \
+    replay "$work/whole/trajectories/iter_000002.h5" --weights other.h5
 expect "command: a file of names" grep -q mine <("$bin" inspect \
     "$work/whole/trajectories/iter_000002.h5")
 mv "$scorer" "$scorer.away"
