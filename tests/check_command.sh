@@ -51,6 +51,9 @@ same_digest "command: two ranks, threads and programs each, the same weights" \
     two "$whole"
 expect "command: replay needs no program" "$bin" replay \
     "$work/whole/trajectories/iter_000002.h5"
+expect_code "command: replay, weights beside a file that has them" 2 \
+    "--weights other.h5: only for a run that trained adapters (lora.rank > 0)" "$bin" \
+    replay "$work/whole/trajectories/iter_000002.h5" --weights other.h5
 expect "command: a file of names" grep -q mine <("$bin" inspect \
     "$work/whole/trajectories/iter_000002.h5")
 mv "$scorer" "$scorer.away"
@@ -123,6 +126,25 @@ told "command: and of how many, on all ranks" none " (missing of 12: mine 12)"
 expect "command: all are missing" test "$(missing_of none)" = "12 12 12 "
 expect "command: and what others score is learned" test -n "$(digest none)" -a \
     "$(digest none)" != "$whole"
+same "command: how many it declined, none restarted" "$(grep -c \
+    '"missing":12,"declined":12}.*"missing_why":{"mine":"its program says: no .*"restarts":{"mine":0}' \
+    "$work/none/metrics.jsonl")" 3
+# from its second iteration on each score is NaN, until it is mended
+sick=$work/sick
+printf '#!/bin/sh\n[ -e %s ] && exec %s plain,nan,at=0\nexec %s plain\n' "$sick" \
+    "$scorer" "$scorer" >"$work/doctored" && chmod +x "$work/doctored"
+mended="rewards=({ name=\"mine\"; weight=0.7; command=\"$work/doctored\"; }, { name=\"brightness\"; weight=0.5; })"
+tiny 1 1 silent "$mended" run.max_seconds=1e-3 checkpoint.every=0
+touch "$sick"
+expect_code "command: one that fails for all pictures ends the run" 1 \
+    "iteration 2: reward mine failed for all 12 pictures; the first of them, prompt " \
+    ranks 2 "$bin" train configs/tiny.cfg --set run.dir="$work/silent" --set "$mended" \
+    --set checkpoint.every=0
+expect "command: in one message" test "$(grep -c '^ERROR' "$work/out")" = 1
+expect "command: with the checkpoint before it" test "$(last_checkpoint silent)" = 1
+rm "$sick"
+tiny 1 1 silent "$mended" checkpoint.every=0
+same_digest "command: mended, the weights of a run without the fault" silent "$whole"
 refused "command: with run.on_nan = stop it ends" \
     "reward mine is missing: its program says: no ?face" "$(by missing,at=0)" \
     run.on_nan=stop

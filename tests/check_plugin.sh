@@ -102,7 +102,8 @@ expect_code "plugin: doctor" 0 "network    ok " ranks 2 "$bin" doctor \
 expect_code "plugin: doctor names a rank whose library scores otherwise" 1 \
     "rank 1" ranks 3 "$bin" doctor configs/tiny.cfg --set run.dir="$work/doctor" \
     --set "$(mine "$plugins/good.so" by_rank)"
-expect "plugin: by its scores" grep -q "^network *FAIL.*scores" "$work/out"
+expect "plugin: by its scores, and which reward's" grep -q \
+    "^network *FAIL.*other scores of reward mine " "$work/out"
 expect_code "plugin: config" 0 "plugin = \"$plugins/good.so\";" "$bin" config \
     configs/tiny.cfg --set "$set_mine"
 expect_code "plugin: plan opens nothing" 0 "scratch" "$bin" plan \

@@ -68,7 +68,7 @@ static void test_what_is_not_finite_is_missing(void **state)
         const RewardScore s =
             score(&first_value, i < 3 ? NAN : 0.5, bad[i % 3]);
 
-        assert_int_equal(s.missing, 1);
+        assert_int_equal(s.missing, DG_SCORE_FAILED);
         assert_true(isnan(s.value) && isnan(s.strict));
         assert_non_null(strstr(dg_last_error()->text, "its score is "));
     }
@@ -79,7 +79,7 @@ static void test_what_fails_is_missing_with_its_reason(void **state)
     const RewardScore s = score(&sleepy, 0.5, 1);
 
     (void)state;
-    assert_int_equal(s.missing, 1);
+    assert_int_equal(s.missing, DG_SCORE_FAILED);
     assert_true(isnan(s.value) && isnan(s.strict));
     assert_string_equal(dg_last_error()->text, "the judge is asleep");
 }
@@ -291,7 +291,7 @@ static void test_shapes_without_metadata_is_missing(void **state)
                          .prompt = &prompt,
                          .scratch = t.team->workers[0].scratch };
     dg_reward_score(&t.rewards[0], &in, &s);
-    assert_int_equal(s.missing, 1);
+    assert_int_equal(s.missing, DG_SCORE_NONE);
     in.prompt = &t.prompts.item[0];
     dg_reward_score(&t.rewards[0], &in, &s);
     assert_int_equal(s.missing, 0);

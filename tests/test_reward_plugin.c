@@ -73,8 +73,8 @@ static RewardScore one(const char *options, int code, const char *reason)
     if (strstr(dg_last_error()->text, reason) == NULL)
         fail_msg("%s: \"%s\" lacks \"%s\"", options, dg_last_error()->text,
                  reason);
-    assert_int_equal(s.missing, reason[0] != '\0');
-    assert_true(isnan(s.value) == s.missing);
+    assert_int_equal(s.missing != 0, reason[0] != '\0');
+    assert_int_equal(isnan(s.value) != 0, s.missing != 0);
     dg_rewards_close(b.r, 1);
     return s;
 }

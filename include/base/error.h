@@ -21,7 +21,8 @@ enum {
     DG_ESTOP,    /* stopped early on request (signal, time) */
     DG_EUSAGE,   /* command line not understood */
     DG_EBUSY,    /* another process has it: to be tried again later */
-    DG_EREWARD   /* a user's reward cannot go on */
+    DG_EREWARD,  /* a user's reward cannot go on */
+    DG_ENOSCORE  /* a reward has no score for a picture, as itself says */
 };
 
 typedef struct Error {

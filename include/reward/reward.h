@@ -26,10 +26,17 @@
 
 enum { DG_PARAMS_REWARD = 6 }; /* 1 to 5 are the policy's sets */
 
+/* Why a score is missing. */
+enum {
+    DG_SCORE_FAILED = 1, /* it was to be had, and was not, or was not finite */
+    DG_SCORE_NONE, /* the reward has none for this picture, as itself says */
+    DG_SCORE_ASIDE /* the sample was set aside, no reward has seen it */
+};
+
 typedef struct RewardScore {
     float value;     /* the reward; meaningless when missing */
     float strict;    /* strict 0/1 metric; NAN if the reward has none */
-    int32_t missing; /* 1: failed or not finite */
+    int32_t missing; /* 0: it is there; else DG_SCORE_... */
 } RewardScore;
 
 typedef struct Reward Reward;
@@ -114,8 +121,8 @@ typedef struct RewardNet {
     int (*see)(const void *net, const RewardInput *in, float *seen);
     /* in->features is this reward's own, in->seen what see made. As encode;
      * in->rgb NULL: a plan, of those without see.
-     * Errors: DG_EREWARD: it will never score again; others: this picture has
-     * no score. */
+     * Errors: DG_EREWARD: it will never score again; DG_ENOSCORE: there is none
+     * for this picture, and that is no fault; others: it failed. */
     int (*score)(const void *net, const RewardInput *in, RewardScore *out);
     /* Of programs, NULL for others. Starts them. Not collective. DG_EIO. */
     int (*start)(void *net, const RewardSeat *seat);
@@ -136,7 +143,7 @@ typedef struct RewardKind {
     int square;                        /* it scores square pictures only, */
     int least_side, most_side;         /* of so many pixels; 0: of any size */
     int wants_meta; /* a prompt without metadata of the world has no score */
-    /* Scores one picture. Errors: a picture it cannot score. */
+    /* Scores one picture. Errors: as those of RewardNet.score. */
     int (*score)(const RewardInput *in, RewardScore *out);
     const RewardNet *net; /* in place of score; NULL: nothing to open */
 } RewardKind;
@@ -221,8 +228,10 @@ int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
  *  none, or has not been started. */
 const char *dg_reward_version(const Reward *r);
 
-/** Warns of programs that failed since the last call, on any rank. Collective. */
-void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm);
+/** Warns of programs that failed since the last call, on any rank. Collective.
+ *  restarts  [num] out: how often, on all ranks; -1: it is no program. Or NULL */
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm,
+                     int64_t *restarts);
 
 /**
  * How many scores of which rewards are missing, to go behind the reason of the
@@ -277,8 +286,9 @@ int dg_rewards_plan(RewardPlan *out, const Reward *r, int64_t num, Context *ctx,
 int dg_rewards_plugins(char **text, const Config *c, const Comm *comm);
 
 /**
- * Scores one picture. A reward that fails, or gives NaN or Inf, is reported
- * missing, with the reason in dg_last_error(). A threshold is applied here.
+ * Scores one picture. A reward that fails, or gives NaN or Inf, or says that it
+ * has no score, is reported missing so, with the reason in dg_last_error(). A
+ * threshold is applied here.
  * Errors: DG_EREWARD: a user's reward will never score again, and the run has to
  * end; the score is then missing too.
  */

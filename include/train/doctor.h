@@ -72,7 +72,8 @@ typedef struct DoctorOwn {
  * micro-batches, with recomputation, without CUDA graphs, and the ratio is to be
  * 1 and all results are to be the same bits; then each rank the same samples,
  * which are to be the same bits; then an update.
- * Errors: DG_EPROMISE naming what differs, rank and host; DG_ENOMEM where
+ * Errors: DG_EPROMISE naming what differs (of scores, which reward), rank and
+ * host; DG_ENOMEM where
  * there is no room; those of a run.
  */
 int dg_doctor_own(DoctorOwn *out, const Session *s);

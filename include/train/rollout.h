@@ -21,6 +21,12 @@ typedef struct RankPlace {
     int rank, size;
 } RankPlace;
 
+/* Why a reward has no score: its first of an iteration. */
+typedef struct RolloutWhy {
+    int64_t item;
+    char text[320]; /* "" where none is missing but by the sampler's fault */
+} RolloutWhy;
+
 /* Of Rollout.in: what kernels work on. */
 enum {
     DG_ROLLOUT_CONDITIONS,
@@ -66,6 +72,8 @@ typedef struct Rollout {
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
     int64_t note_item;
+    RolloutWhy *why; /* [K] of its first missing score, all ranks' after
+                        dg_rollout_share(); without one item is N */
     Mirror witness; /* what another rank shows, see train/witness.h; or empty */
     size_t bytes;   /* reserved, */
     size_t host_bytes; /* of them, what only the host has, */
@@ -152,7 +160,8 @@ void dg_rollout_score_beside(Scoring *s);
  *  sees each prompt once. Not collective. */
 int dg_rollout_score(Scoring *s, Team *team);
 
-/** All ranks' scores, and sums of pictures, to all ranks. Collective. */
+/** All ranks' scores, and sums of pictures, to all ranks; of each reward why
+ *  its first one is missing. Collective. */
 void dg_rollout_share(Rollout *r, const Comm *c);
 
 /** Trajectories and conditions from kernel memory to the host, and back.

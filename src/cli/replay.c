@@ -30,6 +30,11 @@ static int take_config(Cli *cli, const Moved *m)
     err = dg_cli_stored_config(cli, cli->args[0]);
     if (!err)
         err = dg_cli_moved(p->path, "--folder", m->folder);
+    if (!err && m->weights != NULL && cli->config.lora.rank == 0)
+        err = dg_fail(DG_EUSAGE,
+                      "--weights %.300s: only for a run that trained adapters "
+                      "(lora.rank > 0); %.300s has all weights itself",
+                      m->weights, cli->args[0]);
     if (!err)
         err = dg_cli_moved(p->weights, "--weights", m->weights);
     if (err)
@@ -66,7 +71,8 @@ int dg_cli_replay(int argc, char **argv)
           .number = &m.threads, .least = 0, .most = MOST_THREADS },
         { "--folder", "where the folder of policy.path is now",
           .value = &m.folder, .takes = "FOLDER" },
-        { "--weights", "of adapters: where the file of policy.weights is now",
+        { "--weights",
+          "of adapters only: where the file of policy.weights is now",
           .value = &m.weights, .takes = "FILE" },
     };
     const CliSpec spec = {

@@ -138,7 +138,7 @@ static AnswerKind read_object(RewardScore *out, const cJSON *o,
         return DG_ANSWER_BROKEN;
     }
     if (cJSON_IsString(why) && value == NULL) {
-        dg_fail(DG_EINVAL, "says: %.240s", why->valuestring);
+        dg_fail(DG_ENOSCORE, "says: %.240s", why->valuestring);
         return DG_ANSWER_MISSING;
     }
     if (why != NULL || !cJSON_IsNumber(value)) {

@@ -377,7 +377,7 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
         return DG_OK;
     status = ask(n, in, &made);
     if (status == DG_REWARD_MISSING)
-        return dg_fail(DG_EFORMAT, "%s",
+        return dg_fail(DG_ENOSCORE, "%s",
                        made.reason[0] != '\0' ? made.reason
                                               : "its library gave no reason");
     if (status != DG_REWARD_SCORED)

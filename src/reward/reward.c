@@ -258,21 +258,26 @@ const char *dg_reward_version(const Reward *r)
     return r->net != NULL && net->version != NULL ? net->version(r->net) : "";
 }
 
-void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm)
+void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm,
+                     int64_t *restarts)
 {
     for (int64_t k = 0; k < num; k++) {
         int64_t first = comm->size, all;
         char text[640] = "";
 
+        if (restarts != NULL)
+            restarts[k] = -1;
         if (r[k].net == NULL || r[k].kind->net->take_note == NULL)
             continue;
         all = r[k].kind->net->take_note(r[k].net, text, sizeof text);
         if (all > 0)
             first = comm->rank;
         dg_comm_min_i64(comm, &first, 1);
+        dg_comm_sum_i64(comm, &all, 1);
+        if (restarts != NULL)
+            restarts[k] = all;
         if (first == comm->size)
             continue;
-        dg_comm_sum_i64(comm, &all, 1);
         dg_comm_bcast(comm, text, sizeof text, (int)first);
         dg_warn("%s (%lld time%s on all ranks, the first on rank %lld)", text,
                 (long long)all, dg_plural(all), (long long)first);
@@ -445,10 +450,10 @@ static int look_and_score(const Reward *r, RewardInput own, float *seen,
 static int conclude(const Reward *r, int err, RewardScore s, RewardScore *out)
 {
     if (err != DG_OK) {
-        s.missing = 1;
+        s.missing = err == DG_ENOSCORE ? DG_SCORE_NONE : DG_SCORE_FAILED;
     } else if (!isfinite(s.value)) {
         dg_fail(DG_ENUMERIC, "its score is %g", (double)s.value);
-        s.missing = 1;
+        s.missing = DG_SCORE_FAILED;
     } else if (!isnan(r->threshold)) {
         s.value = (double)s.value > r->threshold ? 1.0f : 0.0f;
     }

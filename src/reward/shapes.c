@@ -21,7 +21,7 @@ static int verify(const RewardInput *in, WorldScore *out)
     int err;
 
     if (!prompt->has_meta)
-        return dg_fail(DG_EINVAL,
+        return dg_fail(DG_ENOSCORE,
                        "reward shapes: prompt \"%.80s\" has no metadata of "
                        "the shapes world",
                        prompt->text);

@@ -4,7 +4,8 @@
 #include "train/doctor.h"
 #include "trainer.h"
 
-enum { DG_DOCTOR_HOST = 64, DG_DOCTOR_PARTS = 4 };
+/* encoded prompts, trajectories, each reward's scores, gradients */
+enum { DG_DOCTOR_HOST = 64, DG_DOCTOR_PARTS = 3 + DG_CONFIG_REWARDS };
 
 /* Where a rank is. */
 typedef struct DoctorPlace {

@@ -188,10 +188,47 @@ int dg_doctor_fits(const Session *s)
 
 /* --- digests --------------------------------------------------------------------- */
 
-enum { CONDITIONS, TRAJECTORIES, SCORES, GRADIENTS };
-static const char *const parts[DG_DOCTOR_PARTS] = { "encoded prompts",
-                                                    "trajectories", "scores",
-                                                    "gradients" };
+/* What is compared, in the order in which one thing is made of another: each
+ * reward's scores have their own place, from SCORES on, and gradients are last. */
+enum { CONDITIONS, TRAJECTORIES, SCORES };
+
+typedef struct Parts {
+    int gradients;                         /* where they are */
+    const char *name[DG_DOCTOR_PARTS + 1]; /* NULL ends them */
+    char scores[DG_CONFIG_REWARDS][96];
+} Parts;
+
+static void name_parts(Parts *p, const Trainer *t)
+{
+    const int K = (int)t->rollout->K;
+
+    memset(p, 0, sizeof *p);
+    p->name[CONDITIONS] = "encoded prompts";
+    p->name[TRAJECTORIES] = "trajectories";
+    for (int k = 0; k < K; k++) {
+        snprintf(p->scores[k], sizeof p->scores[k], "scores of reward %s",
+                 t->rewards[k].name);
+        p->name[SCORES + k] = p->scores[k];
+    }
+    p->gradients = SCORES + K;
+    p->name[p->gradients] = "gradients";
+}
+
+/* A reward's of all samples. */
+static int digest_scores(char digest[65], const Rollout *r, int64_t k)
+{
+    Sha256 sum;
+    int err = dg_sha256_init(&sum);
+
+    if (err)
+        return err;
+    for (int64_t i = k; i < r->N * r->K; i += r->K) {
+        dg_sha256_update(&sum, &r->scores[i].value, sizeof(float));
+        dg_sha256_update(&sum, &r->scores[i].missing, sizeof(int));
+    }
+    dg_sha256_final(&sum, digest);
+    return DG_OK;
+}
 
 static int digest_samples(DoctorFound *out, const Rollout *r)
 {
@@ -209,20 +246,14 @@ static int digest_samples(DoctorFound *out, const Rollout *r)
     dg_sha256_update(&sum, r->latents, r->in[DG_ROLLOUT_LATENTS].bytes);
     dg_sha256_update(&sum, r->log_prob, r->in[DG_ROLLOUT_LOG_PROB].bytes);
     dg_sha256_final(&sum, out->digest[TRAJECTORIES]);
-    err = dg_sha256_init(&sum);
-    if (err)
-        return err;
-    for (int64_t i = 0; i < r->N * r->K; i++) {
-        dg_sha256_update(&sum, &r->scores[i].value, sizeof(float));
-        dg_sha256_update(&sum, &r->scores[i].missing, sizeof(int));
-    }
-    dg_sha256_final(&sum, out->digest[SCORES]);
-    return DG_OK;
+    for (int64_t k = 0; k < r->K && !err; k++)
+        err = digest_scores(out->digest[SCORES + k], r, k);
+    return err;
 }
 
 /* This rank's part of the sum, from wherever it is. Sums of several workers in
  * float32 have no bits of their own. */
-static int digest_gradient(DoctorFound *out, const Team *t)
+static int digest_gradient(char digest[65], const Team *t)
 {
     enum { PIECE = 1 << 22 };
     const ExactSum own = dg_team_own(t);
@@ -245,9 +276,9 @@ static int digest_gradient(DoctorFound *out, const Team *t)
             err = dg_kernel_download(t->sums_on, room, at + i, n);
         dg_sha256_update(&sum, apart ? room : at + i, n);
     }
-    dg_sha256_final(&sum, out->digest[GRADIENTS]);
+    dg_sha256_final(&sum, digest);
     if (own.fixed == NULL && t->num > 1)
-        out->digest[GRADIENTS][0] = '\0';
+        digest[0] = '\0';
     free(room);
     return err;
 }
@@ -260,6 +291,7 @@ typedef struct Trial {
     Session brief;
     Trainer t;
     Backend plain; /* kernels without graphs */
+    Parts parts;
 } Trial;
 
 static UpdateJob job_of(const Trial *x, int dry)
@@ -298,21 +330,23 @@ static int run_group(Trial *x, int dry, DoctorFound *out)
     if (!err && t->update->note[0] != '\0')
         err = dg_fail(DG_ENUMERIC, "%s", t->update->note);
     if (!err && dry)
-        err = digest_gradient(out, t->team);
+        err = digest_gradient(out->digest[x->parts.gradients], t->team);
     return dg_agree(x->brief.comm, err);
 }
 
 /* Of all ranks the first part that differs: gradients, which are all ranks'
  * sum, differ on all where one rank's samples do. */
 static int same_as_first(const DoctorFound *first, const DoctorFound *now,
-                         const Way *w, const Comm *c)
+                         const Way *w, const Trial *x)
 {
+    const Parts *p = &x->parts;
+    const Comm *c = x->brief.comm;
     int64_t part = DG_DOCTOR_PARTS, least;
     char host[DG_DOCTOR_HOST];
     int err = DG_OK;
 
     dg_doctor_host(host);
-    for (int k = DG_DOCTOR_PARTS - 1; k >= 0; k--)
+    for (int k = p->gradients; k >= 0; k--)
         if (strcmp(first->digest[k], now->digest[k]) != 0)
             part = k;
     least = part;
@@ -322,7 +356,7 @@ static int same_as_first(const DoctorFound *first, const DoctorFound *now,
                       "rank %d on %s: with %s %s%s are others (%.12s) than as "
                       "configured (%.12s)",
                       c->rank, host, w->name,
-                      part == GRADIENTS ? "all ranks' " : "", parts[part],
+                      part == p->gradients ? "all ranks' " : "", p->name[part],
                       now->digest[part], first->digest[part]);
     return dg_agree(c, err);
 }
@@ -339,7 +373,7 @@ static int try_ways(Trial *x, const DoctorFound *first)
         set_way(x, &ways[i]);
         err = run_group(x, 1, &now);
         if (!err)
-            err = same_as_first(first, &now, &ways[i], x->brief.comm);
+            err = same_as_first(first, &now, &ways[i], x);
     }
     set_way(x, &ways[0]);
     return err;
@@ -411,24 +445,26 @@ static int learn_alone(Alone *a, const Trial *x, DoctorFound *out)
     if (!err)
         err = dg_update_run(&job, &stats);
     if (!err)
-        err = digest_gradient(out, x->t.team);
+        err = digest_gradient(out->digest[x->parts.gradients], x->t.team);
     return dg_agree(x->brief.comm, err);
 }
 
-static int compare_alone(DoctorOwn *out, const Comm *c, const DoctorFound *mine)
+static int compare_alone(DoctorOwn *out, const Trial *x,
+                         const DoctorFound *mine)
 {
+    const Comm *c = x->brief.comm;
     DoctorFound *all = malloc((size_t)c->size * sizeof *all);
     Sha256 sum;
     int err =
         dg_agree(c, all != NULL ? DG_OK : dg_fail(DG_ENOMEM, "doctor: ranks"));
 
     if (!err)
-        err = dg_doctor_compare(c, all, mine, parts);
+        err = dg_doctor_compare(c, all, mine, x->parts.name);
     if (!err)
         err = dg_sha256_init(&sum);
     if (!err) {
         dg_doctor_pace(&out->pace, all, c->size);
-        for (int k = CONDITIONS; k < GRADIENTS; k++)
+        for (int k = CONDITIONS; k < x->parts.gradients; k++)
             dg_sha256_update(&sum, mine->digest[k], 64);
         dg_sha256_final(&sum, out->digest);
     }
@@ -455,7 +491,7 @@ static int try_alone(DoctorOwn *out, Trial *x, const Comm *self)
         err = learn_alone(a, x, &mine);
     mine.seconds = dg_clock_now() - began;
     if (!err)
-        err = compare_alone(out, c, &mine);
+        err = compare_alone(out, x, &mine);
     if (a != NULL) {
         dg_update_destroy(a->update);
         dg_rollout_destroy(a->rollout);
@@ -502,6 +538,7 @@ static int try_all(DoctorOwn *out, Trial *x, const Comm *self)
         return err;
     x->plain = *x->brief.backend;
     x->plain.replay = NULL;
+    name_parts(&x->parts, &x->t);
     err = run_group(x, 1, &first);
     if (!err) /* an odd rank is named here, below it would spoil sums */
         err = try_alone(out, x, self);

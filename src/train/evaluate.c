@@ -398,7 +398,7 @@ static void reward_stats(EvaluateReward *r, const Eval *e, int k,
 
     snprintf(r->name, sizeof r->name, "%s", c->rewards[k].name);
     for (int64_t i = 0; i < e->N; i++)
-        r->missing += e->scores[i * e->K + k].missing;
+        r->missing += e->scores[i * e->K + k].missing != 0;
     for (int strict = 0; strict < 2; strict++) {
         for (int64_t p = 0; p < e->num_prompts; p++)
             values[p] = prompt_mean(e, p, k, strict);
@@ -455,7 +455,7 @@ static int summarize(Evaluation *out, const Eval *e)
     out->prompts = e->num_prompts;
     out->seeds = e->job->seeds;
     for (int64_t i = 0; i < e->N; i++)
-        out->missing += e->scores[i * e->K].missing;
+        out->missing += e->scores[i * e->K].missing != 0;
     strcpy(out->all.tag, "all");
     tag_stats(&out->all, e, NULL, values);
     collect_tags(out, e);
@@ -566,7 +566,7 @@ int dg_evaluate_run(Evaluation *out, Eval *e, const double *seconds)
     }
     dg_comm_share_items(comm, e->scores, e->N,
                         sizeof *e->scores * (size_t)e->K);
-    dg_rewards_tell(job->rewards, job->with_scores, comm);
+    dg_rewards_tell(job->rewards, job->with_scores, comm, NULL);
     tell_missing(e);
     if (job->pictures != NULL)
         dg_comm_share_items(comm, job->pictures, e->N,

@@ -54,12 +54,14 @@ static int reserve_all(Rollout *r, const Policy *p, int guided)
     r->final = reserve_mirror(r, p, DG_ROLLOUT_FINAL, r->num * r->D);
     r->scores = reserve(r, r->N * r->K, sizeof *r->scores);
     r->pictures = reserve(r, r->P, sizeof *r->pictures);
+    r->why = reserve(r, r->K, sizeof *r->why);
     if (r->outline)
         return DG_OK;
     if (r->prompt == NULL || r->order == NULL || r->steps == NULL ||
         r->time == NULL || r->conditions == NULL || r->latents == NULL ||
         (guided && r->uncond == NULL) || r->log_prob == NULL ||
-        r->final == NULL || r->scores == NULL || r->pictures == NULL)
+        r->final == NULL || r->scores == NULL || r->pictures == NULL ||
+        r->why == NULL)
         return dg_fail(DG_ENOMEM,
                        "trajectories of %lld samples (grpo."
                        "prompts_per_iteration x grpo.num_generations / ranks)",
@@ -204,6 +206,7 @@ void dg_rollout_destroy(Rollout *r)
     dg_mirror_free(&r->witness);
     free(r->scores);
     free(r->pictures);
+    free(r->why);
     free(r->features);
     free(r);
 }
@@ -320,6 +323,8 @@ int dg_rollout_begin(Rollout *r, const Session *s, int64_t num_prompts,
     r->fetched = 0;
     r->note[0] = '\0';
     r->note_item = r->N;
+    for (int64_t k = 0; k < r->K; k++)
+        r->why[k] = (RolloutWhy) { .item = r->N };
     memset(r->pictures, 0, sizeof *r->pictures * (size_t)r->P);
     choose_prompts(r, s, num_prompts);
     return dg_rollout_steps(r, s->config, iteration);
@@ -461,14 +466,22 @@ static void note_missing(void *user, int64_t k)
     const int64_t item = judged->item;
 
 #pragma omp critical(dg_rollout_note)
-    if (item < r->note_item) {
-        r->note_item = item;
-        snprintf(r->note, sizeof r->note,
-                 "iteration %lld, prompt %lld, sample %lld: reward %s is "
-                 "missing: %.300s",
-                 (long long)r->iteration + 1, (long long)r->prompt[item / r->G],
-                 (long long)(item % r->G), judged->scoring->rewards[k].name,
-                 dg_last_error()->text);
+    {
+        if (item < r->why[k].item) {
+            r->why[k].item = item;
+            snprintf(r->why[k].text, sizeof r->why[k].text, "%.300s",
+                     dg_last_error()->text);
+        }
+        if (item < r->note_item) {
+            r->note_item = item;
+            snprintf(r->note, sizeof r->note,
+                     "iteration %lld, prompt %lld, sample %lld: reward %s is "
+                     "missing: %.300s",
+                     (long long)r->iteration + 1,
+                     (long long)r->prompt[item / r->G],
+                     (long long)(item % r->G), judged->scoring->rewards[k].name,
+                     dg_last_error()->text);
+        }
     }
 }
 
@@ -560,10 +573,28 @@ int dg_rollout_score(Scoring *s, Team *team)
     return err ? err : dg_team_run(team, r->num, score_one, s);
 }
 
+/* All know by the scores whether there is one. */
+static void share_why(Rollout *r, const Comm *c, int64_t k)
+{
+    RolloutWhy *why = &r->why[k];
+    int missing = 0;
+
+    for (int64_t i = k; i < r->N * r->K; i += r->K)
+        missing |= r->scores[i].missing == DG_SCORE_FAILED ||
+                   r->scores[i].missing == DG_SCORE_NONE;
+    if (!missing)
+        return;
+    dg_comm_min_i64(c, &why->item, 1);
+    dg_comm_bcast(c, why->text, sizeof why->text,
+                  dg_share_owner(r->N, c->size, why->item));
+}
+
 void dg_rollout_share(Rollout *r, const Comm *c)
 {
     const size_t words = sizeof *r->pictures / sizeof(int64_t);
 
     dg_comm_share_items(c, r->scores, r->N, sizeof *r->scores * (size_t)r->K);
     dg_comm_sum_i64(c, (int64_t *)r->pictures, r->P * (int64_t)words);
+    for (int64_t k = 0; k < r->K; k++)
+        share_why(r, c, k);
 }

@@ -21,8 +21,7 @@ static void note_failure(const SampleJob *j, const Sample *sample, int64_t item)
     Rollout *r = j->r;
 
     for (int64_t k = 0; k < r->K; k++)
-        r->scores[item * r->K + k] =
-            (RewardScore) { .value = NAN, .strict = NAN, .missing = 1 };
+        r->scores[item * r->K + k] = (RewardScore) { NAN, NAN, DG_SCORE_ASIDE };
 #pragma omp critical(dg_rollout_note)
     if (item < r->note_item) {
         r->note_item = item;

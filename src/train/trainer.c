@@ -79,7 +79,7 @@ int dg_trainer_experience(Trainer *t)
     if (err)
         return err;
     dg_rollout_share(r, s->comm);
-    dg_rewards_tell(t->rewards, r->K, s->comm);
+    dg_rewards_tell(t->rewards, r->K, s->comm, t->restarts);
     t->phases.reward = dg_clock_now() - at;
     dg_rewards_count_missing(missing, sizeof missing, t->rewards, r->K,
                              r->scores, r->N, r->K);
@@ -129,6 +129,8 @@ static int keep_checkpoint(Trainer *t, int last)
 
     t->checkpoint_s = 0;
     if (wanted)
+        t->saved = t->iteration;
+    if (wanted)
         err =
             dg_agree(t->session->comm,
                      t->metrics != NULL ? dg_metrics_sync(t->metrics) : DG_OK);
@@ -166,6 +168,22 @@ static int evaluate(Trainer *t, int saved, int *stop)
     return err || saved ? err : keep_checkpoint(t, 1);
 }
 
+/* The iteration is not done, and what was before it has a checkpoint: a later
+ * start has it anew, by a reward that was mended. */
+static int check_scores(Trainer *t)
+{
+    const int err = dg_trainer_check_scores(t);
+    Error why;
+
+    if (!err)
+        return DG_OK;
+    why = *dg_last_error();
+    if (t->saved < t->iteration && keep_checkpoint(t, 1) != DG_OK)
+        return dg_last_error()->code;
+    dg_set_error(&why);
+    return err;
+}
+
 static int iterate(Trainer *t, int *stop)
 {
     const Config *c = t->session->config;
@@ -177,6 +195,8 @@ static int iterate(Trainer *t, int *stop)
     /* nothing of what files are written from has changed until here */
     if (!err)
         err = dg_trainer_wait_files(t);
+    if (!err)
+        err = check_scores(t);
     if (!err)
         err = dg_agree(t->session->comm, dg_trainer_remember(t));
     if (!err && dg_witness_wanted(t->session, t->iteration))
@@ -229,7 +249,7 @@ static int resume(Trainer *t, int *stop)
     *stop = !err && dg_stop_wanted(s->comm, 0);
     if (!err && !*stop && t->iteration == 0)
         err = dg_trainer_write_pictures(t);
-    t->resumed = t->iteration;
+    t->resumed = t->saved = t->iteration;
     if (!err && !*stop && t->owed) {
         err = dg_trainer_evaluate(t, 0);
         *stop = t->owed;

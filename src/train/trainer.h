@@ -18,6 +18,9 @@ typedef struct Phases {
     double writing, waiting;
 } Phases;
 
+/* See dg_trainer_check_scores(). */
+enum { DG_TRAINER_UNSCORED = 256 };
+
 typedef struct TrainerFiles TrainerFiles; /* trainer_files.c */
 typedef struct Trajectory Trajectory;     /* trainer_trajectory.c */
 
@@ -44,9 +47,13 @@ typedef struct Trainer {
     Eval *eval;          /* of evaluate.every, or NULL */
     int owed;            /* this iteration's evaluation is still to be done */
     Metrics *metrics;    /* rank 0 */
-    int64_t iteration;   /* done so far */
-    size_t plan_bytes;   /* arena of a worker, from the plan */
-    float *before;       /* weights, moments before an iteration that is to be
+    int64_t iteration;   /* done so far, */
+    int64_t saved;       /* and with the newest checkpoint; 0: none */
+    /* of each reward: prompts in a row without any score; of the iteration, how
+     * often its programs were started anew, -1 where it has none */
+    int64_t unscored[DG_CONFIG_REWARDS], restarts[DG_CONFIG_REWARDS];
+    size_t plan_bytes; /* arena of a worker, from the plan */
+    float *before;     /* weights, moments before an iteration that is to be
                           written: [3, this rank's range]; NULL when none
                           ever is */
     int64_t updates_before;
@@ -140,6 +147,14 @@ static inline UpdateJob dg_trainer_update(const Trainer *t)
 
 /** One iteration's rollout, rewards and preparation of the update. */
 int dg_trainer_experience(Trainer *t);
+
+/** Whether each reward serves, by the scores that dg_trainer_experience() got:
+ *  the same on all ranks, none of which tells another. Errors: DG_EREWARD naming
+ *  the reward and why, where it failed for all pictures of the iteration that it
+ *  has seen, or has had no score for any picture of the last
+ *  DG_TRAINER_UNSCORED prompts, or of as many as are sure to be all of a shorter
+ *  list's. */
+int dg_trainer_check_scores(Trainer *t);
 
 /** Metrics, log line. */
 int dg_trainer_report(Trainer *t);

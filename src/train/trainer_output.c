@@ -95,6 +95,43 @@ static Means take_means(const Trainer *t)
     return m;
 }
 
+/* Scores that the reward itself says it has not. */
+static int64_t num_declined(const Rollout *r, int64_t k)
+{
+    int64_t num = 0;
+
+    for (int64_t i = k; i < r->N * r->K; i += r->K)
+        num += r->scores[i].missing == DG_SCORE_NONE;
+    return num;
+}
+
+/* Why scores are missing, and how often programs were started anew: a reason may
+ * name what is by chance, such as a picture's number on its rank. */
+static void put_accidents(Trainer *t)
+{
+    const Rollout *r = t->rollout;
+    int whys = 0, programs = 0;
+
+    for (int64_t k = 0; k < r->K; k++) {
+        if (r->why[k].text[0] == '\0')
+            continue;
+        if (whys++ == 0)
+            dg_metrics_enter(t->metrics, "missing_why");
+        dg_metrics_text(t->metrics, t->rewards[k].name, r->why[k].text);
+    }
+    if (whys > 0)
+        dg_metrics_leave(t->metrics);
+    for (int64_t k = 0; k < r->K; k++) {
+        if (t->restarts[k] < 0)
+            continue;
+        if (programs++ == 0)
+            dg_metrics_enter(t->metrics, "restarts");
+        dg_metrics_int(t->metrics, t->rewards[k].name, t->restarts[k]);
+    }
+    if (programs > 0)
+        dg_metrics_leave(t->metrics);
+}
+
 static void put_rewards(Trainer *t)
 {
     dg_metrics_enter(t->metrics, "rewards");
@@ -105,6 +142,8 @@ static void put_rewards(Trainer *t)
         dg_metrics_real(t->metrics, "mean", s->mean);
         dg_metrics_real(t->metrics, "std", s->std);
         dg_metrics_int(t->metrics, "missing", s->missing);
+        if (num_declined(t->rollout, k) > 0)
+            dg_metrics_int(t->metrics, "declined", num_declined(t->rollout, k));
         dg_metrics_leave(t->metrics);
     }
     dg_metrics_leave(t->metrics);
@@ -174,6 +213,7 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
         dg_metrics_int(out, "early_sums", dg_team_take_early(t->team));
     dg_metrics_int(out, "set_aside", u->set_aside);
     dg_metrics_int(out, "skipped_updates", u->skipped_updates);
+    put_accidents(t);
     put_seconds(t);
     dg_metrics_real(out, "gflops", gflops);
     dg_metrics_int(out, "peak_bytes", (int64_t)peak_bytes(t));

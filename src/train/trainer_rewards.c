@@ -1,0 +1,72 @@
+/* Rewards that do not serve: a run would go on to its end and learn nothing of
+ * them. */
+#include "trainer.h"
+
+#include "base/error.h"
+
+/* A reward's scores of an iteration, by all ranks. */
+typedef struct Tally {
+    int64_t there, failed, none;
+} Tally;
+
+static Tally count(const Rollout *r, int64_t k)
+{
+    Tally n = { 0 };
+
+    for (int64_t i = k; i < r->N * r->K; i += r->K) {
+        n.there += r->scores[i].missing == 0;
+        n.failed += r->scores[i].missing == DG_SCORE_FAILED;
+        n.none += r->scores[i].missing == DG_SCORE_NONE;
+    }
+    return n;
+}
+
+/* Of a list in a new order for each pass, so many in a row are all of it. */
+static int64_t most_unscored(const PromptList *list)
+{
+    const int64_t all = 2 * (int64_t)list->num - 1;
+
+    return all < DG_TRAINER_UNSCORED ? all : DG_TRAINER_UNSCORED;
+}
+
+static int refuse(const Trainer *t, int64_t k, const char *what, int64_t num,
+                  const char *of)
+{
+    const Rollout *r = t->rollout;
+    const RolloutWhy *why = &r->why[k];
+
+    return dg_fail(
+        DG_EREWARD,
+        "iteration %lld: reward %s %s %lld %s; the first of them, prompt %lld, "
+        "sample %lld: %.300s. The iteration is not done: mend the reward and "
+        "start the run again, which goes on after iteration %lld",
+        (long long)r->iteration + 1, t->rewards[k].name, what, (long long)num,
+        of, (long long)r->prompt[why->item / r->G],
+        (long long)(why->item % r->G), why->text, (long long)r->iteration);
+}
+
+static int check_one(Trainer *t, int64_t k)
+{
+    const Tally n = count(t->rollout, k);
+
+    if (n.there > 0)
+        t->unscored[k] = 0;
+    else if (n.failed + n.none > 0) /* else no reward has seen a picture */
+        t->unscored[k] += t->rollout->P;
+    if (n.there == 0 && n.none == 0 && n.failed > 0)
+        return refuse(t, k, "failed for all", n.failed, "pictures");
+    if (n.there == 0 && n.none > 0 &&
+        t->unscored[k] >= most_unscored(&t->prompts))
+        return refuse(t, k, "has had no score for any picture of",
+                      t->unscored[k], "prompts in a row");
+    return DG_OK;
+}
+
+int dg_trainer_check_scores(Trainer *t)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < t->rollout->K && !err; k++)
+        err = check_one(t, k);
+    return err;
+}
