@@ -6,6 +6,7 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <unistd.h>
 
 /* Means of n draws of 0/1 values: normal with variance p (1 - p) / n. With
  * 4000 resamplings the ends are known to about 1.3 % of a standard deviation
@@ -215,6 +216,59 @@ static void test_tags_part_the_pictures(void **state)
     }
     assert_int_equal(pictures, 12);
     assert_true(fabs(sum / 12 - e.all.reward.mean) < 1e-12);
+}
+
+/* Each of 64 tasks has its row; of more, and of longer names, a warning tells
+ * how many prompts are in none. */
+static void test_tasks_without_a_row_are_told(void **state)
+{
+    const char *const sets[] = { "rewards=({name=\"brightness\";})",
+                                 "evaluate.bootstrap=50", NULL };
+    enum { NUM = DG_EVALUATE_TAGS + 4 };
+    char tag[NUM][80], told[4096] = "";
+    Prompt item[NUM];
+    PromptList list;
+    Evaluation e;
+    TinyRun t;
+    int saved;
+    FILE *log;
+
+    (void)state;
+    tiny_open(&t, 2, sets);
+    for (int i = 0; i < NUM; i++) {
+        item[i] = t.prompts.item[0];
+        snprintf(tag[i], sizeof tag[i], "%0*d", i == 1 ? 64 : 3, i);
+        item[i].tag = tag[i];
+    }
+    list = t.prompts;
+    list.item = item;
+    list.num = NUM;
+    log = tmpfile();
+    assert_non_null(log);
+    fflush(stderr);
+    saved = dup(2);
+    dup2(fileno(log), 2);
+    const int err = dg_evaluate(&e, &(EvaluateJob) { .session = &t.session,
+                                                     .team = t.team,
+                                                     .policy = t.policy,
+                                                     .prompts = &list,
+                                                     .rewards = t.rewards,
+                                                     .num_prompts = NUM,
+                                                     .seeds = 1,
+                                                     .batch = 5,
+                                                     .seed = 3,
+                                                     .with_scores = 1 });
+    fflush(stderr);
+    dup2(saved, 2);
+    close(saved);
+    rewind(log);
+    fread(told, 1, sizeof told - 1, log);
+    fclose(log);
+    assert_int_equal(err, DG_OK);
+    assert_int_equal(e.num_tags, DG_EVALUATE_TAGS);
+    assert_string_equal(e.tags[1].tag, "002");
+    assert_non_null(strstr(told, "4 prompts are in no task's row"));
+    tiny_close(&t);
 }
 
 /* A network that gives no numbers: no score of any picture is there. */
@@ -435,6 +489,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_threads_and_batches_change_nothing),
     cmocka_unit_test(test_pictures_follow_the_flow),
     cmocka_unit_test(test_tags_part_the_pictures),
+    cmocka_unit_test(test_tasks_without_a_row_are_told),
     cmocka_unit_test(test_failed_pictures_have_no_score),
     cmocka_unit_test(test_a_kept_one_follows_its_policy),
     cmocka_unit_test(test_rewards_are_weighed),

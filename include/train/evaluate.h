@@ -10,14 +10,14 @@
 #include "train/sampling.h"
 #include "train/session.h"
 
-enum { DG_EVALUATE_TAGS = 16 };
+enum { DG_EVALUATE_TAGS = 64 }; /* more have no row, and a warning says so */
 
 typedef struct Interval {
     double mean, low, high; /* 95 %, percentile bootstrap over prompts */
 } Interval;
 
 typedef struct EvaluateTag {
-    char tag[32];
+    char tag[64];
     int64_t pictures;
     Interval reward; /* of the first reward */
     Interval strict; /* NAN if it has none */
@@ -93,6 +93,9 @@ size_t dg_evaluate_bytes(const EvaluateJob *job);
 int dg_evaluation_text(char **text, const Evaluation *e);
 /** The same as JSON. To free. */
 int dg_evaluation_json(char **text, const Evaluation *e);
+
+/** mean_of_tags of its tags; its interval is as of means that are independent. */
+void dg_evaluation_average(Evaluation *out);
 
 /** Mean and 95 % bootstrap interval of n group means (NAN: left out). */
 void dg_bootstrap(Interval *out, const double *value, int64_t n,

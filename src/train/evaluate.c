@@ -409,40 +409,27 @@ static void reward_stats(EvaluateReward *r, const Eval *e, int k,
 
 static void collect_tags(Evaluation *out, const Eval *e)
 {
+    int64_t without = 0;
+
     for (int64_t p = 0; p < e->num_prompts; p++) {
         const char *tag = e->job->prompts->item[p].tag;
         int known = 0;
 
         for (int i = 0; i < out->num_tags; i++)
             known |= strcmp(out->tags[i].tag, tag) == 0;
-        if (known || tag[0] == '\0' || out->num_tags == DG_EVALUATE_TAGS ||
-            strlen(tag) >= sizeof out->tags[0].tag)
+        if (known || tag[0] == '\0')
             continue;
-        strcpy(out->tags[out->num_tags++].tag, tag);
+        if (out->num_tags < DG_EVALUATE_TAGS &&
+            strlen(tag) < sizeof out->tags[0].tag)
+            strcpy(out->tags[out->num_tags++].tag, tag);
+        else
+            without++;
     }
-}
-
-static void average_tags(Evaluation *out)
-{
-    EvaluateTag *m = &out->mean_of_tags;
-
-    strcpy(m->tag, "mean of tasks");
-    for (int strict = 0; strict < 2; strict++) {
-        Interval *to = strict ? &m->strict : &m->reward;
-        double variance = 0;
-
-        for (int i = 0; i < out->num_tags; i++) {
-            const Interval *from =
-                strict ? &out->tags[i].strict : &out->tags[i].reward;
-            const double half = (from->high - from->low) / 2;
-
-            to->mean += from->mean / out->num_tags;
-            variance += half * half / (out->num_tags * out->num_tags);
-        }
-        to->low = to->mean - sqrt(variance);
-        to->high = to->mean + sqrt(variance);
-        m->pictures = out->all.pictures;
-    }
+    if (without > 0)
+        dg_warn(
+            "%lld prompts are in no task's row: there are at most %d tasks, "
+            "named by fewer than %d bytes",
+            (long long)without, DG_EVALUATE_TAGS, (int)sizeof out->tags[0].tag);
 }
 
 static int summarize(Evaluation *out, const Eval *e)
@@ -462,7 +449,7 @@ static int summarize(Evaluation *out, const Eval *e)
     for (int i = 0; i < out->num_tags; i++)
         tag_stats(&out->tags[i], e, out->tags[i].tag, values);
     if (out->num_tags > 0)
-        average_tags(out);
+        dg_evaluation_average(out);
     out->num_rewards = e->job->with_scores;
     for (int k = 0; k < out->num_rewards; k++)
         reward_stats(&out->rewards[k], e, k, values);

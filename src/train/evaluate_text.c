@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int by_value(const void *a, const void *b)
 {
@@ -49,6 +50,29 @@ void dg_bootstrap(Interval *out, const double *value, int64_t n,
 done:
     free(valid);
     free(means);
+}
+
+void dg_evaluation_average(Evaluation *out)
+{
+    EvaluateTag *m = &out->mean_of_tags;
+
+    strcpy(m->tag, "mean of tasks");
+    for (int strict = 0; strict < 2; strict++) {
+        Interval *to = strict ? &m->strict : &m->reward;
+        double variance = 0;
+
+        for (int i = 0; i < out->num_tags; i++) {
+            const Interval *from =
+                strict ? &out->tags[i].strict : &out->tags[i].reward;
+            const double half = (from->high - from->low) / 2;
+
+            to->mean += from->mean / out->num_tags;
+            variance += half * half / (out->num_tags * out->num_tags);
+        }
+        to->low = to->mean - sqrt(variance);
+        to->high = to->mean + sqrt(variance);
+        m->pictures = out->all.pictures;
+    }
 }
 
 /* A text that grows; ok becomes 0 when memory is gone. */
