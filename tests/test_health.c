@@ -231,6 +231,16 @@ static void test_scores_that_are_missing_are_counted(void **state)
     strcpy(run.reward_name[0], "face");
     run.num_rewards = 1;
     says(LEVEL_WRONG, "Are all scores there", "7.8\u202f% of all");
+    /* what a reward says that it has not is none that fails; all of it is */
+    run.missing[0] = 100;
+    run.declined[0] = 36;
+    says(LEVEL_LOOK, "Are all scores there",
+         "7.8\u202f% of all; 36 because the reward says that it has none");
+    run.declined[0] = 35;
+    says(LEVEL_WRONG, "Are all scores there", "; 35 because");
+    column[COL_MISSING][5] = 1278;
+    run.missing[0] = run.declined[0] = 1280;
+    says(LEVEL_WRONG, "Are all scores there", "100\u202f% of all; 1");
 }
 
 static void test_what_is_not_finite_is_found(void **state)
@@ -296,6 +306,9 @@ static void evaluated(double reward, double strict)
     a->strict = (Span) { 0.5, 0.4, 0.6 };
     b->reward = (Span) { 0.5 + reward, 0.48 + reward, 0.52 + reward };
     b->strict = (Span) { 0.5 + strict, 0.4 + strict, 0.6 + strict };
+    /* the verdicts are by what is trained, here the only reward */
+    run.before.sum = a->reward;
+    run.after.sum = b->reward;
 }
 
 static void test_held_out_prompts_decide(void **state)

@@ -31,6 +31,18 @@ static double worst_reward(char *of, size_t bytes, const Run *run,
     return run->missing[worst] / samples;
 }
 
+/* More than 5 % failed of one reward's scores, or it never had any. What it
+ * says itself that it has not, for such prompts, is no failure. */
+static int is_wrong(const Run *run, double samples, double failed_part)
+{
+    int wrong = failed_part > 0.05;
+
+    for (int k = 0; k < run->num_rewards; k++)
+        wrong |= run->missing[k] - run->declined[k] > 0.05 * samples ||
+                 run->missing[k] >= samples;
+    return wrong;
+}
+
 void dg_health_scores(Health *h, const Run *run)
 {
     static const char question[] = "Are all scores there?";
@@ -41,19 +53,29 @@ void dg_health_scores(Health *h, const Run *run)
     const double samples = sum(run->col[COL_SAMPLES], run->n);
     const double all = samples * rewards;
     const double lost = sum(run->col[COL_MISSING], run->n);
+    const double none = sum(run->declined, run->num_rewards);
     char text[DG_VALUE_BYTES], part[DG_VALUE_BYTES], of[DG_RUN_NAME + 16];
+    char declined[DG_VALUE_BYTES + 64] = "", count[DG_VALUE_BYTES];
     double most;
 
     if (!dg_run_has(run, COL_MISSING) || !(all > 0))
         return;
     dg_count_text(text, lost > 0 ? lost : all);
+    dg_count_text(count, none);
     most = worst_reward(of, sizeof of, run, samples, lost / all);
     dg_percent_text(part, most);
+    if (none > 0)
+        snprintf(declined, sizeof declined,
+                 "; %s because the reward says that it has none", count);
     if (lost == 0)
         dg_health_say(h, LEVEL_GOOD, question, advice, "Yes, all %s.", text);
     else
-        dg_health_say(
-            h, most <= 0.05 ? LEVEL_LOOK : LEVEL_WRONG, question, advice,
-            "No: %s %s missing, %s of %s (above 5\u202f%% is wrong).", text,
-            lost == 1 ? "is" : "are", part, of[0] != '\0' ? of : "all");
+        dg_health_say(h,
+                      is_wrong(run, samples, (lost - none) / all) ? LEVEL_WRONG
+                                                                  : LEVEL_LOOK,
+                      question, advice,
+                      "No: %s %s missing, %s of %s%s (above 5\u202f%% of a "
+                      "reward's that fail is wrong).",
+                      text, lost == 1 ? "is" : "are", part,
+                      of[0] != '\0' ? of : "all", declined);
 }

@@ -93,8 +93,10 @@ typedef struct Run {
     int num_rewards;
     char reward_name[DG_RUN_REWARDS][DG_RUN_NAME];
     double *reward[DG_RUN_REWARDS];
-    double missing[DG_RUN_REWARDS]; /* scores, in all iterations */
-    int tuned;                      /* 1: of `train`, 0: of `pretrain` */
+    double missing[DG_RUN_REWARDS];  /* scores, in all iterations */
+    double declined[DG_RUN_REWARDS]; /* those of them that the reward says it
+                                        has not, which is no failure */
+    int tuned;                       /* 1: of `train`, 0: of `pretrain` */
     int torn;         /* the last line was not whole and is left out */
     int64_t disorder; /* lines whose iteration is not the one before + 1 */
     int64_t num_points, cap_points;

@@ -125,6 +125,7 @@ static void take_rewards(Run *run, const cJSON *line)
     {
         const int k = one->string ? reward_index(run, one->string) : -1;
         const double missing = dg_json_number(one, "missing");
+        const double declined = dg_json_number(one, "declined");
         double *sum = &run->col[COL_MISSING][run->n];
 
         if (k >= 0)
@@ -133,6 +134,8 @@ static void take_rewards(Run *run, const cJSON *line)
             *sum = (isnan(*sum) ? 0 : *sum) + missing;
         if (!isnan(missing) && k >= 0)
             run->missing[k] += missing;
+        if (!isnan(declined) && k >= 0)
+            run->declined[k] += declined;
     }
 }
 
