@@ -82,6 +82,9 @@ same_digest "command: a program that dies once is not seen in the bits" dies \
 expect "command: but told of, with its last words" grep -q "^WARN  reward mine: \
 its program was started anew, since it ended with exit code 5; its last words on standard error: CUDA out \
 of memory (1 time on all ranks, the first on rank [012])" "$work/dies.out"
+same "command: and counted" "$(grep -o '"restarts":{"mine":[0-9]*}' \
+    "$work/dies/metrics.jsonl" | sort | uniq -c | xargs)" \
+    '2 restarts:{mine:0} 1 restarts:{mine:1}'
 rm -f "$work/once"
 launch train 2 1 killed "$(by "slow=0.05")" checkpoint.keep=0
 until_or_end has_more_than killed 0

@@ -28,7 +28,7 @@ unset CUDA_EMULATION_TELL
 expect "graphs: guidance, nothing is replayed without" test \
     "$(launches "$work/plain.out")" = 0
 same_digest "graphs: guidance, the same weights" both "$(digest plain 1)" 1
-expect "graphs: guidance, the second pass is trained" test \
+expect "graphs: guidance, the second pass is trained" test -n "$(digest one 1)" -a \
     "$(digest one 1)" != "$(digest plain 1)"
 expect "graphs: guidance, its second pass is replayed" test \
     $(($(launches "$work/both.out") - $(launches "$work/one.out"))) = 3
