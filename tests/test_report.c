@@ -34,6 +34,7 @@ typedef struct Fault {
     double clip;     /* fraction */
     double grow;     /* of the log of the gradient norm over the run */
     int missing;     /* scores in every iteration */
+    int declined;    /* of these, that the reward says it has not */
     int zero;        /* groups of equal rewards, of 4 */
     int set_aside;   /* in iteration 7 */
     const char *end; /* text behind the last line */
@@ -59,14 +60,15 @@ static void put_run(int n, const Fault *f)
             text + at,
             "{\"iteration\":%d,\"reward_mean\":%.9g,\"reward_std\":0.1,"
             "\"rewards\":{\"shapes\":{\"mean\":0.5,\"std\":0.1,"
-            "\"missing\":%d}},\"strict_mean\":%.9g,\"zero_std_groups\":%d,"
+            "\"missing\":%d,\"declined\":%d}},\"strict_mean\":%.9g,\"zero_std_"
+            "groups\":%d,"
             "\"skipped_groups\":0,\"ratio_max_deviation\":%s,"
             "\"clip_fraction\":%.9g,\"grad_norm\":%.9g,\"lr\":1e-4,"
             "\"loss\":%.9g,\"samples\":32,\"set_aside\":%d,"
             "\"skipped_updates\":0,\"seconds\":{\"rollout\":0.5,"
             "\"reward\":0.1,\"update\":0.9,\"io\":0.02,\"total\":1.52},"
             "\"gflops\":50,\"peak_bytes\":1000000,\"plan_bytes\":1000000}\n",
-            i, 0.5 + f->reward * u + 0.01 * noise(i), f->missing,
+            i, 0.5 + f->reward * u + 0.01 * noise(i), f->missing, f->declined,
             0.4 + f->strict * u + 0.02 * noise(3 * i), f->zero,
             i == f->ratio_at ? "2.5e-7" : "0", f->clip,
             exp(f->grow * u) * (1 + 0.1 * noise(i)), 1e-4 * noise(i),
@@ -330,6 +332,22 @@ static void test_wrong_run_is_called_wrong(void **state)
     free(page);
 }
 
+/* 4 of 32 are missing in each of 40 iterations, of which 1 has failed. */
+static void test_scores_that_a_reward_has_not_are_no_failures(void **state)
+{
+    Fault f = right;
+
+    (void)state;
+    f.missing = 4;
+    f.declined = 3;
+    put_run(40, &f);
+    char *page = make_page();
+    assert_level(page, "Are all scores there?", "look");
+    assert_says(page, "No: 160 are missing");
+    assert_says(page, "120 because the reward says that it has none");
+    free(page);
+}
+
 static void test_flat_and_falling_rewards_are_told_apart(void **state)
 {
     Fault f = right;
@@ -576,6 +594,7 @@ int main(void)
         IN_FOLDER(test_wrong_run_is_called_wrong),
         IN_FOLDER(test_text_tells_what_the_page_does),
         IN_FOLDER(test_short_runs_are_told_as_such),
+        IN_FOLDER(test_scores_that_a_reward_has_not_are_no_failures),
         IN_FOLDER(test_flat_and_falling_rewards_are_told_apart),
         IN_FOLDER(test_held_out_loss_is_seen),
         IN_FOLDER(test_pretraining_has_its_page),

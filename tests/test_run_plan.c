@@ -383,11 +383,12 @@ static void test_work_is_a_mean_where_a_window_moves(void **state)
         trained += at * 12 * (k < 3 ? 2 : 1);
     }
     assert_int_equal(sum, 13);
-    about((double)work_of("iteration_mean", 1, moving),
-          (double)work_of("iteration_encode", 1, moving) +
-              ((double)shared * (double)work_of("rollout", 1, moving) +
-               (double)trained * (double)work_of("update", 1, moving)) /
-                  13);
+    const double mean =
+        (double)work_of("iteration_encode", 1, moving) +
+        ((double)shared * (double)work_of("rollout", 1, moving) +
+         (double)trained * (double)work_of("update", 1, moving)) /
+            13;
+    assert_true(fabs((double)work_of("iteration_mean", 1, moving) - mean) < 1);
     assert_int_equal(work_of("iteration", 1, moving),
                      work_of("iteration", 1, still));
     assert_true(work_of("iteration_mean", 1, moving) <
