@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -363,6 +364,39 @@ static void test_window_refuses_bad_values(void **state)
     assert_int_equal(w.start, 77);
 }
 
+/* What is at the edge of the allowed is allowed, and a message names the edge. */
+static void test_window_takes_the_last_of_what_it_says(void **state)
+{
+    const WindowOpts good[] = {
+        { .size = T - 1, .every = 1 },
+        { .start = T - 2, .size = 4, .every = 1 },
+        { .size = 4, .every = 1, .end = T - 1 },
+        { .size = 6, .every = 1, .end = 6 },
+        { .start = 2,
+          .size = 4,
+          .every = 1,
+          .end = 6,
+          .move = DG_WINDOW_RANDOM },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_EXP, .rate = 0 },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_LINEAR, .least = 1 },
+        { .size = 4, .every = 2, .decay = DG_WINDOW_LINEAR, .least = 2 },
+    };
+    const WindowOpts late = { .size = 4, .every = 1, .end = T };
+    const WindowOpts behind = { .start = 6, .size = 4, .every = 1, .end = 6 };
+    SdeWindow w;
+    char want[64];
+
+    (void)state;
+    for (size_t k = 0; k < sizeof good / sizeof *good; k++)
+        assert_int_equal(dg_window_at(&w, &good[k], T, 0), DG_OK);
+    assert_int_equal(dg_window_at(&w, &late, T, 0), DG_EINVAL);
+    snprintf(want, sizeof want, "must be 0 (off) to %d (", T - 1);
+    assert_non_null(strstr(dg_last_error()->text, want));
+    assert_int_equal(dg_window_at(&w, &behind, T, 0), DG_EINVAL);
+    assert_string_equal(dg_last_error()->text,
+                        "sampler.window_start = 6: must be 0 to 5");
+}
+
 /* A configuration is refused before anything is computed, by its keys. */
 static void test_window_of_a_configuration(void **state)
 {
@@ -436,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_window_decays_exponentially),
         cmocka_unit_test(test_window_next_of_others),
         cmocka_unit_test(test_window_refuses_bad_values),
+        cmocka_unit_test(test_window_takes_the_last_of_what_it_says),
         cmocka_unit_test(test_window_of_a_configuration),
     };
 
