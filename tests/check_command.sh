@@ -204,6 +204,20 @@ expect "command: pretrain" "$bin" pretrain configs/tiny.cfg --set \
     pretrain.item_size=1 --set evaluate.num_prompts=2 --set "$(by plain)"
 expect "command: doctor" grep -q "^network *ok" <("$bin" doctor configs/tiny.cfg \
     --set run.dir="$work/doctor" --set "$(by plain)" 2>&1)
+# diagnose HOW CODE TEXT: what it says of a reward whose every score is missing
+diagnose()
+{
+    expect_code "command: doctor, $1" "$2" "$3" ranks 2 "$bin" doctor configs/tiny.cfg \
+        --set run.dir="$work/doctor" --set "$(by "$1")"
+}
+diagnose nan,at=0 1 "network    FAIL  reward mine failed for all 4 pictures; the first \
+of them, prompt "
+expect "command: doctor, with the reward's reason" grep -q \
+    '^network .*, sample 0: its program said "{"id": 1, "score": NaN}" where' "$work/out"
+diagnose missing,at=0 0 "scores     WARN  reward mine has no score for 4 of 4 pictures; \
+the first of them, prompt "
+expect "command: doctor, with the reward's own words" grep -q \
+    '^scores .*: its program says: no ?face' "$work/out"
 expect "command: bench" "$bin" bench configs/tiny.cfg --set "$(by plain)" \
     --repeats 1
 expect "command: no program of them is left" nobody_left

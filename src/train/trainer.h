@@ -19,7 +19,7 @@ typedef struct Phases {
 } Phases;
 
 /* See dg_trainer_check_scores(). */
-enum { DG_TRAINER_UNSCORED = 256 };
+enum { DG_TRAINER_UNSCORED = 256, DG_TRAINER_MISSING = 640 };
 
 typedef struct TrainerFiles TrainerFiles; /* trainer_files.c */
 typedef struct Trajectory Trajectory;     /* trainer_trajectory.c */
@@ -155,6 +155,9 @@ int dg_trainer_experience(Trainer *t);
  *  DG_TRAINER_UNSCORED prompts, or of as many as are sure to be all of a shorter
  *  list's. */
 int dg_trainer_check_scores(Trainer *t);
+/** The first of these alone, of a group that is only tried. text: else of the
+ *  first reward that failed for some, or had no score for any, as much; or "". */
+int dg_trainer_try_scores(const Trainer *t, char text[DG_TRAINER_MISSING]);
 
 /** Metrics, log line. */
 int dg_trainer_report(Trainer *t);

@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 
+#include <stdio.h>
+
 /* A reward's scores of an iteration, by all ranks. */
 typedef struct Tally {
     int64_t there, failed, none;
@@ -29,20 +31,37 @@ static int64_t most_unscored(const PromptList *list)
     return all < DG_TRAINER_UNSCORED ? all : DG_TRAINER_UNSCORED;
 }
 
-static int refuse(const Trainer *t, int64_t k, const char *what, int64_t num,
-                  const char *of)
+static int failed_for_all(const Tally *n)
+{
+    return n->there == 0 && n->none == 0 && n->failed > 0;
+}
+
+static void name(char text[DG_TRAINER_MISSING], const Trainer *t, int64_t k,
+                 const char *what, int64_t num, const char *of)
 {
     const Rollout *r = t->rollout;
     const RolloutWhy *why = &r->why[k];
 
-    return dg_fail(
-        DG_EREWARD,
-        "iteration %lld: reward %s %s %lld %s; the first of them, prompt %lld, "
-        "sample %lld: %.300s. The iteration is not done: mend the reward and "
-        "start the run again, which goes on after iteration %lld",
-        (long long)r->iteration + 1, t->rewards[k].name, what, (long long)num,
-        of, (long long)r->prompt[why->item / r->G],
-        (long long)(why->item % r->G), why->text, (long long)r->iteration);
+    snprintf(text, DG_TRAINER_MISSING,
+             "reward %s %s %lld %s; the first of them, prompt %lld, sample "
+             "%lld: %.300s",
+             t->rewards[k].name, what, (long long)num, of,
+             (long long)r->prompt[why->item / r->G],
+             (long long)(why->item % r->G), why->text);
+}
+
+static int refuse(const Trainer *t, int64_t k, const char *what, int64_t num,
+                  const char *of)
+{
+    const int64_t done = t->rollout->iteration;
+    char text[DG_TRAINER_MISSING];
+
+    name(text, t, k, what, num, of);
+    return dg_fail(DG_EREWARD,
+                   "iteration %lld: %s. The iteration is not done: mend the "
+                   "reward and start the run again, which goes on after "
+                   "iteration %lld",
+                   (long long)done + 1, text, (long long)done);
 }
 
 static int check_one(Trainer *t, int64_t k)
@@ -53,7 +72,7 @@ static int check_one(Trainer *t, int64_t k)
         t->unscored[k] = 0;
     else if (n.failed + n.none > 0) /* else no reward has seen a picture */
         t->unscored[k] += t->rollout->P;
-    if (n.there == 0 && n.none == 0 && n.failed > 0)
+    if (failed_for_all(&n))
         return refuse(t, k, "failed for all", n.failed, "pictures");
     if (n.there == 0 && n.none > 0 &&
         t->unscored[k] >= most_unscored(&t->prompts))
@@ -69,4 +88,27 @@ int dg_trainer_check_scores(Trainer *t)
     for (int64_t k = 0; k < t->rollout->K && !err; k++)
         err = check_one(t, k);
     return err;
+}
+
+/* One that has said itself of some pictures that it has no score does its work. */
+int dg_trainer_try_scores(const Trainer *t, char text[DG_TRAINER_MISSING])
+{
+    text[0] = '\0';
+    for (int64_t k = 0; k < t->rollout->K; k++) {
+        const Tally n = count(t->rollout, k);
+        const int64_t missing = n.failed + n.none;
+        char all[48];
+
+        if (missing == 0 || (n.failed == 0 && n.there > 0))
+            continue;
+        if (failed_for_all(&n)) {
+            name(text, t, k, "failed for all", n.failed, "pictures");
+            return dg_fail(DG_EREWARD, "%s", text);
+        }
+        snprintf(all, sizeof all, "of %lld pictures",
+                 (long long)(missing + n.there));
+        if (text[0] == '\0')
+            name(text, t, k, "has no score for", missing, all);
+    }
+    return DG_OK;
 }
