@@ -151,6 +151,24 @@ same_digest "command: mended, the weights of a run without the fault" silent "$w
 refused "command: with run.on_nan = stop it ends" \
     "reward mine is missing: its program says: no ?face" "$(by missing,at=0)" \
     run.on_nan=stop
+# one that has no score for any prompt: the same end with stops as without
+few=(prompts.file="$work/few.txt" grpo.prompts_per_iteration=2 grpo.num_generations=2
+    run.iterations=9 trajectory.every=0 report.every=0)
+printf 'a red circle\na blue square\na red square\na green circle\na green triangle\n' >"$work/few.txt"
+tiny 1 1 never "$(by missing,at=0)" "${few[@]}"
+expect "command: one that never scores ends the run" test $? = 1
+end=$(grep '^ERROR' "$work/never.out")
+same "command: and when" "${end%%; the first*}" "ERROR iteration 5: reward mine has \
+had no score for any picture of 10 prompts in a row"
+for i in 1 2 3 4 5; do
+    tiny $((i % 2 + 1)) 1 stops "$(by missing,at=0)" "${few[@]}" run.max_seconds=1e-3
+    same "command: stopped each time, start $i" "$?" $((i < 5 ? 75 : 1))
+done
+same "command: stopped each time, the same end" "$(grep '^ERROR' "$work/stops.out")" \
+    "$end"
+tiny 1 1 stops "$(by missing,at=0)" "${few[@]}"
+same "command: started again, the same end" "$(grep '^ERROR' "$work/stops.out")" \
+    "$end"
 # ends NAME HOW TEXT [KEYS]: one message on three ranks, and no program
 ends_with()
 {
@@ -170,6 +188,15 @@ before it was ready, the program ended with exit code 7; its last words on stand
 error: scorer: no such weights"
 ends_with "never ready" no-hello \
     "the program said nothing for 0.3 s (rewards.start_seconds)" "start_seconds=0.3;"
+# minutes, if they waited for each other's program
+expect_code "command: a rank whose program fails ends the others' wait for theirs" 1 \
+    "ERROR rewards[0].command" timeout 100 mpirun --oversubscribe -n 3 "$bin" train \
+    configs/tiny.cfg --set run.dir="$work/refused" --set \
+    "rewards=({ name=\"mine\"; start_seconds=600; command=\"[ \$DANCEGRPO_RANK = 1 ] && exec \
+$scorer quit; exec $scorer no-hello\"; })"
+expect "command: and it is named, in one message" test "$(grep -c '^ERROR' "$work/out") \
+$(grep -c 'before it was ready, the program ended with exit code 7; its last words' \
+    "$work/out")" = "1 1"
 expect_code "command: other weights on another rank" 1 "rewards[0].command: the \
 program of rank 1 says that it is \"1\", that of rank 0 \"0\"" ranks 2 "$bin" train \
     configs/tiny.cfg --set run.dir="$work/refused" --set \

@@ -64,30 +64,52 @@ static int refuse(const Trainer *t, int64_t k, const char *what, int64_t num,
                    (long long)done + 1, text, (long long)done);
 }
 
-static int check_one(Trainer *t, int64_t k)
+/* unscored: as it is once the iteration is done. */
+static int check_one(const Trainer *t, int64_t k, int64_t *unscored)
 {
     const Tally n = count(t->rollout, k);
 
     if (n.there > 0)
-        t->unscored[k] = 0;
+        *unscored = 0;
     else if (n.failed + n.none > 0) /* else no reward has seen a picture */
-        t->unscored[k] += t->rollout->P;
+        *unscored += t->rollout->P;
     if (failed_for_all(&n))
         return refuse(t, k, "failed for all", n.failed, "pictures");
-    if (n.there == 0 && n.none > 0 &&
-        t->unscored[k] >= most_unscored(&t->prompts))
-        return refuse(t, k, "has had no score for any picture of",
-                      t->unscored[k], "prompts in a row");
+    if (n.there == 0 && n.none > 0 && *unscored >= most_unscored(&t->prompts))
+        return refuse(t, k, "has had no score for any picture of", *unscored,
+                      "prompts in a row");
     return DG_OK;
 }
 
 int dg_trainer_check_scores(Trainer *t)
 {
+    const int64_t K = t->rollout->K;
+    int64_t unscored[DG_CONFIG_REWARDS];
     int err = DG_OK;
 
-    for (int64_t k = 0; k < t->rollout->K && !err; k++)
-        err = check_one(t, k);
+    for (int64_t k = 0; k < K && !err; k++) {
+        unscored[k] = t->unscored[k].value;
+        err = check_one(t, k, &unscored[k]);
+    }
+    /* one that ends here is not done: a checkpoint does not have it */
+    for (int64_t k = 0; k < K && !err; k++)
+        t->unscored[k].value = unscored[k];
     return err;
+}
+
+/* By their place, which a run that goes on does not change. */
+void dg_trainer_keep_unscored(Trainer *t)
+{
+    const int K = (int)t->rollout->K;
+
+    for (int k = 0; k < K; k++) {
+        snprintf(t->unscored_name[k], sizeof t->unscored_name[k],
+                 "unscored_prompts_%d", k);
+        t->unscored[k] =
+            (CheckpointCounter) { .name = t->unscored_name[k], .optional = 1 };
+    }
+    t->learner->more = t->unscored;
+    t->learner->num_more = K;
 }
 
 /* One that has said itself of some pictures that it has no score does its work. */
