@@ -153,7 +153,9 @@ static inline UpdateJob dg_trainer_update(const Trainer *t)
 int dg_trainer_experience(Trainer *t);
 
 /** Whether each reward serves, by the scores that dg_trainer_experience() got:
- *  the same on all ranks, none of which tells another. Errors: DG_EREWARD naming
+ *  the same on all ranks, none of which tells another. Errors: DG_ENUMERIC where
+ *  pictures there are none but such as are not finite, naming what was so first,
+ *  the latent or a layer of the decoder; DG_EREWARD naming
  *  the reward and why, where it failed for all pictures of the iteration that it
  *  has seen, or has had no score for any picture of the last
  *  DG_TRAINER_UNSCORED prompts, or of as many as are sure to be all of a shorter

@@ -8,7 +8,7 @@
 
 /* A reward's scores of an iteration, by all ranks. */
 typedef struct Tally {
-    int64_t there, failed, none;
+    int64_t there, failed, none, spoilt;
 } Tally;
 
 static Tally count(const Rollout *r, int64_t k)
@@ -19,6 +19,7 @@ static Tally count(const Rollout *r, int64_t k)
         n.there += r->scores[i].missing == 0;
         n.failed += r->scores[i].missing == DG_SCORE_FAILED;
         n.none += r->scores[i].missing == DG_SCORE_NONE;
+        n.spoilt += r->scores[i].missing == DG_SCORE_SPOILT;
     }
     return n;
 }
@@ -29,6 +30,26 @@ static int64_t most_unscored(const PromptList *list)
     const int64_t all = 2 * (int64_t)list->num - 1;
 
     return all < DG_TRAINER_UNSCORED ? all : DG_TRAINER_UNSCORED;
+}
+
+/* Pictures of which none is finite, whatever a reward would say of them. */
+static int64_t all_spoilt(const Rollout *r)
+{
+    const Tally n = count(r, 0);
+
+    return n.there + n.failed + n.none == 0 ? n.spoilt : 0;
+}
+
+static void name_spoilt(char text[DG_TRAINER_MISSING], const Rollout *r,
+                        int64_t num)
+{
+    const RolloutWhy *why = &r->spoilt;
+
+    snprintf(text, DG_TRAINER_MISSING,
+             "none of %lld pictures is finite, and no reward has seen one; the "
+             "first of them, prompt %lld, sample %lld: %.300s",
+             (long long)num, (long long)r->prompt[why->item / r->G],
+             (long long)(why->item % r->G), why->text);
 }
 
 static int failed_for_all(const Tally *n)
@@ -64,6 +85,18 @@ static int refuse(const Trainer *t, int64_t k, const char *what, int64_t num,
                    (long long)done + 1, text, (long long)done);
 }
 
+static int refuse_pictures(const Rollout *r, int64_t num)
+{
+    char text[DG_TRAINER_MISSING];
+
+    name_spoilt(text, r, num);
+    return dg_fail(DG_ENUMERIC,
+                   "iteration %lld: %s. The iteration is not done: look at the "
+                   "weights of the policy and of its decoder; a run that is "
+                   "started again goes on after iteration %lld",
+                   (long long)r->iteration + 1, text, (long long)r->iteration);
+}
+
 /* unscored: as it is once the iteration is done. */
 static int check_one(const Trainer *t, int64_t k, int64_t *unscored)
 {
@@ -84,9 +117,12 @@ static int check_one(const Trainer *t, int64_t k, int64_t *unscored)
 int dg_trainer_check_scores(Trainer *t)
 {
     const int64_t K = t->rollout->K;
+    const int64_t spoilt = all_spoilt(t->rollout);
     int64_t unscored[DG_CONFIG_REWARDS];
     int err = DG_OK;
 
+    if (spoilt > 0)
+        return refuse_pictures(t->rollout, spoilt);
     for (int64_t k = 0; k < K && !err; k++) {
         unscored[k] = t->unscored[k].value;
         err = check_one(t, k, &unscored[k]);
@@ -115,7 +151,13 @@ void dg_trainer_keep_unscored(Trainer *t)
 /* One that has said itself of some pictures that it has no score does its work. */
 int dg_trainer_try_scores(const Trainer *t, char text[DG_TRAINER_MISSING])
 {
+    const int64_t spoilt = all_spoilt(t->rollout);
+
     text[0] = '\0';
+    if (spoilt > 0) {
+        name_spoilt(text, t->rollout, spoilt);
+        return dg_fail(DG_ENUMERIC, "%s", text);
+    }
     for (int64_t k = 0; k < t->rollout->K; k++) {
         const Tally n = count(t->rollout, k);
         const int64_t missing = n.failed + n.none;
