@@ -62,6 +62,16 @@ expect "command: nor when it is away" "$bin" replay \
 expect_code "command: a plan needs none" 0 \
     "What rewards of your own take of memory is not counted: mine." "$bin" plan \
     configs/tiny.cfg --set "$(by plain)"
+clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
+expect_code "command: a plan names rewards that share a network" 0 \
+    "have one network, which is counted once: hpsv2, clip." "$bin" plan \
+    configs/tiny.cfg --json "$work/plan.json" --set \
+    "$(by plain "}, { name=\"hpsv2\"; $clip }, { name=\"clip\"; $clip")"
+expect "command: and so does its JSON" grep -qF \
+    '"shared_rewards":[["hpsv2","clip"]],"own_rewards":["mine"]}' "$work/plan.json"
+expect "command: where there are none, too" grep -qF \
+    '"shared_rewards":[],"own_rewards":[]}' <("$bin" plan configs/tiny.cfg --json \
+    /dev/stdout)
 expect_code "command: a dry run looks for it" 1 \
     "rewards[0].command = \"$scorer 'plain'\": there is no program $scorer" \
     "$bin" train configs/tiny.cfg --dry-run --set "$(by plain)"
@@ -70,6 +80,20 @@ SCORER_LOG=$work/dry "$bin" train configs/tiny.cfg --dry-run \
     --set run.dir="$work/dryrun" --set "$(by "quit")" >"$work/out" 2>&1
 expect "command: and does not start it" test $? = 0 -a ! -e "$work/dry"
 
+# impatient RANKS SECONDS KEYS: warnings of a dry run whose ranks wait so long
+impatient()
+{
+    ranks "$1" "$bin" train configs/tiny.cfg --dry-run --set run.dir="$work/dryrun" \
+        --set parallel.host_timeout_seconds="$2" --set "$(by plain "$3")" 2>&1 |
+        sed -n 's/: a program of mine .*//; s/^WARN  //p'
+}
+same "command: ranks that do not wait for a program are told of" \
+    "$(impatient 2 100 "start_seconds=100; timeout_seconds=2;")" \
+    "parallel.host_timeout_seconds = 100 is not longer than rewards[0].start_seconds = 100"
+same "command: nor for a score" "$(impatient 2 9 "start_seconds=5; timeout_seconds=9.5;")" \
+    "parallel.host_timeout_seconds = 9 is not longer than rewards[0].timeout_seconds = 9.5"
+same "command: others are not" "$(impatient 2 101 "start_seconds=100; timeout_seconds=2;"
+    impatient 2 0 ""; impatient 1 9 "")" ""
 tiny 2 1 versions "$(by plain,version=abc)" run.iterations=1
 expect "command: its version is told" grep -q "s, abc: $scorer" "$work/versions.out"
 expect "command: and in a trajectory file" grep -q '^reward_version: text' <("$bin" inspect \
