@@ -57,12 +57,12 @@ int dg_doctor_rate(double *rate, const Session *s, const BenchTools *tool,
 
 /* What it gave. */
 typedef struct DoctorOwn {
-    char digest[65]; /* of the samples that every rank computes */
-    char tried[160]; /* in which ways, in words */
-    int gradients;   /* they were compared between ranks too */
-    DoctorPace pace; /* for those samples */
-    double all_s;    /* of all of it */
-    double flops;    /* of this rank, as counted */
+    char digest[65];   /* of the samples that every rank computes */
+    char tried[160];   /* in which ways, in words */
+    int gradients;     /* they were compared between ranks too */
+    DoctorPace pace;   /* for those samples */
+    double all_s;      /* of all of it */
+    double flops;      /* of this rank, as counted */
     char missing[640]; /* of the first reward that failed for some pictures, or
                           had no score for any: how many, and why; or "" */
 } DoctorOwn;
