@@ -379,39 +379,6 @@ static void test_failed_samples_stand_alone(void **state)
     tiny_close(&clean);
 }
 
-/* A latent that is not finite after its last step, which the small codec would make
- * white: no reward sees the picture, and it is told of. */
-static void test_a_spoilt_latent_is_named(void **state)
-{
-    TinyRun t;
-    Rollout *r;
-
-    (void)state;
-    tiny_open(&t, 2, NULL);
-    r = t.rollout;
-    for (int again = 0; again < 2; again++) {
-        sample_with(&t, -1);
-        r->final[(r->G + 2) * r->D + 5] = again ? NAN : INFINITY;
-        r->final[(r->G + 3) * r->D + 1] = -INFINITY;
-        score(&t);
-        for (int64_t i = 0; i < r->N * r->K; i++) {
-            const int64_t item = i / r->K - r->G;
-
-            assert_int_equal(r->scores[i].missing,
-                             item == 2 || item == 3 ? DG_SCORE_SPOILT : 0);
-            assert_true(!r->scores[i].missing || isnan(r->scores[i].value));
-        }
-        assert_int_equal(r->spoilt.item, r->G + 2);
-        assert_non_null(strstr(r->spoilt.text,
-                               "the latent after the last step is not, element "
-                               "5 of "));
-        assert_int_equal(r->note_item, r->G + 2);
-        assert_non_null(strstr(r->note, r->spoilt.text));
-        assert_int_equal(r->pictures[1].num, r->G - 2);
-    }
-    tiny_close(&t);
-}
-
 /* Half the mean square difference of the pictures of a group that have a score,
  * decoded anew; the tiny run's are as large as cells are many. */
 static double by_pairs(TinyRun *t, int64_t group, const int *scored)
@@ -618,7 +585,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_part_of_a_group_shares_too),
     cmocka_unit_test(test_steps_are_the_configuration_s),
     cmocka_unit_test(test_failed_samples_stand_alone),
-    cmocka_unit_test(test_a_spoilt_latent_is_named),
     cmocka_unit_test(test_diversity_is_of_scored_samples),
     cmocka_unit_test(test_a_failed_step_is_told),
     cmocka_unit_test(test_set_aside_stays),
