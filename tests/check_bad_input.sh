@@ -308,6 +308,9 @@ expect "bad input: NaN, samples without a score are set aside" test \
     "$(metric wild set_aside | tail -n 1)" = 12
 expect "bad input: NaN, metrics stay JSON" "$tools/json_lines" \
     "$work/wild/metrics.jsonl" 8
+expect_code "bad input: NaN, evaluate names the layer, not a reward" 0 \
+    "WARN  prompt 0, picture 0: step 0: layer " "$bin" evaluate configs/tiny.cfg \
+    --set policy.weights="$work/wild/checkpoints/iter_000008.h5"
 tiny 2 1 wild2 "${wild[@]}"
 same_digest "bad input: NaN, two ranks go the same way" wild2 \
     "$(digest wild 8)" 8

@@ -62,6 +62,16 @@ expect "command: nor when it is away" "$bin" replay \
 expect_code "command: a plan needs none" 0 \
     "What rewards of your own take of memory is not counted: mine." "$bin" plan \
     configs/tiny.cfg --set "$(by plain)"
+clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
+expect_code "command: a plan names rewards that share a network" 0 \
+    "have one network, which is counted once: hpsv2, clip." "$bin" plan \
+    configs/tiny.cfg --json "$work/plan.json" --set \
+    "$(by plain "}, { name=\"hpsv2\"; $clip }, { name=\"clip\"; $clip")"
+expect "command: and so does its JSON" grep -qF \
+    '"shared_rewards":[["hpsv2","clip"]],"own_rewards":["mine"]}' "$work/plan.json"
+"$bin" plan configs/tiny.cfg --json "$work/none.json" >/dev/null 2>&1
+expect "command: where there are none, too" grep -qF \
+    '"shared_rewards":[],"own_rewards":[]}' "$work/none.json"
 expect_code "command: a dry run looks for it" 1 \
     "rewards[0].command = \"$scorer 'plain'\": there is no program $scorer" \
     "$bin" train configs/tiny.cfg --dry-run --set "$(by plain)"
@@ -70,6 +80,20 @@ SCORER_LOG=$work/dry "$bin" train configs/tiny.cfg --dry-run \
     --set run.dir="$work/dryrun" --set "$(by "quit")" >"$work/out" 2>&1
 expect "command: and does not start it" test $? = 0 -a ! -e "$work/dry"
 
+# impatient RANKS SECONDS KEYS: warnings of a dry run whose ranks wait so long
+impatient()
+{
+    ranks "$1" "$bin" train configs/tiny.cfg --dry-run --set run.dir="$work/dryrun" \
+        --set parallel.host_timeout_seconds="$2" --set "$(by plain "$3")" 2>&1 |
+        sed -n 's/: a program of mine .*//; s/^WARN  //p'
+}
+same "command: ranks that do not wait for a program are told of" \
+    "$(impatient 2 100 "start_seconds=100; timeout_seconds=2;")" \
+    "parallel.host_timeout_seconds = 100 is not longer than rewards[0].start_seconds = 100"
+same "command: nor for a score" "$(impatient 2 9 "start_seconds=5; timeout_seconds=9.5;")" \
+    "parallel.host_timeout_seconds = 9 is not longer than rewards[0].timeout_seconds = 9.5"
+expect "command: others are not" test -z "$(impatient 2 101 \
+    "start_seconds=100; timeout_seconds=2;"; impatient 2 0 ""; impatient 1 9 "")"
 tiny 2 1 versions "$(by plain,version=abc)" run.iterations=1
 expect "command: its version is told" grep -q "s, abc: $scorer" "$work/versions.out"
 expect "command: and in a trajectory file" grep -q '^reward_version: text' <("$bin" inspect \
@@ -151,6 +175,24 @@ same_digest "command: mended, the weights of a run without the fault" silent "$w
 refused "command: with run.on_nan = stop it ends" \
     "reward mine is missing: its program says: no ?face" "$(by missing,at=0)" \
     run.on_nan=stop
+# one that has no score for any prompt: the same end with stops as without
+few=(prompts.file="$work/few.txt" grpo.prompts_per_iteration=2 grpo.num_generations=2
+    run.iterations=9 trajectory.every=0 report.every=0)
+printf 'a red circle\na blue square\na red square\na green circle\na green triangle\n' >"$work/few.txt"
+tiny 1 1 never "$(by missing,at=0)" "${few[@]}"
+expect "command: one that never scores ends the run" test $? = 1
+end=$(grep '^ERROR' "$work/never.out")
+same "command: and when" "${end%%; the first*}" "ERROR iteration 5: reward mine has \
+had no score for any picture of 10 prompts in a row"
+for i in 1 2 3 4 5; do
+    tiny $((i % 2 + 1)) 1 stops "$(by missing,at=0)" "${few[@]}" run.max_seconds=1e-3
+    same "command: stopped each time, start $i" "$?" $((i < 5 ? 75 : 1))
+done
+same "command: stopped each time, the same end" "$(grep '^ERROR' "$work/stops.out")" \
+    "$end"
+tiny 1 1 stops "$(by missing,at=0)" "${few[@]}"
+same "command: started again, the same end" "$(grep '^ERROR' "$work/stops.out")" \
+    "$end"
 # ends NAME HOW TEXT [KEYS]: one message on three ranks, and no program
 ends_with()
 {
@@ -170,6 +212,15 @@ before it was ready, the program ended with exit code 7; its last words on stand
 error: scorer: no such weights"
 ends_with "never ready" no-hello \
     "the program said nothing for 0.3 s (rewards.start_seconds)" "start_seconds=0.3;"
+# minutes, if they waited for each other's program
+expect_code "command: a rank whose program fails ends the others' wait for theirs" 1 \
+    "ERROR rewards[0].command" timeout 100 mpirun --oversubscribe -n 3 "$bin" train \
+    configs/tiny.cfg --set run.dir="$work/refused" --set \
+    "rewards=({ name=\"mine\"; start_seconds=600; command=\"[ \$DANCEGRPO_RANK = 1 ] && exec \
+$scorer quit; exec $scorer no-hello\"; })"
+expect "command: and it is named, in one message" test "$(grep -c '^ERROR' "$work/out") \
+$(grep -c 'before it was ready, the program ended with exit code 7; its last words' \
+    "$work/out")" = "1 1"
 expect_code "command: other weights on another rank" 1 "rewards[0].command: the \
 program of rank 1 says that it is \"1\", that of rank 0 \"0\"" ranks 2 "$bin" train \
     configs/tiny.cfg --set run.dir="$work/refused" --set \
@@ -204,6 +255,20 @@ expect "command: pretrain" "$bin" pretrain configs/tiny.cfg --set \
     pretrain.item_size=1 --set evaluate.num_prompts=2 --set "$(by plain)"
 expect "command: doctor" grep -q "^network *ok" <("$bin" doctor configs/tiny.cfg \
     --set run.dir="$work/doctor" --set "$(by plain)" 2>&1)
+# diagnose HOW CODE TEXT: what it says of a reward whose every score is missing
+diagnose()
+{
+    expect_code "command: doctor, $1" "$2" "$3" ranks 2 "$bin" doctor configs/tiny.cfg \
+        --set run.dir="$work/doctor" --set "$(by "$1")"
+}
+diagnose nan,at=0 1 "network    FAIL  reward mine failed for all 4 pictures; the first \
+of them, prompt "
+expect "command: doctor, with the reward's reason" grep -q \
+    '^network .*, sample 0: its program said "{"id": 1, "score": NaN}" where' "$work/out"
+diagnose missing,at=0 0 "scores     WARN  reward mine has no score for 4 of 4 pictures; \
+the first of them, prompt "
+expect "command: doctor, with the reward's own words" grep -q \
+    '^scores .*: its program says: no ?face' "$work/out"
 expect "command: bench" "$bin" bench configs/tiny.cfg --set "$(by plain)" \
     --repeats 1
 expect "command: no program of them is left" nobody_left

@@ -5,6 +5,18 @@
 # shellcheck source=tests/cuda_lib.sh
 . "$(dirname "$0")/cuda_lib.sh"
 
+# --- a decoder that overflows, by the check of its ops, which no graph has --------
+wild=$work/wild
+cp -r tests/golden/sd_tiny "$wild"
+printf '\377\377\177\177' | dd bs=1 conv=notrunc seek=19084 2>/dev/null \
+    of="$wild/vae/diffusion_pytorch_model.safetensors" # in decoder.conv_out.weight
+expect_code "cuda: pictures that are not finite end the run" 1 "ERROR iteration 1: none \
+of 8 pictures is finite" "$gpu" train configs/tiny_sd.cfg --set run.device=cuda \
+    --set run.dir="$work/refused" --set policy.path="$wild" --set prompts.eval_file=
+expect "cuda: which names the decoder's layer" grep -q \
+    '^ERROR .*, sample 0: its picture is not finite: .* layer decoder.conv_out: ' \
+    "$work/out"
+
 # --- rewards with a network ----------------------------------------------------
 clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
 both="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"brightness\"; }, { name=\"clip\"; weight=1.4; $clip }, { name=\"aesthetic\"; path=\"tests/golden/clip_tiny\"; head=\"tests/golden/head_tiny.pth\"; })"

@@ -34,6 +34,24 @@ expect_code "sd: adapters of another folder" 1 "those of policy.path have" \
     "$bin" evaluate "$TINY" --set policy.weights="$last" \
     --set policy.path="$work/other"
 
+# --- a decoder that overflows: named, and not the reward that would have seen it ---
+wild=$work/wild
+cp -r $folder "$wild"
+printf '\377\377\177\177' | dd bs=1 conv=notrunc seek=19084 2>/dev/null \
+    of="$wild/vae/diffusion_pytorch_model.safetensors" # in decoder.conv_out.weight
+expect_code "sd: pictures that are not finite end the run" 1 "ERROR iteration 1: none \
+of 8 pictures is finite, and no reward has seen one; the first of them, prompt " \
+    ranks 2 "$bin" train "$TINY" --set run.dir="$work/refused" \
+    --set policy.path="$wild"
+expect "sd: in one message, which names the decoder's layer" test "$(grep \
+    -c '^ERROR .*, sample 0: its picture is not finite: .* layer decoder.conv_out: ' \
+    "$work/out") $(grep -c ^ERROR "$work/out")" = "1 1"
+expect_code "sd: evaluate warns of them" 0 "WARN  prompt 0, picture 0: its picture is \
+not finite: the latent is, but not what the decoder made of it: layer decoder.conv_out" \
+    "$bin" evaluate "$TINY" --set policy.path="$wild"
+expect_code "sd: doctor finds them" 1 "network    FAIL  none of 2 pictures is finite" \
+    "$bin" doctor "$TINY" --set policy.path="$wild"
+
 # --- folders that do not serve ------------------------------------------------
 refused "sd: no folder" "policy.path" policy.path=
 refused "sd: folder is not there" "$work/none" policy.path="$work/none"

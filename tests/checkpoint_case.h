@@ -47,8 +47,8 @@ static inline int start(void **state)
                                     .long_name = "first moment",
                                     .data = moment,
                                     .num = NUM };
-    counters[0] = (CheckpointCounter) { "optimizer_step", 0 };
-    counters[1] = (CheckpointCounter) { "prompt_cursor", 0 };
+    counters[0] = (CheckpointCounter) { .name = "optimizer_step" };
+    counters[1] = (CheckpointCounter) { .name = "prompt_cursor" };
     k = (Checkpoint) { .arrays = arrays,
                        .num_arrays = 2,
                        .params = params,

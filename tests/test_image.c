@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "store/file.h"
 #include "store/image.h"
+#include "text/ascii.h"
 
 static char folder[] = "/tmp/dg_image_XXXXXX";
 static char path[64]; /* of a picture in it */
@@ -208,6 +209,83 @@ static void test_grid_wraps_captions_between_words(void **state)
     dg_image_free(&im);
 }
 
+/* Of a caption alone, to free. */
+static unsigned char *drawn(const char *caption, size_t *bytes)
+{
+    unsigned char tile[16 * 16 * 3];
+    ImageGrid g = { 1, 16, 16, 1, 2, 0, &caption };
+    Image im;
+
+    memset(tile, 255, sizeof tile);
+    assert_int_equal(dg_image_grid(&im, tile, &g), DG_OK);
+    *bytes = 3 * (size_t)im.width * (size_t)im.height;
+    return im.rgb;
+}
+
+static int draws_as(const char *a, const char *b)
+{
+    size_t bytes;
+    unsigned char *x = drawn(a, &bytes), *y = drawn(b, &bytes);
+    const int same = memcmp(x, y, bytes) == 0;
+
+    free(x);
+    free(y);
+    return same;
+}
+
+/* Nothing of a caption is blank that is not a space, and what is drawn tells it
+ * from others: of capitals alone there are none. */
+static void test_captions_leave_nothing_out(void **state)
+{
+    (void)state;
+    for (char a = '!'; a <= '~'; a++)
+        for (char b = ' '; b < a; b++) {
+            const char x[] = { a, '\0' }, y[] = { b, '\0' };
+            const int same = b >= 'A' && b <= 'Z' && a == b - 'A' + 'a';
+
+            if (draws_as(x, y) != same)
+                fail_msg("%s and %s", x, y);
+        }
+    assert_true(draws_as("caf\xC3\xA9", "cafe"));
+    assert_true(draws_as("\xE7\x8C\xAB cat", "? cat"));
+}
+
+static void assert_ascii(const char *text, const char *want)
+{
+    char *got;
+
+    assert_int_equal(dg_ascii_of(&got, text), DG_OK);
+    assert_string_equal(got, want);
+    free(got);
+}
+
+static void test_ascii_has_something_for_each_character(void **state)
+{
+    (void)state;
+    assert_ascii("", "");
+    assert_ascii("a b~!", "a b~!");
+    assert_ascii("Z\xC3\xBCrich, e\xCC\x81t\xC3\xA9", "Zurich, ete");
+    assert_ascii("Stra\xC3\x9F"
+                 "e, sm\xC3\xB8r, \xC5\x81\xC3\xB3"
+                 "d\xC5\xBA",
+                 "Strasse, smor, Lodz");
+    assert_ascii("\xE2\x80\x9C"
+                 "a\xE2\x80\x9D \xE2\x80\x93 b\xE2\x80\xA6",
+                 "\"a\" - b...");
+    /* ligature, full width, fraction; one that is made of several and is none */
+    assert_ascii("\xEF\xAC\x81 \xEF\xBC\xA1 \xC2\xBD \xEF\xB7\xBA",
+                 "fi A 1/2 ?");
+    assert_ascii("\xE7\x8C\xAB\xD0\xBA\xF0\x9F\x98\x80", "???");
+    assert_ascii("a\xC2\xA0"
+                 "b\tc\xE2\x80\xA8"
+                 "d\xC2\xAD"
+                 "e",
+                 "a b c de");
+    assert_ascii("a\xFF"
+                 "b\xC3",
+                 "a?b?");
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -234,6 +312,8 @@ int main(void)
         cmocka_unit_test(test_grid_places_tiles),
         cmocka_unit_test(test_grid_writes_captions_below_tiles),
         cmocka_unit_test(test_grid_wraps_captions_between_words),
+        cmocka_unit_test(test_captions_leave_nothing_out),
+        cmocka_unit_test(test_ascii_has_something_for_each_character),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

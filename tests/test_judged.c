@@ -1,5 +1,5 @@
 /* Rewards with a network in a run: every sample is judged by its own picture,
- * its own prompt and the reward's own network. */
+ * its own prompt and the reward's own network; one that is not finite by none. */
 #include "tiny_run.h"
 
 #include "train/evaluate.h"
@@ -193,10 +193,48 @@ static void test_the_largest_need_is_planned(void **state)
     tiny_close(&t);
 }
 
+/* A latent that is not finite after its last step, which the small codec would make
+ * white: no reward sees the picture, and it is told of. */
+static void test_a_spoilt_latent_is_named(void **state)
+{
+    TinyRun t;
+    Rollout *r;
+
+    (void)state;
+    tiny_open(&t, 2, NULL);
+    r = t.rollout;
+    for (int again = 0; again < 2; again++) {
+        MUST(dg_rollout_begin(r, &t.session, t.prompts.num, 0));
+        MUST(dg_rollout_encode(r, t.team, t.policy, &t.prompts));
+        MUST(dg_rollout_sample(r, &t.session, t.team, t.policy));
+        r->final[(r->G + 2) * r->D + 5] = again ? NAN : INFINITY;
+        r->final[(r->G + 3) * r->D + 1] = -INFINITY;
+        MUST(dg_rollout_score(
+            &(Scoring) { r, t.policy, &t.prompts, t.rewards, NULL, 0 },
+            t.team));
+        for (int64_t i = 0; i < r->N * r->K; i++) {
+            const int64_t item = i / r->K - r->G;
+
+            assert_int_equal(r->scores[i].missing,
+                             item == 2 || item == 3 ? DG_SCORE_SPOILT : 0);
+            assert_true(!r->scores[i].missing || isnan(r->scores[i].value));
+        }
+        assert_int_equal(r->spoilt.item, r->G + 2);
+        assert_non_null(strstr(r->spoilt.text,
+                               "the latent after the last step is not, element "
+                               "5 of "));
+        assert_int_equal(r->note_item, r->G + 2);
+        assert_non_null(strstr(r->note, r->spoilt.text));
+        assert_int_equal(r->pictures[1].num, r->G - 2);
+    }
+    tiny_close(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_samples_are_judged_by_their_own_prompt),
     cmocka_unit_test(test_evaluation_judges_each_picture),
     cmocka_unit_test(test_the_largest_need_is_planned),
+    cmocka_unit_test(test_a_spoilt_latent_is_named),
 };
 
 TINY_MAIN(tests)

@@ -146,6 +146,27 @@ static void test_damaged_counter_is_passed_over(void **state)
     VERDICT();
 }
 
+/* A file of before a counter was there. */
+static void test_a_counter_may_be_lacking(void **state)
+{
+    (void)state;
+    k.num_counters = 1;
+    EXPECT(save(3, 0) == DG_OK);
+    k.num_counters = 2;
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    forget();
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("prompt_cursor") && counters[1].value == 99);
+    counters[1].optional = 1;
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK);
+    EXPECT(counters[0].value == 30 && counters[1].value == 0);
+    EXPECT(save(4, 0) == DG_OK);
+    forget();
+    dg_checkpoint_path(path, sizeof path, folder, 4);
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(4));
+    VERDICT();
+}
+
 /* What the ranks hold in ranges is the same file, and comes back whole, or in
  * other ranges; of a damaged one all ranks are told. */
 static void test_ranges_are_the_whole_array(void **state)
@@ -358,6 +379,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_damaged_is_passed_over, start, end),
     cmocka_unit_test_setup_teardown(test_damaged_counter_is_passed_over, start,
                                     end),
+    cmocka_unit_test_setup_teardown(test_a_counter_may_be_lacking, start, end),
     cmocka_unit_test_setup_teardown(test_ranges_are_the_whole_array, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_what_lies_apart_goes_in_pieces, start,

@@ -49,7 +49,7 @@ static void test_checkpoint_is_described(void **state)
                               .long_name = "master weights",
                               .data = values,
                               .num = 4 };
-    CheckpointCounter counter = { "optimizer_step", 17 };
+    CheckpointCounter counter = { .name = "optimizer_step", .value = 17 };
     CheckpointParam param = { "w", 0, 1, { 4 } };
     Checkpoint k = { .iteration = 3,
                      .arrays = &array,

@@ -395,7 +395,7 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
 
 /** Latent to pixels: rgb [height, width, 3] f32 on the host,
- *  clamped to [0, 1], NaN kept. latent [elements], kernel memory. The context is reset; in a plan
+ *  clamped to [0, 1]; what is not finite is NaN. latent [elements], kernel memory. The context is reset; in a plan
  *  neither array is read or written. Errors: those of the context. */
 int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
                      float *rgb);

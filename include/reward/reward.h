@@ -29,8 +29,9 @@ enum { DG_PARAMS_REWARD = 6 }; /* 1 to 5 are the policy's sets */
 /* Why a score is missing. */
 enum {
     DG_SCORE_FAILED = 1, /* it was to be had, and was not, or was not finite */
-    DG_SCORE_NONE, /* the reward has none for this picture, as itself says */
-    DG_SCORE_ASIDE /* the sample was set aside, no reward has seen it */
+    DG_SCORE_NONE,  /* the reward has none for this picture, as itself says */
+    DG_SCORE_ASIDE, /* the sample was set aside, no reward has seen it */
+    DG_SCORE_SPOILT /* nor this one: its picture is not finite */
 };
 
 typedef struct RewardScore {

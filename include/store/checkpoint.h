@@ -52,6 +52,7 @@ typedef struct CheckpointParam {
 typedef struct CheckpointCounter {
     const char *name; /* "optimizer_step" */
     int64_t value;    /* written from, read into */
+    int optional;     /* 1: a file of before may lack it: 0 then */
 } CheckpointCounter;
 
 /** A text attribute of the root. */

@@ -24,7 +24,8 @@ typedef struct ImageGrid {
     int32_t scale;         /* each pixel becomes scale x scale, >= 1 */
     int32_t padding;       /* white pixels around tiles, >= 0 */
     /* [num] texts under the tiles, cut to what fits in three lines; NULL:
-     * none. Small letters, digits and simple marks; others are blank. */
+     * none. Small letters and all else of ASCII; what is beyond it is drawn as
+     * its letters without their marks, or as '?' (text/ascii.h). */
     const char *const *captions;
 } ImageGrid;
 

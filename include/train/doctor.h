@@ -57,12 +57,14 @@ int dg_doctor_rate(double *rate, const Session *s, const BenchTools *tool,
 
 /* What it gave. */
 typedef struct DoctorOwn {
-    char digest[65]; /* of the samples that every rank computes */
-    char tried[160]; /* in which ways, in words */
-    int gradients;   /* they were compared between ranks too */
-    DoctorPace pace; /* for those samples */
-    double all_s;    /* of all of it */
-    double flops;    /* of this rank, as counted */
+    char digest[65];   /* of the samples that every rank computes */
+    char tried[160];   /* in which ways, in words */
+    int gradients;     /* they were compared between ranks too */
+    DoctorPace pace;   /* for those samples */
+    double all_s;      /* of all of it */
+    double flops;      /* of this rank, as counted */
+    char missing[640]; /* of the first reward that failed for some pictures, or
+                          had no score for any: how many, and why; or "" */
 } DoctorOwn;
 
 /**
@@ -73,7 +75,7 @@ typedef struct DoctorOwn {
  * 1 and all results are to be the same bits; then each rank the same samples,
  * which are to be the same bits; then an update.
  * Errors: DG_EPROMISE naming what differs (of scores, which reward), rank and
- * host; DG_ENOMEM where
+ * host; DG_EREWARD naming a reward that failed for all pictures; DG_ENOMEM where
  * there is no room; those of a run.
  */
 int dg_doctor_own(DoctorOwn *out, const Session *s);

@@ -9,6 +9,7 @@
 #include "optim/lr.h"
 #include "parallel/shard.h"
 #include "policy/policy.h"
+#include "store/checkpoint.h"
 #include "train/engine.h"
 #include "train/session.h"
 
@@ -47,6 +48,9 @@ typedef struct Learner {
                                 NULL: set by who makes it */
     double *chunks;          /* sums of squares of all ranks; NULL: not split,
                                 and sums not apart */
+    CheckpointCounter *more; /* [num_more] of its owner's, borrowed: they are in
+                                its checkpoints too */
+    int num_more;
 } Learner;
 
 /* what dg_learner_get() and dg_learner_put() copy */

@@ -72,8 +72,9 @@ typedef struct Rollout {
                         NULL: there are none */
     char note[512];  /* what first went wrong here; "" */
     int64_t note_item;
-    RolloutWhy *why; /* [K] of its first missing score, all ranks' after
+    RolloutWhy *why;   /* [K] of its first missing score, all ranks' after
                         dg_rollout_share(); without one item is N */
+    RolloutWhy spoilt; /* the first picture that is not finite, likewise */
     Mirror witness; /* what another rank shows, see train/witness.h; or empty */
     size_t bytes;   /* reserved, */
     size_t host_bytes; /* of them, what only the host has, */

@@ -70,6 +70,13 @@ typedef struct GpuPlans {
     MomentKind moments; /* that they count, where something is trained */
 } GpuPlans;
 
+/* One of the rewards that are scored. */
+typedef struct PlanReward {
+    char name[64];
+    int own;     /* a user's library or program, whose memory nobody knows */
+    int network; /* the first reward that has its network, maybe itself */
+} PlanReward;
+
 typedef struct RunPlan {
     PlanCommand command;
     int64_t ranks, threads; /* threads of each rank */
@@ -89,9 +96,8 @@ typedef struct RunPlan {
     char no_folder[DG_CONFIG_STRING], no_weights[DG_CONFIG_STRING],
         no_prompts[DG_CONFIG_STRING];
     char no_held_out[DG_CONFIG_STRING]; /* the file of evaluate.every's */
-    char shared_rewards[400]; /* "a, b; c, d": a and b have one network, ... */
-    char own_rewards[200];    /* a user's libraries and programs, whose memory
-                              nobody knows: their names; "": none */
+    PlanReward rewards[DG_CONFIG_REWARDS];
+    int num_rewards;
 } RunPlan;
 
 /** Plans c->... of the session for so many ranks with the session's threads

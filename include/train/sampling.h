@@ -69,4 +69,14 @@ int dg_sampling_encode(Worker *w, const Policy *p, const char *prompt,
 int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
                     int64_t num);
 
+/**
+ * Latent to pixels, as dg_policy_decode(), of which all have to be finite.
+ * latent [shape.elements], kernel memory; rgb [height, width, 3] f32 out.
+ * Errors: DG_ENUMERIC naming what was not finite first, the latent after the
+ * last step or a layer of the decoder: rgb then has NaN; those of
+ * dg_policy_decode().
+ */
+int dg_sampling_paint(Worker *w, const Policy *p, const float *latent,
+                      float *rgb);
+
 #endif

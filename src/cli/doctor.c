@@ -331,6 +331,8 @@ static void tell_own(Doctor *d, const DoctorOwn *o)
     dg_finding_number(d, "seconds", o->all_s);
     dg_finding_number(d, "flops_of_first_rank", o->flops);
     tell_pace(d, &o->pace);
+    if (o->missing[0] != '\0')
+        dg_finding(d, "scores", DG_DOUBTFUL, "%s", o->missing);
 }
 
 static int has_room(Doctor *d, const Session *s, const DoctorPlan *p)

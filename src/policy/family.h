@@ -4,7 +4,15 @@
 #include "policy/policy.h"
 #include "text/words.h"
 
+#include <math.h>
 #include <stdio.h>
+
+/** A value of a picture, in [0, 1]; what is not finite is NaN, an Inf too, which
+ *  nobody shall take for white. */
+static inline float dg_policy_pixel(float v)
+{
+    return !isfinite(v) ? NAN : v < 0 ? 0 : v > 1 ? 1 : v;
+}
 
 typedef struct PolicyFamily {
     /* The network's folder in a pipeline of diffusers; its names begin so. */

@@ -300,8 +300,7 @@ static int flux_decode(const Policy *p, Context *ctx, const float *latent,
             for (int c = 0; c < 3; c++) {
                 const float v = latent[packed_place(f, y, x, c)] * half + 0.5f;
 
-                /* written so that NaN stays NaN */
-                rgb[(y * width + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
+                rgb[(y * width + x) * 3 + c] = dg_policy_pixel(v);
             }
     return DG_OK;
 }

@@ -162,18 +162,16 @@ int dg_folder_paint(const Vae *vae, Context *ctx, Tensor *z, float *rgb)
         from_model(vae, ctx, z);
     d.mark = dg_arena_mark(&ctx->arena);
     d.meta = dg_arena_mark(&ctx->meta);
-    if (!dg_context_error(ctx))
+    if (!dg_context_error(ctx) && ctx->check_finite)
+        run_decoder(&d); /* ops that look at what they made are no graph's */
+    else if (!dg_context_error(ctx))
         dg_context_replay(ctx, run_decoder, &d, NULL, 0, 0);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     num = dg_tensor_count(d.picture);
     err = dg_kernel_download(ctx->backend, rgb, d.picture->data,
                              sizeof *rgb * (size_t)num);
-    for (int64_t i = 0; i < num && !err; i++) {
-        const float v = rgb[i] * 0.5f + 0.5f;
-
-        /* written so that NaN stays NaN */
-        rgb[i] = v < 0 ? 0 : v > 1 ? 1 : v;
-    }
+    for (int64_t i = 0; i < num && !err; i++)
+        rgb[i] = dg_policy_pixel(rgb[i] * 0.5f + 0.5f);
     return err;
 }

@@ -1,6 +1,7 @@
 #include "sd_pixels.h"
 
 #include "base/error.h"
+#include "family.h"
 
 int dg_sd_pixels_cell(int64_t *cell, int64_t channels)
 {
@@ -44,7 +45,6 @@ void dg_sd_pixels_decode(const SdPixels *p, const float *latent, float *rgb)
             for (int64_t c = 0; c < 3; c++) {
                 const float v = latent[place(p, y, x, c)] * half + 0.5f;
 
-                /* written so that NaN stays NaN */
-                rgb[(y * p->width + x) * 3 + c] = v < 0 ? 0 : v > 1 ? 1 : v;
+                rgb[(y * p->width + x) * 3 + c] = dg_policy_pixel(v);
             }
 }

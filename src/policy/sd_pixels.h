@@ -21,7 +21,7 @@ int dg_sd_pixels_cell(int64_t *cell, int64_t channels);
 /** rgb [height, width, 3] in [0, 1] to a latent. */
 void dg_sd_pixels_code(const SdPixels *x, const float *rgb, float *latent);
 
-/** And back, clamped to [0, 1]; NaN stays NaN. */
+/** And back, by dg_policy_pixel(). */
 void dg_sd_pixels_decode(const SdPixels *x, const float *latent, float *rgb);
 
 #endif

@@ -163,14 +163,25 @@ static int start_one(const CommandReward *n, Scorer *s)
     return dg_program_start(&s->program, n->c.command, n->crew->env);
 }
 
-/* Waits for its first line. *stopped: was asked for before. Errors: DG_EIO,
- * behind "its program "; it is ended then. */
+/* A stop was asked for, or another rank's program has failed: nothing comes of
+ * waiting for this one. */
+static int in_vain(const void *user)
+{
+    const RewardSeat *seat = user;
+
+    return (seat->stopped != NULL && seat->stopped()) ||
+           dg_comm_alarmed(seat->comm);
+}
+
+/* Waits for its first line. seat: whose ranks all do so, or NULL. *stopped: was
+ * given up before. Errors: DG_EIO, behind "its program "; it is ended then. */
 static int hear_hello(const CommandReward *n, Scorer *s,
-                      char version[DG_VERSION_BYTES], int (*asked)(void),
+                      char version[DG_VERSION_BYTES], const RewardSeat *seat,
                       int *stopped)
 {
     static const ProgramBytes nothing[2] = { { NULL, 0 }, { NULL, 0 } };
-    const ProgramPatience patience = { n->c.start_seconds, asked };
+    const ProgramPatience patience = { n->c.start_seconds,
+                                       seat != NULL ? in_vain : NULL, seat };
     const char *line;
     const ProgramEnd end =
         dg_program_ask(&s->program, nothing, &patience, &line);
@@ -272,7 +283,7 @@ static int ask(const CommandReward *n, Scorer *s, const RewardInput *in,
                RewardScore *out)
 {
     const size_t bytes = (size_t)(3 * in->height * in->width);
-    ProgramPatience patience = { n->c.timeout_seconds, NULL };
+    ProgramPatience patience = { .seconds = n->c.timeout_seconds };
     ProgramBytes parts[2] = { { NULL, 0 }, { in->scratch, bytes } };
     AnswerKind kind;
     const char *line, *key;
@@ -456,8 +467,7 @@ static int hear_all(CommandReward *n, const RewardSeat *seat, int *stopped)
     int err = DG_OK;
 
     for (int i = 0; i < n->crew->num && !err && !*stopped; i++) {
-        err =
-            hear_hello(n, &n->crew->scorer[i], version, seat->stopped, stopped);
+        err = hear_hello(n, &n->crew->scorer[i], version, seat, stopped);
         if (err || *stopped)
             break;
         if (i == 0)
@@ -500,8 +510,12 @@ static int await(void *net, const RewardSeat *seat)
     CommandReward *n = net;
     const double began = dg_clock_now();
     int stopped = 0;
-    int err = dg_agree(seat->comm, hear_all(n, seat, &stopped));
+    int err = hear_all(n, seat, &stopped);
 
+    if (err)
+        dg_comm_alarm(seat->comm);
+    dg_comm_alarm_end(seat->comm);
+    err = dg_agree(seat->comm, err);
     if (!err)
         err = compare(n, seat->comm, stopped);
     n->ready = !err && !stopped;

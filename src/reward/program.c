@@ -477,7 +477,7 @@ ProgramEnd dg_program_ask(Program *p, const ProgramBytes parts[2],
 
         if (!has_line(p) && p->have == sizeof p->line)
             return DG_PROGRAM_LONG;
-        if (patience->stopped != NULL && patience->stopped())
+        if (patience->stopped != NULL && patience->stopped(patience->user))
             return DG_PROGRAM_STOPPED;
         if (!attend(p, left) && !has_line(p))
             return DG_PROGRAM_ENDED;

@@ -52,7 +52,8 @@ typedef struct ProgramBytes {
 /* For how long to wait; time in which all was suspended does not count. */
 typedef struct ProgramPatience {
     double seconds;
-    int (*stopped)(void); /* is asked now and then; NULL: never */
+    int (*stopped)(const void *user); /* is asked now and then; NULL: never */
+    const void *user;
 } ProgramPatience;
 
 /** The environment without what tells an MPI program of its ranks, which is

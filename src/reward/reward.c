@@ -165,6 +165,28 @@ int dg_rewards_outline(Reward *r, const Config *c, int64_t num)
     return DG_OK;
 }
 
+/* Ranks whose programs are ready or have scored wait for the others. */
+static void tell_patience(const Config *c, int64_t num, const Comm *comm)
+{
+    const double patience = c->parallel.host_timeout_seconds;
+
+    for (int64_t k = 0; k < num && comm->size > 1 && patience > 0; k++) {
+        const RewardConfig *o = &c->rewards[k];
+        const int starts = o->start_seconds >= o->timeout_seconds;
+        const double most = starts ? o->start_seconds : o->timeout_seconds;
+
+        if (o->command[0] == '\0' || patience > most)
+            continue;
+        dg_warn("parallel.host_timeout_seconds = %g is not longer than "
+                "rewards[%lld].%s = %g: a program of %s that takes so long on "
+                "one rank is not waited for by the others, which end the run; "
+                "make the first longer or the second shorter",
+                patience, (long long)k,
+                starts ? "start_seconds" : "timeout_seconds", most, o->name);
+        return;
+    }
+}
+
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
 {
     int64_t host[DG_CONFIG_REWARDS];
@@ -172,6 +194,7 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
 
     if (err)
         return err;
+    tell_patience(c, num, comm);
     find_hosts(host, r, num);
     agree_hosts(host, num, comm);
     join_all(r, host, num);

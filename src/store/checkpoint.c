@@ -340,12 +340,15 @@ static int check_iteration(const H5File *f, int64_t iteration, int64_t wanted)
 }
 
 /* Files of before have no digest of theirs. */
-static int read_counter(H5File *f, const char *counter, int64_t *value)
+static int read_counter(H5File *f, const CheckpointCounter *n, int64_t *value)
 {
     char name[DG_H5_NAME], digest[DG_SHA256_HEX];
     int err;
 
-    snprintf(name, sizeof name, "counters/%s", counter);
+    snprintf(name, sizeof name, "counters/%s", n->name);
+    *value = 0;
+    if (n->optional && !dg_h5_has(f, name))
+        return DG_OK;
     err = dg_h5_read(f, name, DG_H5_I64, 0, NULL, value);
     if (err || !dg_h5_has_key(f, name, "sha256"))
         return err;
@@ -371,7 +374,7 @@ static int read_head(const char *path, int64_t wanted, const Checkpoint *k,
     if (!err)
         err = read_index(f, k->params, k->num_params);
     for (int i = 0; i < k->num_counters && !err; i++)
-        err = read_counter(f, k->counters[i].name, &values[i + 1]);
+        err = read_counter(f, &k->counters[i], &values[i + 1]);
     dg_h5_close(f);
     return err;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "text/ascii.h"
 
 enum {
     GLYPH_W = 4, /* 3 columns and a gap */
@@ -28,6 +29,11 @@ static const struct {
     { '.', 000002 }, { ',', 000024 }, { '-', 000700 }, { '+', 002720 },
     { ':', 002020 }, { '=', 007070 }, { '/', 011244 }, { '%', 051245 },
     { '(', 024442 }, { ')', 021112 }, { '"', 055000 }, { '\'', 022000 },
+    { '!', 022202 }, { '?', 061202 }, { ';', 002024 }, { '_', 000007 },
+    { '*', 052500 }, { '&', 025253 }, { '#', 057575 }, { '@', 025743 },
+    { '$', 036236 }, { '<', 012421 }, { '>', 042124 }, { '[', 064446 },
+    { ']', 031113 }, { '{', 032623 }, { '}', 062326 }, { '\\', 044211 },
+    { '|', 022222 }, { '^', 025000 }, { '`', 042000 }, { '~', 003600 },
 };
 
 void dg_image_quantise(unsigned char *out, const float *in, size_t num)
@@ -61,8 +67,8 @@ static void draw_letter(Image *im, int x0, int y0, char c)
                        0, 3);
 }
 
-/* The caption's words, as many to a line as fit. */
-static void draw_caption(Image *im, int x0, int y0, int width, const char *s)
+/* The words, as many to a line as fit. */
+static void draw_words(Image *im, int x0, int y0, int width, const char *s)
 {
     const int per_line = width / GLYPH_W;
     int line = 0, column = 0;
@@ -86,6 +92,18 @@ static void draw_caption(Image *im, int x0, int y0, int width, const char *s)
             break;
         column++;
     }
+}
+
+static int draw_caption(Image *im, int x0, int y0, int width, const char *s)
+{
+    char *text;
+    const int err = dg_ascii_of(&text, s);
+
+    if (err)
+        return err;
+    draw_words(im, x0, y0, width, text);
+    free(text);
+    return DG_OK;
 }
 
 static void draw_tile(Image *im, int x0, int y0, const unsigned char *tile,
@@ -112,6 +130,7 @@ int dg_image_grid(Image *out, const unsigned char *tiles, const ImageGrid *g)
     const int text = g->captions != NULL ? CAPTION_LINES * GLYPH_H + 2 : 0;
     int64_t rows, step_x, step_y;
     size_t tile, bytes;
+    int err = DG_OK;
     Image im;
 
     if (!in_range(g->num, 1, 1 << 20) || !in_range(g->width, 1, 8192) ||
@@ -135,15 +154,18 @@ int dg_image_grid(Image *out, const unsigned char *tiles, const ImageGrid *g)
         return dg_fail(DG_ENOMEM, "grid of %d pictures", (int)g->num);
     memset(im.rgb, 255, bytes);
     tile = 3 * (size_t)g->width * (size_t)g->height;
-    for (int32_t i = 0; i < g->num; i++) {
+    for (int32_t i = 0; i < g->num && !err; i++) {
         int x = g->padding + (int)(i % g->columns * step_x);
         int y = g->padding + (int)(i / g->columns * step_y);
 
         draw_tile(&im, x, y, tiles + (size_t)i * tile, g);
         if (text)
-            draw_caption(&im, x, y + g->height * g->scale + 2,
-                         g->width * g->scale, g->captions[i]);
+            err = draw_caption(&im, x, y + g->height * g->scale + 2,
+                               g->width * g->scale, g->captions[i]);
     }
-    *out = im;
-    return DG_OK;
+    if (err)
+        free(im.rgb);
+    else
+        *out = im;
+    return err;
 }

@@ -312,8 +312,7 @@ int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
                            .batch = u.parts.step.batch,
                            .train_batch = u.parts.step.train_batch };
         note_absent(out, &u);
-        dg_plan_own_rewards(out, &u.config, u.num_rewards);
-        dg_plan_shared_rewards(out, u.rewards, u.num_rewards);
+        dg_plan_rewards(out, &u.config, u.rewards, u.num_rewards);
         dg_plan_parameters(&out->parameters, u.policy,
                            command == DG_PLAN_PRETRAIN ? u.policy->num_values
                                                        : 0,

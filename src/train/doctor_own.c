@@ -292,6 +292,7 @@ typedef struct Trial {
     Trainer t;
     Backend plain; /* kernels without graphs */
     Parts parts;
+    char missing[DG_TRAINER_MISSING];
 } Trial;
 
 static UpdateJob job_of(const Trial *x, int dry)
@@ -321,6 +322,8 @@ static int run_group(Trial *x, int dry, DoctorFound *out)
     const UpdateJob job = job_of(x, dry);
     int err = dg_trainer_experience(t);
 
+    if (!err) /* the same on all ranks */
+        err = dg_trainer_try_scores(t, x->missing);
     if (!err && dry)
         err = dg_agree(x->brief.comm, digest_samples(out, t->rollout));
     if (!err)
@@ -568,6 +571,7 @@ int dg_doctor_own(DoctorOwn *out, const Session *s)
         x->brief.config = &x->config;
         err = try_all(out, x, &self);
         dg_trainer_close(&x->t);
+        snprintf(out->missing, sizeof out->missing, "%s", x->missing);
     }
     dg_comm_self_free(&self);
     free(x);

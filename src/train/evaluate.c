@@ -88,7 +88,7 @@ static void keep_picture(const Eval *e, const float *rgb, int64_t item)
     uint8_t *to = e->job->pictures + item * num;
 
     for (int64_t i = 0; i < num; i++)
-        to[i] = (uint8_t)lrintf(255 * rgb[i]);
+        to[i] = isnan(rgb[i]) ? 0 : (uint8_t)lrintf(255 * rgb[i]);
 }
 
 /* A picture that is scored. */
@@ -97,21 +97,27 @@ typedef struct Judged {
     int64_t item;
 } Judged;
 
-static void note_missing(void *user, int64_t k)
+/* The last error, behind what. */
+static void note(Eval *e, int64_t item, const char *what)
 {
-    const Judged *judged = user;
-    Eval *e = judged->eval;
-    const int64_t item = judged->item;
-
 #pragma omp critical(dg_evaluate_note)
     if (item < e->note_item) {
         e->note_item = item;
-        snprintf(e->note, sizeof e->note,
-                 "prompt %lld, picture %lld: reward %s is missing: %.360s",
-                 (long long)(item / e->job->seeds),
-                 (long long)(item % e->job->seeds), e->job->rewards[k].name,
-                 dg_last_error()->text);
+        snprintf(
+            e->note, sizeof e->note, "prompt %lld, picture %lld: %.100s%.360s",
+            (long long)(item / e->job->seeds),
+            (long long)(item % e->job->seeds), what, dg_last_error()->text);
     }
+}
+
+static void note_missing(void *user, int64_t k)
+{
+    const Judged *judged = user;
+    char what[100];
+
+    snprintf(what, sizeof what,
+             "reward %.64s is missing: ", judged->eval->job->rewards[k].name);
+    note(judged->eval, judged->item, what);
 }
 
 /* The first of all ranks'. */
@@ -153,13 +159,20 @@ static int score_one(Worker *w, Eval *e, const Sample *s, int64_t item)
                                         e->num_features;
     for (int k = 0; k < e->K; k++)
         e->scores[item * e->K + k] = (RewardScore) { NAN, NAN, 1 };
-    if (s->failed)
+    if (s->failed) {
+        dg_fail(DG_ENUMERIC, "step %d: %s", s->failed_step, s->reason);
+        note(e, item, "");
         return DG_OK;
-    err = dg_policy_decode(p, &w->ctx, s->final, rgb);
-    if (err)
+    }
+    err = dg_sampling_paint(w, p, s->final, rgb);
+    if (err && err != DG_ENUMERIC)
         return err;
     if (e->job->pictures != NULL)
         keep_picture(e, rgb, item);
+    if (err) { /* no reward sees it */
+        note(e, item, "");
+        return DG_OK;
+    }
     return dg_rewards_score(e->job->rewards, e->job->with_scores, &in,
                             &e->scores[item * e->K], note_missing, &judged);
 }

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ARRAYS = 6, MAX_NOTES = 2 };
+enum { MAX_ARRAYS = 6, MAX_NOTES = 2, MAX_COUNTERS = 1 + DG_CONFIG_REWARDS };
 
 /* an array of the state that is not the host's, for get() and put() */
 typedef struct StateOf {
@@ -30,7 +30,7 @@ typedef struct Content {
     StateOf state[MAX_ARRAYS];
     WeightsOf weights;
     CheckpointArray arrays[MAX_ARRAYS];
-    CheckpointCounter counters[1];
+    CheckpointCounter counters[MAX_COUNTERS];
     CheckpointNote notes[MAX_NOTES];
     CheckpointParam *params;
     Checkpoint k;
@@ -223,10 +223,13 @@ static int describe(Content *c, const Learner *l)
                       "ema", "exponential moving average of the weights",
                       .data = l->ema },
                   1);
-    c->counters[0] = (CheckpointCounter) { "optimizer_step", l->updates };
+    c->counters[0] =
+        (CheckpointCounter) { .name = "optimizer_step", .value = l->updates };
+    for (int i = 0; i < l->num_more; i++)
+        c->counters[1 + i] = l->more[i];
     c->k.params = c->params;
     c->k.counters = c->counters;
-    c->k.num_counters = 1;
+    c->k.num_counters = 1 + l->num_more;
     return DG_OK;
 }
 
@@ -295,6 +298,8 @@ int dg_learner_resume(Learner *l, const Session *s, const char *dir,
     if (!err && *found) {
         *iteration = c.k.iteration;
         l->updates = c.counters[0].value;
+        for (int i = 0; i < l->num_more; i++)
+            l->more[i].value = c.counters[1 + i].value;
         if (l->policy->dropped > 0 && !dg_learner_in_ranges(l)) {
             dg_policy_round(l->policy); /* masters are where they have to be */
         } else if (l->policy->dropped > 0) {

@@ -74,46 +74,16 @@ void dg_plan_team(PlanTable *t, const TeamOpts *team)
                 n * team->scratch_bytes);
 }
 
-void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num)
+void dg_plan_rewards(RunPlan *out, const Config *c, const Reward *r,
+                     int64_t num)
 {
-    char *text = out->own_rewards;
-    size_t used = 0;
+    out->num_rewards = (int)num;
+    for (int64_t k = 0; k < num; k++) {
+        PlanReward *to = &out->rewards[k];
+        const RewardConfig *o = &c->rewards[k];
 
-    text[0] = '\0';
-    for (int64_t k = 0; k < num && used < sizeof out->own_rewards; k++) {
-        const RewardConfig *r = &c->rewards[k];
-
-        if (r->plugin[0] != '\0' || r->command[0] != '\0')
-            used +=
-                (size_t)snprintf(text + used, sizeof out->own_rewards - used,
-                                 "%s%s", used > 0 ? ", " : "", r->name);
+        snprintf(to->name, sizeof to->name, "%s", o->name);
+        to->own = o->plugin[0] != '\0' || o->command[0] != '\0';
+        to->network = (int)r[k].network;
     }
-}
-
-/* "; A, B, C" of reward k and those that have its network too; nothing where
- * nobody has. */
-static size_t name_users(char *text, size_t bytes, const Reward *r, int64_t k,
-                         int64_t num)
-{
-    size_t used = 0;
-
-    for (int64_t j = k + 1; j < num && used < bytes; j++)
-        if (r[j].network == k)
-            used += (size_t)snprintf(text + used, bytes - used, "%s%s, %s",
-                                     used > 0 ? "" : "; ",
-                                     used > 0 ? "" : r[k].name, r[j].name);
-    return used;
-}
-
-void dg_plan_shared_rewards(RunPlan *out, const Reward *r, int64_t num)
-{
-    const size_t bytes = sizeof out->shared_rewards;
-    char text[sizeof out->shared_rewards] = "; ";
-    size_t used = 0;
-
-    for (int64_t k = 0; k < num && used < bytes; k++)
-        if (r[k].network == k)
-            used += name_users(text + used, bytes - used, r, k, num);
-    memcpy(out->shared_rewards, text + 2, bytes - 2);
-    out->shared_rewards[bytes - 2] = '\0';
 }

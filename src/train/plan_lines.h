@@ -22,9 +22,8 @@ void dg_plan_parameters(PlanTable *t, const Policy *p, int64_t trained,
 void dg_plan_learner(PlanTable *t, const LearnerPlace *place,
                      const OptimConfig *optim);
 void dg_plan_team(PlanTable *t, const TeamOpts *team);
-/** Names the user's own among the first num rewards. */
-void dg_plan_own_rewards(RunPlan *out, const Config *c, int64_t num);
-/** Names those of the first num that have a network together. */
-void dg_plan_shared_rewards(RunPlan *out, const Reward *r, int64_t num);
+/** The first num rewards, which may be outlines. */
+void dg_plan_rewards(RunPlan *out, const Config *c, const Reward *r,
+                     int64_t num);
 
 #endif

@@ -408,10 +408,8 @@ int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)
                            .batch = o.kept.batch,
                            .train_batch = o.kept.train_batch };
         note_absent(out, &o);
-        if (!given) {
-            dg_plan_own_rewards(out, s->config, s->config->num_rewards);
-            dg_plan_shared_rewards(out, o.rewards, s->config->num_rewards);
-        }
+        if (!given)
+            dg_plan_rewards(out, s->config, o.rewards, s->config->num_rewards);
         dg_plan_parameters(&out->parameters, o.policy,
                            dg_params_num_values(dg_policy_trained(o.policy)),
                            dg_outline_reward_values(&o));

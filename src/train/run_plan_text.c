@@ -219,18 +219,81 @@ static int trains(const RunPlan *p)
            p->command == DG_PLAN_REPLAY;
 }
 
+/* How a list is written. */
+typedef struct Marks {
+    const char *quote, *open, *between, *close, *next;
+} Marks;
+
+/* Those that have a network together, as "a, b; c, d"; how many such lists. */
+static int list_shared(FILE *f, const RunPlan *p, const Marks *m)
+{
+    int lists = 0;
+
+    for (int k = 0; k < p->num_rewards; k++) {
+        int users = 0;
+
+        for (int j = k + 1; j < p->num_rewards; j++) {
+            if (p->rewards[j].network != k)
+                continue;
+            if (f != NULL && users == 0)
+                fprintf(f, "%s%s%s%s%s", lists > 0 ? m->next : "", m->open,
+                        m->quote, p->rewards[k].name, m->quote);
+            if (f != NULL)
+                fprintf(f, "%s%s%s%s", m->between, m->quote, p->rewards[j].name,
+                        m->quote);
+            users++;
+        }
+        if (f != NULL && users > 0)
+            fprintf(f, "%s", m->close);
+        lists += users > 0;
+    }
+    return lists;
+}
+
+/* The user's own; how many. */
+static int list_own(FILE *f, const RunPlan *p, const Marks *m)
+{
+    int num = 0;
+
+    for (int k = 0; k < p->num_rewards; k++) {
+        if (!p->rewards[k].own)
+            continue;
+        if (f != NULL)
+            fprintf(f, "%s%s%s%s", num > 0 ? m->between : "", m->quote,
+                    p->rewards[k].name, m->quote);
+        num++;
+    }
+    return num;
+}
+
 static void tell_rewards(FILE *f, const RunPlan *p)
 {
-    if (p->shared_rewards[0] != '\0')
-        fprintf(f,
-                "\nRewards of the same weights have one network, which is "
-                "counted once: %s.\n",
-                p->shared_rewards);
-    if (p->own_rewards[0] != '\0')
-        fprintf(f,
-                "\nWhat rewards of your own take of memory is not counted: "
-                "%s.\n",
-                p->own_rewards);
+    static const Marks words = { "", "", ", ", "", "; " };
+
+    if (list_shared(NULL, p, &words) > 0) {
+        fprintf(f, "\nRewards of the same weights have one network, which is "
+                   "counted once: ");
+        list_shared(f, p, &words);
+        fprintf(f, ".\n");
+    }
+    if (list_own(NULL, p, &words) > 0) {
+        fprintf(f, "\nWhat rewards of your own take of memory is not "
+                   "counted: ");
+        list_own(f, p, &words);
+        fprintf(f, ".\n");
+    }
+}
+
+/* The same, as lists that may be empty. */
+static void put_rewards(FILE *f, const RunPlan *p)
+{
+    static const Marks json = { "\"", "[", ",", "]", "," };
+
+    fprintf(f, ",\"shared_rewards\":[");
+    list_shared(f, p, &json);
+    fprintf(f, "],\"own_rewards\":[");
+    list_own(f, p, &json);
+    fprintf(f, "]");
 }
 
 int dg_run_plan_text(char **text, const RunPlan *p)
@@ -342,6 +405,7 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     }
     if (p->gpus.num > 0)
         fprintf(f, "]");
+    put_rewards(f, p);
     fprintf(f, "}\n");
     return dg_text_close(&out, text);
 }

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <math.h>
 #include <stdio.h>
 
 int64_t dg_sampling_batch(int64_t most, int64_t samples, int ranks)
@@ -241,4 +242,53 @@ int dg_sampling_run(Worker *w, const SamplingRun *r, Sample *samples,
     if (!err && r->keep_all)
         err = tell_failures(w, r, samples, num, &found);
     return err;
+}
+
+static int is_finite(const float *x, int64_t num)
+{
+    int good = 1;
+
+    for (int64_t i = 0; i < num; i++)
+        good &= isfinite(x[i]) != 0;
+    return good;
+}
+
+/* Once more, each op of the decoder checking itself. */
+static int name_decoder(Worker *w, const Policy *p, const float *latent,
+                        float *rgb)
+{
+    char layer[300] = "pixels";
+    int err;
+
+    w->ctx.check_finite = 1;
+    err = dg_policy_decode(p, &w->ctx, latent, rgb);
+    w->ctx.check_finite = 0;
+    if (err == DG_ENUMERIC)
+        snprintf(layer, sizeof layer, "%.290s", dg_last_error()->text);
+    else if (err)
+        return err;
+    dg_context_reset(&w->ctx);
+    return dg_fail(DG_ENUMERIC,
+                   "its picture is not finite: the latent is, but not what the "
+                   "decoder made of it: %s",
+                   layer);
+}
+
+int dg_sampling_paint(Worker *w, const Policy *p, const float *latent,
+                      float *rgb)
+{
+    const int64_t D = p->shape.elements;
+    const int64_t num = 3 * p->shape.height * p->shape.width;
+    int64_t at;
+    int err = dg_policy_decode(p, &w->ctx, latent, rgb);
+
+    if (err || is_finite(rgb, num))
+        return err;
+    at = w->ctx.backend->first_nonfinite(latent, D);
+    if (at < 0)
+        return name_decoder(w, p, latent, rgb);
+    return dg_fail(DG_ENUMERIC,
+                   "its picture is not finite: the latent after the last step "
+                   "is not, element %lld of %lld",
+                   (long long)at, (long long)D);
 }

@@ -234,9 +234,11 @@ static int iterate(Trainer *t, int *stop)
 static int resume(Trainer *t, int *stop)
 {
     const Session *s = t->session;
-    int found = 0;
-    int err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
-                                &t->iteration, &found);
+    int found = 0, err;
+
+    dg_trainer_keep_unscored(t);
+    err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->iteration,
+                            &found);
 
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);

@@ -19,7 +19,7 @@ typedef struct Phases {
 } Phases;
 
 /* See dg_trainer_check_scores(). */
-enum { DG_TRAINER_UNSCORED = 256 };
+enum { DG_TRAINER_UNSCORED = 256, DG_TRAINER_MISSING = 640 };
 
 typedef struct TrainerFiles TrainerFiles; /* trainer_files.c */
 typedef struct Trajectory Trajectory;     /* trainer_trajectory.c */
@@ -49,9 +49,13 @@ typedef struct Trainer {
     Metrics *metrics;    /* rank 0 */
     int64_t iteration;   /* done so far, */
     int64_t saved;       /* and with the newest checkpoint; 0: none */
-    /* of each reward: prompts in a row without any score; of the iteration, how
-     * often its programs were started anew, -1 where it has none */
-    int64_t unscored[DG_CONFIG_REWARDS], restarts[DG_CONFIG_REWARDS];
+    /* of each reward: prompts in a row without any score, up to the iteration
+     * that is done, as checkpoints have them */
+    CheckpointCounter unscored[DG_CONFIG_REWARDS];
+    char unscored_name[DG_CONFIG_REWARDS][24];
+    /* of the iteration, how often a reward's programs were started anew, -1
+     * where it has none */
+    int64_t restarts[DG_CONFIG_REWARDS];
     size_t plan_bytes; /* arena of a worker, from the plan */
     float *before;     /* weights, moments before an iteration that is to be
                           written: [3, this rank's range]; NULL when none
@@ -149,12 +153,20 @@ static inline UpdateJob dg_trainer_update(const Trainer *t)
 int dg_trainer_experience(Trainer *t);
 
 /** Whether each reward serves, by the scores that dg_trainer_experience() got:
- *  the same on all ranks, none of which tells another. Errors: DG_EREWARD naming
+ *  the same on all ranks, none of which tells another. Errors: DG_ENUMERIC where
+ *  pictures there are none but such as are not finite, naming what was so first,
+ *  the latent or a layer of the decoder; DG_EREWARD naming
  *  the reward and why, where it failed for all pictures of the iteration that it
  *  has seen, or has had no score for any picture of the last
  *  DG_TRAINER_UNSCORED prompts, or of as many as are sure to be all of a shorter
  *  list's. */
 int dg_trainer_check_scores(Trainer *t);
+/** Gives the counts behind that to t->learner, in whose checkpoints they are:
+ *  before one is read or written. */
+void dg_trainer_keep_unscored(Trainer *t);
+/** The first of these alone, of a group that is only tried. text: else of the
+ *  first reward that failed for some, or had no score for any, as much; or "". */
+int dg_trainer_try_scores(const Trainer *t, char text[DG_TRAINER_MISSING]);
 
 /** Metrics, log line. */
 int dg_trainer_report(Trainer *t);
