@@ -189,7 +189,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    dg_log_setup(0, DG_LOG_WARN);
+    dg_log_setup(0, DG_LOG_ERROR);
     return 0;
 }
 
