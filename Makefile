@@ -301,7 +301,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(REFS) $(SAN_OBJECT) $(LIB)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZED  := $(filter src/base/% src/text/% src/config/% src/world/% \
              src/tensor/% src/weights/% src/store/% src/parallel/% \
-             src/report/%,$(SOURCES))
+             src/report/% src/reward/dialogue.c src/reward/program.c,$(SOURCES))
 FUZZ_CFLAGS = -std=gnu11 -Iinclude -I$(BUILD) $(DEP_CFLAGS) -g -O1 \
               -ffp-contract=off -Wno-unknown-pragmas -MMD -MP \
               -fsanitize=address,undefined -fno-sanitize-recover=undefined

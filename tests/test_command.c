@@ -130,7 +130,7 @@ static void test_faults_make_a_score_missing(void **state)
         const char *how, *text;
         int ends;
     } fault[] = {
-        { "missing", "its program says: no ?face", 0 },
+        { "missing", "its program says: no ?face at all", 0 },
         { "nan",
           "its program said \"{\"id\": 2, \"score\": NaN}\" where {\"id\": 2, "
           "\"score\": NUMBER} or {\"id\": 2, \"missing\": \"WHY\"} was wanted",
@@ -154,6 +154,7 @@ static void test_faults_make_a_score_missing(void **state)
           1 },
         { "other", "said \"{\"id\": 4, \"score\": 0.5}\" where {\"id\": 3,",
           1 },
+        { "zero", "said \"{\"id\": 3, \"score\": 1}? nan\" where", 1 },
         { "long", "said a line of more than 8192 bytes", 1 },
     };
 

@@ -313,6 +313,58 @@ static void test_config_keys_have_one_value(void **state)
     dg_model_config_close(c);
 }
 
+/* What is compared is looked at once: twice a level would be for ever here. */
+static void test_config_keys_are_compared_in_time(void **state)
+{
+    enum { DEEP = 300 };
+    char inner[7 * DEEP + 8] = "", text[2 * sizeof inner + 64];
+    ModelConfig *c;
+
+    (void)state;
+    for (int i = 0; i < DEEP; i++)
+        strcat(inner, "{\"a\":");
+    strcat(inner, "[1]");
+    for (int i = 0; i < DEEP; i++)
+        strcat(inner, "}");
+    snprintf(text, sizeof text, "{\"a\":%s,\"a\":%s}", inner, inner);
+    assert_int_equal(dg_model_config_parse(&c, "y.json", text, strlen(text)),
+                     DG_OK);
+    dg_model_config_close(c);
+    *strrchr(text, '1') = '2';
+    expect_error(dg_model_config_parse(&c, "y.json", text, strlen(text)),
+                 DG_EFORMAT, "y.json: key a is there twice, with two values");
+}
+
+/* Keys that one has and the other has not, in objects of as many members. */
+static void test_config_objects_are_compared_whole(void **state)
+{
+    static const struct {
+        const char *text;
+        int err;
+    } pair[] = {
+        { "{\"a\":{\"x\":1,\"y\":2},\"a\":{\"y\":2,\"x\":1}}", DG_OK },
+        { "{\"a\":{\"x\":1,\"x\":1},\"a\":{\"x\":1,\"y\":2}}", DG_EFORMAT },
+        { "{\"a\":{\"x\":1,\"y\":2},\"a\":{\"x\":1,\"x\":1}}", DG_EFORMAT },
+        { "{\"a\":{},\"a\":[]}", DG_EFORMAT },
+        { "{\"a\":[1,{}],\"a\":[1,{}]}", DG_OK },
+        { "{\"a\":[1,2],\"a\":[1]}", DG_EFORMAT },
+        { "{\"a\":[1],\"a\":[1,2]}", DG_EFORMAT },
+        { "{\"a\":{\"b\":[{\"c\":\"d\"}]},\"a\":{\"b\":[{\"c\":\"e\"}]}}",
+          DG_EFORMAT },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pair / sizeof *pair; i++) {
+        ModelConfig *c;
+
+        assert_int_equal(dg_model_config_parse(&c, "y.json", pair[i].text,
+                                               strlen(pair[i].text)),
+                         pair[i].err);
+        if (!pair[i].err)
+            dg_model_config_close(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +376,8 @@ int main(void)
         cmocka_unit_test(test_digest_sees_names_and_values),
         cmocka_unit_test(test_config_values),
         cmocka_unit_test(test_config_keys_have_one_value),
+        cmocka_unit_test(test_config_keys_are_compared_in_time),
+        cmocka_unit_test(test_config_objects_are_compared_whole),
     };
 
     return cmocka_run_group_tests_name("snapshot", tests, scratch_make,

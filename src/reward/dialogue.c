@@ -125,6 +125,23 @@ static int read_strict(float *strict, const cJSON *v)
            (cJSON_IsNumber(v) && v->valuedouble == 0);
 }
 
+/* What stands in logs and in files is a line there. */
+static void keep_in_line(char *text)
+{
+    for (; *text != '\0'; text++)
+        if (*text == '\n' || *text == '\t')
+            *text = ' ';
+}
+
+static void take_reason(const char *why)
+{
+    char text[241];
+
+    snprintf(text, sizeof text, "%s", why);
+    keep_in_line(text);
+    dg_fail(DG_ENOSCORE, "says: %s", text);
+}
+
 static AnswerKind read_object(RewardScore *out, const cJSON *o,
                               const char *line, int64_t id)
 {
@@ -138,7 +155,7 @@ static AnswerKind read_object(RewardScore *out, const cJSON *o,
         return DG_ANSWER_BROKEN;
     }
     if (cJSON_IsString(why) && value == NULL) {
-        dg_fail(DG_ENOSCORE, "says: %.240s", why->valuestring);
+        take_reason(why->valuestring);
         return DG_ANSWER_MISSING;
     }
     if (why != NULL || !cJSON_IsNumber(value)) {
@@ -166,15 +183,13 @@ AnswerKind dg_answer_read(RewardScore *out, const char *line, int64_t id)
     return kind;
 }
 
-/* It stands in logs and in files, where a line is a line and texts are UTF-8:
- * a program may say anything, and a long one is cut anywhere. */
+/* Texts are UTF-8 there: a program may say anything, and a long one is cut
+ * anywhere. */
 static void take_version(char version[DG_VERSION_BYTES], const char *text)
 {
     snprintf(version, DG_VERSION_BYTES, "%s", text);
     dg_legible(version);
-    for (char *c = version; *c != '\0'; c++)
-        if (*c == '\n' || *c == '\t')
-            *c = ' ';
+    keep_in_line(version);
 }
 
 int dg_answer_hello(char version[DG_VERSION_BYTES], const char *line)

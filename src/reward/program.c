@@ -452,6 +452,7 @@ static int attend(Program *p, ProgramBytes left[2])
     return more;
 }
 
+/* A zero byte does not end it, else what follows would be passed over. */
 static const char *take_line(Program *p)
 {
     char *line = p->line + p->used;
@@ -461,6 +462,9 @@ static const char *take_line(Program *p)
     if (end > line && end[-1] == '\r')
         end--;
     *end = '\0';
+    for (char *c = line; c < end; c++)
+        if (*c == '\0')
+            *c = '?';
     return line;
 }
 

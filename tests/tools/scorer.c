@@ -15,7 +15,7 @@
  *   at=0, at=bad     does what is named besides at each picture, or at those of
  *                    prompts that begin with "bad": exit, kill, hang, child,
  *                    shut, noise, nonsense, other, nan, huge, text, missing,
- *                    stricter, long, twice
+ *                    stricter, long, twice, zero
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -176,7 +176,10 @@ static int misbehave(const Request *r)
     else if (value("text"))
         printf("{\"id\": %ld, \"score\": \"0.5\"}\n", r->id);
     else if (value("missing"))
-        printf("{\"id\": %ld, \"missing\": \"no \\u001bface\"}\n", r->id);
+        printf("{\"id\": %ld, \"missing\": \"no \\u001bface\\nat\\tall\"}\n",
+               r->id);
+    else if (value("zero"))
+        printf("{\"id\": %ld, \"score\": 1}%c nan\n", r->id, 0);
     else if (value("stricter"))
         printf("{\"id\": %ld, \"score\": 0.5, \"strict\": 2}\n", r->id);
     else if (value("long"))
