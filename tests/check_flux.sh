@@ -119,6 +119,8 @@ refused "flux: a reward of squares" "rewards[0].name = \"shapes\"" \
 refused "flux: a VAE without a folder" \
     "policy.codec = \"vae\": needs policy.path" policy.path= policy.codec=vae
 rm -rf "$work/refused"
-expect_code "flux: pretraining" 1 "policy.path" "$bin" pretrain "$TINY" \
-    --set run.dir="$work/refused"
+find "$work/bad" -name '*.safetensors*' -delete
+expect_code "flux: pretraining, before any weights are read" 1 \
+    "must be empty for pretraining" "$bin" pretrain "$TINY" \
+    --set run.dir="$work/refused" --set policy.path="$work/bad"
 exit $bad

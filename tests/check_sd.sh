@@ -78,6 +78,12 @@ expect_code "sd: rules cut off, a warning" 0 \
 refused "sd: size that does not fit" "pretrain.image_size" pretrain.image_size=44
 expect_code "sd: pretraining of a folder" 1 "policy.kind" "$bin" pretrain "$TINY" \
     --set run.dir="$work/refused"
+cp -r $folder "$work/sizes"
+find "$work/sizes" -name '*.safetensors' -delete
+rm -rf "$work/refused"
+expect_code "sd: before any weights are read" 1 "must be empty for pretraining" \
+    ranks 2 "$bin" pretrain "$TINY" --set run.dir="$work/refused" \
+    --set policy.path="$work/sizes"
 
 # --- sizes of its own: pretrained, sampled, tuned -----------------------------
 export TINY=configs/tiny_unet.cfg

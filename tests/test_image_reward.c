@@ -240,6 +240,62 @@ static void test_same_bits_whatever_was_before(void **state)
     ir_close(&b);
 }
 
+/* Score of reward k of two, of a square picture and the features of both. */
+static float score_of_two(IrBed *b, int k, const float *rgb,
+                          const float *features)
+{
+    const RewardInput in = { .rgb = rgb,
+                             .height = 64,
+                             .width = 64,
+                             .features = features,
+                             .ctx = &b->ctx,
+                             .scratch = b->scratch };
+    RewardScore s;
+
+    dg_reward_score(&b->r[k], &in, &s);
+    assert_int_equal(s.missing, 0);
+    return s.value;
+}
+
+/* Two of one file have its weights once, and each what it would have alone. */
+static void test_two_of_one_file_have_one_network(void **state)
+{
+    static const char two[] =
+        "rewards=({name=\"imagereward\";" IR_KEYS
+        "},{name=\"imagereward\";" IR_KEYS "quantize=\"trunc\";})";
+    const Prompt prompt = { .text = (char *)ir_prompts[0] };
+    float *rgb = malloc(sizeof *rgb * CLIP_MOST), features[2 * IR_TOKENS];
+    float rounded, cut;
+    IrBed b;
+
+    (void)state;
+    assert_non_null(rgb);
+    for (int i = 0; i < 64 * 64 * 3; i++)
+        rgb[i] = ((float)(i * 37 % 200) + 0.75f) / 255;
+    ir_open(&b, dg_backend_cpu(), IR_KEYS "quantize=\"trunc\";");
+    cut = ir_score(&b, rgb, 0, 0).value;
+    ir_close(&b);
+    ir_open(&b, dg_backend_cpu(), IR_KEYS);
+    rounded = ir_score(&b, rgb, 0, 0).value;
+    dg_rewards_close(b.r, 1);
+    assert_true(rounded != cut);
+    MUST(dg_config_set(&b.config, two));
+    MUST(dg_rewards_init(b.r, &b.config));
+    MUST(dg_rewards_open(b.r, &b.config, 2, &tiny_comm));
+    assert_true(b.r[0].network == 0 && b.r[1].network == 0);
+    assert_int_equal(dg_rewards_num_values(b.r, 2),
+                     dg_rewards_num_values(b.r, 1));
+    assert_int_equal(dg_rewards_num_features(b.r, 2), 2 * IR_TOKENS);
+    MUST(dg_rewards_encode(b.r, 2, &b.ctx, &prompt, features));
+    assert_true(score_of_two(&b, 0, rgb, features) == rounded);
+    assert_true(score_of_two(&b, 1, rgb, features) == cut);
+    assert_true(score_of_two(&b, 0, rgb, features) == rounded);
+    dg_context_fini(&b.ctx);
+    dg_rewards_close(b.r, 2);
+    free(b.scratch);
+    free(rgb);
+}
+
 /* The prompt of most tokens needs what was planned, others less. */
 static void test_plan_is_what_is_used(void **state)
 {
@@ -452,6 +508,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_scores_as_transformers),
     cmocka_unit_test(test_prompts_of_a_list),
     cmocka_unit_test(test_same_bits_whatever_was_before),
+    cmocka_unit_test(test_two_of_one_file_have_one_network),
     cmocka_unit_test(test_plan_is_what_is_used),
     cmocka_unit_test(test_a_picture_with_nan_is_missing),
     cmocka_unit_test(test_eight_bits_are_a_choice),

@@ -116,6 +116,31 @@ static void test_a_write_is_seen_by_nobody_else(void **state)
     VERDICT();
 }
 
+/* Filled in parts: one is all of a page's and another none of it. */
+static void test_each_rank_may_fill_a_part(void **state)
+{
+    NodeMemory *m = NULL;
+    unsigned char *v;
+    int64_t from = 0, num = BYTES;
+
+    (void)state;
+    EXPECT(dg_node_memory_new(&m, &comm, BYTES) == DG_OK);
+    v = dg_node_memory_at(m);
+    if (dg_node_memory_together(m))
+        dg_share_range(BYTES, comm.node_rank, comm.node_size, &from, &num);
+    for (size_t i = (size_t)from; i < (size_t)(from + num); i++)
+        v[i] = value(i);
+    dg_comm_barrier(&comm);
+    EXPECT(first_wrong(v, 0, BYTES) == BYTES); /* seen before as well */
+    EXPECT(dg_node_memory_publish(m, &comm) == DG_OK);
+    EXPECT(first_wrong(v, 0, BYTES) == BYTES);
+    v[0] = (unsigned char)(value(0) + 1 + comm.rank);
+    dg_comm_barrier(&comm);
+    EXPECT(v[0] == (unsigned char)(value(0) + 1 + comm.rank));
+    dg_node_memory_free(m);
+    VERDICT();
+}
+
 /* Eight ranks have it once. */
 static void test_it_is_there_once(void **state)
 {
@@ -310,6 +335,7 @@ static void test_another_process_is_left_alone(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_write_is_seen_by_nobody_else),
+    cmocka_unit_test(test_each_rank_may_fill_a_part),
     cmocka_unit_test(test_it_is_there_once),
     cmocka_unit_test(test_ranks_settle_on_ranges),
     cmocka_unit_test(test_what_one_rank_keeps_stays),

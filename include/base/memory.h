@@ -17,6 +17,10 @@ void *dg_memory_new(size_t bytes);
  *  system. They stay part of it, and read as zero or as before. */
 void dg_memory_drop(void *p, size_t bytes);
 
+/** Before all of [p, p + bytes) is written: asks for its pages together, which
+ *  costs half of what one fault each does. A wish; what is there stays as it is. */
+void dg_memory_take(void *p, size_t bytes);
+
 /** Whether there is room for what libraries take as they go: where they have
  *  none, they end the program in their own ways. What cannot be told, as where a
  *  limit is of memory that is used, is taken to be there. Errors: DG_ENOMEM. */

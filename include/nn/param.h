@@ -46,7 +46,7 @@ typedef struct ParamSet {
     int64_t count; /* elements of the flat buffer, padding included */
     float *values; /* [count] once allocated; padding is 0 */
     int owns_values;
-    int together; /* the first rank of a node fills values for all of them */
+    int together;       /* a node's ranks have values together: filled once */
     struct Lora *lora;  /* adapts linears that are added; NULL: nothing */
     ParamGroup *groups; /* [num_groups], rising */
     int num_groups, cap_groups;

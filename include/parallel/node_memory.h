@@ -1,9 +1,10 @@
 #ifndef DG_PARALLEL_NODE_MEMORY_H
 #define DG_PARALLEL_NODE_MEMORY_H
 /*
- * Memory that the ranks of a node have together: one of them fills it, and from
- * then on each reads the same pages, and has its own of those it writes to. So a
- * node of eight ranks holds what they have loaded once and not eight times.
+ * Memory that the ranks of a node have together: it is filled once, by one of them
+ * or by each in a part, and from then on each reads the same pages, and has its own
+ * of those it writes to. So a node of eight ranks holds what they have loaded once
+ * and not eight times.
  *
  * It is a file of the kernel's own memory, in no file system, which the others
  * open by way of the first rank's process and map for themselves.
@@ -18,10 +19,11 @@ typedef struct NodeRange {
 } NodeRange;
 
 /**
- * Takes zeroed memory, which only those may touch before
- * dg_node_memory_publish() that dg_node_memory_fills() says. Where a rank cannot
- * open another's, which a line of the log says, and on a node of one rank, each
- * has memory of its own. Collective. Errors, agreed: DG_ENOMEM.
+ * Takes zeroed memory. Until dg_node_memory_publish() a node's ranks all write to
+ * the same: each to a part that nobody else writes to, or the one alone that
+ * dg_node_memory_fills() says. Where a rank cannot open another's, which a line of
+ * the log says, and on a node of one rank, each has memory of its own.
+ * Collective. Errors, agreed: DG_ENOMEM.
  */
 int dg_node_memory_new(NodeMemory **out, const Comm *c, size_t bytes);
 
@@ -34,11 +36,12 @@ void *dg_node_memory_at(const NodeMemory *m);
 /** 1: the ranks of every node have it together. The same on all ranks. */
 int dg_node_memory_together(const NodeMemory *m);
 
-/** 1: this rank is to fill it; the first of each node, or all of them. */
+/** 1: this rank is to fill what is not shared out; the first of each node, or all
+ *  of them. */
 int dg_node_memory_fills(const NodeMemory *m);
 
-/** What the first rank of the node has written is there for all ranks of it, and
- *  from now on nobody sees what another writes. Once. Collective. Errors, agreed:
+/** What a rank of the node has written is there for all ranks of it, and from now
+ *  on nobody sees what another writes. Once. Collective. Errors, agreed:
  *  DG_ENOMEM. */
 int dg_node_memory_publish(NodeMemory *m, const Comm *c);
 

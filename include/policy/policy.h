@@ -127,9 +127,9 @@ void dg_policy_destroy(Policy *p);
 /**
  * The same with values that the ranks of a node have together, see
  * parallel/node_memory.h: for who places it on GPUs. Until dg_policy_publish() only
- * those may touch values that dg_policy_fills() says, and
- * dg_policy_load_folder() fills them so. Collective. Errors, agreed: as
- * dg_policy_create().
+ * those may touch values that dg_policy_fills() says, but for
+ * dg_policy_load_folder(), of which each rank fills a part. Collective. Errors,
+ * agreed: as dg_policy_create().
  */
 int dg_policy_create_on_node(Policy **out, const Config *c, const Comm *comm);
 int dg_policy_fills(const Policy *p);

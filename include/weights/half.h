@@ -14,9 +14,9 @@ float dg_bfloat_to_float(uint16_t bfloat);
 uint16_t dg_bfloat_from_float(float x);
 
 /** num values each; out and in do not overlap. */
-void dg_half_widen(float *out, const uint16_t *in, int64_t num);
+void dg_half_widen(float *out, const void *in, int64_t num);
 void dg_half_narrow(uint16_t *out, const float *in, int64_t num);
-void dg_bfloat_widen(float *out, const uint16_t *in, int64_t num);
+void dg_bfloat_widen(float *out, const void *in, int64_t num);
 void dg_bfloat_narrow(uint16_t *out, const float *in, int64_t num);
 
 #endif

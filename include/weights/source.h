@@ -39,6 +39,12 @@ int dg_source_read_raw(const WeightSource *s, int64_t i, void *dst);
 
 /** As dg_weight_file_verify(), of all files. */
 int dg_source_verify(const WeightSource *s);
+/** Part 0 <= part < parts of that: whole members, about as many bytes in each. All
+ *  parts together are all of it, in its order. */
+int dg_source_verify_part(const WeightSource *s, int part, int parts);
+
+/** As dg_weight_file_stamp(), of all files. */
+uint64_t dg_source_stamp(const WeightSource *s);
 
 /**
  * SHA-256 over all tensors in the order of their names: each name with its

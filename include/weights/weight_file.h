@@ -83,6 +83,14 @@ int dg_weight_file_note_at(const WeightFile *f, int64_t i, const char **key,
  * Errors: DG_EFORMAT naming file and member; DG_EIO as below.
  */
 int dg_weight_file_verify(const WeightFile *f);
+/** How many bytes these are. */
+int64_t dg_weight_file_summed(const WeightFile *f);
+/** The same of members that begin with byte from .. end-1 of them. */
+int dg_weight_file_verify_part(const WeightFile *f, int64_t from, int64_t end);
+
+/** A number of the file's size and time of change when it was opened: another
+ *  where another file is, but for what has been copied with its times. */
+uint64_t dg_weight_file_stamp(const WeightFile *f);
 
 /**
  * Values first .. first+num-1 of tensor i (row-major, whatever the file's own

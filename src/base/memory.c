@@ -36,6 +36,20 @@ void dg_memory_drop(void *p, size_t bytes)
         (void)madvise((void *)from, end - from, MADV_DONTNEED);
 }
 
+void dg_memory_take(void *p, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t from = (uintptr_t)p / page * page;
+
+    (void)madvise((void *)from, (uintptr_t)p + bytes - from,
+                  MADV_POPULATE_WRITE);
+#else
+    (void)p;
+    (void)bytes;
+#endif
+}
+
 int dg_memory_spare(void)
 {
     void *volatile p = malloc((size_t)SPARE_MB << 20); /* not to be left out */

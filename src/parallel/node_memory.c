@@ -115,10 +115,10 @@ static int open_file(const Ticket *t)
         errno = ESTALE;
         return -1;
     }
-    return open(path, O_RDONLY | O_CLOEXEC);
+    return open(path, O_RDWR | O_CLOEXEC);
 }
 
-/* Addresses alone: whoever touches them too early finds nothing there. */
+/* Addresses alone, in which the file will be. */
 static int reserve(NodeMemory *m)
 {
     void *p;
@@ -167,7 +167,7 @@ static int share(NodeMemory *m, const Comm *c)
     errno = why;
     if (!m->first)
         m->file = open_file(&ticket);
-    if (m->file < 0 || reserve(m) != 0 || (m->first && map(m, MAP_SHARED) != 0))
+    if (m->file < 0 || reserve(m) != 0 || map(m, MAP_SHARED) != 0)
         err = dg_fail(DG_EDEVICE, "%s", strerror(errno));
     err = dg_agree(c, err);
     if (!err)
@@ -248,7 +248,7 @@ int dg_node_memory_publish(NodeMemory *m, const Comm *c)
         err = dg_fail(DG_ENOMEM, "weights: %zu bytes of the node's: %s",
                       m->bytes, strerror(errno));
     m->published = 1;
-    return dg_agree(c, err); /* nobody reads before the first has filled it */
+    return dg_agree(c, err); /* nobody reads before all have filled it */
 }
 
 /* --- giving back -------------------------------------------------------------- */

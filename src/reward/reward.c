@@ -116,7 +116,8 @@ static void find_hosts(int64_t *host, const Reward *r, int64_t num)
 }
 
 /* What not all ranks say is not so: a link may lead elsewhere on a node. */
-static void agree_hosts(int64_t *host, int64_t num, const Comm *comm)
+static void agree_hosts(int64_t *host, const Reward *r, int64_t num,
+                        const Comm *comm)
 {
     int64_t least[DG_CONFIG_REWARDS], most[DG_CONFIG_REWARDS];
 
@@ -124,8 +125,14 @@ static void agree_hosts(int64_t *host, int64_t num, const Comm *comm)
     memcpy(most, host, sizeof *host * (size_t)num);
     dg_comm_min_i64(comm, least, num);
     dg_comm_max_i64(comm, most, num);
-    for (int64_t k = 0; k < num; k++)
+    for (int64_t k = 0; k < num; k++) {
         host[k] = least[k] == most[k] ? least[k] : k;
+        if (least[k] != most[k])
+            dg_warn("rewards[%lld], %s: its path leads to the files of "
+                    "rewards[%lld] on some ranks and to others on the rest: it "
+                    "gets a network of its own",
+                    (long long)k, r[k].name, (long long)least[k]);
+    }
 }
 
 static int sees_as(const Reward *r, int64_t k, int64_t j)
@@ -196,7 +203,7 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
         return err;
     tell_patience(c, num, comm);
     find_hosts(host, r, num);
-    agree_hosts(host, num, comm);
+    agree_hosts(host, r, num, comm);
     join_all(r, host, num);
     for (int64_t k = 0; k < num && !err; k++) {
         if (r[k].net == NULL)

@@ -311,16 +311,16 @@ static int drop_copies(Pretrain *t)
 }
 
 /* Whether the policy can be shown the world's pictures. */
-static int check_pictures(const Pretrain *t)
+static int check_pictures(const Session *s, const Policy *p)
 {
-    const PolicyShape *shape = &t->policy->shape;
+    const PolicyShape *shape = &p->shape;
 
-    if (!dg_policy_codes(t->policy))
+    if (!dg_policy_codes(p))
         return dg_fail(DG_EINVAL,
                        "policy.path = \"%.200s\": must be empty for "
                        "pretraining, which has no encoder for pictures: "
                        "policy.kind = sd with sizes of its own, or flux",
-                       t->session->config->policy.path);
+                       s->config->policy.path);
     if (shape->height != shape->width)
         return dg_fail(DG_EINVAL,
                        "policy.height, policy.width: pictures %lld pixels high "
@@ -334,6 +334,18 @@ static int check_pictures(const Pretrain *t)
                        (long long)shape->width, DG_WORLD_MIN_SIDE,
                        DG_WORLD_MAX_SIDE);
     return DG_OK;
+}
+
+/* The same before any weights are read, which may be a folder's gigabytes. */
+static int check_outline(const Session *s)
+{
+    Policy *p = NULL;
+    int err = dg_policy_outline(&p, s->config);
+
+    if (!err)
+        err = check_pictures(s, p);
+    dg_policy_destroy(p);
+    return dg_agree(s->comm, err);
 }
 
 /* Whose items are this rank's. */
@@ -359,7 +371,7 @@ int dg_pretrain_parts(RoomParts *out, const Session *s, Policy *p,
     memcpy(t.rewards, rewards, sizeof t.rewards);
     p->trains_text = 1;
     if (!err)
-        err = check_pictures(&t);
+        err = check_pictures(s, p);
     if (err)
         return err;
     share_items(&t);
@@ -419,6 +431,8 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
     t->batch = c->pretrain.batch;
     dg_schedule_alpha_bar_table(t->alpha_bar);
     err = check(s);
+    if (!err)
+        err = check_outline(s);
     if (err)
         return err;
     share_items(t);
@@ -435,8 +449,6 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
-        err = check_pictures(t);
-    if (!err)
         t->stream.side = (int32_t)t->policy->shape.width;
     if (!err && c->pretrain.distill_cfg != 1)
         err = dg_setup_policy(s, 0, &t->teacher);
@@ -444,9 +456,6 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
         t->policy->trains_text = 1;
     if (!err && t->teacher != NULL)
         dg_policy_as_teacher(t->teacher);
-    /* a folder's networks are drawn anew, where no other weights are named */
-    if (!err && c->policy.weights[0] == '\0' && c->policy.path[0] != '\0')
-        dg_policy_draw(t->policy, (uint64_t)c->run.seed);
     err = dg_agree(s->comm, err ? err : reserve(t));
     return err || t->pool == NULL ? err : dg_pool_beside(t->pool, s);
 }

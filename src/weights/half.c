@@ -2,6 +2,8 @@
 
 #include "base/float_bits.h"
 
+#include <string.h>
+
 float dg_half_to_float(uint16_t half)
 {
     const uint32_t sign = (uint32_t)(half & 0x8000) << 16;
@@ -49,10 +51,19 @@ uint16_t dg_bfloat_from_float(float x)
     return (uint16_t)((u + 0x7fffU + (u >> 16 & 1U)) >> 16);
 }
 
-void dg_half_widen(float *out, const uint16_t *in, int64_t num)
+/* They stand anywhere in a file. */
+static uint16_t half_at(const void *in, int64_t i)
+{
+    uint16_t x;
+
+    memcpy(&x, (const char *)in + i * (int64_t)sizeof x, sizeof x);
+    return x;
+}
+
+void dg_half_widen(float *out, const void *in, int64_t num)
 {
     for (int64_t i = 0; i < num; i++)
-        out[i] = dg_half_to_float(in[i]);
+        out[i] = dg_half_to_float(half_at(in, i));
 }
 
 void dg_half_narrow(uint16_t *out, const float *in, int64_t num)
@@ -61,10 +72,10 @@ void dg_half_narrow(uint16_t *out, const float *in, int64_t num)
         out[i] = dg_half_from_float(in[i]);
 }
 
-void dg_bfloat_widen(float *out, const uint16_t *in, int64_t num)
+void dg_bfloat_widen(float *out, const void *in, int64_t num)
 {
     for (int64_t i = 0; i < num; i++)
-        out[i] = dg_bfloat_to_float(in[i]);
+        out[i] = dg_bfloat_to_float(half_at(in, i));
 }
 
 void dg_bfloat_narrow(uint16_t *out, const float *in, int64_t num)

@@ -340,22 +340,24 @@ void dg_manifest_free(WeightPlan *p)
     free(p);
 }
 
-/* Values from .. to of the buffer out of a turned matrix, a row of the source
- * at a time: element (c, r) there is (r, c) here. */
+/* Values from .. to of the buffer out of a turned matrix, of each row of the source
+ * what is needed: element (c, r) there is (r, c) here. */
 static int fill_turned(const WeightSource *source, const Piece *q, int64_t from,
                        int64_t to, float *dst)
 {
     const int64_t rows = q->turned, columns = q->num / rows;
-    float *line = malloc(sizeof *line * (size_t)rows);
+    const int64_t r0 = (from - q->at) / columns;
+    const int64_t num = (to - 1 - q->at) / columns + 1 - r0;
+    float *line = malloc(sizeof *line * (size_t)num);
     int err = DG_OK;
 
     if (line == NULL)
         return dg_fail(DG_ENOMEM, "%s: a row of %" PRId64 " values",
-                       dg_source_label(source), rows);
+                       dg_source_label(source), num);
     for (int64_t c = 0; c < columns && !err; c++) {
-        err = dg_source_read(source, q->tensor, c * rows, rows, line);
-        for (int64_t r = 0; r < rows && !err; r++) {
-            const int64_t place = q->at + r * columns + c;
+        err = dg_source_read(source, q->tensor, c * rows + r0, num, line);
+        for (int64_t r = 0; r < num && !err; r++) {
+            const int64_t place = q->at + (r0 + r) * columns + c;
 
             if (place >= from && place < to)
                 dst[place - from] = line[r];

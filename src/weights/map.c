@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* What a thread is reading, and where it goes on if that cannot be read. */
@@ -39,9 +40,10 @@ static void listen(void)
 }
 
 int dg_map_open(const char *path, const unsigned char **bytes,
-                size_t *num_bytes)
+                size_t *num_bytes, int64_t *changed_ns)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct stat st;
     int64_t size;
     void *map = NULL;
     int fd;
@@ -50,7 +52,9 @@ int dg_map_open(const char *path, const unsigned char **bytes,
     if (err)
         return err;
     pthread_once(&once, listen);
-    if (size > 0) {
+    if (fstat(fd, &st) != 0)
+        err = dg_fail(DG_EIO, "%s: cannot read: %s", path, strerror(errno));
+    if (!err && size > 0) {
         map = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED)
             err = dg_fail(DG_EIO, "%s: cannot map: %s", path, strerror(errno));
@@ -60,6 +64,7 @@ int dg_map_open(const char *path, const unsigned char **bytes,
         return err;
     *bytes = map;
     *num_bytes = (size_t)size;
+    *changed_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
     return DG_OK;
 }
 

@@ -31,6 +31,7 @@ struct WeightFile {
     const char *format;
     const unsigned char *bytes;
     size_t num_bytes;
+    int64_t changed_ns; /* when the file was, as it was opened */
     int owns_map;
     MappedTensor *tensors;
     int64_t num, cap;
@@ -40,10 +41,10 @@ struct WeightFile {
     int64_t num_sums;
 };
 
-/** Maps a file for reading. An empty one has bytes NULL. Errors: DG_EIO,
- *  DG_ENOMEM. */
+/** Maps a file for reading. An empty one has bytes NULL; changed_ns: since the
+ *  epoch. Errors: DG_EIO, DG_ENOMEM. */
 int dg_map_open(const char *path, const unsigned char **bytes,
-                size_t *num_bytes);
+                size_t *num_bytes, int64_t *changed_ns);
 void dg_map_close(const unsigned char *bytes, size_t num_bytes);
 
 /**

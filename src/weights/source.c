@@ -118,11 +118,32 @@ const WeightFile *dg_source_file(const WeightSource *s, int i)
 
 int dg_source_verify(const WeightSource *s)
 {
+    return dg_source_verify_part(s, 0, 1);
+}
+
+int dg_source_verify_part(const WeightSource *s, int part, int parts)
+{
+    int64_t all = 1, at = 0, from, end; /* 1: an empty member may be the last */
     int err = DG_OK;
 
-    for (int i = 0; i < s->num_files && !err; i++)
-        err = dg_weight_file_verify(s->files[i]);
+    for (int i = 0; i < s->num_files; i++)
+        all += dg_weight_file_summed(s->files[i]);
+    from = all * part / parts;
+    end = all * (part + 1) / parts;
+    for (int i = 0; i < s->num_files && !err; i++) {
+        err = dg_weight_file_verify_part(s->files[i], from - at, end - at);
+        at += dg_weight_file_summed(s->files[i]);
+    }
     return err;
+}
+
+uint64_t dg_source_stamp(const WeightSource *s)
+{
+    uint64_t stamp = (uint64_t)s->num_files;
+
+    for (int i = 0; i < s->num_files; i++)
+        stamp = stamp * 0x100000001b3u ^ dg_weight_file_stamp(s->files[i]);
+    return stamp;
 }
 
 int64_t dg_source_num(const WeightSource *s)

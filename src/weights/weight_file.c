@@ -12,6 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    PIECE = 1 << 16
+}; /* values that stay in a cache until they are checked */
+
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "values in the files are little-endian and read as they are");
 
@@ -95,6 +99,7 @@ typedef struct Parse {
     const char *path;
     const unsigned char *bytes;
     size_t num;
+    int64_t changed_ns;
     int err;
 } Parse;
 
@@ -118,18 +123,20 @@ static void parse(void *user)
 int dg_weight_file_open(WeightFile **out, const char *path)
 {
     Parse p = { .out = out, .path = path };
-    int err = dg_map_open(path, &p.bytes, &p.num);
+    int err = dg_map_open(path, &p.bytes, &p.num, &p.changed_ns);
 
     if (err)
         return err;
     err = dg_map_guard(path, p.bytes, p.num, parse, &p);
     if (!err)
         err = p.err;
-    if (err)
+    if (err) {
         dg_map_close(p.bytes, p.num);
-    else
-        (*out)->owns_map = 1;
-    return err;
+        return err;
+    }
+    (*out)->owns_map = 1;
+    (*out)->changed_ns = p.changed_ns;
+    return DG_OK;
 }
 
 void dg_weight_file_close(WeightFile *f)
@@ -306,24 +313,54 @@ static void sum_up(void *user)
     s->crc = dg_crc32(0, s->of->data, s->of->num_bytes);
 }
 
+static int verify(const WeightFile *f, const MappedSum *of)
+{
+    Summing s = { of, 0 };
+    const int err = dg_map_guard(f->path, f->bytes, f->num_bytes, sum_up, &s);
+
+    if (err)
+        return err;
+    if (s.crc != of->crc)
+        return dg_fail(DG_EFORMAT,
+                       "%s: member %s: CRC-32 is %08" PRIx32
+                       ", stored is %08" PRIx32
+                       ": the file is damaged, or was saved without "
+                       "checksums: save it again with them",
+                       f->path, of->name, s.crc, of->crc);
+    return DG_OK;
+}
+
 int dg_weight_file_verify(const WeightFile *f)
 {
-    for (int64_t i = 0; i < f->num_sums; i++) {
-        Summing s = { &f->sums[i], 0 };
-        const int err =
-            dg_map_guard(f->path, f->bytes, f->num_bytes, sum_up, &s);
+    return dg_weight_file_verify_part(f, 0, INT64_MAX);
+}
 
-        if (err)
-            return err;
-        if (s.crc != s.of->crc)
-            return dg_fail(DG_EFORMAT,
-                           "%s: member %s: CRC-32 is %08" PRIx32
-                           ", stored is %08" PRIx32
-                           ": the file is damaged, or was saved without "
-                           "checksums: save it again with them",
-                           f->path, s.of->name, s.crc, s.of->crc);
+int64_t dg_weight_file_summed(const WeightFile *f)
+{
+    int64_t bytes = 0;
+
+    for (int64_t i = 0; i < f->num_sums; i++)
+        bytes += (int64_t)f->sums[i].num_bytes;
+    return bytes;
+}
+
+int dg_weight_file_verify_part(const WeightFile *f, int64_t from, int64_t end)
+{
+    int64_t at = 0;
+    int err = DG_OK;
+
+    for (int64_t i = 0; i < f->num_sums && !err; i++) {
+        if (at >= from && at < end)
+            err = verify(f, &f->sums[i]);
+        at += (int64_t)f->sums[i].num_bytes;
     }
-    return DG_OK;
+    return err;
+}
+
+uint64_t dg_weight_file_stamp(const WeightFile *f)
+{
+    return (uint64_t)f->num_bytes * 0x9E3779B97F4A7C15u ^
+           (uint64_t)f->changed_ns;
 }
 
 /* The values ------------------------------------------------------------ */
@@ -349,9 +386,17 @@ static void widen(float *dst, const unsigned char *from, WeightType type,
         TAKE(float, x)
         break;
     case DG_WEIGHT_F16:
+        if (step == sizeof(uint16_t)) {
+            dg_half_widen(dst, from, num);
+            break;
+        }
         TAKE(uint16_t, dg_half_to_float(x))
         break;
     case DG_WEIGHT_BF16:
+        if (step == sizeof(uint16_t)) {
+            dg_bfloat_widen(dst, from, num);
+            break;
+        }
         TAKE(uint16_t, dg_bfloat_to_float(x))
         break;
     case DG_WEIGHT_F64:
@@ -445,8 +490,8 @@ static void take_all(void *dst, const unsigned char *from, WeightType type,
     memcpy(dst, from, (size_t)num);
 }
 
-int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
-                            int64_t num, float *dst)
+static int check_range(const WeightFile *f, int64_t i, int64_t first,
+                       int64_t num)
 {
     const MappedTensor *t = &f->tensors[i];
 
@@ -461,32 +506,57 @@ int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
                        "%s: tensor %s: %" PRId64 " values from %" PRId64
                        ", it has %" PRId64,
                        f->path, t->info.name, num, first, t->info.count);
-    if (num == 0)
-        return DG_OK;
+    return DG_OK;
+}
+
+static int read_floats(const WeightFile *f, int64_t i, int64_t first,
+                       int64_t num, float *dst)
+{
+    const MappedTensor *t = &f->tensors[i];
+
     return guarded(f, (Walk) { t, first, num, dst, sizeof *dst, take_floats });
+}
+
+int dg_weight_file_read_any(const WeightFile *f, int64_t i, int64_t first,
+                            int64_t num, float *dst)
+{
+    const int err = check_range(f, i, first, num);
+
+    return err || num == 0 ? err : read_floats(f, i, first, num, dst);
+}
+
+/* Of values in the processor's cache, first .. of tensor i. */
+static int check_finite(const WeightFile *f, int64_t i, int64_t first,
+                        int64_t num, const float *values)
+{
+    int bad = 0;
+
+    /* x - x is 0 for finite x alone */
+    for (int64_t k = 0; k < num; k++)
+        bad |= values[k] - values[k] != 0.0F;
+    for (int64_t k = 0; k < num && bad; k++)
+        if (!isfinite(values[k]))
+            return dg_fail(DG_ENUMERIC,
+                           "%s: tensor %s, element %" PRId64
+                           " is %g: weights must be finite",
+                           f->path, f->tensors[i].info.name, first + k,
+                           (double)values[k]);
+    return DG_OK;
 }
 
 int dg_weight_file_read(const WeightFile *f, int64_t i, int64_t first,
                         int64_t num, float *dst)
 {
-    int bad = 0;
-    int err = dg_weight_file_read_any(f, i, first, num, dst);
+    int err = check_range(f, i, first, num);
 
-    if (err)
-        return err;
-    /* x - x is 0 for finite x alone */
-    for (int64_t k = 0; k < num; k++)
-        bad |= dst[k] - dst[k] != 0.0F;
-    if (!bad)
-        return DG_OK;
-    for (int64_t k = 0; k < num; k++)
-        if (!isfinite(dst[k]))
-            return dg_fail(DG_ENUMERIC,
-                           "%s: tensor %s, element %" PRId64
-                           " is %g: weights must be finite",
-                           f->path, f->tensors[i].info.name, first + k,
-                           (double)dst[k]);
-    return DG_OK;
+    for (int64_t k = 0; k < num && !err; k += PIECE) {
+        const int64_t n = num - k < PIECE ? num - k : PIECE;
+
+        err = read_floats(f, i, first + k, n, dst + k);
+        if (!err)
+            err = check_finite(f, i, first + k, n, dst + k);
+    }
+    return err;
 }
 
 int dg_weight_file_read_raw(const WeightFile *f, int64_t i, void *dst)
