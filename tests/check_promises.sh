@@ -234,6 +234,7 @@ wait "$pid"
 variant data policy.prediction=data policy.weights="$work/start/weights.h5"
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
+variant reward_sum grpo.adv_agg=reward_sum
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t \
     grpo.timestep_weight=std grpo.update_split=samples
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \

@@ -259,7 +259,7 @@ draw_grpo()
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group
     some grpo.timestep_weight none none std length
-    some grpo.adv_agg sum per_reward
+    some grpo.adv_agg sum per_reward reward_sum
     some grpo.adv_std group global
     some grpo.kl_beta 0 0 0.1 10
     once_in 3 && sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")

@@ -86,7 +86,11 @@ typedef enum UpdateSplit {
 } UpdateSplit;
 
 typedef enum RatioKind { DG_RATIO_PLAIN, DG_RATIO_GUARD } RatioKind;
-typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
+typedef enum AdvantageAgg {
+    DG_AGG_SUM,        /* of the rewards' advantages */
+    DG_AGG_PER_REWARD, /* a loss of each */
+    DG_AGG_REWARD_SUM  /* the advantage of the rewards' sum */
+} AdvantageAgg;
 typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
 
 /* 8-bit values of a picture for a reward's network. */

@@ -394,9 +394,11 @@ static const Option rows[] = {
          "factor of a step's advantages: none, 1; std, the standard deviation "
          "of its noise; length, 1 / its length in sigma; these divided by "
          "their mean over all steps that may be trained"),
-    ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward", grpo.adv_agg, 0,
-         "with several rewards: one loss of the summed advantages, or one loss "
-         "for each reward"),
+    ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward|reward_sum", grpo.adv_agg,
+         0,
+         "with several rewards: sum, one loss of the summed advantages; "
+         "per_reward, one loss for each; reward_sum, one loss of the advantage "
+         "of the summed rewards, which a sample without one of them has not"),
     ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,
          "standard deviation that advantages are divided by: that of the "
          "group, or of all samples"),

@@ -192,9 +192,11 @@ static int advantages(Update *u, const Session *s, const Rollout *r)
         .num_generations = (int)r->G,
         .num_rewards = (int)r->K,
         .std = c->grpo.adv_std,
+        .agg = c->grpo.adv_agg,
         .weights = weights,
     };
 
+    u->whole_scores = c->grpo.adv_agg == DG_AGG_REWARD_SUM;
     for (int64_t k = 0; k < r->K; k++)
         weights[k] = c->rewards[k].weight;
     for (int64_t i = 0; i < r->N * r->K; i++) {
@@ -211,7 +213,7 @@ int dg_update_unscored(const Update *u, const Rollout *r, int64_t item)
 
     for (int64_t k = 0; k < r->K; k++)
         missing += u->missing[item * r->K + k];
-    return missing == r->K;
+    return missing >= (u->whole_scores ? 1 : r->K);
 }
 
 static int select_kept(Update *u, const Session *s, const Rollout *r)
