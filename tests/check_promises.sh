@@ -238,7 +238,7 @@ variant reward_sum grpo.adv_agg=reward_sum
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t \
     grpo.timestep_weight=std grpo.update_split=samples
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
-    optim.schedule=cosine
+    optim.schedule=cosine optim.ema_ramp=true
 expect "promises: the rate rises to its third update, falls to the last" test \
     "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond

@@ -330,6 +330,7 @@ draw_optim()
     some optim.schedule constant linear cosine
     some optim.ema_decay 0 0.9 0.5
     some optim.ema_every 1 2
+    some optim.ema_ramp false true
     some run.on_nan skip skip skip stop
     once_in 12 && sets+=("optim.lr=1" "optim.weight_decay=10")
     once_in 12 && sets+=("parallel.exact_sum=false")

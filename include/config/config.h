@@ -199,6 +199,7 @@ typedef struct OptimConfig {
     LrSchedule schedule;
     double ema_decay; /* 0: no EMA */
     int64_t ema_every;
+    int ema_ramp;
 } OptimConfig;
 
 typedef struct PretrainConfig {

@@ -442,6 +442,9 @@ static const Option rows[] = {
     INT("optim.ema_every", "1", 1, 1e6, optim.ema_every, 0,
         "iterations (in pretraining: updates) between two steps of the "
         "average"),
+    BOOL("optim.ema_ramp", "false", optim.ema_ramp, 0,
+         "after n updates the decay is at most (1 + n) / (10 + n), so that the "
+         "average follows fast at first"),
 
     INT("pretrain.steps", "2000", 0, 1e9, pretrain.steps, FREE,
         "updates of pretraining (fixed as run.iterations is)"),
