@@ -181,6 +181,17 @@ same "promises: an average of every second iteration begins with the second" \
     "$(averaged seldom 1)" "$untouched"
 expect "promises: it moves then, and without ema_every at once" bash -c \
     "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 fast $small optim.ema_ramp=true run.iterations=3 checkpoint.every=0
+    tiny 1 1 stopped $small optim.ema_ramp=true run.iterations=1
+    tiny 2 1 stopped $small optim.ema_ramp=true run.iterations=3 checkpoint.every=0
+}
+fast=$(averaged fast 3)
+same "promises: an average that begins fast, stopped and resumed on two ranks" \
+    "$(averaged stopped 3)" "$fast"
+expect "promises: one that does not is another" bash -c \
+    "[ $(averaged base 3) != $fast ]"
 expect "promises: the rate falls to nothing by the last of all updates" test \
     "$(metric seldom lr | tr '\n' ' ')" = "0.0005 0 "
 
