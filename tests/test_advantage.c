@@ -397,6 +397,29 @@ static void test_advantage_of_summed_rewards_leaves_out(void **state)
     }
 }
 
+/* A reward of weight 0 is watched, not needed. */
+static void test_advantage_of_summed_rewards_watches(void **state)
+{
+    enum { G = 4 };
+    const double w[2] = { 0, -2 };
+    AdvantageOpts o = opts(G, 2), one = opts(G, 1);
+    float want[G], plain_total[G], column[G];
+
+    (void)state;
+    o.agg = DG_AGG_REWARD_SUM;
+    o.weights = w;
+    random_rewards(2 * G, 9);
+    reward[2] = NAN;
+    for (int i = 0; i < G; i++)
+        column[i] = reward[2 * i + 1];
+    dg_advantage_compute(want, plain_total, NULL, column, NULL, 1, &one);
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int i = 0; i < G; i++) {
+        assert_true(fabs(total[i] + want[i]) < 5e-7 && total[i] != 0);
+        assert_true((adv[2 * i] == 0) == (i == 1) && isfinite(adv[2 * i]));
+    }
+}
+
 /* Of Flow-GRPO's own code: flow_grpo/stat_tracking.py of github.com/yifan123/
  * flow_grpo at ac4c86e, run by numpy 2.4.6 with global_std = True on the sums
  * of its multi_score() for {image_similarity: 0.2, geneval: 0.8}. */
@@ -453,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_advantage_of_summed_rewards),
         cmocka_unit_test(test_advantage_of_summed_rewards_goes_by_their_scales),
         cmocka_unit_test(test_advantage_of_summed_rewards_leaves_out),
+        cmocka_unit_test(test_advantage_of_summed_rewards_watches),
         cmocka_unit_test(test_advantage_of_summed_rewards_is_flow_grpos),
         cmocka_unit_test(test_advantage_refuses_bad_options),
     };

@@ -103,6 +103,13 @@ static void test_a_sample_without_a_sum_is_left_out(void **state)
     for (int64_t k = 0; k < t.update->num_kept; k++)
         for (int i = 0; i < 2; i++)
             assert_true(t.update->kept[k] != lacking[i]);
+    /* not needed if it is only watched */
+    t.config.rewards[0].weight = 0;
+    prepare(&t);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(dg_update_unscored(t.update, t.rollout, lacking[i]),
+                         i == 1);
+    t.config.rewards[0].weight = 1;
     /* of the first group all but one lack one: three are kept all the same */
     for (int64_t i = 0; i < 3; i++)
         t.rollout->scores[2 * i].missing = 1;

@@ -398,7 +398,8 @@ static const Option rows[] = {
          0,
          "with several rewards: sum, one loss of the summed advantages; "
          "per_reward, one loss for each; reward_sum, one loss of the advantage "
-         "of the summed rewards, which a sample without one of them has not"),
+         "of the summed rewards, which a sample without one of them has not, "
+         "unless its weight is 0"),
     ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,
          "standard deviation that advantages are divided by: that of the "
          "group, or of all samples"),

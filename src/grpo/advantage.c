@@ -11,7 +11,7 @@ typedef struct Column {
     const uint8_t *missing;
     int num_rewards, k;    /* k = num_rewards: the sum */
     const double *weights; /* [K]; NULL: each reward by itself. Else a sample
-                              that lacks one of them has none */
+                              that lacks one of weight other than 0 has none */
 } Column;
 
 typedef struct Moments {
@@ -38,12 +38,10 @@ static int has(const Column *c, int64_t i, int k)
 
 static int is_valid(const Column *c, int64_t i)
 {
-    int all = 1;
+    int all = c->k == c->num_rewards || has(c, i, c->k);
 
-    if (c->weights == NULL)
-        return has(c, i, c->k);
-    for (int k = 0; k < c->num_rewards; k++)
-        all &= has(c, i, k);
+    for (int k = 0; k < c->num_rewards && c->weights != NULL; k++)
+        all &= c->weights[k] == 0 || has(c, i, k);
     return all;
 }
 
@@ -54,7 +52,8 @@ static double value(const Column *c, int64_t i)
     if (c->k < c->num_rewards)
         return c->reward[at(c, i, c->k)];
     for (int k = 0; k < c->num_rewards; k++)
-        sum += c->weights[k] * (double)c->reward[at(c, i, k)];
+        if (c->weights[k] != 0) /* whose score may be NaN */
+            sum += c->weights[k] * (double)c->reward[at(c, i, k)];
     return sum;
 }
 
