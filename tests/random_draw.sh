@@ -345,6 +345,7 @@ draw_adapters()
     rank=$one
     sets+=("lora.rank=$rank")
     some lora.alpha 1 8 256
+    some lora.init uniform normal
     case $family in
     unet | sd_folder)
         some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \

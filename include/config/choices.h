@@ -32,6 +32,9 @@ typedef enum Prediction {
 
 typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
 
+/* lora.init: of A */
+typedef enum LoraInit { DG_LORA_UNIFORM, DG_LORA_NORMAL } LoraInit;
+
 typedef enum SdeKind {
     DG_SDE_ODE,
     DG_SDE_DANCE,

@@ -183,6 +183,9 @@ static const Option rows[] = {
         "are trained"),
     REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
          "adapters are scaled by alpha / rank"),
+    ENUM("lora.init", "\"uniform\"", "uniform|normal", lora.init, 0,
+         "how an adapter's A is drawn, B being 0: uniform, within +- 1 / "
+         "sqrt(inputs); normal, with standard deviation 1 / rank"),
     { "lora.targets", OPT_TEXTS, "[\"to_q\", \"to_k\", \"to_v\", \"to_out.0\"]",
       0, 0, AT(lora.targets.text), DG_CONFIG_TEXTS, NULL,
       "linear layers that get an adapter: ends of their dotted names, in which "
