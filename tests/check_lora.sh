@@ -43,8 +43,9 @@ for n in 1 2; do
         "$work/one/trajectories/iter_000002.h5"
 done
 
-# --- with guidance: both branches run through the adapters -----------------------
-expect "lora: a guided run ends" tiny 1 1 guided "${sets[@]}" cfg.scale=2
+# --- with guidance and other first values: both branches run through them ----------
+expect "lora: a guided run ends" tiny 1 1 guided "${sets[@]}" cfg.scale=2 \
+    lora.init=normal
 guided=$(digest guided)
 expect "lora: guided, its ratio is exactly 1" test \
     "$(metric guided ratio_max_deviation | grep -cx 0)" = 3
@@ -53,7 +54,7 @@ expect "lora: guided, other adapters" test \
 expect "lora: guided, memory used is memory planned" equal_bytes guided
 # each of an item's two steps in a batch of its own
 tiny 2 1 guided.two "${sets[@]}" cfg.scale=2 trajectory.every=0 \
-    grpo.micro_batch=1
+    grpo.micro_batch=1 lora.init=normal
 same_digest "lora: guided, two ranks, same adapters" guided.two "$guided"
 expect "lora: guided, replay on two ranks" ranks 2 "$bin" replay --threads 1 \
     "$work/guided/trajectories/iter_000002.h5"

@@ -181,6 +181,17 @@ same "promises: an average of every second iteration begins with the second" \
     "$(averaged seldom 1)" "$untouched"
 expect "promises: it moves then, and without ema_every at once" bash -c \
     "[ $(averaged seldom 2) != $untouched ] && [ $(averaged base 1) != $untouched ]"
+# shellcheck disable=SC2086
+{
+    tiny 1 1 fast $small optim.ema_ramp=true run.iterations=3 checkpoint.every=0
+    tiny 1 1 stopped $small optim.ema_ramp=true run.iterations=1
+    tiny 2 1 stopped $small optim.ema_ramp=true run.iterations=3 checkpoint.every=0
+}
+fast=$(averaged fast 3)
+same "promises: an average that begins fast, stopped and resumed on two ranks" \
+    "$(averaged stopped 3)" "$fast"
+expect "promises: one that does not is another" bash -c \
+    "[ $(averaged base 3) != $fast ]"
 expect "promises: the rate falls to nothing by the last of all updates" test \
     "$(metric seldom lr | tr '\n' ' ')" = "0.0005 0 "
 
@@ -234,10 +245,11 @@ wait "$pid"
 variant data policy.prediction=data policy.weights="$work/start/weights.h5"
 variant kl grpo.kl_beta=0.1
 variant per_reward grpo.adv_agg=per_reward grpo.advantage_clip=0.4
+variant reward_sum grpo.adv_agg=reward_sum
 variant group_scope grpo.timestep_scope=group grpo.timestep_count=ceil_t \
     grpo.timestep_weight=std grpo.update_split=samples
 variant global_std grpo.adv_std=global optim.ema_every=2 optim.warmup=3 \
-    optim.schedule=cosine
+    optim.schedule=cosine optim.ema_ramp=true
 expect "promises: the rate rises to its third update, falls to the last" test \
     "$(metric global_std lr | tr '\n' ' ')" = "0.000666666667 0 "
 variant cfg cfg.scale=2 cfg.grad=detach_uncond

@@ -35,6 +35,8 @@ recipe flux_hps /models/FLUX.1-dev 16
 recipe flux_8gpu /models/FLUX.1-dev 8
 recipe flux_lora /models/FLUX.1-dev 8
 recipe sd14_hps /models/stable-diffusion-v1-4 8
+recipe flux_flow_fast /models/FLUX.1-dev 32
+recipe flux_mix /models/FLUX.1-dev 32
 
 # published sizes and operations
 expect "recipe flux_hps: parameters of FLUX.1-dev" test \
@@ -61,6 +63,14 @@ about "recipe flux_lora: what adapters add to a step" \
 expect "recipe flux_lora: parameters of rank 128" test \
     "$(figure flux_lora parameters trained)" = \
     $(((3 * 57 + 19) * 2 * 128 * 3072))
+# all products of the double blocks, three of the single ones
+expect "recipe flux_flow_fast: parameters of rank 64" test \
+    "$(figure flux_flow_fast parameters trained)" = \
+    $((64 * 3072 * (19 * (8 * 2 + 4 * 5) + 38 * 3 * 2)))
+about "recipe flux_flow_fast: updates, 3 steps of 48 x 24 samples, recomputed" \
+    "$(figure flux_flow_fast flops iteration_update)" $((48 * 24 * 3 * 498))e11
+about "recipe flux_mix: updates, 4 steps of 32 x 12 samples, recomputed" \
+    "$(figure flux_mix flops iteration_update)" $((32 * 12 * 4 * 1514))e11
 expect "recipe flux_8gpu: averaged weights" test \
     "$(figure flux_8gpu memory_bytes ema)" = $((4 * 11901408320))
 expect "recipe sd14_hps: parameters of the U-Net" test \

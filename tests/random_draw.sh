@@ -259,7 +259,7 @@ draw_grpo()
     some grpo.timestep_count floor_k ceil_t
     some grpo.timestep_scope sample group
     some grpo.timestep_weight none none std length
-    some grpo.adv_agg sum per_reward
+    some grpo.adv_agg sum per_reward reward_sum
     some grpo.adv_std group global
     some grpo.kl_beta 0 0 0.1 10
     once_in 3 && sets+=("grpo.ratio=guard" "sampler.cps_gaussian=true")
@@ -330,6 +330,7 @@ draw_optim()
     some optim.schedule constant linear cosine
     some optim.ema_decay 0 0.9 0.5
     some optim.ema_every 1 2
+    some optim.ema_ramp false true
     some run.on_nan skip skip skip stop
     once_in 12 && sets+=("optim.lr=1" "optim.weight_decay=10")
     once_in 12 && sets+=("parallel.exact_sum=false")
@@ -344,6 +345,7 @@ draw_adapters()
     rank=$one
     sets+=("lora.rank=$rank")
     some lora.alpha 1 8 256
+    some lora.init uniform normal
     case $family in
     unet | sd_folder)
         some lora.targets to_q,to_v 'to_q,to_k,to_v,to_out.0' '*' \

@@ -274,6 +274,173 @@ static void test_advantage_global_std(void **state)
     }
 }
 
+/* The weighted sum of the columns, by plain loops. */
+static void sums(double *out, const double *w, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] =
+            w[0] * (double)reward[2 * i] + w[1] * (double)reward[2 * i + 1];
+}
+
+static void test_advantage_of_summed_rewards(void **state)
+{
+    enum { G = 6, N = 3 * G };
+    const double w[2] = { 0.7, -20 };
+    AdvantageOpts o = opts(G, 2);
+    double s[N];
+    RewardStats stats[2];
+
+    (void)state;
+    o.agg = DG_AGG_REWARD_SUM;
+    o.weights = w;
+    random_rewards(2 * N, 6);
+    sums(s, w, N);
+    dg_advantage_compute(adv, total, stats, reward, NULL, 3, &o);
+    for (int g = 0; g < 3; g++) {
+        double mean = 0, var = 0, part[2] = { 0, 0 };
+
+        for (int i = g * G; i < (g + 1) * G; i++)
+            mean += s[i] / G;
+        for (int i = g * G; i < (g + 1) * G; i++) {
+            var += (s[i] - mean) * (s[i] - mean) / (G - 1);
+            part[0] += (double)reward[2 * i] / G;
+            part[1] += (double)reward[2 * i + 1] / G;
+        }
+        for (int i = g * G; i < (g + 1) * G; i++) {
+            const double of = sqrt(var) + 1e-8;
+
+            /* one rounding to float of values below 3 */
+            assert_true(fabs(total[i] - (s[i] - mean) / of) < 3e-7);
+            for (int k = 0; k < 2; k++)
+                assert_true(fabs(adv[2 * i + k] -
+                                 (reward[2 * i + k] - part[k]) / of) < 3e-7);
+            /* each with an error of 1.5e-8, of values below 0.2, times 20 */
+            assert_true(fabs(total[i] - w[0] * adv[2 * i] -
+                             w[1] * adv[2 * i + 1]) < 6e-7);
+        }
+    }
+    for (int k = 0; k < 2; k++) { /* each reward's own, whatever its weight */
+        double mean = 0;
+
+        for (int i = 0; i < N; i++)
+            mean += (double)reward[2 * i + k] / N;
+        assert_true(fabs(stats[k].mean - mean) < 1e-12);
+        assert_true(stats[k].std > 0.5 && stats[k].std < 2);
+    }
+}
+
+/* The coarse reward of two counts as its spread does: with a sum of advantages
+ * it would outweigh the one it is added to. */
+static void test_advantage_of_summed_rewards_goes_by_their_scales(void **state)
+{
+    enum { G = 4 };
+    AdvantageOpts o = opts(G, 2);
+    float twice[G];
+    double w[2] = { 1, 1 };
+
+    (void)state;
+    o.weights = w;
+    for (int i = 0; i < G; i++) {
+        reward[2 * i] = (float)i;
+        reward[2 * i + 1] = i == 0 ? 0.5f : 0;
+    }
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    assert_true(total[0] > total[1]);
+    o.agg = DG_AGG_REWARD_SUM;
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int i = 1; i < G; i++)
+        assert_true(total[i] > total[i - 1]);
+    w[0] = w[1] = 256; /* a common factor is none, but for the 1e-8 */
+    dg_advantage_compute(adv, twice, NULL, reward, NULL, 1, &o);
+    for (int i = 0; i < G; i++)
+        assert_true(fabs(twice[i] - total[i]) < 5e-8);
+}
+
+/* Whoever lacks one score has no sum; sums may be alike where rewards are not. */
+static void test_advantage_of_summed_rewards_leaves_out(void **state)
+{
+    enum { G = 4, N = 3 * G };
+    AdvantageOpts o = opts(G, 2);
+    uint8_t missing[2 * N] = { 0 };
+    float want[3];
+    RewardStats stats[2];
+
+    (void)state;
+    o.agg = DG_AGG_REWARD_SUM;
+    random_rewards(2 * N, 7);
+    for (int i = 0; i < 3; i++) { /* the first group without its sample 1 */
+        const int from = i < 1 ? i : i + 1;
+
+        reward[2 * (N + i)] = reward[2 * from];
+        reward[2 * (N + i) + 1] = reward[2 * from + 1];
+    }
+    o.num_generations = 3;
+    dg_advantage_compute(adv, want, NULL, reward + 2 * N, NULL, 1, &o);
+    o.num_generations = G;
+    missing[2 * 1 + 1] = 1;
+    reward[2 * 1 + 1] = NAN;
+    for (int i = G; i < 2 * G; i++) /* sums of 1 each */
+        reward[2 * i + 1] = 1 - (reward[2 * i] = (float)i / 8);
+    for (int i = 2 * G + 1; i < N; i++) /* one sample left of the last */
+        reward[2 * i + i % 2] = INFINITY;
+    dg_advantage_compute(adv, total, stats, reward, missing, 3, &o);
+    for (int i = 0; i < 3; i++)
+        assert_true(total[i < 1 ? i : i + 1] == want[i] && want[i] != 0);
+    for (int i = 0; i < N; i++)
+        if (i == 1 || i >= G)
+            assert_true(total[i] == 0 && adv[2 * i] == 0 &&
+                        adv[2 * i + 1] == 0);
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(stats[k].zero_std_groups, 1);
+        assert_int_equal(stats[k].skipped_groups, 1);
+        assert_int_equal(stats[k].missing, k == 0 ? 1 : 3);
+    }
+}
+
+/* A reward of weight 0 is watched, not needed. */
+static void test_advantage_of_summed_rewards_watches(void **state)
+{
+    enum { G = 4 };
+    const double w[2] = { 0, -2 };
+    AdvantageOpts o = opts(G, 2), one = opts(G, 1);
+    float want[G], plain_total[G], column[G];
+
+    (void)state;
+    o.agg = DG_AGG_REWARD_SUM;
+    o.weights = w;
+    random_rewards(2 * G, 9);
+    reward[2] = NAN;
+    for (int i = 0; i < G; i++)
+        column[i] = reward[2 * i + 1];
+    dg_advantage_compute(want, plain_total, NULL, column, NULL, 1, &one);
+    dg_advantage_compute(adv, total, NULL, reward, NULL, 1, &o);
+    for (int i = 0; i < G; i++) {
+        assert_true(fabs(total[i] + want[i]) < 5e-7 && total[i] != 0);
+        assert_true((adv[2 * i] == 0) == (i == 1) && isfinite(adv[2 * i]));
+    }
+}
+
+/* Of Flow-GRPO's own code: flow_grpo/stat_tracking.py of github.com/yifan123/
+ * flow_grpo at ac4c86e, run by numpy 2.4.6 with global_std = True on the sums
+ * of its multi_score() for {image_similarity: 0.2, geneval: 0.8}. */
+static void test_advantage_of_summed_rewards_is_flow_grpos(void **state)
+{
+    static const float scores[12] = { 0.81f, 1,     0.74f, 0, 0.9f,  0.5f,
+                                      0.66f, 0.25f, 0.71f, 1, 0.58f, 0 };
+    static const double want[6] = { 1.155564244,  -1.203873774, 0.048309530,
+                                    -0.380679172, 1.387450031,  -1.006770859 };
+    const double w[2] = { 0.2, 0.8 };
+    AdvantageOpts o = opts(3, 2);
+
+    (void)state;
+    o.agg = DG_AGG_REWARD_SUM;
+    o.std = DG_STD_GLOBAL;
+    o.weights = w;
+    dg_advantage_compute(adv, total, NULL, scores, NULL, 2, &o);
+    for (int i = 0; i < 6; i++)
+        assert_true(fabs(total[i] - want[i]) < 1e-7);
+}
+
 static void test_advantage_refuses_bad_options(void **state)
 {
     const double bad_weight = NAN;
@@ -306,6 +473,11 @@ int main(void)
         cmocka_unit_test(test_advantage_fewer_than_two_skip_the_group),
         cmocka_unit_test(test_advantage_inv15_sum_of_rewards),
         cmocka_unit_test(test_advantage_global_std),
+        cmocka_unit_test(test_advantage_of_summed_rewards),
+        cmocka_unit_test(test_advantage_of_summed_rewards_goes_by_their_scales),
+        cmocka_unit_test(test_advantage_of_summed_rewards_leaves_out),
+        cmocka_unit_test(test_advantage_of_summed_rewards_watches),
+        cmocka_unit_test(test_advantage_of_summed_rewards_is_flow_grpos),
         cmocka_unit_test(test_advantage_refuses_bad_options),
     };
 

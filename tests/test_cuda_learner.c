@@ -206,8 +206,10 @@ static float *averaged(const LearnerPlace *place, int swaps)
 
     open_there(&t, &l);
     n = l->num;
-    l->optim.ema_decay = 0.75;
+    l->optim.ema_decay = 0.8;
+    l->optim.ema_ramp = 1;
     MUST(dg_learner_create(&other, t.policy, n, &l->optim, 100, place));
+    other->updates = 26; /* a decay of 27 / 36 = 0.75 */
     x = malloc(2 * sizeof *x * (size_t)n);
     for (int64_t i = 0; i < n; i++)
         x[i] = (float)(i % 1009) / 7.0f;

@@ -67,6 +67,30 @@ static void test_ema_ends_of_the_range(void **state)
         assert_true(fabsf(ema[i] - w[i]) < 5e-7f);
 }
 
+/* The published schedule, and what it makes of weights that stand still: the
+ * start's share is the product of (1 + n) / (10 + n), which is 9! times
+ * n! / (n + 9)!: of binomial(n + 9, 9) parts one. */
+static void test_ema_ramp_is_as_published(void **state)
+{
+    static const double ten[] = { 1. / 10, 2. / 11, 3. / 12, 4. / 13, 5. / 14 };
+    double share = 1, of = 1;
+
+    (void)state;
+    for (int n = 0; n < 5; n++)
+        assert_true(fabs(dg_ema_decay(0.995, 1, n) - ten[n]) < 1e-15);
+    for (int n = 0; n < 60; n++) {
+        share *= dg_ema_decay(0.999, 1, n);
+        of *= (n + 10.0) / (n + 1.0);
+        assert_true(fabs(share * of - 1) < 1e-13);
+    }
+    assert_true(dg_ema_decay(0.9, 1, 79) < 0.9 - 1e-4);
+    for (int64_t n = 80; n < (int64_t)1 << 40; n *= 3)
+        assert_true(dg_ema_decay(0.9, 1, n) == 0.9);
+    assert_true(dg_ema_decay(0.05, 1, 0) == 0.05);
+    for (int n = 0; n < 5; n++)
+        assert_true(dg_ema_decay(0.995, 0, n) == 0.995);
+}
+
 static void test_ema_leaves_what_is_behind(void **state)
 {
     float w[N], ema[N], was[N];
@@ -88,6 +112,7 @@ int main(void)
         cmocka_unit_test(test_ema_inv21_frozen_weights_are_a_fixed_point),
         cmocka_unit_test(test_ema_inv21_closed_form),
         cmocka_unit_test(test_ema_ends_of_the_range),
+        cmocka_unit_test(test_ema_ramp_is_as_published),
         cmocka_unit_test(test_ema_leaves_what_is_behind),
     };
 

@@ -26,6 +26,8 @@ typedef struct Adapted {
     double loss;
 } Adapted;
 
+static LoraInit first = DG_LORA_UNIFORM;
+
 /* targets NULL: without adapters */
 static Adapted *adapt(const TextList *targets)
 {
@@ -37,7 +39,8 @@ static Adapted *adapt(const TextList *targets)
     dg_params_init(&a->net.set, 1);
     dg_params_init(&a->set, 2);
     if (targets != NULL) {
-        MUST(dg_lora_init(&a->lora, &a->set, RANK, 6, targets));
+        MUST(dg_lora_init(&a->lora, &a->set,
+                          &(LoraConfig) { RANK, 6, first, *targets, "" }));
         a->net.set.lora = &a->lora;
     }
     MUST(dg_flux_create(&a->net.flux, &tiny_flux, &a->net.set, "transformer."));
@@ -125,40 +128,47 @@ static void test_zero_b_changes_no_bit(void **state)
     drop(without);
 }
 
-/* A is within +-1/sqrt(in) and fills that range; the draw is a function of
- * the seed alone. */
+/* The greatest of A's 192 values, and their mean square. B is 0. */
+static double first_values(double *square, const Adapted *a)
+{
+    const float *v = a->set.params[0]->value.data;
+    double most = *square = 0;
+
+    for (int i = 0; i < 192; i++) {
+        *square += (double)v[i] * v[i] / 192;
+        most = fmax(most, fabs(v[i]));
+    }
+    for (int i = 1; i < a->set.num_params; i += 2)
+        for (int64_t k = 0; k < dg_tensor_count(&a->set.params[i]->value); k++)
+            assert_true(dg_tensor_f32(&a->set.params[i]->value)[k] == 0);
+    return most;
+}
+
+/* A is within +-1/sqrt(in) and fills that range, or it is normal with standard
+ * deviation 1/rank; the draw is a function of the seed alone. */
 static void test_first_values_are_those_of_peft(void **state)
 {
     const TextList one = { { "proj_mlp" } };
     Adapted *a = adapt(&one), *again = adapt(&one);
-    const Tensor *t = &a->set.params[0]->value;
-    double square = 0, most = 0;
-    const int64_t n = dg_tensor_count(t);
+    double square, most = first_values(&square, a);
 
     (void)state;
-    assert_string_equal(a->set.params[0]->name,
-                        "transformer.single_transformer_blocks.0.proj_mlp."
-                        "lora_A.weight");
-    assert_string_equal(a->set.params[1]->name,
-                        "transformer.single_transformer_blocks.0.proj_mlp."
-                        "lora_B.weight");
-    assert_int_equal(t->dims[0], RANK);
-    for (int64_t i = 0; i < n; i++) {
-        const double x = (double)dg_tensor_f32(t)[i];
-
-        square += x * x;
-        most = fabs(x) > most ? fabs(x) : most;
-    }
+    assert_non_null(
+        strstr(a->set.params[0]->name, "blocks.0.proj_mlp.lora_A.weight"));
     assert_true(most < 1 / sqrt(64.0) && most > 0.95 / sqrt(64.0));
     /* variance bound^2 / 3; of n = 192 squares, relative error 0.9/sqrt(n) */
-    assert_true(fabs(square / (double)n * 3 * 64 - 1) < 4 * 0.9 / sqrt(192));
-    for (int i = 1; i < a->set.num_params; i += 2)
-        for (int64_t k = 0; k < dg_tensor_count(&a->set.params[i]->value); k++)
-            assert_true(dg_tensor_f32(&a->set.params[i]->value)[k] == 0);
+    assert_true(fabs(square * 3 * 64 - 1) < 4 * 0.9 / sqrt(192));
     assert_memory_equal(a->set.values, again->set.values,
                         (size_t)a->set.count * sizeof(float));
     drop(a);
     drop(again);
+    first = DG_LORA_NORMAL;
+    a = adapt(&one);
+    first = DG_LORA_UNIFORM;
+    /* a uniform one of this variance ends at 1.74 */
+    assert_true(first_values(&square, a) > 2.2 / RANK);
+    assert_true(fabs(square * RANK * RANK - 1) < 4 * sqrt(2 / 192.0));
+    drop(a);
 }
 
 typedef struct Golden {
@@ -372,8 +382,9 @@ static void refused(int err, const char *text)
 
 static void test_targets_are_checked(void **state)
 {
-    const TextList wrong = { { "q", "to_q", "to_qq" } }, none = { { "" } };
-    const TextList twice = { { "to_q", "to_q" } };
+    const TextList wrong = { { "q", "to_q", "to_qq" } };
+    const LoraConfig none = { .rank = 1, .targets = { { "" } } };
+    const LoraConfig twice = { .rank = 1, .targets = { { "to_q", "to_q" } } };
     Adapted *a = adapt(&wrong);
     Lora l;
 
@@ -385,8 +396,8 @@ static void test_targets_are_checked(void **state)
     assert_int_equal(dg_lora_names(&a->lora, 0, a->set.params[3]->name), 0);
     assert_int_equal(dg_lora_names(&a->lora, 1, a->set.params[3]->name), 1);
     drop(a);
-    refused(dg_lora_init(&l, NULL, 1, 1, &none), "lora.targets = []");
-    refused(dg_lora_init(&l, NULL, 1, 1, &twice), "twice");
+    refused(dg_lora_init(&l, NULL, &none), "lora.targets = []");
+    refused(dg_lora_init(&l, NULL, &twice), "twice");
 }
 
 /* How many linears of the small FLUX a pattern adapts. */

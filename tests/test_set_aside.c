@@ -81,6 +81,51 @@ static void test_a_sample_without_any_score_is_left_out(void **state)
     tiny_close(&t);
 }
 
+/* With the rewards summed, a sample that lacks one is left out, and never among
+ * the best or the worst. */
+static void test_a_sample_without_a_sum_is_left_out(void **state)
+{
+    static const char *const sets[] = {
+        "grpo.updates_per_iteration=1", "grpo.adv_agg=reward_sum",
+        "grpo.best_of_n=true",          "grpo.keep_top=2",
+        "grpo.keep_bottom=1",           NULL
+    };
+    TinyRun t;
+    UpdateStats stats;
+    int64_t lacking[2] = { 5, 8 };
+
+    (void)state;
+    open_run(&t, sets);
+    for (int i = 0; i < 2; i++)
+        t.rollout->scores[2 * lacking[i] + i].missing = 1;
+    prepare(&t);
+    assert_true(t.update->total[5] == 0 && t.update->total[8] == 0);
+    for (int64_t k = 0; k < t.update->num_kept; k++)
+        for (int i = 0; i < 2; i++)
+            assert_true(t.update->kept[k] != lacking[i]);
+    /* not needed if it is only watched */
+    t.config.rewards[0].weight = 0;
+    prepare(&t);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(dg_update_unscored(t.update, t.rollout, lacking[i]),
+                         i == 1);
+    t.config.rewards[0].weight = 1;
+    /* of the first group all but one lack one: three are kept all the same */
+    for (int64_t i = 0; i < 3; i++)
+        t.rollout->scores[2 * i].missing = 1;
+    prepare(&t);
+    MUST(tiny_update(&t, 0, &stats));
+    assert_int_equal(stats.set_aside, 2);
+    for (int64_t k = 0; k < t.update->num_kept; k++) {
+        const int none = t.update->kept[k] < 3;
+
+        assert_replayed(&t, k, !none);
+        assert_int_equal(t.update->set_aside[k],
+                         none ? DG_ASIDE_NO_SCORE : DG_ASIDE_NOT);
+    }
+    tiny_close(&t);
+}
+
 /* Its place in the divisor it keeps: the sum is that of the others' terms as
  * they were with it at advantage 0. */
 static void test_a_sample_left_out_keeps_its_place(void **state)
@@ -203,10 +248,12 @@ static void test_advantages_are_held_to_their_limit(void **state)
     (void)state;
     check_limit("grpo.adv_agg=sum", 0);
     check_limit("grpo.adv_agg=per_reward", 1);
+    check_limit("grpo.adv_agg=reward_sum", 0);
 }
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_sample_without_any_score_is_left_out),
+    cmocka_unit_test(test_a_sample_without_a_sum_is_left_out),
     cmocka_unit_test(test_a_sample_left_out_keeps_its_place),
     cmocka_unit_test(test_one_update_is_skipped_alone),
     cmocka_unit_test(test_the_lowest_is_told),

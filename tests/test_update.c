@@ -469,28 +469,30 @@ static void follow(AdamwBeside *x, const TinyRun *t, int n)
     MUST(dg_adamw_step_init(&step, &o, c->lr, n, scale));
     dg_adamw_update(x->w, x->m, x->v, t->learner->grads, t->learner->num,
                     &step);
-    dg_ema_update(x->ema, x->w, t->learner->num, c->ema_decay);
+    dg_ema_update(x->ema, x->w, t->learner->num,
+                  c->ema_ramp ? fmin(c->ema_decay, (1.0 + n) / (10.0 + n))
+                              : c->ema_decay);
 }
 
 /* Every constant of the configuration in its place, bit for bit, update after
  * update; the average takes its part of each. */
-static void test_updates_are_adamw_of_the_clipped_gradient(void **state)
+static void check_updates(const char *ramp)
 {
-    static const char *const sets[] = { ONE_UPDATE,
-                                        "optim.beta1=0.8",
-                                        "optim.beta2=0.95",
-                                        "optim.eps=1e-4",
-                                        "optim.lr=2e-3",
-                                        "optim.weight_decay=0.1",
-                                        "optim.ema_decay=0.7",
-                                        "optim.max_grad_norm=1e-3",
-                                        NULL };
+    const char *const sets[] = { ONE_UPDATE,
+                                 ramp,
+                                 "optim.beta1=0.8",
+                                 "optim.beta2=0.95",
+                                 "optim.eps=1e-4",
+                                 "optim.lr=2e-3",
+                                 "optim.weight_decay=0.1",
+                                 "optim.ema_decay=0.7",
+                                 "optim.max_grad_norm=1e-3",
+                                 NULL };
     TinyRun t;
     UpdateStats stats;
     AdamwBeside x;
     float *ema;
 
-    (void)state;
     open_update(&t, 2, sets);
     x = open_beside(&t);
     ema = malloc(x.bytes);
@@ -512,6 +514,13 @@ static void test_updates_are_adamw_of_the_clipped_gradient(void **state)
     free(ema);
     close_beside(&x);
     tiny_close(&t);
+}
+
+static void test_updates_are_adamw_of_the_clipped_gradient(void **state)
+{
+    (void)state;
+    check_updates("optim.ema_ramp=false");
+    check_updates("optim.ema_ramp=true");
 }
 
 static const struct CMUnitTest tests[] = {

@@ -32,6 +32,9 @@ typedef enum Prediction {
 
 typedef enum WorldKind { DG_WORLD_NONE, DG_WORLD_SHAPES } WorldKind;
 
+/* lora.init: of A */
+typedef enum LoraInit { DG_LORA_UNIFORM, DG_LORA_NORMAL } LoraInit;
+
 typedef enum SdeKind {
     DG_SDE_ODE,
     DG_SDE_DANCE,
@@ -86,7 +89,11 @@ typedef enum UpdateSplit {
 } UpdateSplit;
 
 typedef enum RatioKind { DG_RATIO_PLAIN, DG_RATIO_GUARD } RatioKind;
-typedef enum AdvantageAgg { DG_AGG_SUM, DG_AGG_PER_REWARD } AdvantageAgg;
+typedef enum AdvantageAgg {
+    DG_AGG_SUM,        /* of the rewards' advantages */
+    DG_AGG_PER_REWARD, /* a loss of each */
+    DG_AGG_REWARD_SUM  /* the advantage of the rewards' sum */
+} AdvantageAgg;
 typedef enum AdvantageStd { DG_STD_GROUP, DG_STD_GLOBAL } AdvantageStd;
 
 /* 8-bit values of a picture for a reward's network. */

@@ -61,6 +61,7 @@ typedef struct PolicyConfig {
 typedef struct LoraConfig {
     int64_t rank;                /* 0: full fine-tuning */
     double alpha;                /* scale = alpha / rank */
+    LoraInit init;               /* how A is drawn */
     TextList targets;            /* patterns of linears' names */
     char base[DG_CONFIG_STRING]; /* weights below a checkpoint's adapters */
 } LoraConfig;
@@ -199,6 +200,7 @@ typedef struct OptimConfig {
     LrSchedule schedule;
     double ema_decay; /* 0: no EMA */
     int64_t ema_every;
+    int ema_ramp;
 } OptimConfig;
 
 typedef struct PretrainConfig {

@@ -5,7 +5,7 @@
  *
  *   ratio = exp(log_prob - log_prob_old), A clamped to +-advantage_clip,
  *   l(A)  = max(-A ratio, -A clamp(ratio, 1 - low, 1 + high))
- * sum mode:        loss = l(sum_k w_k A^k)
+ * sum, reward_sum: loss = l(sum_k w_k A^k)
  * per_reward mode: loss = sum_k w_k l(A^k), each A^k clamped by itself
  * times the step's weight, plus kl_beta KL(new || reference) per element. All
  * divided by the number
@@ -45,7 +45,7 @@ typedef struct ObjectiveOpts {
 
 typedef struct ObjectiveInput {
     float log_prob, log_prob_old; /* of dg_sde_log_prob() */
-    float total;                  /* weighted sum of advantages, unclamped */
+    float total;                  /* dg_advantage_compute()'s, unclamped */
     const float *advantage;       /* [K], used in per_reward mode */
     double kl;                    /* of dg_sde_kl(); used when kl_beta > 0 */
     double drift;   /* the same to the rollout's u; used by guard */

@@ -5,12 +5,13 @@
  *
  *   y = x W^T + b + (alpha / rank) (x A^T) B^T,
  *
- * with A [rank, in] drawn uniformly within +-1/sqrt(in) and B [out, rank]
- * zero. All A and B lie in a small parameter set of their own, NAME.lora_A.
+ * with A [rank, in] drawn uniformly within +-1/sqrt(in), or from a normal
+ * distribution of standard deviation 1/rank, and B [out, rank] zero. All A and B lie in a small parameter set of their own, NAME.lora_A.
  * weight and NAME.lora_B.weight, in turn: what training, sums, moments and
  * checkpoints then deal with. Networks do not know of it: they add their
  * linears with dg_layer_linear() and run them with dg_linear().
- * Source: arXiv:2106.09685; names and first values as in PEFT.
+ * Source: arXiv:2106.09685; names and first values as in PEFT, whose
+ * init_lora_weights = True and "gaussian" these are.
  */
 #include "config/config.h"
 #include "nn/param.h"
@@ -20,6 +21,7 @@ typedef struct Lora {
     ParamSet *set; /* where A and B go */
     int64_t rank;
     float scale; /* alpha / rank */
+    LoraInit init;
     int num_targets;
     TextList target;
     int matched[DG_CONFIG_TEXTS]; /* linears that each target found */
@@ -34,8 +36,7 @@ typedef struct Lora {
  *          (ParamSet.lora) while a network adds its layers
  * Errors: DG_EINVAL naming lora.targets.
  */
-int dg_lora_init(Lora *l, ParamSet *set, int64_t rank, double alpha,
-                 const TextList *targets);
+int dg_lora_init(Lora *l, ParamSet *set, const LoraConfig *c);
 
 /** Adapter of the linear called folder + name, "blocks.3.attn." and "to_q",
  *  added to l->set; a = NULL when no target names it, or on an error (*err

@@ -17,7 +17,8 @@
 typedef enum Aside {
     DG_ASIDE_NOT,
     DG_ASIDE_FAILED,  /* log-prob or gradient not finite: update not applied */
-    DG_ASIDE_NO_SCORE /* all its rewards are missing */
+    DG_ASIDE_NO_SCORE /* all its rewards are missing, or, with
+                         grpo.adv_agg = "reward_sum", one of weight not 0 */
 } Aside;
 
 /* What one kept item's replay gave at one of its timesteps. */
@@ -51,6 +52,8 @@ typedef struct Update {
     int64_t first_kept, num_local; /* this rank's part of kept */
     float *reward;                 /* [N, K] */
     uint8_t *missing;              /* [N, K] */
+    /* [K] whether a sample that lacks the reward is not trained */
+    uint8_t needed[DG_CONFIG_REWARDS];
     char note[512];
     int64_t note_item;
     size_t bytes; /* reserved, */
@@ -106,8 +109,9 @@ int dg_update_check_steps(const Config *c, Rollout *r);
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
 
-/** 1 if all rewards of an item are missing: it teaches nothing, and its
- *  trajectory may not even be finite. After dg_update_prepare(). */
+/** 1 if all rewards of an item are missing, or one of weight other than 0
+ *  where their sum is what counts: it teaches nothing, and its trajectory may not even be finite. After
+ *  dg_update_prepare(). */
 int dg_update_unscored(const Update *u, const Rollout *r, int64_t item);
 
 /** The same by other scores, which differ within every group: so every sample is

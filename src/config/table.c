@@ -183,6 +183,9 @@ static const Option rows[] = {
         "are trained"),
     REAL("lora.alpha", "256", 1e-6, 1e6, lora.alpha, 0,
          "adapters are scaled by alpha / rank"),
+    ENUM("lora.init", "\"uniform\"", "uniform|normal", lora.init, 0,
+         "how an adapter's A is drawn, B being 0: uniform, within +- 1 / "
+         "sqrt(inputs); normal, with standard deviation 1 / rank"),
     { "lora.targets", OPT_TEXTS, "[\"to_q\", \"to_k\", \"to_v\", \"to_out.0\"]",
       0, 0, AT(lora.targets.text), DG_CONFIG_TEXTS, NULL,
       "linear layers that get an adapter: ends of their dotted names, in which "
@@ -394,9 +397,12 @@ static const Option rows[] = {
          "factor of a step's advantages: none, 1; std, the standard deviation "
          "of its noise; length, 1 / its length in sigma; these divided by "
          "their mean over all steps that may be trained"),
-    ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward", grpo.adv_agg, 0,
-         "with several rewards: one loss of the summed advantages, or one loss "
-         "for each reward"),
+    ENUM("grpo.adv_agg", "\"sum\"", "sum|per_reward|reward_sum", grpo.adv_agg,
+         0,
+         "with several rewards: sum, one loss of the summed advantages; "
+         "per_reward, one loss for each; reward_sum, one loss of the advantage "
+         "of the summed rewards, which a sample without one of them has not, "
+         "unless its weight is 0"),
     ENUM("grpo.adv_std", "\"group\"", "group|global", grpo.adv_std, 0,
          "standard deviation that advantages are divided by: that of the "
          "group, or of all samples"),
@@ -440,6 +446,9 @@ static const Option rows[] = {
     INT("optim.ema_every", "1", 1, 1e6, optim.ema_every, 0,
         "iterations (in pretraining: updates) between two steps of the "
         "average"),
+    BOOL("optim.ema_ramp", "false", optim.ema_ramp, 0,
+         "after n updates the decay is at most (1 + n) / (10 + n), so that the "
+         "average follows fast at first"),
 
     INT("pretrain.steps", "2000", 0, 1e9, pretrain.steps, FREE,
         "updates of pretraining (fixed as run.iterations is)"),

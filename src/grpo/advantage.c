@@ -5,11 +5,13 @@
 
 #include "base/error.h"
 
-/* One reward's column of the [N, K] tables. */
+/* One reward's column of the [N, K] tables, or their weighted sum. */
 typedef struct Column {
     const float *reward;
     const uint8_t *missing;
-    int num_rewards, k;
+    int num_rewards, k;    /* k = num_rewards: the sum */
+    const double *weights; /* [K]; NULL: each reward by itself. Else a sample
+                              that lacks one of weight other than 0 has none */
 } Column;
 
 typedef struct Moments {
@@ -17,20 +19,42 @@ typedef struct Moments {
     double mean, sum_squares; /* sum of (r - mean)^2 */
 } Moments;
 
-static int64_t at(const Column *c, int64_t i)
+/* What a group's deviations are divided by; zero: it has none. */
+typedef struct Scale {
+    double std;
+    int skip, flat;
+} Scale;
+
+static int64_t at(const Column *c, int64_t i, int k)
 {
-    return i * c->num_rewards + c->k;
+    return i * c->num_rewards + k;
+}
+
+static int has(const Column *c, int64_t i, int k)
+{
+    return (c->missing == NULL || !c->missing[at(c, i, k)]) &&
+           isfinite(c->reward[at(c, i, k)]);
 }
 
 static int is_valid(const Column *c, int64_t i)
 {
-    return (c->missing == NULL || !c->missing[at(c, i)]) &&
-           isfinite(c->reward[at(c, i)]);
+    int all = c->k == c->num_rewards || has(c, i, c->k);
+
+    for (int k = 0; k < c->num_rewards && c->weights != NULL; k++)
+        all &= c->weights[k] == 0 || has(c, i, k);
+    return all;
 }
 
 static double value(const Column *c, int64_t i)
 {
-    return c->reward[at(c, i)];
+    double sum = 0;
+
+    if (c->k < c->num_rewards)
+        return c->reward[at(c, i, c->k)];
+    for (int k = 0; k < c->num_rewards; k++)
+        if (c->weights[k] != 0) /* whose score may be NaN */
+            sum += c->weights[k] * (double)c->reward[at(c, i, k)];
+    return sum;
 }
 
 /* Two passes in index order: the mean first, so that equal scores leave a
@@ -66,41 +90,107 @@ static int has_no_spread(const Moments *m)
     return unbiased_std(m) < 1e-6 * fmax(1.0, fabs(m->mean));
 }
 
-/* scale_std: what the deviations are divided by; negative: the group's own */
-static void one_group(float *advantage, RewardStats *stats, const Column *c,
-                      int64_t first, const AdvantageOpts *o, double scale_std)
+/* of all samples, with DG_STD_GLOBAL; negative: each group has its own */
+static double batch_std(const Moments *all, const AdvantageOpts *o)
 {
-    const int64_t G = o->num_generations;
-    const Moments m = moments(c, first, G);
-    const int skip = m.num < 2, flat = !skip && has_no_spread(&m);
-    const double scale = scale_std < 0 ? unbiased_std(&m) + 1e-8 : scale_std;
+    if (o->std != DG_STD_GLOBAL)
+        return -1;
+    return 1e-4 +
+           (all->num > 0 ? sqrt(all->sum_squares / (double)all->num) : 0.0);
+}
 
-    stats->skipped_groups += skip;
-    stats->zero_std_groups += flat;
-    for (int64_t i = first; i < first + G; i++) {
-        const int zero = skip || flat || !is_valid(c, i);
+static Scale scale_of(const Moments *group, double batch)
+{
+    const int skip = group->num < 2;
 
-        advantage[at(c, i)] =
-            zero ? 0.0f : (float)((value(c, i) - m.mean) / scale);
+    return (Scale) { .std = batch < 0 ? unbiased_std(group) + 1e-8 : batch,
+                     .skip = skip,
+                     .flat = !skip && has_no_spread(group) };
+}
+
+/* out[i * stride] of the group's samples: deviations from the mean, scaled */
+static void deviations(float *out, int64_t stride, const Column *c,
+                       int64_t first, int64_t G, const Scale *s)
+{
+    const double mean = moments(c, first, G).mean;
+
+    for (int64_t i = first; i < first + G; i++)
+        out[i * stride] = s->skip || s->flat || !is_valid(c, i)
+                              ? 0.0f
+                              : (float)((value(c, i) - mean) / s->std);
+}
+
+/* stats: [K] or NULL, as those below */
+static void begin(RewardStats *stats, int k, const Moments *all, int64_t N)
+{
+    if (stats != NULL)
+        stats[k] = (RewardStats) { .mean = all->mean,
+                                   .std = unbiased_std(all),
+                                   .missing = N - all->num };
+}
+
+static void count(RewardStats *stats, int k, const Scale *s)
+{
+    if (stats == NULL)
+        return;
+    stats[k].skipped_groups += s->skip;
+    stats[k].zero_std_groups += s->flat;
+}
+
+/* Each reward by itself, then the weighted sum of its advantages. */
+static void of_rewards(float *advantage, float *total, RewardStats *stats,
+                       Column c, int64_t num_groups, const AdvantageOpts *o)
+{
+    const int64_t G = o->num_generations, N = num_groups * G;
+    const int K = o->num_rewards;
+
+    for (c.k = 0; c.k < K; c.k++) {
+        const Moments all = moments(&c, 0, N);
+
+        begin(stats, c.k, &all, N);
+        for (int64_t g = 0; g < num_groups; g++) {
+            const Moments m = moments(&c, g * G, G);
+            const Scale s = scale_of(&m, batch_std(&all, o));
+
+            count(stats, c.k, &s);
+            deviations(advantage + c.k, K, &c, g * G, G, &s);
+        }
+    }
+    for (int64_t i = 0; i < N; i++) {
+        double sum = 0;
+
+        for (int k = 0; k < K; k++)
+            sum += o->weights[k] * advantage[i * K + k];
+        total[i] = (float)sum;
     }
 }
 
-static RewardStats one_reward(float *advantage, const Column *c,
-                              int64_t num_groups, const AdvantageOpts *o)
+/* The sum of the rewards; each reward's advantage is its part of that. */
+static void of_sum(float *advantage, float *total, RewardStats *stats, Column c,
+                   int64_t num_groups, const AdvantageOpts *o)
 {
     const int64_t G = o->num_generations, N = num_groups * G;
-    const Moments all = moments(c, 0, N);
-    RewardStats stats = { .mean = all.mean,
-                          .std = unbiased_std(&all),
-                          .missing = N - all.num };
-    double scale = -1;
+    const int K = o->num_rewards;
+    Column sum = c;
+    Moments all;
 
-    if (o->std == DG_STD_GLOBAL)
-        scale = 1e-4 +
-                (all.num > 0 ? sqrt(all.sum_squares / (double)all.num) : 0.0);
-    for (int64_t g = 0; g < num_groups; g++)
-        one_group(advantage, &stats, c, g * G, o, scale);
-    return stats;
+    for (c.k = 0; c.k < K; c.k++) {
+        all = moments(&c, 0, N);
+        begin(stats, c.k, &all, N);
+    }
+    sum.k = K;
+    sum.weights = c.weights = o->weights;
+    all = moments(&sum, 0, N);
+    for (int64_t g = 0; g < num_groups; g++) {
+        const Moments m = moments(&sum, g * G, G);
+        const Scale s = scale_of(&m, batch_std(&all, o));
+
+        deviations(total, 1, &sum, g * G, G, &s);
+        for (c.k = 0; c.k < K; c.k++) {
+            count(stats, c.k, &s);
+            deviations(advantage + c.k, K, &c, g * G, G, &s);
+        }
+    }
 }
 
 static int check(const AdvantageOpts *o)
@@ -126,21 +216,11 @@ int dg_advantage_compute(float *advantage, float *total, RewardStats *stats,
     if (err)
         return err;
 
-    const int K = o->num_rewards;
+    const Column c = { reward, missing, o->num_rewards, 0, NULL };
 
-    for (int k = 0; k < K; k++) {
-        const Column c = { reward, missing, K, k };
-        const RewardStats s = one_reward(advantage, &c, num_groups, o);
-
-        if (stats != NULL)
-            stats[k] = s;
-    }
-    for (int64_t i = 0; i < num_groups * o->num_generations; i++) {
-        double sum = 0;
-
-        for (int k = 0; k < K; k++)
-            sum += o->weights[k] * advantage[i * K + k];
-        total[i] = (float)sum;
-    }
+    if (o->agg == DG_AGG_REWARD_SUM)
+        of_sum(advantage, total, stats, c, num_groups, o);
+    else
+        of_rewards(advantage, total, stats, c, num_groups, o);
     return DG_OK;
 }

@@ -64,7 +64,7 @@ int dg_objective_term(ObjectiveTerm *out, const ObjectiveOpts *o,
 
     if (err)
         return err;
-    if (o->agg == DG_AGG_SUM)
+    if (o->agg != DG_AGG_PER_REWARD)
         clipped = add_clipped(&loss, &slope, o, ratio, in->total, 1);
     else
         for (int k = 0; k < o->num_rewards; k++)

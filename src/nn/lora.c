@@ -5,14 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
-int dg_lora_init(Lora *l, ParamSet *set, int64_t rank, double alpha,
-                 const TextList *targets)
+int dg_lora_init(Lora *l, ParamSet *set, const LoraConfig *c)
 {
     memset(l, 0, sizeof *l);
     l->set = set;
-    l->rank = rank;
-    l->scale = (float)(alpha / (double)rank);
-    l->target = *targets;
+    l->rank = c->rank;
+    l->scale = (float)(c->alpha / (double)c->rank);
+    l->init = c->init;
+    l->target = c->targets;
     while (l->num_targets < DG_CONFIG_TEXTS &&
            l->target.text[l->num_targets][0] != '\0')
         l->num_targets++;
@@ -89,6 +89,16 @@ static void note_name(Lora *l, const char *name)
                  used > 0 ? ", " : "", name);
 }
 
+static Tensor *add_a(Lora *l, const char *key, int64_t in)
+{
+    const int64_t dims[] = { l->rank, in };
+
+    return l->init == DG_LORA_NORMAL
+               ? dg_params_add_normal(l->set, key, 1.0f / (float)l->rank, 2,
+                                      dims)
+               : dg_params_add(l->set, key, DG_INIT_UNIFORM_FAN, 2, dims);
+}
+
 LoraPair dg_lora_adapt(Lora *l, const char *folder, const char *name,
                        int64_t in, int64_t out, int *err)
 {
@@ -100,8 +110,7 @@ LoraPair dg_lora_adapt(Lora *l, const char *folder, const char *name,
     if (!note_targets(l, path))
         return pair;
     snprintf(key, sizeof key, "%s.lora_A.weight", path);
-    pair.a = dg_params_add(l->set, key, DG_INIT_UNIFORM_FAN, 2,
-                           (int64_t[]) { l->rank, in });
+    pair.a = add_a(l, key, in);
     snprintf(key, sizeof key, "%s.lora_B.weight", path);
     if (pair.a != NULL)
         pair.b = dg_params_add(l->set, key, DG_INIT_ZERO, 2,

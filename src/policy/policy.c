@@ -22,8 +22,7 @@ static int outline(Policy *p, const Config *c, int net_id)
         err = dg_params_init(&p->adapters, DG_PARAMS_LORA);
     memcpy(p->base_moved, c->lora.base, sizeof p->base_moved);
     if (!err && c->lora.rank > 0) {
-        err = dg_lora_init(&p->lora, &p->adapters, c->lora.rank, c->lora.alpha,
-                           &c->lora.targets);
+        err = dg_lora_init(&p->lora, &p->adapters, &c->lora);
         p->net.lora = &p->lora;
     }
     if (!err)

@@ -10,6 +10,11 @@
 /* Elements that a thread takes at once. */
 enum { STRIDE = 1 << 16 };
 
+static double decay(const Learner *l)
+{
+    return dg_ema_decay(l->optim.ema_decay, l->optim.ema_ramp, l->updates);
+}
+
 /* A part of the weights, of bytes from 'at' on, by all the host's threads. */
 static int follow(void *user, const void *part, size_t at, size_t bytes)
 {
@@ -17,11 +22,11 @@ static int follow(void *user, const void *part, size_t at, size_t bytes)
     const int64_t num = (int64_t)(bytes / sizeof(float));
     const float *w = part;
     float *ema = l->ema + at / sizeof(float);
+    const double by = decay(l);
 
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < num; i += STRIDE)
-        dg_ema_update(ema + i, w + i, num - i < STRIDE ? num - i : STRIDE,
-                      l->optim.ema_decay);
+        dg_ema_update(ema + i, w + i, num - i < STRIDE ? num - i : STRIDE, by);
     return DG_OK;
 }
 
@@ -33,7 +38,7 @@ int dg_learner_average(Learner *l)
     if (l->ema == NULL)
         return DG_OK;
     if (!l->place.ema_apart) {
-        l->engine->ema(l->ema, dg_learner_own(l), num, l->optim.ema_decay);
+        l->engine->ema(l->ema, dg_learner_own(l), num, decay(l));
         return DG_OK;
     }
     if (l->place.host_threads > 1)

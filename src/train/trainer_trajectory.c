@@ -305,6 +305,18 @@ static void put_conditions(Items *to, const Trainer *t)
 
 static const char *advantage(const Config *c)
 {
+    if (c->grpo.adv_agg == DG_AGG_REWARD_SUM)
+        return c->grpo.adv_std == DG_STD_GLOBAL
+                   ? "(reward - mean over the prompt's whole items) / (1e-4 + "
+                     "std over all whole items of the sum of reward_weight "
+                     "reward, of the population); whole: no reward of weight "
+                     "other than 0 is missing; 0 elsewhere, of one whole item "
+                     "alone, and where the sums are alike"
+                   : "(reward - mean) / (std + 1e-8), mean over the prompt's "
+                     "whole items, sample std over them of the sum of "
+                     "reward_weight reward; whole: no reward of weight other "
+                     "than 0 is missing; 0 elsewhere, of one whole item alone, "
+                     "and where the sums are alike";
     return c->grpo.adv_std == DG_STD_GLOBAL
                ? "(reward - mean over the prompt's valid items) / (1e-4 + std "
                  "over all valid items, of the population); 0 where missing, "

@@ -192,11 +192,14 @@ static int advantages(Update *u, const Session *s, const Rollout *r)
         .num_generations = (int)r->G,
         .num_rewards = (int)r->K,
         .std = c->grpo.adv_std,
+        .agg = c->grpo.adv_agg,
         .weights = weights,
     };
 
-    for (int64_t k = 0; k < r->K; k++)
-        weights[k] = c->rewards[k].weight;
+    for (int k = 0; k < DG_CONFIG_REWARDS; k++) {
+        weights[k] = k < r->K ? c->rewards[k].weight : 0;
+        u->needed[k] = o.agg == DG_AGG_REWARD_SUM && weights[k] != 0;
+    }
     for (int64_t i = 0; i < r->N * r->K; i++) {
         u->reward[i] = r->scores[i].missing ? 0 : r->scores[i].value;
         u->missing[i] = r->scores[i].missing != 0;
@@ -207,11 +210,13 @@ static int advantages(Update *u, const Session *s, const Rollout *r)
 
 int dg_update_unscored(const Update *u, const Rollout *r, int64_t item)
 {
-    int64_t missing = 0;
+    int64_t missing = 0, needed = 0;
 
-    for (int64_t k = 0; k < r->K; k++)
+    for (int64_t k = 0; k < r->K; k++) {
         missing += u->missing[item * r->K + k];
-    return missing == r->K;
+        needed += u->missing[item * r->K + k] && u->needed[k];
+    }
+    return missing == r->K || needed > 0;
 }
 
 static int select_kept(Update *u, const Session *s, const Rollout *r)
