@@ -193,6 +193,20 @@ same "command: stopped each time, the same end" "$(grep '^ERROR' "$work/stops.ou
 tiny 1 1 stops "$(by missing,at=0)" "${few[@]}"
 same "command: started again, the same end" "$(grep '^ERROR' "$work/stops.out")" \
     "$end"
+# three iterations without, one with: it is counted from there
+printf '#!/bin/sh\n[ -e %s ] && exec %s missing,at=0\nexec %s plain\n' "$sick" \
+    "$scorer" "$scorer" >"$work/doctored"
+touch "$sick"
+for i in 1 2 3 4; do
+    test $i = 4 && rm "$sick"
+    tiny 1 1 again "$mended" "${few[@]}" run.max_seconds=1e-3
+done
+touch "$sick"
+tiny 1 1 again "$mended" "${few[@]}"
+end=$(grep '^ERROR' "$work/again.out")
+same "command: a score in between, counted from there" "${end%%; the first*}" "ERROR \
+iteration 9: reward mine has had no score for any picture of 10 prompts in a row"
+rm "$sick"
 # ends NAME HOW TEXT [KEYS]: one message on three ranks, and no program
 ends_with()
 {
