@@ -525,22 +525,28 @@ int dg_cuda_comm_pace(void)
     return err || !s->failed ? err : dg_cuda_wait();
 }
 
+/* All come here first, and what is under way gets on meanwhile: one that has new
+ * products to load waits for its sums before it comes, and one whose kernels wait
+ * for a slot. */
+static int meet(const Comm *c, CudaLink *link, int err)
+{
+    ncclResult_t e = ncclSuccess;
+    int64_t here = 1;
+
+    /* others may not come here before; in slots all but a lost device goes on */
+    if (err && !link->heard && (!link->in_slots || err == DG_EDEVICE))
+        dg_comm_alarm(c);
+    dg_comm_min_i64_while(c, &here, 1, dg_cuda_comm_nudge);
+    if (link->nccl != NULL)
+        ncclCommGetAsyncError(link->nccl, &e);
+    return err || e == ncclSuccess ? err : link_error(e, "a sum's part");
+}
+
 int dg_cuda_comm_sent(const Comm *c, int err, int wait)
 {
     CudaStream *s = dg_cuda_current();
-    ncclResult_t e = ncclSuccess;
 
-    if (s->link->in_slots) {
-        int64_t here = 1; /* kernels wait for sums */
-
-        if (err == DG_EDEVICE && !s->link->heard)
-            dg_comm_alarm(c); /* others may not come here before */
-        dg_comm_min_i64_while(c, &here, 1, dg_cuda_comm_nudge);
-        if (s->link->nccl != NULL)
-            ncclCommGetAsyncError(s->link->nccl, &e);
-        if (!err && e != ncclSuccess)
-            err = link_error(e, "a sum's part");
-    }
+    err = meet(c, s->link, err);
     if (!err && s->failed)
         err = dg_cuda_wait();
     err = agree(c, s->link, err);
