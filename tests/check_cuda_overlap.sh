@@ -45,6 +45,16 @@ export CUDA_EMULATION_STREAMS=early
 # shellcheck disable=SC2086
 on_gpu 3 three $short $buckets parallel.recompute=true parallel.shard=gradients
 same_digest "overlap: three ranks, recomputation" three "$want" 2
+# updates of one sample: its rank waits for its sums where it meets new products,
+# and the others have none to come by
+one="sampler.steps=3 grpo.prompts_per_iteration=2 grpo.num_generations=3 grpo.updates_per_iteration=6 report.prompts=1 run.iterations=2 trajectory.every=0"
+# shellcheck disable=SC2086
+{
+    on_gpu 1 single $one parallel.overlap=false
+    on_gpu 3 single3 $one $buckets parallel.timeout_seconds=60
+}
+same_digest "overlap: three ranks, updates of one sample" single3 \
+    "$(digest single 2)" 2
 few="sampler.steps=3 grpo.prompts_per_iteration=2 report.prompts=1 run.iterations=2 trajectory.every=0"
 # shellcheck disable=SC2086
 {
