@@ -24,10 +24,12 @@ extern "C" {
  * Two packs of pinned memory alternate: the host is two steps ahead at most.
  */
 enum {
-    GRAPHS = 32, /* kept, */
-    SEEN = 64,   /* and signatures that came once */
-    INPUT_BYTES = 16 << 20,
+    GRAPHS = 32,            /* kept, */
+    SEEN = 64,              /* and signatures that came once */
+    MOVED_BYTES = 32 << 20, /* three conditions of FLUX.1 */
     PACK_BYTES = 8 << 20,
+    INPUT_BYTES = MOVED_BYTES + PACK_BYTES,
+    MOST_MOVED = 128, /* arrays of a kind */
     ALIGN = 256
 };
 
@@ -41,7 +43,7 @@ typedef struct Graph {
 } Graph;
 
 struct GraphCache {
-    char *inputs; /* [INPUT_BYTES], device: latents, then a pack */
+    char *inputs; /* [INPUT_BYTES], device: what is moved, then a pack */
     size_t pack_at, used;
     char *pack[2];     /* [PACK_BYTES], pinned */
     cudaEvent_t up[2]; /* it has been read */
@@ -124,7 +126,6 @@ void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes)
     const size_t at = (g->used + ALIGN - 1) / ALIGN * ALIGN;
     const uint64_t what[] = { (uint64_t)(uintptr_t)device, bytes, at };
 
-    static_assert(PACK_BYTES <= INPUT_BYTES / 2, "behind latents");
     if (at + bytes - g->pack_at > PACK_BYTES) {
         g->unfit = 1;
         return;
@@ -261,28 +262,79 @@ static void launch(CudaStream *s, const Graph *graph)
     dg_cuda_note(cudaGraphLaunch(graph->exec, s->stream), "a replayed step");
 }
 
-void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
-                    int64_t num, int64_t count)
+static size_t aligned(size_t bytes)
+{
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* Which of those before it is the same array; its own number if none is. */
+static int64_t first_of(const Moving *m, int64_t i)
+{
+    int64_t j = 0;
+
+    while (m->at[j] != m->at[i])
+        ++j;
+    return j;
+}
+
+/* What these take behind 'at', each once. place [num] out */
+static size_t places(size_t *place, const Moving *m, size_t at)
+{
+    for (int64_t i = 0; i < m->num; ++i) {
+        const int64_t first = first_of(m, i);
+
+        place[i] = first < i ? place[first] : at;
+        if (first == i)
+            at += aligned((size_t)m->count * sizeof(float));
+    }
+    return at;
+}
+
+/* To 'inputs' from 'at' on, where they are already on a way back. The end of them;
+ * 'at' if they do not fit, and stay where they are. */
+static size_t move(CudaStream *s, const Moving *m, size_t at)
+{
+    size_t place[MOST_MOVED];
+    size_t end;
+
+    if (m->num > MOST_MOVED)
+        return at;
+    end = places(place, m, at);
+    if (end > MOVED_BYTES)
+        return at;
+    for (int64_t i = 0; i < m->num; ++i) {
+        char *to = s->graphs->inputs + place[i];
+
+        /* not twice: what is before it is moved already */
+        if (m->at[i] != (const float *)to &&
+            (i == 0 || place[i] > place[i - 1]))
+            dg_cuda_note(cudaMemcpyAsync(to, m->at[i],
+                                         (size_t)m->count * sizeof(float),
+                                         cudaMemcpyDeviceToDevice, s->stream),
+                         "copy of a step's input");
+    }
+    for (int64_t i = 0; i < m->num; ++i)
+        m->at[i] = (const float *)(s->graphs->inputs + place[i]);
+    return end;
+}
+
+void dg_cuda_replay(void (*step)(void *), void *user, const Moving *moving,
+                    int kinds)
 {
     CudaStream *s = dg_cuda_current();
     struct GraphCache *g = s->graphs;
-    const size_t bytes = (size_t)count * sizeof(float);
-    const size_t stride = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     Graph *graph;
+    size_t at = 0;
 
-    if (g == NULL || (size_t)num * stride > INPUT_BYTES / 2) {
+    if (g != NULL && kinds > 0)
+        at = move(s, &moving[0], 0);
+    if (g == NULL || (kinds > 0 && moving[0].num > 0 && at == 0)) {
         step(user);
         return;
     }
-    for (int64_t i = 0; i < num; ++i) {
-        char *at = g->inputs + (size_t)i * stride;
-        if (moving[i] != (const float *)at) /* no way back of them */
-            dg_cuda_note(cudaMemcpyAsync(at, moving[i], bytes,
-                                         cudaMemcpyDeviceToDevice, s->stream),
-                         "copy of latents");
-        moving[i] = (const float *)at;
-    }
-    g->pack_at = (size_t)num * stride;
+    for (int k = 1; k < kinds; ++k)
+        at = move(s, &moving[k], at);
+    g->pack_at = at;
     dg_cuda_link_wait(s, g->up[g->turn]);
     dg_cuda_note(cudaEventSynchronize(g->up[g->turn]), "a step's inputs");
     go_through(s, DG_STREAM_WALKS, step, user);

@@ -29,8 +29,8 @@ void dg_cuda_cast(void *to, DType to_type, const void *from, DType from_type,
                   int64_t count);
 void dg_cuda_combine(float *u, const float *uncond, const float *cond, double w,
                      int64_t count);
-void dg_cuda_replay(void (*step)(void *), void *user, const float **moving,
-                    int64_t num, int64_t count);
+void dg_cuda_replay(void (*step)(void *), void *user, const Moving *moving,
+                    int kinds);
 void dg_cuda_flag(int64_t *least, int64_t value, const float *x, int64_t count);
 template <typename T>
 int64_t dg_cuda_first_nonfinite(const float *x, int64_t count);

@@ -34,6 +34,24 @@ expect "graphs: guidance, the second pass is trained" test -n "$(digest one 1)" 
 expect "graphs: guidance, its second pass is replayed" test \
     $(($(launches "$work/both.out") - $(launches "$work/one.out"))) = 3
 
+# --- prompts ---------------------------------------------------------------------
+# 16 passes of a prompt's samples, of which all prompts' first ones alone are run
+more="run.iterations=1 trajectory.every=0 prompts.eval_file= sampler.steps=3
+    grpo.timestep_fraction=1 grpo.micro_batch=1 grpo.num_generations=2
+    grpo.updates_per_iteration=1"
+# shellcheck disable=SC2086
+{
+    TINY=configs/tiny_flux.cfg on_gpu 1 four $more grpo.prompts_per_iteration=4 \
+        parallel.graphs=false
+    export CUDA_EMULATION_TELL=1
+    TINY=configs/tiny_flux.cfg on_gpu 1 alone $more grpo.prompts_per_iteration=1
+    TINY=configs/tiny_flux.cfg on_gpu 1 share $more grpo.prompts_per_iteration=4
+    unset CUDA_EMULATION_TELL
+}
+same_digest "graphs: four prompts, the same weights" share "$(digest four 1)" 1
+same "graphs: four prompts have those of one" \
+    $(($(launches "$work/share.out") - $(launches "$work/alone.out"))) $((3 * 16))
+
 # --- decoding, and rewards' networks ----------------------------------------------
 clip='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
 net="rewards=({ name=\"hpsv2\"; weight=0.7; $clip }, { name=\"brightness\"; })"

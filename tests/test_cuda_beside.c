@@ -223,7 +223,7 @@ static int see_slowly(Worker *w, int64_t i, void *user)
     float got[NUM];
     int err;
 
-    dg_context_replay(&w->ctx, slow_step, k, NULL, 0, 0);
+    dg_context_replay(&w->ctx, slow_step, k, NULL, 0);
     err = w->ctx.backend->download(got, k->y, sizeof got);
     k->got[i] = got[NUM - 1];
     return err;

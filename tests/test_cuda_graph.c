@@ -27,6 +27,7 @@ typedef struct Step {
     const float *z, *more;
     float *weights, *place, *sum, *out; /* device */
     float time, alpha;
+    const float **list; /* the first is 'more', where there are any */
     int rows, calls;
 } Step;
 
@@ -69,6 +70,8 @@ static void run_step(void *user)
     float host[N];
 
     s->calls++;
+    if (s->list != NULL)
+        s->more = s->list[0];
     for (int i = 0; i < N; i++)
         host[i] = s->time * (float)(i % 7);
     be->upload(s->place, host, sizeof host);
@@ -116,6 +119,13 @@ static void give_step(Step *s)
     dg_cuda_free(s->out);
 }
 
+static void replay_step(Step *s, int64_t count)
+{
+    const Moving z = { &s->z, 1, count };
+
+    dg_backend_cuda()->replay(run_step, s, &z, 1);
+}
+
 /* latents at another place each time, another time, now and then another
  * factor, summand and number of rows */
 static void outputs(float *out, int replayed, int num)
@@ -131,7 +141,7 @@ static void outputs(float *out, int replayed, int num)
         s.alpha = i % 2 ? 0.5f : 0.25f;
         s.more = z[i % 4 / 2];
         if (replayed)
-            dg_backend_cuda()->replay(run_step, &s, &s.z, 1, N);
+            replay_step(&s, N);
         else
             run_step(&s);
         assert_int_equal(
@@ -176,6 +186,56 @@ static void test_replayed_steps_have_the_same_bits(void **unused)
     dg_cuda_stream_destroy(s);
 }
 
+/* Three arrays of the second kind, two of which are one, at other places each time:
+ * one graph; where they do not fit, one for each place. */
+static void second_kind(int64_t count, int places, int alike)
+{
+    enum { ROUNDS = 4 };
+    const long before = graphs();
+    static float want[N], got[N];
+    float *z[3] = { device_of(N, 5), device_of(N, 6), device_of(N, 7) };
+    const float *at[3];
+    Step s;
+
+    take_step(&s);
+    for (int i = 0; i < ROUNDS * places; i++) {
+        const float *first = z[i % places], *other = z[(i + 1) % places];
+        const Moving moving[] = { { &s.z, 1, N }, { at, 3, count } };
+
+        s.z = z[2];
+        s.more = first;
+        run_step(&s);
+        assert_int_equal(dg_cuda_stage_down(want, s.out, sizeof want), DG_OK);
+        at[0] = at[2] = first;
+        at[1] = other;
+        s.z = z[2];
+        s.list = at;
+        dg_backend_cuda()->replay(run_step, &s, moving, 2);
+        s.list = NULL;
+        assert_int_equal(dg_cuda_stage_down(got, s.out, sizeof got), DG_OK);
+        assert_memory_equal(want, got, sizeof want);
+        assert_ptr_equal(at[0], at[2]);
+        assert_true((at[0] == first) == !alike);
+    }
+    if (cuda_emulation_graphs != NULL)
+        assert_int_equal(graphs() - before,
+                         ROUNDS * places - (alike ? 1 : places));
+    give_step(&s);
+    for (int i = 0; i < 3; i++)
+        dg_cuda_free(z[i]);
+}
+
+static void test_conditions_share_a_graph(void **unused)
+{
+    CudaStream *s = use(1);
+
+    (void)unused;
+    second_kind(N, 2, 1);
+    second_kind(5 << 20, 2, 0); /* two of 20 MB; nobody reads them */
+    assert_int_equal(dg_cuda_wait(), DG_OK);
+    dg_cuda_stream_destroy(s);
+}
+
 static void test_without_graphs_steps_are_run(void **unused)
 {
     static float run[3 * N], off[3 * N];
@@ -209,7 +269,7 @@ static void test_old_graphs_make_room(void **unused)
         run_step(&s);
         assert_int_equal(dg_cuda_stage_down(want, s.out, sizeof want), DG_OK);
         s.z = z;
-        dg_backend_cuda()->replay(run_step, &s, &s.z, 1, N);
+        replay_step(&s, N);
         assert_int_equal(dg_cuda_stage_down(got, s.out, sizeof got), DG_OK);
         assert_memory_equal(want, got, sizeof want);
         if ((i + 1) % (2 * SHAPES) != 0)
@@ -314,7 +374,7 @@ static void gradients(float *out, int replayed, int num, int recompute)
         flops = w.ctx.flops;
         dg_context_save(&w.ctx, w.saved);
         if (replayed)
-            dg_backend_cuda()->replay(way_back, &w, NULL, 0, 0);
+            dg_backend_cuda()->replay(way_back, &w, NULL, 0);
         else
             way_back(&w);
         assert_int_equal(w.err, DG_OK);
@@ -419,7 +479,7 @@ static void test_any_token_is_picked_by_one_graph(void **unused)
             p.index[0][b] = (i + 2 * b) % TOKENS;
             p.index[1][b] = (3 * i + b) % TOKENS; /* the same now and then */
         }
-        dg_backend_cuda()->replay(pick, &p, NULL, 0, 0);
+        dg_backend_cuda()->replay(pick, &p, NULL, 0);
         check_pick(&p, x, dy);
     }
     if (cuda_emulation_graphs != NULL)
@@ -433,16 +493,17 @@ static void test_any_token_is_picked_by_one_graph(void **unused)
 /* What does not fit into the fixed places is run. */
 static void test_large_inputs_are_run(void **unused)
 {
+    enum { LARGE = 9 << 20 }; /* 4 bytes each: more than 32 MB */
     CudaStream *stream = use(1);
     const long before = graphs();
     Step s;
 
     (void)unused;
     take_step(&s);
-    s.z = device_of(1 << 22, 9);
+    s.z = device_of(LARGE, 9);
     const float *z = s.z;
     for (int i = 0; i < 3; i++)
-        dg_backend_cuda()->replay(run_step, &s, &s.z, 1, 1 << 22);
+        replay_step(&s, LARGE);
     assert_ptr_equal(s.z, z);
     assert_int_equal(s.calls, 3);
     assert_int_equal(graphs(), before);
@@ -484,6 +545,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replayed_steps_have_the_same_bits),
+        cmocka_unit_test(test_conditions_share_a_graph),
         cmocka_unit_test(test_without_graphs_steps_are_run),
         cmocka_unit_test(test_old_graphs_make_room),
         cmocka_unit_test(test_ways_back_are_replayed),

@@ -107,7 +107,7 @@ static void left_by(float *out, Vary *v, int replayed)
         before[i] = (float)((i * 37 + i / N * 11) % 101 - 50) / 64;
     dg_cuda_stage_up(v->all, before, sizeof before);
     if (replayed)
-        dg_backend_cuda()->replay(varied_step, v, NULL, 0, 0);
+        dg_backend_cuda()->replay(varied_step, v, NULL, 0);
     else
         varied_step(v);
     assert_int_equal(dg_cuda_stage_down(out, v->all, sizeof before), DG_OK);
@@ -167,7 +167,7 @@ static void test_inputs_are_each_steps_own(void **unused)
         for (int i = 1; i <= 7; i++) {
             for (int j = 0; j < num; j++)
                 x.host[j] = (float)(i * i);
-            dg_backend_cuda()->replay(add_input, &x, NULL, 0, 0);
+            dg_backend_cuda()->replay(add_input, &x, NULL, 0);
         }
         assert_int_equal(
             dg_cuda_stage_down(x.host, x.sum, sizeof(float) * (size_t)num),

@@ -76,7 +76,7 @@ static void step(void *user)
 static int for_a_steps_inputs(float *at)
 {
     for (int i = 0; i < 6; i++)
-        dg_backend_cuda()->replay(step, at, NULL, 0, 0);
+        dg_backend_cuda()->replay(step, at, NULL, 0);
     return dg_cuda_wait();
 }
 

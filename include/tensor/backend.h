@@ -288,6 +288,13 @@ typedef int (*DrainFn)(void *user, const void *part, size_t at, size_t bytes);
 
 #define DG_KERNEL_MEMBER(name, Args) void (*name)(const Args *);
 
+/* Arrays of one kind that a step reads, see Backend.replay. Equal ones may be among
+ * them. */
+typedef struct Moving {
+    const float **at; /* [num] each of [count] */
+    int64_t num, count;
+} Moving;
+
 typedef struct Backend {
     const char *name;
     int computes; /* 0: a plan, data pointers may be NULL */
@@ -340,13 +347,14 @@ typedef struct Backend {
     /*
      * Runs step(user), whole or by a graph of the same launches; step may be
      * called more than once and has to do the same each time. It may not wait.
-     * moving [num] points to arrays [count] that change their place from call
-     * to call: copies of them, which do not, take their place, and stay until
-     * the next replay whose moving are others. NULL: the step
-     * is to be called. See dg_context_replay().
+     * Arrays that change their place from call to call: copies of them, which
+     * do not, take their place, and stay until the next replay whose moving are
+     * others. Those of the first kind have to fit, or nothing is replayed;
+     * those of another that does not stay where they are. NULL: the step is to
+     * be called. See dg_context_replay().
      */
-    void (*replay)(void (*step)(void *), void *user, const float **moving,
-                   int64_t num, int64_t count);
+    void (*replay)(void (*step)(void *), void *user, const Moving *moving,
+                   int kinds);
     const struct Engine *engine; /* NULL: the host's */
     /* The same kernels for values stored as bfloat16, without combine; NULL:
      * it has none. It has no table of its own. */

@@ -66,7 +66,7 @@ void dg_context_restore(Context *ctx, const void *room);
 /** step(user) by Backend.replay, where there is one and nobody lends weights
  *  on the way; else called. */
 void dg_context_replay(Context *ctx, void (*step)(void *), void *user,
-                       const float **moving, int64_t num, int64_t count);
+                       const Moving *moving, int kinds);
 
 /** Forgets tape and activations, clears the sticky error. */
 void dg_context_reset(Context *ctx);

@@ -165,7 +165,7 @@ int dg_folder_paint(const Vae *vae, Context *ctx, Tensor *z, float *rgb)
     if (!dg_context_error(ctx) && ctx->check_finite)
         run_decoder(&d); /* ops that look at what they made are no graph's */
     else if (!dg_context_error(ctx))
-        dg_context_replay(ctx, run_decoder, &d, NULL, 0, 0);
+        dg_context_replay(ctx, run_decoder, &d, NULL, 0);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     num = dg_tensor_count(d.picture);

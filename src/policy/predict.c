@@ -35,7 +35,7 @@ int dg_policy_encode(const Policy *p, Context *ctx, const PromptTokens *t,
     if (p->text_left && p->on != NULL)
         return dg_fail(DG_EINVAL, "the text encoders are not where networks "
                                   "run: conditions come from prompts.cache");
-    dg_context_replay(ctx, run_encoders, &e, NULL, 0, 0);
+    dg_context_replay(ctx, run_encoders, &e, NULL, 0);
     if (dg_context_error(ctx) || !ctx->backend->computes)
         return dg_context_error(ctx);
     for (int i = 0; i < 2 && e.part[i] != NULL; i++) {

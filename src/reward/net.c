@@ -305,7 +305,7 @@ Tensor *dg_net_look(const void *net, const RewardInput *in, NetSee *see)
         s.pixels = prepare(net, in->rgb, in->height, in->width, &host, &err);
     }
     if (!err)
-        dg_context_replay(ctx, run, &s, NULL, 0, 0);
+        dg_context_replay(ctx, run, &s, NULL, 0);
     else
         ctx->err = err;
     return s.seen;

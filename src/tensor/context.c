@@ -68,10 +68,10 @@ void dg_context_restore(Context *ctx, const void *room)
 }
 
 void dg_context_replay(Context *ctx, void (*step)(void *), void *user,
-                       const float **moving, int64_t num, int64_t count)
+                       const Moving *moving, int kinds)
 {
     if (ctx->backend->replay != NULL && ctx->lender == NULL)
-        ctx->backend->replay(step, user, moving, num, count);
+        ctx->backend->replay(step, user, moving, kinds);
     else
         step(user);
 }

@@ -194,7 +194,7 @@ static int go_back(Pass *p)
     if (p->w->saved == NULL || ctx->follower != NULL || ctx->lender != NULL)
         return dg_tape_backward(ctx, p->u, p->grad);
     dg_context_save(ctx, p->w->saved);
-    dg_context_replay(ctx, run_backward, p, NULL, 0, 0);
+    dg_context_replay(ctx, run_backward, p, NULL, 0);
     return p->err;
 }
 
@@ -222,7 +222,7 @@ static int run_item(Worker *w, int64_t i, void *user)
                                  .t5_ids = x.t5_ids,
                                  .clip_ids = x.clip_ids };
     pass.flops = w->ctx.flops;
-    dg_context_replay(&w->ctx, run_forward, &pass, NULL, 0, 0);
+    dg_context_replay(&w->ctx, run_forward, &pass, NULL, 0);
     pass.grad = pass.u != NULL ? dg_tensor_like(&w->ctx, pass.u) : NULL;
     if (pass.grad == NULL)
         return dg_context_error(&w->ctx);

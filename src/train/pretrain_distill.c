@@ -28,7 +28,7 @@ static int predict(float *out, const Pretrain *t, Context *ctx,
         .teacher = t->teacher, .ctx = ctx, .batch = batch, .flops = ctx->flops
     };
 
-    dg_context_replay(ctx, run_teacher, &x, NULL, 0, 0);
+    dg_context_replay(ctx, run_teacher, &x, NULL, 0);
     if (x.u == NULL)
         return dg_context_error(ctx);
     ctx->backend->combine(out, out, dg_tensor_f32(x.u), w,

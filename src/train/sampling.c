@@ -155,6 +155,8 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
     const int64_t D = r->policy->shape.elements;
     const float *z[DG_SAMPLING_BATCH], *condition[DG_SAMPLING_BATCH];
     float time[DG_SAMPLING_BATCH];
+    const Moving moving[] = { { z, num, D },
+                              { condition, num, r->policy->shape.condition } };
     Predicting p = {
         .w = w,
         .run = r,
@@ -167,7 +169,7 @@ static Tensor *predict(Worker *w, const SamplingRun *r, const Sample *samples,
         condition[b] = samples[b].condition;
         time[b] = r->time[i];
     }
-    dg_context_replay(&w->ctx, run_prediction, &p, z, num, D);
+    dg_context_replay(&w->ctx, run_prediction, &p, moving, 2);
     return p.u;
 }
 

@@ -230,13 +230,21 @@ static void run_forward(void *user)
                             &f->branch);
 }
 
+/* Both ways, so that what they read stays there in between. */
+static void replay(Forward *f, Steps *s, void (*way)(void *), void *user)
+{
+    const UpdateJob *job = f->part->job;
+    const Moving moving[] = { { s->z, s->num, job->rollout->D },
+                              { s->condition, s->num,
+                                job->policy->shape.condition } };
+
+    dg_context_replay(&f->w->ctx, way, user, moving, 2);
+}
+
 static void go_forward(Forward *f, Steps *s)
 {
-    Worker *w = f->w;
-
-    f->flops = w->ctx.flops;
-    dg_context_replay(&w->ctx, run_forward, f, s->z, s->num,
-                      f->part->job->rollout->D);
+    f->flops = f->w->ctx.flops;
+    replay(f, s, run_forward, f);
 }
 
 /* Passes of a sample that wait to go back together; NULL: each goes back at
@@ -273,8 +281,7 @@ static int go_back(Forward *f, Steps *s, Tensor *grad)
     if (w->saved == NULL || w->ctx.follower != NULL || w->ctx.lender != NULL)
         return dg_guided_back(&w->ctx, &f->part->guidance, f->branch, grad);
     dg_context_save(&w->ctx, w->saved);
-    dg_context_replay(&w->ctx, run_backward, &b, s->z, s->num,
-                      f->part->job->rollout->D);
+    replay(f, s, run_backward, &b);
     return b.err;
 }
 
@@ -339,27 +346,28 @@ static void go_uncond(void *user)
 static int run_uncond(Worker *w, const Part *p, const Steps *s, Waiting *later)
 {
     const int64_t D = p->job->rollout->D;
-    const float *moving[2 * DG_SAMPLING_BATCH]; /* latents, then seeds */
+    const float *at[2 * DG_SAMPLING_BATCH]; /* latents, then seeds */
+    const Moving moving = { at, 2 * s->num, D };
     Uncond x = { .w = w,
                  .part = p,
                  .batch = s->batch,
-                 .seeds = moving + s->num,
+                 .seeds = at + s->num,
                  .flops = w->ctx.flops };
 
     if (!has_seed(p, s)) /* clipped away, all of it */
         return DG_OK;
     for (int64_t b = 0; b < s->num; b++) {
-        moving[b] = s->z[b];
-        moving[s->num + b] = seeds_at(w, p, s->j + b);
+        at[b] = s->z[b];
+        at[s->num + b] = seeds_at(w, p, s->j + b);
     }
-    x.batch.z = moving;
+    x.batch.z = at;
     if (later != NULL)
         return dg_guided_hold_uncond(&later->pass[later->num++], p->job->policy,
                                      &w->ctx, &x.batch, &p->guidance, x.seeds);
     if (w->ctx.follower != NULL)
         go_uncond(&x);
     else
-        dg_context_replay(&w->ctx, go_uncond, &x, moving, 2 * s->num, D);
+        dg_context_replay(&w->ctx, go_uncond, &x, &moving, 1);
     return x.err;
 }
 
