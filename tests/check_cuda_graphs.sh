@@ -13,9 +13,8 @@ launches()
 
 # --- the empty prompt's second pass ---------------------------------------------
 # 2 samples of 2 trained steps are 4 passes, which detach_uncond does without;
-# their seeds lie at other places each time. Without pictures of held-out prompts:
-# each painting has its conditions in a buffer of its own, which lies where the last
-# one's did or not, and its steps are replayed or not
+# their seeds lie at other places each time. Without pictures of held-out prompts,
+# whose steps are replayed as well
 few="run.iterations=1 trajectory.every=0 prompts.eval_file= sampler.steps=3
     grpo.timestep_fraction=1 grpo.micro_batch=1 grpo.prompts_per_iteration=1"
 export CUDA_EMULATION_TELL=1
