@@ -280,6 +280,7 @@ static void test_text_tells_what_the_page_does(void **state)
 static void test_short_runs_are_told_as_such(void **state)
 {
     static const Fault flat = { .ratio_at = 0 };
+    static const Fault few = { .missing = 4, .declined = 3 }; /* of 32 */
     static const struct {
         int n;
         const Fault *fault;
@@ -290,6 +291,8 @@ static void test_short_runs_are_told_as_such(void **state)
         { 19, &flat, "; the reward did not rise." },
         { 19, &right, "terms were clipped in the last 5 iterations (" },
         { 20, &right, "terms were clipped in the last quarter (" },
+        { 19, &few, "look   Are all scores there? No: 76 are missing, 12" },
+        { 19, &few, "; 57 because the reward says that it has none" },
     };
 
     (void)state;
@@ -329,22 +332,6 @@ static void test_wrong_run_is_called_wrong(void **state)
     assert_says(page, "first in iteration 7");
     assert_says(page, "Missing scores</b>");
     assert_says(page, "Groups without a gradient</b>");
-    free(page);
-}
-
-/* 4 of 32 are missing in each of 40 iterations, of which 1 has failed. */
-static void test_scores_that_a_reward_has_not_are_no_failures(void **state)
-{
-    Fault f = right;
-
-    (void)state;
-    f.missing = 4;
-    f.declined = 3;
-    put_run(40, &f);
-    char *page = make_page();
-    assert_level(page, "Are all scores there?", "look");
-    assert_says(page, "No: 160 are missing");
-    assert_says(page, "120 because the reward says that it has none");
     free(page);
 }
 
@@ -594,7 +581,6 @@ int main(void)
         IN_FOLDER(test_wrong_run_is_called_wrong),
         IN_FOLDER(test_text_tells_what_the_page_does),
         IN_FOLDER(test_short_runs_are_told_as_such),
-        IN_FOLDER(test_scores_that_a_reward_has_not_are_no_failures),
         IN_FOLDER(test_flat_and_falling_rewards_are_told_apart),
         IN_FOLDER(test_held_out_loss_is_seen),
         IN_FOLDER(test_pretraining_has_its_page),
