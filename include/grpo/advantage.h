@@ -9,8 +9,8 @@
  *
  *   A_i = (s_i - mean_s) / (std_s + 1e-8),  A_i^k = (r_i^k - mean_k) / (.. same)
  * so that again A_i = sum_k w_k A_i^k, up to rounding. A sample that lacks a
- * score of weight other than 0 has no s_i. Weights then count against each other only: a common factor
- * > 0 changes nothing (but for the 1e-8).
+ * score of weight other than 0 has no s_i. Weights then count against each other
+ * only: a common factor > 0 changes nothing (but for the 1e-8).
  * Variant DG_STD_GLOBAL: the group's mean, but the population
  * standard deviation of the whole batch + 1e-4.
  * Sources: DanceGRPO eq. (10) and Algorithm 1; Flow-GRPO (global, and the sum of

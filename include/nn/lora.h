@@ -6,8 +6,8 @@
  *   y = x W^T + b + (alpha / rank) (x A^T) B^T,
  *
  * with A [rank, in] drawn uniformly within +-1/sqrt(in), or from a normal
- * distribution of standard deviation 1/rank, and B [out, rank] zero. All A and B lie in a small parameter set of their own, NAME.lora_A.
- * weight and NAME.lora_B.weight, in turn: what training, sums, moments and
+ * distribution of standard deviation 1/rank, and B [out, rank] zero. All A and B
+ * lie in a small parameter set of their own, NAME.lora_A.weight and NAME.lora_B.weight, in turn: what training, sums, moments and
  * checkpoints then deal with. Networks do not know of it: they add their
  * linears with dg_layer_linear() and run them with dg_linear().
  * Source: arXiv:2106.09685; names and first values as in PEFT, whose

@@ -389,14 +389,16 @@ int dg_policy_schedule(const Policy *p, Schedule *out, int num_steps,
 /**
  * The prediction u [B, tokens, features] for a batch: a noise where
  * shape.prediction is epsilon, else a velocity, that of predicted data being
- * (z - x) / max(sigma, 0.05); recorded when the context records. Text encoders run too (and take gradients if their
- * set trains) when b->condition is NULL. NULL on error.
+ * (z - x) / max(sigma, 0.05); recorded when the context records. Text encoders
+ * run too (and take gradients if their set trains) when b->condition is NULL. NULL
+ * on error.
  */
 Tensor *dg_policy_predict(const Policy *p, Context *ctx, const PolicyBatch *b);
 
 /** Latent to pixels: rgb [height, width, 3] f32 on the host,
- *  clamped to [0, 1]; what is not finite is NaN. latent [elements], kernel memory. The context is reset; in a plan
- *  neither array is read or written. Errors: those of the context. */
+ *  clamped to [0, 1]; what is not finite is NaN. latent [elements], kernel
+ *  memory. The context is reset; in a plan neither array is read or written.
+ *  Errors: those of the context. */
 int dg_policy_decode(const Policy *p, Context *ctx, const float *latent,
                      float *rgb);
 

@@ -147,7 +147,8 @@ int dg_learner_digest(const Learner *l, const Session *s, char hex[65]);
  *  its own, of others rank 0 that of all. Collective; errors as above. */
 int dg_learner_digest_whole(const Learner *l, const Comm *c, char hex[65]);
 
-/** Both by any one thread, over s->comm. Collective; errors as dg_checkpoint_write() and dg_checkpoint_resume(). */
+/** Both by any one thread, over s->comm. Collective; errors as
+ *  dg_checkpoint_write() and dg_checkpoint_resume(). */
 int dg_learner_save(const Learner *l, const Session *s, const char *dir,
                     int64_t iteration);
 int dg_learner_resume(Learner *l, const Session *s, const char *dir,

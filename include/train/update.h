@@ -109,9 +109,9 @@ int dg_update_check_steps(const Config *c, Rollout *r);
 /** Advantages, Best-of-N, timesteps. Every rank computes the same. */
 int dg_update_prepare(Update *u, const Session *s, const Rollout *r);
 
-/** 1 if all rewards of an item are missing, or one of weight other than 0
- *  where their sum is what counts: it teaches nothing, and its trajectory may not even be finite. After
- *  dg_update_prepare(). */
+/** 1 if all rewards of an item are missing, or one of weight other than 0 where
+ *  their sum is what counts: it teaches nothing, and its trajectory may not even be
+ *  finite. After dg_update_prepare(). */
 int dg_update_unscored(const Update *u, const Rollout *r, int64_t item);
 
 /** The same by other scores, which differ within every group: so every sample is
