@@ -24,11 +24,12 @@ extern "C" {
  * Two packs of pinned memory alternate: the host is two steps ahead at most.
  */
 enum {
-    GRAPHS = 32,            /* kept, */
-    SEEN = 64,              /* and signatures that came once */
-    MOVED_BYTES = 32 << 20, /* three conditions of FLUX.1 */
+    GRAPHS = 32, /* kept, */
+    SEEN = 64,   /* and signatures that came once */
+    MOVED_BYTES = 8 << 20,
+    MOVED_BYTES_LARGE =
+        32 << 20, /* of 4 GiB or more: three conditions of FLUX.1 */
     PACK_BYTES = 8 << 20,
-    INPUT_BYTES = MOVED_BYTES + PACK_BYTES,
     MOST_MOVED = 128, /* arrays of a kind */
     ALIGN = 256
 };
@@ -43,7 +44,8 @@ typedef struct Graph {
 } Graph;
 
 struct GraphCache {
-    char *inputs; /* [INPUT_BYTES], device: what is moved, then a pack */
+    char *inputs; /* device: what is moved, up to moved_bytes, then a pack */
+    size_t moved_bytes;
     size_t pack_at, used;
     char *pack[2];     /* [PACK_BYTES], pinned */
     cudaEvent_t up[2]; /* it has been read */
@@ -61,12 +63,16 @@ struct GraphCache {
 extern "C" int dg_cuda_replays(CudaStream *s)
 {
     struct GraphCache *g = (struct GraphCache *)calloc(1, sizeof *g);
+    size_t unused, all = 0;
     cudaError_t e;
 
     if (g == NULL)
         return dg_fail(DG_ENOMEM, "replayed steps");
     s->graphs = g;
-    e = cudaMalloc((void **)&g->inputs, INPUT_BYTES);
+    e = cudaMemGetInfo(&unused, &all);
+    g->moved_bytes = all >= (size_t)4 << 30 ? MOVED_BYTES_LARGE : MOVED_BYTES;
+    if (e == cudaSuccess)
+        e = cudaMalloc((void **)&g->inputs, g->moved_bytes + PACK_BYTES);
     for (int i = 0; i < 2 && e == cudaSuccess; ++i) {
         e = cudaMallocHost((void **)&g->pack[i], PACK_BYTES);
         if (e == cudaSuccess)
@@ -75,8 +81,8 @@ extern "C" int dg_cuda_replays(CudaStream *s)
     if (e == cudaSuccess)
         return DG_OK;
     cudaGetLastError();
-    return dg_fail(DG_ENOMEM, "CUDA: %d bytes for replayed steps: %s",
-                   INPUT_BYTES, cudaGetErrorString(e));
+    return dg_fail(DG_ENOMEM, "CUDA: %zu bytes for replayed steps: %s",
+                   g->moved_bytes + PACK_BYTES, cudaGetErrorString(e));
 }
 
 void dg_cuda_graphs_destroy(struct GraphCache *g)
@@ -300,7 +306,7 @@ static size_t move(CudaStream *s, const Moving *m, size_t at)
     if (m->num > MOST_MOVED)
         return at;
     end = places(place, m, at);
-    if (end > MOVED_BYTES)
+    if (end > s->graphs->moved_bytes)
         return at;
     for (int64_t i = 0; i < m->num; ++i) {
         char *to = s->graphs->inputs + place[i];
