@@ -51,6 +51,8 @@ typedef struct Learner {
     CheckpointCounter *more; /* [num_more] of its owner's, borrowed: they are in
                                 its checkpoints too */
     int num_more;
+    uint64_t spread; /* bytes of weights from their owners to all, of what
+                        is no pool's (train/traffic.h) */
 } Learner;
 
 /* what dg_learner_get() and dg_learner_put() copy */

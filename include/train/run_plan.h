@@ -5,6 +5,7 @@
  * have sizes only: nothing of their memory is reserved, no weights are read.
  */
 #include "train/session.h"
+#include "train/traffic.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -49,6 +50,8 @@ typedef struct GpuPlan {
     uint64_t rest;        /* trajectories, conditions, pictures */
     uint64_t gpu, host;   /* all of it; and what the host has */
     uint64_t host_start;  /* what it has at most until all is in its place */
+    Traffic traffic;      /* of an iteration, where it is a run of train; */
+    int moves;            /* 1: that is known */
     /* what ranks of a node have together (parallel/node_memory.h): of host; until
      * all is in its place; and what each has beside that then, or before */
     uint64_t together, together_start, beside_start, before_start;
@@ -88,6 +91,8 @@ typedef struct RunPlan {
     PlanTable activations; /* bytes of one worker, phase by phase */
     PlanTable flops;       /* of one thing each, then of an iteration, a step
                               or all there is to do */
+    PlanTable traffic;     /* bytes of a rank among several in an iteration of
+                              train; else no lines */
     GpuPlans gpus;         /* dg_run_plan_gpus(); or none */
     /* what is not there, so that it could not be read: policy.path, whose
      * sizes are then the configuration's or the public ones, policy.weights,
@@ -95,6 +100,7 @@ typedef struct RunPlan {
      * prompts is then an iteration's; or "" */
     char no_folder[DG_CONFIG_STRING], no_weights[DG_CONFIG_STRING],
         no_prompts[DG_CONFIG_STRING];
+    char uneven[400]; /* what dg_update_uneven() says, or "" */
     char no_held_out[DG_CONFIG_STRING]; /* the file of evaluate.every's */
     PlanReward rewards[DG_CONFIG_REWARDS];
     int num_rewards;

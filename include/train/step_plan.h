@@ -10,6 +10,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Weights that a pass asks for, group by group (tensor/lender.h), whoever has them:
+ * what is brought where the last one or two groups stay. */
+enum { DG_LENT_ROOMS = 2 };
+
+typedef struct LentPass {
+    uint64_t
+        values[DG_LENT_ROOMS]; /* with room for one, for two, and none of them
+                                       here before */
+    /* the first two groups and the last two, backwards, as numbers of their sets and
+     * places; 0: there are fewer */
+    int32_t first[2], last[2];
+    uint64_t num[2]; /* values of the first two */
+} LentPass;
+
 typedef struct StepPlan {
     size_t encode_bytes;        /* arena of encoding one prompt */
     size_t rollout_bytes;       /* of predicting a batch, not recorded */
@@ -22,6 +36,8 @@ typedef struct StepPlan {
     uint64_t decode_flops;      /* of one latent */
     uint64_t update_flops;      /* forward and backward of one batch */
     RewardPlan reward;          /* of rewards' networks */
+    /* what each of these would be lent */
+    LentPass encode_lent, predict_lent, update_lent;
 } StepPlan;
 
 typedef struct StepPlanOpts {

@@ -9,6 +9,7 @@
 #include "tensor/context.h"
 #include "config/config.h"
 #include "train/engine.h"
+#include "train/traffic.h"
 
 #include "tensor/mirror.h"
 
@@ -85,6 +86,7 @@ typedef struct Team {
     struct Buckets *buckets; /* NULL: all leaves at the end, or by blocks */
     int sends_early;         /* sums may leave beside the kernels: counted in */
     int64_t early;
+    Traffic traffic; /* since somebody set it to zero; none of a rank alone */
 } Team;
 
 /** Errors: DG_ENOMEM; DG_EDEVICE; DG_EINVAL where OpenMP has fewer threads. */

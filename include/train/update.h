@@ -136,4 +136,18 @@ typedef struct UpdateJob {
  */
 int dg_update_run(const UpdateJob *job, UpdateStats *stats);
 
+/** Items of an update of a pass that the rank with most of them has, of so many
+ *  ranks and P groups. Where only the best are kept nobody knows whose they are:
+ *  as if all ranks had equally many. Not collective. */
+int64_t dg_update_most_items(const Update *u, const Config *c, int64_t P,
+                             int ranks, int part);
+/** The sum of these over the updates of a pass: ranks wait for each other after
+ *  each. */
+int64_t dg_update_longest(const Update *u, const Config *c, int64_t P,
+                          int ranks);
+/** 1 if ranks would wait less for each other by another grpo.update_split; then
+ *  text says so, for people, else it is "". */
+int dg_update_uneven(char *text, size_t size, const Update *u, const Config *c,
+                     int64_t P, int ranks);
+
 #endif

@@ -165,6 +165,9 @@ static int count(GpuPlan *out, Outline *o)
         .host = host_bytes(o, &once) + dg_team_stage_bytes(team) +
                 dg_pool_stage_bytes(&team->shard),
     };
+    out->moves = !o->given;
+    if (out->moves)
+        out->traffic = dg_outline_traffic(o, together);
     state = b.chunks + b.stage;
     out->sums = team->offload ? dg_team_bucket_bytes(team) : sums;
     out->host += sums - out->sums;

@@ -385,7 +385,7 @@ static int spread_there(const Learner *l, int *done)
     return err;
 }
 
-int dg_learner_spread(const Learner *l)
+int dg_learner_spread(Learner *l)
 {
     const Policy *p = l->policy;
     const Shard *s = &l->place.shard;
@@ -402,6 +402,9 @@ int dg_learner_spread(const Learner *l)
         return DG_OK;
     if (p->on != NULL)
         err = spread_there(l, &done);
+    l->spread +=
+        (uint64_t)s->total *
+        (done ? (uint64_t)dg_dtype_bytes(p->dtype) : sizeof *p->values);
     if (err || done)
         return err;
     if (p->on != NULL && !l->place.offload && s->num > 0)

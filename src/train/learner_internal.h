@@ -18,6 +18,6 @@ int64_t dg_learner_piece(const LearnerPlace *p, int64_t at);
 
 /** The networks' weights follow those of this rank's range, then those of all
  *  ranks. Collective where ranges are split. Errors: DG_EDEVICE. */
-int dg_learner_spread(const Learner *l);
+int dg_learner_spread(Learner *l);
 
 #endif

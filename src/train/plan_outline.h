@@ -20,6 +20,9 @@ typedef struct Outline {
     int state_away;    /* moments, masters, EMA are the host's; sums as team has
                        them */
     int cached;
+    int together;   /* a sample's passes of an update go back together */
+    int lent_rooms; /* dg_pool_rooms() */
+    int lends_text; /* prompts are encoded by weights that no rank has whole */
     int given;         /* a replay: it keeps copies of all networks */
     uint64_t pictures; /* kernel memory of those of the report, for a while */
     uint64_t held_out; /* of what evaluate.every paints, all the time */
@@ -38,6 +41,12 @@ void dg_outline_close(Outline *o);
  *  dg_run_plan(). */
 int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given);
 int dg_run_plan_gpus_of(GpuPlans *out, const Session *s, int ranks, int given);
+
+/** What goes between o's ranks in an iteration, the first one, of which no sample is
+ *  set aside: steps that the clip leaves without a gradient are not gone back
+ *  through, and take less. None of one rank.
+ *  together  1: a sample's passes of an update go back together */
+Traffic dg_outline_traffic(const Outline *o, int together);
 
 /** The session as if it were on GPUs, by *kernels, which it may
  *  fill. */

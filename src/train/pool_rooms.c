@@ -118,6 +118,8 @@ int dg_pool_gather_rest(const WeightPool *p, const PoolSet *s)
 
         if (gap.num > 0)
             err = gather(p, s, gap.first, gap.num, (char *)s->rest + at * size);
+        p->team->traffic.weights +=
+            p->comm->size > 1 ? (uint64_t)(gap.num * size) : 0;
     }
     return err;
 }
@@ -209,6 +211,7 @@ static int fill(WeightPool *p, int room, int set, int group)
     dg_params_point_group(s->params, group, r->at, p->dtype);
     r->set = set;
     r->group = group;
+    p->team->traffic.weights += (uint64_t)(dg_dtype_bytes(p->dtype) * g->num);
     return DG_OK;
 }
 

@@ -24,11 +24,15 @@ void dg_outline_close(Outline *o)
 static int open_reference(Outline *o)
 {
     Config base = *o->config;
+    int err;
 
     if (o->config->grpo.kl_beta <= 0)
         return DG_OK;
     base.lora.rank = 0;
-    return dg_policy_outline(&o->reference, &base);
+    err = dg_policy_outline(&o->reference, &base);
+    if (!err)
+        dg_params_rename(&o->reference->net, DG_PARAMS_REFERENCE);
+    return err;
 }
 
 static int count_prompts(int64_t *num, Outline *o)
@@ -90,7 +94,7 @@ static int count_steps(Outline *o, int ranks)
     const int chosen = o->config->parallel.recompute;
     TrainerSteps other;
     TeamOpts unused;
-    int err, together;
+    int err;
 
     *parts = (TrainerParts) { .session = o->session,
                               .ranks = ranks,
@@ -107,13 +111,13 @@ static int count_steps(Outline *o, int ranks)
         return err;
     dg_learner_shard(&o->team.shard, o->config->parallel.shard, 0, ranks,
                      o->team.num_grads);
-    err = dg_trainer_join(&o->team, &together, parts,
+    err = dg_trainer_join(&o->team, &o->together, parts,
                           o->session->backend->apart, &o->ways);
     for (int i = 0; i < 2; i++) {
         const TrainerSteps *of = i == 0 ? &other : &o->ways;
 
         *(chosen == i ? &o->again : &o->kept) =
-            together && !of->too_many ? of->joint : of->apart;
+            o->together && !of->too_many ? of->joint : of->apart;
     }
     return err;
 }
@@ -150,6 +154,8 @@ int dg_outline_open(Outline *o, const Session *s, int ranks, int given)
     o->state_away = c->parallel.offload_optimizer;
     o->given = given;
     o->cached = given || c->prompts.cache[0] != '\0';
+    o->lends_text = s->backend->apart;
+    o->lent_rooms = dg_pool_rooms(c, s->backend->apart);
     err = dg_rewards_init(o->rewards, c);
     if (!err && !given)
         err = dg_rewards_outline(o->rewards, c, c->num_rewards);
@@ -347,6 +353,9 @@ static int tell_flops(PlanTable *t, const Outline *o, int ranks)
     const uint64_t reward = seen * run->reward.encode_flops +
                             (uint64_t)r->N * run->reward.score_flops;
     const uint64_t all = encode + rollout + decode + reward + update;
+    /* ranks wait for the fullest one after each update */
+    const int64_t longest =
+        dg_update_longest(&o->update, o->config, r->P, ranks);
     const int moves =
         dg_rollout_next_window(o->config, 0) < o->config->run.iterations;
     double moving = 0;
@@ -366,8 +375,11 @@ static int tell_flops(PlanTable *t, const Outline *o, int ranks)
     dg_plan_put_some(t, "iteration_reward", "iteration: rewards", reward);
     dg_plan_put(t, "iteration_update", "iteration: update", update);
     dg_plan_put(t, "iteration", "iteration, all ranks", all);
-    dg_plan_put(t, "iteration_rank", "iteration, the fullest rank",
-                (uint64_t)((double)all * (double)r->num / (double)r->N));
+    dg_plan_put(
+        t, "iteration_rank", "iteration, the fullest rank",
+        (uint64_t)((double)(all - update) * (double)r->num / (double)r->N +
+                   (double)update * (double)longest /
+                       (double)o->update.num_kept));
     if (moves)
         dg_plan_put(t, "iteration_mean", "iteration, all ranks, mean",
                     (uint64_t)(moving + 0.5) + encode + decode + reward);
@@ -376,6 +388,16 @@ static int tell_flops(PlanTable *t, const Outline *o, int ranks)
                          ((uint64_t)o->config->evaluate.steps * predict +
                           run->decode_flops + run->reward.score_flops));
     return err;
+}
+
+static void tell_traffic(PlanTable *t, const Outline *o)
+{
+    const Traffic moved = dg_outline_traffic(o, o->together);
+
+    if (o->team.shard.size == 1)
+        return;
+    dg_plan_put(t, "sums", "gradients' sums", moved.sums);
+    dg_plan_put(t, "weights", "weights from their owners", moved.weights);
 }
 
 static void note_absent(RunPlan *out, const Outline *o)
@@ -408,6 +430,8 @@ int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)
                            .batch = o.kept.batch,
                            .train_batch = o.kept.train_batch };
         note_absent(out, &o);
+        dg_update_uneven(out->uneven, sizeof out->uneven, &o.update, s->config,
+                         o.rollout->P, ranks);
         if (!given)
             dg_plan_rewards(out, s->config, o.rewards, s->config->num_rewards);
         dg_plan_parameters(&out->parameters, o.policy,
@@ -415,6 +439,8 @@ int dg_run_plan_of(RunPlan *out, const Session *s, int ranks, int given)
                            dg_outline_reward_values(&o));
         tell_memory(&out->memory, &o);
         tell_activations(&out->activations, &o);
+        if (!given)
+            tell_traffic(&out->traffic, &o);
         err = tell_flops(&out->flops, &o, ranks);
     }
     dg_outline_close(&o);

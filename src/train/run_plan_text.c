@@ -5,8 +5,10 @@
 #include "base/plural.h"
 #include "base/text_out.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 /* 47.6 G: three digits and the unit's prefix, decimal */
 static void short_number(char text[24], uint64_t value)
@@ -83,6 +85,11 @@ static void gpu_row(FILE *f, const GpuPlan *g)
     fprintf(f, "  %5d  %-10s  %-7s", g->ranks, levels[g->level], offloaded(g));
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         fprintf(f, " %8.1f", 1e-9 * (double)values[i]);
+    if (g->moves)
+        fprintf(f, " %8.1f",
+                1e-9 * (double)(g->traffic.sums + g->traffic.weights));
+    else
+        fprintf(f, " %8s", "-");
     for (int i = 0; i < NUM_SIZES; i++)
         fprintf(f, " %6s", g->gpu <= gpu_sizes[i] ? "fits" : "-");
     fprintf(f, "\n");
@@ -131,10 +138,11 @@ static void gpu_rows(FILE *f, const GpuPlans *p)
             "ranks (of all, if fewer), during the run and at its start, when "
             "the weights\nare loaded there as float32. Files of weights are "
             "mapped besides; the system drops their pages where\nmemory is "
-            "short.\n"
+            "short. \"Moved\" are GB of sums and weights that go between "
+            "ranks in an iteration, of each of them.\n"
             "   GPUs  shard       offload  weights  masters gradient     sums  "
             "moments      EMA   active     rest      GPU     host     node    "
-            "start   80 GB 141 GB\n",
+            "start    moved   80 GB 141 GB\n",
             (int)DG_PLAN_NODE);
     for (int i = 0; i < p->num; i++)
         gpu_row(f, &p->plan[i]);
@@ -296,6 +304,26 @@ static void put_rewards(FILE *f, const RunPlan *p)
     fprintf(f, "]");
 }
 
+/* A sentence, in lines of a table's width. */
+static void tell_uneven(FILE *f, const char *text)
+{
+    enum { WIDTH = 88 };
+    size_t at = 0;
+
+    while (text[at] != '\0') {
+        size_t end = at + strlen(text + at);
+
+        if (end - at > WIDTH)
+            for (end = at + WIDTH; text[end] != ' ';)
+                end--;
+        fprintf(f, at == 0 ? "\n%c%.*s" : "%c%.*s",
+                at == 0 ? toupper((unsigned char)text[0]) : text[at],
+                (int)(end - at) - 1, text + at + 1);
+        fprintf(f, text[end] == '\0' ? ".\n" : "\n");
+        at = end + (text[end] == ' ');
+    }
+}
+
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
@@ -316,11 +344,14 @@ int dg_run_plan_text(char **text, const RunPlan *p)
     activations_title(title, sizeof title, p);
     table(f, title, &p->activations, "B");
     table(f, "Arithmetic", &p->flops, "FLOP");
+    if (p->traffic.num > 0)
+        table(f, "Between ranks, of each in an iteration", &p->traffic, "B");
     if (p->gpus.num > 0 && trains(p))
         gpu_table(f, &p->gpus);
     else if (p->gpus.num > 0)
         gpu_rooms(f, &p->gpus);
     tell_rewards(f, p);
+    tell_uneven(f, p->uneven);
     if (p->no_folder[0] != '\0')
         fprintf(f,
                 "\npolicy.path = \"%s\" is not there: sizes are those of the "
@@ -370,11 +401,15 @@ static void gpu_object(FILE *f, const GpuPlan *g)
         ",\"sums\":%" PRIu64 ",\"moments\":%" PRIu64 ",\"ema\":%" PRIu64
         ",\"activations\":%" PRIu64 ",\"rest\":%" PRIu64 ",\"gpu\":%" PRIu64
         ",\"host\":%" PRIu64 ",\"host_start\":%" PRIu64
-        ",\"node_ranks\":%d,\"node\":%" PRIu64 ",\"node_start\":%" PRIu64 "}",
+        ",\"node_ranks\":%d,\"node\":%" PRIu64 ",\"node_start\":%" PRIu64,
         g->ranks, levels[g->level], g->offload ? "true" : "false",
         g->offload_sums ? "true" : "false", g->weights, g->masters, g->gradient,
         g->sums, g->moments, g->ema, g->activations, g->rest, g->gpu, g->host,
         g->host_start, on_a_node(g), node_of(g), node_start_of(g));
+    if (g->moves)
+        fprintf(f, ",\"traffic_sums\":%" PRIu64 ",\"traffic_weights\":%" PRIu64,
+                g->traffic.sums, g->traffic.weights);
+    fprintf(f, "}");
 }
 
 int dg_run_plan_json(char **text, const RunPlan *p)
@@ -399,6 +434,8 @@ int dg_run_plan_json(char **text, const RunPlan *p)
     object(f, "memory_bytes", &p->memory);
     object(f, "activation_bytes", &p->activations);
     object(f, "flops", &p->flops);
+    if (p->traffic.num > 0)
+        object(f, "traffic_bytes", &p->traffic);
     for (int i = 0; i < p->gpus.num; i++) {
         fprintf(f, i > 0 ? "," : ",\"gpus\":[");
         gpu_object(f, &p->gpus.plan[i]);

@@ -42,6 +42,69 @@ static void free_batch(EmptyBatch *e)
     free(e->rows);
 }
 
+/* Counts what a pool would lend, and lends nothing: there is no memory. */
+typedef struct LentCount {
+    Lender lender; /* the first member */
+    const Policy *policy, *reference;
+    LentPass pass;
+} LentCount;
+
+static const ParamSet *lent_set(const LentCount *l, int id)
+{
+    const ParamSet *const all[] = { &l->policy->net, &l->policy->text,
+                                    l->reference != NULL ? &l->reference->net
+                                                         : NULL };
+
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i] != NULL && all[i]->id == id)
+            return all[i];
+    return NULL;
+}
+
+enum { LENT_GROUPS = 1 << 20 };
+
+static int count_lent(Lender *lender, const Tensor *w, int grads)
+{
+    LentCount *l = (LentCount *)lender;
+    LentPass *p = &l->pass;
+    const ParamSet *set = lent_set(l, w->param_set);
+    const int32_t group = w->param_set * LENT_GROUPS + w->param_group;
+    uint64_t num;
+
+    (void)grads;
+    if (set == NULL || w->param_group == 0 || group == p->last[0])
+        return DG_OK;
+    num = (uint64_t)set->groups[w->param_group - 1].num;
+    p->values[0] += num;
+    if (group != p->last[1])
+        p->values[1] += num;
+    for (int i = 0; i < 2; i++)
+        if (p->last[i] == 0) { /* the i-th of all */
+            p->first[i] = group;
+            p->num[i] = num;
+            break;
+        }
+    p->last[1] = p->last[0];
+    p->last[0] = group;
+    return DG_OK;
+}
+
+static int give_nothing(Lender *lender, const Tensor *w)
+{
+    (void)lender;
+    (void)w;
+    return DG_OK;
+}
+
+static LentPass take_lent(Context *ctx)
+{
+    LentCount *l = (LentCount *)ctx->lender;
+    const LentPass pass = l->pass;
+
+    l->pass = (LentPass) { 0 };
+    return pass;
+}
+
 static void restart(Context *ctx)
 {
     dg_context_reset(ctx);
@@ -72,11 +135,13 @@ static int count_use(StepPlan *out, Context *ctx, const Policy *p,
             return err;
         out->encode_bytes = ctx->arena.peak;
         out->encode_flops = ctx->flops;
+        out->encode_lent = take_lent(ctx);
     }
     restart(ctx);
     dg_guided_predict(p, ctx, &e->batch, &g);
     out->rollout_bytes = ctx->arena.peak;
     out->predict_flops = ctx->flops;
+    out->predict_lent = take_lent(ctx);
     if (dg_context_error(ctx))
         return dg_context_error(ctx);
     restart(ctx);
@@ -149,6 +214,7 @@ static int count_training(StepPlan *out, Context *ctx, const Policy *p,
         one_pass(ctx, p, &e->batch, &g, o->reference);
     out->update_bytes = ctx->arena.peak;
     out->update_flops = ctx->flops;
+    out->update_lent = take_lent(ctx);
     if (o->together > 0)
         out->update_flops =
             ctx->flops / (uint64_t)o->together * (uint64_t)o->train_batch;
@@ -159,6 +225,9 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
                  const StepPlanOpts *o)
 {
     StepPlan plan = { 0 };
+    LentCount lent = { .lender = { count_lent, give_nothing, NULL },
+                       .policy = p,
+                       .reference = o->reference };
     EmptyBatch e = { 0 };
     Backend table;
     Context ctx;
@@ -168,6 +237,7 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
     err = dg_context_init(&ctx, &table, 0);
     if (err)
         return err;
+    ctx.lender = &lent.lender;
     err = empty_batch(&e, &p->shape, o->batch, 0);
     if (!err)
         err = count_use(&plan, &ctx, p, &e, o);

@@ -101,12 +101,13 @@ void dg_buckets_learn(Buckets *b, const Comm *c)
 static int send_part(const Buckets *b, const ExactSum *part, int64_t first,
                      int slot)
 {
-    const Team *t = b->team;
+    Team *t = b->team;
     const Shard *s = &t->shard;
     const int64_t end = first + part->num;
     ExactSend x = { .part = *part, .root = -1, .slot = slot };
     int err = DG_OK;
 
+    t->traffic.sums += dg_exact_bytes(part->num, part->fixed != NULL);
     if (!dg_shard_split(s))
         return t->sums->send(b->comm, &x);
     for (int64_t at = first; at < end && !err;) {

@@ -118,13 +118,14 @@ static int stage(const Team *t, const Comm *c, ExactSum *part, int root)
     return err;
 }
 
-static int sum_to(const Team *t, const Comm *c, ExactSum *part, int root)
+static int sum_to(Team *t, const Comm *c, ExactSum *part, int root)
 {
     int done = 0;
     int err = DG_OK;
 
     if (c->size == 1 || part->num == 0)
         return DG_OK;
+    t->traffic.sums += part_bytes(part);
     if (!out_of_reach(t)) {
         dg_exact_sum_to(c, part, root);
         return DG_OK;
@@ -134,11 +135,12 @@ static int sum_to(const Team *t, const Comm *c, ExactSum *part, int root)
     return err || done ? err : stage(t, c, part, root);
 }
 
-static int sum_to_all(const Team *t, const Comm *c, ExactSum *s)
+static int sum_to_all(Team *t, const Comm *c, ExactSum *s)
 {
     int done = 0;
     int err = DG_OK;
 
+    t->traffic.sums += c->size > 1 ? part_bytes(s) : 0;
     if (!out_of_reach(t))
         return dg_exact_allreduce(c, s);
     if (t->sums->exact_allreduce != NULL)
@@ -149,7 +151,7 @@ static int sum_to_all(const Team *t, const Comm *c, ExactSum *s)
     return err || c->size == 1 ? err : stage(t, c, s, -1);
 }
 
-static int sum_to_owners(const Team *t, const Comm *c, ExactSum *s)
+static int sum_to_owners(Team *t, const Comm *c, ExactSum *s)
 {
     int err = dg_exact_count(c, s);
 
@@ -288,6 +290,7 @@ static int send_part(Team *t, const Comm *c, ShardRange of, const float *g,
     e->turn();
     if (owner == s->rank)
         x.into = dg_exact_part(&w->sum, of.first - s->first, of.num);
+    t->traffic.sums += part_bytes(&x.part);
     return e->send(c, &x);
 }
 

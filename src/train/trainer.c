@@ -191,6 +191,8 @@ static int iterate(Trainer *t, int *stop)
     double at;
     int last, err;
 
+    t->team->traffic = (Traffic) { 0, 0 };
+    t->learner->spread = 0;
     err = dg_trainer_experience(t);
     /* nothing of what files are written from has changed until here */
     if (!err)
@@ -213,6 +215,8 @@ static int iterate(Trainer *t, int *stop)
     t->flops = (double)dg_team_take_flops(t->team);
     if (t->beside != NULL)
         t->flops += (double)dg_beside_take_flops(t->beside);
+    t->traffic = t->team->traffic;
+    t->traffic.weights += t->learner->spread;
     t->iteration++;
     *stop = dg_stop_wanted(t->session->comm, c->run.max_seconds);
     last = *stop || t->iteration == c->run.iterations;

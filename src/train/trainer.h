@@ -64,6 +64,7 @@ typedef struct Trainer {
     char digest_before[65];
     Phases phases;
     double flops;        /* of this rank in the iteration */
+    Traffic traffic;     /* with other ranks in it */
     double checkpoint_s; /* the last one's writing, where it is not beside,
                             counted in the next iteration's io: metrics are
                             written before it */

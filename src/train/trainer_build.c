@@ -251,6 +251,7 @@ static void describe(const Trainer *t)
     const Rollout *r = t->rollout;
     const GrpoConfig *g = &s->config->grpo;
     const int64_t idle = s->comm->size - r->N;
+    char uneven[400];
 
     dg_info("%lld parameters trained; %lld prompt%s x %lld samples over %d "
             "rank%s x %d thread%s; %.1f MB reserved on rank 0",
@@ -263,6 +264,9 @@ static void describe(const Trainer *t)
         dg_warn("%d ranks for %lld work item%s: %lld rank%s idle",
                 s->comm->size, (long long)r->N, dg_plural(r->N),
                 (long long)idle, idle == 1 ? " is" : "s are");
+    if (dg_update_uneven(uneven, sizeof uneven, t->update, s->config, r->P,
+                         s->comm->size))
+        dg_warn("%s", uneven);
     if (r->uncond != NULL && dg_update_number(s->config) > 1)
         dg_warn(
             "%s = %lld with cfg.scale = %g: guided "

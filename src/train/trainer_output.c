@@ -184,6 +184,17 @@ static void put_later(Metrics *out, const UpdateStats *u)
     dg_metrics_real(out, "ratio_max", u->ratio_max);
 }
 
+/* Which a rank alone has none of. */
+static void put_traffic(Trainer *t)
+{
+    if (t->session->comm->size == 1)
+        return;
+    dg_metrics_enter(t->metrics, "traffic");
+    dg_metrics_int(t->metrics, "sums", (int64_t)t->traffic.sums);
+    dg_metrics_int(t->metrics, "weights", (int64_t)t->traffic.weights);
+    dg_metrics_leave(t->metrics);
+}
+
 static int write_metrics(Trainer *t, const Means *m, double gflops)
 {
     const UpdateStats *u = &t->stats;
@@ -215,6 +226,7 @@ static int write_metrics(Trainer *t, const Means *m, double gflops)
     dg_metrics_int(out, "skipped_updates", u->skipped_updates);
     put_accidents(t);
     put_seconds(t);
+    put_traffic(t);
     dg_metrics_real(out, "gflops", gflops);
     dg_metrics_int(out, "peak_bytes", (int64_t)peak_bytes(t));
     dg_metrics_int(out, "plan_bytes", (int64_t)t->plan_bytes);

@@ -243,15 +243,68 @@ static int select_kept(Update *u, const Session *s, const Rollout *r)
 /* Whole groups to one update, or to every update its share of each group.
  * Either way any block of items holds its share of each update, so ranks are
  * equally busy. */
-static void assign_updates(Update *u, const Config *c, const Rollout *r)
+static int part_of(const Update *u, const Config *c, int64_t P, int64_t k)
 {
-    const int64_t per_group = u->num_kept / r->P;
+    const int64_t per_group = u->num_kept / P;
     const int whole = c->grpo.update_split == DG_SPLIT_AUTO
-                          ? r->P % u->num_parts == 0
+                          ? P % u->num_parts == 0
                           : c->grpo.update_split == DG_SPLIT_GROUPS;
 
+    return (int)((whole ? k / per_group : k) % u->num_parts);
+}
+
+int64_t dg_update_most_items(const Update *u, const Config *c, int64_t P,
+                             int ranks, int part)
+{
+    int64_t most = 0;
+
+    for (int r = 0; r < ranks; r++) {
+        int64_t first, num, count = 0;
+
+        dg_share_range(u->num_kept, r, ranks, &first, &num);
+        for (int64_t k = first; k < first + num; k++)
+            count += part_of(u, c, P, k) == part;
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+int64_t dg_update_longest(const Update *u, const Config *c, int64_t P,
+                          int ranks)
+{
+    int64_t sum = 0;
+
+    for (int i = 0; i < u->num_parts; i++)
+        sum += dg_update_most_items(u, c, P, ranks, i);
+    return sum;
+}
+
+int dg_update_uneven(char *text, size_t size, const Update *u, const Config *c,
+                     int64_t P, int ranks)
+{
+    const int64_t now = dg_update_longest(u, c, P, ranks);
+    Config other = *c;
+    int64_t then;
+
+    other.grpo.update_split = DG_SPLIT_SAMPLES;
+    then = dg_update_longest(u, &other, P, ranks);
+    text[0] = '\0';
+    if (then >= now)
+        return 0;
+    snprintf(text, size,
+             "ranks wait for each other in updates, since an update's whole "
+             "groups are not on all %d of them: as long as for %lld samples in "
+             "a pass, of which each has %lld or fewer; with grpo.update_split "
+             "= \"samples\", whose updates are other ones, for %lld",
+             ranks, (long long)now,
+             (long long)((u->num_kept + ranks - 1) / ranks), (long long)then);
+    return 1;
+}
+
+static void assign_updates(Update *u, const Config *c, const Rollout *r)
+{
     for (int64_t k = 0; k < u->num_kept; k++)
-        u->belongs[k] = (int32_t)((whole ? k / per_group : k) % u->num_parts);
+        u->belongs[k] = part_of(u, c, r->P, k);
 }
 
 static int choose_steps(Update *u, const Session *s, const Rollout *r)
