@@ -44,7 +44,7 @@ expect "down: waited for, nothing leaves early" test -z \
 without()
 {
     sed 's/"seconds":{[^}]*},//; s/"gflops":[^,]*,//; s/"early_sums":[0-9]*,//
-        s/"plan_bytes":[0-9]*,//; s/"peak_bytes":[0-9]*,//; s/"ranks":[0-9]*,//' \
+        s/"traffic":{[^}]*},//; s/"plan_bytes":[0-9]*,//; s/"peak_bytes":[0-9]*,//; s/"ranks":[0-9]*,//' \
         "$work/$1/metrics.jsonl"
 }
 wild=(run.iterations=8 optim.lr=1 optim.weight_decay=10)

@@ -13,10 +13,10 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
 every=(evaluate.every=2 evaluate.num_prompts=5 evaluate.seeds=3
     evaluate.steps=3)
 
-# lines RUN: metrics but times and memory
+# lines RUN: metrics but times, memory and what goes between ranks
 lines()
 {
-    sed -E 's/,"seconds":\{[^}]*\}//; s/,"(gflops|peak_bytes|plan_bytes)":[^,}]*//g
+    sed -E 's/,"(seconds|traffic)":\{[^}]*\}//g; s/,"(gflops|peak_bytes|plan_bytes)":[^,}]*//g
         s/,"early_sums":[^,}]*//' "$work/$1/metrics.jsonl"
 }
 same_lines_of() { same "held-out: $1" "$(lines "$2")" "$(lines "$3")"; }

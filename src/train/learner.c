@@ -402,9 +402,8 @@ int dg_learner_spread(Learner *l)
         return DG_OK;
     if (p->on != NULL)
         err = spread_there(l, &done);
-    l->spread +=
-        (uint64_t)s->total *
-        (done ? (uint64_t)dg_dtype_bytes(p->dtype) : sizeof *p->values);
+    l->spread += (uint64_t)s->total * (done ? (uint64_t)dg_dtype_bytes(p->dtype)
+                                            : sizeof *p->values);
     if (err || done)
         return err;
     if (p->on != NULL && !l->place.offload && s->num > 0)

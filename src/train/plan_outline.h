@@ -23,7 +23,7 @@ typedef struct Outline {
     int together;   /* a sample's passes of an update go back together */
     int lent_rooms; /* dg_pool_rooms() */
     int lends_text; /* prompts are encoded by weights that no rank has whole */
-    int given;         /* a replay: it keeps copies of all networks */
+    int given;      /* a replay: it keeps copies of all networks */
     uint64_t pictures; /* kernel memory of those of the report, for a while */
     uint64_t held_out; /* of what evaluate.every paints, all the time */
     int64_t num_held_out; /* its pictures, of all ranks */
