@@ -137,6 +137,23 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     return DG_OK;
 }
 
+int dg_setup_sizes(const Session *s, Policy **out)
+{
+    Policy *p = NULL;
+    const int err = dg_agree(s->comm, dg_policy_sizes(&p, s->config));
+
+    if (err)
+        dg_policy_destroy(p);
+    else
+        *out = p;
+    return err;
+}
+
+int dg_setup_find_weights(const Session *s, Policy *sizes)
+{
+    return load_folder(sizes, s->comm, s->config->policy.weights);
+}
+
 static int check_words(const Policy *p, const PromptList *list,
                        const char *path)
 {
