@@ -479,7 +479,7 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
     if (!err)
         t->stream.side = (int32_t)t->policy->shape.width;
     if (!err && c->pretrain.distill_cfg != 1)
-        err = dg_setup_policy(s, 0, &t->teacher);
+        err = dg_setup_copy(s, t->policy, &t->teacher);
     if (!err)
         t->policy->trains_text = 1;
     if (!err && t->teacher != NULL)
