@@ -4,6 +4,7 @@
 #include "mpi_test.h"
 #include "base/error.h"
 #include "base/in_file.h"
+#include "base/value_digest.h"
 #include "weights/load.h"
 #include "weights/safetensors.h"
 
@@ -237,6 +238,7 @@ static void test_parts_are_what_one_rank_reads(void **state)
     };
     float want[VALUES], got[VALUES];
     char folder[256], path[300];
+    uint64_t digest = 0;
     LoadOpts o;
 
     (void)state;
@@ -246,9 +248,13 @@ static void test_parts_are_what_one_rank_reads(void **state)
         const int64_t first = ranges[i][0], num = ranges[i][1];
 
         load_alone(want, &o, first, num);
+        o.digest = &digest;
         memset(got, 0xff, sizeof got);
         EXPECT(dg_load_values(&comm, &o, first, num, got) == DG_OK);
         EXPECT(memcmp(got, want, sizeof *got * (size_t)num) == 0);
+        EXPECT(digest == dg_value_digest(first, want, num));
+        EXPECT(!dg_load_compare(&comm, path, num, want, &digest));
+        EXPECT(digest == dg_value_digest(0, want, num));
     }
     load_alone(want, &o, 0, VALUES);
     EXPECT(want[3] == 1 && want[13 + BITS - 1] == 101 && want[163] == 1);
