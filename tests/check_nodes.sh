@@ -67,6 +67,36 @@ expect_code "nodes: weights that ben lacks" 1 "ERROR $work/sd/unet/config.json: 
 cannot open: No such file or directory (found by rank 1 on ben)" \
     hidden "$work/sd" ann:1,ben:1 "$bin" train configs/tiny_sd.cfg \
     --set policy.path="$work/sd" --set run.dir="$work/lacks"
+# a disk of its own on ben that was half updated: files of the same names and lists
+# replaced FILE LAYOUT TEXT [SET]...: its first value is another on ben
+replaced()
+{
+    local file=$1 layout=$2 text=$3 first set sets=()
+    shift 3
+    for set in "$@"; do sets+=(--set "$set"); done
+    rm -rf "$work/other" "$work/mixed"
+    cp -R "$work/sd" "$work/other"
+    first=$(($(od -An -tu8 -N8 "$work/other/$file") + 8))
+    printf '\x12' | dd of="$work/other/$file" bs=1 conv=notrunc status=none \
+        seek=$((first + 1))
+    on ben mount --bind "$work/other" "$work/sd"
+    expect_code "nodes: another $file on ben, $layout" 1 \
+        "ERROR $work/sd/$text" across "$layout" "$bin" train configs/tiny_sd.cfg \
+        --set policy.path="$work/sd" --set run.threads=1 \
+        --set run.dir="$work/mixed" "${sets[@]}"
+    on ben umount "$work/sd"
+    expect "nodes: said once, nothing is trained" bash -c \
+        "[ \$(grep -c '^ERROR' '$work/out') = 1 ] && ! grep '^it ' '$work/out'"
+}
+cp -R tests/golden/clip_tiny "$work/sd/clip"
+others="other weights on ben (rank 1) than on ann (rank 0): must be the same files"
+replaced unet/diffusion_pytorch_model.safetensors ann:1,ben:1 "unet: $others"
+replaced text_encoder/model.safetensors ann:2,ben:2 \
+    "text_encoder: ${others/rank 1/rank 2}"
+replaced vae/diffusion_pytorch_model.safetensors ann:1,ben:2 "vae: $others"
+replaced clip/model.safetensors en:2,ann:1,ben:1 "clip: other weights on ben (rank 3) \
+than on en (rank 0)" "rewards=({name=\"clip\";path=\"$work/sd/clip\";tokenizer=\"$work/sd/tokenizer\";})"
+rm -r "$work/sd/clip"
 
 # --- what the doctor says of the network between them ---------------------------------
 expect_code "nodes: the doctor on three hosts" 0 " 0 failed" across \

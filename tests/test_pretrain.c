@@ -4,7 +4,30 @@
 
 #include "../src/train/pretrain_setup.h"
 
+#include <fcntl.h>
 #include <math.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* How often the file of that name has been opened. */
+static const char *watched;
+static int num_opened;
+
+/* In place of libc's, which HDF5 calls. */
+__attribute__((no_sanitize("thread"))) int open(const char *path, int flags,
+                                                ...)
+{
+    mode_t mode = 0;
+    va_list more;
+
+    va_start(more, flags);
+    if (flags & O_CREAT)
+        mode = va_arg(more, mode_t);
+    va_end(more);
+    num_opened += watched != NULL && strcmp(path, watched) == 0;
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
 
 enum { NUM = 600, SIZE = 4, D = 3072 };
 
@@ -378,6 +401,42 @@ static void test_distilled_targets_are_guided(void **state)
     close_bench(&b);
 }
 
+/* One reading is for the policy and its teacher. */
+static void test_a_teacher_is_not_read_again(void **state)
+{
+    TinyRun of, run;
+    Pretrain t;
+    char folder[256], path[300];
+    int once;
+
+    (void)state;
+    tiny_folder(folder);
+    tiny_open(&of, 1, NULL);
+    MUST(dg_learner_save(of.learner, &of.session, folder, 1));
+    tiny_open(&run, 1, NULL);
+    snprintf(path, sizeof path, "policy.weights=\"%s/iter_000001.h5\"", folder);
+    MUST(dg_config_set(&run.config, path));
+    watched = run.config.policy.weights;
+    num_opened = 0;
+    MUST(dg_pretrain_build(&t, &run.session));
+    once = num_opened;
+    assert_true(once > 0 && t.teacher == NULL);
+    dg_pretrain_close(&t);
+    MUST(dg_config_set(&run.config, "pretrain.distill_cfg=2"));
+    num_opened = 0;
+    MUST(dg_pretrain_build(&t, &run.session));
+    assert_int_equal(num_opened, once);
+    watched = NULL;
+    assert_memory_equal(t.teacher->values, of.policy->values,
+                        sizeof(float) * (size_t)of.policy->num_values);
+    assert_memory_equal(t.policy->values, t.teacher->values,
+                        sizeof(float) * (size_t)of.policy->num_values);
+    dg_pretrain_close(&t);
+    tiny_close(&run);
+    tiny_close(&of);
+    tiny_drop(folder);
+}
+
 /* Prompts that are evaluated on are shown in no picture, by no other words. */
 static void test_heldout_prompts_are_never_shown(void **state)
 {
@@ -422,6 +481,7 @@ static void test_heldout_prompts_are_never_shown(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_heldout_prompts_are_never_shown),
+    cmocka_unit_test(test_a_teacher_is_not_read_again),
     cmocka_unit_test(test_distilled_targets_are_guided),
     cmocka_unit_test(test_pictures_fade_as_often_as_asked),
     cmocka_unit_test(test_pictures_blur_as_often_as_asked),

@@ -105,7 +105,7 @@ static void compare_with_run(const char *const *sets)
     MUST(dg_policy_create(&t.policy, &p.config));
     MUST(dg_trainer_reserve(&t));
     MUST(dg_trainer_read_heldout(&t));
-    MUST(dg_trainer_check_heldout(&t));
+    MUST(dg_trainer_check_heldout(&t, t.policy));
     MUST(dg_trainer_open_heldout(&t));
     n = t.learner->num;
     taken = sizeof(float) * (uint64_t)t.policy->num_values;

@@ -100,6 +100,7 @@ typedef struct Policy {
     NodeMemory *together; /* whose values are; NULL: this rank's */
     int frozen;           /* nothing of it is trained: a reference */
     int outline;          /* sizes only: nothing is reserved, nothing can run */
+    int strict;           /* and no others than dg_policy_create() takes */
     int text_dropped;
     int text_left; /* where it is placed, without the text encoders */
     /* pretraining: the text encoders are trained with the network, and where
@@ -147,6 +148,12 @@ int dg_policy_settle(Policy *p, const Comm *comm);
  *  size, those too that this version can only plan (policy.codec = "vae",
  *  vocabularies of other tokenizers). */
 int dg_policy_outline(Policy **out, const Config *c);
+
+/** The same of a policy that will be created: what dg_policy_create() would refuse
+ *  is refused, so that it is before weights are read. Prompts can be made into
+ *  tokens, and of dg_policy_load_folder() nothing is left but that it checks the
+ *  files' lists of tensors. Errors: those of dg_policy_create(). */
+int dg_policy_sizes(Policy **out, const Config *c);
 
 /** The same with memory for the text encoders' parameters alone, which nothing
  *  but dg_policy_load_folder() of them and encoding may follow. */

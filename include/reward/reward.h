@@ -85,16 +85,20 @@ typedef struct RewardNet {
     void (*destroy)(void *net);
     /* Whether net could have the network of other, of a kind with the same
      * function, and whose files are read as its own would be: by this rank
-     * alone, before load. NULL: never. */
+     * alone, before prepare. NULL: never. */
     int (*same)(const void *net, const void *other);
     /* From now on it has that network: of a host that joined nobody and loads
      * and places it; it is not in num_values again. */
     void (*join)(void *net, void *host);
-    /* What this rank's networks run on, before load: see dg_rewards_seat().
+    /* What this rank's networks run on, before prepare: see dg_rewards_seat().
      * NULL: it is not asked. */
     void (*seat)(void *net, int gpu);
-    /* Reserves and reads the weights; opens a library; looks for a program.
-     * Collective; errors agreed. */
+    /* All that can be refused without weights, which may take minutes to come:
+     * looks for files and programs, compares the files' lists of tensors, opens
+     * tokenizers and libraries. Collective; errors agreed. */
+    int (*prepare)(void *net, const Comm *comm);
+    /* Reserves and reads the weights. Collective; errors agreed. NULL: there are
+     * none. */
     int (*load)(void *net, const Comm *comm);
     /* Copies the weights to the memory of a backend that is apart; the host's
      * copy is given back. DG_ENOMEM. NULL: there are none. */
@@ -191,10 +195,19 @@ void dg_rewards_seat(Reward *r, int64_t num, int gpu);
  */
 int dg_rewards_outline(Reward *r, const Config *c, int64_t num);
 
-/** The same, reads their weights and opens libraries. Files are the same where
- *  all ranks say so. Collective.
+/** The same, and all that can be refused without weights: files and programs are
+ *  looked for, lists of tensors compared, tokenizers and libraries opened. Files
+ *  are the same where all ranks say so. Collective.
  *  Errors, agreed: DG_EINVAL, DG_EIO, DG_EFORMAT naming key or file; DG_EREWARD:
  *  a user's library refuses. */
+int dg_rewards_prepare(Reward *r, const Config *c, int64_t num,
+                       const Comm *comm);
+
+/** Reads the weights, once they are prepared. Collective. Errors, agreed: DG_EIO,
+ *  DG_EFORMAT, DG_ENUMERIC naming the file; DG_ENOMEM. */
+int dg_rewards_load(Reward *r, int64_t num, const Comm *comm);
+
+/** Both. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
 
 /** Whether each of them can score some of these prompts: DG_EINVAL naming the

@@ -24,11 +24,17 @@ int dg_encode(const Session *s, int dry);
 H5Type dg_cache_type(const Config *c);
 
 /**
- * Opens prompts.cache; *out = NULL when the key is empty, and may be. Collective.
- * Errors: DG_EFORMAT when it was made with other encoders, DG_EIO; DG_EINVAL
- * when it is not of the type that a float32 run wants, or when guidance (cfg.scale) needs the empty prompt and it is not in it.
+ * Opens prompts.cache; *out = NULL when the key is empty, and may be. Of p no
+ * weights are needed. Collective.
+ * Errors: DG_EFORMAT when its conditions are of another size, DG_EIO; DG_EINVAL
+ * when it is not of the type that a float32 run wants, or when guidance (cfg.scale)
+ * needs the empty prompt and it is not in it.
  */
 int dg_cache_open(Conditions **out, const Session *s, const Policy *p);
+
+/** Whether it was made with the encoders that p has, weights too. c NULL: nothing
+ *  is asked. Collective. Errors: DG_EFORMAT. */
+int dg_cache_match(const Conditions *c, const Session *s, const Policy *p);
 
 /** Whether every prompt of the list is in it; path is of the messages.
  *  c NULL: nothing is asked. Collective.

@@ -92,6 +92,9 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
                       int64_t most);
 void dg_rollout_destroy(Rollout *r);
 
+/** The same with its steps alone, for dg_update_check_steps(). */
+int dg_rollout_of_steps(Rollout **out, const Config *c, const Policy *p);
+
 /** The sizes of a rank's rollout and its first window, and in 'bytes' what it
  *  would reserve, with no memory behind them: for plans. */
 int dg_rollout_outline(Rollout **out, const Config *c, const Policy *p,

@@ -26,6 +26,22 @@ int dg_setup_has_weights(const Config *c);
 int dg_setup_policy(const Session *s, int ema, Policy **out);
 
 /**
+ * A second one of the same weights, as they are now, which no file is read again
+ * for: before either is placed. It paints no pictures, having no decoder's weights.
+ * Collective. Errors, agreed: DG_ENOMEM.
+ */
+int dg_setup_copy(const Session *s, const Policy *of, Policy **out);
+
+/** Its sizes and tokenizers alone, of which much can be refused before its weights
+ *  are read, which may take minutes. Collective. Errors, agreed: those of
+ *  dg_policy_sizes(). */
+int dg_setup_sizes(const Session *s, Policy **out);
+/** Of such a one: whether the folder's files have what will be read of them, by
+ *  their lists of tensors. Collective. Errors, agreed: those of
+ *  dg_policy_load_folder(). */
+int dg_setup_find_weights(const Session *s, Policy *sizes);
+
+/**
  * Whether the policy knows every word of every prompt; path is of the
  * messages. Warns of prompts that are longer than it reads. Collective. Errors: DG_EINVAL naming file, prompt and word.
  */

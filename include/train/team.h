@@ -89,6 +89,9 @@ typedef struct Team {
     Traffic traffic; /* since somebody set it to zero; none of a rank alone */
 } Team;
 
+/** Whether OpenMP has so many threads for a team. Errors: DG_EINVAL. */
+int dg_team_threads(int num);
+
 /** Errors: DG_ENOMEM; DG_EDEVICE; DG_EINVAL where OpenMP has fewer threads. */
 int dg_team_create(Team **out, const TeamOpts *o);
 void dg_team_destroy(Team *t);

@@ -55,6 +55,12 @@ struct PolicyImpl {
     const PolicyFamily *family;
 };
 
+/** 1 if p stands for one that need not be there: a plan's. */
+static inline int dg_policy_lenient(const Policy *p)
+{
+    return p->outline && !p->strict;
+}
+
 extern const PolicyFamily dg_policy_flux;
 extern const PolicyFamily dg_policy_sd;
 

@@ -44,12 +44,12 @@ static int set_vae(const Policy *p, FluxPolicy *f, const Config *c)
 {
     int err = DG_OK;
 
-    if (f->path[0] == '\0' && !p->outline)
+    if (f->path[0] == '\0' && !dg_policy_lenient(p))
         return dg_fail(DG_EINVAL,
                        "policy.codec = \"vae\": needs policy.path, the folder "
                        "of its weights; without, it can be planned "
                        "(dancegrpo plan)");
-    if (p->outline && !dg_folder_exists(f->path))
+    if (dg_policy_lenient(p) && !dg_folder_exists(f->path))
         f->vae_config = dg_vae_flux();
     else
         err = dg_flux_read_codec(&f->vae_config, &f->shift, &f->folder);

@@ -31,7 +31,7 @@ int dg_flux_open_folder(Policy *p, FluxPolicy *f, const Config *c)
 {
     int err = DG_OK;
 
-    if (!p->outline || dg_folder_exists(f->path))
+    if (!dg_policy_lenient(p) || dg_folder_exists(f->path))
         err = open_tokenizers(f, c);
     if (err || p->net.id == DG_PARAMS_REFERENCE)
         return err;

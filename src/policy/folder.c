@@ -89,7 +89,9 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
     if (!err) {
         /* other components may lie in the same set */
         num = span(wants, o.num_wants, &first);
-        err = dg_load_values(comm, &o, first, num, set->values + first);
+        err = set->values != NULL
+                  ? dg_load_values(comm, &o, first, num, set->values + first)
+                  : dg_load_values(comm, &o, 0, 0, NULL);
     }
     free(wants);
     return err;

@@ -88,7 +88,8 @@ int dg_folder_blame(const Folder *folder, int err);
 
 /**
  * Fills the parameters of set whose names begin with "component." from
- * folder/component; a decoder is half of what its files hold.
+ * folder/component; a decoder is half of what its files hold. Of a set without
+ * memory the files' lists of tensors are checked alone.
  * Collective. Errors, agreed: those of dg_load_values().
  */
 int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,

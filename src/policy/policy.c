@@ -61,7 +61,7 @@ static int place(Policy *p, float *values)
 }
 
 /* What of it has memory. */
-typedef enum Extent { ALL, NOTHING, ENCODERS, DECODER } Extent;
+typedef enum Extent { ALL, NOTHING, SIZES, ENCODERS, DECODER } Extent;
 
 /* Sizes and names, no memory. */
 static int begin(Policy **out, const Config *c, int net_id, Extent extent)
@@ -72,6 +72,7 @@ static int begin(Policy **out, const Config *c, int net_id, Extent extent)
     if (p == NULL)
         return dg_fail(DG_ENOMEM, "policy");
     p->outline = extent != ALL;
+    p->strict = extent == SIZES;
     p->dtype = c->run.dtype == DG_STORE_BFLOAT16 ? DG_BF16 : DG_F32;
     err = outline(p, c, net_id);
     p->num_values = num_adapters(p) + dg_policy_num_base(p);
@@ -158,6 +159,11 @@ int dg_policy_publish(Policy *p, const Comm *comm)
 int dg_policy_outline(Policy **out, const Config *c)
 {
     return create(out, c, DG_PARAMS_NET, NULL, NOTHING);
+}
+
+int dg_policy_sizes(Policy **out, const Config *c)
+{
+    return create(out, c, DG_PARAMS_NET, NULL, SIZES);
 }
 
 int dg_policy_encoders(Policy **out, const Config *c)

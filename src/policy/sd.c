@@ -120,7 +120,7 @@ static int read_folder(const Policy *p, SdPolicy *s)
 {
     int err;
 
-    if (p->outline && !dg_folder_exists(s->path)) {
+    if (dg_policy_lenient(p) && !dg_folder_exists(s->path)) {
         s->config = dg_sd_config_public();
         return DG_OK;
     }

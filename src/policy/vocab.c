@@ -6,7 +6,7 @@ int dg_policy_vocab(int64_t *out, const Policy *p, const char *key,
                     int64_t wanted, const Words *words)
 {
     *out = wanted > 0 ? wanted : words->num;
-    if (!p->outline && words->num > 0 && *out != words->num)
+    if (!dg_policy_lenient(p) && words->num > 0 && *out != words->num)
         return dg_fail(DG_EINVAL,
                        "%s = %lld: the only vocabulary without policy.path, "
                        "the world's, has %lld words; others can be planned "

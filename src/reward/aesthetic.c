@@ -44,7 +44,7 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 }
 
 /* The head first, which is small. */
-static int load(void *net, const Comm *comm)
+static int prepare(void *net, const Comm *comm)
 {
     Aesthetic *n = net;
     char key[64];
@@ -56,8 +56,13 @@ static int load(void *net, const Comm *comm)
         err = dg_linear_head_load(&n->head, comm, n->clip.net.c.head,
                                   n->clip.config.projection_dim, key);
     if (!err)
-        err = dg_clip_net_load(&n->clip, comm, DG_OK);
+        err = dg_clip_net_prepare(&n->clip, comm, DG_OK);
     return err;
+}
+
+static int load(void *net, const Comm *comm)
+{
+    return dg_clip_net_load(&((Aesthetic *)net)->clip, comm);
 }
 
 static int score(const void *net, const RewardInput *in, RewardScore *out)
@@ -73,6 +78,7 @@ static const RewardNet aesthetic_net = {
     .destroy = destroy,
     .same = dg_clip_net_same,
     .join = dg_clip_net_join,
+    .prepare = prepare,
     .load = load,
     .place = dg_net_place,
     .num_values = dg_net_num_values,

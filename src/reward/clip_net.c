@@ -133,10 +133,19 @@ static const ManifestOpts without_texts = { .ignore = texts,
                                             .num_ignore =
                                                 sizeof texts / sizeof *texts };
 
-int dg_clip_net_load(ClipNet *n, const Comm *comm, int err)
+static const ManifestOpts *besides(const ClipNet *n)
 {
-    return dg_net_load(&n->net, has_texts(n->net.tower) ? NULL : &without_texts,
-                       comm, err);
+    return has_texts(n->net.tower) ? NULL : &without_texts;
+}
+
+int dg_clip_net_prepare(ClipNet *n, const Comm *comm, int err)
+{
+    return dg_net_prepare(&n->net, besides(n), comm, err);
+}
+
+int dg_clip_net_load(ClipNet *n, const Comm *comm)
+{
+    return dg_net_load(&n->net, besides(n), comm);
 }
 
 /* --- pictures ----------------------------------------------------------- */

@@ -24,8 +24,10 @@ int dg_clip_net_init(ClipNet *n, const RewardConfig *c, int64_t index,
                      const ClipFlavour *f);
 void dg_clip_net_fini(ClipNet *n);
 
-/** RewardNet.load's part; err is what went wrong before, on this rank. */
-int dg_clip_net_load(ClipNet *n, const Comm *comm, int err);
+/** RewardNet.prepare's part, err is what went wrong before, on this rank; and
+ *  RewardNet.load's. */
+int dg_clip_net_prepare(ClipNet *n, const Comm *comm, int err);
+int dg_clip_net_load(ClipNet *n, const Comm *comm);
 
 /** The network, which other rewards may have too. */
 const ClipModel *dg_clip_net_model(const ClipNet *n);

@@ -89,14 +89,21 @@ static int open_tokenizer(ClipReward *n)
     return DG_OK;
 }
 
-static int load(void *net, const Comm *comm)
+static int prepare(void *net, const Comm *comm)
 {
     ClipReward *n = net;
     int err = dg_net_find(&n->clip.net);
 
     if (!err)
         err = open_tokenizer(n);
-    err = dg_clip_net_load(&n->clip, comm, err);
+    return dg_clip_net_prepare(&n->clip, comm, err);
+}
+
+static int load(void *net, const Comm *comm)
+{
+    ClipReward *n = net;
+    const int err = dg_clip_net_load(&n->clip, comm);
+
     if (!err)
         n->scale = dg_clip_model_scale(dg_clip_net_model(&n->clip));
     return err;
@@ -172,15 +179,15 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     return DG_OK;
 }
 
-#define CLIP_NET(creator)                                             \
-    {                                                                 \
-        .create = creator, .destroy = destroy, .load = load,          \
-        .same = dg_clip_net_same, .join = dg_clip_net_join,           \
-        .place = dg_net_place, .num_values = dg_net_num_values,       \
-        .scratch = dg_net_scratch, .num_features = num_features,      \
-        .num_seen = dg_clip_net_num_seen, .alike = dg_clip_net_alike, \
-        .see = dg_clip_net_see, .read = read_list, .encode = encode,  \
-        .score = score,                                               \
+#define CLIP_NET(creator)                                                 \
+    {                                                                     \
+        .create = creator, .destroy = destroy, .prepare = prepare,        \
+        .load = load, .same = dg_clip_net_same, .join = dg_clip_net_join, \
+        .place = dg_net_place, .num_values = dg_net_num_values,           \
+        .scratch = dg_net_scratch, .num_features = num_features,          \
+        .num_seen = dg_clip_net_num_seen, .alike = dg_clip_net_alike,     \
+        .see = dg_clip_net_see, .read = read_list, .encode = encode,      \
+        .score = score,                                                   \
     }
 
 static const RewardNet hpsv2_net = CLIP_NET(create_hpsv2);

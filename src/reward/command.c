@@ -423,7 +423,7 @@ static int create(void **net, const RewardConfig *c, int64_t index)
 }
 
 /* Nothing is started yet; but what is not there is told. */
-static int load(void *net, const Comm *comm)
+static int prepare(void *net, const Comm *comm)
 {
     const CommandReward *n = net;
 
@@ -537,7 +537,7 @@ static size_t scratch(const void *net, int64_t height, int64_t width)
 static const RewardNet command_net = {
     .create = create,
     .destroy = destroy,
-    .load = load,
+    .prepare = prepare,
     .scratch = scratch,
     .read = read_list,
     .score = score,

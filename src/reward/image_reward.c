@@ -214,14 +214,19 @@ static int open_tokenizer(ImageRewardNet *n)
     return DG_OK;
 }
 
-static int load(void *net, const Comm *comm)
+static int prepare(void *net, const Comm *comm)
 {
     ImageRewardNet *n = net;
     int err = dg_net_find(&n->net);
 
     if (!err)
         err = open_tokenizer(n);
-    return dg_net_load(&n->net, &besides, comm, err);
+    return dg_net_prepare(&n->net, &besides, comm, err);
+}
+
+static int load(void *net, const Comm *comm)
+{
+    return dg_net_load(net, &besides, comm);
 }
 
 static int64_t num_features(const void *net)
@@ -312,6 +317,7 @@ static const RewardNet net = {
     .destroy = destroy,
     .same = same,
     .join = dg_net_join,
+    .prepare = prepare,
     .load = load,
     .place = dg_net_place,
     .num_values = dg_net_num_values,

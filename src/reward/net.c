@@ -103,31 +103,44 @@ int dg_net_find(const Net *n)
     return DG_OK;
 }
 
-int dg_net_load(Net *n, const ManifestOpts *m, const Comm *comm, int err)
+/* Of the whole network; list: the files' lists of tensors alone, which are
+ * checked before gigabytes are reserved. */
+static int read_files(Net *n, const ManifestOpts *m, const Comm *comm, int list)
+{
+    const ParamSet *params = &n->tower->params;
+    WeightWant *wants = NULL;
+    LoadOpts o = { .path = n->c.path, .manifest = m };
+    int err =
+        dg_agree(comm, dg_manifest_of_params(&wants, &o.num_wants, params, ""));
+
+    o.wants = wants;
+    if (!err)
+        err = dg_load_values(comm, &o, 0, list ? 0 : params->count,
+                             params->values);
+    free(wants);
+    return err;
+}
+
+int dg_net_prepare(Net *n, const ManifestOpts *m, const Comm *comm, int err)
+{
+    err = dg_agree(comm, err);
+    return err || n->guest ? err : read_files(n, m, comm, 1);
+}
+
+int dg_net_load(Net *n, const ManifestOpts *m, const Comm *comm)
 {
     const int64_t side = n->picture.side;
     ParamSet *params = &n->tower->params;
-    WeightWant *wants = NULL;
-    LoadOpts o = { .path = n->c.path, .manifest = m };
+    int err;
 
     if (n->guest) {
-        err = dg_agree(comm, err);
-        if (!err)
-            dg_info("reward %s: %s, the network that is there already",
-                    n->c.name, n->c.path);
-        return err;
+        dg_info("reward %s: %s, the network that is there already", n->c.name,
+                n->c.path);
+        return DG_OK;
     }
+    err = dg_agree(comm, dg_params_allocate(params, NULL));
     if (!err)
-        err = dg_manifest_of_params(&wants, &o.num_wants, params, "");
-    err = dg_agree(comm, err);
-    o.wants = wants;
-    if (!err) /* the files are checked before gigabytes are reserved */
-        err = dg_load_values(comm, &o, 0, 0, NULL);
-    if (!err)
-        err = dg_agree(comm, dg_params_allocate(params, NULL));
-    if (!err)
-        err = dg_load_values(comm, &o, 0, params->count, params->values);
-    free(wants);
+        err = read_files(n, m, comm, 0);
     if (!err)
         dg_info("reward %s: %s, %lld parameters, pictures of %lld x %lld",
                 n->c.name, n->c.path, (long long)dg_params_num_values(params),

@@ -62,13 +62,17 @@ void dg_net_words(char out[DG_NET_PATH], const Net *n);
 int dg_net_tokenizer(Tokenizer **out, const Net *n, TokenizerKind kind);
 
 /**
- * RewardNet.load's part: reserves and reads the weights, whose parameters are
- * all added; the files are checked before. Of a guest nothing is left to do.
+ * RewardNet.prepare's part: whether the files have the weights, whose parameters
+ * are all added. Of a guest's nothing is left to see.
  * o    tensors of the files that it does not need; NULL: none
  * err  what went wrong on this rank before
  * Collective. Errors, agreed: err, dg_load_values()'s, DG_ENOMEM.
  */
-int dg_net_load(Net *n, const ManifestOpts *o, const Comm *comm, int err);
+int dg_net_prepare(Net *n, const ManifestOpts *o, const Comm *comm, int err);
+
+/** RewardNet.load's part: reserves and reads them. Collective. Errors, agreed:
+ *  dg_load_values()'s, DG_ENOMEM. */
+int dg_net_load(Net *n, const ManifestOpts *o, const Comm *comm);
 
 /** RewardNet's, of any net that begins with a Net. */
 int dg_net_place(void *net, const Backend *backend);

@@ -1,7 +1,7 @@
 /* A user's shared library as a reward: rewards[].plugin. What it may and must do
  * stands in include/dancegrpo/reward_plugin.h; here is the other side of that.
  * A library is read at creation, since its table alone says what a plan has to
- * know, and opened where weights of others are loaded. */
+ * know, and opened before weights of others are loaded. */
 #include "kinds.h"
 
 #include "base/error.h"
@@ -282,7 +282,7 @@ static void seat(void *net, int gpu)
     n->gpu = gpu;
 }
 
-static int load(void *net, const Comm *comm)
+static int prepare(void *net, const Comm *comm)
 {
     PluginReward *n = net;
     const char *about = n->plugin->description;
@@ -394,7 +394,7 @@ static const RewardNet net = {
     .create = create,
     .destroy = destroy,
     .seat = seat,
-    .load = load,
+    .prepare = prepare,
     .scratch = scratch,
     .score = score,
 };

@@ -194,7 +194,8 @@ static void tell_patience(const Config *c, int64_t num, const Comm *comm)
     }
 }
 
-int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
+int dg_rewards_prepare(Reward *r, const Config *c, int64_t num,
+                       const Comm *comm)
 {
     int64_t host[DG_CONFIG_REWARDS];
     int err = dg_agree(comm, create_all(r, c, num));
@@ -210,9 +211,26 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
             continue;
         if (r[k].kind->net->seat != NULL)
             r[k].kind->net->seat(r[k].net, r[k].gpu);
-        err = r[k].kind->net->load(r[k].net, comm);
+        err = r[k].kind->net->prepare(r[k].net, comm);
     }
     return err;
+}
+
+int dg_rewards_load(Reward *r, int64_t num, const Comm *comm)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < num && !err; k++)
+        if (r[k].net != NULL && r[k].kind->net->load != NULL)
+            err = r[k].kind->net->load(r[k].net, comm);
+    return err;
+}
+
+int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
+{
+    const int err = dg_rewards_prepare(r, c, num, comm);
+
+    return err ? err : dg_rewards_load(r, num, comm);
 }
 
 int dg_rewards_place(Reward *r, int64_t num, const Backend *backend)

@@ -45,13 +45,19 @@ static int open_prompts(Infer *x, const Session *s, const InferOpts *o)
                : dg_prompts_of(&x->prompts, o->prompts, o->num_prompts);
 }
 
-static int open_cache(Infer *x, const Session *s)
+static int open_cache(Infer *x, const Session *s, const Policy *sizes)
 {
-    int err = dg_cache_open(&x->cache, s, x->policy);
+    const int err = dg_cache_open(&x->cache, s, sizes);
 
-    if (!err)
-        err = dg_cache_check(x->cache, s, x->policy, &x->prompts,
-                             prompts_path(s->config));
+    return err ? err
+               : dg_cache_check(x->cache, s, sizes, &x->prompts,
+                                prompts_path(s->config));
+}
+
+static int match_cache(Infer *x, const Session *s)
+{
+    const int err = dg_cache_match(x->cache, s, x->policy);
+
     if (!err && x->cache != NULL)
         dg_policy_drop_text(x->policy);
     return err;
@@ -86,6 +92,34 @@ static EvaluateJob job_of(const Infer *x, const Session *s, const InferOpts *o,
     return job;
 }
 
+/* What is refused without weights, which may take minutes to read. */
+static int check_sizes(Infer *x, const Session *s, const InferOpts *o,
+                       int scored)
+{
+    const Config *c = s->config;
+    PromptList painted = x->prompts;
+    Policy *sizes = NULL;
+    int err = dg_setup_sizes(s, &sizes);
+
+    painted.num = (int32_t)job_of(x, s, o, scored).num_prompts;
+    if (!err)
+        err = dg_rewards_check_picture(x->rewards, scored, sizes->shape.height,
+                                       sizes->shape.width);
+    if (!err)
+        err = dg_setup_check_words(s, sizes, &painted,
+                                   o->num_prompts > 0 ? "the command line"
+                                                      : prompts_path(c));
+    if (!err && o->num_prompts == 0)
+        err = open_cache(x, s, sizes);
+    dg_rewards_seat(x->rewards, c->num_rewards, dg_session_gpu(s));
+    if (!err)
+        err = dg_rewards_prepare(x->rewards, c, scored, s->comm);
+    if (!err)
+        err = dg_setup_find_weights(s, sizes);
+    dg_policy_destroy(sizes);
+    return err;
+}
+
 static int open_parts(Infer *x, const Session *s, const InferOpts *o,
                       int scored)
 {
@@ -101,15 +135,12 @@ static int open_parts(Infer *x, const Session *s, const InferOpts *o,
         err = dg_fail(DG_EINVAL, "--ema: policy.weights = \"\": must name a "
                                  "checkpoint");
     if (!err)
+        err = check_sizes(x, s, o, scored);
+    if (!err)
         err = dg_setup_policy(s, o->ema, &x->policy);
     if (!err)
-        err = dg_rewards_check_picture(x->rewards, scored,
-                                       x->policy->shape.height,
-                                       x->policy->shape.width);
-    dg_rewards_seat(x->rewards, c->num_rewards, dg_session_gpu(s));
-    if (!err)
-        err = dg_rewards_open(x->rewards, c, scored, s->comm);
-    return err || o->num_prompts > 0 ? err : open_cache(x, s);
+        err = dg_rewards_load(x->rewards, scored, s->comm);
+    return err ? err : match_cache(x, s);
 }
 
 /* What there is to reserve; cached: conditions are read. */

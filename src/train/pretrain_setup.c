@@ -421,6 +421,33 @@ static int reserve(Pretrain *t)
     return err ? err : drop_copies(t);
 }
 
+/* What is refused without weights: words of prompts that will be painted, and of
+ * the first reward and the policy the files. */
+static int check_files(Pretrain *t)
+{
+    const Session *s = t->session;
+    const Config *c = s->config;
+    const int scored = t->heldout.num > 0 && c->num_rewards > 0;
+    PromptList painted = t->heldout;
+    Policy *sizes = NULL;
+    int err = dg_setup_sizes(s, &sizes);
+
+    if (c->evaluate.num_prompts > 0 && c->evaluate.num_prompts < painted.num)
+        painted.num = (int32_t)c->evaluate.num_prompts;
+    if (!err && scored)
+        err = dg_setup_check_words(s, sizes, &painted,
+                                   c->evaluate.file[0] != '\0'
+                                       ? c->evaluate.file
+                                       : c->prompts.eval_file);
+    dg_rewards_seat(t->rewards, c->num_rewards, dg_session_gpu(s));
+    if (!err && t->heldout.num > 0) /* evaluated by the first */
+        err = dg_rewards_prepare(t->rewards, c, c->num_rewards > 0, s->comm);
+    if (!err)
+        err = dg_setup_find_weights(s, sizes);
+    dg_policy_destroy(sizes);
+    return err;
+}
+
 int dg_pretrain_build(Pretrain *t, const Session *s)
 {
     const Config *c = s->config;
@@ -443,15 +470,16 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
         err = dg_rewards_init(t->rewards, c);
     if (!err)
         err = open_prompts(t);
-    dg_rewards_seat(t->rewards, c->num_rewards, dg_session_gpu(s));
-    if (!err && t->heldout.num > 0) /* evaluated by the first */
-        err = dg_rewards_open(t->rewards, c, c->num_rewards > 0, s->comm);
+    if (!err)
+        err = check_files(t);
+    if (!err && t->heldout.num > 0)
+        err = dg_rewards_load(t->rewards, c->num_rewards > 0, s->comm);
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
         t->stream.side = (int32_t)t->policy->shape.width;
     if (!err && c->pretrain.distill_cfg != 1)
-        err = dg_setup_policy(s, 0, &t->teacher);
+        err = dg_setup_copy(s, t->policy, &t->teacher);
     if (!err)
         t->policy->trains_text = 1;
     if (!err && t->teacher != NULL)

@@ -132,6 +132,27 @@ int dg_rollout_create(Rollout **out, const Session *s, const Policy *p,
     return DG_OK;
 }
 
+int dg_rollout_of_steps(Rollout **out, const Config *c, const Policy *p)
+{
+    Rollout *r = calloc(1, sizeof *r);
+    int err;
+
+    if (r == NULL)
+        return dg_fail(DG_ENOMEM, "rollout");
+    set_sizes(r, c, p, (RankPlace) { 0, 1 }, 0);
+    r->time_kind = p->shape.time;
+    r->steps = reserve(r, r->most_steps, sizeof *r->steps);
+    r->time = reserve(r, r->most_steps, sizeof *r->time);
+    err = r->steps != NULL && r->time != NULL
+              ? make_schedules(r, c, p)
+              : dg_fail(DG_ENOMEM, "%d steps", r->most_steps);
+    if (err)
+        dg_rollout_destroy(r);
+    else
+        *out = r;
+    return err;
+}
+
 static WindowOpts window_opts(const Config *config)
 {
     const SamplerConfig *c = &config->sampler;

@@ -137,6 +137,40 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     return DG_OK;
 }
 
+int dg_setup_copy(const Session *s, const Policy *of, Policy **out)
+{
+    Policy *p = NULL;
+    int err = create(&p, s);
+
+    if (!err && dg_policy_fills(p))
+        memcpy(p->values, of->values,
+               sizeof *p->values * (size_t)p->num_values);
+    if (!err)
+        err = dg_policy_publish(p, s->comm);
+    if (err)
+        dg_policy_destroy(p);
+    else
+        *out = p;
+    return err;
+}
+
+int dg_setup_sizes(const Session *s, Policy **out)
+{
+    Policy *p = NULL;
+    const int err = dg_agree(s->comm, dg_policy_sizes(&p, s->config));
+
+    if (err)
+        dg_policy_destroy(p);
+    else
+        *out = p;
+    return err;
+}
+
+int dg_setup_find_weights(const Session *s, Policy *sizes)
+{
+    return load_folder(sizes, s->comm, s->config->policy.weights);
+}
+
 static int check_words(const Policy *p, const PromptList *list,
                        const char *path)
 {

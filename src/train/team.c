@@ -165,7 +165,7 @@ static void fini_worker(Worker *w, const Backend *sums)
 
 /* Workers of a round wait for each other: OpenMP may not give fewer threads, as
  * OMP_DYNAMIC has it do where a machine is busy. */
-static int open_threads(int num)
+int dg_team_threads(int num)
 {
     int there = 1;
 
@@ -191,7 +191,7 @@ int dg_team_create(Team **out, const TeamOpts *o)
 
     if (t == NULL)
         return dg_fail(DG_ENOMEM, "team");
-    err = open_threads(o->num_threads);
+    err = dg_team_threads(o->num_threads);
     if (err) {
         free(t);
         return err;

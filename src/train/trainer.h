@@ -136,6 +136,9 @@ int64_t dg_trainer_batch(const Config *c, int ranks);
 
 /** Configurations that no training can have. */
 int dg_trainer_check(const Config *c);
+/** Reads the prompts, prepares the rewards, and refuses all that can be refused
+ *  without weights. Collective. Errors, agreed. */
+int dg_trainer_check_all(Trainer *t);
 void dg_trainer_close(Trainer *t);
 
 /** An update of the trainer's own parts. */
@@ -222,7 +225,7 @@ const char *dg_trainer_heldout_path(const Config *c);
  *  reserves t->eval, where evaluate.every is not 0. Collective. Errors, agreed:
  *  DG_EINVAL, DG_EFORMAT, DG_EIO, DG_ENOMEM. */
 int dg_trainer_read_heldout(Trainer *t);
-int dg_trainer_check_heldout(const Trainer *t);
+int dg_trainer_check_heldout(const Trainer *t, const Policy *sizes);
 int dg_trainer_open_heldout(Trainer *t);
 
 /** What they take of kernel memory on this rank. */

@@ -13,22 +13,6 @@
 
 #include <stdlib.h>
 
-static int open_prompts(Trainer *t)
-{
-    const Config *c = t->session->config;
-    int err;
-
-    if (t->prompts.num > 0) /* given */
-        return DG_OK;
-    if (c->prompts.file[0] == '\0')
-        return dg_fail(DG_EINVAL, "prompts.file = \"\": must name a prompts "
-                                  "file (.jsonl or .txt)");
-    err = dg_setup_prompts(t->session, c->prompts.file, &t->prompts);
-    if (!err && c->prompts.eval_file[0] != '\0')
-        err = dg_setup_prompts(t->session, c->prompts.eval_file, &t->heldout);
-    return err ? err : dg_trainer_read_heldout(t);
-}
-
 /* Timesteps of one sample in one forward pass of an update: micro_batch, or
  * all that are chosen where they are fewer. */
 static int most_at_once(StepPlanOpts *o, const TrainerParts *t)
@@ -212,39 +196,6 @@ static int open_team(Trainer *t)
     return DG_OK;
 }
 
-int dg_trainer_check(const Config *c)
-{
-    if (c->num_rewards == 0)
-        return dg_fail(DG_EINVAL, "rewards: at least one is needed, like "
-                                  "({ name = \"shapes\"; weight = 1.0; })");
-    if (c->sampler.sde == DG_SDE_ODE || c->sampler.eta == 0)
-        return dg_fail(DG_EINVAL,
-                       "sampler.sde = ode or sampler.eta = 0: training needs "
-                       "a stochastic sampler (dance, flow_sde, cps, ddim)");
-    if ((c->sampler.sde == DG_SDE_DDIM) !=
-        (c->policy.prediction == DG_PREDICT_EPSILON))
-        return dg_fail(DG_EINVAL,
-                       "sampler.sde = \"%s\": must be %s, since the policy "
-                       "predicts %s (policy.prediction)",
-                       dg_sde_kind_name(c->sampler.sde),
-                       c->policy.prediction == DG_PREDICT_EPSILON
-                           ? "ddim"
-                           : "dance, flow_sde or cps",
-                       c->policy.prediction == DG_PREDICT_EPSILON ? "epsilon"
-                                                                  : "velocity");
-    if (c->grpo.micro_batch > DG_SAMPLING_BATCH)
-        return dg_fail(DG_EINVAL, "grpo.micro_batch = %lld: at most %d",
-                       (long long)c->grpo.micro_batch, DG_SAMPLING_BATCH);
-    if (c->lora.rank > 0 && c->policy.weights[0] == '\0' &&
-        c->policy.path[0] == '\0')
-        return dg_fail(DG_EINVAL,
-                       "lora.rank = %lld: adapters need trained weights below "
-                       "them: policy.weights must name some, or policy.path a "
-                       "folder",
-                       (long long)c->lora.rank);
-    return DG_OK;
-}
-
 static void describe(const Trainer *t)
 {
     const Session *s = t->session;
@@ -381,20 +332,11 @@ int dg_trainer_reserve(Trainer *t)
     return dg_agree(s->comm, err ? err : dg_memory_spare());
 }
 
-static int open_cache(Trainer *t)
+/* Of encoders whose weights are known now. */
+static int match_cache(Trainer *t)
 {
-    const Session *s = t->session;
-    int err = dg_cache_open(&t->cache, s, t->policy);
+    const int err = dg_cache_match(t->cache, t->session, t->policy);
 
-    if (!err)
-        err = dg_cache_check(t->cache, s, t->policy, &t->prompts,
-                             s->config->prompts.file);
-    if (!err)
-        err = dg_cache_check(t->cache, s, t->policy, &t->heldout,
-                             s->config->prompts.eval_file);
-    if (!err)
-        err = dg_cache_check(t->cache, s, t->policy, &t->evaluated,
-                             s->config->evaluate.file);
     /* checkpoints of adapters do without the text encoders' weights */
     if (!err && t->cache != NULL && t->policy->adapters.num_params > 0)
         dg_policy_drop_text(t->policy);
@@ -505,11 +447,9 @@ static int open_beside(Trainer *t)
 
 static int reserve_all(Trainer *t)
 {
-    int err = dg_trainer_reserve(t);
+    const int err = dg_trainer_reserve(t);
 
-    if (!err)
-        err = dg_trainer_open_heldout(t);
-    return err ? err : dg_update_check_steps(t->session->config, t->rollout);
+    return err ? err : dg_trainer_open_heldout(t);
 }
 
 int dg_trainer_build(Trainer *t, const Session *s)
@@ -518,41 +458,18 @@ int dg_trainer_build(Trainer *t, const Session *s)
     int err;
 
     t->session = s;
-    err = dg_trainer_check(c);
-    if (!err)
-        err = dg_setup_check_cache(c);
-    if (!err)
-        err = dg_setup_check_threads(s);
-    if (!err)
-        err = dg_rewards_init(t->rewards, c);
-    if (!err)
-        err = open_prompts(t);
-    dg_rewards_seat(t->rewards, c->num_rewards, dg_session_gpu(s));
-    if (!err)
-        err = dg_rewards_open(t->rewards, c, c->num_rewards, s->comm);
-    if (!err)
-        err = dg_agree(
-            s->comm, dg_rewards_read(t->rewards, c->num_rewards, &t->prompts));
-    if (!err) /* of sizes alone: weights may take minutes to come */
+    err = dg_trainer_check_all(t);
+    if (!err) /* of sizes alone */
         err = dg_trainer_check_room(s);
+    if (!err)
+        err = dg_rewards_load(t->rewards, c->num_rewards, s->comm);
     if (!err) /* their copies go before others come */
         err = dg_agree(
             s->comm, dg_rewards_place(t->rewards, c->num_rewards, s->backend));
     if (!err)
         err = dg_setup_policy(s, 0, &t->policy);
     if (!err)
-        err = dg_rewards_check_picture(t->rewards, c->num_rewards,
-                                       t->policy->shape.height,
-                                       t->policy->shape.width);
-    if (!err)
-        err = dg_setup_check_words(s, t->policy, &t->prompts, c->prompts.file);
-    if (!err)
-        err = dg_rewards_check_prompts(t->rewards, c->num_rewards, &t->prompts);
-    if (!err)
-        err = dg_trainer_check_heldout(t);
-    if (err)
-        return err;
-    err = open_cache(t);
+        err = match_cache(t);
     if (!err)
         err = dg_agree(s->comm, dg_trainer_place(t->policy, s));
     if (!err)

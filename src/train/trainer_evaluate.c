@@ -62,21 +62,19 @@ int dg_trainer_read_heldout(Trainer *t)
                : dg_setup_prompts(t->session, c->evaluate.file, &t->evaluated);
 }
 
-int dg_trainer_check_heldout(const Trainer *t)
+int dg_trainer_check_heldout(const Trainer *t, const Policy *sizes)
 {
     const Session *s = t->session;
     const Config *c = s->config;
     const PromptList *list = list_of(t);
     PromptList painted = *list;
-    int err =
-        dg_setup_check_words(s, t->policy, &t->heldout, c->prompts.eval_file);
+    int err = dg_setup_check_words(s, sizes, &t->heldout, c->prompts.eval_file);
 
     if (err || c->evaluate.every == 0)
         return err;
-    painted.num =
-        (int32_t)dg_trainer_heldout_job(s, t->policy, list).num_prompts;
+    painted.num = (int32_t)dg_trainer_heldout_job(s, sizes, list).num_prompts;
     if (list == &t->evaluated)
-        err = dg_setup_check_words(s, t->policy, list, c->evaluate.file);
+        err = dg_setup_check_words(s, sizes, list, c->evaluate.file);
     return err ? err
                : dg_rewards_check_prompts(t->rewards, c->num_rewards, &painted);
 }

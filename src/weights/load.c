@@ -3,7 +3,19 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/value_digest.h"
 #include "weights/snapshot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    CHUNK =
+        1 << 18, /* values that are still in a cache when they are digested */
+    HOST = 64,
+    NAMED = 4 /* hosts in a message */
+};
 
 /* Files that this rank has open, and what is read of them. */
 typedef struct Opened {
@@ -58,13 +70,116 @@ static int see_the_same(const Comm *c, const Opened *f, int err)
     return (int)same;
 }
 
-/* Part of so many of the values first .. first+num-1, each once on a node. */
+/* --- nodes ----------------------------------------------------------------- */
+
+/* What a rank has read; values that several have are one's. */
+typedef struct PartRead {
+    uint64_t digest;
+    int node; /* the lowest rank there */
+    char host[HOST];
+} PartRead;
+
+/* Of all parts of a node. */
+static uint64_t digest_of(const PartRead *all, int size, int node)
+{
+    uint64_t sum = 0;
+
+    for (int r = 0; r < size; r++)
+        if (all[r].node == node)
+            sum += all[r].digest;
+    return sum;
+}
+
+/* Whose digest is another than that of rank 0's node, in text; returns their
+ * number. */
+static int name_others(char *text, size_t bytes, const PartRead *all, int size)
+{
+    const uint64_t first = digest_of(all, size, 0);
+    int num = 0;
+
+    text[0] = '\0';
+    for (int r = 0; r < size; r++) {
+        const size_t used = strlen(text);
+
+        if (all[r].node != r || digest_of(all, size, r) == first)
+            continue;
+        if (num++ < NAMED)
+            snprintf(text + used, bytes - used, "%s%s (rank %d)",
+                     num > 1 ? ", " : "", all[r].host, r);
+    }
+    if (num > NAMED)
+        snprintf(text + strlen(text), bytes - strlen(text), " and %d more",
+                 num - NAMED);
+    return num;
+}
+
+/* mine: of what this rank alone has looked at. *digest: of all, out. */
+static int compare(const Comm *c, const char *what, uint64_t mine,
+                   uint64_t *digest)
+{
+    PartRead own = { .digest = mine, .node = c->rank };
+    PartRead *all = calloc((size_t)c->size, sizeof *all);
+    char others[NAMED * (HOST + 20) + 40];
+    int err = dg_agree(
+        c, all != NULL ? DG_OK
+                       : dg_fail(DG_ENOMEM, "%s: %d digests", what, c->size));
+
+    if (err)
+        goto free_all;
+    dg_comm_node_bcast(c, &own.node, sizeof own.node, 0);
+    dg_comm_host(c, own.host, sizeof own.host);
+    dg_comm_allgather(c, all, &own, sizeof own);
+    if (name_others(others, sizeof others, all, c->size) > 0)
+        err =
+            dg_fail(DG_EINVAL,
+                    "%s: other weights on %s than on %s (rank 0): must be the "
+                    "same files on all hosts",
+                    what, others, all[0].host);
+    else if (digest != NULL)
+        *digest = digest_of(all, c->size, 0);
+free_all:
+    free(all);
+    return err;
+}
+
+int dg_load_compare(const Comm *c, const char *what, int64_t num,
+                    const float *values, uint64_t *digest)
+{
+    int64_t from, mine;
+
+    dg_share_range(num, c->node_rank, c->node_size, &from, &mine);
+    return compare(c, what, dg_value_digest(from, values + from, mine), digest);
+}
+
+/* --- values ------------------------------------------------------------------ */
+
+/* Adds to *digest as it goes. */
+static int fill_part(const Opened *f, int64_t first, int64_t num, float *values,
+                     uint64_t *digest)
+{
+    int err = DG_OK;
+
+    dg_memory_take(values, sizeof *values * (size_t)num);
+    for (int64_t k = 0; k < num && !err; k += CHUNK) {
+        const int64_t n = num - k < CHUNK ? num - k : CHUNK;
+
+        err = dg_manifest_fill(f->plan, first + k, n, values + k);
+        if (!err)
+            *digest += dg_value_digest(first + k, values + k, n);
+    }
+    return err;
+}
+
+/* Part of so many of the values first .. first+num-1, each once on a node.
+ * *digest: of this rank's, out. */
 static int fill(const Opened *f, const Comm *c, int parts, int64_t first,
-                int64_t num, float *values)
+                int64_t num, float *values, uint64_t *digest)
 {
     const int part = c->node_rank;
     int64_t from = 0, mine = 0;
     int err = DG_OK;
+
+    *digest = 0;
 
     if (part < parts)
         err = dg_source_verify_part(f->source, part, parts);
@@ -73,8 +188,7 @@ static int fill(const Opened *f, const Comm *c, int parts, int64_t first,
         return err;
     if (part < parts) {
         dg_share_range(num, part, parts, &from, &mine);
-        dg_memory_take(values + from, sizeof *values * (size_t)mine);
-        err = dg_manifest_fill(f->plan, first + from, mine, values + from);
+        err = fill_part(f, first + from, mine, values + from, digest);
     }
     return agree(c, err);
 }
@@ -94,6 +208,7 @@ int dg_load_values(const Comm *c, const LoadOpts *o, int64_t first, int64_t num,
                    float *values)
 {
     Opened f = { 0 };
+    uint64_t digest;
     int err = DG_OK, bad, parts = 1;
 
     if (c->node_rank == 0 || num > 0)
@@ -108,7 +223,9 @@ int dg_load_values(const Comm *c, const LoadOpts *o, int64_t first, int64_t num,
                     "see the same files there",
                     o->path);
         dg_clear_error();
-        bad = fill(&f, c, parts, first, num, values);
+        bad = fill(&f, c, parts, first, num, values, &digest);
+        if (!bad)
+            bad = compare(c, o->path, digest, o->digest);
         if (!bad && !o->together)
             exchange(c, parts, num, values);
     }

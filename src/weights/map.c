@@ -5,8 +5,10 @@
 #include "base/signal_chain.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -91,4 +93,48 @@ int dg_map_guard(const char *path, const unsigned char *bytes, size_t num_bytes,
     work(user);
     guard = outer;
     return DG_OK;
+}
+
+/* Bytes on their way to memory of the reader's own. */
+typedef struct Copy {
+    void *dst;
+    const unsigned char *from;
+    size_t num;
+} Copy;
+
+static void copy(void *user)
+{
+    const Copy *c = user;
+
+    memcpy(c->dst, c->from, c->num);
+}
+
+int dg_bytes_copy(void *dst, const FileBytes *f, uint64_t at, size_t num)
+{
+    Copy c = { dst, f->p + at, num };
+
+    return num == 0 ? DG_OK : dg_map_guard(f->path, f->p, f->num, copy, &c);
+}
+
+int dg_bytes_take(unsigned char **out, const FileBytes *f, uint64_t at,
+                  uint64_t num)
+{
+    unsigned char *p;
+    int err;
+
+    if (num > (uint64_t)DG_IN_MOST)
+        return dg_fail(DG_EFORMAT,
+                       "%s: %" PRIu64 " bytes of what says which tensors there "
+                       "are, at most %" PRId64 " are read into memory",
+                       f->path, num, DG_IN_MOST);
+    p = malloc((size_t)num + 1);
+    if (p == NULL)
+        return dg_fail(DG_ENOMEM, "%s: %" PRIu64 " bytes to read", f->path,
+                       num);
+    err = dg_bytes_copy(p, f, at, (size_t)num);
+    if (err)
+        free(p);
+    else
+        *out = p;
+    return err;
 }

@@ -51,11 +51,26 @@ void dg_map_close(const unsigned char *bytes, size_t num_bytes);
  * Calls work(user), the one way to read mapped bytes: where the system cannot
  * read them (a file that was cut short meanwhile, a disk or server that fails),
  * it sends a signal, by which a process ends without a word. Any thread.
- * Errors: DG_EIO naming the file; work() is then left in the middle, and what it
- * allocated is lost.
+ * work() may allocate and open nothing.
+ * Errors: DG_EIO naming the file; work() is then left in the middle.
  */
 int dg_map_guard(const char *path, const unsigned char *bytes, size_t num_bytes,
                  void (*work)(void *user), void *user);
+
+/* A file's bytes, mapped or in memory. */
+typedef struct FileBytes {
+    const char *path; /* for messages */
+    const unsigned char *p;
+    uint64_t num;
+} FileBytes;
+
+/** Copies num bytes from byte at, which the file has, to memory that nothing
+ *  takes away: what builds lists reads there. Errors: as dg_map_guard(). */
+int dg_bytes_copy(void *dst, const FileBytes *f, uint64_t at, size_t num);
+/** The same to new memory, from malloc. Errors: DG_EFORMAT more than DG_IN_MOST;
+ *  DG_ENOMEM; as dg_map_guard(). */
+int dg_bytes_take(unsigned char **out, const FileBytes *f, uint64_t at,
+                  uint64_t num);
 
 /** A file over memory that outlives it. Errors: DG_ENOMEM. */
 int dg_mapped_create(WeightFile **out, const char *path, const char *format,

@@ -206,27 +206,29 @@ static int read_entries(WeightFile *f, const cJSON *header,
     return err ? err : dg_mapped_sort(f);
 }
 
-/* The header's length, or -1 with an error recorded. */
-static int64_t header_length(const char *path, const unsigned char *p,
-                             size_t num_bytes)
+/* The header and its length; to free. */
+static int take_header(unsigned char **text, int64_t *length,
+                       const FileBytes *f)
 {
     uint64_t n;
+    int err;
 
-    if (num_bytes < sizeof n) {
-        dg_fail(DG_EFORMAT,
-                "%s: %zu bytes: a safetensors file has at least %zu", path,
-                num_bytes, sizeof n);
-        return -1;
-    }
-    memcpy(&n, p, sizeof n);
-    if (n > DG_SAFETENSORS_MAX_HEADER || n > num_bytes - sizeof n) {
-        dg_fail(DG_EFORMAT,
-                "%s: not a whole safetensors file: its header would have "
-                "%" PRIu64 " bytes, allowed are %d, and the file has %zu",
-                path, n, DG_SAFETENSORS_MAX_HEADER, num_bytes);
-        return -1;
-    }
-    return (int64_t)n;
+    if (f->num < sizeof n)
+        return dg_fail(DG_EFORMAT,
+                       "%s: %" PRIu64 " bytes: a safetensors file has at least "
+                       "%zu",
+                       f->path, f->num, sizeof n);
+    err = dg_bytes_copy(&n, f, 0, sizeof n);
+    if (err)
+        return err;
+    if (n > DG_SAFETENSORS_MAX_HEADER || n > f->num - sizeof n)
+        return dg_fail(DG_EFORMAT,
+                       "%s: not a whole safetensors file: its header would "
+                       "have %" PRIu64
+                       " bytes, allowed are %d, and the file has %" PRIu64,
+                       f->path, n, DG_SAFETENSORS_MAX_HEADER, f->num);
+    *length = (int64_t)n;
+    return dg_bytes_take(text, f, sizeof n, n);
 }
 
 /* The header's JSON; only spaces may follow it. */
@@ -249,28 +251,30 @@ static cJSON *header_json(const char *text, size_t length)
 int dg_safetensors_parse(WeightFile **out, const char *path, const void *bytes,
                          size_t num_bytes)
 {
-    const unsigned char *p = bytes;
-    const int64_t n = header_length(path, p, num_bytes);
-    WeightFile *f;
+    const FileBytes b = { path, bytes, num_bytes };
+    unsigned char *text = NULL;
+    int64_t n = 0;
+    WeightFile *f = NULL;
     cJSON *header;
-    int err;
+    int err = take_header(&text, &n, &b);
 
-    if (n < 0)
-        return DG_EFORMAT;
-    err = dg_mapped_create(&f, path, "safetensors", bytes, num_bytes);
+    if (!err)
+        err = dg_mapped_create(&f, path, "safetensors", bytes, num_bytes);
     if (err)
-        return err;
-    header = header_json((const char *)p + 8, (size_t)n);
+        goto free_text;
+    header = header_json((const char *)text, (size_t)n);
     if (header == NULL)
         err =
             dg_fail(DG_EFORMAT,
                     "%s: not a safetensors file: its header is not JSON", path);
     else
-        err = read_entries(f, header, p + 8 + n, (int64_t)num_bytes - 8 - n);
+        err = read_entries(f, header, b.p + 8 + n, (int64_t)num_bytes - 8 - n);
     cJSON_Delete(header);
     if (err)
         dg_weight_file_close(f);
     else
         *out = f;
+free_text:
+    free(text);
     return err;
 }

@@ -15,6 +15,7 @@ enum { MAX_NAME = 512 };
 
 typedef struct Reader {
     WeightFile *f;
+    FileBytes bytes;
     Zip zip;
     char name[MAX_NAME]; /* ROOT/ and what is looked for */
     size_t root_length;  /* with its slash */
@@ -51,18 +52,38 @@ static int find_root(Reader *r)
                    r->f->path);
 }
 
+/* Whether a member is that text. */
+static int member_is(const Reader *r, const ZipMember *m, const char *text,
+                     int *is)
+{
+    char has[16];
+    const size_t num = strlen(text);
+    int err = DG_OK;
+
+    *is = m->num_bytes == num;
+    if (*is)
+        err = dg_bytes_copy(has, &r->bytes, m->at, num);
+    if (!err && *is)
+        *is = memcmp(has, text, num) == 0;
+    return err;
+}
+
 /* What else the archive says about itself. */
 static int check_archive(Reader *r)
 {
     const ZipMember *order = find(r, "byteorder", 9);
+    int little = 1, err = DG_OK;
 
     if (find(r, "constants.pkl", 13) != NULL)
         return dg_fail(DG_EFORMAT,
                        "%s: a TorchScript program, not a file of weights: "
                        "take the model's safetensors file",
                        r->f->path);
-    if (order != NULL &&
-        (order->num_bytes != 6 || memcmp(order->data, "little", 6) != 0))
+    if (order != NULL)
+        err = member_is(r, order, "little", &little);
+    if (err)
+        return err;
+    if (!little)
         return dg_fail(DG_EFORMAT, "%s: its values are not little-endian",
                        r->f->path);
     return DG_OK;
@@ -146,7 +167,7 @@ static int add_tensor(void *user, const char *name, const PickleTensor *t)
                        "%s: tensor %s reaches beyond its storage of %" PRId64
                        " values",
                        r->f->path, name, t->storage.num);
-    m.data = storage->data;
+    m.data = r->bytes.p + storage->at;
     if (m.info.count > 0) {
         m.data += t->offset * (dg_weight_type_bits(t->storage.type) / 8);
         m.gaps = has_gaps(t);
@@ -171,7 +192,7 @@ static int keep_sums(Reader *r)
             err = dg_fail(DG_ENOMEM, "%s: names of its members", r->f->path);
         else
             r->f->sums[num++] =
-                (MappedSum) { name, m->data, m->num_bytes, m->crc };
+                (MappedSum) { name, r->bytes.p + m->at, m->num_bytes, m->crc };
     }
     if (!err)
         r->f->num_sums = num;
@@ -181,6 +202,7 @@ static int keep_sums(Reader *r)
 static int read_archive(Reader *r)
 {
     const ZipMember *pickle;
+    unsigned char *text = NULL;
     int err = find_root(r);
 
     if (!err)
@@ -188,8 +210,11 @@ static int read_archive(Reader *r)
     if (err)
         return err;
     pickle = find(r, "data.pkl", 8);
-    err = dg_pickle_read(r->f->path, pickle->data, pickle->num_bytes,
-                         add_tensor, r);
+    err = dg_bytes_take(&text, &r->bytes, pickle->at, pickle->num_bytes);
+    if (!err)
+        err =
+            dg_pickle_read(r->f->path, text, pickle->num_bytes, add_tensor, r);
+    free(text);
     if (!err)
         err = dg_mapped_sort(r->f);
     return err ? err : keep_sums(r);
@@ -199,10 +224,15 @@ int dg_torch_file_parse(WeightFile **out, const char *path, const void *bytes,
                         size_t num_bytes)
 {
     static const unsigned char old[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc };
-    Reader r = { 0 };
-    int err;
+    Reader r = { .bytes = { path, bytes, num_bytes } };
+    unsigned char first[sizeof old] = { 0 };
+    int err = DG_OK;
 
-    if (num_bytes >= sizeof old && memcmp(bytes, old, sizeof old) == 0)
+    if (num_bytes >= sizeof old)
+        err = dg_bytes_copy(first, &r.bytes, 0, sizeof old);
+    if (err)
+        return err;
+    if (memcmp(first, old, sizeof old) == 0)
         return dg_fail(DG_EFORMAT,
                        "%s: a PyTorch file from before version 1.6: load it "
                        "in PyTorch and save it again",
@@ -210,7 +240,7 @@ int dg_torch_file_parse(WeightFile **out, const char *path, const void *bytes,
     err = dg_mapped_create(&r.f, path, "PyTorch", bytes, num_bytes);
     if (err)
         return err;
-    err = dg_zip_open(&r.zip, path, bytes, num_bytes);
+    err = dg_zip_open(&r.zip, &r.bytes);
     if (!err)
         err = read_archive(&r);
     dg_zip_close(&r.zip);

@@ -93,49 +93,41 @@ static int is_pointer(const unsigned char *bytes, size_t num)
            memcmp(bytes, start, sizeof start - 1) == 0;
 }
 
-/* A file on its way to a list. */
-typedef struct Parse {
-    WeightFile **out;
-    const char *path;
-    const unsigned char *bytes;
-    size_t num;
-    int64_t changed_ns;
-    int err;
-} Parse;
-
-static void parse(void *user)
+static int parse(WeightFile **out, const FileBytes *f)
 {
-    Parse *p = user;
-    const unsigned char *b = p->bytes;
+    unsigned char b[32];
+    const size_t num = f->num < sizeof b ? (size_t)f->num : sizeof b;
+    const int err = dg_bytes_copy(b, f, 0, num);
 
-    if (is_pointer(b, p->num))
-        p->err = dg_fail(DG_EFORMAT,
-                         "%s: a pointer of Git LFS, not the file itself: fetch "
-                         "it with git lfs pull",
-                         p->path);
-    else if (p->num >= 2 &&
-             ((b[0] == 'P' && b[1] == 'K') || (b[0] == 0x80 && b[1] == 2)))
-        p->err = dg_torch_file_parse(p->out, p->path, b, p->num);
-    else
-        p->err = dg_safetensors_parse(p->out, p->path, b, p->num);
+    if (err)
+        return err;
+    if (is_pointer(b, num))
+        return dg_fail(DG_EFORMAT,
+                       "%s: a pointer of Git LFS, not the file itself: fetch "
+                       "it with git lfs pull",
+                       f->path);
+    if (num >= 2 &&
+        ((b[0] == 'P' && b[1] == 'K') || (b[0] == 0x80 && b[1] == 2)))
+        return dg_torch_file_parse(out, f->path, f->p, f->num);
+    return dg_safetensors_parse(out, f->path, f->p, f->num);
 }
 
 int dg_weight_file_open(WeightFile **out, const char *path)
 {
-    Parse p = { .out = out, .path = path };
-    int err = dg_map_open(path, &p.bytes, &p.num, &p.changed_ns);
+    const unsigned char *bytes;
+    size_t num;
+    int64_t changed_ns;
+    int err = dg_map_open(path, &bytes, &num, &changed_ns);
 
     if (err)
         return err;
-    err = dg_map_guard(path, p.bytes, p.num, parse, &p);
-    if (!err)
-        err = p.err;
+    err = parse(out, &(FileBytes) { path, bytes, num });
     if (err) {
-        dg_map_close(p.bytes, p.num);
+        dg_map_close(bytes, num);
         return err;
     }
     (*out)->owns_map = 1;
-    (*out)->changed_ns = p.changed_ns;
+    (*out)->changed_ns = changed_ns;
     return DG_OK;
 }
 

@@ -16,12 +16,6 @@ enum {
     MAX_COMMENT = 65535
 };
 
-typedef struct Input {
-    const char *path;
-    const unsigned char *p;
-    uint64_t num;
-} Input;
-
 /* The central directory: where, and how many members. */
 typedef struct Directory {
     uint64_t at, bytes, num;
@@ -42,18 +36,18 @@ static uint64_t u64(const unsigned char *p)
     return u32(p) | (uint64_t)u32(p + 4) << 32;
 }
 
-static int holds(const Input *in, uint64_t at, uint64_t bytes)
+static int holds(const FileBytes *in, uint64_t at, uint64_t bytes)
 {
     return at <= in->num && bytes <= in->num - at;
 }
 
-static int bad(const Input *in, const char *what)
+static int bad(const FileBytes *in, const char *what)
 {
     return dg_fail(DG_EFORMAT, "%s: not a whole zip archive: %s", in->path,
                    what);
 }
 
-static int bad_member(const Input *in, const ZipMember *m, const char *what)
+static int bad_member(const FileBytes *in, const ZipMember *m, const char *what)
 {
     return dg_fail(DG_EFORMAT, "%s: member %.*s: %s", in->path,
                    m->name_length < 200 ? (int)m->name_length : 200, m->name,
@@ -61,34 +55,51 @@ static int bad_member(const Input *in, const ZipMember *m, const char *what)
 }
 
 /* The end record stands before a comment of any length: from the end back. */
-static int find_end(const Input *in, uint64_t *at)
+static int find_end(const FileBytes *in, uint64_t *at,
+                    unsigned char record[END_BYTES])
 {
     const uint64_t reach = END_BYTES + MAX_COMMENT;
-    const uint64_t least = in->num > reach ? in->num - reach : 0;
+    const uint64_t num = in->num < reach ? in->num : reach;
+    unsigned char *tail = NULL;
+    uint64_t i;
+    int err;
 
     if (in->num < END_BYTES)
         return bad(in, "it is too short");
-    for (uint64_t i = in->num - END_BYTES + 1; i-- > least;)
-        if (memcmp(in->p + i, "PK\5\6", 4) == 0 &&
-            u16(in->p + i + 20) == in->num - i - END_BYTES) {
-            *at = i;
-            return DG_OK;
+    err = dg_bytes_take(&tail, in, in->num - num, num);
+    if (err)
+        return err;
+    for (i = num - END_BYTES + 1; i-- > 0;)
+        if (memcmp(tail + i, "PK\5\6", 4) == 0 &&
+            u16(tail + i + 20) == num - i - END_BYTES) {
+            *at = in->num - num + i;
+            memcpy(record, tail + i, END_BYTES);
+            break;
         }
-    return bad(in, "its end record is missing");
+    free(tail);
+    return i < num ? DG_OK : bad(in, "its end record is missing");
 }
 
-static int read_end64(const Input *in, uint64_t end, Directory *d)
+static int read_end64(const FileBytes *in, uint64_t end, Directory *d)
 {
-    const unsigned char *p;
+    unsigned char p[END64_BYTES] = { 0 }, locator[LOCATOR_BYTES] = { 0 };
     uint64_t at;
+    int err = DG_OK;
 
-    if (end < LOCATOR_BYTES ||
-        memcmp(in->p + end - LOCATOR_BYTES, "PK\6\7", 4) != 0)
+    if (end >= LOCATOR_BYTES)
+        err = dg_bytes_copy(locator, in, end - LOCATOR_BYTES, LOCATOR_BYTES);
+    if (err)
+        return err;
+    if (memcmp(locator, "PK\6\7", 4) != 0)
         return bad(in, "its zip64 locator is missing");
-    at = u64(in->p + end - LOCATOR_BYTES + 8);
-    if (!holds(in, at, END64_BYTES) || memcmp(in->p + at, "PK\6\6", 4) != 0)
+    at = u64(locator + 8);
+    if (!holds(in, at, END64_BYTES))
         return bad(in, "its zip64 end record is missing");
-    p = in->p + at;
+    err = dg_bytes_copy(p, in, at, END64_BYTES);
+    if (err)
+        return err;
+    if (memcmp(p, "PK\6\6", 4) != 0)
+        return bad(in, "its zip64 end record is missing");
     if (u32(p + 16) != 0 || u32(p + 20) != 0)
         return bad(in, "it is one of several parts");
     d->num = u64(p + 32);
@@ -97,15 +108,14 @@ static int read_end64(const Input *in, uint64_t end, Directory *d)
     return DG_OK;
 }
 
-static int find_directory(const Input *in, Directory *d)
+static int find_directory(const FileBytes *in, Directory *d)
 {
-    const unsigned char *p;
+    unsigned char p[END_BYTES] = { 0 };
     uint64_t end = 0;
-    int err = find_end(in, &end);
+    int err = find_end(in, &end, p);
 
     if (err)
         return err;
-    p = in->p + end;
     d->num = u16(p + 10);
     d->bytes = u32(p + 12);
     d->at = u32(p + 16);
@@ -123,7 +133,7 @@ static int find_directory(const Input *in, Directory *d)
 }
 
 /* Extra field 1 has, in this order, those of the three that did not fit. */
-static int widen_sizes(const Input *in, const ZipMember *m,
+static int widen_sizes(const FileBytes *in, const ZipMember *m,
                        const unsigned char *extra, uint64_t length,
                        uint64_t *const value[3])
 {
@@ -149,11 +159,32 @@ static int widen_sizes(const Input *in, const ZipMember *m,
     return DG_OK;
 }
 
-/* The member at p of the directory, and the length of its record. */
-static int read_member(const Input *in, const unsigned char *p, uint64_t rest,
-                       ZipMember *m, uint64_t *length)
+/* Where the values of a member lie whose local header is at that byte. */
+static int find_values(const FileBytes *in, ZipMember *m, uint64_t at)
 {
-    uint64_t stored = 0, full = 0, at = 0, extra, local;
+    unsigned char p[LOCAL_BYTES] = { 0 };
+    uint64_t local;
+    int err;
+
+    if (!holds(in, at, LOCAL_BYTES))
+        return bad_member(in, m, "its local header is missing");
+    err = dg_bytes_copy(p, in, at, LOCAL_BYTES);
+    if (err)
+        return err;
+    if (memcmp(p, "PK\3\4", 4) != 0)
+        return bad_member(in, m, "its local header is missing");
+    local = LOCAL_BYTES + u16(p + 26) + (uint64_t)u16(p + 28);
+    if (!holds(in, at, local) || !holds(in, at + local, m->num_bytes))
+        return bad_member(in, m, "reaches beyond the end of the file");
+    m->at = at + local;
+    return DG_OK;
+}
+
+/* The member at p of the directory, and the length of its record. */
+static int read_member(const FileBytes *in, const unsigned char *p,
+                       uint64_t rest, ZipMember *m, uint64_t *length)
+{
+    uint64_t stored = 0, full = 0, at = 0, extra;
     uint64_t *const value[3] = { &full, &stored, &at };
     int err;
 
@@ -177,15 +208,9 @@ static int read_member(const Input *in, const unsigned char *p, uint64_t rest,
         return err;
     if (stored != full)
         return bad_member(in, m, "two different sizes");
-    if (!holds(in, at, LOCAL_BYTES) || memcmp(in->p + at, "PK\3\4", 4) != 0)
-        return bad_member(in, m, "its local header is missing");
-    local = LOCAL_BYTES + u16(in->p + at + 26) + (uint64_t)u16(in->p + at + 28);
-    if (!holds(in, at, local) || !holds(in, at + local, full))
-        return bad_member(in, m, "reaches beyond the end of the file");
-    m->data = in->p + at + local;
     m->num_bytes = full;
     m->crc = u32(p + 16);
-    return DG_OK;
+    return find_values(in, m, at);
 }
 
 static int by_name(const void *a, const void *b)
@@ -201,13 +226,13 @@ static int by_name(const void *a, const void *b)
            (m->name_length < n->name_length);
 }
 
-static int read_members(Zip *zip, const Input *in, const Directory *d)
+static int read_members(Zip *zip, const FileBytes *in, const Directory *d)
 {
     uint64_t at = 0, held = 0;
 
     for (; zip->num < (int64_t)d->num; zip->num++) {
         uint64_t length = 0;
-        int err = read_member(in, in->p + d->at + at, d->bytes - at,
+        int err = read_member(in, zip->directory + at, d->bytes - at,
                               &zip->members[zip->num], &length);
 
         if (err)
@@ -226,20 +251,20 @@ static int read_members(Zip *zip, const Input *in, const Directory *d)
     return DG_OK;
 }
 
-int dg_zip_open(Zip *zip, const char *path, const unsigned char *bytes,
-                size_t num_bytes)
+int dg_zip_open(Zip *zip, const FileBytes *in)
 {
-    const Input in = { path, bytes, num_bytes };
     Directory d;
-    int err = find_directory(&in, &d);
+    int err = find_directory(in, &d);
 
     if (err)
         return err;
     *zip = (Zip) { .members = calloc(d.num + 1, sizeof *zip->members) };
     if (zip->members == NULL)
-        return dg_fail(DG_ENOMEM, "%s: directory of %" PRIu64 " members", path,
-                       d.num);
-    err = read_members(zip, &in, &d);
+        return dg_fail(DG_ENOMEM, "%s: directory of %" PRIu64 " members",
+                       in->path, d.num);
+    err = dg_bytes_take(&zip->directory, in, d.at, d.bytes);
+    if (!err)
+        err = read_members(zip, in, &d);
     if (err)
         dg_zip_close(zip);
     return err;
@@ -248,6 +273,7 @@ int dg_zip_open(Zip *zip, const char *path, const unsigned char *bytes,
 void dg_zip_close(Zip *zip)
 {
     free(zip->members);
+    free(zip->directory);
     *zip = (Zip) { 0 };
 }
 
