@@ -17,7 +17,8 @@ configuration=(configs/tiny.cfg)
 for set in "${sets[@]}"; do configuration+=(--set "$set"); done
 
 # without a limit that a sanitizer's shadow is above
-if ! (ulimit -v 400000 && ASAN_OPTIONS='' TSAN_OPTIONS='' "$bin" --version >/dev/null 2>&1); then
+if ! (ulimit -v 400000 && ASAN_OPTIONS='' LSAN_OPTIONS='' TSAN_OPTIONS='' \
+    "$bin" --version >/dev/null 2>&1); then
     echo "ok - memory: not where the program starts with more than a limit"
     exit 0
 fi
