@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Tiny runs of many kinds, each of whose iterations torch_replay.py computes again.
+
+Run by hand, from the top of the tree, after `make bin/dancegrpo`, with what
+torch_replay.py needs:
+
+    python3 tests/peers/replay_cases.py [--work FOLDER] [--bin PROGRAM] [CASE...]
+
+A line per case: how many quantities, and the two that come nearest to their
+tolerance, or those beyond it. Exit code 1 if there are any.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+
+import torch
+
+from replay_networks import quiet
+from torch_replay import last_iteration, replay
+
+LORA = ["lora.rank=4", "lora.alpha=6", "optim.lr=1e-2"]
+TWO = ['rewards=({name="brightness";weight=1.0;},'
+       '{name="colourfulness";weight=-0.7;})']
+SEVERAL = ["grpo.updates_per_iteration=4", "grpo.prompts_per_iteration=4"]
+FLUX, SMALL, SD = "tiny_flux", "tiny", "tiny_sd"
+WINDOW = ["sampler.steps=8", "sampler.window_size=3", "sampler.window_every=1",
+          "sampler.window_stride=2", "grpo.timestep_mode=window",
+          "grpo.timestep_fraction=1"]
+# name: configuration, settings
+CASES = {
+    "flux dance": (FLUX, []),
+    "flux dance, exact times": (FLUX, ["policy.bf16_compat=false",
+                                       "sampler.eta=0.7", *SEVERAL]),
+    "flux flow_sde": (FLUX, ["sampler.sde=flow_sde", "sampler.eta=0.7",
+                             *SEVERAL, "grpo.update_split=samples"]),
+    "flux cps": (FLUX, ["sampler.sde=cps", "sampler.eta=0.8", "optim.lr=1e-3"]),
+    "flux cps, square": (FLUX, ["sampler.sde=cps", "sampler.eta=0.8",
+                                "sampler.cps_gaussian=false",
+                                "grpo.clip_range=1e-6"]),
+    "flux KL": (FLUX, ["grpo.kl_beta=0.5", "optim.lr=1e-3", "run.iterations=4"]),
+    "flux window": (FLUX, [*WINDOW, "sampler.sde=flow_sde"]),
+    "flux window, 2m": (FLUX, [*WINDOW, "sampler.window_solver=dpmpp_2m",
+                               "sampler.window_compress=0.7",
+                               "run.iterations=2"]),
+    "flux window, drawn": (FLUX, [*WINDOW, "sampler.window_move=random",
+                                  "sampler.init_noise=per_sample"]),
+    "flux two rewards, sum": (FLUX, TWO + SEVERAL),
+    "flux two rewards, per_reward": (FLUX, [*TWO, *SEVERAL,
+                                            "grpo.adv_agg=per_reward",
+                                            "grpo.advantage_clip=0.8"]),
+    "flux two rewards, reward_sum": (FLUX, [*TWO, "grpo.adv_agg=reward_sum"]),
+    "flux global std": (FLUX, [*TWO, "grpo.adv_std=global"]),
+    "flux best of n": (FLUX, ["grpo.num_generations=8", "grpo.best_of_n=true",
+                              "grpo.keep_top=3", "grpo.keep_bottom=2",
+                              "grpo.updates_per_iteration=5"]),
+    "flux epochs, clip by sides": (FLUX, [
+        "grpo.epochs=2", "grpo.clip_range_low=5e-5", "grpo.clip_range_high=3e-4",
+        "optim.lr=1e-3"]),
+    "flux guard, length": (FLUX, [
+        "grpo.ratio=guard", "grpo.timestep_weight=length",
+        "grpo.clip_range=2e-6", "optim.lr=1e-3", *SEVERAL]),
+    "flux AdamW": (FLUX, [
+        "optim.max_grad_norm=0.01", "optim.weight_decay=0.5", "optim.beta1=0.8",
+        "optim.beta2=0.9", "optim.eps=1e-6", "optim.warmup=4",
+        "optim.schedule=cosine", "optim.ema_decay=0.9", "optim.ema_ramp=true",
+        "optim.lr=1e-3", "run.iterations=4", "optim.ema_every=2",
+        "grpo.timestep_weight=std"]),
+    "flux steps ceil_t, group": (FLUX, ["grpo.timestep_count=ceil_t",
+                                        "grpo.timestep_scope=group"]),
+    "flux steps first": (FLUX, ["grpo.timestep_mode=first", "sampler.eta=0.9"]),
+    "flux steps last": (FLUX, ["grpo.timestep_mode=last", "sampler.steps=12"]),
+    "flux threshold": (FLUX, [
+        'rewards=({name="brightness";weight=1.0;threshold=0.52;})']),
+    "flux adapters": (FLUX, [*LORA, "optim.ema_decay=0.5"]),
+    "flux adapters, KL": (FLUX, [*LORA, "grpo.kl_beta=0.5", *SEVERAL]),
+    "small flux": (SMALL, []),
+    "small flux, data": (SMALL, ["policy.prediction=data"]),
+    "sd ddim, guidance": (SD, []),
+    "sd detached": (SD, ["cfg.grad=detach_uncond", "sampler.eta=0.6",
+                         "grpo.updates_per_iteration=2", "optim.lr=3e-5"]),
+    "sd no guidance, KL": (SD, ["cfg.scale=1", "grpo.kl_beta=0.1",
+                                "grpo.updates_per_iteration=2"]),
+    "sd adapters": (SD, [*LORA, 'lora.targets=["to_q","to_k","to_v","to_out.0"]',
+                         "grpo.updates_per_iteration=2",
+                         "sampler.decode=x0"]),
+    "sd sizes of its own": ("tiny_unet", ["grpo.updates_per_iteration=3"]),
+    "wide pictures": (FLUX, ["policy.height=48", "policy.width=80"]),
+    "three ranks": (FLUX, ["grpo.updates_per_iteration=2"]),
+}
+
+
+def train(program, folder, config, sets, ranks):
+    args = ["mpirun", "-n", str(ranks), program] if ranks > 1 else [program]
+    args += ["train", f"configs/{config}.cfg"]
+    for s in (f"run.dir={folder}", "checkpoint.keep=2", "run.threads=1",
+              "report.prompts=1", *sets):
+        args += ["--set", s]
+    done = subprocess.run(args, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(args)}:\n{done.stdout}{done.stderr}")
+
+
+def show(name, run, table):
+    """One line, and what is beyond."""
+    beyond = [r for r in table.rows if not r[3]]
+    nearest = sorted((r for r in table.rows if r[3] and r[2] > 0),
+                     key=lambda r: -r[1] / r[2])[:2]
+    tell = "; ".join(f"{n} {far / t:.2f}" for n, far, t, _ in nearest)
+    ratios = run.file["ratio"]
+    print(f"{name:30} {len(table.rows):3} quantities, {len(beyond)} wrong | "
+          f"ratio {ratios.min():.6f} to {ratios.max():.6f}, clip "
+          f"{run.metrics['clip_fraction']:.2f} | nearest: {tell}", flush=True)
+    for n, far, t, _ in beyond:
+        print(f"    WRONG {n}: {far:.3e}, tolerance {t:.1e}", flush=True)
+    return len(beyond)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", help="folder for the runs")
+    parser.add_argument("--bin", default="bin/dancegrpo")
+    parser.add_argument("case", nargs="*", help="beginnings of names; all if none")
+    args = parser.parse_args()
+    quiet()
+    torch.set_num_threads(2)
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (config, sets) in CASES.items():
+            if args.case and not any(name.startswith(c) for c in args.case):
+                continue
+            run = os.path.join(args.work or folder,
+                               name.replace(",", "").replace(" ", "_"))
+            if not os.path.exists(run):
+                train(args.bin, run, config, sets, 3 if "ranks" in name else 1)
+            bad += show(name, *replay(run, last_iteration(run), None))
+    print("all agree" if not bad else f"{bad} do not agree")
+    return bad != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
