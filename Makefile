@@ -343,6 +343,11 @@ $(SLOW_DISK): tests/slow_disk.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -Wall -Wextra $(DEP_CFLAGS) -fPIC -shared -o $@ $<
 
+FAULTY = $(BUILD)/tests/faulty.so
+$(FAULTY): tests/faulty.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -fno-optimize-sibling-calls -fPIC -shared -o $@ $<
+
 # users' rewards, good and bad ones; without a sanitizer, as users build them
 PLUGINS = $(patsubst %,$(BUILD)/tests/plugins/%.so,good threads upward abi flags score null symbol)
 $(BUILD)/tests/plugins/%.so: tests/reward_plugin.c include/dancegrpo/reward_plugin.h
@@ -350,7 +355,7 @@ $(BUILD)/tests/plugins/%.so: tests/reward_plugin.c include/dancegrpo/reward_plug
 	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iinclude -DPLUGIN_$* -fPIC -shared -o $@ $<
 
 # with nvcc, what it makes of the kernels is tested too
-tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(PLUGINS) $(if $(wildcard $(NVCC)),$(PTX))
+tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(FAULTY) $(PLUGINS) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
 	@./deps.sh build && echo "deps: all that the program needs is there"

@@ -80,6 +80,7 @@ draw_clip()
     some clip.intermediate 1 8 30
     some clip.layers 1 1 2
     some policy.text_length 14 16 16 24
+    some clip.positions 0 0 0 24 30
     some policy.latent_scale 1 2 0.3
 }
 
@@ -210,6 +211,7 @@ draw_decay()
     some sampler.window_decay none linear exp
     some sampler.window_decay_from 0 1 13
     some sampler.window_decay_rate 0.1 1
+    some sampler.window_every_least 1 1 2
 }
 
 # of so many steps: it slides, or is drawn, both before an end or none
@@ -386,7 +388,8 @@ draw_prompts()
     some evaluate.seeds 1 2
     some evaluate.steps 1 3
     some evaluate.shift 3 0 1
-    sets+=("evaluate.bootstrap=50")
+    one_of "" "" configs/prompts/shapes_heldout.jsonl configs/prompts/shapes_train.jsonl
+    sets+=("evaluate.bootstrap=50" "evaluate.file=$one")
 }
 
 # a base of its own is made by pretraining, of square pictures
@@ -436,10 +439,11 @@ draw_config()
     bfloat16)
         some prompts.cache_dtype run float32 bfloat16
         some run.convolution own own cudnn
+        some run.attention own own cudnn
         ;;
     *) some prompts.cache_dtype run float32 ;;
     esac
-    sets+=("run.device=$device" "checkpoint.keep=0")
+    sets+=("run.device=$device")
     once_in 3 && draw_own_reward
     return 0
 }
@@ -479,6 +483,10 @@ draw_free()
     vary run.witness_every 0 1 2 10
     vary run.wait_seconds 60 0 600
     vary checkpoint.every 0 1 2
+    vary checkpoint.keep 0 0 1 2
+    vary parallel.timeout_seconds 600 500
+    vary parallel.host_timeout_seconds 0 0 500
+    vary log.progress true false
     vary trajectory.every 0 1 2
     vary report.every 0 1
     vary log.level info info warn

@@ -128,16 +128,33 @@ refused_alike()
     echo "# refused: $first"
 }
 
+# draw_ranks: n; emulated GPUs are slow
+draw_ranks()
+{
+    one_of 1 2 2 3 3 4 6
+    n=$one
+    [ "$device" = cpu ] || [ "$n" -le 3 ] || n=2
+}
+
+# keeps RUN: no more checkpoints than it may
+keeps()
+{
+    local keep
+    keep=$(sed -n 's/^ *keep = \([0-9]*\);/\1/p' "$work/$1/config.cfg")
+    [ "$keep" = 0 ] || [ "$(find "$work/$1/checkpoints" -name '*.h5' | wc -l)" -le "$keep" ] ||
+        fault "$1: more than $keep checkpoints"
+}
+
 # other_runs COUNT: on other ranks, in whatever is free
 other_runs()
 {
     local i n
     for ((i = 1; i <= $1; i++)); do
-        draw 3
-        n=$((drawn + 1))
+        draw_ranks
         draw_free
         if go "$kind" "$n" "other$i"; then
             same_run "other$i"
+            keeps "other$i"
         else
             fault "other$i, $n ranks: exit code $?" "$work/other$i.out" 20
         fi
@@ -145,30 +162,100 @@ other_runs()
     done
 }
 
-# killed_run: killed at random moments, and gone on with by others
+# asleep MS
+asleep() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
+
+# asked_ended RUN: a run that was asked for a stop; what was asked before it
+# listened has ended it by the signal
+asked_ended()
+{
+    local rc=$1 run=$2
+    case $rc in
+    0 | 75)
+        no_unfinished "$run" || fault "$run: stopped, half-written" "$work/$run.first"
+        ;;
+    138 | 143 | 1) [ ! -s "$work/$run/metrics.jsonl" ] || [ "$rc" != 1 ] ||
+        fault "$run: stopped, exit code $rc" "$work/$run.first" 20 ;;
+    *) fault "$run: stopped, exit code $rc" "$work/$run.first" 20 ;;
+    esac
+    ! grep -aqE '^ERROR|panic|\*\*\* Process' "$work/$run.first" ||
+        fault "$run: stopped, and a fault told" "$work/$run.first" 20
+}
+
+# stopped: begun with whatever is free, and stopped: by SIGKILL at any moment or
+# while a file is written, asked for it, or by time
+stopped()
+{
+    local n how rc
+    draw_ranks
+    draw_free
+    one_of kill kill writing writing USR1 time
+    how=$one
+    case $how in
+    time)
+        one_of 0.001 0.001 0.1 "$((spent_ms / 2000)).$((spent_ms / 2 % 1000))"
+        free+=("run.max_seconds=$one")
+        go "$kind" "$n" killed
+        rc=$?
+        cp "$work/killed.out" "$work/killed.first"
+        asked_ended $rc killed
+        return
+        ;;
+    writing) env+=(SLOW_DISK_MS=30 LD_PRELOAD="$PWD/${DG_BUILD:-build}/tests/slow_disk.so") ;;
+    esac
+    draw "$((spent_ms + 400))"
+    command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
+    # the run itself, not the watch over it, is what is stopped
+    "${command[@]:4}" >"$work/killed.first" 2>&1 &
+    pid=$!
+    asleep "$drawn"
+    case $how in
+    kill) kill_run ;;
+    writing)
+        until_or_end writes_any killed
+        draw 30
+        asleep "$drawn"
+        kill_run
+        ;;
+    *)
+        kill -s "$how" "$pid" 2>/dev/null
+        ended_in "$limit" "$pid" || fault "killed: asked for a stop, no end" "$work/killed.first"
+        wait "$pid"
+        asked_ended $? killed
+        ;;
+    esac
+}
+
+writes_any() { [ -n "$(find "$work/$1" -name '*.tmp' 2>/dev/null)" ]; }
+
+# ended_in SECONDS PID: else it is killed
+ended_in()
+{
+    local i
+    for ((i = 0; i < 20 * $1; i++)); do
+        kill -0 "$2" 2>/dev/null || return 0
+        sleep 0.05
+    done
+    kill -9 "$2"
+    return 1
+}
+
+# killed_run: stopped at random moments, and gone on with by others
 killed_run()
 {
-    local kills rc n
+    local times rc n
     draw 2
-    for ((kills = drawn + 1; kills >= 0; kills--)); do
-        draw 3
-        n=$((drawn + 1))
-        draw_free
-        if [ "$kills" = 0 ]; then
-            go "$kind" "$n" killed
-            rc=$?
-            break
-        fi
-        draw "$((spent_ms + 400))"
-        command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
-        # the run itself, not the watch over it, is what is killed
-        "${command[@]:4}" >"$work/killed.first" 2>&1 &
-        pid=$!
-        sleep "$((drawn / 1000)).$(printf %03d $((drawn % 1000)))"
-        kill_run
+    for ((times = drawn + 1; times > 0; times--)); do
+        stopped
+        [ "$faults" = 0 ] || return
     done
+    draw_ranks
+    draw_free
+    go "$kind" "$n" killed
+    rc=$?
     if [ "$rc" = 0 ]; then
         same_run killed
+        keeps killed
     else
         fault "killed, then $n ranks: exit code $rc" "$work/killed.out" 20
     fi
@@ -284,7 +371,7 @@ check_runs()
     env=(env) threads=1
     basis
     cache
-    free=(trajectory.every=1 checkpoint.every=1)
+    free=(trajectory.every=1 checkpoint.every=1 checkpoint.keep=0)
     vary grpo.micro_batch 1 2 3
     began=$(date +%s%3N)
     go "$kind" 1 one

@@ -97,8 +97,9 @@ int dg_evaluation_json(char **text, const Evaluation *e);
 /** mean_of_tags of its tags; its interval is as of means that are independent. */
 void dg_evaluation_average(Evaluation *out);
 
-/** Mean and 95 % bootstrap interval of n group means (NAN: left out). */
-void dg_bootstrap(Interval *out, const double *value, int64_t n,
-                  int64_t resamplings, uint64_t seed);
+/** Mean and 95 % bootstrap interval of n group means (NAN: left out); NAN where
+ *  none is left. Not collective. Errors: DG_ENOMEM. */
+int dg_bootstrap(Interval *out, const double *value, int64_t n,
+                 int64_t resamplings, uint64_t seed);
 
 #endif

@@ -55,6 +55,8 @@ typedef struct StepPlanOpts {
     const Policy *reference;  /* of the KL term in training, or NULL */
     const Reward *rewards;    /* [num_rewards] that score, outlined */
     int64_t num_rewards;
+    int *full; /* or NULL: becomes whether passes are of more tensors and nodes
+                  than a worker holds, which is DG_ENOMEM too */
 } StepPlanOpts;
 
 /** Counts. Not collective. Errors: DG_ENOMEM for the small structs. */

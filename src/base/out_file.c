@@ -48,8 +48,10 @@ static int open_tmp(OutFile *f)
     }
     if (ftruncate(f->fd, 0) == 0)
         return DG_OK;
+    const int err = fail(f->path, "create");
+    unlink(f->tmp);
     close(f->fd);
-    return fail(f->path, "create");
+    return err;
 }
 
 int dg_out_open(OutFile **out, const char *path)

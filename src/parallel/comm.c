@@ -61,7 +61,7 @@ static int wanted_level(int *level)
 
 int dg_comm_init(Comm *c, int *argc, char ***argv)
 {
-    int wanted, provided = 0;
+    int wanted, provided = 0, have;
     const int err = wanted_level(&wanted);
 
     *c = (Comm) { .size = 1, .node_size = 1 };
@@ -71,9 +71,15 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
                        "MPI offers thread level %d only: at "
                        "least MPI_THREAD_FUNNELED is needed",
                        provided);
+    MPI_Comm_rank(MPI_COMM_WORLD, &c->rank);
     c->impl = calloc(1, sizeof *c->impl);
-    if (c->impl == NULL)
+    have = c->impl != NULL;
+    MPI_Allreduce(MPI_IN_PLACE, &have, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (!have) {
+        free(c->impl);
+        c->impl = NULL;
         return dg_fail(DG_ENOMEM, "communicator");
+    }
     c->threads = provided >= MPI_THREAD_MULTIPLE;
     c->impl->node = c->impl->firsts = MPI_COMM_NULL;
     MPI_Comm_dup(MPI_COMM_WORLD, &c->impl->mpi);

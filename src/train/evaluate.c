@@ -353,21 +353,23 @@ static double prompt_mean(const Eval *e, int64_t prompt, int reward, int strict)
 }
 
 /* Statistics of the prompts of one tag; NULL: of all. */
-static void tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
-                      double *values)
+static int tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
+                     double *values)
 {
     const int64_t resamplings = e->job->session->config->evaluate.bootstrap;
+    int err = DG_OK;
 
-    for (int strict = 0; strict < 2; strict++) {
+    for (int strict = 0; strict < 2 && !err; strict++) {
         int64_t n = 0;
 
         for (int64_t p = 0; p < e->num_prompts; p++)
             if (tag == NULL || strcmp(e->job->prompts->item[p].tag, tag) == 0)
                 values[n++] = prompt_mean(e, p, 0, strict);
         t->pictures = n * e->job->seeds;
-        dg_bootstrap(strict ? &t->strict : &t->reward, values, n, resamplings,
-                     e->job->seed);
+        err = dg_bootstrap(strict ? &t->strict : &t->reward, values, n,
+                           resamplings, e->job->seed);
     }
+    return err;
 }
 
 /* The sum of a picture's weighted rewards, as training has it; NAN where one is
@@ -384,7 +386,7 @@ static double weighted(const Eval *e, int64_t item)
     return sum;
 }
 
-static void sum_stats(Interval *out, const Eval *e, double *values)
+static int sum_stats(Interval *out, const Eval *e, double *values)
 {
     for (int64_t p = 0; p < e->num_prompts; p++) {
         double sum = 0;
@@ -400,24 +402,26 @@ static void sum_stats(Interval *out, const Eval *e, double *values)
         }
         values[p] = n > 0 ? sum / (double)n : NAN;
     }
-    dg_bootstrap(out, values, e->num_prompts,
-                 e->job->session->config->evaluate.bootstrap, e->job->seed);
+    return dg_bootstrap(out, values, e->num_prompts,
+                        e->job->session->config->evaluate.bootstrap,
+                        e->job->seed);
 }
 
-static void reward_stats(EvaluateReward *r, const Eval *e, int k,
-                         double *values)
+static int reward_stats(EvaluateReward *r, const Eval *e, int k, double *values)
 {
     const Config *c = e->job->session->config;
+    int err = DG_OK;
 
     snprintf(r->name, sizeof r->name, "%s", c->rewards[k].name);
     for (int64_t i = 0; i < e->N; i++)
         r->missing += e->scores[i * e->K + k].missing != 0;
-    for (int strict = 0; strict < 2; strict++) {
+    for (int strict = 0; strict < 2 && !err; strict++) {
         for (int64_t p = 0; p < e->num_prompts; p++)
             values[p] = prompt_mean(e, p, k, strict);
-        dg_bootstrap(strict ? &r->strict : &r->reward, values, e->num_prompts,
-                     c->evaluate.bootstrap, e->job->seed);
+        err = dg_bootstrap(strict ? &r->strict : &r->reward, values,
+                           e->num_prompts, c->evaluate.bootstrap, e->job->seed);
     }
+    return err;
 }
 
 static void collect_tags(Evaluation *out, const Eval *e)
@@ -448,6 +452,7 @@ static void collect_tags(Evaluation *out, const Eval *e)
 static int summarize(Evaluation *out, const Eval *e)
 {
     double *values = malloc(sizeof *values * (size_t)e->num_prompts);
+    int err;
 
     if (values == NULL)
         return dg_fail(DG_ENOMEM, "evaluation");
@@ -457,18 +462,19 @@ static int summarize(Evaluation *out, const Eval *e)
     for (int64_t i = 0; i < e->N; i++)
         out->missing += e->scores[i * e->K].missing != 0;
     strcpy(out->all.tag, "all");
-    tag_stats(&out->all, e, NULL, values);
+    err = tag_stats(&out->all, e, NULL, values);
     collect_tags(out, e);
-    for (int i = 0; i < out->num_tags; i++)
-        tag_stats(&out->tags[i], e, out->tags[i].tag, values);
+    for (int i = 0; i < out->num_tags && !err; i++)
+        err = tag_stats(&out->tags[i], e, out->tags[i].tag, values);
     if (out->num_tags > 0)
         dg_evaluation_average(out);
     out->num_rewards = e->job->with_scores;
-    for (int k = 0; k < out->num_rewards; k++)
-        reward_stats(&out->rewards[k], e, k, values);
-    sum_stats(&out->sum, e, values);
+    for (int k = 0; k < out->num_rewards && !err; k++)
+        err = reward_stats(&out->rewards[k], e, k, values);
+    if (!err)
+        err = sum_stats(&out->sum, e, values);
     free(values);
-    return DG_OK;
+    return err;
 }
 
 /* --- all of it ---------------------------------------------------------- */

@@ -17,21 +17,27 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-void dg_bootstrap(Interval *out, const double *value, int64_t n,
-                  int64_t resamplings, uint64_t seed)
+int dg_bootstrap(Interval *out, const double *value, int64_t n,
+                 int64_t resamplings, uint64_t seed)
 {
     double *valid = malloc(sizeof *valid * (size_t)(n + 1));
     double *means = malloc(sizeof *means * (size_t)(resamplings + 1));
     int64_t m = 0;
     double sum = 0;
+    int err = DG_OK;
 
     *out = (Interval) { NAN, NAN, NAN };
-    for (int64_t i = 0; i < n && valid != NULL; i++)
+    if (valid == NULL || means == NULL) {
+        err = dg_fail(DG_ENOMEM, "evaluation: %lld resamplings",
+                      (long long)resamplings);
+        goto done;
+    }
+    for (int64_t i = 0; i < n; i++)
         if (!isnan(value[i])) {
             valid[m++] = value[i];
             sum += value[i];
         }
-    if (m == 0 || means == NULL || resamplings < 1)
+    if (m == 0 || resamplings < 1)
         goto done;
     for (int64_t r = 0; r < resamplings; r++) {
         const RngKey key = { .seed = seed,
@@ -50,6 +56,7 @@ void dg_bootstrap(Interval *out, const double *value, int64_t n,
 done:
     free(valid);
     free(means);
+    return err;
 }
 
 void dg_evaluation_average(Evaluation *out)

@@ -248,6 +248,8 @@ int dg_step_plan(StepPlan *out, const Policy *p, const Backend *backend,
             err = count_training(&plan, &ctx, p, &e, o);
         free_batch(&e);
     }
+    if (o->full != NULL)
+        *o->full = dg_arena_full(&ctx.meta);
     dg_context_fini(&ctx);
     if (err)
         return err;

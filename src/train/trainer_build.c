@@ -41,7 +41,8 @@ int64_t dg_trainer_batch(const Config *c, int ranks)
 }
 
 /* Counts a step and says what team it needs. */
-static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
+static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t,
+                      int *full)
 {
     const Session *s = t->session;
     const Config *c = s->config;
@@ -55,7 +56,8 @@ static int count_step(StepPlan *plan, TeamOpts *team, const TrainerParts *t)
                           .guidance = &guidance,
                           .reference = t->reference,
                           .rewards = t->rewards,
-                          .num_rewards = c->num_rewards };
+                          .num_rewards = c->num_rewards,
+                          .full = full };
     LearnerPlace place;
     size_t update;
     int err = most_at_once(&opts, t);
@@ -90,12 +92,12 @@ int dg_trainer_steps(TrainerSteps *steps, TeamOpts *team, TrainerParts *t)
 
     *steps = (TrainerSteps) { 0 };
     t->together = 0;
-    err = count_step(&steps->apart, team, t);
+    err = count_step(&steps->apart, team, t, NULL);
     if (err || t->policy->adapters.num_params > 0)
         return err;
     t->together = 1;
-    err = count_step(&steps->joint, team, t);
-    steps->too_many = err == DG_ENOMEM; /* tensors and nodes of all passes */
+    /* a rank that lacks memory for another reason must not choose by itself */
+    err = count_step(&steps->joint, team, t, &steps->too_many);
     return steps->too_many ? DG_OK : err;
 }
 

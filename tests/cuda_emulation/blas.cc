@@ -506,7 +506,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
     const Matrix ma = { A, a }, mb = { B, b }, md = { D, d };
     const Matrix mx = { gelu ? desc->aux : nullptr, &aux };
     const size_t floats = (size_t)(m * k + n * k + 2 * m);
-    float *at = (float *)malloc(floats * sizeof(float));
+    float *at = new float[floats];
     const Product p = { m,
                         n,
                         k,
@@ -520,7 +520,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                         algo,
                         chunk_of(algo, d->batch) };
     const bool done = batch(&p, ma, ta, mb, !tb, at);
-    free(at);
+    delete[] at;
     return done ? CUBLAS_STATUS_SUCCESS
                 : CUBLAS_STATUS_INVALID_VALUE; /* a fault on a device */
 }

@@ -58,11 +58,11 @@ static bool shared_device(void)
     MPI_Comm_size(node, &size);
     MPI_Comm_rank(node, &me);
     cudaGetDeviceProperties(&p, cuda_emulation_device());
-    int *all = (int *)malloc((size_t)size * sizeof *all);
+    int *all = new int[(size_t)size];
     MPI_Allgather(&p.pciBusID, 1, MPI_INT, all, 1, MPI_INT, node);
     for (int i = 0; i < size; ++i)
         same |= i != me && all[i] == p.pciBusID;
-    free(all);
+    delete[] all;
     MPI_Comm_free(&node);
     MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
     return same;
@@ -81,7 +81,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t *out, int ranks, ncclUniqueId id,
         return ncclInvalidUsage;
     if (ranks != size || rank != me || id.internal[0] != 7)
         return ncclInvalidArgument;
-    *out = (ncclComm_t)calloc(1, sizeof **out);
+    *out = new ncclComm();
     MPI_Comm_dup(MPI_COMM_WORLD, &(*out)->mpi);
     const char *later = getenv("NCCL_RUNTIME_CONNECT");
     for (bool &connected : (*out)->connected)
@@ -93,7 +93,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t c)
 {
     if (c != nullptr)
         MPI_Comm_free(&c->mpi);
-    free(c);
+    delete c;
     return ncclSuccess;
 }
 
@@ -103,7 +103,7 @@ ncclResult_t ncclCommAbort(ncclComm_t c)
 {
     if (c->used != nullptr)
         cuda_emulation_forget(c->used);
-    free(c);
+    delete c;
     return ncclSuccess;
 }
 
@@ -206,7 +206,7 @@ MPI_Request ask(Part *p)
     MPI_Request r = MPI_REQUEST_NULL;
     int me;
 
-    p->host = malloc(bytes > 0 ? bytes : 1);
+    p->host = ::operator new(bytes > 0 ? bytes : 1);
     {
         const CudaEmulationOpen open;
         memcpy(p->host, p->from, bytes);
@@ -233,7 +233,7 @@ void take_back(Part &p)
         const CudaEmulationOpen open;
         memcpy(p.to, p.host, p.count * size_of(p.type));
     }
-    free(p.host);
+    ::operator delete(p.host);
     p.host = nullptr;
 }
 

@@ -75,7 +75,7 @@ Owner::~Owner()
     if (!owns)
         return;
     munmap(machine->stacks, (size_t)MAX_THREADS * STACK_BYTES);
-    free(machine);
+    delete machine;
     machine = nullptr;
 }
 
@@ -263,9 +263,7 @@ Machine *machine_get()
 {
     if (machine != nullptr)
         return machine;
-    machine = (Machine *)calloc(1, sizeof *machine);
-    if (machine == nullptr)
-        abort();
+    machine = new Machine();
     machine->stacks = (char *)mmap(
         nullptr, (size_t)MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
