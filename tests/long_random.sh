@@ -5,7 +5,8 @@
 . tests/random_draw.sh
 . tests/random_runs.sh
 . tests/random_spoils.sh
-bin=$gpu
+. tests/random_faults.sh
+bin=$gpu WIDE=1
 [ -z "${KEEP:-}" ] || { trap - EXIT && echo "# $work"; }
 
 # each CHECK A-B: all seeds
@@ -15,14 +16,16 @@ each()
     for ((n = ${2%-*}; n <= ${2#*-}; n++)); do "$1" "$n"; done
 }
 
-expect "random: files to be spoiled" spoil_beds
+[ -n "${MISHAPS_OF:-}" ] || expect "random: files to be spoiled" spoil_beds
 [ -z "${SEEDS:-}" ] || each check_runs "$SEEDS"
 [ -z "${SPOILED:-}" ] || each check_spoils "$SPOILED"
-if [ -z "${SEEDS:-}${SPOILED:-}" ]; then
+[ -z "${MISHAPS_OF:-}" ] || each check_faults "$MISHAPS_OF"
+if [ -z "${SEEDS:-}${SPOILED:-}${MISHAPS_OF:-}" ]; then
     until=$((SECONDS + 60 * ${MINUTES:-20}))
     for ((n = $(date +%s); SECONDS < until; n++)); do
         check_runs "$n"
         each check_spoils $((10 * n))-$((10 * n + 5))
+        check_faults "$n"
     done
 fi
 exit $bad

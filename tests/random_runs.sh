@@ -133,8 +133,8 @@ other_runs()
 {
     local i n
     for ((i = 1; i <= $1; i++)); do
-        draw 3
-        n=$((drawn + 1))
+        draw_ranks
+        n=$ranks
         draw_free
         if go "$kind" "$n" "other$i"; then
             same_run "other$i"
@@ -145,14 +145,42 @@ other_runs()
     done
 }
 
-# killed_run: killed at random moments, and gone on with by others
+# stop_run: the run in the background, process $pid, ends before its time, in one
+# of several ways; what it must not say is told
+stop_run()
+{
+    local some rc
+    one_of all all one term told
+    [ "${WIDE:-0}" = 1 ] || one=all
+    some=$(pgrep -P "$pid" | shuf -n 1 --random-source=<(yes "$seed"))
+    [ "$n" != 1 ] || some=$pid
+    case $one in
+    all) kill_run ;;
+    one) kill -9 "${some:-$pid}" ;;
+    term) kill -TERM "${some:-$pid}" ;;
+    told) kill -TERM "$pid" ;;
+    esac 2>/dev/null
+    stopped=$one
+    for ((i = 0; i < 20 * limit; i++)); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.05
+    done
+    kill -0 "$pid" 2>/dev/null && fault "no end, $stopped" "$work/killed.first" 20
+    kill_run
+    wait "$pid"
+    rc=$?
+    [ "$stopped" != term ] || [ "$rc" = 75 ] || [ "$rc" = 0 ] || [ "$rc" = 143 ] ||
+        fault "told to stop: exit code $rc" "$work/killed.first" 20
+} 2>/dev/null
+
+# killed_run: ended at random moments, and gone on with by others
 killed_run()
 {
     local kills rc n
     draw 2
     for ((kills = drawn + 1; kills >= 0; kills--)); do
-        draw 3
-        n=$((drawn + 1))
+        draw_ranks
+        n=$ranks
         draw_free
         if [ "$kills" = 0 ]; then
             go "$kind" "$n" killed
@@ -160,12 +188,14 @@ killed_run()
             break
         fi
         draw "$((spent_ms + 400))"
+        # its time is over after whatever it does just then
+        once_in 4 && free+=("run.max_seconds=$((drawn / 1000)).$((drawn % 1000 + 1))")
         command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
-        # the run itself, not the watch over it, is what is killed
+        # the run itself, not the watch over it, is what is ended
         "${command[@]:4}" >"$work/killed.first" 2>&1 &
         pid=$!
         sleep "$((drawn / 1000)).$(printf %03d $((drawn % 1000)))"
-        kill_run
+        stop_run
     done
     if [ "$rc" = 0 ]; then
         same_run killed
@@ -231,6 +261,67 @@ files_serve()
     served sample --out grid.png --seeds 2 --num 2
     threads=1 free=()
     go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
+    [ "${WIDE:-0}" = 0 ] || others_serve
+}
+
+# answers WHAT COMMAND...: with exit code 0
+answers()
+{
+    local what=$1
+    shift
+    timeout -k 5 "$limit" "$@" >"$work/answer.out" 2>&1 ||
+        fault "$what: exit code $?" "$work/answer.out" 20
+}
+
+# others_serve: what else may be made of a run
+others_serve()
+{
+    local last=$work/one/checkpoints/iter_00000$iterations.h5 wanted
+    answers "report" "$bin" report "$work/one"
+    [ -s "$work/one/report.html" ] || fault "report: no page"
+    answers "convert" "$bin" convert "$last" --to "$work/folder" --weights raw
+    answers "inspect of a folder" "$bin" inspect --digest \
+        "$work/folder$([ "$rank" = 0 ] || echo /pytorch_lora_weights.safetensors)"
+    if [ "$kind" = train ]; then
+        answers "inspect --csv" "$bin" inspect --csv "$work/one"
+        answers "inspect --digest" "$bin" inspect --digest \
+            "$work/one/trajectories/iter_000001.h5"
+        wanted=$("$bin" inspect --pictures "$work/painted.png" \
+            "$work/one/trajectories/iter_000001.h5" 2>&1) ||
+            [[ $wanted == *"no picture"* ]] || fault "inspect --pictures: $wanted"
+    fi
+    once_in 3 || return 0
+    draw_ranks
+    go doctor $((ranks > 3 ? 3 : ranks)) doctor --json "$work/doctor.json" ||
+        fault "doctor, $ranks ranks: exit code $?" "$work/doctor.out" 20
+}
+
+# longer_run: begun as a shorter one
+longer_run()
+{
+    case " ${sets[*]} " in
+    *optim.schedule=constant*) ;;
+    *) return 0 ;;
+    esac
+    # the last iteration is one that is evaluated, and its pictures are painted
+    case " ${sets[*]} " in
+    *evaluate.every=2*) return 0 ;;
+    esac
+    [ "$kind" = train ] || return 0
+    local all=("${sets[@]}")
+    draw_ranks
+    draw_free
+    sets+=(run.iterations=1)
+    go train "$ranks" longer || fault "shorter: exit code $?" "$work/longer.out" 20
+    sets=("${all[@]}")
+    draw_ranks
+    draw_free
+    if go train "$ranks" longer; then
+        same_run longer
+    else
+        fault "longer, $ranks ranks: exit code $?" "$work/longer.out" 20
+    fi
+    tell_free longer "$ranks"
 }
 
 # basis: what adapters are put on, or what a student learns from
@@ -268,11 +359,17 @@ cache()
     [ -e "$work/cache.h5" ] || echo "# encode: $(grep ^ERROR "$work/encode.out")"
 }
 
-# what a seed left, but for the files to be spoiled (random_spoils.sh)
+# what a seed left goes, but for the files to be spoiled (random_spoils.sh); with
+# KEEP=1 into a folder of its own, with KEEP=faults if something was wrong
 tidy()
 {
-    [ -n "${KEEP:-}" ] || find "$work" -mindepth 1 -maxdepth 1 ! -name beds \
-        -exec rm -rf {} +
+    local left=(find "$work" -mindepth 1 -maxdepth 1 ! -name beds ! -name 'seed*')
+    if [ "${KEEP:-}" = 1 ] || [[ "${KEEP:-}$faults" == faults[1-9]* ]]; then
+        mkdir -p "$work/seed$seed"
+        "${left[@]}" -exec mv {} "$work/seed$seed" \;
+    else
+        "${left[@]}" -exec rm -rf {} +
+    fi
 }
 
 check_runs()
@@ -299,6 +396,7 @@ check_runs()
         files_serve
         other_runs 2
         killed_run
+        [ "${WIDE:-0}" = 0 ] || longer_run
     fi
     if [ "$faults" = 0 ]; then
         echo "ok - random: seed $seed, $kind of $family on $device"
