@@ -1,7 +1,13 @@
 #!/bin/bash
-# Configurations drawn at random, and input spoiled at random: seeds from the
-# clock on for MINUTES (20). SEEDS=a-b, SPOILED=a-b repeat those of each.
-. "$(dirname "$0")/cuda_lib.sh"
+# Configurations drawn at random, with mishaps, and input spoiled at random: seeds
+# from the clock on for MINUTES (20). SEEDS=a-b, MISHAPS_OF=a-b, SPOILED=a-b repeat
+# those of each. NODES=1: ranks are on three hosts (nodes_lib.sh).
+if [ -n "${NODES:-}" ]; then
+    . "$(dirname "$0")/nodes_lib.sh"
+    hosts ada ben cyd
+else
+    . "$(dirname "$0")/cuda_lib.sh"
+fi
 . tests/random_draw.sh
 . tests/random_runs.sh
 . tests/random_spoils.sh

@@ -66,6 +66,8 @@ draw_mishap()
     case $call in
     memory | map) one_of ENOMEM ENOMEM ENOMEM kill ;;
     thread) one_of ENOMEM ;;
+    # what cannot be removed stays
+    remove) one_of kill term stop ;;
     *) one_of ENOSPC ENOSPC EIO kill term stop ;;
     esac
     how=$one
