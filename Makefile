@@ -338,8 +338,8 @@ $(BUILD)/generated/commit.h: FORCE
 	cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # preloaded by tests, so without a sanitizer
-SLOW_DISK = $(BUILD)/tests/slow_disk.so
-$(SLOW_DISK): tests/slow_disk.c
+PRELOADED = $(BUILD)/tests/slow_disk.so $(BUILD)/tests/fail_calls.so
+$(PRELOADED): $(BUILD)/tests/%.so: tests/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -Wall -Wextra $(DEP_CFLAGS) -fPIC -shared -o $@ $<
 
@@ -355,7 +355,7 @@ $(BUILD)/tests/plugins/%.so: tests/reward_plugin.c include/dancegrpo/reward_plug
 	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Iinclude -DPLUGIN_$* -fPIC -shared -o $@ $<
 
 # with nvcc, what it makes of the kernels is tested too
-tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(SLOW_DISK) $(FAULTY) $(PLUGINS) $(if $(wildcard $(NVCC)),$(PTX))
+tests: $(TESTS) $(AS_GPU) $(TOOLS) $(EMULATED_BIN) $(PRELOADED) $(FAULTY) $(PLUGINS) $(if $(wildcard $(NVCC)),$(PTX))
 
 deps:
 	@./deps.sh build && echo "deps: all that the program needs is there"

@@ -87,6 +87,18 @@ on_gpu 1 plain "${few[@]}"
 on_gpu 2 cached "${few[@]}" prompts.cache="$work/2.h5"
 same_digest "cuda encode: trained from it, the same weights" cached \
     "$(digest plain 1)" 1
+# behind a network of whose last layer there are three
+odd=(unet.in_channels=3 'unet.block_out_channels=[8]' unet.down_block_types=DownBlock2D
+    unet.up_block_types=UpBlock2D clip.intermediate=2 clip.layers=1
+    pretrain.image_size=16 'rewards=({ name="brightness"; })' sampler.steps=2
+    grpo.timestep_fraction=1 grpo.prompts_per_iteration=1)
+TINY=configs/tiny_unet.cfg on_gpu 1 odd "${few[@]}" "${odd[@]}"
+TINY=configs/tiny_unet.cfg on_gpu 2 lent "${few[@]}" "${odd[@]}" \
+    parallel.shard=parameters
+same_digest "cuda encode: by encoders that are lent, the same weights" lent \
+    "$(digest odd 1)" 1
+expect "cuda encode: behind an odd network, peak_bytes is plan_bytes" \
+    equal_bytes odd 1
 encode "$cpu" cpu 1 host.h5 >/dev/null 2>&1
 expect "cuda encode: not the CPU's bits" test "$(cache_digest host.h5)" != "$one"
 

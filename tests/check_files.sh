@@ -134,4 +134,14 @@ expect "files: room again, each iteration once" "$tools/json_lines" \
     "$work/full/metrics.jsonl" 3
 expect "files: room again, replayed" "$bin" replay \
     "$work/full/trajectories/iter_000002.h5"
+
+# a file that could not be begun is not left there; a sanitizer has the allocator
+if [ "${SAN:-0}" = 0 ]; then
+    expect_code "files: a broken disk, one message" 1 \
+        "painted.png: cannot create: Input/output error" env FAIL_AT=room:1 \
+        FAIL_HOW=EIO FAIL_FOLDER="$work" LD_PRELOAD="${slow_disk%/*}/fail_calls.so" \
+        "$bin" inspect --pictures "$work/painted.png" \
+        "$work/full/trajectories/iter_000002.h5"
+    expect "files: a broken disk, nothing left" test ! -e "$work/painted.png.tmp"
+fi
 exit $bad

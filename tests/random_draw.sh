@@ -80,7 +80,6 @@ draw_clip()
     some clip.intermediate 1 8 30
     some clip.layers 1 1 2
     some policy.text_length 14 16 16 24
-    some clip.positions 0 0 0 24 30
     some policy.latent_scale 1 2 0.3
 }
 
@@ -209,9 +208,9 @@ draw_sampler()
 draw_decay()
 {
     some sampler.window_decay none linear exp
+    some sampler.window_every_least 1 1 2
     some sampler.window_decay_from 0 1 13
     some sampler.window_decay_rate 0.1 1
-    some sampler.window_every_least 1 1 2
 }
 
 # of so many steps: it slides, or is drawn, both before an end or none
@@ -279,7 +278,7 @@ draw_rewards()
     local net='path="tests/golden/clip_tiny"; tokenizer="tests/golden/sd_tiny/tokenizer";'
     local names=(brightness) name
     list=
-    [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
+    [[ " ${sets[*]} " != *" prompts.world=none "* ]] && [ "$height" = "$width" ] && [ "$width" -ge 32 ] &&
         [ "${family%_folder}" = "$family" ] && names+=(shapes)
     names+=(hpsv2 clip pickscore imagereward aesthetic jpeg_size colourfulness mine)
     for name in "${names[@]}"; do
@@ -299,7 +298,7 @@ draw_rewards()
             [ "$name" = aesthetic ] && list+='path="tests/golden/clip_tiny"; head="tests/golden/head_tiny.pth"; '
             ;;
         mine)
-            one_of "" words "missing=5"
+            one_of "" words "missing=5" "missing=2" silent
             list+="plugin = \"${DG_BUILD:-build}/tests/plugins/good.so\"; options = \"$one\"; "
             ;;
         imagereward)
@@ -336,6 +335,21 @@ draw_optim()
     some run.on_nan skip skip skip stop
     once_in 12 && sets+=("optim.lr=1" "optim.weight_decay=10")
     once_in 12 && sets+=("parallel.exact_sum=false")
+    once_in 8 && draw_extreme
+    return 0
+}
+
+# a key at an end of what is allowed
+draw_extreme()
+{
+    one_of cfg.scale=100 cfg.scale=0 policy.latent_scale=1000 \
+        policy.latent_scale=0.001 sampler.eta=1e-6 sampler.shift=100 \
+        grpo.kl_beta=1000 grpo.clip_range=1 grpo.advantage_clip=0.001 \
+        grpo.timestep_fraction=1e-6 optim.lr=1 optim.weight_decay=10 optim.eps=1 \
+        optim.beta1=0.999999 optim.ema_decay=0.9999999 optim.warmup=1000000000 \
+        optim.ema_every=1000000 run.seed=9000000000000000 pretrain.logit_std=10 \
+        pretrain.logit_mean=-10 policy.guidance=100 run.witness_every=1
+    sets+=("$one")
 }
 
 # adapters on weights that a run of one iteration makes, or the folder's
@@ -382,14 +396,16 @@ draw_prompts()
     if [ "$one" = 1 ]; then
         sets+=("prompts.eval_file=configs/prompts/shapes_heldout.jsonl")
         some evaluate.every 0 1 2
+        once_in 4 && sets+=("evaluate.file=configs/prompts/shapes_train.jsonl")
     fi
+    # without a world there are no scores of shapes, and of prompts a file
+    once_in 8 && sets+=(prompts.world=none)
     some report.prompts 1 3
     some evaluate.num_prompts 1 2 3
     some evaluate.seeds 1 2
     some evaluate.steps 1 3
     some evaluate.shift 3 0 1
-    one_of "" "" configs/prompts/shapes_heldout.jsonl configs/prompts/shapes_train.jsonl
-    sets+=("evaluate.bootstrap=50" "evaluate.file=$one")
+    sets+=("evaluate.bootstrap=50")
 }
 
 # a base of its own is made by pretraining, of square pictures
@@ -438,12 +454,12 @@ draw_config()
     case $one in
     bfloat16)
         some prompts.cache_dtype run float32 bfloat16
-        some run.convolution own own cudnn
         some run.attention own own cudnn
+        some run.convolution own own cudnn
         ;;
     *) some prompts.cache_dtype run float32 ;;
     esac
-    sets+=("run.device=$device")
+    sets+=("run.device=$device" "checkpoint.keep=0")
     once_in 3 && draw_own_reward
     return 0
 }
@@ -451,7 +467,11 @@ draw_config()
 # a program of the user's beside those in $list
 draw_own_reward()
 {
-    local own="name = \"own\"; command = \"'$tools/scorer' strict\"; "
+    local how=strict own
+    # whatever happens at a prompt happens on all ranks alike
+    once_in 3 && one_of missing nan huge stricter other noise exit &&
+        how="strict,$one,at=a" && one_of a two three && how=${how%=*}=$one
+    own="name = \"own\"; command = \"'$tools/scorer' '$how'\"; "
     one_of 1 1 2
     own+="processes = $one; "
     one_of rint trunc
@@ -460,7 +480,15 @@ draw_own_reward()
     sets+=("rewards=($list, { $own$one})")
 }
 
-# draw_free RANKS: threads, free and env, in which a run is free
+# draw_ranks: $ranks, in long runs more than there are samples, too
+draw_ranks()
+{
+    one_of 1 2 3
+    [ "${WIDE:-0}$device" != 1cpu ] || one_of 1 2 3 3 4 5 7
+    ranks=$one
+}
+
+# draw_free: threads, free and env, in which a run is free
 draw_free()
 {
     free=() env=(env)
@@ -482,11 +510,11 @@ draw_free()
     vary parallel.bucket_size 1 777 4097 4194304
     vary run.witness_every 0 1 2 10
     vary run.wait_seconds 60 0 600
+    vary parallel.host_timeout_seconds 0 0 250
+    vary parallel.timeout_seconds 600 250
+    vary log.progress true false
     vary checkpoint.every 0 1 2
     vary checkpoint.keep 0 0 1 2
-    vary parallel.timeout_seconds 600 500
-    vary parallel.host_timeout_seconds 0 0 500
-    vary log.progress true false
     vary trajectory.every 0 1 2
     vary report.every 0 1
     vary log.level info info warn

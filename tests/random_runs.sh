@@ -19,13 +19,35 @@ tell_free()
         echo "    $1: $2 ranks of $threads threads, ${env[*]} ${free[*]}"
 }
 
+# draw_hosts RANKS: in on_hosts, what starts so many on hosts (nodes_lib.sh), of which
+# each may have none
+draw_hosts()
+{
+    local left=$1 layout= host
+    for host in ada ben; do
+        draw $((left + 1))
+        [ "$drawn" = 0 ] || layout+="${layout:+,}$host:$drawn"
+        left=$((left - drawn))
+    done
+    [ "$left" = 0 ] || layout+="${layout:+,}cyd:$left"
+    host=${layout%%:*}
+    on_hosts=(nsenter -t "${node_pid[$host]}" -n -u -m -i -p --
+        env "TMPDIR=$work/tmp.$host" bash -c 'cd "$0" && exec "$@"' "$PWD"
+        mpirun --host "$layout")
+}
+
 # command_of KIND RANKS RUN SETS...: an array of that name
 command_of()
 {
     local kind=$1 n=$2 run=$3 set
     shift 3
     command=(timeout -k 5 "$limit" "${env[@]}")
-    [ "$n" = 1 ] || command+=(mpirun --oversubscribe -n "$n")
+    if [ "$n" != 1 ] && [ -n "${NODES:-}" ]; then
+        draw_hosts "$n"
+        command+=("${on_hosts[@]}" "${env[@]}")
+    elif [ "$n" != 1 ]; then
+        command+=(mpirun --oversubscribe -n "$n")
+    fi
     command+=("$bin" "$kind" "$TINY" --set run.dir="$work/$run"
         --set run.threads="$threads")
     for set in "$@"; do command+=(--set "$set"); done
@@ -72,7 +94,9 @@ held_to()
 {
     local run=$1
     if [ "$kind" = train ]; then
-        ratio_is_one "$run" "$iterations" || fault "$run: ratio" "$work/$run.out"
+        # of an iteration whose samples are all set aside there is none
+        [ "$(metric "$run" ratio_max_deviation | grep -cxE '0|null')" = "$iterations" ] ||
+            fault "$run: ratio" "$work/$run.out"
         within_plan "$run" || fault "$run: planned, used: $(
             metric "$run" plan_bytes | head -n 1) $(metric "$run" peak_bytes)"
     fi
@@ -128,33 +152,16 @@ refused_alike()
     echo "# refused: $first"
 }
 
-# draw_ranks: n; emulated GPUs are slow
-draw_ranks()
-{
-    one_of 1 2 2 3 3 4 6
-    n=$one
-    [ "$device" = cpu ] || [ "$n" -le 3 ] || n=2
-}
-
-# keeps RUN: no more checkpoints than it may
-keeps()
-{
-    local keep
-    keep=$(sed -n 's/^ *keep = \([0-9]*\);/\1/p' "$work/$1/config.cfg")
-    [ "$keep" = 0 ] || [ "$(find "$work/$1/checkpoints" -name '*.h5' | wc -l)" -le "$keep" ] ||
-        fault "$1: more than $keep checkpoints"
-}
-
 # other_runs COUNT: on other ranks, in whatever is free
 other_runs()
 {
     local i n
     for ((i = 1; i <= $1; i++)); do
         draw_ranks
+        n=$ranks
         draw_free
         if go "$kind" "$n" "other$i"; then
             same_run "other$i"
-            keeps "other$i"
         else
             fault "other$i, $n ranks: exit code $?" "$work/other$i.out" 20
         fi
@@ -162,100 +169,60 @@ other_runs()
     done
 }
 
-# asleep MS
-asleep() { sleep "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
-
-# asked_ended RUN: a run that was asked for a stop; what was asked before it
-# listened has ended it by the signal
-asked_ended()
+# stop_run: the run in the background, process $pid, ends before its time, in one
+# of several ways; what it must not say is told
+stop_run()
 {
-    local rc=$1 run=$2
-    case $rc in
-    0 | 75)
-        no_unfinished "$run" || fault "$run: stopped, half-written" "$work/$run.first"
-        ;;
-    138 | 143 | 1) [ ! -s "$work/$run/metrics.jsonl" ] || [ "$rc" != 1 ] ||
-        fault "$run: stopped, exit code $rc" "$work/$run.first" 20 ;;
-    *) fault "$run: stopped, exit code $rc" "$work/$run.first" 20 ;;
-    esac
-    ! grep -aqE '^ERROR|panic|\*\*\* Process' "$work/$run.first" ||
-        fault "$run: stopped, and a fault told" "$work/$run.first" 20
-}
-
-# stopped: begun with whatever is free, and stopped: by SIGKILL at any moment or
-# while a file is written, asked for it, or by time
-stopped()
-{
-    local n how rc
-    draw_ranks
-    draw_free
-    one_of kill kill writing writing USR1 time
-    how=$one
-    case $how in
-    time)
-        one_of 0.001 0.001 0.1 "$((spent_ms / 2000)).$((spent_ms / 2 % 1000))"
-        free+=("run.max_seconds=$one")
-        go "$kind" "$n" killed
-        rc=$?
-        cp "$work/killed.out" "$work/killed.first"
-        asked_ended $rc killed
-        return
-        ;;
-    writing) env+=(SLOW_DISK_MS=30 LD_PRELOAD="$PWD/${DG_BUILD:-build}/tests/slow_disk.so") ;;
-    esac
-    draw "$((spent_ms + 400))"
-    command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
-    # the run itself, not the watch over it, is what is stopped
-    "${command[@]:4}" >"$work/killed.first" 2>&1 &
-    pid=$!
-    asleep "$drawn"
-    case $how in
-    kill) kill_run ;;
-    writing)
-        until_or_end writes_any killed
-        draw 30
-        asleep "$drawn"
-        kill_run
-        ;;
-    *)
-        kill -s "$how" "$pid" 2>/dev/null
-        ended_in "$limit" "$pid" || fault "killed: asked for a stop, no end" "$work/killed.first"
-        wait "$pid"
-        asked_ended $? killed
-        ;;
-    esac
-}
-
-writes_any() { [ -n "$(find "$work/$1" -name '*.tmp' 2>/dev/null)" ]; }
-
-# ended_in SECONDS PID: else it is killed
-ended_in()
-{
-    local i
-    for ((i = 0; i < 20 * $1; i++)); do
-        kill -0 "$2" 2>/dev/null || return 0
+    local some rc
+    one_of all all one term told
+    [ "${WIDE:-0}" = 1 ] || one=all
+    some=$(pgrep -P "$pid" | shuf -n 1 --random-source=<(yes "$seed"))
+    [ "$n" != 1 ] || some=$pid
+    case $one in
+    all) kill_run ;;
+    one) kill -9 "${some:-$pid}" ;;
+    term) kill -TERM "${some:-$pid}" ;;
+    told) kill -TERM "$pid" ;;
+    esac 2>/dev/null
+    stopped=$one
+    for ((i = 0; i < 20 * limit; i++)); do
+        kill -0 "$pid" 2>/dev/null || break
         sleep 0.05
     done
-    kill -9 "$2"
-    return 1
-}
+    kill -0 "$pid" 2>/dev/null && fault "no end, $stopped" "$work/killed.first" 20
+    kill_run
+    wait "$pid"
+    rc=$?
+    [ "$stopped" != term ] || [ "$rc" = 75 ] || [ "$rc" = 0 ] || [ "$rc" = 143 ] ||
+        fault "told to stop: exit code $rc" "$work/killed.first" 20
+} 2>/dev/null
 
-# killed_run: stopped at random moments, and gone on with by others
+# killed_run: ended at random moments, and gone on with by others
 killed_run()
 {
-    local times rc n
+    local kills rc n
     draw 2
-    for ((times = drawn + 1; times > 0; times--)); do
-        stopped
-        [ "$faults" = 0 ] || return
+    for ((kills = drawn + 1; kills >= 0; kills--)); do
+        draw_ranks
+        n=$ranks
+        draw_free
+        if [ "$kills" = 0 ]; then
+            go "$kind" "$n" killed
+            rc=$?
+            break
+        fi
+        draw "$((spent_ms + 400))"
+        # its time is over after whatever it does just then
+        once_in 4 && free+=("run.max_seconds=$((drawn / 1000)).$((drawn % 1000 + 1))")
+        command_of "$kind" "$n" killed "${sets[@]}" "${free[@]}"
+        # the run itself, not the watch over it, is what is ended
+        "${command[@]:4}" >"$work/killed.first" 2>&1 &
+        pid=$!
+        sleep "$((drawn / 1000)).$(printf %03d $((drawn % 1000)))"
+        stop_run
     done
-    draw_ranks
-    draw_free
-    go "$kind" "$n" killed
-    rc=$?
     if [ "$rc" = 0 ]; then
         same_run killed
-        keeps killed
     else
         fault "killed, then $n ranks: exit code $rc" "$work/killed.out" 20
     fi
@@ -318,6 +285,68 @@ files_serve()
     served sample --out grid.png --seeds 2 --num 2
     threads=1 free=()
     go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
+    [ "${WIDE:-0}" = 0 ] || others_serve
+}
+
+# answers WHAT COMMAND...: with exit code 0
+answers()
+{
+    local what=$1
+    shift
+    timeout -k 5 "$limit" "$@" >"$work/answer.out" 2>&1 ||
+        fault "$what: exit code $?" "$work/answer.out" 20
+}
+
+# others_serve: what else may be made of a run
+others_serve()
+{
+    local last=$work/one/checkpoints/iter_00000$iterations.h5 wanted
+    answers "report" "$bin" report "$work/one"
+    [ -s "$work/one/report.html" ] || fault "report: no page"
+    answers "convert" "$bin" convert "$last" --to "$work/folder" --weights raw
+    answers "inspect of a folder" "$bin" inspect --digest \
+        "$work/folder$([ "$rank" = 0 ] || echo /pytorch_lora_weights.safetensors)"
+    if [ "$kind" = train ]; then
+        answers "inspect --csv" "$bin" inspect --csv "$work/one"
+        answers "inspect --digest" "$bin" inspect --digest \
+            "$work/one/trajectories/iter_000001.h5"
+        wanted=$("$bin" inspect --pictures "$work/painted.png" \
+            "$work/one/trajectories/iter_000001.h5" 2>&1) ||
+            [[ $wanted == *"no item has all"* ]] || fault "inspect --pictures: $wanted"
+    fi
+    once_in 3 || return 0
+    draw_ranks
+    go doctor $((ranks > 3 ? 3 : ranks)) doctor --json "$work/doctor.json" ||
+        grep -q "on_nan = .stop" "$work/doctor.out" ||
+        fault "doctor, $ranks ranks: exit code $?" "$work/doctor.out" 20
+}
+
+# longer_run: begun as a shorter one
+longer_run()
+{
+    case " ${sets[*]} " in
+    *optim.schedule=constant*) ;;
+    *) return 0 ;;
+    esac
+    # the last iteration is one that is evaluated, and its pictures are painted
+    case " ${sets[*]} " in
+    *evaluate.every=2*) return 0 ;;
+    esac
+    [ "$kind" = train ] || return 0
+    local all=("${sets[@]}")
+    draw_ranks
+    draw_free
+    sets+=(run.iterations=1)
+    go train "$ranks" longer || fault "shorter: exit code $?" "$work/longer.out" 20
+    sets=("${all[@]}")
+    draw_ranks
+    draw_free
+    if go train "$ranks" longer; then
+        same_run longer
+    else
+        fault "longer, $ranks ranks: exit code $?" "$work/longer.out" 20
+    fi
+    tell_free longer "$ranks"
 }
 
 # basis: what adapters are put on, or what a student learns from
@@ -355,11 +384,18 @@ cache()
     [ -e "$work/cache.h5" ] || echo "# encode: $(grep ^ERROR "$work/encode.out")"
 }
 
-# what a seed left, but for the files to be spoiled (random_spoils.sh)
+# what a seed left goes, but for the files to be spoiled (random_spoils.sh); with
+# KEEP=1 into a folder of its own, with KEEP=faults if something was wrong
 tidy()
 {
-    [ -n "${KEEP:-}" ] || find "$work" -mindepth 1 -maxdepth 1 ! -name beds \
-        -exec rm -rf {} +
+    local left=(find "$work" -mindepth 1 -maxdepth 1 ! -name beds ! -name 'seed*'
+        ! -name '*.ada' ! -name '*.ben' ! -name '*.cyd' ! -name hosts ! -name rsh)
+    if [ "${KEEP:-}" = 1 ] || [[ "${KEEP:-}$faults" == faults[1-9]* ]]; then
+        mkdir -p "$work/seed$seed"
+        "${left[@]}" -exec mv {} "$work/seed$seed" \;
+    else
+        "${left[@]}" -exec rm -rf {} +
+    fi
 }
 
 check_runs()
@@ -371,7 +407,7 @@ check_runs()
     env=(env) threads=1
     basis
     cache
-    free=(trajectory.every=1 checkpoint.every=1 checkpoint.keep=0)
+    free=(trajectory.every=1 checkpoint.every=1)
     vary grpo.micro_batch 1 2 3
     began=$(date +%s%3N)
     go "$kind" 1 one
@@ -385,7 +421,9 @@ check_runs()
         go "$kind" $((drawn + 1)) dry --dry-run || fault "--dry-run" "$work/dry.out"
         files_serve
         other_runs 2
-        killed_run
+        # on hosts, whoever is killed is not there at once
+        [ -n "${NODES:-}" ] || killed_run
+        [ "${WIDE:-0}" = 0 ] || longer_run
     fi
     if [ "$faults" = 0 ]; then
         echo "ok - random: seed $seed, $kind of $family on $device"

@@ -195,6 +195,13 @@ void dg_policy_as_teacher(Policy *p);
  */
 int dg_policy_place(Policy *p, const Backend *backend);
 
+/**
+ * Values that are left free there before text encoders that are not trained, so
+ * that these begin on a boundary as they do alone, or lent: products choose by
+ * what addresses show, and must see the same wherever a prompt is encoded.
+ */
+int64_t dg_policy_gap(const Policy *p);
+
 /** Bytes that it takes there. */
 uint64_t dg_policy_placed_bytes(const Policy *p);
 

@@ -36,6 +36,8 @@ static void forget(OutFile *f)
 /* What a killed process left is taken, what a living one writes is not. */
 static int open_tmp(OutFile *f)
 {
+    int err;
+
     switch (dg_file_lock_wait(&f->fd, f->tmp, O_CREAT, PATIENCE_S)) {
     case DG_LOCK_OTHERS:
         return dg_fail(DG_EIO, "%s: another process is writing it (%s)",
@@ -48,8 +50,8 @@ static int open_tmp(OutFile *f)
     }
     if (ftruncate(f->fd, 0) == 0)
         return DG_OK;
-    const int err = fail(f->path, "create");
-    unlink(f->tmp);
+    err = fail(f->path, "create");
+    unlink(f->tmp); /* it is locked, so nobody else writes it */
     close(f->fd);
     return err;
 }

@@ -81,9 +81,9 @@ int dg_policy_sides(int64_t *height, int64_t *width, const Config *c,
 Tensor *dg_policy_rows(Context *ctx, const float *const *rows, int64_t offset,
                        int num_dims, const int64_t *dims);
 
-/* The networks' tensors over kernel memory of p->dtype laid out as p->values;
- * at NULL: over none. */
-void dg_policy_point(Policy *p, void *at);
+/* The networks' tensors over kernel memory of p->dtype laid out as p->values,
+ * where that is apart with the gap before text encoders; at NULL: over none. */
+void dg_policy_point(Policy *p, void *at, int apart);
 
 /* Placed, or held, where and as another one is. */
 int dg_policy_place_as(Policy *p, const Policy *other);

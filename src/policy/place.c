@@ -7,10 +7,28 @@
 
 #include <string.h>
 
-void dg_policy_point(Policy *p, void *at)
+int64_t dg_policy_gap(const Policy *p)
+{
+    const int64_t over = p->net.count % DG_PARAM_ALIGN;
+
+    return p->trains_text || p->text.count == 0 || over == 0
+               ? 0
+               : DG_PARAM_ALIGN - over;
+}
+
+/* Of values first .. first + num - 1, how many lie before the text encoders. */
+static int64_t before_text(const Policy *p, int64_t first, int64_t num)
+{
+    const int64_t left = p->net.values - p->values + p->net.count - first;
+
+    return left <= 0 ? 0 : left < num ? left : num;
+}
+
+void dg_policy_point(Policy *p, void *at, int apart)
 {
     const int64_t size = dg_dtype_bytes(p->dtype);
-    const int64_t net = p->net.values - p->values, text = net + p->net.count;
+    const int64_t net = p->net.values - p->values;
+    const int64_t text = net + p->net.count + (apart ? dg_policy_gap(p) : 0);
     char *first = at;
 
     if (p->dtype == DG_BF16) {
@@ -30,8 +48,10 @@ static int64_t place_of(const Policy *p, int64_t i)
     const int64_t net = p->net.values - p->values, text = net + p->net.count;
 
     /* the host's memory stays one, with all places in it */
-    if (!p->held || p->on == NULL || i < net)
+    if (p->on == NULL || i < net)
         return i;
+    if (!p->held)
+        return i < text ? i : i + dg_policy_gap(p);
     return i < text ? i - p->held_net.first
                     : net + p->held_net.num + i - text - p->held_text.first;
 }
@@ -45,7 +65,8 @@ void *dg_policy_at(const Policy *p, int64_t i)
                : p->at + k;
 }
 
-void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
+/* Values that lie there as here, in one piece. */
+static void upload_piece(const Policy *p, int64_t first, int64_t num)
 {
     enum { BLOCK = 8192 };
     uint16_t block[BLOCK];
@@ -64,6 +85,14 @@ void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
     }
 }
 
+void dg_policy_upload(const Policy *p, int64_t first, int64_t num)
+{
+    const int64_t part = before_text(p, first, num);
+
+    upload_piece(p, first, part);
+    upload_piece(p, first + part, num - part);
+}
+
 /* The text encoders lie behind all others. */
 static int64_t num_placed(const Policy *p)
 {
@@ -71,12 +100,19 @@ static int64_t num_placed(const Policy *p)
            (p->text_dropped || p->text_left ? p->text.count : 0);
 }
 
+/* of these, with the gap before text encoders */
+static size_t placed_bytes(const Policy *p)
+{
+    const int64_t gap = num_placed(p) == p->num_values ? dg_policy_gap(p) : 0;
+
+    return (size_t)(dg_dtype_bytes(p->dtype) * (num_placed(p) + gap));
+}
+
 uint64_t dg_policy_placed_bytes(const Policy *p)
 {
     const int64_t codec = p->codec != NULL ? p->codec->count : 0;
 
-    return (uint64_t)(dg_dtype_bytes(p->dtype) * num_placed(p)) +
-           sizeof(float) * (uint64_t)codec;
+    return placed_bytes(p) + sizeof(float) * (uint64_t)codec;
 }
 
 int dg_policy_place(Policy *p, const Backend *backend)
@@ -87,12 +123,11 @@ int dg_policy_place(Policy *p, const Backend *backend)
 
     if (!backend->apart || p->on != NULL)
         return DG_OK;
-    err =
-        backend->take(&at, (size_t)(dg_dtype_bytes(p->dtype) * num_placed(p)));
+    err = backend->take(&at, placed_bytes(p));
     if (err)
         return err;
     p->on = backend;
-    dg_policy_point(p, at);
+    dg_policy_point(p, at, 1);
     dg_policy_upload(p, 0, num_placed(p));
     if (p->adapters.num_params > 0)
         dg_memory_drop(p->net.values,
@@ -274,7 +309,7 @@ static int64_t gone(const Policy *p, int64_t first, int64_t num)
     return left <= 0 ? 0 : left < num ? left : num;
 }
 
-int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num)
+static int get_piece(const Policy *p, float *to, int64_t first, int64_t num)
 {
     const int64_t away = gone(p, first, num);
     int err = DG_OK;
@@ -286,6 +321,14 @@ int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num)
         memcpy(to + away, p->values + first + away,
                sizeof *to * (size_t)(num - away));
     return err;
+}
+
+int dg_policy_get(const Policy *p, float *to, int64_t first, int64_t num)
+{
+    const int64_t part = before_text(p, first, num);
+    const int err = get_piece(p, to, first, part);
+
+    return err ? err : get_piece(p, to + part, first + part, num - part);
 }
 
 /* What is the same already is not written: pages that the ranks of a node have
@@ -309,8 +352,8 @@ void dg_policy_set(const Policy *p, const float *from, int64_t first,
     copy_changed(p->values + first, from, num);
 }
 
-void dg_policy_put(const Policy *p, const float *from, int64_t first,
-                   int64_t num)
+static void put_piece(const Policy *p, const float *from, int64_t first,
+                      int64_t num)
 {
     const int64_t away = gone(p, first, num), rest = first + away;
     const int64_t end = first + num;
@@ -324,6 +367,15 @@ void dg_policy_put(const Policy *p, const float *from, int64_t first,
     if (p->on != NULL && !p->held && rest < num_placed(p))
         dg_policy_upload(p, rest,
                          (end < num_placed(p) ? end : num_placed(p)) - rest);
+}
+
+void dg_policy_put(const Policy *p, const float *from, int64_t first,
+                   int64_t num)
+{
+    const int64_t part = before_text(p, first, num);
+
+    put_piece(p, from, first, part);
+    put_piece(p, from + part, first + part, num - part);
 }
 
 int dg_policy_fetch(const Policy *p, int64_t num)

@@ -97,7 +97,7 @@ static int create(Policy **out, const Config *c, int net_id, float *values,
     else if (extent == ENCODERS)
         err = dg_params_allocate(&p->text, NULL);
     else /* what is planned is what will be placed */
-        dg_policy_point(p, NULL);
+        dg_policy_point(p, NULL, 1);
     if (!err && extent == DECODER && p->codec != NULL)
         err = dg_params_allocate(p->codec, NULL);
     if (err) {
@@ -214,7 +214,8 @@ int dg_policy_reference(Policy **out, const Policy *p, const Config *c)
         if (!err) /* p's own copy, if there is one; or somebody lends it */
             dg_policy_point(
                 *out,
-                p->held ? NULL : dg_policy_at(p, p->net.values - p->values));
+                p->held ? NULL : dg_policy_at(p, p->net.values - p->values),
+                p->on != NULL);
         return err;
     }
     err = create(out, &base, DG_PARAMS_REFERENCE, NULL, ALL);

@@ -22,8 +22,7 @@ static uint64_t weight_bytes(const Outline *o)
                sizeof(float) * (uint64_t)single;
     if (o->reference != NULL && p->adapters.num_params == 0)
         stored += p->net.count;
-    if (o->cached)
-        stored -= p->text.count;
+    stored += o->cached ? -p->text.count : dg_policy_gap(p);
     return (uint64_t)dg_dtype_bytes(p->dtype) * (uint64_t)stored +
            sizeof(float) * (uint64_t)single;
 }

@@ -215,13 +215,16 @@ static void tell_weights(PlanTable *t, const Outline *o)
     const Shard *s = &o->team.shard;
     const int64_t base = dg_policy_num_base(p);
     const int pools = dg_shard_pools(s);
+    const int64_t gap =
+        o->session->backend->apart && !pools ? dg_policy_gap(p) : 0;
 
     dg_plan_put(t, "network", "weights: network",
                 pools ? dg_pool_weight_bytes(p, NULL, s, 1, 0, rooms_of(o)) -
                             stored(o, p->num_values - base)
                       : stored(o, p->net.count));
     dg_plan_put_some(t, "text", "weights: text encoders",
-                     dg_outline_keeps_text(o) ? stored(o, p->text.count) : 0);
+                     dg_outline_keeps_text(o) ? stored(o, p->text.count + gap)
+                                              : 0);
     dg_plan_put_some(t, "codec", "weights: decoder",
                      p->codec != NULL ? floats(p->codec->count) : 0);
     dg_plan_put_some(t, "adapters", "weights: adapters",
