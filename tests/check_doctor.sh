@@ -84,9 +84,15 @@ for n in 2 3; do
 done
 expect_code "doctor: its own network in ranges" 0 "with recomputation" \
     ranks 2 "$bin" doctor "$cfg" --set parallel.shard=parameters \
-    --set run.threads=1 --set parallel.recompute=true
+    --set run.threads=1 --set parallel.recompute=true --json "$work/ranges.json"
 same "doctor: in ranges, the same samples" "$(own "$work/out")" \
     "$(own "$work/own")"
+"$bin" plan "$cfg" --ranks 2 --json "$work/plan.json" >"$work/unused" \
+    --set parallel.shard=parameters --set run.threads=1 --set parallel.recompute=true
+same "doctor: what goes between ranks is the plan's" \
+    "$(number "$work/ranges.json" sum_bytes),$(number "$work/ranges.json" weight_bytes)" \
+    "$(sed 's/.*"traffic_bytes":{"sums":\([0-9]*\),"weights":\([0-9]*\)}.*/\1,\2/' \
+        "$work/plan.json")"
 expect_code "doctor: with --quick it is left out" 0 " 0 failed" "$bin" doctor \
     "$cfg" --quick
 expect "doctor: and so is its room" bash -c "! grep '^network\|^room' '$work/out'"

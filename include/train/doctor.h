@@ -126,10 +126,12 @@ typedef struct DoctorFiles {
  */
 int dg_doctor_files(DoctorFiles *out, const Session *s, const char *folder);
 
-/* What a run will write. */
+/* What a run will write, and send. */
 typedef struct DoctorNeeds {
     double checkpoint, trajectory;     /* bytes of a file, about */
     int64_t checkpoints, trajectories; /* files that are there at once */
+    double sums, weights; /* bytes between ranks in an iteration, of each; 0 of
+                             one rank */
 } DoctorNeeds;
 
 /** By the configuration. Not collective. Errors: those of dg_run_plan(). */

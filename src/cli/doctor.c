@@ -119,6 +119,25 @@ static void tell_sums(Doctor *d, const DoctorLink *l)
     dg_finding_number(d, "latency_s", l->seconds[0]);
 }
 
+/* What an iteration sends, at the rate of the largest sum. */
+static void tell_traffic(Doctor *d, const DoctorLink *l, const DoctorNeeds *n)
+{
+    const int last = l->num - 1;
+    const double takes =
+        (n->sums + n->weights) / l->bytes[last] * l->seconds[last];
+    char size[2][16], lasts[DG_DURATION_BYTES];
+
+    dg_clock_duration(lasts, takes);
+    dg_finding(d, "traffic", DG_FINE,
+               "%s of sums and %s of weights between ranks in an iteration, of "
+               "each: %s at the rate of such sums",
+               size_text(size[0], n->sums), size_text(size[1], n->weights),
+               lasts);
+    dg_finding_number(d, "sum_bytes", n->sums);
+    dg_finding_number(d, "weight_bytes", n->weights);
+    dg_finding_number(d, "seconds", takes);
+}
+
 /* A pair is slow where it has less than a third of what is usual. */
 static void tell_messages(Doctor *d, const char *where, double usual,
                           double least, const int pair[2])
@@ -162,7 +181,7 @@ static void end_watch(Cli *cli)
         dg_comm_unwatch(&cli->comm);
 }
 
-static void try_link(Doctor *d, const Session *s)
+static void try_link(Doctor *d, const Session *s, const DoctorNeeds *n)
 {
     DoctorLink l;
 
@@ -176,6 +195,8 @@ static void try_link(Doctor *d, const Session *s)
         return;
     }
     tell_sums(d, &l);
+    if (n != NULL)
+        tell_traffic(d, &l, n);
     tell_messages(d, "within nodes", l.within, l.within_least, l.within_pair);
     tell_messages(d, "between nodes", l.between, l.between_least,
                   l.between_pair);
@@ -387,7 +408,7 @@ static void examine_run(Doctor *d, const Session *s, int own)
     }
     if (err)
         dg_finding_error(d, "plan");
-    try_link(d, s);
+    try_link(d, s, fits ? &needs : NULL);
     end_watch(d->cli);
     tell_arithmetic(d);
     tell_gpu(d, s);
@@ -401,7 +422,7 @@ static void examine_run(Doctor *d, const Session *s, int own)
 static void examine_host(Doctor *d, const Session *s)
 {
     dg_finding_error(d, "device");
-    try_link(d, s);
+    try_link(d, s, NULL);
     end_watch(d->cli);
     try_files(d, s, NULL);
 }

@@ -231,9 +231,11 @@ int dg_doctor_needs(DoctorNeeds *out, const Session *s)
 {
     const Config *c = s->config;
     const int64_t all = files_of(c->run.iterations, c->checkpoint.every);
-    RunPlan p;
-    const int err = dg_run_plan(&p, s, 1);
+    RunPlan p, all_ranks;
+    int err = dg_run_plan(&p, s, 1);
 
+    if (!err)
+        err = dg_run_plan(&all_ranks, s, s->comm->size);
     if (err)
         return err;
     *out = (DoctorNeeds) {
@@ -245,6 +247,8 @@ int dg_doctor_needs(DoctorNeeds *out, const Session *s)
         .checkpoints = c->checkpoint.keep > 0 && c->checkpoint.keep < all
                            ? c->checkpoint.keep + 1
                            : all,
+        .sums = line(&all_ranks.traffic, "sums"),
+        .weights = line(&all_ranks.traffic, "weights"),
     };
     if (c->trajectory.every == 0)
         return DG_OK;
