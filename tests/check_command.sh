@@ -219,7 +219,7 @@ ends_with "dies at each picture" exit,at=0 "ERROR rewards[0].command: the progra
 of mine failed 4 times in a row; the last time it ended with exit code 3; its last \
 words on standard error: ValueError: picture 4"
 ends_with "hangs" hang,at=0 "said nothing for 0.2 s (rewards.timeout_seconds)" \
-    "timeout_seconds=0.2; start_seconds=0.2;"
+    "timeout_seconds=0.2; start_seconds=4;" # it waits once so, for its first picture
 ends_with "talks nonsense" nonsense,at=0 "said \"?[1mepoch 3: 0.7 of \"all\"?[0m"
 ends_with "does not start" quit "ERROR rewards[0].command = \"$scorer 'quit'\": \
 before it was ready, the program ended with exit code 7; its last words on standard \

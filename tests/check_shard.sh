@@ -129,7 +129,8 @@ ends_poor()
     [ $? = 1 ] && [ "$(grep -c '^ERROR .*: out of memory (found by rank 1)' "$work/poor.out")" = 1 ]
 }
 # not where it starts with more than that, as under a sanitizer
-if (ulimit -v 350000 && ASAN_OPTIONS='' TSAN_OPTIONS='' "$bin" --version >/dev/null 2>&1); then
+if (ulimit -v 350000 && ASAN_OPTIONS='' LSAN_OPTIONS='' TSAN_OPTIONS='' \
+    "$bin" --version >/dev/null 2>&1); then
     expect "shard: a rank without memory for its state" ends_poor 450000 gradients
     expect "shard: a rank without memory for a gradient" ends_poor 650000 gradients
 fi

@@ -145,7 +145,7 @@ static void test_faults_make_a_score_missing(void **state)
           1 },
         { "!kill", "was ended by signal 11", 1 },
         { "kill", "ended with exit code 139, by signal 11", 1 },
-        { "hang", "said nothing for 0.2 s (rewards.timeout_seconds)", 1 },
+        { "hang", "said nothing for 1 s (rewards.timeout_seconds)", 1 },
         { "!shut", "closed its standard output", 1 },
         { "child", "ended with exit code 4", 1 },
         { "nonsense",
@@ -166,7 +166,7 @@ static void test_faults_make_a_score_missing(void **state)
 
         snprintf(how, sizeof how, "%s,at=bad", fault[i].how);
         open_bed(&b, how,
-                 strcmp(fault[i].how, "hang") == 0 ? "timeout_seconds=0.2;"
+                 strcmp(fault[i].how, "hang") == 0 ? "timeout_seconds=1;"
                                                    : "");
         s[0] = score(&b);
         MUST(ask(&b, &bad, &s[1]));
@@ -324,7 +324,7 @@ static void test_one_that_does_not_read(void **state)
     Bed b;
 
     (void)state;
-    open_bed(&b, "deaf", "timeout_seconds=0.3; start_seconds=0.3;");
+    open_bed(&b, "deaf", "timeout_seconds=1; start_seconds=1;");
     MUST(dg_reward_score(&b.r, &in, &s));
     assert_true(!s.missing && s.value == 0.5f);
     MUST(dg_reward_score(&b.r, &in, &s)); /* by a new one, as the first */
