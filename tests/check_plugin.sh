@@ -39,6 +39,8 @@ expect "plugin: some scores are missing" bash -c \
     "grep -E '\"mine\":\{\"mean\":0[^,]*,\"std\":[^,]*,\"missing\":[1-9]' '$work/missing/metrics.jsonl'"
 expect "plugin: and why" grep -q 'reward mine is missing: not today: "' \
     "$work/missing/log.txt"
+expect "plugin: its description is a line" \
+    grep -q '^.*reward mine: .*, of the tests, SHA-256 ' "$work/missing/log.txt"
 expect "plugin: of how many" grep -q ' (missing of 12: mine [1-9]' "$work/missing/log.txt"
 expect "plugin: the report names the reward" bash -c \
     "'$bin' report --text '$work/missing' | tr -s ' \n' '  ' | grep -q '% of those of mine'"

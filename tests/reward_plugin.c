@@ -6,6 +6,8 @@
  *   missing=N    one picture in N has no score
  *   silent       none has, and no reason either
  *   endless      nor has its reason an end
+ *   lines=KIND   reasons of several lines, which steer a terminal: of a picture's
+ *                missing score, of the end, of open()'s refusal
  *   fatal, status=N, nan, strict=X     what score() gives
  *   refuse, mute                       open() does, with a reason and without
  *   seat         open() refuses with what it is told
@@ -30,6 +32,8 @@
 #else
 #define LOOKS 20
 #endif
+
+#define LINES "one\nline\tof \033[31m\r all\n"
 
 static atomic_int inside, most_inside, opened, rank;
 
@@ -57,6 +61,8 @@ static int open_it(void **self, const DgRewardSeat *s, char *reason)
         fesetround(FE_UPWARD);
     if (is(s->options, "refuse"))
         snprintf(reason, DG_REWARD_REASON, "no model for \"%s\"", s->name);
+    if (is(s->options, "lines=refuse"))
+        snprintf(reason, DG_REWARD_REASON, LINES);
     if (is(s->options, "seat"))
         snprintf(reason, DG_REWARD_REASON,
                  "%s rank %d of %d, of its node %d of %d, device %d, open %d",
@@ -130,6 +136,10 @@ __attribute__((unused)) static int score(void *self, const DgRewardPicture *p,
                  p->prompt);
     else if (is(options, "endless"))
         memset(out->reason, 'x', sizeof out->reason);
+    else if (is(options, "lines="))
+        snprintf(out->reason, sizeof out->reason, LINES);
+    if (is(options, "lines=fatal"))
+        return DG_REWARD_FATAL;
     if (out->reason[0] != '\0' || is(options, "silent"))
         return DG_REWARD_MISSING;
     if (is(options, "fatal")) {
@@ -171,7 +181,7 @@ static const DgRewardPlugin plugin = {
 #ifndef PLUGIN_score
     .score = score,
 #endif
-    .description = "of the tests",
+    .description = "of\nthe tests",
     .scratch_bytes = scratch_bytes,
     .open = open_it,
     .close = close_it,

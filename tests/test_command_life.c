@@ -53,6 +53,56 @@ static void test_a_start_that_fails_is_told(void **state)
     close_bed(&b);
 }
 
+/* Programs of several rewards, or several of one, the first of which is never
+ * ready. */
+static void refuse_rewards(const char *rewards, const char *text)
+{
+    Reward r[2];
+    Config config;
+    char set[2400];
+    int num;
+
+    dg_config_defaults(&config);
+    snprintf(set, sizeof set, "rewards=(%s)", rewards);
+    MUST(dg_config_set(&config, set));
+    num = (int)config.num_rewards;
+    MUST(dg_rewards_init(r, &config));
+    MUST(dg_rewards_open(r, &config, num, &tiny_comm));
+    assert_int_equal(dg_rewards_start(r, &config, num, &tiny_comm, NULL),
+                     DG_EIO);
+    if (strstr(dg_last_error()->text, text) == NULL)
+        fail_msg("'%s' is not in: %s", text, dg_last_error()->text);
+    dg_rewards_close(r, num);
+}
+
+/* Model files of minutes are not waited for in vain. */
+static void test_who_ends_early_is_seen_beside_another(void **state)
+{
+    static const char waits[] = "name=\"waits\"; start_seconds=20; command=";
+    const char *build = getenv("DG_BUILD");
+    char scorer[256], folder[256], rewards[2000];
+
+    (void)state;
+    tiny_folder(folder);
+    snprintf(scorer, sizeof scorer, "%s/tests/tools/scorer",
+             build != NULL ? build : "build");
+    snprintf(rewards, sizeof rewards,
+             "{%s\"%s no-hello\";},{name=\"ends\"; command=\"%s quit\";}",
+             waits, scorer, scorer);
+    refuse_rewards(rewards, "rewards[1].command = \"");
+    refuse_rewards(rewards, "before it was ready, the program ended with exit "
+                            "code 7; its last words on standard error: scorer: "
+                            "no such weights");
+    /* of two of one reward the one that comes later */
+    snprintf(rewards, sizeof rewards,
+             "{processes=2; %s\"mkdir %s/first && exec %s no-hello; "
+             "sleep 0.3; exec %s quit\";}",
+             waits, folder, scorer, scorer);
+    refuse_rewards(rewards, "before it was ready, the program ended with exit "
+                            "code 7");
+    tiny_drop(folder);
+}
+
 /* Time ends for one that fills its standard error without end. */
 static void test_a_flood_is_not_listened_to_for_ever(void **state)
 {
@@ -364,6 +414,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_start_that_fails_is_told),
+        cmocka_unit_test(test_who_ends_early_is_seen_beside_another),
         cmocka_unit_test(test_a_flood_is_not_listened_to_for_ever),
         cmocka_unit_test(test_a_version_is_a_line_of_utf8),
         cmocka_unit_test(test_ends_are_not_made_up),

@@ -124,6 +124,18 @@ static void test_score_that_cannot_be_had_is_missing(void **state)
     one("nan", DG_OK, "its score is nan");
 }
 
+/* Their reasons go into logs, tables and metrics, a line each. */
+static void test_reasons_are_a_line(void **state)
+{
+    static const char line[] = "one line of ?[31m? all ";
+
+    (void)state;
+    one("lines=missing", DG_OK, line);
+    assert_string_equal(dg_last_error()->text, line);
+    one("lines=fatal", DG_EREWARD, line);
+    refused("good", "lines=refuse", DG_EREWARD, line);
+}
+
 static void test_strict_is_zero_or_one(void **state)
 {
     (void)state;
@@ -380,6 +392,7 @@ static void test_keys_of_a_users_reward_are_checked(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_score_is_its_twins_bit_for_bit),
     cmocka_unit_test(test_score_that_cannot_be_had_is_missing),
+    cmocka_unit_test(test_reasons_are_a_line),
     cmocka_unit_test(test_strict_is_zero_or_one),
     cmocka_unit_test(test_what_cannot_go_on_ends_the_run),
     cmocka_unit_test(test_prompt_and_metadata_arrive),

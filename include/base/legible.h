@@ -14,6 +14,10 @@ int dg_utf8_bytes(const char *text);
 /** Makes a text of lines legible, in its place. Tabs and ends of lines stay. */
 void dg_legible(char *text);
 
+/** The same of a text that is to be one line of a log or a file: tabs and ends of
+ *  lines become spaces. */
+void dg_legible_line(char *text);
+
 /** Writes one, at most so many bytes of it and no part of a character. */
 void dg_legible_put(FILE *out, const char *text, size_t most);
 

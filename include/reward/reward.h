@@ -70,8 +70,10 @@ typedef struct RewardInput {
 /* Where programs are started. */
 typedef struct RewardSeat {
     const Comm *comm;
-    int cuda;             /* the rank's own networks run on a GPU */
-    int (*stopped)(void); /* ends the wait until they are ready; or NULL */
+    int cuda;               /* the rank's own networks run on a GPU */
+    int (*stopped)(void);   /* ends the wait until they are ready; or NULL */
+    struct Reward *rewards; /* all of them, [num] */
+    int64_t num;
 } RewardSeat;
 
 /**
@@ -133,6 +135,9 @@ typedef struct RewardNet {
     int (*start)(void *net, const RewardSeat *seat);
     /* Waits until they are ready, or stopped() is. Collective; errors agreed. */
     int (*await)(void *net, const RewardSeat *seat);
+    /* Hears those that have ended before they were ready, while others are
+     * waited for. Not collective. DG_EIO, DG_EINVAL, as await. */
+    int (*hear_ended)(void *net);
     /* What they say they are; "" where they do not say. */
     const char *(*version)(const void *net);
     /* Number of faults since the last call, the first one's text out. */
@@ -228,7 +233,8 @@ int dg_rewards_place(Reward *r, int64_t num, const Backend *backend);
 int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
 
 /**
- * Starts the programs among them and waits until they are ready. What has
+ * Starts the programs among them and waits until they are ready; the first that
+ * ends before, of whichever reward, ends the wait. What has
  * started stays; others than programs are passed over. After
  * dg_rewards_open(), before the first score. Collective.
  * stopped  NULL, or asked meanwhile: once it says so, the wait ends with DG_OK,

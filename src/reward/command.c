@@ -25,6 +25,7 @@ enum {
 typedef struct Scorer {
     Program program;
     int busy;
+    int heard;     /* its first line was read, since the run began */
     int fresh;     /* was not asked yet, since it was started */
     int failures;  /* since its last answer */
     int64_t id;    /* of the last picture */
@@ -48,7 +49,8 @@ typedef struct CommandReward {
     int64_t index;
     char key[40];
     int ready;
-    char version[DG_VERSION_BYTES]; /* as the first one said */
+    char version[DG_VERSION_BYTES]; /* as the first one said, */
+    int told;                       /* 1: it has */
     Crew *crew;
 } CommandReward;
 
@@ -163,25 +165,33 @@ static int start_one(const CommandReward *n, Scorer *s)
     return dg_program_start(&s->program, n->c.command, n->crew->env);
 }
 
-/* A stop was asked for, or another rank's program has failed: nothing comes of
- * waiting for this one. */
-static int in_vain(const void *user)
-{
-    const RewardSeat *seat = user;
+/* A wait for a program, with all others of the run. */
+typedef struct Wait {
+    const RewardSeat *seat;
+    int err; /* of another program: nothing more is to be said to it */
+} Wait;
 
-    return (seat->stopped != NULL && seat->stopped()) ||
-           dg_comm_alarmed(seat->comm);
+/* A stop was asked for, or another program has failed, here or on another rank:
+ * nothing comes of waiting for this one. */
+static int in_vain(void *user)
+{
+    Wait *w = user;
+
+    if ((w->seat->stopped != NULL && w->seat->stopped()) ||
+        dg_comm_alarmed(w->seat->comm))
+        return 1;
+    w->err = dg_rewards_hear_ended(w->seat);
+    return w->err != DG_OK;
 }
 
-/* Waits for its first line. seat: whose ranks all do so, or NULL. *stopped: was
- * given up before. Errors: DG_EIO, behind "its program "; it is ended then. */
+/* Waits for its first line. w: with whom, or NULL. *stopped: was given up
+ * before. Errors: DG_EIO, behind "its program "; it is ended then. */
 static int hear_hello(const CommandReward *n, Scorer *s,
-                      char version[DG_VERSION_BYTES], const RewardSeat *seat,
-                      int *stopped)
+                      char version[DG_VERSION_BYTES], Wait *w, int *stopped)
 {
     static const ProgramBytes nothing[2] = { { NULL, 0 }, { NULL, 0 } };
     const ProgramPatience patience = { n->c.start_seconds,
-                                       seat != NULL ? in_vain : NULL, seat };
+                                       w != NULL ? in_vain : NULL, w };
     const char *line;
     const ProgramEnd end =
         dg_program_ask(&s->program, nothing, &patience, &line);
@@ -455,35 +465,65 @@ static int start(void *net, const RewardSeat *seat)
     int err = n->crew->env == NULL ? make_environment(n, seat) : DG_OK;
 
     for (int i = 0; i < n->crew->num && !err; i++)
-        if (n->crew->scorer[i].program.pid == 0)
+        if (n->crew->scorer[i].program.pid == 0) {
+            n->crew->scorer[i].heard = 0;
             err = start_one(n, &n->crew->scorer[i]);
+        }
     return err;
 }
 
 /* All of them are to be the same. */
-static int hear_all(CommandReward *n, const RewardSeat *seat, int *stopped)
+static int take_version(CommandReward *n, Scorer *s, const char *version)
+{
+    s->heard = 1;
+    if (!n->told)
+        memcpy(n->version, version, sizeof n->version);
+    else if (strcmp(n->version, version) != 0)
+        return dg_fail(DG_EINVAL,
+                       "%s: one program of this rank says that it is \"%s\", "
+                       "another \"%s\"",
+                       n->key, n->version, version);
+    n->told = 1;
+    return DG_OK;
+}
+
+/* w->err is told as it is. */
+static int hear(CommandReward *n, Scorer *s, Wait *w, int *stopped)
 {
     char why[sizeof dg_last_error()->text], version[DG_VERSION_BYTES];
-    int err = DG_OK;
+    const int err = hear_hello(n, s, version, w, stopped);
 
-    for (int i = 0; i < n->crew->num && !err && !*stopped; i++) {
-        err = hear_hello(n, &n->crew->scorer[i], version, seat, stopped);
-        if (err || *stopped)
-            break;
-        if (i == 0)
-            memcpy(n->version, version, sizeof version);
-        else if (strcmp(n->version, version) != 0)
-            return dg_fail(DG_EINVAL,
-                           "%s: one program of this rank says that it is "
-                           "\"%s\", another \"%s\"",
-                           n->key, n->version, version);
-    }
     if (!err)
-        return DG_OK;
+        return *stopped ? DG_OK : take_version(n, s, version);
     memcpy(why, dg_last_error()->text, sizeof why);
     return dg_fail(err,
                    "%s = \"%.200s\": before it was ready, the program %.600s",
                    n->key, n->c.command, why);
+}
+
+static int hear_all(CommandReward *n, const RewardSeat *seat, int *stopped)
+{
+    Wait w = { .seat = seat };
+    int err = DG_OK;
+
+    for (int i = 0; i < n->crew->num && !err && !*stopped; i++)
+        if (!n->crew->scorer[i].heard)
+            err = hear(n, &n->crew->scorer[i], &w, stopped);
+    return err ? err : w.err;
+}
+
+static int hear_ended(void *net)
+{
+    CommandReward *n = net;
+    int stopped = 0, err = DG_OK;
+
+    for (int i = 0; i < n->crew->num && !err; i++) {
+        Scorer *s = &n->crew->scorer[i];
+
+        if (!s->heard && dg_program_has_ended(&s->program))
+            err = hear(n, s, NULL, &stopped);
+    }
+    return err;
 }
 
 /* Else scores were a matter of who has which picture. */
@@ -543,6 +583,7 @@ static const RewardNet command_net = {
     .score = score,
     .start = start,
     .await = await,
+    .hear_ended = hear_ended,
     .version = version_of,
     .take_note = take_note,
 };

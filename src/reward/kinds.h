@@ -25,4 +25,8 @@ extern const RewardKind dg_reward_command;
 int dg_reward_kind_of(const RewardKind **kind, const RewardConfig *c,
                       int64_t k);
 
+/** Of programs of this rank, of any reward: RewardNet.hear_ended, the first error.
+ *  Not collective. */
+int dg_rewards_hear_ended(const RewardSeat *seat);
+
 #endif

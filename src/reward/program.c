@@ -426,6 +426,11 @@ static int has_exited(const Program *p)
            info.si_pid == p->pid;
 }
 
+int dg_program_has_ended(const Program *p)
+{
+    return p->pid != 0 && has_exited(p);
+}
+
 /* Waits for news, no longer than a tick, and takes them. 0: there is nothing
  * more to come. */
 static int attend(Program *p, ProgramBytes left[2])

@@ -52,8 +52,8 @@ typedef struct ProgramBytes {
 /* For how long to wait; time in which all was suspended does not count. */
 typedef struct ProgramPatience {
     double seconds;
-    int (*stopped)(const void *user); /* is asked now and then; NULL: never */
-    const void *user;
+    int (*stopped)(void *user); /* is asked now and then; NULL: never */
+    void *user;
 } ProgramPatience;
 
 /** The environment without what tells an MPI program of its ranks, which is
@@ -76,6 +76,9 @@ int dg_program_start(Program *p, const char *command, char *const *env);
  */
 ProgramEnd dg_program_ask(Program *p, const ProgramBytes parts[2],
                           const ProgramPatience *patience, const char **line);
+
+/** 1: it has ended, and nobody has asked how (dg_program_end()). */
+int dg_program_has_ended(const Program *p);
 
 /** Closes its standard input, if it runs: it should end by itself. */
 void dg_program_dismiss(Program *p);

@@ -278,12 +278,27 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list)
     return err;
 }
 
+int dg_rewards_hear_ended(const RewardSeat *seat)
+{
+    int err = DG_OK;
+
+    for (int64_t k = 0; k < seat->num && !err; k++) {
+        const Reward *r = &seat->rewards[k];
+
+        if (r->net != NULL && r->kind->net->hear_ended != NULL)
+            err = r->kind->net->hear_ended(r->net);
+    }
+    return err;
+}
+
 int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
                      int (*stopped)(void))
 {
     const RewardSeat seat = { .comm = comm,
                               .cuda = c->run.device == DG_DEVICE_CUDA,
-                              .stopped = stopped };
+                              .stopped = stopped,
+                              .rewards = r,
+                              .num = num };
     int err = DG_OK, any = 0;
 
     for (int64_t k = 0; k < num && !err; k++)

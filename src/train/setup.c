@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "store/checkpoint.h"
 #include "store/file.h"
+#include "train/same_files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,8 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     Policy *p = NULL;
     int err = create(&p, s);
 
+    if (!err)
+        err = dg_same_files(s);
     if (!err && dg_policy_fills(p))
         dg_policy_draw_adapters(p, (uint64_t)c->run.seed);
     if (!err)
