@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 
-import torch
-
 from replay_networks import quiet
 from torch_replay import last_iteration, replay
 
@@ -72,7 +70,7 @@ CASES = {
     "flux steps first": (FLUX, ["grpo.timestep_mode=first", "sampler.eta=0.9"]),
     "flux steps last": (FLUX, ["grpo.timestep_mode=last", "sampler.steps=12"]),
     "flux threshold": (FLUX, [
-        'rewards=({name="brightness";weight=1.0;threshold=0.52;})']),
+        'rewards=({name="brightness";weight=1.0;threshold=0.515;})']),
     "flux adapters": (FLUX, [*LORA, "optim.ema_decay=0.5"]),
     "flux adapters, KL": (FLUX, [*LORA, "grpo.kl_beta=0.5", *SEVERAL]),
     "small flux": (SMALL, []),
@@ -124,11 +122,11 @@ def main():
     parser.add_argument("case", nargs="*", help="beginnings of names; all if none")
     args = parser.parse_args()
     quiet()
-    torch.set_num_threads(2)
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, (config, sets) in CASES.items():
-            if args.case and not any(name.startswith(c) for c in args.case):
+            if args.case and name not in args.case and not any(
+                    c not in CASES and name.startswith(c) for c in args.case):
                 continue
             run = os.path.join(args.work or folder,
                                name.replace(",", "").replace(" ", "_"))

@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 import torch
 
+import replay_ends as ends
 import replay_formulas as formulas
 from replay_chain import Term, gaussians, guided, rows, run_chain
 from replay_networks import Network, index_of, quiet
@@ -533,8 +534,11 @@ def replay(folder, iteration, base):
     nets = [Network(run.c, run.after["index"], len(run.weights), base, run.height,
                     run.width, d) for d in (torch.float64, torch.float32)]
     state(run, table)
+    ends.check_prompts(run, table)
+    ends.check_conditions(run, table, YARDSTICK, ULPS * EPS)
     levels_of(run, table)
     rollout(run, nets, table)
+    ends.check_rewards(run, table, YARDSTICK, ULPS * EPS)
     selection(run, table)
     doubt = 4 * run.logp_error.max()
     updates, others = (run_chain(run, net, net.dtype, doubt) for net in nets)
