@@ -162,7 +162,7 @@ def check_rewards(run, table, yardstick, least):
     rgb, near = (pictures(run, d) for d in (torch.float64, torch.float32))
     if rgb is None:
         return
-    off = yardstick * np.abs(rgb - near).max() + 4 * least
+    off = yardstick * np.sqrt(((rgb - near) ** 2).mean()) + 4 * least
     for k, reward in enumerate(run.c["rewards"]):
         want = score(reward, rgb)
         if want is None or (run.file["missing"][:, k] != 0).any():
