@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-import torch
+import numpy as np
 
 from replay_networks import quiet
 from torch_replay import last_iteration, replay
@@ -63,16 +63,16 @@ CASES = {
         "grpo.clip_range=2e-6", "optim.lr=1e-3", *SEVERAL]),
     "flux AdamW": (FLUX, [
         "optim.max_grad_norm=0.01", "optim.weight_decay=0.5", "optim.beta1=0.8",
-        "optim.beta2=0.9", "optim.eps=1e-6", "optim.warmup=4",
+        "optim.beta2=0.9", "optim.eps=1e-6", "optim.warmup=9",
         "optim.schedule=cosine", "optim.ema_decay=0.9", "optim.ema_ramp=true",
-        "optim.lr=1e-3", "run.iterations=4", "optim.ema_every=2",
+        "optim.lr=1e-3", "run.iterations=6", "optim.ema_every=5",
         "grpo.timestep_weight=std"]),
     "flux steps ceil_t, group": (FLUX, ["grpo.timestep_count=ceil_t",
                                         "grpo.timestep_scope=group"]),
     "flux steps first": (FLUX, ["grpo.timestep_mode=first", "sampler.eta=0.9"]),
     "flux steps last": (FLUX, ["grpo.timestep_mode=last", "sampler.steps=12"]),
     "flux threshold": (FLUX, [
-        'rewards=({name="brightness";weight=1.0;threshold=0.52;})']),
+        'rewards=({name="brightness";weight=1.0;threshold=0.515;})']),
     "flux adapters": (FLUX, [*LORA, "optim.ema_decay=0.5"]),
     "flux adapters, KL": (FLUX, [*LORA, "grpo.kl_beta=0.5", *SEVERAL]),
     "small flux": (SMALL, []),
@@ -87,14 +87,18 @@ CASES = {
                          "sampler.decode=x0"]),
     "sd sizes of its own": ("tiny_unet", ["grpo.updates_per_iteration=3"]),
     "wide pictures": (FLUX, ["policy.height=48", "policy.width=80"]),
-    "three ranks": (FLUX, ["grpo.updates_per_iteration=2"]),
+    "three ranks": (FLUX, []),
+    "missing scores": (FLUX, [
+        'rewards=({name="some";command="python3 tests/peers/some_scores.py";})',
+        "grpo.kl_beta=0.1", "grpo.num_generations=6"]),
 }
+ITERATION = {"flux AdamW": 5}  # warm-up ends within it, and EMA's turn is then
 
 
 def train(program, folder, config, sets, ranks):
     args = ["mpirun", "-n", str(ranks), program] if ranks > 1 else [program]
     args += ["train", f"configs/{config}.cfg"]
-    for s in (f"run.dir={folder}", "checkpoint.keep=2", "run.threads=1",
+    for s in (f"run.dir={folder}", "checkpoint.keep=3", "run.threads=1",
               "report.prompts=1", *sets):
         args += ["--set", s]
     done = subprocess.run(args, capture_output=True, text=True)
@@ -110,7 +114,7 @@ def show(name, run, table):
     tell = "; ".join(f"{n} {far / t:.2f}" for n, far, t, _ in nearest)
     ratios = run.file["ratio"]
     print(f"{name:30} {len(table.rows):3} quantities, {len(beyond)} wrong | "
-          f"ratio {ratios.min():.6f} to {ratios.max():.6f}, clip "
+          f"ratio {np.nanmin(ratios):.6f} to {np.nanmax(ratios):.6f}, clip "
           f"{run.metrics['clip_fraction']:.2f} | nearest: {tell}", flush=True)
     for n, far, t, _ in beyond:
         print(f"    WRONG {n}: {far:.3e}, tolerance {t:.1e}", flush=True)
@@ -124,17 +128,18 @@ def main():
     parser.add_argument("case", nargs="*", help="beginnings of names; all if none")
     args = parser.parse_args()
     quiet()
-    torch.set_num_threads(2)
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, (config, sets) in CASES.items():
-            if args.case and not any(name.startswith(c) for c in args.case):
+            if args.case and name not in args.case and not any(
+                    c not in CASES and name.startswith(c) for c in args.case):
                 continue
             run = os.path.join(args.work or folder,
                                name.replace(",", "").replace(" ", "_"))
             if not os.path.exists(run):
                 train(args.bin, run, config, sets, 3 if "ranks" in name else 1)
-            bad += show(name, *replay(run, last_iteration(run), None))
+            bad += show(name, *replay(
+                run, ITERATION.get(name) or last_iteration(run), None))
     print("all agree" if not bad else f"{bad} do not agree")
     return bad != 0
 

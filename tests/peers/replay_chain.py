@@ -10,10 +10,13 @@ import replay_formulas as formulas
 
 
 class Term:
-    """The terms of one update: rows are (kept sample, chosen step)."""
+    """The terms of one update: rows are (kept sample, chosen step). num: what the
+    loss is divided by; samples without a score count there and have no term."""
 
     def __init__(self, run, update):
         at = [k for k in range(len(run.kept)) if run.belongs[k] == update]
+        self.num = sum(len(run.steps[k]) for k in at)
+        at = [k for k in at if run.scored[run.kept[k]]]
         self.places = [(k, j) for k in at for j in range(len(run.steps[k]))]
         self.item = [run.kept[k] for k, _ in self.places]
         self.step = [run.steps[k][j] for k, j in self.places]
@@ -136,7 +139,7 @@ class Chain:
             none = {p: False for p in terms.places}
             loss, cut, unclear = losses(run, terms, ratio, none, 0.0)
         else:
-            loss, cut, unclear = losses(run, terms, ratio, run.clipped,
+            loss, cut, unclear = losses(run, terms, ratio, run.file["clipped"],
                                         self.doubt)
         kl = torch.zeros_like(loss)
         if run.c["grpo"]["kl_beta"] > 0:
@@ -146,11 +149,11 @@ class Chain:
                 mean_ref, _ = gaussians(run, terms, z, ref, after)
             kl = ((mean - mean_ref) ** 2).mean(dim=1) / (2 * std ** 2)
             loss = loss + run.c["grpo"]["kl_beta"] * kl
-        (loss.sum() / len(terms.item)).backward()
+        (loss.sum() / terms.num).backward()
         self.updates.append(dict(
             terms=terms, u=u.detach(), logp=logp.detach(), old=old,
             ratio=ratio.detach(), plain=plain, cut=cut, unclear=unclear,
-            loss=loss.detach() / len(terms.item), kl=kl.detach(),
+            loss=loss.detach() / terms.num, kl=kl.detach(),
             grad=[p.grad.clone() for p in self.parameters]))
         self.apply(self.updates[-1])
 

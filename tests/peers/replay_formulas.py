@@ -57,10 +57,10 @@ def parse_config(text):
 WINDOW = 18
 
 
-def philox(seed, purpose, iteration, prompt, sample, step, blocks):
+def philox(seed, purpose, iteration, prompt, sample, step, blocks, first=0):
     """uint64 [blocks, 4]: the stream's words, below 2^32 each."""
     low = np.uint64(0xFFFFFFFF)
-    c = [np.arange(blocks, dtype=np.uint64),
+    c = [np.arange(first, first + blocks, dtype=np.uint64),
          np.full(blocks, sample << 12 | step, np.uint64),
          np.full(blocks, prompt, np.uint64),
          np.full(blocks, iteration, np.uint64)]
@@ -86,15 +86,16 @@ def normals(num, seed, purpose, iteration, prompt, sample, step=0):
 
 
 def below(n, element, *stream):
-    w = philox(*stream, 0, element // 2 + 1)[element // 2]
+    w = philox(*stream, 0, 1, element // 2)[0]
     at = element % 2 * 2
     return ((int(w[at]) << 32) + int(w[at + 1])) * n >> 64
 
 
 def permutation(n, *stream):
     out = list(range(n))
+    words = philox(*stream, 0, n // 2 + 1).reshape(-1, 2)
     for i in range(n - 1, 0, -1):
-        j = below(i + 1, i, *stream)
+        j = ((int(words[i, 0]) << 32) + int(words[i, 1])) * (i + 1) >> 64
         out[i], out[j] = out[j], out[i]
     return out
 

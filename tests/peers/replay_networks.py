@@ -207,4 +207,13 @@ class Network:
 
 
 def quiet():
+    """No progress bars; one thread, since these networks are small."""
     diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        import transformers
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+    except ImportError:
+        pass
+    torch.set_num_threads(1)

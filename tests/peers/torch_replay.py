@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 import torch
 
+import replay_ends as ends
 import replay_formulas as formulas
 from replay_chain import Term, gaussians, guided, rows, run_chain
 from replay_networks import Network, index_of, quiet
@@ -311,7 +312,6 @@ def selection(run, table):
     run.steps = [formulas.chosen(run.c, run.first, run.K_steps, run.T, run.k - 1,
                                  n // run.G, n % run.G) for n in kept]
     table.add("steps trained on", f["timestep"], run.steps, 0)
-    run.clipped = f["clipped"]
 
 
 # --- c: the updates --------------------------------------------------------------
@@ -351,7 +351,7 @@ def objective(run, updates, table):
         keep(worst, "losses", f["loss"][at], u["loss"].numpy(),
              (A[u["terms"].item] * (error * ratio + 4 * EPS)
               * run.step_weight[u["terms"].step]
-              + run.c["grpo"]["kl_beta"] * u["kl_error"]) / len(at[0]))
+              + run.c["grpo"]["kl_beta"] * u["kl_error"]) / u["terms"].num)
         sure = ~u["unclear"].numpy()
         keep(worst, "where the clip acts", f["clipped"][at][sure],
              u["cut"].numpy()[sure], 0)
@@ -491,7 +491,7 @@ def metrics(run, updates, table):
     table.add("loss", m["loss"], loss, most * (error + 4 * EPS)
               + run.c["grpo"]["kl_beta"] * max(u["kl_error"].max()
                                                for u in updates))
-    num = sum(len(u["terms"].item) for u in updates)
+    num = sum(u["terms"].num for u in updates)  # those set aside, too
     cut = sum(int(u["cut"].sum()) for u in updates)
     unclear = sum(int(u["unclear"].sum()) for u in updates)
     table.add("clip_fraction", m["clip_fraction"], cut / num,
@@ -505,9 +505,9 @@ def metrics(run, updates, table):
         table.add("approx_kl", m["approx_kl"], np.mean(np.expm1(x) - x),
                   np.mean(np.abs(x) * error + error ** 2) + 1e-9 * np.mean(x * x))
     if run.c["grpo"]["kl_beta"] > 0:
-        kl = np.concatenate([u["kl"].numpy() for u in updates])
-        each = np.concatenate([u["kl_error"] for u in updates])
-        table.add("kl", m["kl"], kl.mean(), each.mean() + 1e-9 * kl.mean())
+        kl = sum(u["kl"].numpy().sum() for u in updates) / num
+        each = sum(u["kl_error"].sum() for u in updates) / num
+        table.add("kl", m["kl"], kl, each + 1e-9 * kl)
 
 
 def state(run, table):
@@ -526,15 +526,22 @@ def state(run, table):
 def replay(folder, iteration, base):
     """The table of one iteration."""
     run, table = Run(folder, iteration), Table()
-    if run.c["optim"]["moments"] != "float32":
-        sys.exit("optim.moments = int8: moments are rounded to codes of 8 bits; "
-                 "not compared")
+    for key, value, why in (
+            ("optim.moments", run.c["optim"]["moments"], "rounded to 8 bits"),
+            ("run.dtype", run.c["run"]["dtype"], "networks in another precision")):
+        if value != "float32":
+            sys.exit(f"{key} = {value}: {why}; only float32 is compared")
+    if run.metrics["skipped_updates"] > 0:
+        sys.exit("an update was skipped: not compared")
     base = base or run.c["policy"]["weights"] or run.c["policy"]["path"]
     nets = [Network(run.c, run.after["index"], len(run.weights), base, run.height,
                     run.width, d) for d in (torch.float64, torch.float32)]
     state(run, table)
+    ends.check_prompts(run, table)
+    ends.check_conditions(run, table, YARDSTICK, ULPS * EPS)
     levels_of(run, table)
     rollout(run, nets, table)
+    ends.check_rewards(run, table, YARDSTICK, ULPS * EPS)
     selection(run, table)
     doubt = 4 * run.logp_error.max()
     updates, others = (run_chain(run, net, net.dtype, doubt) for net in nets)
