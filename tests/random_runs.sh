@@ -155,6 +155,7 @@ other_runs()
         if go "$kind" "$n" "other$i"; then
             same_run "other$i"
             keeps "other$i"
+            [ -z "${LONG:-}" ] || [ "$i" != 1 ] || planned "$n"
         else
             fault "other$i, $n ranks: exit code $?" "$work/other$i.out" 20
         fi
@@ -285,6 +286,81 @@ served()
     done
 }
 
+# near_cpu: what a GPU's first iteration gives is near what the processor gives,
+# where no choice hangs on the last bits
+near_cpu()
+{
+    local key
+    [ "$device$kind" = cudatrain ] && [[ " ${sets[*]} " != *=bfloat16\ * ]] || return 0
+    free=(run.device=cpu checkpoint.every=0)
+    go train 1 cpu || {
+        fault "on the processor: exit code $?" "$work/cpu.out" 20
+        return
+    }
+    for key in reward_mean diversity; do
+        paste <(metric one "$key" | head -n 1) <(metric cpu "$key" | head -n 1) |
+            awk '{ d = $1 - $2; if (d < 0) d = -d; m = $2 < 0 ? -$2 : $2
+                exit !($1 == $2 || d <= 0.01 * (m + 0.1)) }' ||
+            fault "GPU, processor: $key $(metric one "$key" | head -n 1) $(metric cpu "$key" | head -n 1)"
+    done
+}
+
+# planned: a plan for the ranks and settings of the run "other1" has room for
+# what it has taken
+planned()
+{
+    local n=$1
+    [ "$kind" = train ] || return 0
+    go plan 1 plan --ranks "$n" --json "$work/plan.json" || {
+        fault "plan" "$work/plan.out"
+        return
+    }
+    [ "$(sed -n 's/.*"worker_steps":\([0-9]*\).*/\1/p' "$work/plan.json")" -ge \
+        $((threads * $(metric "other1" peak_bytes | sort -n | tail -n 1))) ] ||
+        fault "plan for $n ranks: $(grep -o '"worker_steps":[0-9]*' "$work/plan.json"), $threads threads, used $(metric other1 peak_bytes | sort -n | tail -n 1)"
+}
+
+# converted: to a folder for diffusers; a whole pipeline paints what the
+# checkpoint does
+converted()
+{
+    local last=$work/one/checkpoints/iter_00000$iterations.h5 args=() all
+    [ "$rank" = 0 ] || ! once_in 2 || args+=(--merge)
+    # of adapters alone there is no pipeline
+    [ "$family" = "${family%_folder}" ] || [ "$rank${args[*]}" = "$rank" -a "$rank" != 0 ] ||
+        args+=(--pipeline link)
+    timeout "$limit" "$bin" convert "$last" --to "$work/converted" "${args[@]}" \
+        >"$work/convert.out" 2>&1 || {
+        one_message convert $? || fault "convert ${args[*]}" "$work/convert.out" 20
+        echo "# convert: $told"
+        return
+    }
+    all=$work/converted
+    [ ! -e "$all/pytorch_lora_weights.safetensors" ] || all+=/pytorch_lora_weights.safetensors
+    timeout "$limit" "$bin" inspect "$all" >"$work/inspect.out" 2>&1 ||
+        fault "inspect of a converted folder" "$work/inspect.out"
+    [[ $rank = 0 && ${args[*]} == *link* ]] || return 0
+    all=("${sets[@]}")
+    sets+=("policy.path=$work/converted" "policy.weights=")
+    free=()
+    go evaluate 1 back --json "$work/back.json" || fault "evaluate of a converted folder" "$work/back.out"
+    sets=("${all[@]}")
+    free=("policy.weights=$last")
+    go evaluate 1 straight --json "$work/straight.json" || fault "evaluate" "$work/straight.out"
+    cmp <(sed 's/"weights":"[^"]*"//' "$work/straight.json") \
+        <(sed 's/"weights":"[^"]*"//' "$work/back.json") >"$work/diff" 2>&1 ||
+        fault "a converted folder paints otherwise" "$work/diff"
+}
+
+# reported: the run's own report, and a comparison with another's
+reported()
+{
+    timeout "$limit" "$bin" report "$work/one" --text >"$work/report.out" 2>&1 ||
+        fault "report" "$work/report.out"
+    timeout "$limit" "$bin" report "$work/one" "$work/other1" --out "$work/both.html" \
+        >"$work/report.out" 2>&1 || fault "report of two runs" "$work/report.out"
+}
+
 # replayed FILE: on the ranks drawn
 replayed()
 {
@@ -314,8 +390,10 @@ files_serve()
             fault "inspect of $file" "$work/inspect.out"
     done
     threads=1 env=(env)
-    served evaluate --json figures.json
-    served sample --out grid.png --seeds 2 --num 2
+    local ema=()
+    [[ " ${sets[*]} " == *" optim.ema_decay=0 "* ]] || { once_in 2 && ema=(--ema); }
+    served evaluate --json figures.json "${ema[@]}"
+    served sample --out grid.png --seeds 2 --num 2 "${ema[@]}"
     threads=1 free=()
     go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
 }
@@ -386,6 +464,12 @@ check_runs()
         files_serve
         other_runs 2
         killed_run
+        # at the end, so that a seed draws the same without them
+        [ -z "${LONG:-}" ] || {
+            near_cpu
+            converted
+            reported
+        }
     fi
     if [ "$faults" = 0 ]; then
         echo "ok - random: seed $seed, $kind of $family on $device"
