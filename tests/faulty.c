@@ -87,7 +87,7 @@ __attribute__((constructor)) static void get_ready(void)
 
     /* not a shell, mpirun or a program of the user's */
     if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 ||
-        strstr(self, "dancegrpo") == NULL)
+        strcmp(strrchr(self, '/'), "/dancegrpo") != 0)
         return;
     dl_iterate_phdr(find_code, NULL);
     dir = getenv("FAULTY_DIR");

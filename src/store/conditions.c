@@ -8,8 +8,9 @@
 
 /* Writing --------------------------------------------------------------- */
 
-static int write_digests(H5File *f, const char *name, const char *long_name,
-                         const HexDigest *digest, int64_t num)
+static int write_digests(H5File *f, const Comm *c, const char *name,
+                         const char *long_name, const HexDigest *digest,
+                         int64_t num)
 {
     const char **texts = malloc(((size_t)num + 1) * sizeof *texts);
     const H5Item item = { .name = name,
@@ -20,18 +21,21 @@ static int write_digests(H5File *f, const char *name, const char *long_name,
                           .units = "1",
                           .long_name = long_name,
                           .axes = "prompt" };
-    int err;
+    int err = DG_OK;
 
     if (texts == NULL)
-        return dg_fail(DG_ENOMEM, "%lld digests", (long long)num);
-    for (int64_t i = 0; i < num; i++)
+        err = dg_fail(DG_ENOMEM, "%s: %lld digests", dg_h5_path(f),
+                      (long long)num);
+    for (int64_t i = 0; i < num && texts != NULL; i++)
         texts[i] = digest[i];
-    err = dg_h5_write(f, &item);
+    err = dg_agree(c, err);
+    if (!err)
+        err = dg_h5_write(f, &item);
     free(texts);
     return err;
 }
 
-static int write_content(H5File *f, const ConditionsContent *k)
+static int write_content(H5File *f, const Comm *c, const ConditionsContent *k)
 {
     const H5Item prompts = { .name = "prompt",
                              .type = DG_H5_TEXT,
@@ -64,13 +68,13 @@ static int write_content(H5File *f, const ConditionsContent *k)
     if (!err)
         err = dg_h5_write(f, &prompts);
     if (!err)
-        err = write_digests(f, "prompt_sha256", "SHA-256 of the prompts' texts",
-                            k->key, k->num);
+        err = write_digests(f, c, "prompt_sha256",
+                            "SHA-256 of the prompts' texts", k->key, k->num);
     if (!err)
-        err = write_digests(f, "tokens_sha256", "SHA-256 of their token ids",
+        err = write_digests(f, c, "tokens_sha256", "SHA-256 of their token ids",
                             k->tokens, k->num);
     if (!err)
-        err = write_digests(f, "condition_sha256",
+        err = write_digests(f, c, "condition_sha256",
                             "SHA-256 of the conditions' bytes", k->condition,
                             k->num);
     return err;
@@ -86,7 +90,7 @@ int dg_conditions_write(const Comm *c, const char *path,
 
     if (err)
         return err;
-    err = write_content(f, k);
+    err = write_content(f, c, k);
     if (err)
         dg_h5_abandon(f);
     else
