@@ -107,17 +107,19 @@ expect "nodes: it measures within hosts and between them" bash -c \
         grep -q '^ranks  *ok *4 on 3 nodes: ann,ben,en' '$work/out'"
 
 # --- small files that a host has of its own ---------------------------------------------
-# differs FILE: one byte more on ben, which half of an update has reached
+# differs FILE [COMMAND]: one byte more on ben, which half of an update has reached
 differs()
 {
+    local command=${2:-train}
     rm -rf "$work/updated"
     cp -R "$work/sd" "$work/updated"
     echo >>"$work/updated/$1"
     on ben mount --bind "$work/updated" "$work/sd"
-    expect_code "nodes: another $1 on ben" 1 "ERROR $work/sd/$1: is another file \
+    expect_code "nodes: $command, another $1 on ben" 1 "ERROR $work/sd/$1: is another file \
 here than on ann (rank 0): must be the same on all hosts (found by rank 2 on ben)" \
-        across ann:2,ben:2 "$bin" train configs/tiny_sd.cfg --set run.threads=1 \
-        --set policy.path="$work/sd" --set run.dir="$work/mixture" --set "$reward"
+        across ann:2,ben:2 "$bin" "$command" configs/tiny_sd.cfg --set run.threads=1 \
+        --set policy.path="$work/sd" --set run.dir="$work/mixture" --set "$reward" \
+        --set prompts.cache="${2:+$work/mixture.h5}"
     on ben umount "$work/sd"
     expect "nodes: it is said once" test "$(grep -c '^ERROR' "$work/out")" = 1
 }
@@ -125,6 +127,7 @@ reward='rewards=({name="brightness";})'
 cp -R tests/golden/clip_tiny "$work/sd/of_reward"
 cp -R tests/golden/sd_tiny/tokenizer "$work/sd/words"
 differs tokenizer/tokenizer.json
+differs tokenizer/tokenizer_config.json encode
 differs vae/config.json
 reward="rewards=({name=\"clip\"; path=\"$work/sd/of_reward\"; tokenizer=\"$work/sd/words\";})"
 differs of_reward/config.json

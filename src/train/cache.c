@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "room.h"
 #include "tensor/mirror.h"
+#include "train/same_files.h"
 #include "train/setup.h"
 #include "train/step_plan.h"
 #include "train/team.h"
@@ -129,6 +130,8 @@ static int build(Policy **out, const Session *s)
     err = s->backend->apart
               ? dg_policy_encoders_on_node(&p, s->config, s->comm)
               : dg_agree(s->comm, dg_policy_encoders(&p, s->config));
+    if (!err)
+        err = dg_same_files(s);
     if (!err)
         err = dg_policy_load_folder(p, s->comm, DG_FOLDER_TEXT);
     if (!err)
