@@ -88,6 +88,10 @@ CASES = {
     "sd sizes of its own": ("tiny_unet", ["grpo.updates_per_iteration=3"]),
     "wide pictures": (FLUX, ["policy.height=48", "policy.width=80"]),
     "three ranks": (FLUX, []),
+    "the demo, smaller groups": ("demo", [
+        "run.iterations=2", "grpo.prompts_per_iteration=2", "grpo.num_generations=6",
+        "optim.warmup=1", "checkpoint.every=1", "trajectory.every=1",
+        "evaluate.num_prompts=1"]),
     "missing scores": (FLUX, [
         'rewards=({name="some";command="python3 tests/peers/some_scores.py";})',
         "grpo.kl_beta=0.1", "grpo.num_generations=6"]),
