@@ -85,6 +85,36 @@ expect_code "sd: before any weights are read" 1 "must be empty for pretraining" 
     ranks 2 "$bin" pretrain "$TINY" --set run.dir="$work/refused" \
     --set policy.path="$work/sizes"
 
+# --- frozen weights that change while a run is away ---------------------------
+cp -r $folder "$work/own"
+cp -r tests/golden/clip_tiny "$work/own/clip"
+frozen=(policy.path="$work/own" trajectory.every=0 run.iterations=2 "rewards=({
+    name=\"clip\";path=\"$work/own/clip\";tokenizer=\"$folder/tokenizer\";})")
+tiny 1 2 frozen.whole "${frozen[@]}"
+tiny 1 2 frozen "${frozen[@]}" run.max_seconds=1e-3
+expect "sd: frozen weights, stopped after one iteration" test \
+    "$(last_checkpoint frozen)" = 1
+# another FILE: the lowest bits of its first value are others
+another()
+{
+    cp "$1" "$work/kept"
+    printf '\x12' | dd of="$1" bs=1 conv=notrunc status=none \
+        seek=$(($(od -An -tu8 -N8 "$1") + 9))
+}
+for of in "vae/diffusion_pytorch_model:the decoder of pictures" \
+    "clip/model:rewards[0], clip"; do
+    file=$work/own/${of%%:*}.safetensors
+    another "$file"
+    tiny 2 1 frozen "${frozen[@]}"
+    expect "sd: a run does not go on with other weights of ${of#*:}" grep -qF \
+        "its run had other weights of ${of#*:}, of digest" "$work/frozen.out"
+    expect "sd: and is left as it was" test "$(last_checkpoint frozen)" = 1
+    cp "$work/kept" "$file"
+done
+tiny 2 1 frozen "${frozen[@]}"
+same_digest "sd: it does with those that it began with" frozen \
+    "$(digest frozen.whole 2)" 2
+
 # --- sizes of its own: pretrained, sampled, tuned -----------------------------
 export TINY=configs/tiny_unet.cfg
 sets=(pretrain.steps=3 pretrain.batch=8 pretrain.item_size=2

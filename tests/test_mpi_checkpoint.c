@@ -45,6 +45,31 @@ static void test_resume_tells_other_kernels(void **state)
     VERDICT();
 }
 
+/* What a file says of frozen weights is compared; one of before says nothing. */
+static void test_other_frozen_weights_are_refused(void **state)
+{
+    CheckpointNote note = { .key = "frozen_decoder",
+                            .value = "0123456789abcdef",
+                            .of = "the decoder" };
+
+    (void)state;
+    EXPECT(save(3, 0) == DG_OK);
+    k.notes = &note;
+    k.num_notes = 1;
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK);
+    EXPECT(save(4, 0) == DG_OK);
+    dg_checkpoint_path(path, sizeof path, folder, 4);
+    forget();
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(4));
+    note.value = "0123456789abcdee";
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(says("other weights of the decoder, of digest 0123456789abcdef "
+                "(attribute frozen_decoder); these have 0123456789abcdee"));
+    EXPECT(says(path));
+    VERDICT();
+}
+
 /* The same digest whatever the number of ranks: a constant of this test. */
 static void test_data_do_not_depend_on_ranks(void **state)
 {
@@ -373,6 +398,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start, end),
     cmocka_unit_test_setup_teardown(test_resume_tells_other_kernels, start,
                                     end),
+    cmocka_unit_test_setup_teardown(test_other_frozen_weights_are_refused,
+                                    start, end),
     cmocka_unit_test_setup_teardown(test_data_do_not_depend_on_ranks, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_renamed_is_passed_over, start, end),

@@ -47,6 +47,7 @@ typedef struct ParamSet {
     float *values; /* [count] once allocated; padding is 0 */
     int owns_values;
     int together;       /* a node's ranks have values together: filled once */
+    uint64_t digest;    /* of what files gave (base/value_digest.h); 0: none */
     struct Lora *lora;  /* adapts linears that are added; NULL: nothing */
     ParamGroup *groups; /* [num_groups], rising */
     int num_groups, cap_groups;

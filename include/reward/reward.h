@@ -105,6 +105,9 @@ typedef struct RewardNet {
     /* Copies the weights to the memory of a backend that is apart; the host's
      * copy is given back. DG_ENOMEM. NULL: there are none. */
     int (*place)(void *net, const Backend *backend);
+    /* Of the weights, once they are there: base/value_digest.h. NULL: there are
+     * none. */
+    uint64_t (*digest)(const void *net);
     /* Parameters, with padding. NULL: 0. */
     int64_t (*num_values)(const void *net);
     /* Host memory to make a picture of that size ready in, bytes. */
@@ -214,6 +217,9 @@ int dg_rewards_load(Reward *r, int64_t num, const Comm *comm);
 
 /** Both. */
 int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm);
+
+/** Of a loaded reward's weights: base/value_digest.h; 0: it has none. */
+uint64_t dg_reward_digest(const Reward *r);
 
 /** Whether each of them can score some of these prompts: DG_EINVAL naming the
  *  reward. */

@@ -62,6 +62,9 @@ typedef struct CheckpointNote {
     const char *old_key,
         *old_value; /* what a file without key has to say; NULL:
                                         it has to have it */
+    const char
+        *of; /* a digest's: of what, for the message; a file of before may
+                       be without key. NULL: it is none */
 } CheckpointNote;
 
 typedef struct Checkpoint {

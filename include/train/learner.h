@@ -28,6 +28,8 @@ typedef struct LearnerPlace {
 
 enum { DG_LEARNER_PIECE = 1 << 24 };
 
+enum { DG_LEARNER_NOTES = 1 + DG_CONFIG_REWARDS };
+
 typedef struct Learner {
     Policy *policy; /* borrowed */
     OptimConfig optim;
@@ -51,6 +53,8 @@ typedef struct Learner {
     CheckpointCounter *more; /* [num_more] of its owner's, borrowed: they are in
                                 its checkpoints too */
     int num_more;
+    const CheckpointNote *notes; /* [num_notes] likewise, <= DG_LEARNER_NOTES */
+    int num_notes;
     uint64_t spread; /* bytes of weights from their owners to all, of what
                         is no pool's (train/traffic.h) */
 } Learner;

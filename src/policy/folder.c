@@ -79,6 +79,7 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
                    .manifest = decoder ? &half : NULL,
                    .together = set->together };
     int64_t first, num;
+    uint64_t digest = 0;
     int err = dg_folder_path(path, folder->path, component, NULL);
 
     snprintf(prefix, sizeof prefix, "%s.", component);
@@ -86,6 +87,7 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
         err = dg_manifest_of_params(&wants, &o.num_wants, set, prefix);
     err = dg_agree(comm, err);
     o.wants = wants;
+    o.digest = &digest;
     if (!err) {
         /* other components may lie in the same set */
         num = span(wants, o.num_wants, &first);
@@ -94,6 +96,7 @@ int dg_folder_load(const Folder *folder, const Comm *comm, ParamSet *set,
                   : dg_load_values(comm, &o, 0, 0, NULL);
     }
     free(wants);
+    set->digest += digest;
     return err;
 }
 

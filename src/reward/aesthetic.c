@@ -65,6 +65,14 @@ static int load(void *net, const Comm *comm)
     return dg_clip_net_load(&((Aesthetic *)net)->clip, comm);
 }
 
+/* The head's with it. */
+static uint64_t digest(const void *net)
+{
+    const Aesthetic *n = net;
+
+    return dg_net_digest(net) + dg_linear_head_digest(&n->head);
+}
+
 static int score(const void *net, const RewardInput *in, RewardScore *out)
 {
     const Aesthetic *n = net;
@@ -81,6 +89,7 @@ static const RewardNet aesthetic_net = {
     .prepare = prepare,
     .load = load,
     .place = dg_net_place,
+    .digest = digest,
     .num_values = dg_net_num_values,
     .scratch = dg_net_scratch,
     .num_seen = dg_clip_net_num_seen,

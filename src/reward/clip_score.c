@@ -179,15 +179,15 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
     return DG_OK;
 }
 
-#define CLIP_NET(creator)                                                 \
-    {                                                                     \
-        .create = creator, .destroy = destroy, .prepare = prepare,        \
-        .load = load, .same = dg_clip_net_same, .join = dg_clip_net_join, \
-        .place = dg_net_place, .num_values = dg_net_num_values,           \
-        .scratch = dg_net_scratch, .num_features = num_features,          \
-        .num_seen = dg_clip_net_num_seen, .alike = dg_clip_net_alike,     \
-        .see = dg_clip_net_see, .read = read_list, .encode = encode,      \
-        .score = score,                                                   \
+#define CLIP_NET(creator)                                                      \
+    {                                                                          \
+        .create = creator, .destroy = destroy, .prepare = prepare,             \
+        .load = load, .same = dg_clip_net_same, .join = dg_clip_net_join,      \
+        .place = dg_net_place, .digest = dg_net_digest,                        \
+        .num_values = dg_net_num_values, .scratch = dg_net_scratch,            \
+        .num_features = num_features, .num_seen = dg_clip_net_num_seen,        \
+        .alike = dg_clip_net_alike, .see = dg_clip_net_see, .read = read_list, \
+        .encode = encode, .score = score,                                      \
     }
 
 static const RewardNet hpsv2_net = CLIP_NET(create_hpsv2);

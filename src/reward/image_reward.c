@@ -320,6 +320,7 @@ static const RewardNet net = {
     .prepare = prepare,
     .load = load,
     .place = dg_net_place,
+    .digest = dg_net_digest,
     .num_values = dg_net_num_values,
     .scratch = dg_net_scratch,
     .num_features = num_features,

@@ -1,6 +1,7 @@
 #include "linear_head.h"
 
 #include "base/error.h"
+#include "base/value_digest.h"
 #include "weights/manifest.h"
 #include "weights/remap.h"
 #include "weights/snapshot.h"
@@ -155,6 +156,18 @@ void dg_linear_head_fini(LinearHead *h)
 {
     free(h->weight);
     *h = (LinearHead) { .width = 0 };
+}
+
+uint64_t dg_linear_head_digest(const LinearHead *h)
+{
+    float bits[2];
+    uint64_t sum = 0;
+
+    for (int64_t i = 0; i <= h->width; i++) {
+        memcpy(bits, i < h->width ? &h->weight[i] : &h->bias, sizeof bits);
+        sum += dg_value_digest(2 * i, bits, 2);
+    }
+    return sum;
 }
 
 double dg_linear_head_apply(const LinearHead *h, const float *x)

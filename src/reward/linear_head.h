@@ -26,6 +26,9 @@ int dg_linear_head_load(LinearHead *out, const Comm *comm, const char *path,
                         int64_t width, const char *key);
 void dg_linear_head_fini(LinearHead *h);
 
+/** Of its numbers: base/value_digest.h, each double as two values. */
+uint64_t dg_linear_head_digest(const LinearHead *h);
+
 /** weight . x + bias, x [width]. */
 double dg_linear_head_apply(const LinearHead *h, const float *x);
 

@@ -103,13 +103,20 @@ int dg_net_find(const Net *n)
     return DG_OK;
 }
 
+uint64_t dg_net_digest(const void *net)
+{
+    return ((const Net *)net)->tower->params.digest;
+}
+
 /* Of the whole network; list: the files' lists of tensors alone, which are
  * checked before gigabytes are reserved. */
 static int read_files(Net *n, const ManifestOpts *m, const Comm *comm, int list)
 {
-    const ParamSet *params = &n->tower->params;
+    ParamSet *params = &n->tower->params;
     WeightWant *wants = NULL;
-    LoadOpts o = { .path = n->c.path, .manifest = m };
+    LoadOpts o = { .path = n->c.path,
+                   .manifest = m,
+                   .digest = &params->digest };
     int err =
         dg_agree(comm, dg_manifest_of_params(&wants, &o.num_wants, params, ""));
 

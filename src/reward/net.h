@@ -77,6 +77,7 @@ int dg_net_load(Net *n, const ManifestOpts *o, const Comm *comm);
 /** RewardNet's, of any net that begins with a Net. */
 int dg_net_place(void *net, const Backend *backend);
 int64_t dg_net_num_values(const void *net);
+uint64_t dg_net_digest(const void *net);
 size_t dg_net_scratch(const void *net, int64_t height, int64_t width);
 
 /* Ids of a text [tokens] out; *cut = 1: its end is not read, else 0. */

@@ -233,6 +233,13 @@ int dg_rewards_open(Reward *r, const Config *c, int64_t num, const Comm *comm)
     return err ? err : dg_rewards_load(r, num, comm);
 }
 
+uint64_t dg_reward_digest(const Reward *r)
+{
+    const RewardNet *net = r->kind->net;
+
+    return r->net != NULL && net->digest != NULL ? net->digest(r->net) : 0;
+}
+
 int dg_rewards_place(Reward *r, int64_t num, const Backend *backend)
 {
     int err = DG_OK;

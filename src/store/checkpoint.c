@@ -319,8 +319,16 @@ static int check_notes(H5File *f, const Checkpoint *k)
         const char *value = old ? n->old_value : n->value;
         char *stored = NULL;
 
+        if (n->of != NULL && !dg_h5_has_key(f, NULL, key))
+            continue;
         err = dg_h5_get_text(f, NULL, key, &stored);
-        if (!err && n->must_match && strcmp(stored, value) != 0)
+        if (!err && n->of != NULL && strcmp(stored, value) != 0)
+            err =
+                dg_fail(DG_EFORMAT,
+                        "%s: its run had other weights of %s, of digest %.16s "
+                        "(attribute %s); these have %.16s",
+                        dg_h5_path(f), n->of, stored, key, value);
+        else if (!err && n->must_match && strcmp(stored, value) != 0)
             err = dg_fail(DG_EFORMAT, "%s: %s is %.16s..., this run's %.16s...",
                           dg_h5_path(f), key, stored, value);
         free(stored);

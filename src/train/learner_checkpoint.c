@@ -11,7 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ARRAYS = 6, MAX_NOTES = 2, MAX_COUNTERS = 1 + DG_CONFIG_REWARDS };
+enum {
+    MAX_ARRAYS = 6,
+    MAX_NOTES = 2 + DG_LEARNER_NOTES,
+    MAX_COUNTERS = 1 + DG_CONFIG_REWARDS
+};
 
 /* an array of the state that is not the host's, for get() and put() */
 typedef struct StateOf {
@@ -82,7 +86,6 @@ static int describe_adapters(Content *c, const Policy *p)
                                      .must_match = 1,
                                      .old_key = "base_sha256",
                                      .old_value = p->base_sha256 };
-    c->k.notes = c->notes;
     c->k.num_notes = 2;
     return DG_OK;
 }
@@ -227,6 +230,9 @@ static int describe(Content *c, const Learner *l)
         (CheckpointCounter) { .name = "optimizer_step", .value = l->updates };
     for (int i = 0; i < l->num_more; i++)
         c->counters[1 + i] = l->more[i];
+    for (int i = 0; i < l->num_notes; i++)
+        c->notes[c->k.num_notes++] = l->notes[i];
+    c->k.notes = c->notes;
     c->k.params = c->params;
     c->k.counters = c->counters;
     c->k.num_counters = 1 + l->num_more;

@@ -241,6 +241,7 @@ static int resume(Trainer *t, int *stop)
     int found = 0, err;
 
     dg_trainer_keep_unscored(t);
+    dg_trainer_note_frozen(t);
     err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->iteration,
                             &found);
 

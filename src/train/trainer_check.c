@@ -7,6 +7,8 @@
 #include "train/sampling.h"
 #include "train/setup.h"
 
+#include <stdio.h>
+
 int dg_trainer_check(const Config *c)
 {
     if (c->num_rewards == 0)
@@ -145,4 +147,42 @@ int dg_trainer_check_all(Trainer *t)
         err = dg_setup_find_weights(s, sizes);
     dg_policy_destroy(sizes);
     return err;
+}
+
+/* --- what a resume compares ---------------------------------------------- */
+
+/* digest 0: they have none of their own, or are drawn from the seed. */
+static void note_frozen(Trainer *t, uint64_t digest, const char *key,
+                        const char *of)
+{
+    const int i = t->learner->num_notes;
+    char(*text)[80] = t->frozen_text[i];
+
+    if (digest == 0)
+        return;
+    snprintf(text[0], sizeof text[0], "%s", key);
+    snprintf(text[1], sizeof text[1], "%016llx", (unsigned long long)digest);
+    snprintf(text[2], sizeof text[2], "%s", of);
+    t->frozen[i] =
+        (CheckpointNote) { .key = text[0], .value = text[1], .of = text[2] };
+    t->learner->notes = t->frozen;
+    t->learner->num_notes++;
+}
+
+void dg_trainer_note_frozen(Trainer *t)
+{
+    const int64_t num = t->session->config->num_rewards;
+
+    t->learner->num_notes = 0;
+    if (t->policy->codec != NULL)
+        note_frozen(t, t->policy->codec->digest, "frozen_decoder",
+                    "the decoder of pictures");
+    for (int64_t k = 0; k < num; k++) {
+        char key[40], of[80];
+
+        snprintf(key, sizeof key, "frozen_reward_%lld", (long long)k);
+        snprintf(of, sizeof of, "rewards[%lld], %.50s", (long long)k,
+                 t->rewards[k].name);
+        note_frozen(t, dg_reward_digest(&t->rewards[k]), key, of);
+    }
 }
