@@ -6,8 +6,9 @@
  *   missing=N    one picture in N has no score
  *   silent       none has, and no reason either
  *   endless      nor has its reason an end
+ *   lines        and is of two, with what steers a terminal
  *   fatal, status=N, nan, strict=X     what score() gives
- *   refuse, mute                       open() does, with a reason and without
+ *   refuse, refuse_lines, mute         open() does, with a reason and without
  *   seat         open() refuses with what it is told
  *   words        the score is the length of the prompt and its metadata
  *   scratch=N    N bytes of scratch are written; the score is where they begin
@@ -57,6 +58,8 @@ static int open_it(void **self, const DgRewardSeat *s, char *reason)
         fesetround(FE_UPWARD);
     if (is(s->options, "refuse"))
         snprintf(reason, DG_REWARD_REASON, "no model for \"%s\"", s->name);
+    if (is(s->options, "refuse_lines"))
+        snprintf(reason, DG_REWARD_REASON, "one\ntwo\x1b[2J.");
     if (is(s->options, "seat"))
         snprintf(reason, DG_REWARD_REASON,
                  "%s rank %d of %d, of its node %d of %d, device %d, open %d",
@@ -130,6 +133,8 @@ __attribute__((unused)) static int score(void *self, const DgRewardPicture *p,
                  p->prompt);
     else if (is(options, "endless"))
         memset(out->reason, 'x', sizeof out->reason);
+    else if (is(options, "lines"))
+        snprintf(out->reason, sizeof out->reason, "one\ntwo\x1b[2J\t\xff.");
     if (out->reason[0] != '\0' || is(options, "silent"))
         return DG_REWARD_MISSING;
     if (is(options, "fatal")) {

@@ -66,6 +66,11 @@ static void test_nothing_steers_a_terminal(void **state)
     strcpy(here, text);
     dg_legible(here);
     assert_string_equal(here, "a?[2J?\n?\tb??\xc3\xa9?.?");
+    strcpy(here + 1, text + 1);
+    dg_legible_line(here);
+    assert_string_equal(here, "a?[2J? ? b??\xc3\xa9?.?");
+    strcpy(here, text);
+    dg_legible(here);
     char *lines = put(dg_legible_put, text, SIZE_MAX);
     assert_string_equal(lines, here);
     char *line = put(dg_legible_put_line, text, SIZE_MAX);

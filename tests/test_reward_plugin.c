@@ -121,6 +121,7 @@ static void test_score_that_cannot_be_had_is_missing(void **state)
     one("silent", DG_OK, "its library gave no reason");
     one("endless", DG_OK, "xxxxxxxxxxxxxxxx");
     assert_int_equal(strlen(dg_last_error()->text), DG_REWARD_REASON - 1);
+    one("lines", DG_OK, "one two?[2J ?.");
     one("nan", DG_OK, "its score is nan");
 }
 
@@ -240,6 +241,8 @@ static void test_bad_libraries_are_told(void **state)
     refused("good", "refuse", DG_EREWARD,
             "refuses to open: no model for \"mine\"");
     refused("good", "mute", DG_EREWARD, "refuses to open, without a reason");
+    refused("good", "refuse_lines", DG_EREWARD,
+            "refuses to open: one two?[2J.");
     configure(&b, "good", "");
     snprintf(b.config.rewards[0].plugin, 32, "README.md");
     MUST(dg_rewards_init(b.r, &b.config));
@@ -260,7 +263,7 @@ static void test_library_learns_its_place(void **state)
     assert_int_equal(b.r[0].gpu, 3);
     MUST(dg_rewards_outline(b.r, &b.config, 1));
     b.r[0].kind->net->seat(b.r[0].net, 3);
-    assert_int_equal(b.r[0].kind->net->load(b.r[0].net, &tiny_comm),
+    assert_int_equal(b.r[0].kind->net->prepare(b.r[0].net, &tiny_comm),
                      DG_EREWARD);
     assert_non_null(strstr(dg_last_error()->text, "device 3"));
     dg_rewards_close(b.r, 1);

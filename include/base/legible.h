@@ -14,6 +14,9 @@ int dg_utf8_bytes(const char *text);
 /** Makes a text of lines legible, in its place. Tabs and ends of lines stay. */
 void dg_legible(char *text);
 
+/** Makes a text a legible line, in its place: tabs and ends of lines become blanks. */
+void dg_legible_line(char *text);
+
 /** Writes one, at most so many bytes of it and no part of a character. */
 void dg_legible_put(FILE *out, const char *text, size_t most);
 

@@ -47,6 +47,14 @@ void dg_legible(char *text)
     }
 }
 
+void dg_legible_line(char *text)
+{
+    dg_legible(text);
+    for (; *text != '\0'; text++)
+        if (*text == '\n' || *text == '\t')
+            *text = ' ';
+}
+
 static void put(FILE *out, const char *text, size_t most, int lines)
 {
     while (*text != '\0') {

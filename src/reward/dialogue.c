@@ -125,20 +125,12 @@ static int read_strict(float *strict, const cJSON *v)
            (cJSON_IsNumber(v) && v->valuedouble == 0);
 }
 
-/* What stands in logs and in files is a line there. */
-static void keep_in_line(char *text)
-{
-    for (; *text != '\0'; text++)
-        if (*text == '\n' || *text == '\t')
-            *text = ' ';
-}
-
 static void take_reason(const char *why)
 {
     char text[241];
 
     snprintf(text, sizeof text, "%s", why);
-    keep_in_line(text);
+    dg_legible_line(text); /* it stands in logs and in files */
     dg_fail(DG_ENOSCORE, "says: %s", text);
 }
 
@@ -188,8 +180,7 @@ AnswerKind dg_answer_read(RewardScore *out, const char *line, int64_t id)
 static void take_version(char version[DG_VERSION_BYTES], const char *text)
 {
     snprintf(version, DG_VERSION_BYTES, "%s", text);
-    dg_legible(version);
-    keep_in_line(version);
+    dg_legible_line(version);
 }
 
 int dg_answer_hello(char version[DG_VERSION_BYTES], const char *line)

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/float_env.h"
 #include "base/in_file.h"
+#include "base/legible.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "base/text_out.h"
@@ -270,6 +271,7 @@ static int open_instance(PluginReward *n, const Comm *comm)
     if (!refused)
         return DG_OK;
     reason[sizeof reason - 1] = '\0';
+    dg_legible_line(reason);
     snprintf(why, sizeof why, "refuses to open%s%.400s",
              reason[0] != '\0' ? ": " : ", without a reason", reason);
     return refuse(DG_EREWARD, n, why);
@@ -285,15 +287,17 @@ static void seat(void *net, int gpu)
 static int prepare(void *net, const Comm *comm)
 {
     PluginReward *n = net;
-    const char *about = n->plugin->description;
+    char about[200] = "";
     int err = compare_ranks(n, comm);
 
+    if (n->plugin->description != NULL)
+        snprintf(about, sizeof about, "%s", n->plugin->description);
+    dg_legible_line(about);
     if (!err)
         err = dg_agree(comm, open_instance(n, comm));
     if (!err)
         dg_info("reward %s: %s%s%.200s, SHA-256 %.16s...", n->c.name,
-                n->c.plugin, about != NULL && about[0] != '\0' ? ", " : "",
-                about != NULL ? about : "", n->sha256);
+                n->c.plugin, about[0] != '\0' ? ", " : "", about, n->sha256);
     return err;
 }
 
@@ -349,6 +353,7 @@ static int ask(const PluginReward *n, const RewardInput *in, DgRewardScore *out)
     }
     dg_float_env_standard();
     out->reason[sizeof out->reason - 1] = '\0';
+    dg_legible_line(out->reason); /* it stands in logs and in files */
     return status;
 }
 
