@@ -395,10 +395,8 @@ static int sum_stats(Interval *out, const Eval *e, double *values)
         for (int64_t k = 0; k < e->job->seeds; k++) {
             const double v = weighted(e, p * e->job->seeds + k);
 
-            if (isnan(v))
-                continue;
-            sum += v;
-            n++;
+            sum += isnan(v) ? 0 : v;
+            n += !isnan(v);
         }
         values[p] = n > 0 ? sum / (double)n : NAN;
     }
