@@ -166,8 +166,7 @@ static void test_faults_make_a_score_missing(void **state)
 
         snprintf(how, sizeof how, "%s,at=bad", fault[i].how);
         open_bed(&b, how,
-                 strcmp(fault[i].how, "hang") == 0 ? "timeout_seconds=1;"
-                                                   : "");
+                 strcmp(fault[i].how, "hang") == 0 ? "timeout_seconds=1;" : "");
         s[0] = score(&b);
         MUST(ask(&b, &bad, &s[1]));
         if (!s[1].missing)
