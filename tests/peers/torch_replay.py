@@ -224,6 +224,15 @@ def log_densities(run, step, z, u, after):
                              lambda x: x.mean(axis=1))
 
 
+def rounded_means(run, step, z, u):
+    """What roundings of mu do to a log-density: those of D elements are as good as
+    independent of each other and of the noise."""
+    size = abs(step.mean(1.0, 0.0, 0.0)) * math.sqrt((z ** 2).mean()) \
+        + abs(step.mean(0.0, 1.0, 0.0)) * math.sqrt((u ** 2).mean())
+    slope = 1 / step.std if run.gaussian else 2 * step.std
+    return ULPS * EPS * size * slope / math.sqrt(run.D)
+
+
 def rollout(run, nets, table):
     """Latents, noise, log-densities, what was decoded."""
     s, seed, k = run.c["sampler"], run.c["run"]["seed"], run.k - 1
@@ -250,7 +259,8 @@ def rollout(run, nets, table):
             logp = log_densities(run, step, z, u, after)
             run.logp_error[t] = YARDSTICK * np.abs(
                 log_densities(run, step, z, u32[t], after) - logp).max() \
-                + 2 * ULPS * EPS * (1 + np.abs(logp).max())
+                + 2 * ULPS * EPS * (1 + np.abs(logp).max()) \
+                + rounded_means(run, step, z, u)
         keep(worst, "latents", after, mean + step.std * noise,
              error + 8 * EPS * 6.67 * step.std)
         keep(worst, "log-densities", run.file["log_prob"][:, t], logp,
