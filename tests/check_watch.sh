@@ -83,6 +83,8 @@ absent gather "a gathering"
 absent sum "a sum or extremum"
 absent pass "a message"
 absent beside "an agreement on errors beside"
+# as when the first rank's disk does not answer, while it writes the report
+absent end "a barrier"
 
 # --- ranks that lose their patience within milliseconds ------------------------------
 for wait in agree sum gather; do

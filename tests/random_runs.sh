@@ -23,7 +23,7 @@ tell_free()
 # each may have none
 draw_hosts()
 {
-    local left=$1 layout= host
+    local left=$1 layout='' host
     for host in ada ben; do
         draw $((left + 1))
         [ "$drawn" = 0 ] || layout+="${layout:+,}$host:$drawn"
@@ -193,7 +193,9 @@ stop_run()
     kill_run
     wait "$pid"
     rc=$?
-    [ "$stopped" != term ] || [ "$rc" = 75 ] || [ "$rc" = 0 ] || [ "$rc" = 143 ] ||
+    # before its first word it has not asked for a word
+    [ "$stopped" != term ] || [ ! -s "$work/killed.first" ] ||
+        [[ $rc =~ ^(0|75|143)$ ]] ||
         fault "told to stop: exit code $rc" "$work/killed.first" 20
 } 2>/dev/null
 
@@ -267,7 +269,7 @@ replayed()
 # files_serve: inspect, replay, evaluate, sample of what the run left
 files_serve()
 {
-    local file
+    local file ema=()
     draw "$iterations"
     file=$work/one/trajectories/iter_00000$((drawn + 1)).h5
     draw 3
@@ -281,8 +283,9 @@ files_serve()
             fault "inspect of $file" "$work/inspect.out"
     done
     threads=1 env=(env)
-    served evaluate --json figures.json
-    served sample --out grid.png --seeds 2 --num 2
+    [[ " ${sets[*]}" != *ema_decay=0.* ]] || ! once_in 2 || ema=(--ema)
+    served evaluate --json figures.json "${ema[@]}"
+    served sample --out grid.png --seeds 2 --num 2 "${ema[@]}"
     threads=1 free=()
     go plan 1 plan --ranks 2 || fault "plan" "$work/plan.out"
     [ "${WIDE:-0}" = 0 ] || others_serve
@@ -314,11 +317,59 @@ others_serve()
             "$work/one/trajectories/iter_000001.h5" 2>&1) ||
             [[ $wanted == *"no item has all"* ]] || fault "inspect --pictures: $wanted"
     fi
+    one_of train pretrain sample evaluate encode replay
+    go plan 1 plan --command "$one" --gpus 1,3 || one_message plan $? ||
+        fault "plan --command $one" "$work/plan.out"
     once_in 3 || return 0
     draw_ranks
     go doctor $((ranks > 3 ? 3 : ranks)) doctor --json "$work/doctor.json" ||
         grep -q "on_nan = .stop" "$work/doctor.out" ||
         fault "doctor, $ranks ranks: exit code $?" "$work/doctor.out" 20
+}
+
+# looks RUN: what reads a run's folder while others write it, or there is one message
+looks()
+{
+    local run=$1 rc
+    for look in "report --text" "inspect --csv" "report"; do
+        # shellcheck disable=SC2086
+        timeout -k 5 "$limit" "$bin" $look "$work/$run" >"$work/look.out" 2>&1
+        rc=$?
+        # from within the folder: what is not there is not yet there
+        [ $rc = 0 ] || { [ $rc = 1 ] &&
+            [ "$(grep -ac '^ERROR' "$work/look.out")" = 1 ]; } ||
+            fault "$look meanwhile: exit code $rc" "$work/look.out" 20
+    done
+}
+
+# twin_run: two at once in one folder, of which one waits for the other, or does not
+twin_run()
+{
+    local i ends=() pids=() all=()
+    for i in 1 2; do
+        draw_ranks
+        [ "$ranks" -le 3 ] || ranks=3
+        draw_free
+        all+=("$ranks ranks of $threads threads, ${env[*]} ${free[*]};")
+        command_of "$kind" "$ranks" twin "${sets[@]}" "${free[@]}"
+        "${command[@]}" >"$work/twin.out$i" 2>&1 &
+        pids+=($!)
+        draw 400
+        sleep "0.$(printf %03d "$drawn")"
+    done
+    looks twin
+    for i in 0 1; do
+        wait "${pids[i]}"
+        ends[i]=$?
+    done
+    case "${ends[*]}" in
+    "0 0" | "0 75" | "75 0") same_run twin ;;
+    *)
+        cat "$work"/twin.out[12] >"$work/twin.out"
+        fault "two at once: exit codes ${ends[*]}" "$work/twin.out" 20
+        ;;
+    esac
+    [ "$faults" = 0 ] || echo "    twin: ${all[*]}"
 }
 
 # longer_run: begun as a shorter one
@@ -424,6 +475,7 @@ check_runs()
         # on hosts, whoever is killed is not there at once
         [ -n "${NODES:-}" ] || killed_run
         [ "${WIDE:-0}" = 0 ] || longer_run
+        [ "${WIDE:-0}${NODES:-}" != 1 ] || twin_run
     fi
     if [ "$faults" = 0 ]; then
         echo "ok - random: seed $seed, $kind of $family on $device"

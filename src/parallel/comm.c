@@ -150,13 +150,13 @@ void dg_comm_fini(Comm *c)
 {
     int started = 0, ended = 0;
 
-    dg_set_panic_hook(NULL);
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
     if (c->impl != NULL && started && !ended) {
         dg_comm_unwatch(c);
         free_handles(c->impl);
     }
+    dg_set_panic_hook(NULL);
     free(c->impl);
     c->impl = NULL;
     if (started && !ended)

@@ -357,6 +357,7 @@ void dg_comm_unwatch(Comm *c)
 
     if (w == NULL)
         return;
+    dg_comm_barrier(c); /* watched, as what follows is not */
     c->impl->watch = NULL;
     end_watch(w, 1);
 }
