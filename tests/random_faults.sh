@@ -1,7 +1,7 @@
 # A run in which something fails at random: source it after cuda_lib.sh,
 # random_draw.sh and random_runs.sh, then check_faults SEED. One call for memory,
 # of the disk or for a thread fails on one rank (tests/faulty.c), or all from it
-# on; or a GPU. Whatever it is: all ranks end together with one message, or it does
+# on; or its GPU. Whatever it is: all ranks end together with one message, or it does
 # not matter; nothing is half-written; and the run goes on to the bits of one
 # that was never disturbed.
 # shellcheck disable=SC2154
@@ -26,6 +26,13 @@ draw_fault()
     local kind rank calls how
     draw "$1"
     rank=$drawn
+    if [ "$device" = cuda ] && once_in 3; then
+        one_of 10 100 1000 10000
+        draw "$one"
+        fault_env=(CUDA_EMULATION_FAIL="$rank:$drawn")
+        what="GPU $rank from its launch $drawn on, of $1 ranks"
+        return
+    fi
     one_of memory memory memory disk disk read thread
     kind=$one
     # what touches files is the first rank's most often
