@@ -257,4 +257,11 @@ expect "room: which take what was said of both" awk \
     "BEGIN { d = ($(most | awk '{ sum += $1 } END { printf "%d", sum }') - \
                  2 * $taken) / 1e6 - ${needs:-0}
              exit !(-0.16 < d && d < 0.16) }"
+# the main table of a plan for a GPU is of its kernels, one worker of them
+unet=(configs/tiny_unet.cfg "${common[@]}" "${iteration[@]}" --set run.iterations=1
+    --set grpo.updates_per_iteration=1 --set grpo.timestep_fraction=1)
+"$gpu" train "${unet[@]}" --set run.dir="$work/unet" >"$work/out" 2>&1
+"$gpu" plan "${unet[@]}" --set run.threads=2 --json "$work/plan.json" >>"$work/out" 2>&1
+same "room: a plan for a GPU counts what it reserves" "$(metric unet plan_bytes)" \
+    "$(sed -n 's/.*"worker_steps":\([0-9]*\).*/\1/p' "$work/plan.json")"
 exit $bad

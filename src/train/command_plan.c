@@ -286,8 +286,8 @@ static Config of_replay(const Session *s)
     return c;
 }
 
-int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
-                    int ranks)
+static int plan_command(RunPlan *out, const Session *s, PlanCommand command,
+                        int ranks)
 {
     Use u;
     int err;
@@ -323,6 +323,18 @@ int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
     }
     close_use(&u);
     return err;
+}
+
+int dg_command_plan(RunPlan *out, const Session *s, PlanCommand command,
+                    int ranks)
+{
+    Backend kernels;
+    /* what a GPU's kernels take beside their results is not what these take */
+    const Session on = s->config->run.device == DG_DEVICE_CUDA
+                           ? dg_outline_on_gpu(s, &kernels)
+                           : *s;
+
+    return plan_command(out, &on, command, ranks);
 }
 
 /* --- on GPUs ----------------------------------------------------------------- */
