@@ -41,7 +41,8 @@ int dg_comm_init(Comm *c, int *argc, char ***argv);
  * where it is. Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
  */
 int dg_comm_watch(Comm *c, double patience_s);
-/** Ends the watch, if there is one, as dg_comm_fini() does. Collective. */
+/** Ends the watch, if there is one, as dg_comm_fini() does, once all are there,
+ *  which is still watched. Collective. */
 void dg_comm_unwatch(Comm *c);
 
 /** A communicator of this rank alone, beside the one of all. Not collective.
