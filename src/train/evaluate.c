@@ -356,7 +356,7 @@ static double prompt_mean(const Eval *e, int64_t prompt, int reward, int strict)
 static int tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
                      double *values)
 {
-    const int64_t resamplings = e->job->session->config->evaluate.bootstrap;
+    const Config *c = e->job->session->config;
     int err = DG_OK;
 
     for (int strict = 0; strict < 2 && !err; strict++) {
@@ -367,7 +367,7 @@ static int tag_stats(EvaluateTag *t, const Eval *e, const char *tag,
                 values[n++] = prompt_mean(e, p, 0, strict);
         t->pictures = n * e->job->seeds;
         err = dg_bootstrap(strict ? &t->strict : &t->reward, values, n,
-                           resamplings, e->job->seed);
+                           c->evaluate.bootstrap, e->job->seed);
     }
     return err;
 }
@@ -395,10 +395,8 @@ static int sum_stats(Interval *out, const Eval *e, double *values)
         for (int64_t k = 0; k < e->job->seeds; k++) {
             const double v = weighted(e, p * e->job->seeds + k);
 
-            if (isnan(v))
-                continue;
-            sum += v;
-            n++;
+            sum += isnan(v) ? 0 : v;
+            n += !isnan(v);
         }
         values[p] = n > 0 ? sum / (double)n : NAN;
     }
