@@ -211,5 +211,6 @@ gpus_across()
 {
     bin=$gpu tiny_across "$@" run.device=cuda sampler.steps=3 \
         grpo.num_generations=2 grpo.prompts_per_iteration=2 grpo.micro_batch=2 \
-        report.prompts=1 evaluate.steps=1 run.iterations=2 trajectory.every=0
+        grpo.update_split=samples report.prompts=1 evaluate.steps=1 run.iterations=2 \
+        trajectory.every=0
 }

@@ -272,7 +272,7 @@ static void test_library_learns_its_place(void **state)
     assert_int_equal(b.r[0].gpu, 3);
     MUST(dg_rewards_outline(b.r, &b.config, 1));
     b.r[0].kind->net->seat(b.r[0].net, 3);
-    assert_int_equal(b.r[0].kind->net->load(b.r[0].net, &tiny_comm),
+    assert_int_equal(b.r[0].kind->net->prepare(b.r[0].net, &tiny_comm),
                      DG_EREWARD);
     assert_non_null(strstr(dg_last_error()->text, "device 3"));
     dg_rewards_close(b.r, 1);
