@@ -131,12 +131,12 @@ facts "three ranks" some 2 $shown 1 0.5
 } >"$work/gaps.jsonl"
 # shellcheck disable=SC2086
 tiny 5 1 gaps $quick prompts.file="$work/gaps.jsonl" \
-    grpo.prompts_per_iteration=6
+    grpo.prompts_per_iteration=6 grpo.update_split=samples
 expect "trajectories: scores are missing" test \
     "$(grep -c '"missing":4' "$work/gaps/metrics.jsonl")" = 2
 # shellcheck disable=SC2086
 tiny 1 1 gaps1 $quick prompts.file="$work/gaps.jsonl" \
-    grpo.prompts_per_iteration=6
+    grpo.prompts_per_iteration=6 grpo.update_split=samples
 same "trajectories: scores that are missing, told by whichever rank" \
     "$(grep ^WARN "$work/gaps.out")" "$(grep ^WARN "$work/gaps1.out")"
 facts "scores that are missing" gaps 2 "$work/gaps.jsonl" 1 0.5
