@@ -263,18 +263,7 @@ int open(const char *path, int how, ...)
     return fails_on(OPEN, path) ? -1 : next(path, how, rights);
 }
 
-int open64(const char *path, int how, ...)
-{
-    unsigned rights = 0;
-    va_list list;
-
-    if ((how & O_CREAT) != 0) {
-        va_start(list, how);
-        rights = va_arg(list, unsigned);
-        va_end(list);
-    }
-    return open(path, how, rights);
-}
+int open64(const char *path, int how, ...) __attribute__((alias("open")));
 
 ssize_t read(int fd, void *to, size_t num)
 {

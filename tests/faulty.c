@@ -273,16 +273,7 @@ int open(const char *path, int how, ...)
     va_end(list);
     return opened(path, how, mode, FROM);
 }
-int open64(const char *path, int how, ...)
-{
-    unsigned mode;
-    va_list list;
-
-    va_start(list, how);
-    mode = (how & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(list, unsigned) : 0;
-    va_end(list);
-    return opened(path, how, mode, FROM);
-}
+int open64(const char *path, int how, ...) __attribute__((alias("open")));
 FILE *fopen(const char *path, const char *how)
 {
     const int writes = strpbrk(how, "wa+") != NULL;

@@ -193,12 +193,7 @@ check_faults()
 {
     seed=$1 faults=0
     local rc began i n words=() told_of=
-    begin_seed "$seed"
-    draw_config
-    env=(env) threads=1
-    basis
-    cache
-    free=(trajectory.every=1 checkpoint.every=1)
+    begin_draw
     began=$(date +%s%3N)
     env=(env "LD_PRELOAD=$fail_calls" "FAIL_COUNTS=$work/one.calls" CUDA_EMULATION_TELL=1
         "FAIL_FOLDER=$work/one")

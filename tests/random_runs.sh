@@ -449,16 +449,22 @@ tidy()
     fi
 }
 
-check_runs()
+# begin_draw: the configuration of $seed, of one rank as it is
+begin_draw()
 {
-    seed=$1 faults=0
-    local rc began
     begin_seed "$seed"
     draw_config
     env=(env) threads=1
     basis
     cache
     free=(trajectory.every=1 checkpoint.every=1)
+}
+
+check_runs()
+{
+    seed=$1 faults=0
+    local rc began
+    begin_draw
     vary grpo.micro_batch 1 2 3
     began=$(date +%s%3N)
     go "$kind" 1 one
