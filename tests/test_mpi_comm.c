@@ -6,10 +6,14 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <mpi.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static void test_share_range_covers_once(void **state)
 {
@@ -429,6 +433,76 @@ static void test_a_watch_without_a_thread_is_refused_by_all(void **state)
     VERDICT();
 }
 
+/* --- MPI's own threads, on a busy machine -------------------------------- */
+
+enum { LATE_MS = 100, MOST_MS = 1000 };
+
+static atomic_int mpi_began, went_on, late, times_late, not_waited_for;
+
+static double now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+/* What a thread is woken for it does after MPI_Init() has returned. It keeps
+ * its processor: as one does that is ready, and not asleep. */
+static void be_late(void)
+{
+    const double until = now_ms() + MOST_MS;
+    double began = 0;
+
+    late++;
+    times_late++;
+    while (now_ms() < until && (began == 0 || now_ms() < began + LATE_MS))
+        if (began == 0 && mpi_began)
+            began = now_ms();
+    late--;
+}
+
+int poll(struct pollfd *files, nfds_t num, int timeout)
+{
+    union {
+        void *found;
+        int (*call)(struct pollfd *, nfds_t, int);
+    } real = { dlsym(RTLD_NEXT, "poll") };
+    const int ready = real.call(files, num, timeout);
+
+    if (!went_on && gettid() != getpid())
+        be_late();
+    return ready;
+}
+
+int MPI_Init_thread(int *argc, char ***argv, int wanted, int *provided)
+{
+    const int code = PMPI_Init_thread(argc, argv, wanted, provided);
+
+    mpi_began = 1;
+    return code;
+}
+
+/* What dg_comm_init() calls next. */
+int MPI_Comm_rank(MPI_Comm c, int *rank)
+{
+    if (mpi_began && !went_on)
+        not_waited_for = late;
+    went_on = mpi_began;
+    return PMPI_Comm_rank(c, rank);
+}
+
+/* Else MPI_Finalize() may take their code from under them. */
+static void test_threads_of_mpi_are_done_when_a_rank_begins(void **state)
+{
+    (void)state;
+    EXPECT(went_on && !not_waited_for);
+#if defined OMPI_MAJOR_VERSION && OMPI_MAJOR_VERSION == 4
+    EXPECT(times_late > 0); /* else nothing was seen */
+#endif
+    VERDICT();
+}
+
 /* One rank's alarm is heard by all others, until they have met. */
 static void test_an_alarm_is_heard_where_nobody_meets(void **state)
 {
@@ -469,6 +543,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_threads_do_not_meet),
     cmocka_unit_test(test_who_waits_does_something_else),
     cmocka_unit_test(test_a_watch_without_a_thread_is_refused_by_all),
+    cmocka_unit_test(test_threads_of_mpi_are_done_when_a_rank_begins),
     cmocka_unit_test(test_an_alarm_is_heard_where_nobody_meets),
 };
 

@@ -66,6 +66,7 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
 
     *c = (Comm) { .size = 1, .node_size = 1 };
     MPI_Init_thread(argc, argv, wanted, &provided);
+    dg_comm_settle();
     if (provided < MPI_THREAD_FUNNELED)
         return dg_fail(DG_EDEVICE,
                        "MPI offers thread level %d only: at "

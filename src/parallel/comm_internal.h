@@ -30,4 +30,13 @@ int dg_comm_watch_beside(Comm *c, const Comm *of, const char *doing);
  *  Not collective. */
 int dg_comm_is_done(MPI_Request *request);
 
+/** Waits, for a bounded time, until all other threads of the process sleep: by
+ *  the first thread, right behind MPI_Init(). Not collective.
+ *
+ *  Open MPI 4 leaves its threads an event that MPI_Init() does not wait for, nor
+ *  MPI_Finalize() before it unloads the code that takes it: where all
+ *  processors were busy, a short command had said all it should and then ended
+ *  by a segmentation fault. What is not Linux is not waited for. */
+void dg_comm_settle(void);
+
 #endif
