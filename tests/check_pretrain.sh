@@ -186,6 +186,36 @@ same_end "bfloat16, a teacher, stopped and continued on three" half2 half
 on_gpus 2 split parallel.shard=optimizer "${taught[@]}"
 same_end "bfloat16, a teacher, masters in ranges" split half
 dtype=
+# --- text encoders behind a network that ends on no boundary -----------------------------
+odd=(unet.in_channels=3 'unet.block_out_channels=[8]' unet.down_block_types=DownBlock2D
+    unet.up_block_types=UpBlock2D clip.intermediate=2 clip.layers=1
+    pretrain.image_size=32 'rewards=({ name="brightness"; })' prompts.eval_file=)
+short=(pretrain.steps=1 pretrain.batch=2 pretrain.item_size=1)
+TINY=configs/tiny_unet.cfg
+on_gpus 1 odd "${odd[@]}" "${short[@]}"
+on_gpus 2 odd.lent "${odd[@]}" "${short[@]}" $ranges
+same_digest "pretrain: GPUs, behind an odd network, the same weights, lent" \
+    odd.lent "$(digest odd 1)" 1
+# train's checkpoints have no padding before them: each reads the other's
+on_host 1 file "${odd[@]}" "${short[@]}"
+short+=(optim.lr=0)
+# still NAME FILE: train from it, moving nothing
+still()
+{
+    bin=$cpu tiny 1 1 "$1" "${odd[@]}" sampler.steps=2 grpo.num_generations=2 \
+        grpo.prompts_per_iteration=1 grpo.timestep_fraction=1 run.iterations=1 \
+        trajectory.every=0 optim.lr=0 policy.weights="$2"
+}
+still short "$work/file/weights.h5"
+on_host 1 by.name "${odd[@]}" "${short[@]}" policy.weights="$work/file/weights.h5"
+on_host 1 by.place "${odd[@]}" "${short[@]}" \
+    policy.weights="$work/short/checkpoints/iter_000001.h5"
+same_digest "pretrain: from a checkpoint of train, behind an odd network, the same" \
+    by.place "$(digest by.name 1)" 1
+still again "$work/by.place/checkpoints/iter_000001.h5"
+same_numbers "pretrain: its checkpoint in train, behind an odd network, the same" \
+    again short
+TINY=
 CUDA_EMULATION_FAIL=1:600 on_gpus 3 broken $ranges
 expect "pretrain: a GPU fails: exit code 1" test $? = 1
 expect "pretrain: a GPU fails: one message" test "$(grep -c \

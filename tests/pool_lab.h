@@ -68,7 +68,8 @@ static Policy *new_policy(const Config *c, int text)
     float *noise;
 
     EXPECT(dg_policy_create(&p, c) == DG_OK);
-    p->trains_text = text;
+    if (text)
+        dg_policy_train_text(p);
     noise = malloc(sizeof *noise * (size_t)p->num_values);
     dg_policy_draw(p, 3);
     /* layers that begin at zero too */

@@ -39,14 +39,18 @@ mkdir -p "$logs"
 run()
 {
     local name=$1 limit=$2 log told report passed failed rc began=$SECONDS
+    local TIMEFORMAT='%U %S' took
     shift 2
     log=$logs/${name//[ \/]/_}.log
     [ "${SAN:-0}" = 0 ] || limit=$((4 * limit)) # they are slow
     # a sanitizer's report ends up in no output that a script keeps to itself
     told=log_path=$PWD/${log%.log}.report
-    ASAN_OPTIONS=$ASAN_OPTIONS:$told LSAN_OPTIONS=$LSAN_OPTIONS:$told \
-        UBSAN_OPTIONS=$UBSAN_OPTIONS:$told TSAN_OPTIONS=$TSAN_OPTIONS:$told \
-        timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    took=${log%.log}.processor
+    {
+        time ASAN_OPTIONS=$ASAN_OPTIONS:$told LSAN_OPTIONS=$LSAN_OPTIONS:$told \
+            UBSAN_OPTIONS=$UBSAN_OPTIONS:$told TSAN_OPTIONS=$TSAN_OPTIONS:$told \
+            timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    } 2>"$took"
     rc=$?
     passed=$(grep -cE '^(\[       OK \] |ok - )' "$log")
     failed=$(grep -cE '^(\[  FAILED  \] test_.*|not ok - .*)$' "$log")
@@ -69,8 +73,9 @@ run()
     fi
     echo "$passed $failed" >>"$logs/counts"
     # in one piece, since others report too
-    printf '%-36s %4d passed %3d failed %5d s\n%s' "$name" "$passed" \
-        "$failed" $((SECONDS - began)) \
+    printf '%-36s %4d passed %3d failed %5d s %5d s of processors\n%s' "$name" \
+        "$passed" "$failed" $((SECONDS - began)) \
+        "$(awk 'END { printf "%d", $1 + $2 + 0.5 }' "$took")" \
         "$([ "$failed" -eq 0 ] || { tail -n 40 "$log" | sed 's/^/    /'; echo .; })" |
         sed '$s/^\.$//'
 }

@@ -80,6 +80,11 @@ void dg_params_group_end(ParamSet *s);
 int64_t dg_params_rest(const ParamSet *s);
 int64_t dg_params_largest(const ParamSet *s);
 
+/** Parameters that lie before others in one buffer: count is rounded up, so that
+ *  what follows begins on a boundary of DG_PARAM_ALIGN. The values that are there
+ *  behind the last parameter are nobody's, zeros. */
+void dg_params_pad(ParamSet *s);
+
 /** Reserves the flat buffer, zeroed (values = NULL) or adopts memory of
  *  s->count floats, as it is, that outlives the set. No parameter can be
  *  added afterwards. Errors: DG_ENOMEM; DG_EINVAL when called twice. */

@@ -104,8 +104,8 @@ typedef struct Policy {
     int text_dropped;
     int text_left; /* where it is placed, without the text encoders */
     /* pretraining: the text encoders are trained with the network, and where
-     * ranks have ranges, these are of both, one behind the other. Set before
-     * it is placed or held */
+     * ranks have ranges, these are of both, one behind the other:
+     * dg_policy_train_text() */
     int trains_text;
     /* with adapters: where the base came from, and what it is */
     char base_path[DG_CONFIG_STRING];
@@ -182,6 +182,14 @@ int dg_policy_reference_on_node(Policy **out, const Policy *p, const Config *c,
  *  p's own memory, of what p has now, and must not outlive p. */
 int dg_policy_reference_placed(Policy **out, const Policy *p, const Config *c);
 
+/**
+ * Pretraining: the text encoders are trained with the network, one range of values.
+ * They begin on a boundary of DG_PARAM_ALIGN from now on, since products choose by
+ * what addresses show: of them and of their gradients these must be the same
+ * wherever they are whole or lent. Of a new policy, while it has no values yet.
+ */
+void dg_policy_train_text(Policy *p);
+
 /** The ids of a second policy's networks, whose weights are lent beside those
  *  of the first (DG_PARAMS_TEACHER, DG_PARAMS_TEACHER_TEXT). */
 void dg_policy_as_teacher(Policy *p);
@@ -196,9 +204,9 @@ void dg_policy_as_teacher(Policy *p);
 int dg_policy_place(Policy *p, const Backend *backend);
 
 /**
- * Values that are left free there before text encoders that are not trained, so
- * that these begin on a boundary as they do alone, or lent: products choose by
- * what addresses show, and must see the same wherever a prompt is encoded.
+ * Values that are left free there before text encoders, so that these begin on a
+ * boundary as they do alone, or lent: products choose by what addresses show, and
+ * must see the same wherever a prompt is encoded. 0 of dg_policy_train_text().
  */
 int64_t dg_policy_gap(const Policy *p);
 

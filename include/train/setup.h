@@ -25,6 +25,10 @@ int dg_setup_has_weights(const Config *c);
  */
 int dg_setup_policy(const Session *s, int ema, Policy **out);
 
+/** The same of pretraining, which trains the text encoders too:
+ *  dg_policy_train_text(). */
+int dg_setup_trained_whole(const Session *s, Policy **out);
+
 /**
  * A second one of the same weights, as they are now, which no file is read again
  * for: before either is placed. It paints no pictures, having no decoder's weights.

@@ -168,6 +168,11 @@ Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
     return t;
 }
 
+void dg_params_pad(ParamSet *s)
+{
+    s->count = aligned(s->count);
+}
+
 int dg_params_allocate(ParamSet *s, float *values)
 {
     const size_t bytes = (size_t)(s->count ? s->count : 1) * sizeof(float);

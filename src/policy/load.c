@@ -37,17 +37,40 @@ static int list_tensors(const Policy *p, WeightTensor **out)
 typedef struct Part {
     const ParamSet *first, *second; /* second: behind first, or NULL */
     float *values;
-    int64_t num_values;
+    int64_t num_values; /* in the file */
+    int64_t behind;     /* in the file, elements before those of second */
     int num_params;
 } Part;
 
 static Part part_of(Policy *p, int adapters)
 {
     if (adapters)
-        return (Part) { &p->adapters, NULL, p->adapters.values,
-                        p->adapters.count, p->adapters.num_params };
-    return (Part) { &p->net, &p->text, p->net.values, dg_policy_num_base(p),
-                    p->net.num_params + p->text.num_params };
+        return (Part) { &p->adapters,       NULL,
+                        p->adapters.values, p->adapters.count,
+                        p->adapters.count,  p->adapters.num_params };
+    return (Part) { &p->net,       &p->text,
+                    p->net.values, dg_policy_num_base(p),
+                    p->net.count,  p->net.num_params + p->text.num_params };
+}
+
+/* Text encoders that are trained lie behind padding, others do not; a policy of
+ * either kind may read what the other wrote. */
+static void find_second(Part *part, const int64_t *offsets)
+{
+    const int first = part->first->num_params;
+    const ParamSet *second = part->second;
+    int64_t least, behind;
+
+    if (second == NULL || second->num_params == 0 || first == 0)
+        return;
+    least = part->first->params[first - 1]->value.param_offset +
+            dg_tensor_count(&part->first->params[first - 1]->value);
+    behind = offsets[first] - second->params[0]->value.param_offset;
+    if (behind == least || behind == (least + DG_PARAM_ALIGN - 1) /
+                                         DG_PARAM_ALIGN * DG_PARAM_ALIGN) {
+        part->num_values += behind - part->behind;
+        part->behind = behind;
+    }
 }
 
 static const Param *param_of(const Part *part, int i, int64_t *at)
@@ -57,13 +80,13 @@ static const Param *param_of(const Part *part, int i, int64_t *at)
                          ? part->first->params[i]
                          : part->second->params[i - part->first->num_params];
 
-    *at = q->value.param_offset + (in_first ? 0 : part->first->count);
+    *at = q->value.param_offset + (in_first ? 0 : part->behind);
     return q;
 }
 
 /* A checkpoint's flat array has this policy's layout if its index of names
  * and offsets is ours: checked name by name. */
-static int check_index(H5File *f, const Part *part)
+static int check_index(H5File *f, Part *part)
 {
     const int64_t any = -1;
     char **names;
@@ -82,6 +105,8 @@ static int check_index(H5File *f, const Part *part)
             DG_EFORMAT,
             "%s: holds %lld parameters, the configuration's network has %d",
             dg_h5_path(f), (long long)num_names, part->num_params);
+    if (!err)
+        find_second(part, offsets);
     for (int i = 0; i < part->num_params && !err; i++) {
         int64_t at;
         const Param *q = param_of(part, i, &at);
@@ -120,6 +145,18 @@ static int read_values(H5File *f, const char *name, const Part *part, int whole)
                                      sizeof *part->values * (size_t)shape.num);
 }
 
+/* From where the file has them to where this policy has them. */
+static void move_second(const Part *part)
+{
+    const int64_t here = part->first->count, text = part->second->count;
+
+    memmove(part->values + here, part->values + part->behind,
+            sizeof *part->values * (size_t)text);
+    if (here > part->behind)
+        memset(part->values + part->behind, 0,
+               sizeof *part->values * (size_t)(here - part->behind));
+}
+
 /* Others must not stand for what was asked for. */
 static int no_average(const char *path)
 {
@@ -131,7 +168,7 @@ static int no_average(const char *path)
 
 static int read_part(Policy *p, H5File *f, int adapters, int ema)
 {
-    const Part part = part_of(p, adapters);
+    Part part = part_of(p, adapters);
     int err = check_index(f, &part);
 
     if (!err && ema && !dg_h5_has(f, "arrays/ema"))
@@ -140,6 +177,8 @@ static int read_part(Policy *p, H5File *f, int adapters, int ema)
         err = read_values(f, "arrays/weights", &part, 1);
     if (!err && ema)
         err = read_values(f, "arrays/ema", &part, 0);
+    if (!err && part.second != NULL && part.behind != part.first->count)
+        move_second(&part);
     return err;
 }
 

@@ -11,9 +11,7 @@ int64_t dg_policy_gap(const Policy *p)
 {
     const int64_t over = p->net.count % DG_PARAM_ALIGN;
 
-    return p->trains_text || p->text.count == 0 || over == 0
-               ? 0
-               : DG_PARAM_ALIGN - over;
+    return p->text.count == 0 || over == 0 ? 0 : DG_PARAM_ALIGN - over;
 }
 
 /* Of values first .. first + num - 1, how many lie before the text encoders. */

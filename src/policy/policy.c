@@ -40,6 +40,12 @@ static int64_t num_adapters(const Policy *p)
            DG_PARAM_ALIGN;
 }
 
+/* Values for which there is memory: the network may yet be padded. */
+static size_t num_reserved(const Policy *p)
+{
+    return (size_t)p->num_values + DG_PARAM_ALIGN - 1;
+}
+
 /* values  memory to adopt, or NULL */
 static int place(Policy *p, float *values)
 {
@@ -48,7 +54,7 @@ static int place(Policy *p, float *values)
 
     p->owns_values = values == NULL;
     if (values == NULL)
-        values = dg_memory_new(sizeof *values * (size_t)p->num_values);
+        values = dg_memory_new(sizeof *values * num_reserved(p));
     if (values == NULL)
         return dg_fail(DG_ENOMEM, "policy: %lld parameters",
                        (long long)p->num_values);
@@ -124,7 +130,7 @@ static int create_on_node(Policy **out, const Config *c, int net_id,
         err = dg_node_memory_new(
             &p->together, comm,
             sizeof *p->values *
-                (size_t)(extent == ALL ? p->num_values : p->text.count));
+                (extent == ALL ? num_reserved(p) : (size_t)p->text.count));
     if (!err) {
         at = dg_node_memory_at(p->together);
         err = dg_agree(comm, extent == ALL ? place(p, at)
@@ -315,6 +321,17 @@ void dg_policy_drop_text(Policy *p)
 {
     dg_memory_drop(p->text.values, sizeof(float) * (size_t)p->text.count);
     p->text_dropped = 1;
+}
+
+void dg_policy_train_text(Policy *p)
+{
+    p->trains_text = 1;
+    dg_params_pad(&p->net);
+    p->num_values = num_adapters(p) + dg_policy_num_base(p);
+    if (p->values == NULL)
+        return;
+    p->text.values = p->net.values + p->net.count;
+    dg_params_point(&p->text, p->text.values, DG_F32);
 }
 
 void dg_policy_as_teacher(Policy *p)

@@ -369,7 +369,7 @@ int dg_pretrain_parts(RoomParts *out, const Session *s, Policy *p,
     int err = check(s);
 
     memcpy(t.rewards, rewards, sizeof t.rewards);
-    p->trains_text = 1;
+    dg_policy_train_text(p);
     if (!err)
         err = check_pictures(s, p);
     if (err)
@@ -475,13 +475,11 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
     if (!err && t->heldout.num > 0)
         err = dg_rewards_load(t->rewards, c->num_rewards > 0, s->comm);
     if (!err)
-        err = dg_setup_policy(s, 0, &t->policy);
+        err = dg_setup_trained_whole(s, &t->policy);
     if (!err)
         t->stream.side = (int32_t)t->policy->shape.width;
     if (!err && c->pretrain.distill_cfg != 1)
         err = dg_setup_copy(s, t->policy, &t->teacher);
-    if (!err)
-        t->policy->trains_text = 1;
     if (!err && t->teacher != NULL)
         dg_policy_as_teacher(t->teacher);
     err = dg_agree(s->comm, err ? err : reserve(t));

@@ -112,12 +112,14 @@ static int create(Policy **out, const Session *s)
                : dg_agree(s->comm, dg_policy_create(out, s->config));
 }
 
-int dg_setup_policy(const Session *s, int ema, Policy **out)
+static int build(const Session *s, int ema, int trains_text, Policy **out)
 {
     const Config *c = s->config;
     Policy *p = NULL;
     int err = create(&p, s);
 
+    if (!err && trains_text)
+        dg_policy_train_text(p);
     if (!err)
         err = dg_same_files(s);
     if (!err && dg_policy_fills(p))
@@ -140,14 +142,34 @@ int dg_setup_policy(const Session *s, int ema, Policy **out)
     return DG_OK;
 }
 
+int dg_setup_policy(const Session *s, int ema, Policy **out)
+{
+    return build(s, ema, 0, out);
+}
+
+int dg_setup_trained_whole(const Session *s, Policy **out)
+{
+    return build(s, 0, 1, out);
+}
+
+/* Of the same network; only one of them may be padded. */
+static void copy_set(ParamSet *to, const ParamSet *from)
+{
+    const int64_t num = to->count < from->count ? to->count : from->count;
+
+    memcpy(to->values, from->values, sizeof *to->values * (size_t)num);
+}
+
 int dg_setup_copy(const Session *s, const Policy *of, Policy **out)
 {
     Policy *p = NULL;
     int err = create(&p, s);
 
-    if (!err && dg_policy_fills(p))
-        memcpy(p->values, of->values,
-               sizeof *p->values * (size_t)p->num_values);
+    if (!err && dg_policy_fills(p)) {
+        copy_set(&p->adapters, &of->adapters);
+        copy_set(&p->net, &of->net);
+        copy_set(&p->text, &of->text);
+    }
     if (!err)
         err = dg_policy_publish(p, s->comm);
     if (err)
