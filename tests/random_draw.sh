@@ -59,7 +59,13 @@ vary()
 draw_sides()
 {
     local token=$1 least=$2 most=$3 side
-    [ "$device" = cpu ] || most=$((least + 1))
+    if [ "$device" = cuda ]; then
+        most=$((least + 1))
+        # as the shapes world paints for pretraining; convolutions of them take long
+        case $family in
+        flux | eps) once_in 6 && least=$(((31 + token) / token)) most=$least ;;
+        esac
+    fi
     draw $((most - least + 1))
     side=$((token * (least + drawn)))
     sets+=("pretrain.image_size=$side")
