@@ -95,7 +95,7 @@ same "command: nor for a score" "$(impatient 2 9 "start_seconds=5; timeout_secon
 expect "command: others are not" test -z "$(impatient 2 101 \
     "start_seconds=100; timeout_seconds=2;"; impatient 2 0 ""; impatient 1 9 "")"
 tiny 2 1 versions "$(by plain,version=abc)" run.iterations=1
-expect "command: its version is told" grep -q "s, abc: $scorer" "$work/versions.out"
+expect "command: its version is told" grep -q "s, of version \"abc\": $scorer" "$work/versions.out"
 expect "command: and in a trajectory file" grep -q '^reward_version: text' <("$bin" inspect \
     "$work/versions/trajectories/iter_000001.h5")
 

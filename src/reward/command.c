@@ -560,10 +560,11 @@ static int await(void *net, const RewardSeat *seat)
         err = compare(n, seat->comm, stopped);
     n->ready = !err && !stopped;
     if (n->ready)
-        dg_info("reward %s: %d program%s a rank ready after %.1f s%s%s: %s",
+        dg_info("reward %s: %d program%s a rank ready after %.1f s%s%s%s: %s",
                 n->c.name, n->crew->num, n->crew->num > 1 ? "s" : "",
-                dg_clock_now() - began, n->version[0] != '\0' ? ", " : "",
-                n->version, n->c.command);
+                dg_clock_now() - began,
+                n->version[0] != '\0' ? ", of version \"" : "", n->version,
+                n->version[0] != '\0' ? "\"" : "", n->c.command);
     return err;
 }
 
