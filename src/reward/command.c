@@ -363,7 +363,9 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
 
 static const char *version_of(const void *net)
 {
-    return ((const CommandReward *)net)->version;
+    const CommandReward *n = net;
+
+    return n->ready ? n->version : NULL;
 }
 
 static int take_note(const void *net, char *text, size_t bytes)
