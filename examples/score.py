@@ -62,7 +62,7 @@ def say(what):
 
 network = load()
 # version: what scores depend on, such as a digest of the weights; all ranks must
-# say the same
+# say the same, and a run is continued only by a program that does
 say({"protocol": 1, "version": "colourfulness 1"})
 for line in iter(sys.stdin.buffer.readline, b""):
     request = json.loads(line)

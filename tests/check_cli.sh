@@ -22,6 +22,9 @@ expect_code "cli: and names the rewards that a wrong name is told" 1 \
     configs/tiny.cfg --set run.dir="$work/none" --dry-run \
     --set 'rewards=({ name = "none"; })'
 expect_code "cli: unknown option" 2 "unknown option --dry" "$bin" config --dry
+expect_code "cli: an option that is the last name of a key" 2 \
+    "--iterations; keys are set by --set run.iterations=..." "$bin" train \
+    configs/tiny.cfg --iterations 3
 expect_code "cli: an option that is near" 2 "did you mean --seeds?" "$bin" \
     sample configs/tiny.cfg --seed 3
 expect_code "cli: what begins with - behind --" 1 '-5.h5: cannot open' "$bin" \
@@ -50,6 +53,10 @@ expect_code "cli: malformed file" 1 "cut.cfg:3: syntax error" \
     "$bin" config "$work/cut.cfg"
 expect_code "cli: missing file" 1 "none.cfg: cannot be read" \
     "$bin" config "$work/none.cfg"
+printf '\n@include "none.cfg"\n' >"$work/including.cfg"
+expect_code "cli: missing file that another one includes" 1 \
+    "none.cfg: cannot be read: No such file or directory (included by $work/including.cfg:2)" \
+    "$bin" config "$work/including.cfg"
 expect_code "cli: value out of range" 1 "must be an integer in [2, 4096]" \
     "$bin" config --set grpo.num_generations=1
 expect_code "cli: keys that contradict each other" 1 "their sum is" \

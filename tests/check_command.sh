@@ -94,10 +94,33 @@ same "command: nor for a score" "$(impatient 2 9 "start_seconds=5; timeout_secon
     "parallel.host_timeout_seconds = 9 is not longer than rewards[0].timeout_seconds = 9.5"
 expect "command: others are not" test -z "$(impatient 2 101 \
     "start_seconds=100; timeout_seconds=2;"; impatient 2 0 ""; impatient 1 9 "")"
-tiny 2 1 versions "$(by plain,version=abc)" run.iterations=1
-expect "command: its version is told" grep -q "s, abc: $scorer" "$work/versions.out"
+# stating VERSION [SET]...: trains on two ranks with a program that states it
+printf '#!/bin/sh\nexec %s "plain$(cat %s)"\n' "$scorer" "$work/states" >"$work/stating"
+chmod +x "$work/stating"
+stating()
+{
+    echo "${1:+,version=$1}" >"$work/states"
+    tiny 2 1 versions "rewards=({ name=\"mine\"; command=\"$work/stating\"; })" "${@:2}"
+}
+stating abc run.iterations=1
+expect "command: its version is told" grep -q "s, of version \"abc\": $work" "$work/versions.out"
 expect "command: and in a trajectory file" grep -q '^reward_version: text' <("$bin" inspect \
     "$work/versions/trajectories/iter_000001.h5")
+
+# other VERSION TEXT: the run does not go on with it
+other()
+{
+    stating "$1" run.iterations=2
+    expect "command: ${1:-no} version, not that of the checkpoint" test $? = 1 -a \
+        "$(last_checkpoint versions)" = 1
+    expect "command: ${1:-no} version, one message" test "$(grep -c "^ERROR.*another \
+version of the program of rewards\[0\], mine, \"abc\" (attribute reward_version_0); \
+this one says $2" "$work/versions.out")" = 1
+}
+other abd '"abd"'
+other "" none
+stating abc run.iterations=2
+expect "command: the same version goes on" test "$(last_checkpoint versions)" = 2
 
 # --- accidents ---------------------------------------------------------------
 tiny 3 1 dies "$(by "die=3,once=$work/once")"

@@ -55,4 +55,8 @@ told "no memory for the intervals of an evaluation" bootstrap \
 fails dg_out_open disk:0:1 train config
 told "a disk that fills while a file is made" config \
     ": cannot create: No space left on device"
+# it went on without its lock, and another run could have come into the folder
+fails dg_file_lock disk:0:1 train lock
+told "log.txt that cannot be opened for a moment" lock \
+    "log.txt: cannot be locked against other runs in the folder: No space left"
 exit $bad

@@ -51,6 +51,7 @@ static void test_other_frozen_weights_are_refused(void **state)
     CheckpointNote note = { .key = "frozen_decoder",
                             .value = "0123456789abcdef",
                             .of = "the decoder" };
+    int found;
 
     (void)state;
     EXPECT(save(3, 0) == DG_OK);
@@ -63,10 +64,41 @@ static void test_other_frozen_weights_are_refused(void **state)
     forget();
     EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(4));
     note.value = "0123456789abcdee";
-    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EFORMAT);
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EINVAL);
     EXPECT(says("other weights of the decoder, of digest 0123456789abcdef "
                 "(attribute frozen_decoder); these have 0123456789abcdee"));
     EXPECT(says(path));
+    /* nor does a run go back to the file that says nothing */
+    EXPECT(dg_checkpoint_resume(&comm, folder, &k, &info, &found) == DG_EINVAL);
+    EXPECT(says(path));
+    VERDICT();
+}
+
+/* Of programs that score: what they state, which may be nothing. */
+static void test_other_versions_are_refused(void **state)
+{
+    CheckpointNote note = { .key = "reward_version_0",
+                            .value = "",
+                            .of = "the program",
+                            .is_version = 1 };
+
+    (void)state;
+    k.notes = &note;
+    k.num_notes = 1;
+    dg_checkpoint_path(path, sizeof path, folder, 3);
+    EXPECT(save(3, 0) == DG_OK && dg_checkpoint_read(&comm, path, &k) == DG_OK);
+    note.value = "of May";
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK);
+    EXPECT(save(3, 0) == DG_OK);
+    forget();
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_OK && holds(3));
+    note.value = "of June";
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EINVAL);
+    EXPECT(says("another version of the program, \"of May\" (attribute "
+                "reward_version_0); this one says \"of June\""));
+    note.value = "";
+    EXPECT(dg_checkpoint_read(&comm, path, &k) == DG_EINVAL);
+    EXPECT(says("; this one says none"));
     VERDICT();
 }
 
@@ -397,6 +429,8 @@ static void test_nan_is_not_saved(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_resume_gives_the_newest, start, end),
     cmocka_unit_test_setup_teardown(test_resume_tells_other_kernels, start,
+                                    end),
+    cmocka_unit_test_setup_teardown(test_other_versions_are_refused, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_other_frozen_weights_are_refused,
                                     start, end),

@@ -142,6 +142,27 @@ static void test_a_folder_has_one_run(void **state)
     VERDICT();
 }
 
+/* Nobody goes on without a lock that could be had. */
+static void test_no_lock_no_run(void **state)
+{
+    char *stored = NULL, log[400], probe[400];
+    struct stat st;
+    RunDir d;
+
+    (void)state;
+    snprintf(log, sizeof log, "%s/a/b/run/log.txt", folder);
+    snprintf(probe, sizeof probe, "%s/a/b/run/probe.tmp", folder);
+    EXPECT(!dg_rundir_open(&comm, &d, root, NULL, &stored));
+    dg_rundir_close(&d);
+    if (comm.rank == 0) /* it cannot be opened to write */
+        EXPECT(unlink(log) == 0 && mkdir(log, 0777) == 0);
+    dg_comm_barrier(&comm);
+    EXPECT(dg_rundir_open(&comm, &d, root, NULL, &stored) == DG_EIO);
+    EXPECT(strstr(dg_last_error()->text, "log.txt: cannot be locked") != NULL);
+    EXPECT(stat(probe, &st) != 0 && stat(log, &st) == 0);
+    VERDICT();
+}
+
 /* A report that somebody else writes there while a run begins. */
 static void test_what_is_being_written_stays(void **state)
 {
@@ -195,6 +216,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_reason_is_the_folders_own, start, end),
     cmocka_unit_test_setup_teardown(test_look_makes_nothing, start, end),
     cmocka_unit_test_setup_teardown(test_a_folder_has_one_run, start, end),
+    cmocka_unit_test_setup_teardown(test_no_lock_no_run, start, end),
     cmocka_unit_test_setup_teardown(test_what_is_being_written_stays, start,
                                     end),
     cmocka_unit_test_setup_teardown(test_write_replaces_whole_or_not, start,

@@ -186,7 +186,7 @@ static void test_curves_are_drawn(void **state)
 {
     static const char *const titles[] = {
         "Diversity", "Approximate KL", "Ratio of later updates",
-        ">low ",     "below 1",        "above 1"
+        ">low ",     ">below ",        ">above "
     };
     char path[128], *page;
     size_t bytes;

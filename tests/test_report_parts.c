@@ -102,6 +102,37 @@ static void test_ticks_are_round_and_cover(void **state)
     assert_true(a.low == 0 && a.high > 0);
 }
 
+/* Neighbours differ, however small the range is beside its values. */
+static void test_ticks_are_told_apart(void **state)
+{
+    static const struct {
+        double low, high;
+        const char *label[2]; /* of the first two */
+    } cases[] = {
+        { 0.001, 0.001, { "0.00090", "0.00095" } },
+        { 1e-4, 1e-4, { "9e−5", "9.5e−5" } },
+        { 1.23e6, 1.232e6, { "1.23e6", "1.2305e6" } },
+        { 0, 2e5, { "0", "5e4" } },
+        { -2e-7, 2e-7, { "−2e−7", "−1e−7" } },
+    };
+    char text[2][DG_VALUE_BYTES];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Axis a = { .to = 100 };
+
+        dg_axis_round(&a, cases[i].low, cases[i].high, 4);
+        dg_axis_label(text[1], &a, a.tick[0]);
+        assert_string_equal(text[1], cases[i].label[0]);
+        for (int k = 1; k < a.num_ticks; k++) {
+            dg_axis_label(text[k % 2 == 0], &a, a.tick[k]);
+            assert_string_not_equal(text[0], text[1]);
+            if (k == 1)
+                assert_string_equal(text[0], cases[i].label[1]);
+        }
+    }
+}
+
 /* The slope of a line with a fifth of wild outliers; Kendall's p for ten
  * rising values: S = 45, variance 10 * 9 * 25 / 18 = 125. */
 static void test_trend_matches_closed_forms(void **state)
@@ -165,6 +196,7 @@ int main(void)
         cmocka_unit_test(test_text_is_escaped),
         cmocka_unit_test(test_values_are_for_people),
         cmocka_unit_test(test_ticks_are_round_and_cover),
+        cmocka_unit_test(test_ticks_are_told_apart),
         cmocka_unit_test(test_trend_matches_closed_forms),
         cmocka_unit_test(test_noise_is_no_trend),
     };

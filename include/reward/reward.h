@@ -250,8 +250,8 @@ int dg_rewards_read(Reward *r, int64_t num, const PromptList *list);
 int dg_rewards_start(Reward *r, const Config *c, int64_t num, const Comm *comm,
                      int (*stopped)(void));
 
-/** What its program says it is, such as a digest of its weights; "" where it is
- *  none, or has not been started. */
+/** What its program says it is, such as a digest of its weights, "" where it
+ *  says nothing; NULL where it is none, or is not ready. */
 const char *dg_reward_version(const Reward *r);
 
 /** Warns of programs that failed since the last call, on any rank. Collective.

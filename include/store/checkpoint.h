@@ -62,9 +62,11 @@ typedef struct CheckpointNote {
     const char *old_key,
         *old_value; /* what a file without key has to say; NULL:
                                         it has to have it */
-    const char
-        *of; /* a digest's: of what, for the message; a file of before may
-                       be without key. NULL: it is none */
+    /* Of what it is the digest, or the version, for the message: a file that
+     * says otherwise is refused, and no older one is looked for; one of before
+     * may be without key. NULL: it is neither */
+    const char *of;
+    int is_version; /* value is one, "" where none is stated now */
 } CheckpointNote;
 
 typedef struct Checkpoint {

@@ -55,10 +55,10 @@ int dg_rundir_look(const Comm *c, RunDir *d, const char *root, char **stored);
 
 /**
  * A part of dg_rundir_open(): locks log.txt against other runs, on file systems
- * that have locks; those of others leave the folder unlocked. The system takes
- * the lock from a process that has died. Not collective.
+ * that have locks; of others it warns. The system takes the lock from a process
+ * that has died. Not collective.
  * wait  NULL: not at all
- * Errors: DG_EBUSY: another run is there still.
+ * Errors: DG_EBUSY: another run is there still; DG_EIO: log.txt cannot be opened.
  */
 int dg_rundir_lock(RunDir *d, const RunWait *wait);
 

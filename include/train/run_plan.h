@@ -83,6 +83,8 @@ typedef struct PlanReward {
 typedef struct RunPlan {
     PlanCommand command;
     int64_t ranks, threads; /* threads of each rank */
+    int borrowed_threads;   /* 1: run.threads = 0 was taken for ranks that are
+                               not here, by the cores that are */
     int64_t items;          /* of the fullest rank: samples of an iteration,
                                work items of a step, pictures, prompts */
     int64_t batch, train_batch;

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* The flags' texts, NULL where not given. */
 typedef struct Flags {
@@ -79,9 +80,15 @@ static int understand(Flags *f)
 static int convert(Cli *cli, void *options)
 {
     Flags *f = options;
+    struct stat st;
     int err = understand(f);
 
     f->opts.checkpoint = cli->args[0];
+    if (!err && stat(cli->args[0], &st) == 0 && S_ISDIR(st.st_mode))
+        err = dg_fail(DG_EINVAL,
+                      "%s is a folder: one file is wanted, of a run "
+                      "%.200s/checkpoints/iter_....h5",
+                      cli->args[0], cli->args[0]);
     return err ? err : dg_convert(&cli->comm, &f->opts);
 }
 

@@ -49,12 +49,37 @@ static const char *value_of(const char *name, int argc, char **argv, int *i)
 
 enum { MAX_FLAGS = 16 };
 
+/* The key that is meant by "--iterations" or "--run.iterations=5"; NULL: none,
+ * or several. */
+static const char *key_meant(const char *given)
+{
+    const char *name = given + strspn(given, "-"), *found = NULL;
+    const size_t length = strcspn(name, "=");
+    const Option *table;
+    int num;
+
+    table = dg_option_table(&num);
+    for (int i = 0; i < num; i++) {
+        const char *key = table[i].key, *last = strrchr(key, '.');
+
+        if (strlen(key) == length && strncmp(key, name, length) == 0)
+            return key;
+        if (last == NULL || strlen(last + 1) != length ||
+            strncmp(last + 1, name, length) != 0)
+            continue;
+        if (found != NULL)
+            return NULL;
+        found = key;
+    }
+    return found;
+}
+
 static int unknown_option(const CliSpec *s, const char *given)
 {
     const char *names[MAX_FLAGS] = { "--help", "--set", "--print-config",
                                      "--dry-run" };
     int num = s->config == DG_CLI_NONE ? 1 : 4;
-    const char *near;
+    const char *key = num > 1 ? key_meant(given) : NULL, *near;
 
     for (int i = 0; i < s->num_flags && num < MAX_FLAGS; i++)
         names[num++] = s->flags[i].name;
@@ -62,6 +87,10 @@ static int unknown_option(const CliSpec *s, const char *given)
     if (near != NULL)
         return dg_fail(DG_EUSAGE, "unknown option %s, did you mean %s?", given,
                        near);
+    if (key != NULL)
+        return dg_fail(DG_EUSAGE,
+                       "unknown option %s; keys are set by --set %s=...", given,
+                       key);
     return dg_fail(DG_EUSAGE, "unknown option %s%s", given,
                    s->max_args > 0 ? " (an argument that begins with - comes "
                                      "behind --)"

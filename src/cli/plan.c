@@ -55,6 +55,10 @@ static int plan_first(const Session *s, const Wanted *w)
     if (!err)
         err = dg_command_plan(&p, s, command, ranks);
     if (!err)
+        p.borrowed_threads = s->config->run.threads == 0 &&
+                             s->config->run.device == DG_DEVICE_CPU &&
+                             ranks != s->comm->size;
+    if (!err)
         err = plan_gpus(&p, s, command, w->gpus);
     return err ? err : dg_cli_tell(&p, as_text, as_json, w->json);
 }

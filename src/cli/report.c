@@ -10,6 +10,15 @@ typedef struct Flags {
     const char *out;
 } Flags;
 
+static int compare(const char *out, const char *const *dirs, int num)
+{
+    const int err = dg_report_compare(stdout, out, dirs, num);
+
+    if (!err && out != NULL)
+        printf("\n%s\n", out);
+    return err;
+}
+
 /* A run folder as one page to look at, or the page's findings as text; several
  * beside each other. */
 static int report(Cli *cli, void *options)
@@ -20,7 +29,7 @@ static int report(Cli *cli, void *options)
     if (cli->comm.rank != 0)
         return dg_agree(&cli->comm, err);
     if (cli->num_args > 1)
-        err = dg_report_compare(stdout, f->out, cli->args, cli->num_args);
+        err = compare(f->out, cli->args, cli->num_args);
     else if (f->out != NULL)
         err = dg_fail(DG_EUSAGE, "--out is for several RUN_DIR");
     else if (f->text)

@@ -181,13 +181,14 @@ static int line_of(const char *text, const char *at)
     return line;
 }
 
-static int load(Config *c, const char *path, int depth);
+static int load(Config *c, const char *path, const char *by, int depth);
 
 /* Loads the file an @include names and wipes the words from the text. */
 static int follow_include(Config *c, char *text, char *at, const char *path,
                           int depth)
 {
     char *open = at + 8 + strspn(at + 8, " \t"), target[PATH_BYTES];
+    char by[PATH_BYTES + 16];
     const size_t length = *open == '"' ? strcspn(open + 1, "\"\n") : 0;
     const char *slash = strrchr(path, '/');
     const int line = line_of(text, at);
@@ -206,14 +207,22 @@ static int follow_include(Config *c, char *text, char *at, const char *path,
                        "%s:%d: @include: a path of more than %d bytes", path,
                        line, PATH_BYTES - 1);
     memset(at, ' ', (size_t)(open + length + 2 - at));
-    return load(c, target, depth + 1);
+    snprintf(by, sizeof by, "%s:%d", path, line);
+    return load(c, target, by, depth + 1);
 }
 
-static int load(Config *c, const char *path, int depth)
+/* by: which line of which file includes it; NULL: none. */
+static int load(Config *c, const char *path, const char *by, int depth)
 {
     char *text = NULL, *at;
     int in_groups, err = read_text(&text, path);
 
+    if (err && by != NULL) {
+        char why[sizeof dg_last_error()->text];
+
+        memcpy(why, dg_last_error()->text, sizeof why);
+        return dg_fail(err, "%.700s (included by %.300s)", why, by);
+    }
     if (err)
         return err;
     while (!err && (at = find_include(text, &in_groups)) != NULL)
@@ -231,7 +240,7 @@ static int load(Config *c, const char *path, int depth)
 int dg_config_load(Config *c, const char *path)
 {
     Config made = *c;
-    int err = load(&made, path, 0);
+    int err = load(&made, path, NULL, 0);
 
     if (!err)
         *c = made;
@@ -244,6 +253,8 @@ int dg_config_set(Config *c, const char *assignment)
     char key[KEY_BYTES], text[PATH_BYTES];
     Config made = *c;
 
+    if (*assignment == '\0')
+        return dg_fail(DG_EUSAGE, "--set: key=value must stand behind it");
     if (equals == NULL || equals == assignment)
         return dg_fail(DG_EUSAGE, "--set %s: must be key=value", assignment);
     size_t length = (size_t)(equals - assignment);

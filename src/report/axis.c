@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* 1, 2 or 5 times a power of ten, at least so that `wanted` steps fill the
  * range. */
@@ -25,8 +26,18 @@ static void set_decimals(Axis *a, double step)
     a->decimals = (int)ceil(-log10(shown) - 1e-9);
     if (a->decimals < 0)
         a->decimals = 0;
-    if (!a->percent && (a->decimals > 4 || largest >= 1e5))
+    if (!a->percent && (a->decimals > 5 || largest >= 1e5))
         a->decimals = -1;
+}
+
+/* With as many digits as tell it from the next tick. */
+static void put_power(char out[DG_VALUE_BYTES], const Axis *a, double tick)
+{
+    const double step = a->num_ticks > 1 ? a->tick[1] - a->tick[0] : tick;
+    const double digits =
+        floor(log10(fabs(tick)) + 1e-9) - floor(log10(fabs(step)) + 1e-9);
+
+    dg_power_text(out, tick, (int)fmin(fmax(digits, 0), 9));
 }
 
 static void set_ticks(Axis *a, double step)
@@ -98,8 +109,10 @@ void dg_axis_label(char out[DG_VALUE_BYTES], const Axis *a, double tick)
     else if (a->log && tick >= 1e-3 && tick <= 1e5)
         snprintf(out, DG_VALUE_BYTES, "%.*f",
                  tick < 1 ? (int)lround(-log10(tick)) : 0, tick);
+    else if (a->decimals < 0 && fabs(tick) < 1e-30)
+        strcpy(out, "0");
     else if (a->decimals < 0)
-        dg_value_text(out, fabs(tick) < 1e-30 ? 0 : tick);
+        put_power(out, a, tick);
     else
         snprintf(out, DG_VALUE_BYTES, "%s%.*f", minus, a->decimals, fabs(tick));
 }

@@ -360,18 +360,18 @@ static void put_charts(Page *p, const Compared *c)
     static const struct {
         Column column;
         const char *title, *unit;
-        int percent, maybe_log;
+        int percent, from_zero, maybe_log;
     } charts[] = {
-        { COL_REWARD, "Reward", "mean of all pictures", 0, 0 },
-        { COL_STRICT, "Strict score", "share of pictures", 1, 0 },
-        { COL_SPREAD, "Spread of rewards", "inside a group", 0, 0 },
-        { COL_LOSS, "Loss", "", 0, 1 },
-        { COL_KL, "KL to the base", "nats per element", 0, 0 },
-        { COL_GRAD, "Gradient norm", "", 0, 1 },
-        { COL_CLIP, "Clipped terms", "share", 1, 0 },
-        { COL_ZERO, "Groups without a gradient", "per iteration", 0, 0 },
-        { COL_LR, "Learning rate", "", 0, 0 },
-        { COL_TOTAL_S, "Time", "s per iteration", 0, 0 },
+        { COL_REWARD, "Reward", "mean of all pictures", 0, 0, 0 },
+        { COL_STRICT, "Strict score", "share of pictures", 1, 1, 0 },
+        { COL_SPREAD, "Spread of rewards", "inside a group", 0, 1, 0 },
+        { COL_LOSS, "Loss", "", 0, 0, 1 },
+        { COL_KL, "KL to the base", "nats per element", 0, 1, 0 },
+        { COL_GRAD, "Gradient norm", "", 0, 1, 1 },
+        { COL_CLIP, "Clipped terms", "share", 1, 1, 0 },
+        { COL_ZERO, "Groups without a gradient", "per iteration", 0, 1, 0 },
+        { COL_LR, "Learning rate", "", 0, 1, 0 },
+        { COL_TOTAL_S, "Time", "s per iteration", 0, 1, 0 },
     };
     double *x, *y;
     const int64_t n = all_iterations(&x, c);
@@ -385,7 +385,7 @@ static void put_charts(Page *p, const Compared *c)
                              .note = "",
                              .x = x,
                              .n = n,
-                             .from_zero = charts[k].percent,
+                             .from_zero = charts[k].from_zero,
                              .percent = charts[k].percent,
                              .smooth = 1,
                              .maybe_log = charts[k].maybe_log };

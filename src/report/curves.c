@@ -195,6 +195,48 @@ static void put_optimizer(Page *p, const Run *run)
     }
 }
 
+/* v [n] in a unit of which the largest of all has one to three digits before its
+ * point: "kB" ... "PB". to: of num * n, for the result. */
+static const char *scale_bytes(double *to, const double *const *v, int num,
+                               int64_t n)
+{
+    static const char *const unit[] = { "B", "kB", "MB", "GB", "TB", "PB" };
+    double most = 0, one = 1;
+    int u = 0;
+
+    for (int64_t i = 0; i < num * n; i++)
+        most = fmax(most, v[i / n][i % n]);
+    for (; u < 5 && most >= 1000 * one; u++)
+        one *= 1000;
+    for (int64_t i = 0; i < num * n; i++)
+        to[i] = v[i / n][i % n] / one;
+    return unit[u];
+}
+
+/* Of runs on several ranks. */
+static void put_traffic(Page *p, const Run *run)
+{
+    const double *const bytes[] = { run->col[COL_SUMS], run->col[COL_WEIGHTS] };
+    double *scaled = malloc(2 * (size_t)run->n * sizeof *scaled);
+    char unit[48];
+    Chart c = chart_of(run, COL_SUMS, 2, "Traffic", unit,
+                       "Between ranks: sums of gradients, and weights from "
+                       "their owners.");
+
+    if (scaled == NULL) {
+        p->failed = 1;
+        return;
+    }
+    snprintf(unit, sizeof unit, "%s per iteration, of each rank",
+             scale_bytes(scaled, bytes, 2, run->n));
+    c.num_lines = 2;
+    c.line[0] = (ChartLine) { scaled, NULL, "sums", 2 };
+    c.line[1] = (ChartLine) { scaled + run->n, NULL, "weights", 0 };
+    c.from_zero = 1;
+    dg_chart_put(p, &c);
+    free(scaled);
+}
+
 static void put_time(Page *p, const Run *run)
 {
     Chart phases =
@@ -216,6 +258,7 @@ static void put_time(Page *p, const Run *run)
         dg_chart_put(p, &phases);
     else
         dg_chart_put(p, &total);
+    put_traffic(p, run);
     dg_chart_put(p, &speed);
 }
 

@@ -425,25 +425,30 @@ static void hacked(Health *h, const Run *run)
     /* what rises, if less surely than a trend has to, does not stand still */
     const int64_t gold = s.slope > 0 && s.p < LIKELY ? 1 : significant(&s);
     char from[DG_VALUE_BYTES], to[DG_VALUE_BYTES];
+    char moved[3 * DG_VALUE_BYTES];
 
     if (s.points < 8)
         return;
     dg_value_text(from, s.first);
     dg_value_text(to, s.last);
-    dg_health_say(
-        h,
-        up > 0 && gold < 0    ? LEVEL_WRONG
-        : up > 0 && gold == 0 ? LEVEL_LOOK
-                              : LEVEL_GOOD,
-        hacking, hacking_advice,
-        "%s: the strict score of the training pictures %s from %s to %s%s.",
-        up > 0 && gold < 0    ? "It looks so"
-        : up > 0 && gold == 0 ? "Perhaps"
-                              : "No sign of it",
-        up > 0 && gold == 0 ? "did not clearly rise" : "went", from, to,
-        up <= 0    ? "; the reward did not rise"
-        : gold > 0 ? ", along with the reward"
-                   : " while the reward rose");
+    snprintf(moved, sizeof moved,
+             strcmp(from, to) == 0 ? "stayed at %s"
+             : up > 0 && gold == 0 ? "did not clearly rise from %s to %s"
+                                   : "went from %s to %s",
+             from, to);
+    dg_health_say(h,
+                  up > 0 && gold < 0    ? LEVEL_WRONG
+                  : up > 0 && gold == 0 ? LEVEL_LOOK
+                                        : LEVEL_GOOD,
+                  hacking, hacking_advice,
+                  "%s: the strict score of the training pictures %s%s.",
+                  up > 0 && gold < 0    ? "It looks so"
+                  : up > 0 && gold == 0 ? "Perhaps"
+                                        : "No sign of it",
+                  moved,
+                  up <= 0    ? "; the reward did not rise"
+                  : gold > 0 ? ", along with the reward"
+                             : " while the reward rose");
 }
 
 static void held_out(Health *h, const Run *run)
@@ -526,8 +531,9 @@ static void memory(Health *h, const Run *run)
     dg_health_say(
         h, peak <= plan ? LEVEL_GOOD : LEVEL_LOOK, question,
         "The plan should be an upper bound: this is a fault of the program.",
-        "%s: at most %.1f MiB were used of %.1f MiB planned.",
-        peak <= plan ? "Yes" : "No", peak / 1048576, plan / 1048576);
+        "%s: the activations of a worker took at most %.1f MB of %.1f MB "
+        "planned.",
+        peak <= plan ? "Yes" : "No", 1e-6 * peak, 1e-6 * plan);
 }
 
 void dg_health_find(Health *h, const Run *run)

@@ -162,6 +162,14 @@ void dg_value_text(char out[DG_VALUE_BYTES], double value)
     value_text(out, value, "");
 }
 
+void dg_power_text(char out[DG_VALUE_BYTES], double value, int decimals)
+{
+    char plain[64];
+
+    snprintf(plain, sizeof plain, "%.*e", decimals, value);
+    tidy(out, plain, 1);
+}
+
 void dg_signed_text(char out[DG_VALUE_BYTES], double value)
 {
     value_text(out, value, "+");

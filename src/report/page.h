@@ -29,7 +29,10 @@ void dg_page_free(Page *p);
  *  an en dash when it is NaN. Plain text, a true minus sign. */
 void dg_value_text(char out[DG_VALUE_BYTES], double value);
 
-/** The same with its sign always there. */
+/** The same as a power of ten with at most so many decimals: "1.05e-4". */
+void dg_power_text(char out[DG_VALUE_BYTES], double value, int decimals);
+
+/** As dg_value_text() with its sign always there. */
 void dg_signed_text(char out[DG_VALUE_BYTES], double value);
 
 /** A share in percent: "12 %", "0.4 %". */

@@ -46,6 +46,8 @@ typedef enum Column {
     COL_UPDATE_S,
     COL_IO_S,
     COL_TOTAL_S,
+    COL_SUMS, /* this and the next: bytes between ranks, on each */
+    COL_WEIGHTS,
     COL_MISSING, /* scores, over all rewards */
     NUM_COLUMNS
 } Column;

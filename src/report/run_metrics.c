@@ -48,6 +48,8 @@ static const Key keys[] = {
     { COL_IO_S, "seconds", "io" },
     { COL_TOTAL_S, "seconds", "total" },
     { COL_TOTAL_S, NULL, "seconds" },
+    { COL_SUMS, "traffic", "sums" },
+    { COL_WEIGHTS, "traffic", "weights" },
 };
 
 enum { NUM_KEYS = sizeof keys / sizeof *keys };

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static double sum(const Run *run, Column c)
 {
@@ -23,7 +24,10 @@ static void put_from_to(Page *p, const char *what, const Trend *t)
 
     dg_value_text(from, t->first);
     dg_value_text(to, t->last);
-    dg_page_put(p, "%s went from <b>%s</b> to <b>%s</b>", what, from, to);
+    if (strcmp(from, to) == 0)
+        dg_page_put(p, "%s stayed at <b>%s</b>", what, from);
+    else
+        dg_page_put(p, "%s went from <b>%s</b> to <b>%s</b>", what, from, to);
 }
 
 static void put_span(Page *p, const Span *s)

@@ -363,7 +363,9 @@ static int score(const void *net, const RewardInput *in, RewardScore *out)
 
 static const char *version_of(const void *net)
 {
-    return ((const CommandReward *)net)->version;
+    const CommandReward *n = net;
+
+    return n->ready ? n->version : NULL;
 }
 
 static int take_note(const void *net, char *text, size_t bytes)
@@ -560,10 +562,11 @@ static int await(void *net, const RewardSeat *seat)
         err = compare(n, seat->comm, stopped);
     n->ready = !err && !stopped;
     if (n->ready)
-        dg_info("reward %s: %d program%s a rank ready after %.1f s%s%s: %s",
+        dg_info("reward %s: %d program%s a rank ready after %.1f s%s%s%s: %s",
                 n->c.name, n->crew->num, n->crew->num > 1 ? "s" : "",
-                dg_clock_now() - began, n->version[0] != '\0' ? ", " : "",
-                n->version, n->c.command);
+                dg_clock_now() - began,
+                n->version[0] != '\0' ? ", of version \"" : "", n->version,
+                n->version[0] != '\0' ? "\"" : "", n->c.command);
     return err;
 }
 

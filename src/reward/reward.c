@@ -325,7 +325,7 @@ const char *dg_reward_version(const Reward *r)
 {
     const RewardNet *net = r->kind->net;
 
-    return r->net != NULL && net->version != NULL ? net->version(r->net) : "";
+    return r->net != NULL && net->version != NULL ? net->version(r->net) : NULL;
 }
 
 void dg_rewards_tell(const Reward *r, int64_t num, const Comm *comm,

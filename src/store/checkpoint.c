@@ -214,7 +214,8 @@ static int write_content(H5File *f, const Comm *c, const Checkpoint *k)
     int err = dg_h5_put_i64(f, NULL, "iteration", k->iteration);
 
     for (int i = 0; i < k->num_notes && !err; i++)
-        err = dg_h5_put_text(f, NULL, k->notes[i].key, k->notes[i].value);
+        if (!k->notes[i].is_version || k->notes[i].value[0] != '\0')
+            err = dg_h5_put_text(f, NULL, k->notes[i].key, k->notes[i].value);
     for (int i = 0; i < k->num_arrays && !err; i++)
         err = dg_checkpoint_array_write(f, c, &k->arrays[i]);
     if (!err)
@@ -307,6 +308,24 @@ static int read_index(H5File *f, const CheckpointParam *params, int num)
     return err;
 }
 
+/* What was frozen, or scored, is another one now. */
+static int refuse_other(const H5File *f, const CheckpointNote *n,
+                        const char *stored)
+{
+    if (!n->is_version)
+        return dg_fail(DG_EINVAL,
+                       "%s: its run had other weights of %s, of digest %.16s "
+                       "(attribute %s); these have %.16s",
+                       dg_h5_path(f), n->of, stored, n->key, n->value);
+    return dg_fail(DG_EINVAL,
+                   "%s: its run had another version of %s, \"%.200s\" "
+                   "(attribute %s); this one says %s%.200s%s",
+                   dg_h5_path(f), n->of, stored, n->key,
+                   n->value[0] != '\0' ? "\"" : "",
+                   n->value[0] != '\0' ? n->value : "none",
+                   n->value[0] != '\0' ? "\"" : "");
+}
+
 static int check_notes(H5File *f, const Checkpoint *k)
 {
     int err = DG_OK;
@@ -323,11 +342,7 @@ static int check_notes(H5File *f, const Checkpoint *k)
             continue;
         err = dg_h5_get_text(f, NULL, key, &stored);
         if (!err && n->of != NULL && strcmp(stored, value) != 0)
-            err =
-                dg_fail(DG_EFORMAT,
-                        "%s: its run had other weights of %s, of digest %.16s "
-                        "(attribute %s); these have %.16s",
-                        dg_h5_path(f), n->of, stored, key, value);
+            err = refuse_other(f, n, stored);
         else if (!err && n->must_match && strcmp(stored, value) != 0)
             err = dg_fail(DG_EFORMAT, "%s: %s is %.16s..., this run's %.16s...",
                           dg_h5_path(f), key, stored, value);
@@ -445,6 +460,10 @@ static int read_newest(const Comm *c, const char *dir, const Checkpoint *k,
         err = read_file(c, path, iteration, k, values);
         if (!err || err == DG_ENOMEM)
             break;
+        if (err == DG_EINVAL) { /* it is whole, and not this run's */
+            free(list);
+            return err;
+        }
         dg_warn("checkpoint passed over: %s", dg_last_error()->text);
     }
     free(list);

@@ -163,6 +163,21 @@ static int busy(const RunDir *d)
                    d->root);
 }
 
+/* Without a lock another run could write there, unnoticed by both. why: of the
+ * file's own; where nothing at all can be written the folder is named. */
+static int no_lock(const RunDir *d, int why)
+{
+    char path[PROBE_PATH];
+    const int err = make_probe(d->root);
+
+    if (err)
+        return err;
+    unlink(probe_in(path, d->root));
+    return dg_fail(DG_EIO,
+                   "%s: cannot be locked against other runs in the folder: %s",
+                   d->log, strerror(why));
+}
+
 int dg_rundir_lock(RunDir *d, const RunWait *wait)
 {
     double patience_s = wait != NULL ? wait->patience_s : 0;
@@ -182,9 +197,17 @@ int dg_rundir_lock(RunDir *d, const RunWait *wait)
         patience_s -= 1e-9 * PAUSE_NS;
     }
     if (lock == DG_LOCK_NO_FILE)
-        return DG_OK; /* the probe says why nothing can be written */
-    d->lock = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* 0 is none */
+        return no_lock(d, errno);
+    const int kept = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* 0 is none */
+    const int why = errno;
     close(fd);
+    if (kept < 0)
+        return no_lock(d, why);
+    d->lock = kept;
+    if (lock == DG_LOCK_UNKNOWN)
+        dg_warn("%s: this file system has no locks: nothing keeps a second run "
+                "from writing there too",
+                d->root);
     return DG_OK;
 }
 

@@ -164,9 +164,12 @@ static void row(Text *t, const EvaluateTag *e)
 
 int dg_evaluation_text(char **text, const Evaluation *e)
 {
+    char mean[32] = "reward [95 %]";
     Text t = { .ok = 1 };
 
-    head(&t, "task", "pictures", "reward [95 %]");
+    if (e->num_rewards > 1) /* the first one's, with the name that is below */
+        snprintf(mean, sizeof mean, "%.14s [95 %%]", e->rewards[0].name);
+    head(&t, "task", "pictures", mean);
     for (int i = 0; i < e->num_tags; i++)
         row(&t, &e->tags[i]);
     row(&t, &e->all);

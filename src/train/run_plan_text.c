@@ -324,6 +324,38 @@ static void tell_uneven(FILE *f, const char *text)
     }
 }
 
+/* What could not be read. */
+static void tell_absent(FILE *f, const RunPlan *p)
+{
+    if (p->no_folder[0] != '\0')
+        fprintf(f,
+                "\npolicy.path = \"%s\" is not there: sizes are those of the "
+                "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
+                p->no_folder);
+    if (p->no_weights[0] != '\0')
+        fprintf(f,
+                "\npolicy.weights = \"%s\" is not there: sizes are those of "
+                "the\nconfiguration, and all this is right where the file has "
+                "the same.\n",
+                p->no_weights);
+    if (p->no_prompts[0] != '\0' && p->command != DG_PLAN_TRAIN &&
+        p->command != DG_PLAN_REPLAY)
+        fprintf(f,
+                "\nPrompts of \"%s\", which is not there, are not "
+                "counted.\n",
+                p->no_prompts);
+    else if (p->no_prompts[0] != '\0')
+        fprintf(f,
+                "\nprompts.file = \"%s\" is not there: its index is not "
+                "counted, 4 bytes a prompt.\n",
+                p->no_prompts);
+    if (p->no_held_out[0] != '\0')
+        fprintf(f,
+                "\nHeld-out prompts of \"%s\", which is not there, are not "
+                "counted\n(evaluate.every).\n",
+                p->no_held_out);
+}
+
 int dg_run_plan_text(char **text, const RunPlan *p)
 {
     char title[128];
@@ -352,33 +384,11 @@ int dg_run_plan_text(char **text, const RunPlan *p)
         gpu_rooms(f, &p->gpus);
     tell_rewards(f, p);
     tell_uneven(f, p->uneven);
-    if (p->no_folder[0] != '\0')
+    if (p->borrowed_threads)
         fprintf(f,
-                "\npolicy.path = \"%s\" is not there: sizes are those of the "
-                "configuration (flux)\nor of Stable Diffusion 1.4 (sd).\n",
-                p->no_folder);
-    if (p->no_weights[0] != '\0')
-        fprintf(f,
-                "\npolicy.weights = \"%s\" is not there: sizes are those of "
-                "the\nconfiguration, and all this is right where the file has "
-                "the same.\n",
-                p->no_weights);
-    if (p->no_prompts[0] != '\0' && p->command != DG_PLAN_TRAIN &&
-        p->command != DG_PLAN_REPLAY)
-        fprintf(f,
-                "\nPrompts of \"%s\", which is not there, are not "
-                "counted.\n",
-                p->no_prompts);
-    else if (p->no_prompts[0] != '\0')
-        fprintf(f,
-                "\nprompts.file = \"%s\" is not there: its index is not "
-                "counted, 4 bytes a prompt.\n",
-                p->no_prompts);
-    if (p->no_held_out[0] != '\0')
-        fprintf(f,
-                "\nHeld-out prompts of \"%s\", which is not there, are not "
-                "counted\n(evaluate.every).\n",
-                p->no_held_out);
+                "\nThreads of a rank are as many as here (run.threads = 0): "
+                "set run.threads to what each\nrank of the run will have.\n");
+    tell_absent(f, p);
     return dg_text_close(&out, text);
 }
 

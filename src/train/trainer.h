@@ -142,8 +142,9 @@ int dg_trainer_check(const Config *c);
 /** Reads the prompts, prepares the rewards, and refuses all that can be refused
  *  without weights. Collective. Errors, agreed. */
 int dg_trainer_check_all(Trainer *t);
-/** Has checkpoints say which frozen weights the run has, and a resume compare
- *  them. Before the first of either. */
+/** Has checkpoints say which frozen weights the run has, and which versions the
+ *  programs that score state, and a resume compare them. Before the first of
+ *  either, and when the programs are ready. */
 void dg_trainer_note_frozen(Trainer *t);
 void dg_trainer_close(Trainer *t);
 

@@ -151,22 +151,45 @@ int dg_trainer_check_all(Trainer *t)
 
 /* --- what a resume compares ---------------------------------------------- */
 
+/* version: NULL: it is a digest's, in text[1]. */
+static void add_note(Trainer *t, const char *key, const char *version,
+                     const char *of)
+{
+    const int i = t->learner->num_notes++;
+    char(*text)[80] = t->frozen_text[i];
+
+    snprintf(text[0], sizeof text[0], "%s", key);
+    snprintf(text[2], sizeof text[2], "%s", of);
+    t->frozen[i] = (CheckpointNote) { .key = text[0],
+                                      .value = version ? version : text[1],
+                                      .of = text[2],
+                                      .is_version = version != NULL };
+    t->learner->notes = t->frozen;
+}
+
 /* digest 0: they have none of their own, or are drawn from the seed. */
 static void note_frozen(Trainer *t, uint64_t digest, const char *key,
                         const char *of)
 {
-    const int i = t->learner->num_notes;
-    char(*text)[80] = t->frozen_text[i];
+    char(*text)[80] = t->frozen_text[t->learner->num_notes];
 
     if (digest == 0)
         return;
-    snprintf(text[0], sizeof text[0], "%s", key);
     snprintf(text[1], sizeof text[1], "%016llx", (unsigned long long)digest);
-    snprintf(text[2], sizeof text[2], "%s", of);
-    t->frozen[i] =
-        (CheckpointNote) { .key = text[0], .value = text[1], .of = text[2] };
-    t->learner->notes = t->frozen;
-    t->learner->num_notes++;
+    add_note(t, key, NULL, of);
+}
+
+/* A program's weights are its own; it may say which they are. */
+static void note_version(Trainer *t, const Reward *r, int k)
+{
+    const char *version = dg_reward_version(r);
+    char key[40], of[80];
+
+    if (version == NULL)
+        return;
+    snprintf(key, sizeof key, "reward_version_%d", k);
+    snprintf(of, sizeof of, "the program of rewards[%d], %.40s", k, r->name);
+    add_note(t, key, version, of);
 }
 
 void dg_trainer_note_frozen(Trainer *t)
@@ -184,5 +207,6 @@ void dg_trainer_note_frozen(Trainer *t)
         snprintf(of, sizeof of, "rewards[%lld], %.50s", (long long)k,
                  t->rewards[k].name);
         note_frozen(t, dg_reward_digest(&t->rewards[k]), key, of);
+        note_version(t, &t->rewards[k], (int)k);
     }
 }

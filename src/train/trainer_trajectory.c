@@ -174,6 +174,8 @@ static int take_columns(Columns *c, const Trainer *t)
     for (int64_t k = 0; k < r->K; k++) {
         c->reward_name[k] = t->rewards[k].name;
         c->reward_version[k] = dg_reward_version(&t->rewards[k]);
+        if (c->reward_version[k] == NULL) /* no program */
+            c->reward_version[k] = "";
         c->versions |= c->reward_version[k][0] != '\0';
         c->reward_weight[k] = t->rewards[k].weight;
     }

@@ -292,10 +292,11 @@ int dg_update_uneven(char *text, size_t size, const Update *u, const Config *c,
     if (then >= now)
         return 0;
     snprintf(text, size,
-             "ranks wait for each other in updates, since an update's whole "
-             "groups are not on all %d of them: as long as for %lld samples in "
-             "a pass, of which each has %lld or fewer; with grpo.update_split "
-             "= \"samples\", whose updates are other ones, for %lld",
+             "ranks wait for each other in updates: an update takes whole "
+             "groups, of which not all %d ranks have as many. A pass takes as "
+             "long as %lld samples, where each has %lld or fewer; with "
+             "grpo.update_split = \"samples\", which makes other updates, as "
+             "long as %lld",
              ranks, (long long)now,
              (long long)((u->num_kept + ranks - 1) / ranks), (long long)then);
     return 1;
