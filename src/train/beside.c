@@ -30,12 +30,15 @@ enum { FIRST_BYTES = 1 << 16 };
 /* until an item is there; 0 at the end */
 static int next_item(Beside *b, int64_t *item)
 {
+    int more;
+
     pthread_mutex_lock(&b->lock);
     while (!b->end && b->done == b->given)
         pthread_cond_wait(&b->news, &b->lock);
     *item = b->done;
+    more = !b->end;
     pthread_mutex_unlock(&b->lock);
-    return !b->end;
+    return more;
 }
 
 /* OpenMP takes a little for each thread that speaks to it, and where there is

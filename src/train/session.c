@@ -5,6 +5,7 @@
 
 #include <omp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 
 int dg_session_links(const Session *s)
@@ -19,13 +20,15 @@ int dg_session_gpu(const Session *s)
     return s->backend->apart ? s->gpu : -1;
 }
 
-static volatile sig_atomic_t asked;
+/* A signal comes to any thread, of MPI's too. */
+static atomic_int asked;
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a handler may wait for nobody");
 static double started;
 
 static void ask(int signal)
 {
     (void)signal;
-    asked = 1;
+    atomic_store(&asked, 1);
 }
 
 void dg_stop_install(void)
@@ -55,13 +58,13 @@ void dg_session_digests_end(void)
 
 int dg_stop_asked(void)
 {
-    return asked != 0;
+    return atomic_load(&asked);
 }
 
 int dg_stop_wanted(const Comm *c, double seconds)
 {
     int64_t stop =
-        asked != 0 || (seconds > 0 && dg_clock_now() - started >= seconds);
+        dg_stop_asked() || (seconds > 0 && dg_clock_now() - started >= seconds);
 
     dg_comm_max_i64(c, &stop, 1);
     return stop != 0;
