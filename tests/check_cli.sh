@@ -105,7 +105,9 @@ expect_code "cli: where a run would not begin" 1 "" env OMPI_MCA_pml=none \
 ranks 2 "$bin" report --help >"$work/out" 2>&1
 expect "cli: help of two ranks, once" test "$(grep -c usage: "$work/out")" = 1
 expect_code "cli: help as an option's value is none" 1 "policy.weights" "$bin" \
-    sample configs/tiny.cfg --out --help
+    sample configs/tiny.cfg --out --help.png
+expect_code "cli: pictures are PNG files" 2 "--out red.jpg: must end in .png" \
+    "$bin" sample configs/tiny.cfg --out red.jpg
 expect_code "cli: help that cannot be written" 1 "could not be written" \
     bash -c "'$bin' train --help >/dev/full"
 

@@ -35,7 +35,8 @@ typedef enum CliConfig {
 } CliConfig;
 
 /* A flag of one command. With 'value' it takes one (--to A or --to=A), with
- * 'file' the name of a file to write, which is tried before work begins, with
+ * 'file' the name of a file to write, which is tried before work begins and ends
+ * in 'ends', if that is given, with
  * 'number' a whole number from least to most, else it only sets *on to 1. What
  * it sets is left alone when it is not given. */
 typedef struct CliFlag {
@@ -44,6 +45,7 @@ typedef struct CliFlag {
     int *on;
     const char **value;
     const char **file;
+    const char *ends; /* such as ".png": what is written whatever the name */
     int *number, least, most;
     const char *takes; /* what it takes, as help names it; NULL: by its kind */
 } CliFlag;

@@ -121,7 +121,7 @@ int dg_cli_inspect(int argc, char **argv)
         { "--pictures",
           "paint the pictures of a trajectory, that of the greatest reward "
           "first, to this PNG file",
-          .file = &w.pictures },
+          .file = &w.pictures, .ends = ".png" },
         { "--num", "how many pictures (16)", .number = &w.shown.num, .least = 1,
           .most = DG_PICTURES_MOST },
         { "--worst", "those of the least reward", .on = &w.shown.worst },

@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -97,6 +98,13 @@ static int unknown_option(const CliSpec *s, const char *given)
                                    : "");
 }
 
+static int ends_in(const char *name, const char *end)
+{
+    const size_t length = strlen(name), most = strlen(end);
+
+    return length > most && strcasecmp(name + length - most, end) == 0;
+}
+
 static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
 {
     for (int j = 0; j < s->num_flags; j++) {
@@ -116,6 +124,10 @@ static int take_flag(const CliSpec *s, int argc, char **argv, int *i)
             return dg_fail(DG_EUSAGE, "%s needs a value", f->name);
         if (f->number != NULL)
             return dg_cli_number(f->number, f->name, value, f->least, f->most);
+        if (f->ends != NULL && !ends_in(value, f->ends))
+            return dg_fail(DG_EUSAGE,
+                           "%s %s: must end in %s, as what is written", f->name,
+                           value, f->ends);
         *(f->file != NULL ? f->file : f->value) = value;
         return DG_OK;
     }

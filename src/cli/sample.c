@@ -48,7 +48,8 @@ int dg_cli_sample(int argc, char **argv)
     const CliFlag flags[] = {
         { "--ema", "use the averaged weights (EMA) of a checkpoint",
           .on = &w.ema },
-        { "--out", "PNG file to write (default sample.png)", .file = &w.out },
+        { "--out", "PNG file to write (default sample.png)", .file = &w.out,
+          .ends = ".png" },
         { "--seeds", "pictures per prompt (default 4)", .number = &w.seeds,
           .least = 1, .most = 64 },
         { "--num",
