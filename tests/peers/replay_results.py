@@ -160,6 +160,7 @@ def adam_errors(run, net, updates, errors):
     for n, (u, (tensors, norm_error)) in enumerate(zip(updates, errors), 1):
         step = run.optimizer_step + n
         c1, c2 = 1 - b1 ** step, 1 - b2 ** step
+        decay = abs(1 - u["lr"] * o["weight_decay"])
         scale_error = 0.0
         if o["max_grad_norm"] > 0 and u["norm"] + norm_error > o["max_grad_norm"]:
             scale_error = u["scale"] * norm_error / u["norm"]
@@ -174,7 +175,7 @@ def adam_errors(run, net, updates, errors):
             droot = np.minimum(dv[i] / c2 / (2 * root + 1e-300),
                                np.sqrt(dv[i] / c2))
             low = np.maximum(root - droot, 0) + o["eps"]
-            dw[i] = dw[i] + u["lr"] * (dm[i] / c1 / low + m / c1 * droot / low ** 2
+            dw[i] = decay * dw[i] + u["lr"] * (dm[i] / c1 / low + m / c1 * droot / low ** 2
                                        + 2 * ULPS * EPS * m / c1 / low) \
                 + 2 * EPS * np.abs(u["w"][i].numpy())
         dm, dv = moved(run, net, u, dm, dv, step)
@@ -327,8 +328,9 @@ def metrics(run, updates, table):
     table.add("reward_std", m["reward_std"],
               np.mean([x.std(ddof=1) for x in groups if len(x) > 1]),
               1e-6 * max(1, np.abs(score).max()))
-    error = EPS if run.rounds else max(u["error"][u["counts"]].max(initial=0)
-                                       for u in updates)
+    error = EPS if run.rounds else max(
+        u["error"][u["counts"] & (u["ratio"].numpy() != 0)].max(initial=0)
+        for u in updates)
 
     def of(key, some):
         return [u[key].numpy()[u["counts"]].astype(float) for u in some]
