@@ -107,7 +107,8 @@ def skipped(run, updates, others, table):
               sum(not u["applied"] for u in updates), 0)
     table.add("samples set aside", run.metrics["set_aside"],
               sum(len(u["left_out"]) for u in updates)
-              + run.c["grpo"]["epochs"] * sum(not run.scored[n] for n in run.kept), 0)
+              + run.c["grpo"]["epochs"] * sum(not run.scored[n] for n in run.kept),
+              0)
     for u, o in zip(updates, others):
         lost = [i for i, p in enumerate(u["terms"].places)
                 if u["left_out"] and np.isnan(run.file["ratio"][p])]
@@ -142,8 +143,8 @@ def moved(run, net, u, dm, dv, step):
         return dm, dv
     size, out = len(run.adam_m), []
     for kind, d in (("m", dm), ("v", dv)):
-        u[kind + "8"] = Moment(kind, whole(net, u[kind], size), whole(net, d, size),
-                               step)
+        u[kind + "8"] = Moment(kind, whole(net, u[kind], size),
+                               whole(net, d, size), step)
         kept = u[kind + "8"].kept_error()
         out.append([kept[at:at + math.prod(s)].reshape(s)
                     for _, at, s in net.index])
@@ -175,8 +176,9 @@ def adam_errors(run, net, updates, errors):
             droot = np.minimum(dv[i] / c2 / (2 * root + 1e-300),
                                np.sqrt(dv[i] / c2))
             low = np.maximum(root - droot, 0) + o["eps"]
-            dw[i] = decay * dw[i] + u["lr"] * (dm[i] / c1 / low + m / c1 * droot / low ** 2
-                                       + 2 * ULPS * EPS * m / c1 / low) \
+            move = dm[i] / c1 / low + m / c1 * droot / low ** 2 \
+                + 2 * ULPS * EPS * m / c1 / low
+            dw[i] = decay * dw[i] + u["lr"] * move \
                 + 2 * EPS * np.abs(u["w"][i].numpy())
         dm, dv = moved(run, net, u, dm, dv, step)
     return dm, dv, dw
@@ -222,9 +224,9 @@ def nothing_done(run, table):
     for key in ("grad_norm", "lr"):
         table.add(f"{key} (metrics)", run.metrics[key], 0, 0)
     for name in ("weights", "adam_m", "adam_v"):
-        table.add(f"{name} as before", moment_of(run.after, name)
-                  if name != "weights" else run.after["weights"][:len(run.weights)],
-                  getattr(run, name), 0)
+        after = moment_of(run.after, name) if name != "weights" \
+            else run.after["weights"][:len(run.weights)]
+        table.add(f"{name} as before", after, getattr(run, name), 0)
 
 
 def codes(run, last, table):
