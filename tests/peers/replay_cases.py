@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Tiny runs of many kinds, each of whose iterations torch_replay.py computes again.
 
-Run by hand, from the top of the tree, after `make bin/dancegrpo`, with what
-torch_replay.py needs:
+Run by hand, from the top of the tree, after `make bin/dancegrpo` (and, for the cases
+in bfloat16, `make CUDA=1 build/emulated/dancegrpo`), with what torch_replay.py needs:
 
     python3 tests/peers/replay_cases.py [--work FOLDER] [--bin PROGRAM] [CASE...]
 
@@ -25,6 +25,14 @@ TWO = ['rewards=({name="brightness";weight=1.0;},'
        '{name="colourfulness";weight=-0.7;})']
 SEVERAL = ["grpo.updates_per_iteration=4", "grpo.prompts_per_iteration=4"]
 FLUX, SMALL, SD = "tiny_flux", "tiny", "tiny_sd"
+INT8 = ["optim.moments=int8"]
+BF16 = ["run.device=cuda", "run.dtype=bfloat16"]
+# one group of iteration 3 has a spread in a reward whose weight makes gradients
+# larger than their sum may be
+SKIPS = ["grpo.advantage_clip=1e9", "optim.ema_decay=0.9", *SEVERAL]
+FROM = 'rewards=({name="brightness";weight=1.0;},' \
+    '{name="colourfulness";weight=1e6;threshold=%s;})'
+ONE_OF_FOUR = [*SKIPS, FROM % 174.44, "sampler.eta=0.005"]
 WINDOW = ["sampler.steps=8", "sampler.window_size=3", "sampler.window_every=1",
           "sampler.window_stride=2", "grpo.timestep_mode=window",
           "grpo.timestep_fraction=1"]
@@ -95,6 +103,35 @@ CASES = {
     "missing scores": (FLUX, [
         'rewards=({name="some";command="python3 tests/peers/some_scores.py";})',
         "grpo.kl_beta=0.1", "grpo.num_generations=6"]),
+    "int8 dance": (FLUX, INT8),
+    "int8, one update": (FLUX, [*INT8, "grpo.updates_per_iteration=1"]),
+    "int8, AdamW": (FLUX, [
+        *INT8, "optim.max_grad_norm=0.01", "optim.weight_decay=0.5",
+        "optim.beta1=0.8", "optim.beta2=0.9", "optim.eps=1e-6", "optim.warmup=9",
+        "optim.lr=1e-3", "run.iterations=6"]),
+    "int8, adapters": (FLUX, [*INT8, *LORA]),
+    "int8, sd": (SD, [*INT8, "grpo.updates_per_iteration=2"]),
+    "skipped, one of four": (FLUX, ONE_OF_FOUR),
+    "skipped, int8": (FLUX, [*ONE_OF_FOUR, *INT8]),
+    "skipped, the only one": (FLUX, [*SKIPS, "grpo.updates_per_iteration=1",
+                                     FROM % 174.41, "sampler.eta=0.001"]),
+    "skipped, not finite": (FLUX, [
+        "optim.lr=1", "optim.weight_decay=10", "run.iterations=1",
+        "grpo.prompts_per_iteration=7", "grpo.updates_per_iteration=7"]),
+    "bfloat16 dance": (FLUX, BF16),
+    "bfloat16, one update": (FLUX, [*BF16, "grpo.updates_per_iteration=1"]),
+    "bfloat16, exact times": (FLUX, [*BF16, "policy.bf16_compat=false",
+                                     "sampler.eta=0.7", "optim.ema_decay=0.9"]),
+    "bfloat16, flow_sde, KL": (FLUX, [*BF16, "sampler.sde=flow_sde",
+                                      "grpo.kl_beta=0.5", "optim.lr=1e-3"]),
+    "bfloat16, adapters": (FLUX, [*BF16, *LORA]),
+    "bfloat16, int8": (FLUX, [*BF16, *INT8]),
+    "bfloat16, small flux": (SMALL, BF16),
+    "bfloat16, sd": (SD, [*BF16, "grpo.updates_per_iteration=2",
+                          "run.iterations=2"]),
+    "bfloat16, sd, one update": (SD, [*BF16, "grpo.updates_per_iteration=1",
+                                      "run.iterations=2", "cfg.scale=1"]),
+    "bfloat16, skipped": (FLUX, [*BF16, *ONE_OF_FOUR]),
 }
 ITERATION = {"flux AdamW": 5}  # warm-up ends within it, and EMA's turn is then
 
@@ -117,6 +154,8 @@ def show(name, run, table):
                      key=lambda r: -r[1] / r[2])[:2]
     tell = "; ".join(f"{n} {far / t:.2f}" for n, far, t, _ in nearest)
     ratios = run.file["ratio"]
+    if run.rounds:
+        tell = f"predictions {run.of_torch:.2f} of PyTorch's error; " + tell
     print(f"{name:30} {len(table.rows):3} quantities, {len(beyond)} wrong | "
           f"ratio {np.nanmin(ratios):.6f} to {np.nanmax(ratios):.6f}, clip "
           f"{run.metrics['clip_fraction']:.2f} | nearest: {tell}", flush=True)
@@ -129,6 +168,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", help="folder for the runs")
     parser.add_argument("--bin", default="bin/dancegrpo")
+    parser.add_argument("--gpu-bin", default="build/emulated/dancegrpo",
+                        help="of the bfloat16 cases: with a GPU or one emulated")
     parser.add_argument("case", nargs="*", help="beginnings of names; all if none")
     args = parser.parse_args()
     quiet()
@@ -141,7 +182,8 @@ def main():
             run = os.path.join(args.work or folder,
                                name.replace(",", "").replace(" ", "_"))
             if not os.path.exists(run):
-                train(args.bin, run, config, sets, 3 if "ranks" in name else 1)
+                train(args.gpu_bin if "run.device=cuda" in sets else args.bin, run,
+                      config, sets, 3 if "ranks" in name else 1)
             bad += show(name, *replay(
                 run, ITERATION.get(name) or last_iteration(run), None))
     print("all agree" if not bad else f"{bad} do not agree")

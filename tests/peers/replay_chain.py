@@ -1,12 +1,13 @@
 """The updates of an iteration by PyTorch's autograd and AdamW, for torch_replay.py:
 once in double, the reference, and once in float32, the yardstick of what float32 may
-differ by.
+differ by (of a run in bfloat16 with networks in that).
 """
 import math
 
 import torch
 
 import replay_formulas as formulas
+from replay_moments import keep_in_codes
 
 
 class Term:
@@ -64,12 +65,13 @@ def std_of(run, terms, dtype):
 
 
 def pessimistic(A, ratio, low, high, acts, doubt):
-    """max(-A r, -A clamp(r)). Where a ratio is as near to an edge of the clip as
-    float32 is exact, what the run did decides."""
+    """max(-A r, -A clamp(r)). Where a ratio is as near to an edge of the clip as the
+    precision is exact, what the run did decides: held at the edge it has no
+    gradient, on whichever side of it this ratio may be."""
+    edge = torch.where(A > 0, 1 + high, 1 - low).to(ratio.dtype)
     plain, cut = -A * ratio, -A * torch.clamp(ratio, 1 - low, 1 + high)
-    edge = torch.where(A > 0, 1 + high, 1 - low)
     near = (ratio.detach() - edge).abs() < doubt
-    by_run = torch.where(acts & near, cut, plain)
+    by_run = torch.where(acts, -A * edge, plain)
     return torch.where(near, by_run, torch.maximum(plain, cut))
 
 
@@ -99,10 +101,12 @@ def losses(run, terms, ratio, recorded, doubt):
 
 
 class Chain:
-    """All updates of an iteration in one precision."""
+    """All updates of an iteration in one precision. first: those of the double chain,
+    which decides what is left out and what has a gradient; None: this is it."""
 
-    def __init__(self, run, net, dtype, doubt):
-        self.run, self.net, self.dtype, self.doubt = run, net, dtype, doubt
+    def __init__(self, run, net, doubt, first):
+        self.run, self.net, self.dtype, self.doubt = run, net, net.dtype, doubt
+        self.first = first
         self.parameters = [p.requires_grad_() for p in
                            net.parameters(run.weights)]
         o = run.c["optim"]
@@ -120,9 +124,9 @@ class Chain:
             self.reference = net.parameters(run.reference)
         self.updates = []
 
-    def update(self, number, last_epoch):
+    def forward(self, terms, last_epoch):
+        """Everything of an update's terms, and their loss."""
         run, dtype = self.run, self.dtype
-        terms = Term(run, number % run.num_parts)
         z, level, time, condition, after = rows(run, dtype, terms)
         u = guided(run, self.net, self.parameters, z, level, time, condition)
         mean, logp = gaussians(run, terms, z, u, after)
@@ -135,12 +139,11 @@ class Chain:
             drift = ((mean - mean_old) ** 2).mean(dim=1) / (2 * std ** 2)
             log_ratio = std * (log_ratio + drift)
         ratio = torch.exp(log_ratio)
-        if not last_epoch:  # the file has the last epoch's decisions alone
-            none = {p: False for p in terms.places}
-            loss, cut, unclear = losses(run, terms, ratio, none, 0.0)
-        else:
-            loss, cut, unclear = losses(run, terms, ratio, run.file["clipped"],
-                                        self.doubt)
+        # the file has the last epoch's decisions alone
+        recorded = run.file["clipped"] if last_epoch \
+            else {p: False for p in terms.places}
+        loss, cut, unclear = losses(run, terms, ratio, recorded,
+                                    self.doubt if last_epoch else 0.0)
         kl = torch.zeros_like(loss)
         if run.c["grpo"]["kl_beta"] > 0:
             with torch.no_grad():
@@ -149,37 +152,73 @@ class Chain:
                 mean_ref, _ = gaussians(run, terms, z, ref, after)
             kl = ((mean - mean_ref) ** 2).mean(dim=1) / (2 * std ** 2)
             loss = loss + run.c["grpo"]["kl_beta"] * kl
-        (loss.sum() / terms.num).backward()
-        self.updates.append(dict(
+        return loss / terms.num, dict(
             terms=terms, u=u.detach(), logp=logp.detach(), old=old,
             ratio=ratio.detach(), plain=plain, cut=cut, unclear=unclear,
-            loss=loss.detach() / terms.num, kl=kl.detach(),
-            grad=[p.grad.clone() for p in self.parameters]))
-        self.apply(self.updates[-1])
+            loss=loss.detach() / terms.num, kl=kl.detach())
+
+    def too_large(self, terms, loss):
+        """Samples whose own gradient no sum takes, or which is not finite."""
+        run, out = self.run, set()
+        for item in sorted(set(terms.item)):
+            mine = [i for i, n in enumerate(terms.item) if n == item]
+            grad = torch.autograd.grad(loss[mine].sum(), self.parameters,
+                                       retain_graph=True, allow_unused=True)
+            most = max(float(g.abs().max()) for g in grad if g is not None)
+            if not most <= run.gradient_limit:
+                out.add(item)
+        return out
+
+    def update(self, number, last_epoch):
+        run = self.run
+        terms = Term(run, number % run.num_parts)
+        loss, done = self.forward(terms, last_epoch)
+        if self.first:
+            left_out, asks = (self.first[len(self.updates)][key]
+                              for key in ("left_out", "asks"))
+        else:
+            # a ratio of 0 asks nothing of a network that may hardly be finite there
+            asks = (done["ratio"] != 0) | (run.c["grpo"]["kl_beta"] > 0)
+            left_out = {n for n, p in zip(terms.item, terms.places)
+                        if last_epoch and math.isnan(run.file["ratio"][p])}
+            if run.metrics["skipped_updates"] > 0 or run.large_gradients:
+                left_out |= self.too_large(terms, loss)
+        done.update(left_out=left_out, asks=asks, applied=not left_out)
+        if done["applied"] and asks.any():
+            loss[asks].sum().backward()
+        done["grad"] = [torch.zeros_like(p) if p.grad is None else p.grad.clone()
+                        for p in self.parameters]
+        self.updates.append(done)
+        if done["applied"]:
+            self.apply(done)
+        done["w"] = [p.detach().clone() for p in self.parameters]
 
     def apply(self, done):
-        o, n = self.run.c["optim"], len(self.updates)
+        o = self.run.c["optim"]
+        n = self.run.optimizer_step + sum(u["applied"] for u in self.updates)
         done["norm"] = math.sqrt(sum(float((g.double() ** 2).sum())
                                      for g in done["grad"]))
         done["scale"] = 1.0
         if o["max_grad_norm"] > 0:
             done["scale"] = min(1.0, o["max_grad_norm"] / (done["norm"] + 1e-6))
-        done["lr"] = formulas.learning_rate(o, self.run.optimizer_step + n,
-                                            self.run.all_updates)
-        for p in self.parameters:
-            p.grad *= done["scale"]
+        done["lr"] = formulas.learning_rate(o, n, self.run.all_updates)
+        for p, g in zip(self.parameters, done["grad"]):
+            p.grad = done["scale"] * g
         for group in self.optimizer.param_groups:
             group["lr"] = done["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         state = [self.optimizer.state[p] for p in self.parameters]
-        done["w"] = [p.detach().clone() for p in self.parameters]
+        # as they came out of the update, which has moved weights by them
         done["m"] = [s["exp_avg"].clone() for s in state]
         done["v"] = [s["exp_avg_sq"].clone() for s in state]
+        if o["moments"] == "int8":
+            for kind, name in (("m", "exp_avg"), ("v", "exp_avg_sq")):
+                keep_in_codes(kind, self.net, [s[name] for s in state], n)
 
 
-def run_chain(run, net, dtype, doubt):
-    chain = Chain(run, net, dtype, doubt)
+def run_chain(run, net, doubt, first=None):
+    chain = Chain(run, net, doubt, first)
     for epoch in range(run.c["grpo"]["epochs"]):
         for part in range(run.num_parts):
             chain.update(part, epoch == run.c["grpo"]["epochs"] - 1)

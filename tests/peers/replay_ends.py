@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import replay_formulas as formulas
+from replay_table import rms
 
 
 def prompts_of(path):
@@ -48,7 +49,8 @@ def check_prompts(run, table):
 
 
 class Encoders:
-    """Text encoders of a folder."""
+    """Text encoders of a folder, in double, or as near to it as the run's dtype lets
+    PyTorch be; of a run in bfloat16 with weights that are rounded to it in both."""
 
     def __init__(self, run, dtype):
         from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
@@ -56,7 +58,8 @@ class Encoders:
         self.flux, self.dtype = run.c["policy"]["kind"] == "flux", dtype
 
         def load(kind, sub):
-            return kind.from_pretrained(os.path.join(folder, sub)).to(dtype).eval()
+            net = kind.from_pretrained(os.path.join(folder, sub))
+            return (net.to(torch.bfloat16) if run.rounds else net).to(dtype).eval()
         self.words = AutoTokenizer.from_pretrained(os.path.join(folder,
                                                                 "tokenizer"))
         self.clip = load(CLIPTextModel, "text_encoder")
@@ -81,7 +84,8 @@ class Encoders:
 
 
 def check_conditions(run, table, yardstick, least):
-    """Conditions that the networks were given; not those of a cache in bfloat16."""
+    """Conditions that the networks were given; not those of a cache in another
+    precision than the run's."""
     if not os.path.isdir(os.path.join(run.c["policy"]["path"], "text_encoder")):
         return
     texts = [t.rstrip(b"\0").decode() for t in run.file["prompt"]]
@@ -90,9 +94,13 @@ def check_conditions(run, table, yardstick, least):
         texts.append("")
         got.append(run.uncond[None])
     want, near = (Encoders(run, d).encode(texts)
-                  for d in (torch.float64, torch.float32))
+                  for d in (torch.float64, torch.bfloat16 if run.rounds
+                            else torch.float32))
     table.add("conditions", np.concatenate(got), want,
               yardstick * np.abs(near - want).max() + least * np.abs(want).max())
+    if run.rounds:
+        table.add("conditions, r.m.s.", rms(np.concatenate(got) - want), 0.0,
+                  run.rms_yardstick * rms(near - want))
 
 
 def to_map(run):

@@ -1,6 +1,8 @@
 """diffusers' networks over the flat arrays of this program's files, for
 torch_replay.py: FluxTransformer2DModel and UNet2DConditionModel, with or without
-adapters, in float32 or double.
+adapters, in float32 or double. Of a run in bfloat16 what they are given, weights and
+inputs, is rounded to it; the double network then is exact, and in place of the float32
+one stands PyTorch's own in bfloat16.
 """
 import json
 import math
@@ -13,19 +15,23 @@ import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from torch import nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 import replay_formulas as formulas
 
 
 class ExactTimes(nn.Module):
     """diffusers' Timesteps, which are float32 whatever the network is, in double:
-    times up to 1000 leave float32 with 1e-5 of an angle."""
+    times up to 1000 leave float32 with 1e-5 of an angle. given: what they are, in
+    the order in which they are asked for, where the network in bfloat16 would have
+    rounded them."""
 
     def __init__(self, like):
         super().__init__()
-        self.like = like
+        self.like, self.given = like, []
 
     def forward(self, t):
+        t = self.given.pop(0) if self.given else t
         half = self.like.num_channels // 2
         at = torch.arange(half, dtype=torch.float64)
         w = torch.exp(-math.log(10000.0) * at
@@ -35,6 +41,33 @@ class ExactTimes(nn.Module):
         if not self.like.flip_sin_to_cos:
             parts.reverse()
         return torch.cat(parts, dim=-1)
+
+
+class Adapted(nn.Linear):
+    """A linear layer and its adapter, as PEFT computes it."""
+
+    def __init__(self, like, rank, scale):
+        super().__init__(like.in_features, like.out_features,
+                         like.bias is not None)
+        self.lora_A = nn.Linear(like.in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, like.out_features, bias=False)
+        self.scale = scale
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias) \
+            + self.scale * self.lora_B(self.lora_A(x))
+
+
+class Rounded(torch.autograd.Function):
+    """To bfloat16, by the nearest, ties to even; as a variable the number itself."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.to(torch.bfloat16).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
 
 
 def flux_config(c):
@@ -115,48 +148,64 @@ def slices(index, flat):
 
 class Network:
     """predict(parameters, z, time, condition) -> u, all [B, D]. parameters: a list
-    of tensors in the order of the index, as the flat arrays have them."""
+    of tensors in the order of the index, as the flat arrays have them. All these are
+    of dtype; the network computes in inner."""
 
     def __init__(self, c, index, size, base, H, W, dtype):
         self.c, self.dtype = c, dtype
         self.flux = c["policy"]["kind"] == "flux"
         self.prefix = "transformer." if self.flux else "unet."
-        self.net = build(c, c["policy"]["path"]).to(dtype)
-        if dtype == torch.float64:
-            at = self.net.time_text_embed if self.flux else self.net
-            at.time_proj = ExactTimes(at.time_proj)
+        self.rounds = c["run"]["dtype"] == "bfloat16"
+        self.inner = torch.bfloat16 if self.rounds and dtype == torch.float32 \
+            else dtype
+        self.net = build(c, c["policy"]["path"])
         self.index = [x for x in index if x[1] < size]
         self.H, self.W, self.base = H, W, None
         if c["lora"]["rank"] > 0:
-            self.scale = c["lora"]["alpha"] / c["lora"]["rank"]
-            self.base = {k: torch.tensor(v, dtype=dtype) for k, v
+            self.adapt()
+            self.base = {k: self.stored(torch.tensor(v, dtype=dtype)) for k, v
                          in read_base(c, base, self.prefix).items()}
+        self.net.to(self.inner)
+        if self.inner != torch.float32:
+            at = self.net.time_text_embed if self.flux else self.net
+            at.time_proj = ExactTimes(at.time_proj)
+
+    def adapt(self):
+        """Puts layers with adapters in the place of those that have one."""
+        lora = self.c["lora"]
+        for name, _, shape in self.index:
+            if not name.endswith(".lora_A.weight"):
+                continue
+            layer = name[len(self.prefix):-len(".lora_A.weight")]
+            folder, _, last = layer.rpartition(".")
+            setattr(self.net.get_submodule(folder), last, Adapted(
+                self.net.get_submodule(layer), shape[0],
+                lora["alpha"] / lora["rank"]))
 
     def parameters(self, flat):
         return [torch.tensor(x, dtype=self.dtype)
                 for x in slices(self.index, flat).values()]
 
+    def stored(self, x):
+        """Weights and inputs as the network has them."""
+        if not self.rounds:
+            return x
+        return x.to(self.inner) if self.inner == torch.bfloat16 \
+            else Rounded.apply(x)
+
     def weights(self, parameters):
         """The network's own, by name; parameters None: the base alone."""
-        if self.base is None:
-            return {n[len(self.prefix):]: p
-                    for (n, _, _), p in zip(self.index, parameters)}
-        out = dict(self.base)
-        if parameters is not None:
-            got = {n[len(self.prefix):]: p
-                   for (n, _, _), p in zip(self.index, parameters)}
-            for name, a in got.items():
-                if name.endswith(".lora_A.weight"):
-                    layer = name[:-len(".lora_A.weight")]
-                    b = got[layer + ".lora_B.weight"]
-                    out[layer + ".weight"] = self.base[layer + ".weight"] \
-                        + self.scale * (b @ a)
+        out = dict(self.base or {})
+        for i, (name, _, shape) in enumerate(self.index):
+            value = torch.zeros(shape, dtype=self.dtype) if parameters is None \
+                else parameters[i]
+            out[name[len(self.prefix):]] = self.stored(value)
         return out
 
     def predict(self, parameters, z, level, time, condition):
         w = self.weights(parameters)
-        out = self.flux_output(w, z, time, condition) if self.flux \
-            else self.unet_output(w, z, time, condition)
+        out = (self.flux_output if self.flux else self.unet_output)(
+            w, self.stored(z), time, self.stored(condition)).to(z.dtype)
         if self.c["policy"]["prediction"] == "data":
             return (z - out) / torch.clamp(level, min=0.05)[:, None]
         return out
@@ -186,23 +235,25 @@ class Network:
         cfg = self.net.config
         tokens = z.reshape(len(z), -1, cfg.in_channels)
         h, v = self.sides(tokens.shape[1])
-        places = torch.zeros(h, v, 3, dtype=self.dtype)
+        places = torch.zeros(h, v, 3, dtype=self.inner)
         places[..., 1] = torch.arange(h)[:, None]
         places[..., 2] = torch.arange(v)[None, :]
         pooled = cfg.pooled_projection_dim
         states = condition[:, :-pooled].reshape(len(z), -1,
                                                 cfg.joint_attention_dim)
-        guidance = None
+        time, guidance = self.thousands(time.double()), None
         if cfg.guidance_embeds:
-            guidance = torch.full([len(z)], self.c["policy"]["guidance"],
-                                  dtype=torch.float64)
-            guidance = self.thousands(guidance).to(self.dtype)
+            guidance = self.thousands(torch.full(
+                [len(z)], self.c["policy"]["guidance"], dtype=torch.float64))
+        if self.inner == torch.bfloat16:  # which would round them once more
+            self.net.time_text_embed.time_proj.given = [
+                1000 * x for x in (time, guidance) if x is not None]
         out = functional_call(self.net, w, (), dict(
             hidden_states=tokens, encoder_hidden_states=states,
-            timestep=self.thousands(time.double()).to(self.dtype),
-            pooled_projections=condition[:, -pooled:], guidance=guidance,
+            timestep=time.to(self.inner), pooled_projections=condition[:, -pooled:],
+            guidance=None if guidance is None else guidance.to(self.inner),
             img_ids=places.reshape(-1, 3),
-            txt_ids=torch.zeros(states.shape[1], 3, dtype=self.dtype))).sample
+            txt_ids=torch.zeros(states.shape[1], 3, dtype=self.inner))).sample
         return out.reshape(z.shape)
 
 

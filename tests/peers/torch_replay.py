@@ -28,48 +28,17 @@ import torch
 
 import replay_ends as ends
 import replay_formulas as formulas
-from replay_chain import Term, gaussians, guided, rows, run_chain
+from replay_chain import run_chain
 from replay_networks import Network, index_of, quiet
+from replay_results import (metrics, moment_of, objective, results, skipped,
+                            term_errors)
+from replay_rollout import rollout
+from replay_table import EPS, ULPS, Table
 
-EPS = 2.0 ** -24   # of a float32, rounded to nearest
-YARDSTICK = 8      # times what PyTorch's own float32 is off by
-ULPS = 4           # roundings of a formula of a few operations
-
-
-class Table:
-    def __init__(self):
-        self.rows, self.bad = [], 0
-
-    def add(self, name, got, want, tolerance):
-        """Worst element. tolerance: a number, or one for each element; 0: equal."""
-        got, want = np.asarray(got, float), np.asarray(want, float)
-        if got.shape != want.shape:
-            self.row(name, math.inf, 0.0, False)
-            return
-        tolerance = np.broadcast_to(tolerance, got.shape).ravel()
-        far = np.abs(got - want).ravel()
-        far[(np.isnan(got) & np.isnan(want)).ravel()] = 0
-        far[np.isnan(far)] = np.inf
-        if far.size == 0:
-            return
-        with np.errstate(divide="ignore", invalid="ignore"):
-            part = np.where(far == 0, 0.0, far / tolerance)
-        i = int(np.argmax(part))
-        self.row(name, far[i], tolerance[i], part[i] <= 1)
-
-    def row(self, name, far, tolerance, ok):
-        self.rows.append((name, far, tolerance, ok))
-        self.bad += not ok
-
-    def show(self, out=sys.stdout):
-        print(f"{'quantity':44} {'difference':>10} {'tolerance':>10} "
-              f"{'of it':>7}", file=out)
-        for name, far, tolerance, ok in self.rows:
-            part = far / tolerance if tolerance > 0 else math.inf if far else 0
-            share = f"{part:7.2g}" if part < 1e4 else "   much"
-            print(f"{name:44} {far:10.2e} {tolerance:10.2e} {share} "
-                  f"{'ok' if ok else 'WRONG'}", file=out)
-
+# What may be off by how many times what PyTorch is off by in the same precision:
+# its largest difference; and in bfloat16 its root mean square, which is surer
+YARDSTICK = {"float32": 8, "bfloat16": 3}
+RMS_YARDSTICK = 1.5
 
 # --- the run ---------------------------------------------------------------------
 
@@ -105,7 +74,13 @@ class Run:
         self.num_parts = c["grpo"]["updates_per_iteration"]
         self.all_updates = c["run"]["iterations"] * self.num_parts \
             * c["grpo"]["epochs"]
+        self.yardstick = YARDSTICK[c["run"]["dtype"]]
+        self.rms_yardstick, self.rounds = RMS_YARDSTICK, \
+            c["run"]["dtype"] == "bfloat16"
+        self.gradient_limit = 2.0 ** 22 / self.N if c["parallel"]["exact_sum"] \
+            else np.finfo(np.float32).max
         s = c["sampler"]
+        self.sure = []
         self.gaussian = s["sde"] != "cps" or s["cps_gaussian"]
         with open(os.path.join(folder, "metrics.jsonl")) as lines:
             found = [json.loads(x) for x in lines]
@@ -194,98 +169,6 @@ def shift_of(run):
                     + slope * (tokens - s["base_image_seq_len"]))
 
 
-# --- a: the rollout --------------------------------------------------------------
-
-
-class Everything(Term):
-    """All samples at one step."""
-
-    def __init__(self, run, step):
-        self.item, self.step = list(range(run.N)), [step] * run.N
-
-
-def predictions(run, nets):
-    """What both networks predict at all steps of all samples, [T, N, D]."""
-    out = []
-    for net in nets:
-        old, u = net.parameters(run.weights), []
-        for t in range(run.T):
-            z, level, time, condition, _ = rows(run, net.dtype,
-                                                Everything(run, t))
-            with torch.no_grad():
-                u.append(guided(run, net, old, z, level, time,
-                                condition).double().numpy())
-        out.append(np.stack(u))
-    return out
-
-
-def log_densities(run, step, z, u, after):
-    return formulas.log_prob(step, after, step.mean(z, u), run.gaussian,
-                             lambda x: x.mean(axis=1))
-
-
-def rounded_means(run, step, z, u):
-    """What roundings of mu do to a log-density: those of D elements are as good as
-    independent of each other and of the noise."""
-    size = abs(step.mean(1.0, 0.0, 0.0)) * math.sqrt((z ** 2).mean()) \
-        + abs(step.mean(0.0, 1.0, 0.0)) * math.sqrt((u ** 2).mean())
-    slope = 1 / step.std if run.gaussian else 2 * step.std
-    return ULPS * EPS * size * slope / math.sqrt(run.D)
-
-
-def rollout(run, nets, table):
-    """Latents, noise, log-densities, what was decoded."""
-    s, seed, k = run.c["sampler"], run.c["run"]["seed"], run.k - 1
-    table.add("first noise", run.latents[:, 0], [
-        formulas.normals(run.D, seed, formulas.INIT_LATENTS, k, n // run.G,
-                         n % run.G if s["init_noise"] == "per_sample" else 0)
-        for n in range(run.N)], 8 * EPS * 6.67)
-    worst, (u64, u32) = {}, predictions(run, nets)
-    run.net_error = YARDSTICK * np.abs(u32 - u64).max()
-    run.logp_error = np.zeros(run.T)
-    latents, x0 = run.latents.astype(float), None
-    for t, step in enumerate(run.transition):
-        z, u, after = latents[:, t], u64[t], latents[:, t + 1]
-        mean = step.mean(z, u, x0)
-        kappa = abs(step.mean(0.0, 1.0, 0.0))
-        error = kappa * run.net_error + ULPS * EPS * (
-            abs(step.mean(1.0, 0.0, 0.0)) * np.abs(z).max()
-            + kappa * np.abs(u).max())
-        noise, logp = np.zeros_like(mean), np.zeros(run.N)
-        if step.std > 0:
-            noise = np.stack([formulas.normals(
-                run.D, seed, formulas.SDE_NOISE, k, n // run.G, n % run.G, t)
-                for n in range(run.N)])
-            logp = log_densities(run, step, z, u, after)
-            run.logp_error[t] = YARDSTICK * np.abs(
-                log_densities(run, step, z, u32[t], after) - logp).max() \
-                + 2 * ULPS * EPS * (1 + np.abs(logp).max()) \
-                + rounded_means(run, step, z, u)
-        keep(worst, "latents", after, mean + step.std * noise,
-             error + 8 * EPS * 6.67 * step.std)
-        keep(worst, "log-densities", run.file["log_prob"][:, t], logp,
-             run.logp_error[t])
-        x0 = step.x0(z, u)
-    for name, parts in worst.items():
-        table.add(name, *(np.concatenate(x, axis=None) for x in parts))
-    decode = s["decode"]
-    if decode == "auto":
-        decode = "zT" if s["sde"] == "ddim" else "x0"
-    if decode == "zT":
-        table.add("decoded (last latent)", run.file["decoded"], latents[:, -1], 0)
-    else:
-        last = abs(step.x0(0.0, 1.0))
-        table.add("decoded (x0)", run.file["decoded"], x0, last * run.net_error
-                  + 2 * ULPS * EPS * np.abs(x0).max())
-
-
-def keep(worst, name, got, want, tolerance):
-    parts = worst.setdefault(name, ([], [], []))
-    for to, what in zip(parts, (got, want, np.broadcast_to(tolerance,
-                                                           np.shape(got)))):
-        to.append(what)
-
-
 # --- b: advantages, selection ----------------------------------------------------
 
 
@@ -324,202 +207,6 @@ def selection(run, table):
     table.add("steps trained on", f["timestep"], run.steps, 0)
 
 
-# --- c: the updates --------------------------------------------------------------
-
-
-def term_errors(run, updates, others):
-    """What float32 may be off by in each term: log-density, ratio, divergence."""
-    for u, o in zip(updates, others):
-        far = (u["logp"] - o["logp"].double()).abs().numpy()
-        steps = np.array(u["terms"].step)
-        u["logp_error"] = run.logp_error[steps]
-        for t in set(steps):
-            mine = steps == t
-            u["logp_error"][mine] = np.maximum(u["logp_error"][mine],
-                                               YARDSTICK * far[mine].max())
-        u["error"] = run.logp_error[steps] + u["logp_error"]
-        if run.c["grpo"]["ratio"] == "guard":
-            u["error"] = u["error"] * [run.transition[t].std for t in steps]
-        kl = u["kl"].numpy()
-        u["kl_error"] = 4 * EPS * kl + YARDSTICK * (
-            np.abs(kl - o["kl"].double().numpy()).max() if kl.any() else 0)
-
-
-def objective(run, updates, table):
-    """ratio, loss, clip of the last epoch's terms, as recorded."""
-    f, worst = run.file, {}
-    for u in updates[-run.num_parts:]:
-        at = tuple(zip(*u["terms"].places))
-        ratio, error = u["ratio"].numpy(), u["error"]
-        keep(worst, "replayed log-densities", f["replayed_log_prob"][at],
-             u["logp"].numpy(), u["logp_error"])
-        keep(worst, "ratios", f["ratio"][at], ratio, error * ratio + EPS)
-        A = np.abs(run.total if run.c["grpo"]["adv_agg"] != "per_reward"
-                   else np.abs(run.A) @ np.abs(run.reward_weight))
-        A = np.minimum(A, run.c["grpo"]["advantage_clip"]
-                       * max(1, np.abs(run.reward_weight).sum()))
-        keep(worst, "losses", f["loss"][at], u["loss"].numpy(),
-             (A[u["terms"].item] * (error * ratio + 4 * EPS)
-              * run.step_weight[u["terms"].step]
-              + run.c["grpo"]["kl_beta"] * u["kl_error"]) / u["terms"].num)
-        sure = ~u["unclear"].numpy()
-        keep(worst, "where the clip acts", f["clipped"][at][sure],
-             u["cut"].numpy()[sure], 0)
-    for name, parts in worst.items():
-        table.add(name, *(np.concatenate(x, axis=None) for x in parts))
-
-
-def gradient_errors(updates, others, num_terms):
-    """Of each update and tensor: what float32 may be off by, for each element the
-    same; and of the norm."""
-    out = []
-    for u, o in zip(updates, others):
-        tensors = [YARDSTICK * float((a - b.double()).abs().max())
-                   + ULPS * EPS * float(a.abs().max()) + num_terms * 1e-12
-                   for a, b in zip(u["grad"], o["grad"])]
-        off = math.sqrt(sum(float(((a - b.double()) ** 2).sum())
-                            for a, b in zip(u["grad"], o["grad"])))
-        out.append((tensors, YARDSTICK * off + ULPS * EPS * u["norm"]))
-    return out
-
-
-def adam_errors(run, updates, errors):
-    """What errors of gradients make of moments and weights, to first order;
-    lists of tensors' arrays."""
-    o = run.c["optim"]
-    b1, b2 = o["beta1"], o["beta2"]
-    dm = [np.zeros(p.shape) for p in updates[0]["w"]]
-    dv, dw = [x.copy() for x in dm], [x.copy() for x in dm]
-    for n, (u, (tensors, norm_error)) in enumerate(zip(updates, errors), 1):
-        step = run.optimizer_step + n
-        c1, c2 = 1 - b1 ** step, 1 - b2 ** step
-        scale_error = 0.0
-        if o["max_grad_norm"] > 0 and u["norm"] + norm_error > o["max_grad_norm"]:
-            scale_error = u["scale"] * norm_error / u["norm"]
-        for i, dg in enumerate(tensors):
-            g = np.abs(u["grad"][i].numpy())
-            m, v = np.abs(u["m"][i].numpy()), u["v"][i].numpy()
-            e = u["scale"] * dg + scale_error * g
-            g = u["scale"] * g
-            dm[i] = b1 * dm[i] + (1 - b1) * e + 2 * EPS * m
-            dv[i] = b2 * dv[i] + (1 - b2) * (2 * g * e + e * e) + 3 * EPS * v
-            root = np.sqrt(v / c2)
-            droot = np.minimum(dv[i] / c2 / (2 * root + 1e-300),
-                               np.sqrt(dv[i] / c2))
-            low = np.maximum(root - droot, 0) + o["eps"]
-            dw[i] = dw[i] + u["lr"] * (dm[i] / c1 / low + m / c1 * droot / low ** 2
-                                       + 2 * ULPS * EPS * m / c1 / low) \
-                + 2 * EPS * np.abs(u["w"][i].numpy())
-    return dm, dv, dw
-
-
-def flat(tensors):
-    return np.concatenate([np.asarray(t, float).ravel() for t in tensors])
-
-
-def picked(run, net, array):
-    """A flat array without the room between parameters."""
-    return np.concatenate([np.asarray(array[at:at + math.prod(s)], float)
-                           for _, at, s in net.index])
-
-
-def results(run, net, updates, others, table):
-    errors = gradient_errors(updates, others, run.N * len(run.steps[0]))
-    norms = [u["norm"] for u in updates]
-    table.add("grad_norm (metrics)", run.metrics["grad_norm"], max(norms),
-              max(e for _, e in errors) + 1e-9 * max(norms))
-    table.add("lr (metrics)", run.metrics["lr"], updates[-1]["lr"],
-              1e-8 * updates[-1]["lr"])
-    dm, dv, dw = adam_errors(run, updates, errors)
-    after, last = run.after, updates[-1]
-    size = len(run.weights)
-    table.add("first moments", picked(run, net, after["adam_m"]),
-              flat(last["m"]), flat(dm))
-    table.add("second moments", picked(run, net, after["adam_v"]),
-              flat(last["v"]), flat(dv))
-    table.add("weights", picked(run, net, after["weights"][:size]),
-              flat(last["w"]), flat(dw))
-    sharp = flat(dw) < 0.01 * last["lr"]
-    run.sharp = sharp.mean()
-    if len(updates) == 1:
-        adamw_alone(run, net, last["lr"], table)
-    table.add("optimizer_step", after["optimizer_step"],
-              run.optimizer_step + len(updates), 0)
-    average(run, net, last, dw, table)
-
-
-def adamw_alone(run, net, lr, table):
-    """The weights that the recorded moments make: nothing of a gradient in it."""
-    o, n = run.c["optim"], run.optimizer_step + 1
-    w, m, v, got = (picked(run, net, x) for x in (
-        run.weights, run.after["adam_m"], run.after["adam_v"],
-        run.after["weights"]))
-    move = lr * m / (1 - o["beta1"] ** n) / (
-        np.sqrt(v / (1 - o["beta2"] ** n)) + o["eps"])
-    table.add("weights by the recorded moments", got,
-              w * (1 - lr * o["weight_decay"]) - move,
-              2 * EPS * np.abs(w) + 2 * ULPS * EPS * np.abs(move))
-
-
-def average(run, net, last, dw, table):
-    """EMA: of the recorded weights, so that it is exact to roundings."""
-    o = run.c["optim"]
-    if o["ema_decay"] == 0:
-        return
-    if run.k == 1:
-        e = picked(run, net, run.weights)
-    elif run.before is None:
-        return
-    else:
-        e = picked(run, net, run.before["ema"])
-    way = np.zeros_like(e)
-    if run.k % o["ema_every"] == 0:
-        d, n = o["ema_decay"], run.after["optimizer_step"]
-        if o["ema_ramp"]:
-            d = min(d, (1 + n) / (10 + n))
-        way = picked(run, net, run.after["weights"]) - e
-        e = e + (1 - d) * way
-    table.add("EMA", picked(run, net, run.after["ema"]), e,
-              ULPS * EPS * (np.abs(e) + np.abs(way)))
-
-
-def metrics(run, updates, table):
-    m, f = run.metrics, run.file
-    w, G = run.reward_weight, run.G
-    score = (np.where(f["missing"] != 0, 0, f["reward"].astype(float)) @ w)
-    ok = ~(f["missing"] != 0)[:, w != 0].any(axis=1)
-    groups = [score[i:i + G][ok[i:i + G]] for i in range(0, run.N, G)]
-    groups = [x for x in groups if len(x)]
-    table.add("reward_mean", m["reward_mean"], np.mean([x.mean() for x in groups]),
-              1e-6 * max(1, np.abs(score).max()))
-    table.add("reward_std", m["reward_std"],
-              np.mean([x.std(ddof=1) for x in groups if len(x) > 1]),
-              1e-6 * max(1, np.abs(score).max()))
-    error = max(u["error"].max() for u in updates)
-    loss = np.mean([u["loss"].sum() for u in updates])
-    most = np.mean([np.abs(u["loss"].numpy()).sum() for u in updates])
-    table.add("loss", m["loss"], loss, most * (error + 4 * EPS)
-              + run.c["grpo"]["kl_beta"] * max(u["kl_error"].max()
-                                               for u in updates))
-    num = sum(u["terms"].num for u in updates)  # those set aside, too
-    cut = sum(int(u["cut"].sum()) for u in updates)
-    unclear = sum(int(u["unclear"].sum()) for u in updates)
-    table.add("clip_fraction", m["clip_fraction"], cut / num,
-              unclear / num + 1e-9)
-    if len(updates) > 1:
-        rest = updates[1:]
-        ratio = np.concatenate([u["ratio"].numpy() for u in rest])
-        table.add("ratio_min", m["ratio_min"], ratio.min(), error + 2e-9)
-        table.add("ratio_max", m["ratio_max"], ratio.max(), error + 2e-9)
-        x = np.concatenate([u["plain"].numpy() for u in rest])
-        table.add("approx_kl", m["approx_kl"], np.mean(np.expm1(x) - x),
-                  np.mean(np.abs(x) * error + error ** 2) + 1e-9 * np.mean(x * x))
-    if run.c["grpo"]["kl_beta"] > 0:
-        kl = sum(u["kl"].numpy().sum() for u in updates) / num
-        each = sum(u["kl_error"].sum() for u in updates) / num
-        table.add("kl", m["kl"], kl, each + 1e-9 * kl)
-
-
 def state(run, table):
     """What a trajectory began with is what the checkpoint before it holds."""
     if run.before is None:
@@ -528,35 +215,36 @@ def state(run, table):
     table.add("state: weights of the checkpoint before", run.weights,
               run.before["weights"][:size], 0)
     for name in ("adam_m", "adam_v"):
-        if name in run.before:
-            table.add(f"state: {name} of the checkpoint before",
-                      run.file["state/" + name], run.before[name], 0)
+        table.add(f"state: {name} of the checkpoint before",
+                  run.file["state/" + name], moment_of(run.before, name), 0)
 
 
 def replay(folder, iteration, base):
     """The table of one iteration."""
     run, table = Run(folder, iteration), Table()
-    for key, value, why in (
-            ("optim.moments", run.c["optim"]["moments"], "rounded to 8 bits"),
-            ("run.dtype", run.c["run"]["dtype"], "networks in another precision")):
-        if value != "float32":
-            sys.exit(f"{key} = {value}: {why}; only float32 is compared")
-    if run.metrics["skipped_updates"] > 0:
-        sys.exit("an update was skipped: not compared")
+    if run.c["grpo"]["epochs"] > 1:  # the file has the last one's terms alone
+        for what, there in (("bfloat16", run.rounds), (
+                "updates that were skipped", run.metrics["skipped_updates"] > 0)):
+            if there:
+                sys.exit(f"grpo.epochs > 1 and {what}: what the clip and the sums "
+                         "did before the last epoch is not in the file")
     base = base or run.c["policy"]["weights"] or run.c["policy"]["path"]
     nets = [Network(run.c, run.after["index"], len(run.weights), base, run.height,
                     run.width, d) for d in (torch.float64, torch.float32)]
     state(run, table)
     ends.check_prompts(run, table)
-    ends.check_conditions(run, table, YARDSTICK, ULPS * EPS)
+    ends.check_conditions(run, table, run.yardstick, ULPS * EPS)
     levels_of(run, table)
     rollout(run, nets, table)
-    ends.check_rewards(run, table, YARDSTICK, ULPS * EPS)
+    ends.check_rewards(run, table, run.yardstick, ULPS * EPS)
     selection(run, table)
     doubt = 4 * run.logp_error.max()
-    updates, others = (run_chain(run, net, net.dtype, doubt) for net in nets)
+    run.large_gradients = np.abs(run.A @ np.abs(run.reward_weight)).max() > 100
+    updates = run_chain(run, nets[0], doubt)
+    others = run_chain(run, nets[1], doubt, updates)
     term_errors(run, updates, others)
-    objective(run, updates, table)
+    objective(run, updates, others, table)
+    skipped(run, updates, others, table)
     results(run, nets[0], updates, others, table)
     metrics(run, updates, table)
     return run, table
@@ -571,6 +259,19 @@ def last_iteration(folder):
     return max(both[0] & both[1])
 
 
+def tell(run):
+    """How much the table says."""
+    if run.rounds:
+        print(f"predictions are off by {run.of_torch:.2f} of what PyTorch's own are "
+              "off by in bfloat16 (r.m.s. of a step, at most)")
+    if run.sure:
+        print(f"{100 * run.sure[0]:.1f} % of the first moments' codes and "
+              f"{100 * run.sure[1]:.1f} % of the second ones' are certain; others "
+              "may be one of a few")
+    print(f"{100 * run.sharp[0]:.0f} % of the weights are compared to 1 % of an "
+          f"update or better, {100 * run.sharp[1]:.0f} % to 10 %")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run")
@@ -581,11 +282,11 @@ def main():
     k = args.iteration or last_iteration(args.run)
     run, table = replay(args.run, k, args.base)
     print(f"{args.run}, iteration {k}: {run.P} prompts x {run.G} samples, "
-          f"{run.T} steps, {run.D} elements; network in float32 off by at most "
-          f"{run.net_error / YARDSTICK:.1e}")
+          f"{run.T} steps, {run.D} elements; PyTorch's network in "
+          f"{run.c['run']['dtype']} off by at most "
+          f"{run.net_error / run.yardstick:.1e}")
     table.show()
-    print(f"{100 * run.sharp:.0f} % of the weights are compared to 1 % of an "
-          "update or better")
+    tell(run)
     print("all agree" if not table.bad else f"{table.bad} do not agree")
     return table.bad != 0
 
