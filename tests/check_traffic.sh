@@ -67,9 +67,10 @@ expect "traffic: none of one rank" test -z "$(moved alone)"
 gpu_row='"shard":"parameters","offload_optimizer":false,"offload_sums":false'
 deep="flux.num_layers=3 flux.num_single_layers=4 run.device=cuda
     parallel.shard=parameters"
+few="grpo.num_generations=2 sampler.steps=3"
 bin=$gpu
 # shellcheck disable=SC2086
-as_planned 2 1 $deep parallel.ahead=false run.dtype=bfloat16
+as_planned 2 1 $deep $few parallel.ahead=false run.dtype=bfloat16
 # blocks that come ahead of their use are guessed where the ways turn round
 # shellcheck disable=SC2086
 {
@@ -81,7 +82,8 @@ expect "traffic: ahead of their use a twentieth more at most" test \
     "${got%,*}" = "${least%,*}" -a "${got#*,}" -ge "${least#*,}" -a \
     $((20 * ${got#*,})) -le $((21 * ${least#*,}))
 gpu_row='"shard":"optimizer","offload_optimizer":false,"offload_sums":false'
-as_planned 2 1 run.device=cuda run.dtype=bfloat16 parallel.shard=optimizer
+# shellcheck disable=SC2086
+as_planned 2 1 $few run.device=cuda run.dtype=bfloat16 parallel.shard=optimizer
 same "traffic: weights between GPUs are bfloat16" "$(moved run)" \
     $((2 * 8 * 70320)),$((2 * 2 * 70320))
 gpu_row= bin=$cpu
