@@ -52,6 +52,20 @@ static void test_bootstrap_of_equal_values_is_a_point(void **state)
     assert_true(x.mean == 0.25 && x.low == 0.25 && x.high == 0.25);
 }
 
+/* Not a point, which would look certain. */
+static void test_bootstrap_of_one_value_has_no_interval(void **state)
+{
+    const double value[] = { NAN, 0.25, NAN };
+    char text[DG_INTERVAL_BYTES];
+    Interval x;
+
+    (void)state;
+    dg_bootstrap(&x, value, 3, 100, 1);
+    assert_true(x.mean == 0.25 && isnan(x.low) && isnan(x.high));
+    dg_interval_text(text, &x, 2);
+    assert_string_equal(text, "0.25 [none]");
+}
+
 static void test_bootstrap_leaves_out_nan(void **state)
 {
     const double with[] = { NAN, 1, 2, NAN, 4 }, without[] = { 1, 2, 4 };
@@ -484,6 +498,7 @@ static void test_every_reward_is_scored(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bootstrap_of_zeros_and_ones),
     cmocka_unit_test(test_bootstrap_narrows_with_the_root_of_n),
+    cmocka_unit_test(test_bootstrap_of_one_value_has_no_interval),
     cmocka_unit_test(test_bootstrap_of_equal_values_is_a_point),
     cmocka_unit_test(test_bootstrap_leaves_out_nan),
     cmocka_unit_test(test_threads_and_batches_change_nothing),

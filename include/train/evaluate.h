@@ -13,7 +13,9 @@
 enum { DG_EVALUATE_TAGS = 64 }; /* more have no row, and a warning says so */
 
 typedef struct Interval {
-    double mean, low, high; /* 95 %, percentile bootstrap over prompts */
+    double mean, low,
+        high; /* 95 %, percentile bootstrap over prompts; NAN of one
+                               prompt, which has a mean alone */
 } Interval;
 
 typedef struct EvaluateTag {
@@ -98,8 +100,13 @@ int dg_evaluation_json(char **text, const Evaluation *e);
 void dg_evaluation_average(Evaluation *out);
 
 /** Mean and 95 % bootstrap interval of n group means (NAN: left out); NAN where
- *  none is left. Not collective. Errors: DG_ENOMEM. */
+ *  none is left, and a mean without an interval where one is. Not collective. Errors: DG_ENOMEM. */
 int dg_bootstrap(Interval *out, const double *value, int64_t n,
                  int64_t resamplings, uint64_t seed);
+
+/** "0.250 [0.125, 0.375]", "0.250 [none]", "none". */
+enum { DG_INTERVAL_BYTES = 96 };
+void dg_interval_text(char text[DG_INTERVAL_BYTES], const Interval *v,
+                      int digits);
 
 #endif

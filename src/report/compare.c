@@ -94,8 +94,10 @@ static void put_held_out(char cell[CELL], const EvalFile *e)
     dg_value_text(mean, s->mean);
     dg_value_text(low, s->low);
     dg_value_text(high, s->high);
-    snprintf(cell, CELL, "%s %s [%s, %s]", strict ? "strict" : "reward", mean,
-             low, high);
+    snprintf(cell, CELL, "%s %s", strict ? "strict" : "reward", mean);
+    if (isfinite(s->low) && isfinite(s->high))
+        snprintf(cell + strlen(cell), CELL - strlen(cell), " [%s, %s]", low,
+                 high);
 }
 
 static void put_seconds(char cell[CELL], const Run *run)

@@ -462,6 +462,7 @@ static void held_out(Health *h, const Run *run)
     const Span x = strict ? a->strict : run->before.sum;
     const Span y = strict ? b->strict : run->after.sum;
     const int better = y.low > x.high, worse = y.high < x.low;
+    const int spans = isfinite(x.low) && isfinite(y.low);
     char from[DG_VALUE_BYTES], to[DG_VALUE_BYTES], by[DG_VALUE_BYTES];
 
     dg_value_text(from, x.mean);
@@ -476,12 +477,14 @@ static void held_out(Health *h, const Run *run)
         worse ? "Go back to an earlier checkpoint, and lower optim.lr."
               : "More prompts or seeds narrow the intervals; more iterations "
                 "widen the gain.",
-        "%s: the %s went from %s to %s (%s); the 95\u202f%% intervals %s.",
+        "%s: the %s went from %s to %s (%s); %s.",
         better  ? "Yes"
         : worse ? "No, worse"
                 : "Not certainly",
         strict ? "strict score" : "reward", from, to, by,
-        better || worse ? "do not overlap" : "overlap");
+        !spans            ? "of one prompt there is no interval"
+        : better || worse ? "the 95\u202f% intervals do not overlap"
+                          : "the 95\u202f% intervals overlap");
 }
 
 static void whole(Health *h, const Run *run)

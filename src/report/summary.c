@@ -71,9 +71,12 @@ static void put_held_out(Page *p, const Run *run)
     put_span(p, a);
     dg_page_put(p, " to ");
     put_span(p, b);
-    dg_page_put(p, "; <b>%s</b>, and the 95\u202f%% intervals %s.", by,
-                b->low > a->high || b->high < a->low ? "do not overlap"
-                                                     : "overlap");
+    if (!isfinite(a->low) || !isfinite(b->low))
+        dg_page_put(p, "; <b>%s</b>.", by);
+    else
+        dg_page_put(p, "; <b>%s</b>, and the 95\u202f%% intervals %s.", by,
+                    b->low > a->high || b->high < a->low ? "do not overlap"
+                                                         : "overlap");
 }
 
 static void put_sentence(Page *p, const Run *run)

@@ -39,6 +39,9 @@ int dg_bootstrap(Interval *out, const double *value, int64_t n,
         }
     if (m == 0 || resamplings < 1)
         goto done;
+    out->mean = sum / (double)m;
+    if (m == 1) /* which says nothing of another choice */
+        goto done;
     for (int64_t r = 0; r < resamplings; r++) {
         const RngKey key = { .seed = seed,
                              .purpose = DG_RNG_BOOTSTRAP,
@@ -50,7 +53,6 @@ int dg_bootstrap(Interval *out, const double *value, int64_t n,
         means[r] = s / (double)m;
     }
     qsort(means, (size_t)resamplings, sizeof *means, by_value);
-    out->mean = sum / (double)m;
     out->low = means[(int64_t)(0.025 * (double)(resamplings - 1))];
     out->high = means[(int64_t)ceil(0.975 * (double)(resamplings - 1))];
 done:
@@ -129,19 +131,26 @@ static int finish(Text *t, char **text)
     return DG_OK;
 }
 
+void dg_interval_text(char text[DG_INTERVAL_BYTES], const Interval *v,
+                      int digits)
+{
+    if (isnan(v->mean))
+        snprintf(text, DG_INTERVAL_BYTES, "none");
+    else if (isnan(v->low))
+        snprintf(text, DG_INTERVAL_BYTES, "%.*f [none]", digits, v->mean);
+    else
+        snprintf(text, DG_INTERVAL_BYTES, "%.*f [%.*f, %.*f]", digits, v->mean,
+                 digits, v->low, digits, v->high);
+}
+
 /* A line of any of the tables; a score may have a sign and two places. */
 static void line(Text *t, const char *name, int64_t count, const Interval *a,
                  const Interval *b)
 {
-    const Interval *const both[] = { a, b };
-    char text[2][64];
+    char text[2][DG_INTERVAL_BYTES];
 
-    for (int i = 0; i < 2; i++)
-        if (isnan(both[i]->mean))
-            snprintf(text[i], sizeof text[i], "none");
-        else
-            snprintf(text[i], sizeof text[i], "%.3f [%.3f, %.3f]",
-                     both[i]->mean, both[i]->low, both[i]->high);
+    dg_interval_text(text[0], a, 3);
+    dg_interval_text(text[1], b, 3);
     put(t, "%-14s %8lld   %-23s  %s\n", name, (long long)count, text[0],
         text[1]);
 }

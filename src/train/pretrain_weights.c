@@ -77,19 +77,21 @@ static int write_averaged(Pretrain *t, const char *path,
 static void describe_score(char *text, size_t bytes, const Evaluation *e)
 {
     const int strict = !isnan(e->all.strict.mean);
-    const Interval *by = strict ? &e->all.strict : &e->all.reward;
+    char score[DG_INTERVAL_BYTES];
 
+    dg_interval_text(score, strict ? &e->all.strict : &e->all.reward, 4);
     if (e->prompts == 0)
         snprintf(text, bytes, "not evaluated");
     else
-        snprintf(text, bytes, "held-out %s %.4f [%.4f, %.4f]",
-                 strict ? "strict" : "reward", by->mean, by->low, by->high);
+        snprintf(text, bytes, "held-out %s %s", strict ? "strict" : "reward",
+                 score);
 }
 
 static int write_listed(Pretrain *t, Listed *l)
 {
     const Session *s = t->session;
-    char path[DG_RUNDIR_PATH + 16], steps[32], score[96], seed[32];
+    char path[DG_RUNDIR_PATH + 16], steps[32], seed[32];
+    char score[DG_INTERVAL_BYTES + 32];
     const WeightNote notes[] = {
         { "command", s->info.command },
         { "git_commit", s->info.git_commit },

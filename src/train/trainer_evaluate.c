@@ -210,24 +210,27 @@ static void show(const Trainer *t, const Evaluation *now,
 {
     const Interval *strict = strict_of(now);
     const int64_t missing = num_missing(now);
-    char more[160] = "";
+    char reward[DG_INTERVAL_BYTES], more[200] = "";
     size_t used = 0;
 
-    if (strict != NULL)
+    if (strict != NULL) {
+        char text[DG_INTERVAL_BYTES];
+
+        dg_interval_text(text, strict, 3);
         used += (size_t)snprintf(more + used, sizeof more - used,
-                                 " | strict %.3f [%.3f, %.3f]", strict->mean,
-                                 strict->low, strict->high);
+                                 " | strict %s", text);
+    }
     if (average != NULL)
         used += (size_t)snprintf(more + used, sizeof more - used,
                                  " | averaged weights %.4f", average->sum.mean);
     if (missing > 0)
         snprintf(more + used, sizeof more - used, " | %lld score%s missing",
                  (long long)missing, dg_plural(missing));
-    dg_info("it %4lld/%lld | held-out prompts: reward %.4f [%.4f, %.4f]%s | "
-            "%.1f s",
+    dg_interval_text(reward, &now->sum, 4);
+    dg_info("it %4lld/%lld | held-out prompts: reward %s%s | %.1f s",
             (long long)t->iteration,
-            (long long)t->session->config->run.iterations, now->sum.mean,
-            now->sum.low, now->sum.high, more, seconds);
+            (long long)t->session->config->run.iterations, reward, more,
+            seconds);
 }
 
 /* --- an evaluation --------------------------------------------------------- */
