@@ -4,14 +4,15 @@
 # NP    rank counts of tests/test_mpi_*.c ("1 2 3")
 # LONG  1: tests/long_*.sh too, and the check scripts may take long
 # ONLY  pattern: only tests whose name matches
-# JOBS  so many tests at a time (as many as there are processors)
+# JOBS  so many tests at a time (half more than there are processors: a third of
+#       their time they wait, for MPI's start and end, disks, time-outs)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
 export DG_BIN=${DG_BIN:-bin/dancegrpo}
 export NP=${NP:-1 2 3} LONG=${LONG:-0} DG_BUILD=$build
 logs=$build/logs
-jobs=${JOBS:-$(nproc)}
+jobs=${JOBS:-$((($(nproc) * 3 + 1) / 2))}
 
 # ranks: more of them than cores, also for root, without binding or ssh
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
