@@ -36,9 +36,8 @@ typedef enum CliConfig {
 
 /* A flag of one command. With 'value' it takes one (--to A or --to=A), with
  * 'file' the name of a file to write, which is tried before work begins and ends
- * in 'ends', if that is given, with
- * 'number' a whole number from least to most, else it only sets *on to 1. What
- * it sets is left alone when it is not given. */
+ * in 'ends', if that is given, with 'number' a whole number from least to most,
+ * else it only sets *on to 1. What it sets is left alone when it is not given. */
 typedef struct CliFlag {
     const char *name; /* with its dashes */
     const char *help;

@@ -80,6 +80,9 @@ void dg_params_group_end(ParamSet *s);
 int64_t dg_params_rest(const ParamSet *s);
 int64_t dg_params_largest(const ParamSet *s);
 
+/** So many elements, up to the next boundary of DG_PARAM_ALIGN. */
+int64_t dg_params_aligned(int64_t count);
+
 /** Parameters that lie before others in one buffer: count is rounded up, so that
  *  what follows begins on a boundary of DG_PARAM_ALIGN. The values that are there
  *  behind the last parameter are nobody's, zeros. */

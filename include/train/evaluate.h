@@ -12,10 +12,10 @@
 
 enum { DG_EVALUATE_TAGS = 64 }; /* more have no row, and a warning says so */
 
+/* 95 %, percentile bootstrap over prompts. Of one prompt there is a mean alone,
+ * and low and high are NAN. */
 typedef struct Interval {
-    double mean, low,
-        high; /* 95 %, percentile bootstrap over prompts; NAN of one
-                               prompt, which has a mean alone */
+    double mean, low, high;
 } Interval;
 
 typedef struct EvaluateTag {
@@ -100,7 +100,7 @@ int dg_evaluation_json(char **text, const Evaluation *e);
 void dg_evaluation_average(Evaluation *out);
 
 /** Mean and 95 % bootstrap interval of n group means (NAN: left out); NAN where
- *  none is left, and a mean without an interval where one is. Not collective. Errors: DG_ENOMEM. */
+ *  none is left, and a mean alone where one is. Not collective. Errors: DG_ENOMEM. */
 int dg_bootstrap(Interval *out, const double *value, int64_t n,
                  int64_t resamplings, uint64_t seed);
 

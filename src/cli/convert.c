@@ -84,11 +84,13 @@ static int convert(Cli *cli, void *options)
     int err = understand(f);
 
     f->opts.checkpoint = cli->args[0];
-    if (!err && stat(cli->args[0], &st) == 0 && S_ISDIR(st.st_mode))
+    if (!err && cli->comm.rank == 0 && stat(cli->args[0], &st) == 0 &&
+        S_ISDIR(st.st_mode))
         err = dg_fail(DG_EINVAL,
                       "%s is a folder: one file is wanted, of a run "
                       "%.200s/checkpoints/iter_....h5",
                       cli->args[0], cli->args[0]);
+    err = dg_agree(&cli->comm, err);
     return err ? err : dg_convert(&cli->comm, &f->opts);
 }
 

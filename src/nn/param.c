@@ -69,7 +69,7 @@ void dg_params_group_end(ParamSet *s)
     s->grouping = 0;
 }
 
-static int64_t aligned(int64_t count)
+int64_t dg_params_aligned(int64_t count)
 {
     return (count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN * DG_PARAM_ALIGN;
 }
@@ -83,7 +83,7 @@ static void join_group(ParamSet *s, Tensor *t)
         g->first = t->param_offset;
         g->rest = dg_params_rest_at(s, t->param_offset);
     }
-    g->num = aligned(t->param_offset + dg_tensor_count(t)) - g->first;
+    g->num = dg_params_aligned(t->param_offset + dg_tensor_count(t)) - g->first;
     t->param_group = s->num_groups;
 }
 
@@ -98,7 +98,7 @@ int64_t dg_params_rest_at(const ParamSet *s, int64_t offset)
 
 int64_t dg_params_rest(const ParamSet *s)
 {
-    return dg_params_rest_at(s, aligned(s->count));
+    return dg_params_rest_at(s, dg_params_aligned(s->count));
 }
 
 int64_t dg_params_largest(const ParamSet *s)
@@ -134,7 +134,7 @@ static int check_new(const ParamSet *s, const char *name, int num_dims,
 Tensor *dg_params_add(ParamSet *s, const char *name, ParamInit init,
                       int num_dims, const int64_t *dims)
 {
-    const int64_t at = aligned(s->count);
+    const int64_t at = dg_params_aligned(s->count);
     Param *p;
 
     if (check_new(s, name, num_dims, dims) || grow(s))
@@ -170,7 +170,7 @@ Tensor *dg_params_add_normal(ParamSet *s, const char *name, float std,
 
 void dg_params_pad(ParamSet *s)
 {
-    s->count = aligned(s->count);
+    s->count = dg_params_aligned(s->count);
 }
 
 int dg_params_allocate(ParamSet *s, float *values)

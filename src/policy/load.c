@@ -66,8 +66,7 @@ static void find_second(Part *part, const int64_t *offsets)
     least = part->first->params[first - 1]->value.param_offset +
             dg_tensor_count(&part->first->params[first - 1]->value);
     behind = offsets[first] - second->params[0]->value.param_offset;
-    if (behind == least || behind == (least + DG_PARAM_ALIGN - 1) /
-                                         DG_PARAM_ALIGN * DG_PARAM_ALIGN) {
+    if (behind == least || behind == dg_params_aligned(least)) {
         part->num_values += behind - part->behind;
         part->behind = behind;
     }

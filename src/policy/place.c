@@ -9,9 +9,8 @@
 
 int64_t dg_policy_gap(const Policy *p)
 {
-    const int64_t over = p->net.count % DG_PARAM_ALIGN;
-
-    return p->text.count == 0 || over == 0 ? 0 : DG_PARAM_ALIGN - over;
+    return p->text.count == 0 ? 0
+                              : dg_params_aligned(p->net.count) - p->net.count;
 }
 
 /* Of values first .. first + num - 1, how many lie before the text encoders. */

@@ -36,8 +36,7 @@ static int outline(Policy *p, const Config *c, int net_id)
 
 static int64_t num_adapters(const Policy *p)
 {
-    return (p->adapters.count + DG_PARAM_ALIGN - 1) / DG_PARAM_ALIGN *
-           DG_PARAM_ALIGN;
+    return dg_params_aligned(p->adapters.count);
 }
 
 /* Values for which there is memory: the network may yet be padded. */
