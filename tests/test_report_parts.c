@@ -114,6 +114,7 @@ static void test_ticks_are_told_apart(void **state)
         { 1.23e6, 1.232e6, { "1.23e6", "1.2305e6" } },
         { 0, 2e5, { "0", "5e4" } },
         { -2e-7, 2e-7, { "−2e−7", "−1e−7" } },
+        { -4e-5, 4e-5, { "−4e−5", "−2e−5" } }, /* not −0.00004: too long */
     };
     char text[2][DG_VALUE_BYTES];
 

@@ -26,7 +26,8 @@ static void set_decimals(Axis *a, double step)
     a->decimals = (int)ceil(-log10(shown) - 1e-9);
     if (a->decimals < 0)
         a->decimals = 0;
-    if (!a->percent && (a->decimals > 5 || largest >= 1e5))
+    /* what is longer than seven signs leaves its card */
+    if (!a->percent && (a->decimals > (a->low < 0 ? 4 : 5) || largest >= 1e5))
         a->decimals = -1;
 }
 
