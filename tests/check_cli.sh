@@ -53,6 +53,9 @@ expect_code "cli: malformed file" 1 "cut.cfg:3: syntax error" \
     "$bin" config "$work/cut.cfg"
 expect_code "cli: missing file" 1 "none.cfg: cannot be read" \
     "$bin" config "$work/none.cfg"
+expect_code "cli: a prompt in the place of CONFIG" 1 \
+    "a red circle: cannot be read: No such file or directory (the first argument is CONFIG, [PROMPT]... follows)" \
+    "$bin" sample "a red circle"
 printf '\n@include "none.cfg"\n' >"$work/including.cfg"
 expect_code "cli: missing file that another one includes" 1 \
     "none.cfg: cannot be read: No such file or directory (included by $work/including.cfg:2)" \

@@ -54,6 +54,11 @@ static void test_error_keeps_last_record(void **state)
             "a\x1b[2J\xff \xe2\x82 \xc3\xa9\xe2\x82\xac\xc2\x9b\x7f");
     assert_string_equal(dg_last_error()->text,
                         "a?[2J? ?? \xc3\xa9\xe2\x82\xac???");
+    dg_fail(DG_ENOMEM, "report of %s", "runs/a");
+    assert_string_equal(dg_last_error()->text,
+                        "report of runs/a: out of memory");
+    dg_fail(DG_ENOMEM, "%s: no memory for its text", "a.cfg");
+    assert_string_equal(dg_last_error()->text, "a.cfg: no memory for its text");
     assert_string_equal(dg_error_name(DG_EUSAGE), "usage");
     assert_string_equal(dg_error_name(99), "unknown error");
 }

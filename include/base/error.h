@@ -36,7 +36,8 @@ typedef struct Error {
  * Records an error of this thread and returns its code.
  * code   one of the codes above, not DG_OK
  * fmt    printf format: key or file, value, what is allowed; bytes of it that
- *        are no UTF-8, or steer a terminal, become '?'
+ *        are no UTF-8, or steer a terminal, become '?'; with DG_ENOMEM it
+ *        says what memory was for, ": out of memory" is added
  * Not collective. Always returns code.
  */
 int dg_fail(int code, const char *fmt, ...)

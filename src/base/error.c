@@ -10,6 +10,15 @@
 static _Thread_local Error last_error = { DG_OK, -1, "", "" };
 static void (*panic_hook)(void);
 
+/* Whoever has no memory says what for. */
+static void add_reason(char *text, size_t bytes)
+{
+    const size_t used = strlen(text);
+
+    if (strstr(text, "memory") == NULL && strstr(text, "are free") == NULL)
+        snprintf(text + used, bytes - used, ": out of memory");
+}
+
 int dg_fail(int code, const char *fmt, ...)
 {
     va_list ap;
@@ -20,6 +29,8 @@ int dg_fail(int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(last_error.text, sizeof last_error.text, fmt, ap);
     va_end(ap);
+    if (code == DG_ENOMEM)
+        add_reason(last_error.text, sizeof last_error.text);
     dg_legible(last_error.text); /* names may come from damaged files */
     return code;
 }

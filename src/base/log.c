@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
 enum { LINE_BYTES = 2048 };
 
@@ -101,24 +100,15 @@ void dg_log(LogLevel level, const char *fmt, ...)
     pthread_mutex_unlock(&logger.lock);
 }
 
-/* Whoever has no memory says what for. */
-static const char *reason(const Error *e)
-{
-    return e->code == DG_ENOMEM && strstr(e->text, "memory") == NULL &&
-                   strstr(e->text, "are free") == NULL
-               ? ": out of memory"
-               : "";
-}
-
 void dg_log_last_error(void)
 {
     const Error *e = dg_last_error();
 
     if (e->rank > 0)
-        dg_log(DG_LOG_ERROR, "%s%s (found by rank %d%s%s)", e->text, reason(e),
-               e->rank, e->host[0] != '\0' ? " on " : "", e->host);
+        dg_log(DG_LOG_ERROR, "%s (found by rank %d%s%s)", e->text, e->rank,
+               e->host[0] != '\0' ? " on " : "", e->host);
     else
-        dg_log(DG_LOG_ERROR, "%s%s", e->text, reason(e));
+        dg_log(DG_LOG_ERROR, "%s", e->text);
 }
 
 long dg_log_count(LogLevel level)

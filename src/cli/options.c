@@ -232,6 +232,19 @@ static int check_weights(const char *path)
                : DG_OK;
 }
 
+/* Where more arguments follow, one of them may stand in its place. */
+static int load_config(Config *c, const char *path, const CliSpec *s)
+{
+    char why[sizeof dg_last_error()->text];
+    const int err = dg_config_load(c, path);
+
+    if (err != DG_EIO || s->max_args == 0 || access(path, F_OK) == 0)
+        return err;
+    memcpy(why, dg_last_error()->text, sizeof why);
+    return dg_fail(err, "%.900s (the first argument is CONFIG, %s follows)",
+                   why, s->arguments);
+}
+
 static int read_config(Config *c, const char *path, const Line *line,
                        const CliSpec *s)
 {
@@ -239,7 +252,7 @@ static int read_config(Config *c, const char *path, const Line *line,
     int err = DG_OK;
 
     if (path != NULL)
-        err = dg_config_load(c, path);
+        err = load_config(c, path, s);
     for (int i = 0; !err && i < line->num_sets; i++)
         err = dg_config_set(c, line->sets[i]);
     /* weights that exist know the sizes of their networks */
