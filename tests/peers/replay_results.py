@@ -274,10 +274,10 @@ def kinds_of(net):
 def as_torch_does(run, net, last, other, table):
     """Root mean squares of the differences in each tensor, by the tensor's own, beside
     those that PyTorch's bfloat16 has. What a single tensor has is chance: so the
-    median of the quotients, that of the worst kind of tensors, and with room the worst
-    single one; medians alone of weights, where one gradient that is mere rounding
-    moves as far as any. Tensors that PyTorch has half wrong (a key's bias has no
-    gradient) say nothing."""
+    median of the quotients; of first moments also that of the worst kind of tensors and,
+    with room, the worst tensor. In second moments few elements have most of a mean
+    square, and in weights one gradient that is mere rounding moves as far as any.
+    Tensors that PyTorch has half wrong (a key's bias has no gradient) say nothing."""
     names = {"w": ("weights", "weights")}
     if run.c["optim"]["moments"] == "float32":
         names.update(m=("first moments", "adam_m"), v=("second moments", "adam_v"))
@@ -289,22 +289,18 @@ def as_torch_does(run, net, last, other, table):
             theirs.append(rms(b - a) / rms(a))
             at += a.size
         far, theirs = np.array(far), np.array(theirs)
-        if key == "m":
-            run.tensors = [(n, *x) for (n, _, _), *x in zip(net.index, far, theirs)]
         clear = theirs < 0.5
         table.add(f"{name}, of PyTorch's error (median)",
                   np.median((far / theirs)[clear]), 0.0, run.rms_yardstick)
-        if key == "w":
-            continue
-        some = [[i for i in kind if clear[i]] for kind in kinds_of(net)]
-        some = [np.median(far[k] / theirs[k]) for k in some if len(k) >= KIND_LEAST]
-        table.add(f"{name}, the same of a kind of tensors", some,
-                  np.zeros(len(some)), KIND_YARDSTICK)
-        far, theirs = far[clear], theirs[clear]
-        may = TENSOR_YARDSTICK * np.maximum(theirs, np.median(theirs))
-        if key == "v":  # a square
-            may = may + may ** 2 / 4
-        table.add(f"{name}, r.m.s. of a tensor", far, np.zeros(len(far)), may)
+        if key == "m":
+            run.tensors = [(n, *x) for (n, _, _), *x in zip(net.index, far, theirs)]
+            kinds = [[i for i in kind if clear[i]] for kind in kinds_of(net)]
+            of = [np.median(far[k] / theirs[k]) for k in kinds if len(k) >= KIND_LEAST]
+            table.add(f"{name}, the same of a kind of tensors", of,
+                      np.zeros(len(of)), KIND_YARDSTICK)
+            far, theirs = far[clear], theirs[clear]
+            table.add(f"{name}, r.m.s. of a tensor", far, np.zeros(len(far)),
+                      TENSOR_YARDSTICK * np.maximum(theirs, np.median(theirs)))
 
 
 def adamw_alone(run, net, last, table):
