@@ -2,6 +2,7 @@
 """A whole iteration of `dancegrpo train`, computed again by PyTorch and diffusers.
 
     python3 tests/peers/torch_replay.py RUN [--iteration K] [--base WHAT]
+        [--tensors FILE]
 
 RUN is a folder of `train` with trajectories/iter_K.h5 and checkpoints/iter_K.h5
 (checkpoint.every = 1 and trajectory.every = 1 leave both); K is the last such
@@ -9,7 +10,9 @@ iteration unless given. Files are read by h5py; formulas are those of
 doc/formats.md, "Recomputing an iteration"; networks are diffusers', gradients
 PyTorch's, the update torch.optim.AdamW's, all in double. --base: what adapters
 belong to, a file of weights or a pipeline's folder, where policy.weights and
-policy.path do not say it.
+policy.path do not say it. --tensors: of a bfloat16 run, where a line goes for each
+tensor: name, r.m.s. of what its first moments are off by, and PyTorch's in bfloat16,
+both divided by the r.m.s. of the exact ones.
 
 One table: quantity, largest difference (where it is largest in units of its
 tolerance), tolerance there, their quotient. Exit code 1 if anything is beyond.
@@ -80,7 +83,7 @@ class Run:
         self.gradient_limit = 2.0 ** 22 / self.N if c["parallel"]["exact_sum"] \
             else np.finfo(np.float32).max
         s = c["sampler"]
-        self.sure = []
+        self.sure, self.tensors = [], []
         self.gaussian = s["sde"] != "cps" or s["cps_gaussian"]
         with open(os.path.join(folder, "metrics.jsonl")) as lines:
             found = [json.loads(x) for x in lines]
@@ -277,6 +280,7 @@ def main():
     parser.add_argument("run", help="folder of a run")
     parser.add_argument("--iteration", type=int)
     parser.add_argument("--base", help="what adapters belong to")
+    parser.add_argument("--tensors", help="a file for each tensor's errors")
     args = parser.parse_args()
     quiet()
     k = args.iteration or last_iteration(args.run)
@@ -287,6 +291,12 @@ def main():
           f"{run.net_error / run.yardstick:.1e}")
     table.show()
     tell(run)
+    if args.tensors and not run.tensors:
+        print(f"{args.tensors}: of runs in bfloat16 with moments in float32 alone")
+    elif args.tensors:
+        with open(args.tensors, "w") as f:
+            f.writelines(f"{n} {far:.4g} {theirs:.4g}\n"
+                         for n, far, theirs in run.tensors)
     print("all agree" if not table.bad else f"{table.bad} do not agree")
     return table.bad != 0
 
