@@ -111,10 +111,11 @@ for run in wild3 wild2; do
 done
 
 # --- a rank that has less memory than the others: all end, whoever was to meet -------
+# of the emulated GPU's program: a real one's libraries alone take more
 cat >"$work/poor" <<END
 #!/bin/bash
 [ "\$OMPI_COMM_WORLD_RANK" != 1 ] || ulimit -v \$most_kib -c 0
-exec "$bin" "\$@"
+exec "$gpu" "\$@"
 END
 chmod +x "$work/poor"
 # ends_poor KIB LEVEL: with so much address space for the second of two ranks
@@ -130,7 +131,7 @@ ends_poor()
 }
 # not where it starts with more than that, as under a sanitizer
 if (ulimit -v 350000 && ASAN_OPTIONS='' LSAN_OPTIONS='' TSAN_OPTIONS='' \
-    "$bin" --version >/dev/null 2>&1); then
+    "$gpu" --version >/dev/null 2>&1); then
     expect "shard: a rank without memory for its state" ends_poor 450000 gradients
     expect "shard: a rank without memory for a gradient" ends_poor 650000 gradients
 fi

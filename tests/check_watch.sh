@@ -28,16 +28,8 @@ process()
     done
 }
 
-# iterates RUN: waits until an iteration has been written
-iterates()
-{
-    local i
-    for i in $(seq 300); do
-        [ -s "$work/$1/metrics.jsonl" ] && return
-        sleep 0.1
-    done
-    return 1
-}
+# iterates RUN: waits until an iteration has been written, or $job has ended
+iterates() { pid=$job until_or_end test -s "$work/$1/metrics.jsonl"; }
 
 # ended SECONDS: the job's code in $code; not if it goes on
 ended()

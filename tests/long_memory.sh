@@ -4,10 +4,11 @@
 # it ends well, or with one message that says so; never by a signal, never
 # waiting, and the checkpoint that was there goes on to the same weights. Of one
 # rank: between ranks MPI takes memory for what is summed, and where it has none
-# it ends the job with a message of its own.
+# it ends the job with a message of its own. Of the emulated GPU's program, on the
+# CPU: a real one's libraries alone take more than the lower limits.
 # shellcheck disable=SC2154
-# shellcheck source=tests/train_lib.sh
-. "$(dirname "$0")/train_lib.sh"
+# shellcheck source=tests/cuda_lib.sh
+. "$(dirname "$0")/cuda_lib.sh"
 
 # with twenty million parameters, of which most have moments and sums
 sets=(flux.num_heads=16 flux.head_dim=32 'flux.axes_dims=[8, 12, 12]'
