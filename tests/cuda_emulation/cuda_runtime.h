@@ -355,6 +355,7 @@ void __syncthreads(void);
 /** Hands in a lane's bits, waits for its warp, returns all 32 lanes'. */
 const uint64_t *cuda_emulation_exchange(unsigned mask, uint64_t bits);
 int cuda_emulation_lane(void);
+int cuda_emulation_warp(void);
 
 inline void __syncwarp(unsigned mask = 0xffffffffu)
 {

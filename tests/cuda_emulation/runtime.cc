@@ -21,7 +21,7 @@ alignas(256) thread_local float dg_cuda_shared[SHARED_BYTES / sizeof(float)];
 namespace
 {
 
-enum State { READY, AT_WARP, AT_BLOCK, DONE };
+enum State { AT_WARP, AT_BLOCK };
 
 struct Fibre {
 #if defined(__x86_64__)
@@ -33,13 +33,13 @@ struct Fibre {
 };
 
 struct Thread {
-    State state;
     int fibre; /* -1: not begun, or done */
     unsigned parity;
 };
 
 /* How far the scheduler is: the warps in their turn, the lanes of one in
- * theirs, and how many wait. */
+ * theirs, and how many wait. All of a warp go on, or none, and so do all of a
+ * block: who is next needs no more than that. */
 struct Turn {
     int warp, lane;
     int at_warp, at_block;
@@ -136,12 +136,6 @@ void fibre_begin(Fibre *f, char *stack)
 
 /* --- scheduler: part of whoever waits or ends ---------------------------- */
 
-void all_ready(Machine *m, int first, int num)
-{
-    for (int i = first; i < first + num; ++i)
-        m->thread[i].state = READY;
-}
-
 /* The thread whose turn it is; -1: the block is done. A warp goes on until all
  * of it waits for the block or is done, then the next one has its turn. */
 int next_thread(Machine *m)
@@ -150,19 +144,15 @@ int next_thread(Machine *m)
     Turn *t = &m->turn;
 
     for (;;) {
-        const int first = (reversed ? warps - 1 - t->warp : t->warp) * WARP;
-        while (t->lane < WARP) {
-            const int l = t->lane++;
-            const int i = first + (reversed ? WARP - 1 - l : l);
-            if (m->thread[i].state == READY)
-                return i;
+        if (t->lane < WARP) {
+            const int i = t->warp * WARP + t->lane++;
+            return reversed ? m->num_threads - 1 - i : i;
         }
         t->lane = 0;
         if (t->at_warp > 0) {
             if (t->at_warp < WARP)
                 fault("some threads of a warp miss its barrier");
             t->at_warp = 0;
-            all_ready(m, first, WARP);
             continue;
         }
         if (++t->warp < warps)
@@ -174,7 +164,6 @@ int next_thread(Machine *m)
         if (t->at_block < m->num_threads)
             fault("some threads of a block miss __syncthreads()");
         *t = Turn {};
-        all_ready(m, 0, m->num_threads);
     }
 }
 
@@ -207,7 +196,6 @@ void wait(State state)
     Machine *m = machine;
     Thread *t = &m->thread[m->current];
 
-    t->state = state;
     ++*(state == AT_WARP ? &m->turn.at_warp : &m->turn.at_block);
     go(m, &m->fibre[t->fibre], next_thread(m));
 }
@@ -223,7 +211,6 @@ void fibre_main()
         const int mine = t->fibre;
 
         m->call(m->user);
-        t->state = DONE;
         t->fibre = -1;
         const int next = next_thread(m);
         if (next >= 0 && m->thread[next].fibre < 0) {
@@ -242,7 +229,7 @@ void fibre_main()
 void run_block(Machine *m)
 {
     for (int i = 0; i < m->num_threads; ++i)
-        m->thread[i] = Thread { READY, -1, 0 };
+        m->thread[i] = Thread { -1, 0 };
     memset(dg_cuda_shared, 0xff, m->shared);
     m->turn = Turn {};
     go(m, &m->main, next_thread(m));
@@ -376,6 +363,11 @@ void store_piece(void *p, uint4 piece)
 int cuda_emulation_lane(void)
 {
     return machine->current % WARP;
+}
+
+int cuda_emulation_warp(void)
+{
+    return machine->current / WARP;
 }
 
 /* Two sets of slots in turn: nobody reaches the next but one exchange before
