@@ -177,7 +177,7 @@ $(BUILD)/tests/cuda/%.o: cuda/%.cu
 	$(CXX) $(CXX_FLAGS) $(SANITIZE_KERNELS) -x c++ -c -o $@ $<
 
 # its products are loops over columns, which -O2 leaves as they are
-$(BUILD)/tests/cuda_emulation/blas.o: CXX_FLAGS += -O3
+$(BUILD)/tests/cuda_emulation/blas.o $(BUILD)/tests/cuda_emulation/mma.o: CXX_FLAGS += -O3
 
 $(BUILD)/tests/cuda_emulation/%.o: tests/cuda_emulation/%.cc
 	@mkdir -p $(@D)

@@ -311,16 +311,34 @@ struct Product {
     uint32_t chunk; /* in this call */
 };
 
-void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
-               float *sum, float *part)
+/* Adds columns first to last of at, four at a time, which is less to load and
+ * to store; each sum stays in the order of columns. */
+void add_columns(const Product *p, const float *b, int64_t first, int64_t last,
+                 float *__restrict part)
 {
-    for (int64_t l = first; l < last; ++l) {
-        const float b = p->bt[j * p->k + l];
-        const float *a = p->at + l * p->m;
-        for (int64_t i = 0; i < p->m; ++i)
-            part[i] = fmaf(a[i], b, part[i]);
-        if ((l - first + 1) % p->chunk && l + 1 < last)
-            continue;
+    const int64_t m = p->m;
+    int64_t l = first;
+
+    for (; l + 4 <= last; l += 4) {
+        const float *a = p->at + l * m;
+        for (int64_t i = 0; i < m; ++i) {
+            float x = fmaf(a[i], b[l], part[i]);
+            x = fmaf(a[m + i], b[l + 1], x);
+            x = fmaf(a[2 * m + i], b[l + 2], x);
+            part[i] = fmaf(a[3 * m + i], b[l + 3], x);
+        }
+    }
+    for (; l < last; ++l)
+        for (int64_t i = 0; i < m; ++i)
+            part[i] = fmaf(p->at[l * m + i], b[l], part[i]);
+}
+
+void add_range(const Product *p, int64_t j, int64_t first, int64_t last,
+               float *__restrict sum, float *__restrict part)
+{
+    for (int64_t l = first; l < last; l += p->chunk) {
+        const int64_t end = l + p->chunk < last ? l + p->chunk : last;
+        add_columns(p, p->bt + j * p->k, l, end, part);
         for (int64_t i = 0; i < p->m; ++i) {
             sum[i] += part[i];
             part[i] = 0.0f;
@@ -360,15 +378,50 @@ void product(const Product *p, int64_t b, float *work)
     }
 }
 
+float wide(float x)
+{
+    return x;
+}
+
+float wide(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+
+/* out[l, r] of in[l, r], each with its distances */
+template <typename T>
+void widen(float *__restrict out, int64_t out_l, int64_t out_r, const T *in,
+           int64_t in_l, int64_t in_r, int64_t k, int64_t outer)
+{
+    if (out_r != 1) { /* then out_l is */
+        widen(out, out_r, out_l, in, in_r, in_l, outer, k);
+        return;
+    }
+    for (int64_t l = 0; l < k; ++l) {
+        float *to = out + l * out_l;
+        const T *from = in + l * in_l;
+        if (in_r == 1)
+            for (int64_t r = 0; r < outer; ++r)
+                to[r] = wide(from[r]);
+        else
+            for (int64_t r = 0; r < outer; ++r)
+                to[r] = wide(from[r * in_r]);
+    }
+}
+
 /* op(M) of batch entry i, outer [rows] by inner [k] to out[inner, outer], or
  * with outer_first [outer, inner] */
 void widen(float *out, const Matrix &m, int64_t i, int64_t outer, int64_t k,
            bool k_is_row, bool outer_first)
 {
-    for (int64_t l = 0; l < k; ++l)
-        for (int64_t r = 0; r < outer; ++r)
-            out[outer_first ? r * k + l : l * outer + r] =
-                m.get(i, k_is_row ? r * m.l->ld + l : l * m.l->ld + r);
+    const int64_t in_l = k_is_row ? 1 : m.l->ld, in_r = k_is_row ? m.l->ld : 1;
+    const int64_t out_l = outer_first ? 1 : outer, out_r = outer_first ? k : 1;
+
+    if (m.l->type == CUDA_R_16BF)
+        widen(out, out_l, out_r, (const __nv_bfloat16 *)m.at(i), in_l, in_r, k,
+              outer);
+    else
+        widen(out, out_l, out_r, (const float *)m.at(i), in_l, in_r, k, outer);
 }
 
 bool aligned(const void *p, uint32_t align)

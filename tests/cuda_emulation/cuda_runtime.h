@@ -354,7 +354,18 @@ cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block,
 void __syncthreads(void);
 /** Hands in a lane's bits, waits for its warp, returns all 32 lanes'. */
 const uint64_t *cuda_emulation_exchange(unsigned mask, uint64_t bits);
-int cuda_emulation_lane(void);
+/* the number of the thread in its block */
+extern thread_local int cuda_emulation_current;
+
+inline int cuda_emulation_lane(void)
+{
+    return cuda_emulation_current % 32;
+}
+
+inline int cuda_emulation_warp(void)
+{
+    return cuda_emulation_current / 32;
+}
 
 inline void __syncwarp(unsigned mask = 0xffffffffu)
 {
@@ -405,8 +416,24 @@ inline unsigned long long atomicMin(unsigned long long *p,
 
 /* cuda/wide.h's accesses of 16 bytes; elsewhere than at a multiple of 16 they
  * are a fault */
-uint4 load_piece(const void *p);
-void store_piece(void *p, uint4 piece);
+[[noreturn]] void cuda_emulation_not_aligned(void);
+
+inline uint4 load_piece(const void *p)
+{
+    uint4 piece;
+
+    if ((uintptr_t)p % sizeof piece != 0)
+        cuda_emulation_not_aligned();
+    memcpy(&piece, p, sizeof piece);
+    return piece;
+}
+
+inline void store_piece(void *p, uint4 piece)
+{
+    if ((uintptr_t)p % sizeof piece != 0)
+        cuda_emulation_not_aligned();
+    memcpy(p, &piece, sizeof piece);
+}
 
 /* cuda/mma.h's instructions. What a copy is to bring is poison until its thread
  * waits for it; no thread may end before. */

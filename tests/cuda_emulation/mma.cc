@@ -33,15 +33,6 @@ void copy(void *to, const void *from, size_t bytes)
 
 const unsigned whole = 0xffffffffu;
 
-float half_of(uint32_t pair, int second)
-{
-    const uint32_t bits = second ? pair & 0xffff0000u : pair << 16;
-    float x;
-
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 uint32_t rounded(float x)
 {
     uint32_t bits;
@@ -52,44 +43,61 @@ uint32_t rounded(float x)
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-/* every lane's two registers */
-void exchange(uint64_t all[32], uint32_t low, uint32_t high)
+float widened(uint32_t half)
 {
-    memcpy(all, cuda_emulation_exchange(whole, (uint64_t)high << 32 | low),
-           32 * sizeof *all);
+    const uint32_t bits = half << 16;
+    float x;
+
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
-uint32_t word(uint64_t x, int high)
-{
-    return (uint32_t)(high ? x >> 32 : x);
-}
+enum { ROWS = 16, COLUMNS = 8, INNER = 16, WARPS = 32 };
 
-/* Sums stay as they are where one side has nothing but zeros, the other only
- * numbers: most of small tests' padded tiles. */
-struct Halves {
-    bool nothing, finite;
+/* What the lanes of a warp hand in, and have back: who is the first to go on
+ * multiplies for all of them. */
+struct Product {
+    uint32_t a[32][4], b[32][2];
+    float d[32][4];
+    int read; /* by so many lanes */
 };
 
-Halves halves(const uint64_t *x, const uint64_t *y)
-{
-    const uint64_t exponent = 0x7f807f807f807f80, ulp = 0x0080008000800080;
-    uint64_t any = 0, full = 0;
+thread_local Product products[WARPS];
 
-    for (int i = 0; i < 4; ++i) {
-        any |= x[i] | y[i];
-        full |= ((x[i] & exponent) + ulp) | ((y[i] & exponent) + ulp);
+/* Each sum in the order of k. */
+void multiply(Product *p)
+{
+    float x[INNER][ROWS], y[INNER][COLUMNS], sum[ROWS][COLUMNS];
+
+    for (int lane = 0; lane < 32; ++lane) {
+        const int group = lane / 4, at = lane % 4 * 2;
+        for (int i = 0; i < 8; ++i) {
+            const uint32_t pair = p->a[lane][i / 2];
+            const int k = at + i % 2 + i / 4 * 8, row = group + i / 2 % 2 * 8;
+            x[k][row] = widened(i % 2 ? pair >> 16 : pair & 0xffff);
+        }
+        for (int i = 0; i < 4; ++i) {
+            const uint32_t pair = p->b[lane][i / 2];
+            y[at + i % 2 + i / 2 * 8][group] =
+                widened(i % 2 ? pair >> 16 : pair & 0xffff);
+            sum[group + i / 2 * 8][at + i % 2] = p->d[lane][i];
+        }
     }
-    return { (any & ~0x8000800080008000) == 0,
-             (full & 0x8000800080008000) == 0 };
+    for (int row = 0; row < ROWS; ++row)
+        for (int k = 0; k < INNER; ++k)
+            for (int j = 0; j < COLUMNS; ++j)
+                sum[row][j] = fmaf(x[k][row], y[k][j], sum[row][j]);
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i)
+            p->d[lane][i] = sum[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
 
 void load(uint32_t r[4], const uint32_t *place, bool across)
 {
     const int lane = cuda_emulation_lane();
-    uint64_t all[32];
+    const uint64_t *all =
+        cuda_emulation_exchange(whole, (uint64_t)(uintptr_t)place);
 
-    memcpy(all, cuda_emulation_exchange(whole, (uint64_t)(uintptr_t)place),
-           sizeof all);
     for (int j = 0; j < 4; ++j) {
         uint16_t half[2];
         for (int e = 0; e < 2; ++e) {
@@ -121,30 +129,17 @@ void mma_load_across(uint32_t r[4], const uint32_t *place)
 void mma_add(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     const int lane = cuda_emulation_lane();
-    uint64_t low[32], high[32], right[32];
+    Product *p = &products[cuda_emulation_warp()];
 
-    exchange(low, a[0], a[1]);
-    exchange(high, a[2], a[3]);
-    exchange(right, b0, b1);
-    const Halves rows = halves(low + lane / 4 * 4, high + lane / 4 * 4);
-    const Halves columns =
-        halves(right + lane % 4 * 8, right + lane % 4 * 8 + 4);
-    if ((rows.nothing && columns.finite) || (columns.nothing && rows.finite))
-        return;
-    float x[2][16], y[2][16];
-    for (int k = 0; k < 16; ++k) {
-        const uint64_t row = (k < 8 ? low : high)[lane / 4 * 4 + k % 8 / 2];
-        for (int i = 0; i < 2; ++i) {
-            const uint64_t column = right[(lane % 4 * 2 + i) * 4 + k % 8 / 2];
-            x[i][k] = half_of(word(row, i), k % 2);
-            y[i][k] = half_of(word(column, k / 8), k % 2);
-        }
-    }
-    float sum[4] = { d[0], d[1], d[2], d[3] };
-    for (int k = 0; k < 16; ++k)
-        for (int i = 0; i < 4; ++i)
-            sum[i] = fmaf(x[i / 2][k], y[i % 2][k], sum[i]);
-    memcpy(d, sum, sizeof sum);
+    memcpy(p->a[lane], a, sizeof p->a[lane]);
+    memcpy(p->d[lane], d, sizeof p->d[lane]);
+    p->b[lane][0] = b0;
+    p->b[lane][1] = b1;
+    __syncwarp();
+    if (p->read == 0)
+        multiply(p);
+    p->read = (p->read + 1) % 32;
+    memcpy(d, p->d[lane], sizeof p->d[lane]);
 }
 
 float mma_power(float x)

@@ -15,13 +15,14 @@ enum {
 };
 
 thread_local uint3 threadIdx, blockIdx;
+thread_local int cuda_emulation_current;
 thread_local dim3 blockDim, gridDim;
 alignas(256) thread_local float dg_cuda_shared[SHARED_BYTES / sizeof(float)];
 
 namespace
 {
 
-enum State { READY, AT_WARP, AT_BLOCK, DONE };
+enum State { AT_WARP, AT_BLOCK };
 
 struct Fibre {
 #if defined(__x86_64__)
@@ -33,13 +34,13 @@ struct Fibre {
 };
 
 struct Thread {
-    State state;
     int fibre; /* -1: not begun, or done */
     unsigned parity;
 };
 
 /* How far the scheduler is: the warps in their turn, the lanes of one in
- * theirs, and how many wait. */
+ * theirs, and how many wait. All of a warp go on, or none, and so do all of a
+ * block: who is next needs no more than that. */
 struct Turn {
     int warp, lane;
     int at_warp, at_block;
@@ -53,7 +54,7 @@ struct Machine {
     uint3 index[MAX_THREADS]; /* of blocks of the size dim */
     dim3 dim;
     Turn turn;
-    int num_threads, current;
+    int num_threads;
     uint64_t slots[MAX_THREADS / WARP][2][WARP];
     size_t shared;
     void (*call)(void *);
@@ -136,56 +137,50 @@ void fibre_begin(Fibre *f, char *stack)
 
 /* --- scheduler: part of whoever waits or ends ---------------------------- */
 
-void all_ready(Machine *m, int first, int num)
+/* The warp whose turn it is, from its first lane on; false: the block is done. */
+bool next_warp(Machine *m)
 {
-    for (int i = first; i < first + num; ++i)
-        m->thread[i].state = READY;
+    Turn *t = &m->turn;
+
+    t->lane = 0;
+    if (t->at_warp > 0) {
+        if (t->at_warp < WARP)
+            fault("some threads of a warp miss its barrier");
+        t->at_warp = 0;
+        return true;
+    }
+    if (++t->warp < m->num_threads / WARP)
+        return true;
+    if (t->at_block == 0 && cuda_emulation_copies_left())
+        fault("a thread ends before its copies to shared memory");
+    if (t->at_block == 0)
+        return false;
+    if (t->at_block < m->num_threads)
+        fault("some threads of a block miss __syncthreads()");
+    *t = Turn {};
+    return true;
 }
 
 /* The thread whose turn it is; -1: the block is done. A warp goes on until all
  * of it waits for the block or is done, then the next one has its turn. */
-int next_thread(Machine *m)
+inline int next_thread(Machine *m)
 {
-    const int warps = m->num_threads / WARP;
     Turn *t = &m->turn;
 
-    for (;;) {
-        const int first = (reversed ? warps - 1 - t->warp : t->warp) * WARP;
-        while (t->lane < WARP) {
-            const int l = t->lane++;
-            const int i = first + (reversed ? WARP - 1 - l : l);
-            if (m->thread[i].state == READY)
-                return i;
-        }
-        t->lane = 0;
-        if (t->at_warp > 0) {
-            if (t->at_warp < WARP)
-                fault("some threads of a warp miss its barrier");
-            t->at_warp = 0;
-            all_ready(m, first, WARP);
-            continue;
-        }
-        if (++t->warp < warps)
-            continue;
-        if (t->at_block == 0 && cuda_emulation_copies_left())
-            fault("a thread ends before its copies to shared memory");
-        if (t->at_block == 0)
-            return -1;
-        if (t->at_block < m->num_threads)
-            fault("some threads of a block miss __syncthreads()");
-        *t = Turn {};
-        all_ready(m, 0, m->num_threads);
-    }
+    if (t->lane == WARP && !next_warp(m))
+        return -1;
+    const int i = t->warp * WARP + t->lane++;
+    return reversed ? m->num_threads - 1 - i : i;
 }
 
-void set_current(Machine *m, int i)
+inline void set_current(Machine *m, int i)
 {
-    m->current = i;
+    cuda_emulation_current = i;
     threadIdx = m->index[i];
 }
 
 /* from here to thread i, on a fibre of its own */
-void go(Machine *m, Fibre *from, int i)
+inline void go(Machine *m, Fibre *from, int i)
 {
     Thread *t = &m->thread[i];
 
@@ -202,12 +197,11 @@ void go(Machine *m, Fibre *from, int i)
 }
 
 /* the running thread waits in the given state */
-void wait(State state)
+inline void wait(State state)
 {
     Machine *m = machine;
-    Thread *t = &m->thread[m->current];
+    Thread *t = &m->thread[cuda_emulation_current];
 
-    t->state = state;
     ++*(state == AT_WARP ? &m->turn.at_warp : &m->turn.at_block);
     go(m, &m->fibre[t->fibre], next_thread(m));
 }
@@ -219,11 +213,10 @@ void fibre_main()
     Machine *m = machine;
 
     for (;;) {
-        Thread *t = &m->thread[m->current];
+        Thread *t = &m->thread[cuda_emulation_current];
         const int mine = t->fibre;
 
         m->call(m->user);
-        t->state = DONE;
         t->fibre = -1;
         const int next = next_thread(m);
         if (next >= 0 && m->thread[next].fibre < 0) {
@@ -242,7 +235,7 @@ void fibre_main()
 void run_block(Machine *m)
 {
     for (int i = 0; i < m->num_threads; ++i)
-        m->thread[i] = Thread { READY, -1, 0 };
+        m->thread[i] = Thread { -1, 0 };
     memset(dg_cuda_shared, 0xff, m->shared);
     m->turn = Turn {};
     go(m, &m->main, next_thread(m));
@@ -352,30 +345,9 @@ void __syncthreads(void)
     wait(AT_BLOCK);
 }
 
-static void check_piece(const void *p)
+void cuda_emulation_not_aligned(void)
 {
-    if ((uintptr_t)p % sizeof(uint4) != 0)
-        fault("16 bytes at once, at an address that is no multiple of 16");
-}
-
-uint4 load_piece(const void *p)
-{
-    uint4 piece;
-
-    check_piece(p);
-    memcpy(&piece, p, sizeof piece);
-    return piece;
-}
-
-void store_piece(void *p, uint4 piece)
-{
-    check_piece(p);
-    memcpy(p, &piece, sizeof piece);
-}
-
-int cuda_emulation_lane(void)
-{
-    return machine->current % WARP;
+    fault("16 bytes at once, at an address that is no multiple of 16");
 }
 
 /* Two sets of slots in turn: nobody reaches the next but one exchange before
@@ -383,12 +355,12 @@ int cuda_emulation_lane(void)
 const uint64_t *cuda_emulation_exchange(unsigned mask, uint64_t bits)
 {
     Machine *m = machine;
-    Thread *t = &m->thread[m->current];
-    uint64_t *slots = m->slots[m->current / WARP][t->parity++ % 2];
+    Thread *t = &m->thread[cuda_emulation_current];
+    uint64_t *slots = m->slots[cuda_emulation_current / WARP][t->parity++ % 2];
 
     if (mask != 0xffffffffu)
         fault("a shuffle without the whole warp");
-    slots[m->current % WARP] = bits;
+    slots[cuda_emulation_current % WARP] = bits;
     wait(AT_WARP);
     return slots;
 }
