@@ -44,8 +44,11 @@ ifneq ($(filter-out 0 1,$(CUDA)),)
 $(error CUDA=$(CUDA): 1 builds the GPU side, 0 leaves it out)
 endif
 
-PACKAGES = ompi-c hdf5-mpi libconfig libpng libcjson libutf8proc \
-           libcrypto
+# what pkg-config calls MPI and the HDF5 built with it; none where CC knows them,
+# as compilers of clusters do (CC=mpicc or CC=cc)
+MPI_PC   ?= ompi-c
+HDF5_PC  ?= hdf5-mpi
+PACKAGES = $(MPI_PC) $(HDF5_PC) libconfig libpng libcjson libutf8proc libcrypto
 DEP_CFLAGS := $(shell $(PKG) --cflags $(PACKAGES) 2>/dev/null)
 DEP_LIBS   := $(shell $(PKG) --libs $(PACKAGES) 2>/dev/null) -ldnnl -ljpeg
 
@@ -464,6 +467,7 @@ help:
 	@echo "make clean distclean"
 	@echo "Variables: CC CFLAGS LDFLAGS ARCH=$(ARCH) NP=\"$(NP)\" DEBUG=1"
 	@echo "           SAN=1 (address and undefined behaviour) SAN=thread (races)"
+	@echo "           MPI_PC=$(MPI_PC) HDF5_PC=$(HDF5_PC) (pkg-config's names)"
 	@echo "           CUDA=1 CUDA_HOME=$(CUDA_HOME) CUDA_ARCH=\"$(CUDA_ARCH)\""
 	@echo "           NCCL_HOME=CUDA_HOME CUDNN_HOME=CUDA_HOME"
 	@echo "make check-gpu CUDA=1      what only a real GPU can show, in a table"

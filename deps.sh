@@ -12,8 +12,6 @@ tool pkg-config pkg-config
 tool ar binutils
 header stdlib.h libc6-dev
 tool mpirun openmpi-bin
-pc ompi-c libopenmpi-dev
-pc hdf5-mpi libhdf5-openmpi-dev
 pc libconfig libconfig-dev
 pc libpng libpng-dev
 pc libcjson libcjson-dev
@@ -31,6 +29,23 @@ wish ctags universal-ctags
 wish h5dump hdf5-tools
 wish valgrind valgrind
 wish ip iproute2'
+
+# make's MPI_PC or HDF5_PC; "" where the compiler knows it
+add_mpi()
+{
+    local package=$1
+    case $1 in
+    '') return ;;
+    ompi-c) package=libopenmpi-dev ;;
+    hdf5-mpi) package=libhdf5-openmpi-dev ;;
+    mpich) package=libmpich-dev ;;
+    hdf5-mpich) package=libhdf5-mpich-dev ;;
+    esac
+    rows="$rows
+pc $1 $package"
+}
+add_mpi "${MPI_PC-ompi-c}"
+add_mpi "${HDF5_PC-hdf5-mpi}"
 
 present()
 {

@@ -200,18 +200,29 @@ static void all_reduce(const Comm *c, const void *in, void *out, int num,
     complete(&request);
 }
 
+/* MPI_Reduce() of MPICH up to 4.1.1 reads what MPI_IN_PLACE points to where the
+ * root is not rank 0 (its issue 6540); what it does without blocking does not. */
+#ifdef MPICH_VERSION
+enum { REDUCES_IN_PLACE = 0 };
+#else
+enum { REDUCES_IN_PLACE = 1 };
+#endif
+
 static void reduce(const Comm *c, void *v, int num, MPI_Datatype type,
                    MPI_Op op, int root)
 {
     const void *in = c->rank == root ? MPI_IN_PLACE : v;
     MPI_Request request;
 
-    if (!c->impl->sleeps) {
+    if (!c->impl->sleeps && REDUCES_IN_PLACE) {
         MPI_Reduce(in, v, num, type, op, root, c->impl->mpi);
         return;
     }
     MPI_Ireduce(in, v, num, type, op, root, c->impl->mpi, &request);
-    complete(&request);
+    if (c->impl->sleeps)
+        complete(&request);
+    else
+        MPI_Wait(&request, MPI_STATUS_IGNORE);
 }
 
 /* mpi: all ranks, or those of the node */
