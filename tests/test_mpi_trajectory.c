@@ -151,6 +151,7 @@ static void test_numbers_have_digests(void **state)
     EXPECT(at != NULL);
     if (at != NULL)
         at[100] ^= 1;
+    dg_comm_barrier(&comm); /* all have read it */
     if (comm.rank == 0)
         EXPECT(dg_file_write(path, bytes, num) == DG_OK);
     dg_comm_barrier(&comm);
