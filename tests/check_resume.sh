@@ -5,8 +5,8 @@ slow_disk=$PWD/${DG_BUILD:-build}/tests/slow_disk.so
 # the sanitizer's library is not the first then
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
 
-# --- undisturbed, and with MPI's daemon, as it is outside of tests ---------
-HWLOC_COMPONENTS='' OMPI_MCA_ess_singleton_isolated=0 \
+# --- undisturbed, with all that MPI looks at outside of tests ---------------
+HWLOC_COMPONENTS='' \
     expect "resume: undisturbed run" tiny 1 1 whole run.iterations=6 \
     checkpoint.keep=0
 whole=$(digest whole 6)

@@ -9,7 +9,6 @@ esac
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
 export HWLOC_COMPONENTS=${HWLOC_COMPONENTS:--pci}
-export OMPI_MCA_ess_singleton_isolated=${OMPI_MCA_ess_singleton_isolated:-1}
 work=$(mktemp -d "${TMPDIR:-/tmp}/dancegrpo.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 bad=0

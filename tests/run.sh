@@ -22,10 +22,8 @@ export OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_btl_base_warn_component_unused=0
 # a start asks for no network that is not here
 export OMPI_MCA_pml=${OMPI_MCA_pml:-ob1}
-# nor reads what is on its PCI buses, and a rank by itself starts no daemon for
-# ranks that it never asks for (check_resume.sh has one with it)
+# nor reads what is on its PCI buses
 export HWLOC_COMPONENTS=${HWLOC_COMPONENTS:--pci}
-export OMPI_MCA_ess_singleton_isolated=${OMPI_MCA_ess_singleton_isolated:-1}
 # threads that wait sleep, since ranks share cores here
 export OMP_WAIT_POLICY=passive
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}

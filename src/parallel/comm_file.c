@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* MPI counts are int: more goes in pieces of this many bytes. */
 enum { PIECE_BYTES = 1 << 28 };
@@ -33,6 +34,27 @@ static int fail(const char *path, const char *what, int code)
     return dg_fail(DG_EIO, "%s: cannot %s: %s", path, what, reason);
 }
 
+/* Open MPI has a semaphore for each open file, by the last part of its name alone:
+ * while another user's run on this node writes a file of that name, and after
+ * it was killed, no file can be opened. */
+static int fail_open(const char *path, int code)
+{
+    const char *slash = strrchr(path, '/');
+    char other[512], reason[MPI_MAX_ERROR_STRING] = "";
+    int length;
+
+    snprintf(other, sizeof other, "/dev/shm/sem.OMPIO_%s",
+             slash != NULL ? slash + 1 : path);
+    if (access(other, F_OK) != 0 || access(other, R_OK | W_OK) == 0)
+        return fail(path, "open", code);
+    MPI_Error_string(code, reason, &length);
+    return dg_fail(DG_EIO,
+                   "%s: cannot open: %s: %s is another user's, of a run or "
+                   "left by it; OMPI_MCA_sharedfp=individual in the "
+                   "environment does without",
+                   path, reason, other);
+}
+
 int dg_comm_file_open(CommFile **out, const Comm *c, const char *path)
 {
     CommFile *f = calloc(1, sizeof *f);
@@ -50,7 +72,7 @@ int dg_comm_file_open(CommFile **out, const Comm *c, const char *path)
     code = MPI_File_open(MPI_COMM_SELF, path, MPI_MODE_WRONLY, MPI_INFO_NULL,
                          &f->file);
     if (code != MPI_SUCCESS)
-        err = fail(path, "open", code);
+        err = fail_open(path, code);
     err = dg_agree(c, err);
     if (err)
         goto close_file;
