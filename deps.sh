@@ -11,7 +11,6 @@ rows='tool make make
 tool pkg-config pkg-config
 tool ar binutils
 header stdlib.h libc6-dev
-tool mpirun openmpi-bin
 pc libconfig libconfig-dev
 pc libpng libpng-dev
 pc libcjson libcjson-dev
@@ -30,7 +29,9 @@ wish h5dump hdf5-tools
 wish valgrind valgrind
 wish ip iproute2'
 
-# make's MPI_PC or HDF5_PC; "" where the compiler knows it
+# make's MPI_PC and HDF5_PC; "" where the compiler knows it
+[ "${MPI_PC-ompi-c}" != ompi-c ] || rows="$rows
+tool mpirun openmpi-bin"
 add_mpi()
 {
     local package=$1

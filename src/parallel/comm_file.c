@@ -25,13 +25,13 @@ struct CommFile {
     char *path;
 };
 
-static int fail(const char *path, const char *what, int code)
+static int fail(const char *path, const char *what, int code, const char *hint)
 {
     char reason[MPI_MAX_ERROR_STRING] = "";
     int length;
 
     MPI_Error_string(code, reason, &length);
-    return dg_fail(DG_EIO, "%s: cannot %s: %s", path, what, reason);
+    return dg_fail(DG_EIO, "%s: cannot %s: %s%s", path, what, reason, hint);
 }
 
 /* Open MPI has a semaphore for each open file, by the last part of its name alone:
@@ -40,19 +40,16 @@ static int fail(const char *path, const char *what, int code)
 static int fail_open(const char *path, int code)
 {
     const char *slash = strrchr(path, '/');
-    char other[512], reason[MPI_MAX_ERROR_STRING] = "";
-    int length;
+    char other[256], hint[512] = "";
 
     snprintf(other, sizeof other, "/dev/shm/sem.OMPIO_%s",
              slash != NULL ? slash + 1 : path);
-    if (access(other, F_OK) != 0 || access(other, R_OK | W_OK) == 0)
-        return fail(path, "open", code);
-    MPI_Error_string(code, reason, &length);
-    return dg_fail(DG_EIO,
-                   "%s: cannot open: %s: %s is another user's, of a run or "
-                   "left by it; OMPI_MCA_sharedfp=individual in the "
-                   "environment does without",
-                   path, reason, other);
+    if (access(other, F_OK) == 0 && access(other, R_OK | W_OK) != 0)
+        snprintf(hint, sizeof hint,
+                 ": %s is another user's, of a run or left by it; "
+                 "OMPI_MCA_sharedfp=individual in the environment does without",
+                 other);
+    return fail(path, "open", code, hint);
 }
 
 int dg_comm_file_open(CommFile **out, const Comm *c, const char *path)
@@ -103,7 +100,7 @@ int dg_comm_file_write(CommFile *f, int64_t offset, const void *data,
         if (code == MPI_SUCCESS)
             MPI_Get_count(&status, MPI_BYTE, &written);
         if (code != MPI_SUCCESS)
-            err = fail(f->path, "write", code);
+            err = fail(f->path, "write", code, "");
         else if (written != n) /* how Open MPI reports a full disk */
             err = dg_fail(DG_EIO,
                           "%s: cannot write: %d of %d bytes went: the disk "
@@ -120,8 +117,8 @@ int dg_comm_file_sync(CommFile *f)
 {
     const int code = MPI_File_sync(f->file);
 
-    return dg_agree(f->comm,
-                    code == MPI_SUCCESS ? DG_OK : fail(f->path, "sync", code));
+    return dg_agree(
+        f->comm, code == MPI_SUCCESS ? DG_OK : fail(f->path, "sync", code, ""));
 }
 
 int dg_comm_file_close(CommFile *f)
@@ -131,8 +128,9 @@ int dg_comm_file_close(CommFile *f)
     if (f == NULL)
         return DG_OK;
     code = MPI_File_close(&f->file);
-    err = dg_agree(f->comm,
-                   code == MPI_SUCCESS ? DG_OK : fail(f->path, "close", code));
+    err = dg_agree(f->comm, code == MPI_SUCCESS
+                                ? DG_OK
+                                : fail(f->path, "close", code, ""));
     free(f->path);
     free(f);
     return err;
