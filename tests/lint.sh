@@ -209,6 +209,21 @@ check_man()
     fi
 }
 
+# a function of a header that nobody calls, not even a test; calls are indented,
+# or in macros, while declarations and definitions are not
+check_called()
+{
+    local declared called
+    # shellcheck disable=SC2086
+    declared=$(grep -hE '^[a-z]' $headers | grep -oE '\bdg_[a-z0-9_]+\(' |
+        tr -d '(' | sort -u)
+    # shellcheck disable=SC2086
+    called=$(grep -hE '^([[:space:]]|#|[A-Z_]+\()' $headers $sources $tests |
+        grep -vE '^ \*' | grep -oE '\bdg_[a-z0-9_]+' | sort -u)
+    verdict "lint: functions of headers are called" \
+        "$(comm -23 <(echo "$declared") <(echo "$called"))"
+}
+
 # functions and files that the documents name
 check_named()
 {
@@ -244,6 +259,7 @@ check_lengths
 check_index
 check_leftovers
 check_words
+check_called
 if command -v objdump >/dev/null; then
     check_fused
 else

@@ -33,8 +33,6 @@ int dg_clip_create(ClipText **out, const ClipTextConfig *c, ParamSet *set,
                    const char *prefix);
 void dg_clip_destroy(ClipText *m);
 
-const ClipTextConfig *dg_clip_config(const ClipText *m);
-
 /**
  * Hidden state after the final norm, [B, tokens, hidden_size], of ids
  * [B, tokens] (host memory, alive until backward). All rows, padding too.

@@ -30,8 +30,6 @@ int dg_t5_create(T5Encoder **out, const T5Config *c, ParamSet *set,
                  const char *prefix);
 void dg_t5_destroy(T5Encoder *m);
 
-const T5Config *dg_t5_config(const T5Encoder *m);
-
 /**
  * Makes the bucket table of one sequence length: before the first
  * dg_t5_forward() with it, by one thread. Again: nothing happens.

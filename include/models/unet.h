@@ -50,8 +50,6 @@ int dg_unet_create(Unet **out, const UnetConfig *c, ParamSet *set,
                    const char *prefix);
 void dg_unet_destroy(Unet *m);
 
-const UnetConfig *dg_unet_config(const Unet *m);
-
 /**
  * The prediction [B, H, W, out_channels]. Source: UNet2DConditionModel as
  * Stable Diffusion 1.4 uses it (freq_shift 0, flip_sin_to_cos, one

@@ -3,15 +3,13 @@
 /*
  * A word tokenizer over a small fixed vocabulary, for generators that know
  * only the captions of the shapes world. The vocabulary is a list of strings
- * in the order of the ids, so that a weights file can carry it.
+ * in the order of the ids.
  */
-#include <stddef.h>
 #include <stdint.h>
 
 enum {
-    DG_WORDS_MAX = 64,   /* entries of a vocabulary */
-    DG_WORDS_BYTES = 24, /* bytes of an entry, with the final NUL */
-    DG_WORDS_TEXT = DG_WORDS_MAX * DG_WORDS_BYTES /* a joined list fits */
+    DG_WORDS_MAX = 64,  /* entries of a vocabulary */
+    DG_WORDS_BYTES = 24 /* bytes of an entry, with the final NUL */
 };
 
 /* Three entries are marks, found by their names. */
@@ -40,13 +38,6 @@ int dg_words_init(Words *out, const char *const *entries, int num);
 
 /** The vocabulary of the shapes world's captions. Cannot fail. */
 void dg_words_world(Words *out, WordsOrder order);
-
-/** Entries joined by newlines, for a weights file. out has cap bytes, at
- *  most DG_WORDS_TEXT are needed. Errors: DG_EINVAL if it does not fit. */
-int dg_words_join(char *out, size_t cap, const Words *w);
-
-/** The inverse of dg_words_join(). Errors as dg_words_init(). */
-int dg_words_split(Words *out, const char *text);
 
 /**
  * Text to ids: words in lower case, eos, pads up to length.

@@ -5,7 +5,6 @@
  * stand where. Exact rules, no learned part; the features that tell shapes
  * apart do not change under an isotropic blur or a rotation.
  */
-#include <stddef.h>
 #include <stdint.h>
 
 #include "world/world.h"
@@ -55,9 +54,5 @@ typedef struct WorldScratch {
  */
 int dg_world_detect(WorldDetection *out, const float *rgb, int side,
                     WorldScratch *scratch);
-
-/** Sizes of the structs, for callers from other languages. */
-size_t dg_world_detection_bytes(void);
-size_t dg_world_scratch_bytes(void);
 
 #endif

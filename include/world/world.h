@@ -73,7 +73,4 @@ int dg_world_scene_of(WorldScene *out, const WorldMeta *m, uint64_t seed,
  */
 void dg_world_draw(float *rgb, const WorldScene *s, int side);
 
-/** bytes of a WorldScene, for callers from other languages. */
-size_t dg_world_scene_bytes(void);
-
 #endif

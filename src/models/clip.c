@@ -83,11 +83,6 @@ void dg_clip_destroy(ClipText *m)
     free(m);
 }
 
-const ClipTextConfig *dg_clip_config(const ClipText *m)
-{
-    return &m->c;
-}
-
 /* First position of the largest id of each sample: never a search for the
  * end token's id, whose value old configurations give wrongly. */
 static Tensor *pool(Context *ctx, Tensor *x, const int32_t *ids, int64_t B,

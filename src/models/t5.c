@@ -156,11 +156,6 @@ void dg_t5_destroy(T5Encoder *m)
     free(m);
 }
 
-const T5Config *dg_t5_config(const T5Encoder *m)
-{
-    return &m->c;
-}
-
 int dg_t5_bucket(int64_t key_minus_query)
 {
     /* first distances of buckets 8..15: ceil(8 16^(j/8)), so that no float

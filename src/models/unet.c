@@ -243,11 +243,6 @@ void dg_unet_destroy(Unet *m)
     free(m);
 }
 
-const UnetConfig *dg_unet_config(const Unet *m)
-{
-    return &m->c;
-}
-
 /* --- forward ------------------------------------------------------------ */
 
 /* The maps that the way up takes, last in first out. */

@@ -79,43 +79,6 @@ void dg_words_world(Words *out, WordsOrder order)
         dg_panic("%s", dg_last_error()->text);
 }
 
-int dg_words_join(char *out, size_t cap, const Words *w)
-{
-    size_t used = 0;
-
-    for (int i = 0; i < w->num; i++) {
-        size_t len = strlen(w->word[i]);
-
-        if (used + len + 1 > cap)
-            return dg_fail(DG_EINVAL, "vocabulary: %zu bytes are too few", cap);
-        memcpy(out + used, w->word[i], len);
-        used += len;
-        out[used++] = i + 1 < w->num ? '\n' : '\0';
-    }
-    return DG_OK;
-}
-
-int dg_words_split(Words *out, const char *text)
-{
-    Words w;
-    int err = DG_OK;
-
-    memset(&w, 0, sizeof w);
-    while (!err) {
-        size_t len = strcspn(text, "\n");
-
-        err = add(&w, text, len);
-        if (text[len] == '\0')
-            break;
-        text += len + 1;
-    }
-    if (!err)
-        err = finish(&w);
-    if (!err)
-        *out = w;
-    return err;
-}
-
 static const char separators[] = " \t\r\n,.";
 
 static int look_up(const Words *w, const char *word, size_t len, int allow_unk,

@@ -411,13 +411,3 @@ int dg_world_detect(WorldDetection *out, const float *rgb, int side,
     out->clutter = out->unexplained + out->fragments;
     return DG_OK;
 }
-
-size_t dg_world_detection_bytes(void)
-{
-    return sizeof(WorldDetection);
-}
-
-size_t dg_world_scratch_bytes(void)
-{
-    return sizeof(WorldScratch);
-}

@@ -448,11 +448,6 @@ int dg_world_scene_of(WorldScene *out, const WorldMeta *m, uint64_t seed,
     return err;
 }
 
-size_t dg_world_scene_bytes(void)
-{
-    return sizeof(WorldScene);
-}
-
 /* ---- drawing ----------------------------------------------------------- */
 
 /* Half planes nx x + ny y <= c that bound a square or triangle. */
