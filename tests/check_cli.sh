@@ -90,8 +90,19 @@ fi
 once=(train configs/tiny.cfg --set "run.dir=$work/once" --set run.iterations=1)
 expect_code "cli: a missing prompts file is named" 1 "nope.jsonl: cannot open" \
     "$bin" "${once[@]}" --set prompts.file=nope.jsonl
-expect_code "cli: the corrected command runs in the same folder" 0 "it    1/1" \
-    "$bin" "${once[@]}"
+if command -v script >/dev/null; then # on a terminal
+    expect_code "cli: the corrected command runs in the same folder" 0 "it    1/1" \
+        script -qec "'$bin' ${once[*]}" /dev/null
+    line='[a-z]+ +\[=*>? *\] +[0-9]+%  [0-9]+/[0-9]+  ETA [0-9.]+ s'
+    expect "cli: its progress goes round in one line, which each message finds empty" \
+        grep -aPq "^\r(rollout|evaluate) .*\r\x1b\[K\r*it    1/1 \|[^\r\[]*\r$" "$work/out"
+    expect "cli: with how far it is" grep -aPq "\r\x1b?(\[K)?\r?$line\x1b\[K" "$work/out"
+else
+    expect_code "cli: the corrected command runs in the same folder" 0 "it    1/1" \
+        "$bin" "${once[@]}"
+fi
+expect "cli: a file gets no bar" bash -c "
+    ! '$bin' ${once[*]} --set run.iterations=2 2>&1 | grep -a \$'\r'"
 expect_code "cli: a folder with a run refuses another configuration" 1 \
     "optim.lr: 0.001 -> 0.5" "$bin" "${once[@]}" --set optim.lr=0.5
 expect_code "cli: replay tells of another build only then" 0 "agree bit for bit" \
