@@ -82,8 +82,10 @@ expect "cli: three ranks, one message, exit code 1" bash -c \
 ranks 3 "$bin" config "$work/a.cfg" >"$work/e.cfg" 2>/dev/null
 same_lines "cli: three ranks, one output" "$work/a.cfg" "$work/e.cfg"
 if [ -w /dev/full ]; then
-    expect_code "cli: full disk behind stdout" 1 "could not be written" \
-        bash -c "'$bin' config >/dev/full"
+    for what in config "config configs/tiny.cfg" --help --version; do
+        expect_code "cli: full disk behind $what" 1 "could not be written" \
+            bash -c "'$bin' $what >/dev/full"
+    done
 fi
 
 # what failed before it began must not bind the folder to its configuration
@@ -100,6 +102,12 @@ expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
 expect_code "cli: replay of a run's folder names the file that it wants" 1 \
     "$work/once/trajectories/iter_....h5" "$bin" replay "$work/once"
+
+# Open MPI's buffer for a path ends at 256 bytes
+long=$work/$(printf '%0210d/%0150d' 1 2)
+mkdir -p "$long"
+expect_code "cli: a run folder with a long name" 0 "it    1/1" "$bin" \
+    train configs/tiny.cfg --set run.dir="$long" --set run.iterations=1
 
 # help needs no MPI, which on a login node may not begin, and comes once
 expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help

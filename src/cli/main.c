@@ -1,3 +1,4 @@
+#include "help.h"
 #include "man.h"
 
 #include "base/version.h"
@@ -98,7 +99,7 @@ static int print_man(void)
         code = commands[i].run(2, argv);
     }
     dg_man_end();
-    return code;
+    return code == DG_EXIT_DONE && !dg_cli_said_all() ? DG_EXIT_ERROR : code;
 }
 
 int main(int argc, char **argv)
@@ -108,7 +109,7 @@ int main(int argc, char **argv)
     if (strcmp(name, "--version") == 0) {
         printf("dancegrpo %s (commit %s, %s)\n", dg_version(), dg_git_commit(),
                dg_compiler());
-        return DG_EXIT_DONE;
+        return dg_cli_said_all() ? DG_EXIT_DONE : DG_EXIT_ERROR;
     }
     if (strcmp(name, "--man") == 0)
         return print_man();
@@ -117,7 +118,7 @@ int main(int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
         strcmp(name, "help") == 0) {
         print_help(stdout);
-        return DG_EXIT_DONE;
+        return dg_cli_said_all() ? DG_EXIT_DONE : DG_EXIT_ERROR;
     }
     if (*name == '\0') {
         print_help(stderr);
