@@ -252,8 +252,9 @@ expect "cli: manual page has every command and option" bash -c \
 expect "cli: and every code that the program ends with" bash -c \
     "for code in 0 1 2 75; do grep -qx \"\.B \$code\" '$work/man' || exit 1; done"
 
-root=$work/stage/opt/dg
-expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" PREFIX=/opt/dg
+root="$work/stage/my tools/dg" # blanks are allowed
+expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" \
+    PREFIX="/my tools/dg"
 for file in bin/dancegrpo share/man/man1/dancegrpo.1 \
     share/bash-completion/completions/dancegrpo share/dancegrpo/doc/howto.md \
     include/dancegrpo/reward_plugin.h share/dancegrpo/examples/named_colours.c; do
@@ -280,7 +281,7 @@ expect_code "make: an installed batch script, from another folder" 0 "it    1/1"
         SET='run.iterations=1 prompts.file=prompts/few.jsonl prompts.eval_file=prompts/few.jsonl' \
         bash '$root/share/dancegrpo/jobs/train.lsf'"
 expect "make: uninstall leaves no file" bash -c "
-    make -s uninstall DESTDIR='$work/stage' PREFIX=/opt/dg &&
+    make -s uninstall DESTDIR='$work/stage' PREFIX='/my tools/dg' &&
     [ -z \"\$(find '$work/stage' -type f)\" ]"
 expect_code "make: CUDA=1 without a toolkit tells what is missing" 2 \
     "no nvcc at /nowhere/bin/nvcc: set CUDA_HOME" \
