@@ -103,6 +103,19 @@ expect "cli: and this is the same build" \
 expect_code "cli: replay of a run's folder names the file that it wants" 1 \
     "$work/once/trajectories/iter_....h5" "$bin" replay "$work/once"
 
+# what is printed would go to whatever has the number of a closed descriptor
+"$bin" train configs/tiny.cfg --set run.dir="$work/closed" \
+    --set run.iterations=100000 <&- >&- 2>&- &
+job=$!
+for _ in $(seq 300); do
+    [ -s "$work/closed/metrics.jsonl" ] && break
+    sleep 0.1
+done
+open=$(readlink "/proc/$job/fd/0" "/proc/$job/fd/1" "/proc/$job/fd/2" | sort -u)
+kill -KILL $job
+wait $job 2>/dev/null
+same "cli: a run without the three standard files has stand-ins" "$open" /dev/null
+
 # Open MPI's buffer for a path ends at 256 bytes
 long=$work/$(printf '%0210d/%0150d' 1 2)
 mkdir -p "$long"
