@@ -424,29 +424,32 @@ doc: $(BINARY)
 prompts: $(BUILD)/tests/tools/world_prompts
 	$< configs/prompts/shapes_train.jsonl configs/prompts/shapes_heldout.jsonl
 
+# in quotes, which hide ~ from the shell: a folder may have a blank in its name
+INTO = "$(DESTDIR)$(PREFIX:~/%=$(HOME)/%)"
+
 install: $(BINARY)
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/dancegrpo
-	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo
-	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/dancegrpo
-	install -d $(DESTDIR)$(PREFIX)/include/dancegrpo
+	install -d $(INTO)/bin
+	install -m 755 $(BINARY) $(INTO)/bin/dancegrpo
+	install -d $(INTO)/share/dancegrpo
+	install -m 644 README.md LICENSE $(INTO)/share/dancegrpo
+	install -d $(INTO)/include/dancegrpo
 	install -m 644 include/dancegrpo/reward_plugin.h \
-	    $(DESTDIR)$(PREFIX)/include/dancegrpo
-	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	    $(INTO)/include/dancegrpo
+	install -d $(INTO)/share/bash-completion/completions
 	install -m 644 src/cli/completion.bash \
-	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m 644 doc/dancegrpo.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	cp -R configs jobs doc examples $(DESTDIR)$(PREFIX)/share/dancegrpo
-	install -d $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
+	    $(INTO)/share/bash-completion/completions/dancegrpo
+	install -d $(INTO)/share/man/man1
+	install -m 644 doc/dancegrpo.1 $(INTO)/share/man/man1
+	cp -R configs jobs doc examples $(INTO)/share/dancegrpo
+	install -d $(INTO)/share/dancegrpo/tests/golden
 	cp -R tests/golden/flux_tiny tests/golden/sd_tiny \
-	    $(DESTDIR)$(PREFIX)/share/dancegrpo/tests/golden
+	    $(INTO)/share/dancegrpo/tests/golden
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/dancegrpo
-	rm -rf $(DESTDIR)$(PREFIX)/share/dancegrpo $(DESTDIR)$(PREFIX)/include/dancegrpo
-	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dancegrpo
-	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/dancegrpo.1
+	rm -f $(INTO)/bin/dancegrpo
+	rm -rf $(INTO)/share/dancegrpo $(INTO)/include/dancegrpo
+	rm -f $(INTO)/share/bash-completion/completions/dancegrpo
+	rm -f $(INTO)/share/man/man1/dancegrpo.1
 
 clean:
 	rm -rf $(BUILD)

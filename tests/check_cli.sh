@@ -82,8 +82,10 @@ expect "cli: three ranks, one message, exit code 1" bash -c \
 ranks 3 "$bin" config "$work/a.cfg" >"$work/e.cfg" 2>/dev/null
 same_lines "cli: three ranks, one output" "$work/a.cfg" "$work/e.cfg"
 if [ -w /dev/full ]; then
-    expect_code "cli: full disk behind stdout" 1 "could not be written" \
-        bash -c "'$bin' config >/dev/full"
+    for what in config "config configs/tiny.cfg" --help --version; do
+        expect_code "cli: full disk behind $what" 1 "could not be written" \
+            bash -c "'$bin' $what >/dev/full"
+    done
 fi
 
 # what failed before it began must not bind the folder to its configuration
@@ -111,6 +113,25 @@ expect "cli: and this is the same build" \
     bash -c "[ -s '$work/out' ] && ! grep -q 'kernels changed' '$work/out'"
 expect_code "cli: replay of a run's folder names the file that it wants" 1 \
     "$work/once/trajectories/iter_....h5" "$bin" replay "$work/once"
+
+# what is printed would go to whatever has the number of a closed descriptor
+"$bin" train configs/tiny.cfg --set run.dir="$work/closed" \
+    --set run.iterations=100000 <&- >&- 2>&- &
+job=$!
+for _ in $(seq 300); do
+    [ -s "$work/closed/metrics.jsonl" ] && break
+    sleep 0.1
+done
+open=$(readlink "/proc/$job/fd/0" "/proc/$job/fd/1" "/proc/$job/fd/2" | sort -u)
+kill -KILL $job
+wait $job 2>/dev/null
+same "cli: a run without the three standard files has stand-ins" "$open" /dev/null
+
+# Open MPI's buffer for a path ends at 256 bytes
+long=$work/$(printf '%0210d/%0150d' 1 2)
+mkdir -p "$long"
+expect_code "cli: a run folder with a long name" 0 "it    1/1" "$bin" \
+    train configs/tiny.cfg --set run.dir="$long" --set run.iterations=1
 
 # help needs no MPI, which on a login node may not begin, and comes once
 expect "cli: help without MPI" env OMPI_MCA_pml=none "$bin" train --help
@@ -255,8 +276,9 @@ expect "cli: manual page has every command and option" bash -c \
 expect "cli: and every code that the program ends with" bash -c \
     "for code in 0 1 2 75; do grep -qx \"\.B \$code\" '$work/man' || exit 1; done"
 
-root=$work/stage/opt/dg
-expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" PREFIX=/opt/dg
+root="$work/stage/my tools/dg" # blanks are allowed
+expect "make: install with DESTDIR" make -s install DESTDIR="$work/stage" \
+    PREFIX="/my tools/dg"
 for file in bin/dancegrpo share/man/man1/dancegrpo.1 \
     share/bash-completion/completions/dancegrpo share/dancegrpo/doc/howto.md \
     include/dancegrpo/reward_plugin.h share/dancegrpo/examples/named_colours.c; do
@@ -283,7 +305,7 @@ expect_code "make: an installed batch script, from another folder" 0 "it    1/1"
         SET='run.iterations=1 prompts.file=prompts/few.jsonl prompts.eval_file=prompts/few.jsonl' \
         bash '$root/share/dancegrpo/jobs/train.lsf'"
 expect "make: uninstall leaves no file" bash -c "
-    make -s uninstall DESTDIR='$work/stage' PREFIX=/opt/dg &&
+    make -s uninstall DESTDIR='$work/stage' PREFIX='/my tools/dg' &&
     [ -z \"\$(find '$work/stage' -type f)\" ]"
 expect_code "make: CUDA=1 without a toolkit tells what is missing" 2 \
     "no nvcc at /nowhere/bin/nvcc: set CUDA_HOME" \

@@ -60,6 +60,10 @@ wait "$pid"
 expect "resume: SIGUSR1 to one of two ranks stops both with 75" test $? = 75
 expect "resume: continued after signals" tiny 1 1 asked run.iterations=6
 same_digest "resume: after signals the same weights" asked "$whole" 6
+# Ctrl-C ends what reads the screen too, and first
+"$bin" train configs/tiny.cfg --set run.dir="$work/unseen" 2>&1 | true
+expect "resume: nobody reads the screen: the run goes on" test \
+    "${PIPESTATUS[0]} $(grep -c '"iteration"' "$work/unseen/metrics.jsonl")" = "0 3"
 expect "resume: a finished run is begun again" tiny 1 1 asked run.iterations=6
 expect "resume: it says that nothing is left, and by which key" \
     grep -q "finished before: iteration 6 of run.iterations = 6" \

@@ -10,6 +10,8 @@
 #include "tiny_nets.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <unistd.h>
 
 static const FluxConfig flux_dev = { .in_channels = 64,
                                      .num_layers = 19,
@@ -394,6 +396,33 @@ static void test_gradients_match_differences(void **state)
     }
 }
 
+static size_t resident_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    long pages = 0;
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*d %ld", &pages), 1);
+    fclose(f);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A worker has one: what it may need for structs at most is not counted. */
+static void test_idle_contexts_hold_hardly_any_memory(void **state)
+{
+    enum { NUM = 8, MOST = NUM << 21 };
+    const size_t before = resident_bytes();
+    Context ctx[NUM];
+
+    (void)state;
+    for (int i = 0; i < NUM; i++)
+        assert_int_equal(dg_context_init(&ctx[i], dg_backend_cpu(), 4096),
+                         DG_OK);
+    assert_true(resident_bytes() < before + MOST);
+    for (int i = 0; i < NUM; i++)
+        dg_context_fini(&ctx[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_plan_counts_the_run_exactly),
         cmocka_unit_test(test_kernels_agree_with_reference),
         cmocka_unit_test(test_gradients_match_differences),
+        cmocka_unit_test(test_idle_contexts_hold_hardly_any_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

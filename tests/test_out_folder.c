@@ -287,6 +287,11 @@ static void test_a_place_for_a_file_is_tried(void **state)
     refused(dg_out_try(at("nowhere/a.json")), DG_EIO,
             "nowhere/a.json: cannot create");
     refused(dg_out_try(top), DG_EIO, "a folder has that name");
+    assert_int_equal(mkfifo(at("pipe"), 0600), 0);
+    assert_int_equal(symlink("pipe", at("link_to_pipe")), 0);
+    refused(dg_out_try(at("pipe")), DG_EIO, "a device, pipe or socket has");
+    refused(dg_out_try(at("link_to_pipe")), DG_EIO, "a device, pipe or socket");
+    assert_false(there("pipe.tmp"));
 }
 
 int main(void)

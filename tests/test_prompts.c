@@ -192,6 +192,8 @@ static void test_bad_files_are_named_with_line(void **state)
         { "e.jsonl", "{\"prompt\":\" \"}\n", "line 1: no \"prompt\"",
           DG_EFORMAT },
         { "e.jsonl", "{\"prompt\":3}\n", "line 1: no \"prompt\"", DG_EFORMAT },
+        { "e.jsonl", "{\"prompt\":\"a\",\"prompt\":\"b\"}\n",
+          "line 1: key prompt is there twice, with two values", DG_EFORMAT },
         { "e.jsonl", "{\"prompt\":\"a\",\"include\":[{}]}\n",
           "line 1: \"include\"", DG_EFORMAT },
     };

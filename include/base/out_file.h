@@ -11,12 +11,13 @@ typedef struct OutFile OutFile;
 /**
  * Begins path.tmp, replacing what a killed run may have left of it; a process
  * that lives and writes it is waited for, some seconds.
- * Errors: DG_EIO naming it, DG_ENOMEM.
+ * Errors: DG_EIO naming it, also where something else than a file has that name;
+ * DG_ENOMEM.
  */
 int dg_out_open(OutFile **out, const char *path);
 
 /** Whether path could be written; nothing is left of the trial. Errors: those of
- *  dg_out_open(); DG_EIO: a folder has that name. */
+ *  dg_out_open(). */
 int dg_out_try(const char *path);
 
 /** Appends. Errors: DG_EIO with the system's reason; then abandon. */

@@ -49,8 +49,9 @@ typedef enum RunEnd {
 } RunEnd;
 
 /** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop; a second
- *  SIGINT ends the program at once. Before MPI's start, which takes a while
- *  in which a scheduler may send them. */
+ *  SIGINT ends the program at once. A screen that nobody reads any more (SIGPIPE)
+ *  ends nothing: log.txt has all. Before MPI's start, which takes a while in which
+ *  a scheduler may send them. */
 void dg_stop_install(void);
 
 /** 1 if this rank was asked to stop. Not collective. */

@@ -56,12 +56,26 @@ static int open_tmp(OutFile *f)
     return err;
 }
 
+/* The new file would take its name, and root's even that of /dev/null. */
+static int check_name(const char *path)
+{
+    struct stat s;
+
+    if (stat(path, &s) != 0 || S_ISREG(s.st_mode))
+        return DG_OK;
+    return dg_fail(DG_EIO, "%s: cannot create: a %s has that name", path,
+                   S_ISDIR(s.st_mode) ? "folder" : "device, pipe or socket");
+}
+
 int dg_out_open(OutFile **out, const char *path)
 {
     const size_t room = strlen(path) + sizeof ".tmp";
-    OutFile *f = calloc(1, sizeof *f);
-    int err;
+    OutFile *f;
+    int err = check_name(path);
 
+    if (err)
+        return err;
+    f = calloc(1, sizeof *f);
     if (f != NULL) {
         f->path = strdup(path);
         f->tmp = malloc(room);
@@ -83,14 +97,9 @@ forget_file:
 
 int dg_out_try(const char *path)
 {
-    struct stat s;
     OutFile *f;
-    int err;
+    const int err = dg_out_open(&f, path);
 
-    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
-        return dg_fail(DG_EIO, "%s: cannot create: a folder has that name",
-                       path);
-    err = dg_out_open(&f, path);
     if (!err)
         dg_out_abandon(f);
     return err;

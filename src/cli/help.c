@@ -1,5 +1,6 @@
 #include "help.h"
 
+#include "base/log.h"
 #include "base/wrap.h"
 #include "config/option.h"
 
@@ -76,4 +77,14 @@ void dg_cli_help(const Cli *cli)
         print_flag(&dg_cli_config_flags[i]);
     printf("\nKeys of the configuration:\n");
     dg_option_help(stdout);
+}
+
+/* A text longer than the buffer is written before, and what failed then leaves
+ * nothing to flush. */
+int dg_cli_said_all(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 1;
+    dg_log(DG_LOG_ERROR, "standard output could not be written");
+    return 0;
 }

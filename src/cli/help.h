@@ -27,4 +27,8 @@ void dg_cli_usage(FILE *out, const Cli *cli);
 /** All that --help prints, on standard output. */
 void dg_cli_help(const Cli *cli);
 
+/** Flushes standard output; 0 with an error in the log if anything written to it
+ *  since the start was lost. */
+int dg_cli_said_all(void);
+
 #endif

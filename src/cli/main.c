@@ -1,10 +1,13 @@
+#include "help.h"
 #include "man.h"
 
 #include "base/version.h"
 #include "config/option.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct Command {
     const char *name;
@@ -98,17 +101,31 @@ static int print_man(void)
         code = commands[i].run(2, argv);
     }
     dg_man_end();
-    return code;
+    return code == DG_EXIT_DONE && !dg_cli_said_all() ? DG_EXIT_ERROR : code;
+}
+
+/* Where one of the three is closed, a file or a socket of MPI's would get its
+ * number, and what is printed would go there. Writing to these fails. */
+static void fill_standard(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
 }
 
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
 
+    fill_standard();
     if (strcmp(name, "--version") == 0) {
         printf("dancegrpo %s (commit %s, %s)\n", dg_version(), dg_git_commit(),
                dg_compiler());
-        return DG_EXIT_DONE;
+        return dg_cli_said_all() ? DG_EXIT_DONE : DG_EXIT_ERROR;
     }
     if (strcmp(name, "--man") == 0)
         return print_man();
@@ -117,7 +134,7 @@ int main(int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
         strcmp(name, "help") == 0) {
         print_help(stdout);
-        return DG_EXIT_DONE;
+        return dg_cli_said_all() ? DG_EXIT_DONE : DG_EXIT_ERROR;
     }
     if (*name == '\0') {
         print_help(stderr);

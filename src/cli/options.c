@@ -322,10 +322,8 @@ static int report_end(Cli *cli, int err)
         dg_log_last_error();
         bad = 1;
     }
-    if (cli->comm.rank == 0 && fflush(stdout) != 0 && !bad) {
-        dg_log(DG_LOG_ERROR, "standard output could not be written");
+    if (cli->comm.rank == 0 && !bad && !dg_cli_said_all())
         bad = 1;
-    }
     if (bad)
         return err == DG_EUSAGE  ? DG_EXIT_USAGE
                : err == DG_EBUSY ? DG_EXIT_STOPPED

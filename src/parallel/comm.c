@@ -65,6 +65,9 @@ int dg_comm_init(Comm *c, int *argc, char ***argv)
     const int err = wanted_level(&wanted);
 
     *c = (Comm) { .size = 1, .node_size = 1 };
+    /* of Open MPI's pointers that ranks share in a file, which nobody wants
+     * here, the one by a file of locks overruns its buffer by a long path */
+    setenv("OMPI_MCA_sharedfp", "^lockedfile", 0);
     MPI_Init_thread(argc, argv, wanted, &provided);
     dg_comm_settle();
     if (provided < MPI_THREAD_FUNNELED)

@@ -1,5 +1,6 @@
 #include "store/prompts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,7 @@
 #include <utf8proc.h>
 
 #include "base/error.h"
+#include "base/json_keys.h"
 #include "base/log.h"
 #include "base/plural.h"
 #include "store/file.h"
@@ -143,6 +145,16 @@ static int has_nul(const char *json)
     return 0;
 }
 
+/* A reward's program is sent the line, and Python takes the last of two. */
+static int check_keys(const Reader *r, const cJSON *o)
+{
+    char where[sizeof dg_last_error()->text];
+
+    snprintf(where, sizeof where, "prompts file %s, line %ld", r->path,
+             r->line);
+    return dg_json_check_keys(where, o);
+}
+
 static int read_json(Reader *r, Prompt *p, const char *s, size_t len)
 {
     cJSON *o;
@@ -157,7 +169,9 @@ static int read_json(Reader *r, Prompt *p, const char *s, size_t len)
     if (o == NULL)
         return dg_fail(DG_EFORMAT, "prompts file %s, line %ld: malformed JSON",
                        r->path, r->line);
-    err = read_object(r, p, o);
+    err = check_keys(r, o);
+    if (!err)
+        err = read_object(r, p, o);
     cJSON_Delete(o);
     return err;
 }

@@ -1,6 +1,7 @@
 #include "tensor/context.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +28,8 @@ int dg_context_init(Context *ctx, const Backend *backend, size_t arena_bytes)
     err = dg_arena_init(&ctx->meta, "meta", meta_bytes);
     if (err)
         return err;
+    /* a plan does not count what few of these bytes the first step will take */
+    dg_memory_drop(ctx->meta.base, meta_bytes);
     if (!backend->computes) {
         dg_arena_init_count(&ctx->arena, "step");
         return DG_OK;

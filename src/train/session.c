@@ -31,6 +31,11 @@ static void ask(int signal)
     atomic_store(&asked, 1);
 }
 
+static void pass_over(int signal)
+{
+    (void)signal;
+}
+
 void dg_stop_install(void)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
@@ -43,6 +48,11 @@ void dg_stop_install(void)
         sigaction(signals[i], &action, NULL);
     action.sa_flags = SA_RESTART | SA_RESETHAND; /* who insists, may */
     sigaction(SIGINT, &action, NULL);
+    /* Ctrl-C ends what reads the screen, such as tee, before the checkpoint;
+     * not ignored, which programs that score would inherit */
+    action.sa_handler = pass_over;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGPIPE, &action, NULL);
     started = dg_clock_now();
 }
 
