@@ -514,6 +514,7 @@ static int apply(const Part *p, UpdateStats *stats)
                    dg_learner_update(job->learner, &own, &done));
     if (err)
         return err;
+    dg_update_tell_small(job, &own, p->index, done.grad_norm);
     if (done.grad_norm > stats->grad_norm)
         stats->grad_norm = done.grad_norm;
     stats->lr = done.lr;
