@@ -316,6 +316,18 @@ same_digest "bad input: NaN, two ranks go the same way" wild2 \
     "$(digest wild 8)" 8
 expect "bad input: NaN, replay of such an iteration" "$bin" replay \
     "$work/wild/trajectories/iter_000008.h5"
+# at some of a sample's steps alone: which of the others were gone through before
+# is no matter of how many go at once
+for batch in 1 3; do
+    TINY=configs/tiny_unet.cfg tiny 1 1 part$batch run.iterations=1 optim.lr=1 \
+        optim.weight_decay=9 optim.max_grad_norm=0.005 grpo.epochs=4 \
+        grpo.num_generations=2 grpo.prompts_per_iteration=2 sampler.steps=6 \
+        grpo.timestep_mode=all report.prompts=1 evaluate.steps=1 \
+        grpo.micro_batch=$batch
+done
+expect "bad input: NaN in an update, micro_batch 1 and 3" "$tools/same_data" \
+    "$work/part1/trajectories/iter_000001.h5" \
+    "$work/part3/trajectories/iter_000001.h5"
 tiny 2 1 strict "${wild[@]}" run.on_nan=stop
 expect "bad input: run.on_nan = stop, exit code 1" test $? = 1
 expect "bad input: run.on_nan = stop, one message naming the sample" bash -c \

@@ -135,6 +135,16 @@ on_host 3 taught3 $ranges "${taught[@]}"
 same_end "ranges, a teacher" taught3 taught
 expect "pretrain: a teacher is not the pictures" test "$(digest taught)" != \
     "$(digest base)"
+cp "$work/base/weights.h5" "$work/teacher.h5"
+left=("${taught[@]}" policy.weights="$work/teacher.h5")
+on_host 1 left "${left[@]}" run.max_seconds=1e-3
+cp "$work/taught/weights.h5" "$work/teacher.h5"
+on_host 2 left "${left[@]}"
+expect "pretrain: a run does not go on with another teacher" grep -q \
+    "iter_000001.h5: its run had other weights of the teacher, of" "$work/left.out"
+cp "$work/base/weights.h5" "$work/teacher.h5"
+on_host 2 left "${left[@]}"
+same_end "with its own teacher" left taught
 TINY=configs/tiny_unet.cfg on_host 1 unet
 TINY=configs/tiny_unet.cfg on_host 3 unet3 $ranges
 same_end "ranges, a U-Net" unet3 unet

@@ -105,6 +105,27 @@ expect "metrics: and of the iteration alone" test \
 expect "metrics: every line is one object" "$tools/json_lines" \
     "$work/base/metrics.jsonl" 3
 
+# --- what sums of integers lose is told ---------------------------------------
+# faint RUN WEIGHT [SET]...
+faint()
+{
+    local run=$1 list="({ name = \"brightness\"; weight = $2; })"
+    shift 2
+    # shellcheck disable=SC2086
+    tiny 2 1 "$run" "rewards=$list" $small run.iterations=1 sampler.steps=3 "$@"
+}
+faint faint 1e-8
+expect "promises: a gradient that the sum does not resolve is told, once" test \
+    "$(grep -c '^WARN  iteration 1, update 1: the gradient is so small' \
+        "$work/faint.out") $(grep -c "gradient is so small" "$work/faint.out")" = "1 1"
+faint faint.floats 1e-8 parallel.exact_sum=false
+faint faint.less 1e-5
+expect "promises: not where it does" test "$(cat "$work/faint.floats.out" \
+    "$work/faint.less.out" | grep -c -e "gradient is so small" -e ^ERROR)" = 0
+faint faint.none 0
+expect "promises: nor where nothing is to be learned" test \
+    "$(grep -c "gradient is so small" "$work/faint.none.out") $(metric faint.none grad_norm)" = "0 0"
+
 # --- what trajectory files say agrees with itself and with the metrics ---------
 shown=configs/prompts/shapes_train.jsonl
 # facts NAME RUN ITERATION PROMPTS WEIGHT...

@@ -204,6 +204,38 @@ expect "resume: replay tells that too" told \
     "[^ ]*iter_000002.h5 was computed with CPU: " replay
 no_warning "resume: the same machine is not told" "$work/late.out"
 
+# --- what no checkpoint has, and the run goes by ------------------------------
+short="sampler.steps=3 grpo.num_generations=2 grpo.prompts_per_iteration=2
+    report.prompts=1 evaluate.steps=1 run.iterations=2"
+started=("policy.weights=$work/start.h5" grpo.kl_beta=10 "prompts.file=$work/list.jsonl")
+# start N, list N: the weights that the run starts from, its prompts
+start() { cp "$work/whole/checkpoints/iter_00000$1.h5" "$work/start.h5"; }
+list() { tail -n "$1" configs/prompts/shapes_train.jsonl >"$work/list.jsonl"; }
+# refused WHAT: the run does not go on with others
+refused()
+{
+    # shellcheck disable=SC2086
+    tiny 2 1 begun $short "${started[@]}"
+    expect "resume: other $1 are not gone on with" grep -qE \
+        "^ERROR .*iter_000001.h5: its run had other $1, of digest" "$work/begun.out"
+}
+start 2
+list 4
+# shellcheck disable=SC2086
+{
+    tiny 1 1 through $short "${started[@]}"
+    tiny 1 1 begun $short "${started[@]}" run.max_seconds=1e-3
+    start 3
+    refused "weights of KL's reference"
+    start 2
+    list 5
+    refused "prompts in prompts.file"
+    list 4
+    tiny 2 1 begun $short "${started[@]}" parallel.shard=parameters
+}
+same_digest "resume: those that the run began with are" begun \
+    "$(digest through 2)" 2
+
 # a job's ranks are not on machines of one kind
 cat >"$work/mixed" <<END
 #!/bin/bash

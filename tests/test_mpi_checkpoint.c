@@ -50,7 +50,7 @@ static void test_other_frozen_weights_are_refused(void **state)
 {
     CheckpointNote note = { .key = "frozen_decoder",
                             .value = "0123456789abcdef",
-                            .of = "the decoder" };
+                            .of = "weights of the decoder" };
     int found;
 
     (void)state;

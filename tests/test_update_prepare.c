@@ -235,6 +235,24 @@ static void check_later_pass(void)
     tiny_close(&t);
 }
 
+/* A noise that float32 has not is none; the last step of cps has none by itself. */
+static void test_steps_without_noise_are_refused(void **state)
+{
+    TinyRun t;
+
+    (void)state;
+    tiny_open(&t, 1, NULL);
+    t.config.sampler.eta = 1e-50;
+    assert_int_equal(dg_update_check_steps(&t.config, t.rollout), DG_EINVAL);
+    assert_non_null(strstr(dg_last_error()->text,
+                           "sampler.eta = 1e-50: step 0 has no noise"));
+    t.config.sampler.eta = 1e-30;
+    MUST(dg_update_check_steps(&t.config, t.rollout));
+    t.config.sampler.sde = DG_SDE_CPS;
+    MUST(dg_update_check_steps(&t.config, t.rollout));
+    tiny_close(&t);
+}
+
 static void test_windows_that_come_are_looked_at(void **state)
 {
     (void)state;
@@ -306,6 +324,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_a_rank_has_its_items_kept_and_steps),
     cmocka_unit_test(test_kept_are_the_ends_of_the_totals),
     cmocka_unit_test(test_windows_that_come_are_looked_at),
+    cmocka_unit_test(test_steps_without_noise_are_refused),
     cmocka_unit_test(test_bytes_are_those_of_the_arrays),
     cmocka_unit_test(test_without_a_score_none_is_chosen),
 };

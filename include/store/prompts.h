@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/sha256.h"
 #include "world/meta.h"
 
 typedef struct Prompt {
@@ -49,6 +50,10 @@ int dg_prompts_parse(PromptList *out, const char *path, const char *bytes,
 int dg_prompts_of(PromptList *out, const char *const *texts, int num);
 
 void dg_prompts_free(PromptList *list);
+
+/** The digest of what training takes from the list: the lines in their order.
+ *  Errors: DG_ENOMEM. */
+int dg_prompts_digest(char hex[DG_SHA256_HEX], const PromptList *list);
 
 /**
  * Ascending meanings of the prompts that have metadata, each once: what a

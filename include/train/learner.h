@@ -28,7 +28,7 @@ typedef struct LearnerPlace {
 
 enum { DG_LEARNER_PIECE = 1 << 24 };
 
-enum { DG_LEARNER_NOTES = 1 + DG_CONFIG_REWARDS };
+enum { DG_LEARNER_NOTES = 3 + DG_CONFIG_REWARDS };
 
 typedef struct Learner {
     Policy *policy; /* borrowed */
@@ -119,6 +119,12 @@ void dg_learner_send(const Learner *l);
 /** 1 where no rank has all weights, or none all masters, which are on GPUs
  *  alone: each then has those of its range. */
 int dg_learner_in_ranges(const Learner *l);
+
+/**
+ * The digest (base/value_digest.h) of the trained weights as they are now, which
+ * ranks do not change. Collective. Errors, agreed: DG_ENOMEM, DG_EDEVICE.
+ */
+int dg_learner_value_digest(const Learner *l, const Comm *c, uint64_t *digest);
 
 /**
  * Trained weights first .. first + num - 1 on the host of all ranks, wherever

@@ -56,8 +56,9 @@ typedef struct Update {
     uint8_t needed[DG_CONFIG_REWARDS];
     char note[512];
     int64_t note_item;
-    size_t bytes; /* reserved, */
-    int outline;  /* or only counted */
+    int told_small; /* that the sum has lost a part of a gradient */
+    size_t bytes;   /* reserved, */
+    int outline;    /* or only counted */
 } Update;
 
 typedef struct UpdateStats {

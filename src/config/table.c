@@ -407,7 +407,8 @@ static const Option rows[] = {
          "standard deviation that advantages are divided by: that of the "
          "group, or of all samples"),
     REAL("grpo.kl_beta", "0", 0, 1e3, grpo.kl_beta, 0,
-         "weight of the KL divergence from the start weights; 0: none"),
+         "weight of the KL divergence from the start weights, with adapters "
+         "from the base below them; 0: none"),
     BOOL("grpo.best_of_n", "false", grpo.best_of_n, 0,
          "train only the best and worst of each group"),
     INT("grpo.keep_top", "4", 0, 4096, grpo.keep_top, 0,

@@ -314,7 +314,7 @@ static int refuse_other(const H5File *f, const CheckpointNote *n,
 {
     if (!n->is_version)
         return dg_fail(DG_EINVAL,
-                       "%s: its run had other weights of %s, of digest %.16s "
+                       "%s: its run had other %s, of digest %.16s "
                        "(attribute %s); these have %.16s",
                        dg_h5_path(f), n->of, stored, n->key, n->value);
     return dg_fail(DG_EINVAL,

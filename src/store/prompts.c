@@ -364,6 +364,22 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+int dg_prompts_digest(char hex[DG_SHA256_HEX], const PromptList *list)
+{
+    Sha256 sum;
+    const int err = dg_sha256_init(&sum);
+
+    for (int32_t i = 0; i < list->num && !err; i++) {
+        const Prompt *p = &list->item[i];
+        const char *line = p->json != NULL ? p->json : p->text;
+
+        dg_sha256_update(&sum, line, strlen(line) + 1);
+    }
+    if (!err)
+        dg_sha256_final(&sum, hex);
+    return err;
+}
+
 int dg_prompts_meanings(uint64_t **out, size_t *num, const PromptList *list)
 {
     size_t n = 0, kept = 0;

@@ -2,6 +2,10 @@
 #include "train/learner.h"
 
 #include "base/error.h"
+#include "base/memory.h"
+#include "base/value_digest.h"
+
+#include <stdlib.h>
 
 int dg_learner_in_ranges(const Learner *l)
 {
@@ -34,4 +38,43 @@ int dg_learner_gather(const Learner *l, const Comm *c, float *to, int64_t first,
             dg_comm_bcast(c, at, sizeof *to * (size_t)here, r);
     }
     return err;
+}
+
+/* Those of a range, a piece at a time. */
+static int digest_range(const Learner *l, int64_t first, int64_t num,
+                        uint64_t *digest)
+{
+    enum { PIECE = 1 << 20 };
+    float *piece = dg_memory_new(sizeof *piece * PIECE);
+    int err =
+        piece != NULL ? DG_OK : dg_fail(DG_ENOMEM, "a digest of the weights");
+
+    *digest = 0;
+    for (int64_t at = 0; at < num && !err; at += PIECE) {
+        const int64_t n = num - at < PIECE ? num - at : PIECE;
+
+        err = dg_policy_get(l->policy, piece, first + at, n);
+        if (!err)
+            *digest += dg_value_digest(first + at, piece, n);
+    }
+    free(piece);
+    return err;
+}
+
+int dg_learner_value_digest(const Learner *l, const Comm *c, uint64_t *digest)
+{
+    const Shard *s = &l->place.shard;
+    int64_t first = s->first, num = s->num, sum;
+    uint64_t mine;
+    int err;
+
+    if (!dg_shard_split(s)) /* all have all */
+        dg_share_range(l->num, c->rank, c->size, &first, &num);
+    err = dg_agree(c, digest_range(l, first, num, &mine));
+    if (err)
+        return err;
+    sum = (int64_t)mine; /* modulo 2^64 */
+    dg_comm_sum_i64(c, &sum, 1);
+    *digest = (uint64_t)sum;
+    return DG_OK;
 }

@@ -7,6 +7,7 @@
 #include "train/setup.h"
 #include "train/step_plan.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -486,6 +487,27 @@ int dg_pretrain_build(Pretrain *t, const Session *s)
     return err || t->pool == NULL ? err : dg_pool_beside(t->pool, s);
 }
 
+/* The student begins as its teacher. */
+static int note_teacher(Pretrain *t)
+{
+    uint64_t digest;
+    int err;
+
+    if (t->teacher == NULL || !dg_setup_has_weights(t->session->config))
+        return DG_OK;
+    err = dg_learner_value_digest(t->learner, t->session->comm, &digest);
+    if (err)
+        return err;
+    snprintf(t->taught_digest, sizeof t->taught_digest, "%016llx",
+             (unsigned long long)digest);
+    t->taught = (CheckpointNote) { .key = "frozen_teacher",
+                                   .value = t->taught_digest,
+                                   .of = "weights of the teacher" };
+    t->learner->notes = &t->taught;
+    t->learner->num_notes = 1;
+    return DG_OK;
+}
+
 int dg_pretrain_open(Pretrain *t, const Session *s)
 {
     const Config *c = s->config;
@@ -503,6 +525,8 @@ int dg_pretrain_open(Pretrain *t, const Session *s)
         return err;
     if (c->parallel.write_beside && c->checkpoint.every > 0)
         err = dg_files_open(&t->files, s, "steps");
+    if (!err)
+        err = note_teacher(t);
     if (!err)
         err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->step,
                                 &found);

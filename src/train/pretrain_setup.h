@@ -28,10 +28,12 @@ typedef struct Pretrain {
     uint64_t *excluded;
     WorldStream stream;
     Reward rewards[DG_CONFIG_REWARDS];
-    int64_t batch, items; /* pictures of a step; work items of a step */
-    int64_t first, num;   /* this rank's items */
-    int64_t step;         /* done so far */
-    double *loss;         /* [items] of the step in work */
+    int64_t batch, items;  /* pictures of a step; work items of a step */
+    int64_t first, num;    /* this rank's items */
+    int64_t step;          /* done so far */
+    double *loss;          /* [items] of the step in work */
+    CheckpointNote taught; /* whose weights teach: no checkpoint has them */
+    char taught_digest[20];
     float alpha_bar[DG_TRAIN_TIMES]; /* for epsilon */
 } Pretrain;
 

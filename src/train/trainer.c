@@ -241,10 +241,10 @@ static int resume(Trainer *t, int *stop)
     int found = 0, err;
 
     dg_trainer_keep_unscored(t);
-    dg_trainer_note_frozen(t);
-    err = dg_learner_resume(t->learner, s, t->dir.checkpoints, &t->iteration,
-                            &found);
-
+    err = dg_trainer_note_frozen(t);
+    if (!err)
+        err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
+                                &t->iteration, &found);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
     err = dg_agree(s->comm, err);

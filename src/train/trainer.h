@@ -53,7 +53,8 @@ typedef struct Trainer {
      * that is done, as checkpoints have them */
     CheckpointCounter unscored[DG_CONFIG_REWARDS];
     char unscored_name[DG_CONFIG_REWARDS][24];
-    /* of the weights that no checkpoint has: the decoder's, the rewards' */
+    /* of what no checkpoint has: prompts; weights of KL's reference, of the
+     * decoder, of rewards */
     CheckpointNote frozen[DG_LEARNER_NOTES];
     char frozen_text[DG_LEARNER_NOTES][3][80]; /* key, value, of what */
     /* of the iteration, how often a reward's programs were started anew, -1
@@ -142,10 +143,10 @@ int dg_trainer_check(const Config *c);
 /** Reads the prompts, prepares the rewards, and refuses all that can be refused
  *  without weights. Collective. Errors, agreed. */
 int dg_trainer_check_all(Trainer *t);
-/** Has checkpoints say which frozen weights the run has, and which versions the
- *  programs that score state, and a resume compare them. Before the first of
- *  either, and when the programs are ready. */
-void dg_trainer_note_frozen(Trainer *t);
+/** Has checkpoints say which prompts and frozen weights the run has, and which
+ *  versions the programs that score state, and a resume compare them. Before the
+ *  first of either, and when the programs are ready. Collective. Errors, agreed. */
+int dg_trainer_note_frozen(Trainer *t);
 void dg_trainer_close(Trainer *t);
 
 /** An update of the trainer's own parts. */

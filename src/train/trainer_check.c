@@ -192,21 +192,56 @@ static void note_version(Trainer *t, const Reward *r, int k)
     add_note(t, key, version, of);
 }
 
-void dg_trainer_note_frozen(Trainer *t)
+/* KL's reference is what the run starts from, which adapters name as their base;
+ * what is drawn from the seed is the same again. */
+static int note_reference(Trainer *t)
+{
+    const Session *s = t->session;
+    uint64_t digest;
+    int err;
+
+    if (t->reference == NULL || t->policy->adapters.num_params > 0 ||
+        !dg_setup_has_weights(s->config))
+        return DG_OK;
+    err = dg_learner_value_digest(t->learner, s->comm, &digest);
+    if (!err)
+        note_frozen(t, digest, "frozen_reference", "weights of KL's reference");
+    return err;
+}
+
+static int note_prompts(Trainer *t)
+{
+    const int i = t->learner->num_notes;
+    const int err = dg_agree(
+        t->session->comm, dg_prompts_digest(t->frozen_text[i][1], &t->prompts));
+
+    if (!err)
+        add_note(t, "prompts_sha256", NULL, "prompts in prompts.file");
+    return err;
+}
+
+int dg_trainer_note_frozen(Trainer *t)
 {
     const int64_t num = t->session->config->num_rewards;
+    int err;
 
     t->learner->num_notes = 0;
+    err = note_prompts(t);
+    if (!err)
+        err = note_reference(t);
+    if (err)
+        return err;
     if (t->policy->codec != NULL)
         note_frozen(t, t->policy->codec->digest, "frozen_decoder",
-                    "the decoder of pictures");
+                    "weights of the decoder of pictures");
     for (int64_t k = 0; k < num; k++) {
         char key[40], of[80];
 
         snprintf(key, sizeof key, "frozen_reward_%lld", (long long)k);
-        snprintf(of, sizeof of, "rewards[%lld], %.50s", (long long)k,
+        snprintf(of, sizeof of, "weights of rewards[%d], %.40s", (int)k,
                  t->rewards[k].name);
         note_frozen(t, dg_reward_digest(&t->rewards[k]), key, of);
         note_version(t, &t->rewards[k], (int)k);
     }
+    return DG_OK;
 }

@@ -401,6 +401,19 @@ static void clear_results(const Part *p, int64_t k)
         };
 }
 
+/* Which terms a sample comes to that fails depends on how many go at once: it
+ * has all of them, or none. */
+static void clear_partial(const Part *p, int64_t k)
+{
+    const Update *u = p->job->update;
+
+    for (int64_t j = 0; j < u->steps_per_item; j++)
+        if (isnan(u->result[k * u->steps_per_item + j].ratio)) {
+            clear_results(p, k);
+            return;
+        }
+}
+
 /* All chosen steps of one sample, in their order. */
 static int run_all(Worker *w, const Part *p, int64_t k, Waiting *later)
 {
@@ -465,6 +478,7 @@ static int run_item(Worker *w, int64_t i, void *user)
     if (err == DG_ENUMERIC) {
         dg_policy_name_gradient(p->job->policy, bad, err);
         note(p, k);
+        clear_partial(p, k);
         err = DG_OK;
     }
     return err;
@@ -514,6 +528,7 @@ static int apply(const Part *p, UpdateStats *stats)
                    dg_learner_update(job->learner, &own, &done));
     if (err)
         return err;
+    dg_update_tell_small(job, &own, p->index, done.grad_norm);
     if (done.grad_norm > stats->grad_norm)
         stats->grad_norm = done.grad_norm;
     stats->lr = done.lr;

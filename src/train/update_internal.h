@@ -15,4 +15,9 @@ void dg_update_share(const UpdateJob *job);
 /** Errors: DG_EPROMISE where a ratio before the first update is not 1. */
 int dg_update_check_ratio(const UpdateJob *job, int index);
 
+/** Warns, once a run, where the sum of an update's gradient, of which this is the
+ *  norm, loses a part that shows. */
+void dg_update_tell_small(const UpdateJob *job, const ExactSum *sum, int index,
+                          double norm);
+
 #endif

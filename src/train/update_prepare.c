@@ -155,6 +155,20 @@ int dg_update_scratch(size_t *out, const Policy *p, const Config *c)
     return err;
 }
 
+/* Any step of the window but the last of all may be trained. */
+static int check_noise(const Config *c, const Rollout *r)
+{
+    const int end = r->window.start + r->window.size;
+
+    for (int i = r->window.start; i < end && i < r->T - 1; i++)
+        if (!r->steps[i].stochastic)
+            return dg_fail(DG_EINVAL,
+                           "sampler.eta = %g: step %d has no noise by it: must "
+                           "be larger",
+                           c->sampler.eta, i);
+    return DG_OK;
+}
+
 int dg_update_check_steps(const Config *c, Rollout *r)
 {
     const int64_t every = c->sampler.window_every;
@@ -168,6 +182,8 @@ int dg_update_check_steps(const Config *c, Rollout *r)
         int num;
 
         err = dg_rollout_steps(r, c, it);
+        if (!err)
+            err = check_noise(c, r);
         if (!err)
             err = dg_update_steps(&num, c, r);
         if (err && k > 0) {

@@ -2,6 +2,9 @@
 #include "update_internal.h"
 
 #include "base/error.h"
+#include "base/log.h"
+
+#include <math.h>
 
 /* Promise 1: before the first update every replayed ratio is exactly 1. */
 int dg_update_check_ratio(const UpdateJob *job, int index)
@@ -48,4 +51,44 @@ void dg_update_share(const UpdateJob *job)
                        row);
     dg_comm_allgatherv(c, u->set_aside, u->set_aside + u->first_kept, counts,
                        sizeof *u->set_aside);
+}
+
+/* 1 if the update has a term that pulls by its advantage. */
+static int pulls(const Update *u, int index)
+{
+    for (int64_t k = 0; k < u->num_kept; k++) {
+        if (u->belongs[k] != index % u->num_parts || u->set_aside[k] ||
+            u->total[u->kept[k]] == 0)
+            continue;
+        for (int j = 0; j < u->steps_per_item; j++) {
+            const StepResult *res = &u->result[k * u->steps_per_item + j];
+
+            if (res->seeded && !res->clipped)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* Each of an item's values is rounded by up to half a unit of the sum: a norm of
+ * sqrt(num items / 12) units. A hundredth of the gradient's does not show. */
+void dg_update_tell_small(const UpdateJob *job, const ExactSum *sum, int index,
+                          double norm)
+{
+    Update *u = job->update;
+    const double lost =
+        ldexp(sqrt((double)job->learner->num * (double)sum->items / 12),
+              -sum->scale_bits);
+
+    if (!job->session->config->parallel.exact_sum || u->told_small ||
+        norm > 100 * lost || !pulls(u, index))
+        return;
+    u->told_small = 1;
+    dg_warn(
+        "iteration %lld, update %d: the gradient is so small that its sum, in "
+        "units of 2^-%d, loses a part that counts: its norm is %.3g, that of "
+        "what is rounded away %.2g. Larger weights of rewards keep it, or "
+        "parallel.exact_sum = false",
+        (long long)job->rollout->iteration + 1, index + 1, sum->scale_bits,
+        norm, lost);
 }
