@@ -34,6 +34,7 @@ template <typename T> static Backend table_make(const Backend *bf16)
     t.upload = dg_cuda_stage_up;
     t.download = dg_cuda_stage_down;
     t.drain = dg_cuda_drain;
+    t.side = DG_SIDE_BYTES;
     t.side_new = dg_cuda_side_new;
     t.side_free = dg_cuda_side_free;
     t.side_use = dg_cuda_side_use;

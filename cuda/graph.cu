@@ -24,12 +24,8 @@ extern "C" {
  * Two packs of pinned memory alternate: the host is two steps ahead at most.
  */
 enum {
-    GRAPHS = 32, /* kept, */
-    SEEN = 64,   /* and signatures that came once */
-    MOVED_BYTES = 8 << 20,
-    MOVED_BYTES_LARGE =
-        32 << 20, /* of 4 GiB or more: three conditions of FLUX.1 */
-    PACK_BYTES = 8 << 20,
+    GRAPHS = 32,      /* kept, */
+    SEEN = 64,        /* and signatures that came once */
     MOST_MOVED = 128, /* arrays of a kind */
     ALIGN = 256
 };
@@ -47,7 +43,7 @@ struct GraphCache {
     char *inputs; /* device: what is moved, up to moved_bytes, then a pack */
     size_t moved_bytes;
     size_t pack_at, used;
-    char *pack[2];     /* [PACK_BYTES], pinned */
+    char *pack[2];     /* [DG_PACK_BYTES], pinned */
     cudaEvent_t up[2]; /* it has been read */
     int turn;
     Signature now; /* of the step in work */
@@ -70,11 +66,12 @@ extern "C" int dg_cuda_replays(CudaStream *s)
         return dg_fail(DG_ENOMEM, "replayed steps");
     s->graphs = g;
     e = cudaMemGetInfo(&unused, &all);
-    g->moved_bytes = all >= (size_t)4 << 30 ? MOVED_BYTES_LARGE : MOVED_BYTES;
+    g->moved_bytes =
+        all >= (size_t)4 << 30 ? DG_MOVED_BYTES_LARGE : DG_MOVED_BYTES;
     if (e == cudaSuccess)
-        e = cudaMalloc((void **)&g->inputs, g->moved_bytes + PACK_BYTES);
+        e = cudaMalloc((void **)&g->inputs, g->moved_bytes + DG_PACK_BYTES);
     for (int i = 0; i < 2 && e == cudaSuccess; ++i) {
-        e = cudaMallocHost((void **)&g->pack[i], PACK_BYTES);
+        e = cudaMallocHost((void **)&g->pack[i], DG_PACK_BYTES);
         if (e == cudaSuccess)
             e = cudaEventCreateWithFlags(&g->up[i], cudaEventDisableTiming);
     }
@@ -82,7 +79,7 @@ extern "C" int dg_cuda_replays(CudaStream *s)
         return DG_OK;
     cudaGetLastError();
     return dg_fail(DG_ENOMEM, "CUDA: %zu bytes for replayed steps: %s",
-                   g->moved_bytes + PACK_BYTES, cudaGetErrorString(e));
+                   g->moved_bytes + DG_PACK_BYTES, cudaGetErrorString(e));
 }
 
 void dg_cuda_graphs_destroy(struct GraphCache *g)
@@ -132,7 +129,7 @@ void dg_cuda_pack(CudaStream *s, void *device, const void *host, size_t bytes)
     const size_t at = (g->used + ALIGN - 1) / ALIGN * ALIGN;
     const uint64_t what[] = { (uint64_t)(uintptr_t)device, bytes, at };
 
-    if (at + bytes - g->pack_at > PACK_BYTES) {
+    if (at + bytes - g->pack_at > DG_PACK_BYTES) {
         g->unfit = 1;
         return;
     }

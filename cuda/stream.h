@@ -20,6 +20,15 @@ extern "C" {
 enum {
     DG_WORKSPACE_FLOATS = 4 << 20, /* of a stream; for partial sums */
     DG_STAGING_BYTES = 8 << 20,
+    /* where steps are replayed: of what moves, on devices of 4 GiB or more three
+     * conditions of FLUX.1, and of what the host hands up */
+    DG_MOVED_BYTES = 8 << 20,
+    DG_MOVED_BYTES_LARGE = 32 << 20,
+    DG_PACK_BYTES = 8 << 20,
+    /* Of the device, by another stream: these, and its result, for which the
+     * driver takes some of its pages. */
+    DG_SIDE_BYTES = DG_WORKSPACE_FLOATS * (int)sizeof(float) +
+                    DG_MOVED_BYTES_LARGE + DG_PACK_BYTES + (2 << 20),
     /* What the plan leaves to the driver. A kernel's code goes to the device when
      * it is first launched, own ones and the library's, with what its stack needs;
      * graphs take some kilobytes a launch, and stop at half of this. */

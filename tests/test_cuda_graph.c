@@ -541,6 +541,25 @@ static void test_graphs_leave_room(void **unused)
     dg_cuda_stream_destroy(s);
 }
 
+/* What is asked for before there is another stream. */
+static void test_a_side_takes_what_is_said(void **unused)
+{
+    const Backend *be = dg_backend_cuda();
+    CudaStream *s = use(1);
+    size_t before, after, all;
+    void *side;
+
+    (void)unused;
+    if (cuda_emulation_graphs == NULL)
+        skip();
+    assert_int_equal(be->room(&before, &all), DG_OK);
+    assert_int_equal(be->side_new(&side), DG_OK);
+    assert_int_equal(be->room(&after, &all), DG_OK);
+    assert_in_range(before - after, be->side / 2, be->side);
+    be->side_free(side);
+    dg_cuda_stream_destroy(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_any_token_is_picked_by_one_graph),
         cmocka_unit_test(test_large_inputs_are_run),
         cmocka_unit_test(test_graphs_leave_room),
+        cmocka_unit_test(test_a_side_takes_what_is_said),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

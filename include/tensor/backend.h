@@ -336,10 +336,12 @@ typedef struct Backend {
     /*
      * Streams of the same device for other threads: what is queued there has no
      * order with what is queued elsewhere, but by side_after(). NULL: none.
+     * side          bytes of kernel memory that such a stream takes at most
      * side_use()    makes it the calling thread's; returns what was before
      * side_after()  what is queued there from now on comes after what was
      *               queued so far on the calling thread's
      */
+    size_t side;
     int (*side_new)(void **out);
     void (*side_free)(void *side); /* NULL is allowed; waits */
     void *(*side_use)(void *side);

@@ -403,7 +403,7 @@ int dg_trainer_check_room(const Session *s)
 }
 
 /* Of a device's memory, for what its libraries take by themselves. */
-enum { MARGIN = 32, STREAM_BYTES = 48 << 20 };
+enum { MARGIN = 32 };
 
 int dg_trainer_room_beside(int *room, const Session *s, size_t bytes)
 {
@@ -415,7 +415,7 @@ int dg_trainer_room_beside(int *room, const Session *s, size_t bytes)
         err = dg_agree(s->comm, s->backend->room(&unused, &all));
         if (err)
             return err;
-        enough = unused >= (bytes + STREAM_BYTES + s->backend->later) *
+        enough = unused >= (bytes + s->backend->side + s->backend->later) *
                                    (size_t)s->device_ranks +
                                all / MARGIN;
     }
@@ -441,7 +441,7 @@ static int open_beside(Trainer *t)
         return err;
     if (!room) {
         dg_info("rewards follow the rollout: no room for %.1f MB beside it",
-                1e-6 * (double)(wants + STREAM_BYTES));
+                1e-6 * (double)(wants + s->backend->side));
         return DG_OK;
     }
     return dg_agree(s->comm, dg_beside_create(&t->beside, &t->besides));
