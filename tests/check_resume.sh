@@ -52,6 +52,21 @@ wait "$pid"
 expect "resume: SIGTERM ends with exit code 75" test $? = 75
 expect "resume: SIGTERM leaves a checkpoint, the only one" test "$(
     find "$work/asked/checkpoints" -name 'iter_*.h5' | wc -l)" = 1
+if command -v script >/dev/null; then # whose end closes the terminal
+    script -qc "echo \$\$ >'$work/shell'; exec '$bin' train configs/tiny.cfg --set \
+        run.dir='$work/hung' --set run.iterations=500 --set checkpoint.every=0" \
+        /dev/null >"$work/hung.out" &
+    pid=$!
+    until_or_end grep -qs '"iteration":1' "$work/hung/metrics.jsonl"
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null
+    for _ in $(seq 400); do
+        kill -0 "$(cat "$work/shell")" 2>/dev/null || break
+        sleep 0.05
+    done
+    expect "resume: a terminal that is closed asks for a stop" bash -c \
+        "grep -q 'stopped' '$work/hung/log.txt' && ls '$work/hung/checkpoints/'*.h5"
+fi
 launch train 2 1 asked run.iterations=6 checkpoint.every=0
 # both are there when it says so, with all that is left before them
 until_or_end grep -qs "continuing after iteration" "$work/asked.out"

@@ -48,10 +48,10 @@ typedef enum RunEnd {
     DG_RUN_NOT_BEGUN /* stopped while it was set up: all is as it was */
 } RunEnd;
 
-/** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2 ask for a stop; a second
- *  SIGINT ends the program at once. A screen that nobody reads any more (SIGPIPE)
- *  ends nothing: log.txt has all. Before MPI's start, which takes a while in which
- *  a scheduler may send them. */
+/** From now on SIGTERM, SIGINT, SIGUSR1, SIGUSR2, and SIGHUP unless it is ignored,
+ *  ask for a stop; a second SIGINT ends the program at once. A screen that nobody
+ *  reads any more (SIGPIPE) ends nothing: log.txt has all. Before MPI's start, which
+ *  takes a while in which a scheduler may send them. */
 void dg_stop_install(void);
 
 /** 1 if this rank was asked to stop. Not collective. */

@@ -39,13 +39,16 @@ static void pass_over(int signal)
 void dg_stop_install(void)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGUSR1, SIGUSR2 };
-    struct sigaction action;
+    struct sigaction action, was;
 
     memset(&action, 0, sizeof action);
     action.sa_handler = ask;
     action.sa_flags = SA_RESTART;
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &action, NULL);
+    /* a terminal that is closed; under nohup the run goes on without */
+    if (sigaction(SIGHUP, NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+        sigaction(SIGHUP, &action, NULL);
     action.sa_flags = SA_RESTART | SA_RESETHAND; /* who insists, may */
     sigaction(SIGINT, &action, NULL);
     /* Ctrl-C ends what reads the screen, such as tee, before the checkpoint;
