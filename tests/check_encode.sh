@@ -91,6 +91,26 @@ expect "encode: the same trajectories, pictures and numbers" bash -c "
         '$work/with/pictures/iter_000003.png' &&
     diff <(grep -o '\"reward_mean.*\"set_aside' '$work/without/metrics.jsonl') \
          <(grep -o '\"reward_mean.*\"set_aside' '$work/with/metrics.jsonl')"
+# the run's text encoders are in its checkpoints, those behind a cache may be others
+tiny 1 1 other run.seed=12 run.iterations=1
+begun=(policy.weights="$work/start.h5" prompts.cache="$work/start.cache")
+# start RUN: begin with its weights
+start()
+{
+    cp "$work/$1/checkpoints/iter_000001.h5" "$work/start.h5"
+    encode 1 "$work/start.cache" policy.weights="$work/start.h5" >/dev/null 2>&1
+}
+start without
+tiny 1 1 begun "${begun[@]}" run.iterations=1
+start other
+tiny 2 1 begun "${begun[@]}" run.iterations=2 parallel.shard=parameters
+expect "encode: a run does not go on with a cache of other text encoders" grep -q \
+    '^ERROR prompts.cache = .*: it was made by other text encoders than the run has' \
+    "$work/begun.out"
+start without
+tiny 2 1 begun "${begun[@]}" run.iterations=2 parallel.shard=parameters
+tiny 1 1 through "${begun[@]}" run.iterations=2
+same_digest "encode: it does with its own" begun "$(digest through 2)" 2
 cp "$cache" "$work/old.h5"
 "$tools/plant" "$work/old.h5" attribute format_version 1
 tiny 1 1 old prompts.cache="$work/old.h5" run.iterations=1

@@ -126,6 +126,10 @@ int dg_learner_in_ranges(const Learner *l);
  */
 int dg_learner_value_digest(const Learner *l, const Comm *c, uint64_t *digest);
 
+/** The same of the text encoders behind the trained weights, which checkpoints have,
+ *  too: not of adapters. Errors likewise. */
+int dg_learner_text_digest(const Learner *l, const Comm *c, uint64_t *digest);
+
 /**
  * Trained weights first .. first + num - 1 on the host of all ranks, wherever
  * they are; after dg_learner_fetch(). c: of the calling thread. Collective.

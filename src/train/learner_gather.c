@@ -78,3 +78,14 @@ int dg_learner_value_digest(const Learner *l, const Comm *c, uint64_t *digest)
     *digest = (uint64_t)sum;
     return DG_OK;
 }
+
+/* By the last rank, which has them wherever weights are in ranges. */
+int dg_learner_text_digest(const Learner *l, const Comm *c, uint64_t *digest)
+{
+    const int has = c->rank == c->size - 1;
+    const int64_t num = has ? l->policy->num_values - l->num : 0;
+    const int err = dg_agree(c, digest_range(l, l->num, num, digest));
+
+    dg_comm_bcast(c, digest, sizeof *digest, c->size - 1);
+    return err;
+}

@@ -233,6 +233,32 @@ static int iterate(Trainer *t, int *stop)
                           stop);
 }
 
+/* Conditions of a cache are of the text encoders of policy.weights, with which it
+ * was compared; those of the checkpoint take their place. */
+static int resume_learner(Trainer *t, int *found)
+{
+    const Session *s = t->session;
+    const int reads = t->cache != NULL && t->policy->adapters.num_params == 0;
+    uint64_t before = 0, after = 0;
+    int err = DG_OK;
+
+    if (reads)
+        err = dg_learner_text_digest(t->learner, s->comm, &before);
+    if (!err)
+        err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
+                                &t->iteration, found);
+    if (err || !reads || !*found)
+        return err;
+    err = dg_learner_text_digest(t->learner, s->comm, &after);
+    return err || before == after
+               ? err
+               : dg_fail(DG_EINVAL,
+                         "prompts.cache = \"%s\": it was made by other text "
+                         "encoders than the run has, whose checkpoints hold "
+                         "them: are policy.weights those that it began with?",
+                         s->config->prompts.cache);
+}
+
 /* stop: asked for while all was read and reserved, which takes long where
  * networks are large; an iteration on top may not be waited for. */
 static int resume(Trainer *t, int *stop)
@@ -243,8 +269,7 @@ static int resume(Trainer *t, int *stop)
     dg_trainer_keep_unscored(t);
     err = dg_trainer_note_frozen(t);
     if (!err)
-        err = dg_learner_resume(t->learner, s, t->dir.checkpoints,
-                                &t->iteration, &found);
+        err = resume_learner(t, &found);
     if (!err && s->comm->rank == 0)
         err = dg_metrics_open(&t->metrics, t->dir.metrics, t->iteration);
     err = dg_agree(s->comm, err);
