@@ -204,10 +204,13 @@ static void *past_bf16(const float *p, int64_t elements)
     return (char *)p + 2 * elements;
 }
 
-static void run(const CudnnPlan *p, void *const *given, void *workspace)
+static void run(CudaStream *s, const CudnnPlan *p, void *const *given,
+                void *workspace)
 {
-    const char *why = dg_cudnn_run(p, given, workspace);
+    if (s->mode == DG_STREAM_RUNS)
+        dg_cuda_link_launches(s);
 
+    const char *why = dg_cudnn_run(p, given, workspace);
     if (why != NULL)
         dg_cuda_note_text("attention by cuDNN", why);
 }
@@ -239,7 +242,7 @@ static void forward(CudaStream *s, const Known *k, const AttentionArgs *a)
         given[DG_CUDNN_LSE] = a->lse != NULL ? a->lse + b * a->heads * a->sq
                                              : s->workspace + HALF_FLOATS;
         given[DG_CUDNN_SCALE] = &scale;
-        run(k->forward, given, s->workspace);
+        run(s, k->forward, given, s->workspace);
     }
 }
 
@@ -264,7 +267,7 @@ static void run_back(CudaStream *s, const Known *k, const AttentionArgs *a,
     given[DG_CUDNN_DV] = past_bf16(a->dv, kv);
     given[DG_CUDNN_DELTA] = s->workspace;
     given[DG_CUDNN_ONE] = &one;
-    run(k->backward, given, s->cudnn->room);
+    run(s, k->backward, given, s->cudnn->room);
 }
 
 static void backward(CudaStream *s, const Known *k, const AttentionArgs *a)

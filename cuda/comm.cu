@@ -183,7 +183,7 @@ void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event)
 
 /* The driver takes some thousand launches ahead of the device. Then a launch waits,
  * and nobody could tell it that another rank has failed: it is not to come to that.
- * What is launched by libraries, fewer, comes on top. */
+ * A library's call counts as one; a kernel or two more come on top. */
 void dg_cuda_link_launches(CudaStream *s)
 {
     CudaLink *link = s->link;

@@ -13,11 +13,16 @@
 #include "cuda/cuda.h"
 #include "tensor/backend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { NUM = 9001, PINNED = 8 << 20 /* that a stream has for copies */ };
+enum {
+    NUM = 9001,
+    PINNED = 8 << 20, /* that a stream has for copies */
+    AHEAD = 200       /* calls that the driver takes before one waits */
+};
 
 static CudaStream *use(void)
 {
@@ -186,6 +191,21 @@ static void new_convolution(float *at)
     EXPECT(dg_cuda_conv_cudnn(&a));
 }
 
+/* What a library launches, call by call, and more than a driver takes ahead. */
+static int for_room_of_products(float *at)
+{
+    for (int i = 0; i < 2 * AHEAD; i++)
+        multiply(at, 1, 5);
+    return dg_cuda_wait();
+}
+
+static int for_room_of_attention(float *at)
+{
+    for (int i = 0; i < 2 * AHEAD; i++)
+        attend(at, 8, 0);
+    return dg_cuda_wait();
+}
+
 static int for_a_kernels_code(float *at)
 {
     return for_code(new_kernel, at);
@@ -264,6 +284,8 @@ static void test_who_waits_behind_a_sum_hears(void **unused)
                                              for_pinned_memory,
                                              for_a_steps_inputs,
                                              for_parts,
+                                             for_room_of_products,
+                                             for_room_of_attention,
                                              for_a_kernels_code,
                                              for_a_products_code,
                                              for_a_batchs_code,
@@ -271,7 +293,11 @@ static void test_who_waits_behind_a_sum_hears(void **unused)
                                              for_a_way_backs_code,
                                              for_a_convolutions_code };
 
+    char text[16];
+
     (void)unused;
+    snprintf(text, sizeof text, "%d", AHEAD);
+    setenv("CUDA_EMULATION_QUEUE", text, 1); /* seen at the first launch */
     for (size_t i = 0; i < sizeof waits / sizeof *waits && comm.size > 1; i++)
         hear(waits[i]);
     VERDICT();
