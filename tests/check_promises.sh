@@ -125,6 +125,8 @@ expect "promises: not where it does" test "$(cat "$work/faint.floats.out" \
 faint faint.none 0
 expect "promises: nor where nothing is to be learned" test \
     "$(grep -c "gradient is so small" "$work/faint.none.out") $(metric faint.none grad_norm)" = "0 0"
+expect "promises: which the weights of the rewards tell at the start" test \
+    "$(cat "$work/faint.none.out" "$work/faint.less.out" | grep -c 'all have weight 0')" = 1
 
 # --- what trajectory files say agrees with itself and with the metrics ---------
 shown=configs/prompts/shapes_train.jsonl

@@ -198,6 +198,15 @@ static int open_team(Trainer *t)
     return DG_OK;
 }
 
+/* Rewards of weight 0 are watched, but then another one teaches. */
+static int only_watches(const Config *c)
+{
+    for (int64_t k = 0; k < c->num_rewards; k++)
+        if (c->rewards[k].weight != 0)
+            return 0;
+    return 1;
+}
+
 static void describe(const Trainer *t)
 {
     const Session *s = t->session;
@@ -220,6 +229,8 @@ static void describe(const Trainer *t)
     if (dg_update_uneven(uneven, sizeof uneven, t->update, s->config, r->P,
                          s->comm->size))
         dg_warn("%s", uneven);
+    if (only_watches(s->config))
+        dg_warn("rewards: all have weight 0: no sample has an advantage");
     if (r->uncond != NULL && dg_update_number(s->config) > 1)
         dg_warn(
             "%s = %lld with cfg.scale = %g: guided "
