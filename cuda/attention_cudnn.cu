@@ -207,8 +207,7 @@ static void *past_bf16(const float *p, int64_t elements)
 static void run(CudaStream *s, const CudnnPlan *p, void *const *given,
                 void *workspace)
 {
-    if (s->mode == DG_STREAM_RUNS)
-        dg_cuda_link_launches(s);
+    dg_cuda_link_launches(s);
 
     const char *why = dg_cudnn_run(p, given, workspace);
     if (why != NULL)

@@ -188,8 +188,8 @@ void dg_cuda_link_launches(CudaStream *s)
 {
     CudaLink *link = s->link;
 
-    if (link == NULL || !link->under_way || link->turned ||
-        ++link->launches < DG_LINK_LAUNCHES)
+    if (s->mode != DG_STREAM_RUNS || link == NULL || !link->under_way ||
+        link->turned || ++link->launches < DG_LINK_LAUNCHES)
         return;
     link->launches = 0;
     if (watch_for(s, NULL, link->look, "values or sums") != DG_OK)

@@ -244,8 +244,7 @@ static void run(CudaStream *s, const Call *c)
 {
     if (walks(s, c))
         return;
-    if (s->mode == DG_STREAM_RUNS)
-        dg_cuda_link_launches(s);
+    dg_cuda_link_launches(s);
     note(dg_cudnn_run(c->plan, c->given, c->workspace));
 }
 

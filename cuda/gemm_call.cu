@@ -95,8 +95,7 @@ cublasStatus_t dg_cuda_gemm_multiply(cublasLtHandle_t h, GemmCall *call,
     const float one = 1.0f;
     CudaStream *s = dg_cuda_current();
 
-    if (s->mode == DG_STREAM_RUNS)
-        dg_cuda_link_launches(s);
+    dg_cuda_link_launches(s);
     return cublasLtMatmul(h, &call->product, &one, b, &call->b, a, &call->a,
                           &beta, c, &call->c, c, &call->c, algo, NULL, 0,
                           s->stream);

@@ -118,8 +118,8 @@ int dg_cuda_products_own(int *own);
  *  it may wait for other ranks. */
 void dg_cuda_link_wait(CudaStream *s, cudaEvent_t event);
 
-/** Before a launch that is queued: the host is never as far ahead of the device
- *  that the launch itself would wait. */
+/** Before a launch, or a library's call: where it is queued the host is never as far
+ *  ahead of the device that the launch itself would wait. */
 void dg_cuda_link_launches(CudaStream *s);
 
 /**
@@ -205,8 +205,7 @@ void dg_cuda_launch(const char *name, void (*kernel)(P...), dim3 grid,
     if (s->mode != DG_STREAM_RUNS &&
         dg_cuda_launch_walks(s, kernel, grid, block, shared, values))
         return;
-    if (s->mode == DG_STREAM_RUNS)
-        dg_cuda_link_launches(s);
+    dg_cuda_link_launches(s);
     if (shared > DG_SHARED_PLAIN)
         dg_cuda_note(cudaFuncSetAttribute(
                          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
